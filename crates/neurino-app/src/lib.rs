@@ -1,0 +1,1 @@
+//! The application: one function per command, one stream of events, no framework.

@@ -1,0 +1,1 @@
+//! The command line: every role of the one binary without a window.

@@ -1,0 +1,80 @@
+//! The coordinator as a node sees it: one trait, over HTTP or in process.
+
+use async_trait::async_trait;
+use neurino_core::NodeId;
+use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::IdentityKey;
+use tokio::sync::mpsc;
+
+/// An open session with a coordinator. It is over when `messages` ends.
+#[derive(Debug)]
+pub struct Session {
+    /// The network's name.
+    pub network: String,
+    /// Address of the coordinator's key, which signs receipts.
+    pub coordinator: String,
+    /// To the coordinator.
+    pub outbox: mpsc::Sender<NodeMessage>,
+    /// From the coordinator, after `Welcome`.
+    pub messages: mpsc::Receiver<CoordinatorMessage>,
+}
+
+/// Why no session could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address is malformed, or plain HTTP to another machine.
+    #[error("the coordinator's address `{url}` cannot be used: {rule}")]
+    BadAddress {
+        /// The address.
+        url: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// Nobody answers there.
+    #[error("the coordinator at {url} cannot be reached")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The coordinator refused the session.
+    #[error("the coordinator refused the session: {0}")]
+    Refused(ErrorBody),
+    /// The other side does not speak this protocol.
+    #[error("the other side does not speak the node protocol: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// The error as the window shows it.
+    pub fn body(&self) -> ErrorBody {
+        match self {
+            Self::Refused(body) => body.clone(),
+            Self::BadAddress { .. } => ErrorBody::new(ErrorCode::InvalidRequest, self.to_string()),
+            Self::Unreachable { .. } => ErrorBody::new(ErrorCode::Unreachable, self.to_string())
+                .with_hint("check the address and the internet connection"),
+            Self::Protocol(_) => ErrorBody::new(ErrorCode::UnsupportedVersion, self.to_string()),
+        }
+    }
+}
+
+/// A coordinator that a node can work for.
+#[async_trait]
+pub trait Coordinator: Send + Sync {
+    /// Opens a session: challenge, signed hello, welcome.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    async fn connect(
+        &self,
+        key: &IdentityKey,
+        node: &NodeId,
+        capabilities: &Capabilities,
+    ) -> Result<Session, ClientError>;
+
+    /// Where it is, for people and logs.
+    fn address(&self) -> String;
+}

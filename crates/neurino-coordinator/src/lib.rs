@@ -1,0 +1,1 @@
+//! Router, leases, ledger, gateway: the network's server.

@@ -1,0 +1,21 @@
+//! The vocabulary of the system: ids, jobs, leases, points, pricing.
+//!
+//! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
+//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`].
+
+pub mod ids;
+pub mod job;
+pub mod lease;
+pub mod points;
+pub mod pricing;
+pub mod receipt;
+
+pub use ids::{EventId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
+pub use job::{
+    ChatMessage, FinishReason, JobKind, JobOutput, JobSpec, JobState, ResultDigest, Role,
+    SamplingParams, TextJob, TextOutput, Usage,
+};
+pub use lease::{Lease, ResultStatement};
+pub use points::{MicroPoints, Multiplier, PointsKind};
+pub use pricing::{PriceError, Quote, RuleSet, RuleSets};
+pub use receipt::Receipt;

@@ -1,0 +1,202 @@
+//! What a job is worth, by dated rule sets read from data.
+//!
+//! A rule set never changes once published: an old receipt can always be recomputed from the rule
+//! set it names. Source of the season figures: the network's mining rules (Season 1 and 2).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+use crate::ids::ModelId;
+use crate::job::{JobSpec, Usage};
+use crate::points::{MicroPoints, Multiplier, PointsKind};
+
+const BUILT_IN: &str = include_str!("../data/rules.toml");
+
+/// Why a job cannot be priced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// The rule set does not list the model.
+    #[error("rule set `{rule_set}` has no price for model `{model}`")]
+    UnknownModel {
+        /// The rule set asked.
+        rule_set: String,
+        /// The model it lacks.
+        model: ModelId,
+    },
+    /// No rule set of that name.
+    #[error("there is no rule set `{0}`")]
+    UnknownRuleSet(String),
+    /// The amount does not fit 64 bits.
+    #[error("the amount is too large")]
+    Overflow,
+    /// The data file is malformed.
+    #[error("the rule sets cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// One published edition of the rules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSet {
+    /// The name receipts carry, for example `season2`.
+    pub name: String,
+    /// First instant it prices.
+    pub from: Timestamp,
+    /// First instant it no longer prices; open when absent.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// In words, for a person who asks how points are computed.
+    pub note: String,
+    /// Factor of each text model in millionths; a text job's base is (tokens in + out) / 1000.
+    #[serde(default)]
+    pub text: BTreeMap<ModelId, Multiplier>,
+}
+
+/// How an amount came about; every step of the formula as an integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Quote {
+    /// Which points.
+    pub points: PointsKind,
+    /// Tokens in and out (text).
+    pub units: u32,
+    /// Base before factors: tokens x 1000 micro-points.
+    pub base_micro: MicroPoints,
+    /// The model's factor.
+    pub factor: Multiplier,
+    /// The owner's multiplier.
+    pub multiplier: Multiplier,
+    /// base x factor x multiplier, rounded down once, at the end.
+    pub amount_micro: MicroPoints,
+}
+
+impl RuleSet {
+    /// Prices finished work.
+    ///
+    /// # Errors
+    /// [`PriceError::UnknownModel`], [`PriceError::Overflow`].
+    pub fn price(
+        &self,
+        spec: &JobSpec,
+        usage: Usage,
+        multiplier: Multiplier,
+    ) -> Result<Quote, PriceError> {
+        let JobSpec::Text(job) = spec;
+        let factor = *self.text.get(&job.model).ok_or_else(|| PriceError::UnknownModel {
+            rule_set: self.name.clone(),
+            model: job.model.clone(),
+        })?;
+        let units = usage.total();
+        let base = i128::from(units) * i128::from(MicroPoints::PER_POINT / 1000);
+        let amount = base * i128::from(factor.0) * i128::from(multiplier.0) / 1_000_000_000_000;
+        let narrow = |n: i128| i64::try_from(n).map(MicroPoints).map_err(|_| PriceError::Overflow);
+        Ok(Quote {
+            points: spec.kind().points(),
+            units,
+            base_micro: narrow(base)?,
+            factor,
+            multiplier,
+            amount_micro: narrow(amount)?,
+        })
+    }
+}
+
+/// All published editions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSets {
+    /// The editions; their order has no meaning.
+    pub rule_set: Vec<RuleSet>,
+}
+
+impl RuleSets {
+    /// The editions this build carries.
+    pub fn built_in() -> Self {
+        Self::parse(BUILT_IN).expect("the built-in rule sets parse; a test holds this")
+    }
+
+    /// Reads editions from TOML.
+    ///
+    /// # Errors
+    /// [`PriceError::Malformed`] with the parser's words.
+    pub fn parse(toml: &str) -> Result<Self, PriceError> {
+        toml::from_str(toml).map_err(|e| PriceError::Malformed(e.to_string()))
+    }
+
+    /// The edition of that name.
+    ///
+    /// # Errors
+    /// [`PriceError::UnknownRuleSet`].
+    pub fn named(&self, name: &str) -> Result<&RuleSet, PriceError> {
+        self.rule_set
+            .iter()
+            .find(|r| r.name == name)
+            .ok_or_else(|| PriceError::UnknownRuleSet(name.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::{ChatMessage, Role, SamplingParams, TextJob};
+
+    fn text(model: &str) -> JobSpec {
+        JobSpec::Text(TextJob {
+            model: ModelId::new(model).expect("valid"),
+            messages: vec![ChatMessage { role: Role::User, content: "hi".into() }],
+            sampling: SamplingParams::default(),
+            max_tokens: 8,
+            stop: vec![],
+        })
+    }
+
+    fn check(rules: &str, model: &str, tokens: u32, expect_micro: i64) {
+        let sets = RuleSets::built_in();
+        let usage = Usage { prompt_tokens: tokens / 2, completion_tokens: tokens - tokens / 2 };
+        let quote = sets
+            .named(rules)
+            .and_then(|r| r.price(&text(model), usage, Multiplier::ONE))
+            .expect("the built-in sets price it");
+        assert_eq!(quote.amount_micro, MicroPoints(expect_micro));
+    }
+
+    #[test]
+    fn published_factors_hold() {
+        check("season2", "openhermes-mixtral-8x7b-gptq", 1000, 1_000_000);
+        check("season2", "dolphin-2.9-llama3-8b", 1000, 240_000);
+        check("season2", "hermes-3-llama3.1-8b", 3, 1_500);
+        check("practice1", "smollm2-135m-instruct", 105, 105_000);
+    }
+
+    #[test]
+    fn an_unlisted_model_has_no_price() {
+        let sets = RuleSets::built_in();
+        let rules = sets.named("season2").expect("exists");
+        assert!(matches!(
+            rules.price(&text("nobody"), Usage::default(), Multiplier::ONE),
+            Err(PriceError::UnknownModel { .. })
+        ));
+        assert!(matches!(sets.named("season9"), Err(PriceError::UnknownRuleSet(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn more_tokens_never_pay_less(a in 0u32..1 << 20, b in 0u32..1 << 20, m in 0u32..5_000_000) {
+            let sets = RuleSets::built_in();
+            let rules = sets.named("season2").expect("exists");
+            let price = |n| {
+                let usage = Usage { prompt_tokens: n, completion_tokens: 0 };
+                rules
+                    .price(&text("dolphin-2.9-llama3-8b"), usage, Multiplier(m))
+                    .expect("prices")
+                    .amount_micro
+            };
+            prop_assert!(price(a.min(b)) <= price(a.max(b)));
+            prop_assert!(price(a) >= MicroPoints(0));
+        }
+    }
+}

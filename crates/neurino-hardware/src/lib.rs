@@ -1,0 +1,1 @@
+//! GPU, CPU, memory and disk probing.

@@ -1,0 +1,1 @@
+//! Double-entry postings in integer micro-points.

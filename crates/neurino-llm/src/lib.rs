@@ -1,0 +1,1 @@
+//! Language models: architectures, tokenizer, chat template, sampling, generation.

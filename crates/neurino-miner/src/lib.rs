@@ -1,0 +1,1 @@
+//! The loop: lease, run, digest, sign, submit; durable outbox.

@@ -1,0 +1,1 @@
+//! Catalogue of models, verified downloads, the library on disk.

@@ -1,0 +1,1 @@
+//! Layers that language models share and burn lacks.

@@ -1,0 +1,390 @@
+//! The window's contract: commands in, replies and events out.
+//!
+//! The same enums serve the desktop window (one Tauri command) and, later, remote viewers. State
+//! travels as one [`Snapshot`], pushed whole whenever something changes; the view never adds up
+//! events. Amounts are micro-points, times are milliseconds, sizes are bytes.
+
+use neurino_core::{ChatMessage, JobId, MicroPoints, ModelId, Receipt, Usage};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+use crate::error::ErrorBody;
+
+/// What the window can ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "cmd", content = "payload", rename_all = "snake_case")]
+pub enum Command {
+    /// Everything the window shows; answered with [`Reply::Snapshot`].
+    Snapshot,
+    /// Starts mining and returns at once; progress follows as events.
+    MiningStart,
+    /// Stops mining.
+    MiningStop {
+        /// Whether the running job may finish first.
+        mode: StopMode,
+    },
+    /// Fetches and verifies a model of the catalogue; progress follows as events.
+    ModelFetch {
+        /// The model.
+        model: ModelId,
+    },
+    /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
+    ChatSend {
+        /// Chosen by the caller; names the answer's events.
+        chat: String,
+        /// The model.
+        model: ModelId,
+        /// The conversation, oldest first.
+        messages: Vec<ChatMessage>,
+        /// 0 to 2.
+        temperature: f32,
+        /// Most tokens to generate.
+        max_tokens: u32,
+    },
+    /// Withdraws a conversation's running request.
+    ChatCancel {
+        /// The name given to [`Command::ChatSend`].
+        chat: String,
+    },
+    /// Receipts, newest first.
+    Receipts {
+        /// Only those settled before this time, in milliseconds since the Unix epoch.
+        #[ts(type = "number | null")]
+        before_ms: Option<i64>,
+        /// At most so many, up to 200.
+        limit: u32,
+    },
+    /// Checks this machine; answered with [`Reply::Doctor`].
+    Doctor,
+    /// Reads the preferences.
+    Preferences,
+    /// Replaces the preferences.
+    PreferencesSet {
+        /// All of them.
+        preferences: Preferences,
+    },
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// Finish the running job, take no other.
+    Finish,
+    /// Hand the running job back within two seconds.
+    Now,
+}
+
+/// The answer to a [`Command`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "reply", content = "payload", rename_all = "snake_case")]
+pub enum Reply {
+    /// Done, or begun; events tell the rest.
+    Ok,
+    /// Answer to [`Command::Snapshot`].
+    Snapshot(Box<Snapshot>),
+    /// Answer to [`Command::Receipts`].
+    Receipts(Vec<Receipt>),
+    /// Answer to [`Command::Doctor`].
+    Doctor(Vec<Check>),
+    /// Answer to [`Command::Preferences`].
+    Preferences(Preferences),
+}
+
+/// What happened, pushed to every viewer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "event", content = "payload", rename_all = "snake_case")]
+pub enum Event {
+    /// The state changed (at most ten times a second).
+    Snapshot(Box<Snapshot>),
+    /// A job was paid.
+    Settled(Box<Receipt>),
+    /// A conversation's answer advanced.
+    Chat {
+        /// The name given to [`Command::ChatSend`].
+        chat: String,
+        /// What happened.
+        update: ChatUpdate,
+    },
+}
+
+/// One step of a conversation's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ChatUpdate {
+    /// The network accepted the request; nobody works on it yet.
+    Queued,
+    /// More text.
+    Delta {
+        /// The text.
+        text: String,
+    },
+    /// The answer is complete.
+    Done {
+        /// Tokens read and written.
+        usage: Usage,
+        /// From sending to the last token, in milliseconds.
+        #[ts(type = "number")]
+        duration_ms: u64,
+    },
+    /// No answer, or no more of it.
+    Failed {
+        /// Why, and what to do.
+        error: ErrorBody,
+    },
+}
+
+/// Everything the window shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct Snapshot {
+    /// Version of the program.
+    pub version: String,
+    /// The network this machine works for.
+    pub network: NetworkStatus,
+    /// What the miner does, and why.
+    pub mining: MiningStatus,
+    /// Points of this machine's identity on this network.
+    pub points: PointsSummary,
+    /// The devices of this machine; the one that computes first.
+    pub devices: Vec<Device>,
+    /// The job in work.
+    pub job: Option<CurrentJob>,
+    /// Models of the catalogue.
+    pub models: Vec<ModelStatus>,
+    /// The last receipts, newest first, at most 20.
+    pub receipts: Vec<Receipt>,
+    /// Public address of the identity key.
+    pub identity: String,
+}
+
+/// The network this machine works for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct NetworkStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is the built-in practice network of this machine.
+    pub practice: bool,
+    /// Whether the miner is connected to it.
+    pub connected: bool,
+    /// Base URL of its OpenAI-compatible gateway, for example `http://127.0.0.1:43110/v1`.
+    pub gateway_url: Option<String>,
+}
+
+/// What the miner does, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct MiningStatus {
+    /// The state.
+    pub state: MiningState,
+    /// One sentence for people: what it does and, if it does nothing, why and what helps.
+    pub sentence: String,
+    /// Since when, in milliseconds since the Unix epoch.
+    #[ts(type = "number")]
+    pub since_ms: i64,
+    /// What needs the person's attention.
+    pub problem: Option<ErrorBody>,
+}
+
+/// What the miner does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum MiningState {
+    /// Not mining; the person has not started it or has stopped it.
+    Stopped,
+    /// Fetching and checking a model, loading it, connecting.
+    Starting,
+    /// Connected, waiting for a job.
+    Waiting,
+    /// Computing a job.
+    Working,
+    /// Finishing the running job, then stopping.
+    Finishing,
+    /// Cannot go on without the person; `problem` says why.
+    NeedsYou,
+}
+
+/// Points of one identity on one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct PointsSummary {
+    /// Llama points since local midnight.
+    pub llama_today: MicroPoints,
+    /// Llama points in all.
+    pub llama_total: MicroPoints,
+    /// Jobs paid since local midnight.
+    pub jobs_today: u32,
+    /// Jobs paid in all.
+    pub jobs_total: u32,
+}
+
+/// A device of this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct Device {
+    /// Its name, as its maker spells it.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Whether jobs run on it.
+    pub in_use: bool,
+    /// Why it is not used, or what to know about it, in one sentence.
+    pub note: Option<String>,
+    /// Its memory in bytes.
+    #[ts(type = "number")]
+    pub memory_bytes: u64,
+    /// Memory in use by anybody, in bytes.
+    #[ts(type = "number")]
+    pub memory_used_bytes: u64,
+    /// 0 to 100.
+    pub load_percent: Option<f32>,
+    /// Degrees Celsius.
+    pub temperature_c: Option<f32>,
+    /// Watts.
+    pub power_w: Option<f32>,
+}
+
+/// What a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// A graphics card.
+    Gpu,
+    /// The processor.
+    Cpu,
+}
+
+/// The job in work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct CurrentJob {
+    /// The job.
+    pub job: JobId,
+    /// Its model.
+    pub model: ModelId,
+    /// What happens to it now.
+    pub stage: JobStage,
+    /// Tokens generated so far.
+    pub tokens: u32,
+    /// Most tokens it may generate.
+    pub max_tokens: u32,
+    /// Since the lease was received, in milliseconds.
+    #[ts(type = "number")]
+    pub elapsed_ms: u64,
+    /// Milliseconds from receipt after which it earns nothing.
+    #[ts(type = "number")]
+    pub budget_ms: u64,
+}
+
+/// What happens to a job on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStage {
+    /// The model is being loaded.
+    Loading,
+    /// The prompt is being read or tokens are being generated.
+    Running,
+    /// The result is on its way.
+    Sending,
+}
+
+/// A model of the catalogue, as this machine has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct ModelStatus {
+    /// Its id.
+    pub id: ModelId,
+    /// Its name for people.
+    pub name: String,
+    /// One sentence about it.
+    pub summary: String,
+    /// Size of its files in bytes.
+    #[ts(type = "number")]
+    pub size_bytes: u64,
+    /// SPDX licence id.
+    pub licence: String,
+    /// Where it stands.
+    pub state: ModelState,
+    /// What went wrong with it last.
+    pub problem: Option<ErrorBody>,
+}
+
+/// Where a model stands on this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ModelState {
+    /// Not on this machine.
+    Absent,
+    /// Being fetched or checked.
+    Fetching {
+        /// Bytes done.
+        #[ts(type = "number")]
+        done_bytes: u64,
+        /// Bytes in all.
+        #[ts(type = "number")]
+        total_bytes: u64,
+    },
+    /// On this machine, digests verified.
+    Ready,
+    /// In memory, ready to answer.
+    Loaded,
+}
+
+/// One line of the doctor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Check {
+    /// What was checked, for example `GPU driver`.
+    pub name: String,
+    /// How it stands.
+    pub status: CheckStatus,
+    /// What was found, one sentence.
+    pub finding: String,
+    /// What to do, if anything.
+    pub fix: Option<String>,
+}
+
+/// How a check stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckStatus {
+    /// Fine.
+    Ok,
+    /// Works, but not as well as it could.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// The window's preferences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(deny_unknown_fields)]
+pub struct Preferences {
+    /// Colours.
+    pub theme: Theme,
+    /// What closing the window does; asked once.
+    pub on_close: OnClose,
+}
+
+impl Default for Preferences {
+    fn default() -> Self {
+        Self { theme: Theme::System, on_close: OnClose::Ask }
+    }
+}
+
+/// Colours of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum Theme {
+    /// As the desktop.
+    System,
+    /// Light.
+    Light,
+    /// Dark.
+    Dark,
+}
+
+/// What closing the window does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum OnClose {
+    /// Ask the first time.
+    Ask,
+    /// Keep mining in the tray.
+    Tray,
+    /// Stop and quit.
+    Quit,
+}

@@ -1,0 +1,191 @@
+//! Messages between a node and its coordinator.
+//!
+//! One link carries both directions as JSON: a WebSocket (`GET /v1/node/link`), or where that is
+//! blocked a long poll (`POST /v1/node/session`, then `POST /v1/node/exchange`), or a pair of
+//! channels when both live in one process. The messages are the same.
+//!
+//! A conversation: the coordinator sends [`CoordinatorMessage::Challenge`]; the node answers
+//! [`NodeMessage::Hello`] signed over the nonce; the coordinator answers `Welcome`. From then on the
+//! coordinator pushes `Assign` whenever the node has a free slot for a model it announced in
+//! [`NodeMessage::Ready`]; the node streams `Progress` and ends with `Submit`, `HandBack` or
+//! `Failed`. `Submit` is repeated (also after reconnecting, also after a crash) until `Settled` or
+//! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
+
+use neurino_core::{
+    JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorBody, ErrorCode};
+
+/// The protocol's version; both sides send it and refuse another one.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Largest message on a link, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// How often a node sends [`NodeMessage::Heartbeat`], in seconds; three missed ones end the session.
+pub const HEARTBEAT_SECS: u64 = 5;
+
+/// From the node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeMessage {
+    /// Opens the session.
+    Hello(Hello),
+    /// What the node can take now. Sent after `Welcome` and whenever it changes; an empty list or
+    /// zero slots pauses it.
+    Ready(Ready),
+    /// A lease advanced. Tokens are passed on to a streaming payer at once.
+    Progress {
+        /// The lease.
+        lease: LeaseId,
+        /// Text generated since the last message.
+        delta: String,
+        /// Tokens generated so far.
+        tokens: u32,
+    },
+    /// A finished job.
+    Submit(Submission),
+    /// The node gives the job back unharmed (pause, stop, a game started): no penalty, re-queued.
+    HandBack {
+        /// The lease.
+        lease: LeaseId,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// The node could not compute the job.
+    Failed {
+        /// The lease.
+        lease: LeaseId,
+        /// Why. `ContextTooLong` and `InvalidRequest` fail the job for good; others re-queue it.
+        error: ErrorBody,
+    },
+    /// Still here. Lists the leases the node is working on; leases it does not name are re-queued.
+    Heartbeat {
+        /// Leases in work.
+        leases: Vec<LeaseId>,
+    },
+    /// The node ends the session after its current jobs.
+    Goodbye,
+}
+
+/// Opens a session; signed by the identity key over [`Hello::message`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// Who asks; starts with the lower-case address of the signing key.
+    pub node: NodeId,
+    /// The nonce of the challenge.
+    pub nonce: String,
+    /// `0x` and 130 hex digits.
+    pub signature: String,
+    /// The program and its version, for example `neurino/0.1.0`.
+    pub agent: String,
+    /// The machine.
+    pub capabilities: Capabilities,
+}
+
+impl Hello {
+    /// The text that is signed (EIP-191 personal message).
+    pub fn message(network: &str, node: &NodeId, nonce: &str) -> String {
+        format!("neurino session v1\nnetwork: {network}\nnode: {node}\nnonce: {nonce}")
+    }
+}
+
+/// The machine behind a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The device that computes, for example `NVIDIA GeForce RTX 4090` or a CPU's name.
+    pub device: String,
+    /// Its memory in bytes.
+    pub memory_bytes: u64,
+    /// Whether the device is a GPU.
+    pub gpu: bool,
+}
+
+/// What a node can take now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Verified models, loaded ones first.
+    pub models: Vec<ModelId>,
+    /// Jobs it takes at once.
+    pub slots: u32,
+}
+
+/// A finished job, signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// What is signed.
+    pub statement: ResultStatement,
+    /// The identity key's signature over [`ResultStatement::message`].
+    pub signature: String,
+    /// The result; its digest must be the statement's.
+    pub output: JobOutput,
+}
+
+/// From the coordinator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum CoordinatorMessage {
+    /// First message of a link.
+    Challenge {
+        /// [`PROTOCOL_VERSION`].
+        version: u32,
+        /// The network's name.
+        network: String,
+        /// To be signed; used once.
+        nonce: String,
+    },
+    /// The session is open.
+    Welcome {
+        /// Address of the coordinator's key, which signs receipts.
+        coordinator: String,
+    },
+    /// A job for the node.
+    Assign(Lease),
+    /// Stop working on a lease; nothing will be paid for it.
+    Cancel {
+        /// The lease.
+        lease: LeaseId,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// A submitted result was accepted and paid (now or before).
+    Settled(Receipt),
+    /// A submitted result was not accepted and never will be.
+    Rejected {
+        /// The lease.
+        lease: LeaseId,
+        /// The job, if known.
+        job: Option<JobId>,
+        /// Why.
+        error: ErrorBody,
+    },
+    /// The session ends; `error` says why.
+    Bye(ErrorBody),
+}
+
+/// Answer of `POST /v1/node/session` (long poll only).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// Bearer token of the following exchanges.
+    pub token: String,
+    /// The `Welcome` message.
+    pub welcome: CoordinatorMessage,
+}
+
+/// Body of `POST /v1/node/exchange` (long poll only): hands in messages, waits for others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// From the node, in order.
+    pub messages: Vec<NodeMessage>,
+    /// How long the answer may wait for messages to the node, in milliseconds; at most 25 000.
+    pub wait_ms: u64,
+}
+
+/// Answer of `POST /v1/node/exchange`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExchangeReply {
+    /// For the node, in order; may be empty.
+    pub messages: Vec<CoordinatorMessage>,
+}

@@ -1,0 +1,1 @@
+//! The identity key: creation, storage, signing, verification.

@@ -1,0 +1,1 @@
+//! Safetensors and GGUF readers.

@@ -1,0 +1,1 @@
+//! Tests that cross crates or drive the real program; see the `it` and `e2e` folders.
