@@ -63,6 +63,22 @@ pub enum Command {
         /// All of them.
         preferences: Preferences,
     },
+    /// Something only the shell around the page can do. The desktop shell answers it itself and
+    /// never passes it on; an application without a window refuses it as `InvalidRequest`.
+    Window {
+        /// What to do with the window.
+        action: WindowAction,
+    },
+}
+
+/// What the shell does with its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowAction {
+    /// Close the window and go on in the tray.
+    Hide,
+    /// Stop mining and end the program.
+    Quit,
 }
 
 /// How to stop.
@@ -106,6 +122,10 @@ pub enum Event {
         /// What happened.
         update: ChatUpdate,
     },
+    /// The person closed the window while `on_close` is [`OnClose::Ask`]. Sent by the desktop
+    /// shell alone; the page asks, saves the choice with [`Command::PreferencesSet`] and answers
+    /// with [`Command::Window`].
+    CloseRequested,
 }
 
 /// One step of a conversation's answer.
