@@ -1,0 +1,214 @@
+//! The Playground's client: talks to a gateway as any OpenAI-compatible program would.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use neurino_core::{ChatMessage, ModelId, Usage};
+use neurino_protocol::app::ChatUpdate;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use serde::Deserialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Longest line of an answer's stream that is accepted, in bytes.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// Longest silence of a running stream.
+const SILENCE_MAX: Duration = Duration::from_secs(200);
+
+/// Where and how to ask.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    pub(crate) base_url: String,
+    pub(crate) api_key: std::sync::Arc<str>,
+    pub(crate) http: reqwest::Client,
+}
+
+/// One question.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    pub(crate) model: ModelId,
+    pub(crate) messages: Vec<ChatMessage>,
+    pub(crate) temperature: f32,
+    pub(crate) max_tokens: u32,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Option<ChunkUsage>,
+    #[serde(default)]
+    error: Option<EdgeError>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+}
+
+#[derive(Deserialize, Default)]
+struct Delta {
+    #[serde(default)]
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ChunkUsage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+}
+
+#[derive(Deserialize)]
+struct EdgeError {
+    message: String,
+    #[serde(default)]
+    code: Option<ErrorCode>,
+}
+
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: EdgeError,
+}
+
+impl From<EdgeError> for ErrorBody {
+    fn from(error: EdgeError) -> Self {
+        ErrorBody::new(error.code.unwrap_or(ErrorCode::Internal), error.message)
+    }
+}
+
+/// Asks, and hands every step to `emit`; ends with `Done` or `Failed`. Cancelling closes the
+/// connection, which withdraws the job.
+pub(crate) async fn ask(
+    gateway: &Gateway,
+    question: &Question,
+    cancel: &CancellationToken,
+    mut emit: impl FnMut(ChatUpdate),
+) {
+    let started = Instant::now();
+    let last = tokio::select! {
+        () = cancel.cancelled() => Err(cancelled()),
+        result = stream(gateway, question, &mut emit) => result,
+    };
+    emit(match last {
+        Ok(usage) => {
+            ChatUpdate::Done { usage, duration_ms: started.elapsed().as_millis() as u64 }
+        }
+        Err(error) => ChatUpdate::Failed { error },
+    });
+}
+
+fn cancelled() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Cancelled, "You stopped this answer.")
+}
+
+async fn stream(
+    gateway: &Gateway,
+    question: &Question,
+    emit: &mut impl FnMut(ChatUpdate),
+) -> Result<Usage, ErrorBody> {
+    let url = format!("{}/chat/completions", gateway.base_url);
+    let body = json!({
+        "model": question.model,
+        "messages": question.messages,
+        "temperature": question.temperature,
+        "max_tokens": question.max_tokens,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+    });
+    let answer = gateway
+        .http
+        .post(url)
+        .bearer_auth(&gateway.api_key)
+        .json(&body)
+        .send()
+        .await
+        .map_err(|_| unreachable_network())?;
+    if !answer.status().is_success() {
+        let status = answer.status();
+        let error = answer.json::<ErrorAnswer>().await.map_or_else(
+            |_| ErrorBody::new(ErrorCode::Internal, format!("the network answered {status}")),
+            |a| a.error.into(),
+        );
+        return Err(error);
+    }
+    emit(ChatUpdate::Queued);
+    read_stream(answer, emit).await
+}
+
+async fn read_stream(
+    answer: reqwest::Response,
+    emit: &mut impl FnMut(ChatUpdate),
+) -> Result<Usage, ErrorBody> {
+    let mut bytes = answer.bytes_stream();
+    let mut pending: Vec<u8> = Vec::new();
+    let mut usage = Usage::default();
+    loop {
+        let next = tokio::time::timeout(SILENCE_MAX, bytes.next()).await;
+        let piece = match next {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(_)) | None) => return Err(broken()),
+            Err(_) => {
+                return Err(ErrorBody::new(
+                    ErrorCode::DeadlinePassed,
+                    "The network went silent for too long.",
+                ));
+            }
+        };
+        pending.extend_from_slice(&piece);
+        if pending.len() > LINE_BYTES_MAX {
+            return Err(ErrorBody::new(ErrorCode::TooLarge, "The answer has an endless line."));
+        }
+        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            let Some(data) = data_of(&line) else { continue };
+            if data == "[DONE]" {
+                return Ok(usage);
+            }
+            let chunk: Chunk = serde_json::from_str(data).map_err(|_| broken())?;
+            if let Some(error) = chunk.error {
+                return Err(error.into());
+            }
+            if let Some(u) = chunk.usage {
+                usage = Usage {
+                    prompt_tokens: u.prompt_tokens,
+                    completion_tokens: u.completion_tokens,
+                };
+            }
+            for text in chunk.choices.into_iter().filter_map(|c| c.delta.content) {
+                if !text.is_empty() {
+                    emit(ChatUpdate::Delta { text });
+                }
+            }
+        }
+    }
+}
+
+/// The payload of a server-sent event's `data:` line.
+fn data_of(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line).ok()?.trim_end().strip_prefix("data:").map(str::trim_start)
+}
+
+fn unreachable_network() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unreachable, "The network cannot be reached.")
+        .with_hint("Check the connection, then try again.")
+}
+
+fn broken() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unreachable, "The connection broke before the answer was complete.")
+        .with_hint("Try again.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_lines_are_told_from_comments() {
+        assert_eq!(data_of(b"data: {\"a\":1}\r\n"), Some("{\"a\":1}"));
+        assert_eq!(data_of(b"data:[DONE]\n"), Some("[DONE]"));
+        assert_eq!(data_of(b": keep-alive\n"), None);
+        assert_eq!(data_of(b"\n"), None);
+    }
+}

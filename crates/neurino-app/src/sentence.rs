@@ -1,0 +1,132 @@
+//! The state sentence: what the miner does and, if it does nothing, why and what helps.
+
+use neurino_protocol::ErrorBody;
+use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
+
+/// What the sentence is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) state: MiningState,
+    pub(crate) network: &'a NetworkStatus,
+    pub(crate) job: Option<&'a CurrentJob>,
+    /// What the miner is preparing, as words: "fetching SmolLM2 (42 %)".
+    pub(crate) preparing: Option<&'a str>,
+    pub(crate) problem: Option<&'a ErrorBody>,
+}
+
+/// One sentence for people.
+pub(crate) fn sentence(facts: Facts<'_>) -> String {
+    let network = network_name(facts.network);
+    match facts.state {
+        MiningState::Stopped => "Not mining. Press Start to earn points.".into(),
+        MiningState::Starting => match facts.preparing {
+            Some(what) => format!("Getting ready: {what}."),
+            None => "Getting ready.".into(),
+        },
+        MiningState::Waiting if !facts.network.connected => {
+            format!("Connecting to {network}.")
+        }
+        MiningState::Waiting => format!("Connected to {network}. Waiting for a job."),
+        MiningState::Working => match facts.job {
+            Some(job) => working(job, &network),
+            None => format!("Connected to {network}. Waiting for a job."),
+        },
+        MiningState::Finishing => match facts.job {
+            Some(job) => format!("Finishing the last job, then stopping: {}.", progress(job)),
+            None => "Finishing, then stopping.".into(),
+        },
+        MiningState::NeedsYou => match facts.problem {
+            Some(problem) => format!("Stopped by a problem: {}.", problem.message.trim_end_matches('.')),
+            None => "Stopped by a problem.".into(),
+        },
+    }
+}
+
+fn network_name(network: &NetworkStatus) -> String {
+    if network.practice { "the practice network".into() } else { network.name.clone() }
+}
+
+fn working(job: &CurrentJob, network: &str) -> String {
+    match job.stage {
+        JobStage::Loading => format!("Loading {} for a job of {network}.", job.model),
+        JobStage::Running => format!("Running a text job for {network}: {}.", progress(job)),
+        JobStage::Sending => format!("Sending the result of a text job to {network}."),
+    }
+}
+
+fn progress(job: &CurrentJob) -> String {
+    let tenths = job.elapsed_ms / 100;
+    let unit = if job.tokens == 1 { "token" } else { "tokens" };
+    format!(
+        "{} {unit}, {}.{} s of {} s",
+        job.tokens,
+        tenths / 10,
+        tenths % 10,
+        job.budget_ms / 1000
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::{JobId, ModelId};
+    use neurino_protocol::ErrorCode;
+
+    use super::*;
+
+    fn network() -> NetworkStatus {
+        NetworkStatus {
+            name: "practice".into(),
+            practice: true,
+            connected: true,
+            gateway_url: None,
+        }
+    }
+
+    fn job(stage: JobStage) -> CurrentJob {
+        CurrentJob {
+            job: JobId("00000000-0000-0000-0000-000000000000".parse().expect("a uuid")),
+            model: ModelId::new("smollm2-135m-instruct").expect("valid"),
+            stage,
+            tokens: 43,
+            max_tokens: 512,
+            elapsed_ms: 3_149,
+            budget_ms: 180_000,
+        }
+    }
+
+    fn check(state: MiningState, job: Option<&CurrentJob>, expect: &str) {
+        let network = network();
+        let facts = Facts { state, network: &network, job, preparing: None, problem: None };
+        assert_eq!(sentence(facts), expect);
+    }
+
+    #[test]
+    fn each_state_says_what_happens() {
+        check(MiningState::Stopped, None, "Not mining. Press Start to earn points.");
+        check(MiningState::Waiting, None, "Connected to the practice network. Waiting for a job.");
+        check(
+            MiningState::Working,
+            Some(&job(JobStage::Running)),
+            "Running a text job for the practice network: 43 tokens, 3.1 s of 180 s.",
+        );
+        check(
+            MiningState::Finishing,
+            Some(&job(JobStage::Running)),
+            "Finishing the last job, then stopping: 43 tokens, 3.1 s of 180 s.",
+        );
+    }
+
+    #[test]
+    fn a_problem_is_named() {
+        let network = network();
+        let problem = ErrorBody::new(ErrorCode::ModelNotReady, "the model is not on this machine");
+        let facts = Facts {
+            state: MiningState::NeedsYou,
+            network: &network,
+            job: None,
+            preparing: None,
+            problem: Some(&problem),
+        };
+        assert_eq!(sentence(facts), "Stopped by a problem: the model is not on this machine.");
+    }
+}

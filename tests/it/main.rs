@@ -1,0 +1,6 @@
+//! Tests that drive the real program from outside.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod kill;
+mod practice;
+mod program;
