@@ -1,1 +1,9 @@
-//! What tests share: a scripted engine, clocks, fixtures.
+//! What tests share: an engine that answers from a script.
+//!
+//! Reading order: [`script`] (what one job does), then [`engine`] (the [`ScriptedEngine`]).
+
+pub mod engine;
+pub mod script;
+
+pub use engine::ScriptedEngine;
+pub use script::{Ending, Piece, Script};
