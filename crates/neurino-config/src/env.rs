@@ -1,0 +1,116 @@
+//! Every environment variable the program reads, as a documented constant.
+//!
+//! [`ALL`] is the list; `docs/ENVIRONMENT.md` is [`page`], and a test holds the two equal.
+//! Order of precedence everywhere: a flag, then the variable, then `settings.toml`, then the
+//! default.
+
+use std::ffi::OsString;
+
+/// One variable, as the reference page shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may hold.
+    pub values: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it does.
+    pub purpose: &'static str,
+}
+
+macro_rules! variables {
+    ($($const:ident = $name:literal, $values:literal, $default:literal, $purpose:literal;)*) => {
+        $(#[doc = $purpose] pub const $const: &str = $name;)*
+
+        /// All of them, in the order of the reference page.
+        pub const ALL: &[Variable] = &[$(Variable {
+            name: $const,
+            values: $values,
+            default: $default,
+            purpose: $purpose,
+        }),*];
+    };
+}
+
+variables! {
+    HOME = "NEURINO_HOME", "a folder", "the user's data and configuration folders",
+        "Keeps everything Neurino stores in one folder: settings, identity key, ledger, logs, models.";
+    MODELS = "NEURINO_MODELS", "a folder", "`models` in the data folder",
+        "Keeps the models elsewhere, for example on a larger drive, or shares them between homes.";
+    RESOURCES = "NEURINO_RESOURCES", "a folder", "beside the program, as installed",
+        "Where the files that came with the program lie (bundled models, CUDA device library).";
+    NETWORK = "NEURINO_NETWORK", "`practice` or the URL of a coordinator", "`practice`",
+        "The network this machine works for.";
+    DEVICE = "NEURINO_DEVICE", "`auto`, `cpu` or `cuda:N`", "`auto`",
+        "The device that computes. `auto` takes the first NVIDIA card that is usable, else the CPU.";
+    KEY_STORE = "NEURINO_KEY_STORE", "`auto`, `os` or `file`", "`auto`",
+        "Where the identity key lies. `auto` takes the system's key store, else a file in the data folder.";
+    PASSPHRASE_FILE = "NEURINO_PASSPHRASE_FILE", "a file", "none",
+        "Its first line is the passphrase that encrypts the key file. Make it readable by you only.";
+    GATEWAY_PORT = "NEURINO_GATEWAY_PORT", "`0` to `65535`", "`43110`",
+        "The port on 127.0.0.1 of the OpenAI-compatible gateway. `0` lets the system choose one.";
+    LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
+        "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
+}
+
+/// Looks a variable up in this process's environment; an empty one counts as unset.
+pub fn var(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The reference page of environment variables and settings, in Markdown.
+pub fn page() -> String {
+    use std::fmt::Write;
+
+    let mut page = String::from(
+        "# Environment and settings\n\n\
+         Generated from `neurino_config::env` by `cargo xtask gen`; do not edit by hand.\n\n\
+         A flag wins over a variable, a variable over `settings.toml`, the file over the default. \
+         An empty variable counts as unset.\n\n\
+         | Variable | Values | Without it | What it does |\n| --- | --- | --- | --- |\n",
+    );
+    for Variable {
+        name,
+        values,
+        default,
+        purpose,
+    } in ALL
+    {
+        let _ = writeln!(page, "| `{name}` | {values} | {default} | {purpose} |");
+    }
+    let _ = write!(
+        page,
+        "\n## settings.toml\n\n\
+         In the configuration folder (`config` under `NEURINO_HOME` where that is set). Every key \
+         may be left out; these are the defaults.\n\n```toml\n{}```\n",
+        crate::settings::TEMPLATE
+    );
+    page
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_carry_the_prefix() {
+        let names: BTreeSet<_> = ALL.iter().map(|variable| variable.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert!(names.iter().all(|name| name.starts_with("NEURINO_")));
+    }
+
+    #[test]
+    fn the_reference_page_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ENVIRONMENT.md");
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            written.replace("\r\n", "\n") == page(),
+            "docs/ENVIRONMENT.md differs from neurino_config::env; run `cargo xtask gen`"
+        );
+    }
+}
