@@ -1,1 +1,13 @@
 //! Double-entry postings in integer micro-points.
+//!
+//! Pure: no io, no clock. The ledger only grows, and balances are derived from it. An [`Event`] can
+//! only be built balanced: the amounts of its postings sum to zero for each kind of points.
+//! Reading order: [`account`], [`event`], [`ledger`].
+
+pub mod account;
+pub mod event;
+pub mod ledger;
+
+pub use account::{Account, InvalidAccount, PayerId};
+pub use event::{EntryKind, Event, LedgerError, Posting, event_of};
+pub use ledger::{Appended, Balances, Ledger};

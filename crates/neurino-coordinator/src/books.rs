@@ -1,0 +1,65 @@
+//! What the read side reports: balances, sums, jobs. Everything here is derived from the store.
+
+use std::collections::BTreeMap;
+
+use neurino_core::{MicroPoints, ModelId, PointsKind};
+use neurino_ledger::Account;
+use serde::Serialize;
+
+/// One account's balance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccountBalance {
+    /// Whose.
+    pub account: Account,
+    /// Which points.
+    pub points: PointsKind,
+    /// Sum of the account's postings.
+    pub balance_micro: MicroPoints,
+    /// Sum of the receipts that name the account's node; zero for other accounts.
+    pub receipts_micro: MicroPoints,
+    /// Number of postings.
+    pub postings: u64,
+}
+
+/// The ledger, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LedgerCheck {
+    /// Sum of all postings for each kind of points; zero in a ledger that is whole.
+    pub sums_micro: BTreeMap<PointsKind, MicroPoints>,
+    /// Balance of each account.
+    pub balances: Vec<AccountBalance>,
+    /// Number of jobs in each state.
+    pub jobs: BTreeMap<String, u64>,
+    /// Number of receipts.
+    pub receipts: u64,
+    /// Jobs with more than one receipt; zero in a ledger that is whole.
+    pub jobs_paid_twice: u64,
+    /// Succeeded jobs without a receipt, and receipts of jobs that did not succeed; zero in a
+    /// ledger that is whole.
+    pub mismatched_jobs: u64,
+}
+
+impl LedgerCheck {
+    /// Whether everything that must hold does.
+    pub fn holds(&self) -> bool {
+        self.sums_micro.values().all(|sum| sum.0 == 0)
+            && self.jobs_paid_twice == 0
+            && self.mismatched_jobs == 0
+            && self.balances.iter().all(|b| {
+                !matches!(b.account, Account::Node(_)) || b.balance_micro == b.receipts_micro
+            })
+    }
+}
+
+/// Jobs and nodes at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct JobsOverview {
+    /// Waiting for a node.
+    pub queued: usize,
+    /// Being computed.
+    pub leased: usize,
+    /// Connected nodes.
+    pub nodes: usize,
+    /// For each model that is priced: how many connected nodes serve it.
+    pub models: BTreeMap<ModelId, usize>,
+}

@@ -1,0 +1,140 @@
+//! What a coordinator is opened with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use neurino_wallet::IdentityKey;
+
+use crate::error::CoordinatorError;
+
+/// A network and where its books are kept.
+#[derive(Clone)]
+pub struct CoordinatorConfig {
+    /// The SQLite file; created with its folder when missing.
+    pub database: PathBuf,
+    /// The network's name; nodes sign it, receipts carry it.
+    pub network: String,
+    /// Whether it is the built-in practice network.
+    pub practice: bool,
+    /// The rule set that prices new jobs.
+    pub rule_set: String,
+    /// Signs receipts.
+    pub key: Arc<IdentityKey>,
+    /// Sizes and waiting times.
+    pub limits: Limits,
+    /// Seed of the router's choices; drawn from the system when absent.
+    pub seed: Option<u64>,
+}
+
+impl CoordinatorConfig {
+    /// The built-in practice network: name `practice`, rule set `practice1`.
+    pub fn practice(database: PathBuf, key: Arc<IdentityKey>) -> Self {
+        Self {
+            database,
+            network: "practice".into(),
+            practice: true,
+            rule_set: "practice1".into(),
+            key,
+            limits: Limits::default(),
+            seed: None,
+        }
+    }
+}
+
+/// Sizes and waiting times. The defaults are the network's; tests shorten them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Open jobs at once; more are refused as overloaded.
+    pub open_jobs_max: usize,
+    /// Time a text job has from its lease until its result earns nothing, in milliseconds.
+    pub text_budget_ms: u64,
+    /// Silence after which a node's session ends, in milliseconds: three heartbeats.
+    pub silence_ms: u64,
+    /// Time a node whose link broke has to come back and keep its leases, in milliseconds.
+    pub reconnect_grace_ms: u64,
+    /// The same after a restart of the coordinator, in milliseconds.
+    pub recovery_grace_ms: u64,
+    /// Time a job waits while no connected node serves its model, in milliseconds.
+    pub no_node_wait_ms: u64,
+    /// The same for a chat request, whose person is waiting, in milliseconds.
+    pub chat_no_node_wait_ms: u64,
+    /// Failed attempts after which a job is given up. Jobs handed back do not count.
+    pub failures_max: u32,
+    /// Lost attempts (the node vanished) after which a job is given up.
+    pub losses_max: u32,
+    /// Largest request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest prompt of a job, all messages together, in bytes.
+    pub prompt_bytes_max: usize,
+    /// Largest text of a result, in bytes.
+    pub output_bytes_max: usize,
+    /// Open node sessions at once.
+    pub sessions_max: usize,
+    /// Open HTTP connections at once; more wait in the listener's backlog.
+    pub connections_max: usize,
+    /// Time to send a request's head, and then its body, in milliseconds.
+    pub request_read_ms: u64,
+    /// Age at which prompts, outputs and idempotency keys of finished jobs are deleted, in
+    /// milliseconds. Postings and receipts are kept.
+    pub payload_keep_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            open_jobs_max: 10_000,
+            text_budget_ms: 180_000,
+            silence_ms: 3 * neurino_protocol::node::HEARTBEAT_SECS * 1000,
+            reconnect_grace_ms: 10_000,
+            recovery_grace_ms: 20_000,
+            no_node_wait_ms: 600_000,
+            chat_no_node_wait_ms: 30_000,
+            failures_max: 3,
+            losses_max: 10,
+            body_bytes_max: 1 << 20,
+            prompt_bytes_max: 256 << 10,
+            output_bytes_max: 256 << 10,
+            sessions_max: 10_000,
+            connections_max: 16_384,
+            request_read_ms: 10_000,
+            payload_keep_ms: 24 * 3600 * 1000,
+        }
+    }
+}
+
+/// Refuses an address that other machines can reach unless something in front of it encrypts.
+///
+/// # Errors
+/// [`CoordinatorError::NotLoopback`], which names the ways out.
+pub fn check_listen_address(
+    address: SocketAddr,
+    behind_proxy: bool,
+) -> Result<(), CoordinatorError> {
+    if behind_proxy || address.ip().is_loopback() {
+        Ok(())
+    } else {
+        Err(CoordinatorError::NotLoopback(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, behind_proxy: bool, allowed: bool) {
+        let address = address.parse().expect("a socket address");
+        assert_eq!(check_listen_address(address, behind_proxy).is_ok(), allowed, "{address}");
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        check("127.0.0.1:43110", false, true);
+        check("127.8.9.10:43110", false, true);
+        check("[::1]:43110", false, true);
+        check("0.0.0.0:43110", false, false);
+        check("192.168.1.4:43110", false, false);
+        check("[::]:43110", false, false);
+        check("0.0.0.0:43110", true, true);
+    }
+}

@@ -1,0 +1,81 @@
+//! Why a coordinator cannot be opened or served, and how its faults look from outside.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use neurino_protocol::{ErrorBody, ErrorCode};
+
+/// What keeps a coordinator from working.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The folder or lock file of the database cannot be used.
+    #[error("the folder of the database {path} cannot be used; check that it is writable")]
+    Folder {
+        /// The database.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process holds the database.
+    #[error("the database {0} is in use by another Neurino; close that one or choose another home")]
+    InUse(PathBuf),
+    /// The database cannot be read or written.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// The rule set is unknown or prices nothing.
+    #[error("the rule set cannot be used")]
+    Rules(#[from] neurino_core::PriceError),
+    /// A listener that other machines can reach, without encryption.
+    #[error(
+        "{0} can be reached by other machines and this server does not encrypt; listen on 127.0.0.1, \
+         or put a TLS proxy in front of it and say so with `--behind-proxy`"
+    )]
+    NotLoopback(SocketAddr),
+    /// The listener broke.
+    #[error("the listener cannot be used")]
+    Listener(#[source] std::io::Error),
+}
+
+/// What went wrong with the books.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("SQLite refused; check that the disk is not full")]
+    Sql(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database was written by a newer version, or is damaged")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The whole batch could not be committed.
+    #[error("the write was not committed: {0}")]
+    Commit(String),
+    /// The writer has ended.
+    #[error("the coordinator is shutting down")]
+    Closed,
+    /// A stored value does not parse.
+    #[error(
+        "the stored {what} cannot be read; the database is damaged or was written by a newer version"
+    )]
+    Unreadable {
+        /// The column.
+        what: &'static str,
+    },
+}
+
+impl StoreError {
+    /// The error as a payer or node sees it; the chain goes to the log.
+    pub(crate) fn body(&self) -> ErrorBody {
+        if matches!(self, Self::Closed) {
+            return shutting_down();
+        }
+        tracing::error!(error = ?self, "the books cannot be used: {self}");
+        ErrorBody::new(ErrorCode::Internal, "the coordinator cannot read or write its books")
+            .with_hint("its log has the cause; a full disk is the usual one")
+    }
+}
+
+/// The answer to everything asked while the coordinator stops.
+pub(crate) fn shutting_down() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unreachable, "the coordinator is shutting down")
+        .with_hint("try again in a few seconds")
+}

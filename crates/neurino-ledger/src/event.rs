@@ -1,0 +1,172 @@
+//! One event of the ledger and its postings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use neurino_core::{EventId, LeaseId, MicroPoints, PointsKind};
+use serde::{Deserialize, Serialize};
+
+use crate::account::Account;
+
+/// Why an event cannot be built or appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// An event needs at least two postings.
+    #[error("an event needs at least two postings; a transfer has exactly two")]
+    TooFewPostings,
+    /// The postings of one kind of points do not cancel out.
+    #[error("the {} postings sum to {sum} instead of zero", points.as_str())]
+    Unbalanced {
+        /// The kind of points.
+        points: PointsKind,
+        /// Their sum.
+        sum: MicroPoints,
+    },
+    /// One account appears twice with the same entry kind and points.
+    #[error("account `{0}` is posted to twice in one event; add the amounts up first")]
+    DoubledPosting(Account),
+    /// The event is in the ledger with other postings.
+    #[error("event {0} is in the ledger with other postings; an event never changes")]
+    Conflict(EventId),
+    /// A sum does not fit 64 bits.
+    #[error("an amount is too large to be added")]
+    Overflow,
+    /// A stored entry kind is unknown to this build.
+    #[error("`{0}` is not an entry kind of this build; a newer version wrote it")]
+    UnknownEntryKind(String),
+}
+
+/// Why points moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// A node was paid for a job.
+    JobReward,
+}
+
+impl EntryKind {
+    /// The name used in storage and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobReward => "job_reward",
+        }
+    }
+}
+
+impl fmt::Display for EntryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EntryKind {
+    type Err = LedgerError;
+    fn from_str(text: &str) -> Result<Self, LedgerError> {
+        match text {
+            "job_reward" => Ok(Self::JobReward),
+            other => Err(LedgerError::UnknownEntryKind(other.into())),
+        }
+    }
+}
+
+/// One line of the ledger: an account gained (positive) or gave (negative) points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posting {
+    /// The event it belongs to.
+    pub event: EventId,
+    /// Whose points.
+    pub account: Account,
+    /// Why.
+    pub kind: EntryKind,
+    /// Which points.
+    pub points: PointsKind,
+    /// How many.
+    pub amount_micro: MicroPoints,
+}
+
+/// The event of a lease's payment. A lease is paid at most once because its event exists at most
+/// once.
+pub fn event_of(lease: LeaseId) -> EventId {
+    EventId(lease.0)
+}
+
+/// Postings that belong together and cancel out. Cannot be built otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    id: EventId,
+    postings: Vec<Posting>,
+}
+
+impl Event {
+    /// Checks and builds an event from `(account, entry kind, points, amount)` lines.
+    ///
+    /// # Errors
+    /// `TooFewPostings`, `DoubledPosting`, `Unbalanced`, `Overflow`.
+    pub fn new(
+        id: EventId,
+        lines: impl IntoIterator<Item = (Account, EntryKind, PointsKind, MicroPoints)>,
+    ) -> Result<Self, LedgerError> {
+        let postings: Vec<Posting> = lines
+            .into_iter()
+            .map(|(account, kind, points, amount_micro)| Posting {
+                event: id,
+                account,
+                kind,
+                points,
+                amount_micro,
+            })
+            .collect();
+        if postings.len() < 2 {
+            return Err(LedgerError::TooFewPostings);
+        }
+        let mut seen = BTreeSet::new();
+        let mut sums = BTreeMap::<PointsKind, MicroPoints>::new();
+        for posting in &postings {
+            if !seen.insert((&posting.account, posting.kind, posting.points)) {
+                return Err(LedgerError::DoubledPosting(posting.account.clone()));
+            }
+            let sum = sums.entry(posting.points).or_default();
+            *sum = sum
+                .checked_add(posting.amount_micro)
+                .ok_or(LedgerError::Overflow)?;
+        }
+        match sums.into_iter().find(|(_, sum)| sum.0 != 0) {
+            Some((points, sum)) => Err(LedgerError::Unbalanced { points, sum }),
+            None => Ok(Self { id, postings }),
+        }
+    }
+
+    /// Moves an amount from one account to another.
+    ///
+    /// # Errors
+    /// `DoubledPosting` when both are the same account, `Overflow` for `i64::MIN`.
+    pub fn transfer(
+        id: EventId,
+        kind: EntryKind,
+        points: PointsKind,
+        from: Account,
+        to: Account,
+        amount: MicroPoints,
+    ) -> Result<Self, LedgerError> {
+        let debit = amount
+            .0
+            .checked_neg()
+            .map(MicroPoints)
+            .ok_or(LedgerError::Overflow)?;
+        Self::new(
+            id,
+            [(from, kind, points, debit), (to, kind, points, amount)],
+        )
+    }
+
+    /// The event's id.
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// Its lines, in the order given.
+    pub fn postings(&self) -> &[Posting] {
+        &self.postings
+    }
+}
