@@ -1,4 +1,8 @@
 //! The coordinator as a node sees it: one trait, over HTTP or in process.
+//!
+//! Read [`Coordinator`] and [`Session`] first, then [`handshake`] (what both transports share).
+
+mod handshake;
 
 use async_trait::async_trait;
 use neurino_core::NodeId;
@@ -6,6 +10,8 @@ use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
 use tokio::sync::mpsc;
+
+pub use handshake::{HANDSHAKE_LIMIT, Link, handshake};
 
 /// An open session with a coordinator. It is over when `messages` ends.
 #[derive(Debug)]
@@ -49,6 +55,13 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    pub(crate) fn unreachable(
+        url: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unreachable { url: url.to_owned(), source: source.into() }
+    }
+
     /// The error as the window shows it.
     pub fn body(&self) -> ErrorBody {
         match self {

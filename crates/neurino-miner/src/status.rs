@@ -1,0 +1,114 @@
+//! What the miner shows of itself: enough for one honest sentence and a progress bar.
+
+use std::time::Instant;
+
+use neurino_core::{JobId, LeaseId, MicroPoints, ModelId};
+use neurino_protocol::ErrorBody;
+
+/// What the miner does now. Sent whole whenever something changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MinerStatus {
+    /// The state.
+    pub state: MinerState,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// Whether a session with the coordinator is open.
+    pub connected: bool,
+    /// The network's name, once the coordinator has said it.
+    pub network: Option<String>,
+    /// The oldest job in work.
+    pub job: Option<RunningJob>,
+    /// Jobs in work.
+    pub jobs: u32,
+    /// Finished results on disk that no receipt has answered yet.
+    pub unsettled: u32,
+    /// The last thing that went wrong since work last went right.
+    pub problem: Option<ErrorBody>,
+    /// What was done since the start.
+    pub counters: Counters,
+}
+
+/// What the miner does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MinerState {
+    /// No session; `wait_ms` of zero means that an attempt is under way.
+    Connecting {
+        /// Attempts since the last session, the coming one included; 1 at first.
+        attempt: u32,
+        /// Pause before it, in milliseconds, counted from `since_ms`.
+        wait_ms: u64,
+        /// Why the last one failed.
+        error: Option<ErrorBody>,
+    },
+    /// Loading a model; nothing is announced before it is in memory.
+    LoadingModel {
+        /// The model.
+        model: ModelId,
+        /// Pause before the next attempt, in milliseconds, counted from `since_ms`.
+        wait_ms: u64,
+        /// Why the last attempt failed.
+        error: Option<ErrorBody>,
+    },
+    /// Ready; no job yet.
+    Waiting,
+    /// Computing, or sending a result.
+    Working,
+    /// Finishing the running jobs, taking no others.
+    Finishing,
+    /// Cannot go on without the person.
+    NeedsYou {
+        /// Why, and what helps.
+        error: ErrorBody,
+    },
+    /// Ended; a new start makes a new miner.
+    Stopped,
+}
+
+/// A job in work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunningJob {
+    /// The job.
+    pub job: JobId,
+    /// The lease it runs under.
+    pub lease: LeaseId,
+    /// Its model.
+    pub model: ModelId,
+    /// What happens to it.
+    pub stage: Stage,
+    /// Tokens generated so far.
+    pub tokens: u32,
+    /// Most tokens it may generate.
+    pub max_tokens: u32,
+    /// When the lease arrived.
+    pub started: Instant,
+    /// Milliseconds from then after which it earns nothing.
+    pub budget_ms: u64,
+}
+
+/// What happens to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its model is being loaded.
+    Loading,
+    /// The prompt is being read or tokens are being generated.
+    Running,
+    /// The result is on disk and on its way.
+    Sending,
+}
+
+/// What a miner did since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Jobs paid.
+    pub settled: u64,
+    /// What they paid, in micro-points.
+    pub earned_micro: MicroPoints,
+    /// Results that the coordinator did not accept.
+    pub rejected: u64,
+    /// Jobs that could not be computed.
+    pub failed: u64,
+    /// Jobs given back unharmed.
+    pub handed_back: u64,
+    /// Jobs that the coordinator withdrew.
+    pub cancelled: u64,
+}
