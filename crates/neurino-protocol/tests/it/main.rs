@@ -1,0 +1,3 @@
+//! Tests of the wire types as others see them.
+
+mod typescript;

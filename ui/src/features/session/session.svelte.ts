@@ -1,0 +1,219 @@
+// The window's one state: the last snapshot as the program pushed it, and what is under way.
+
+import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
+import type {
+  Check,
+  Command,
+  ErrorBody,
+  Event,
+  MiningState,
+  ModelId,
+  OnClose,
+  Preferences,
+  Receipt,
+  Reply,
+  Snapshot,
+  StopMode,
+} from '../../lib/api/types';
+import { Chat } from '../chat/chat.svelte';
+
+/** Whether the program answers. */
+export type Phase = 'connecting' | 'ready' | 'lost';
+
+/** What the person asked for and the program has not shown yet. */
+export type Pending = 'start' | StopMode;
+
+/** A payment just made, shown for a moment beside the points. */
+export interface Gain {
+  micro: number;
+  event: string;
+}
+
+/** How long a request may look pending before the view shows the program's state again. */
+const PENDING_MS = 4000;
+const GAIN_MS = 4000;
+
+const settledBy: Record<Pending, readonly MiningState[]> = {
+  start: ['starting', 'waiting', 'working', 'needs_you'],
+  finish: ['finishing', 'stopped', 'needs_you'],
+  now: ['stopped', 'needs_you'],
+};
+
+export class Session {
+  phase = $state<Phase>('connecting');
+  snapshot = $state.raw<Snapshot | null>(null);
+  preferences = $state.raw<Preferences | null>(null);
+  /** Why the program does not answer. */
+  lost = $state.raw<ErrorBody | null>(null);
+  /** Why the last command did not work, until dismissed. */
+  notice = $state.raw<ErrorBody | null>(null);
+  pending = $state<Pending | null>(null);
+  gain = $state.raw<Gain | null>(null);
+  /** The person closed the window and has not chosen yet what that means. */
+  closeAsked = $state(false);
+  checks = $state.raw<Check[] | null>(null);
+  checking = $state(false);
+  /** Receipts older than those of the snapshot, once asked for. */
+  older = $state.raw<Receipt[]>([]);
+  olderEnd = $state(false);
+
+  readonly chat: Chat;
+  readonly #backend: Backend;
+  #stopListening: (() => void) | null = null;
+  #pendingTimer: ReturnType<typeof setTimeout> | undefined;
+  #gainTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(backend: Backend) {
+    this.#backend = backend;
+    this.chat = new Chat(backend);
+  }
+
+  /** Listens, then reads the state; may be called again after a loss. */
+  async connect(): Promise<void> {
+    this.phase = 'connecting';
+    this.lost = null;
+    this.#stopListening?.();
+    let pushed = false;
+    try {
+      this.#stopListening = await this.#backend.listen((event) => {
+        pushed ||= event.event === 'snapshot';
+        this.receive(event);
+      });
+      const reply = expectReply(await this.#backend.call({ cmd: 'snapshot' }), 'snapshot');
+      // A pushed snapshot is newer than the answer that was on its way.
+      if (!pushed) this.#apply(reply.payload);
+      const preferences = await this.#backend.call({ cmd: 'preferences' });
+      this.preferences = expectReply(preferences, 'preferences').payload;
+      this.phase = 'ready';
+    } catch (thrown) {
+      this.lost = asErrorBody(thrown);
+      this.phase = 'lost';
+    }
+  }
+
+  /** Takes in one event. */
+  receive(event: Event): void {
+    switch (event.event) {
+      case 'snapshot':
+        this.#apply(event.payload);
+        break;
+      case 'settled':
+        this.#showGain(event.payload);
+        this.chat.settled(event.payload);
+        break;
+      case 'chat':
+        this.chat.update(event.payload.chat, event.payload.update);
+        break;
+      case 'close_requested':
+        this.closeAsked = true;
+        break;
+    }
+  }
+
+  start(): Promise<boolean> {
+    return this.#ask('start', { cmd: 'mining_start' });
+  }
+
+  stop(mode: StopMode): Promise<boolean> {
+    return this.#ask(mode, { cmd: 'mining_stop', payload: { mode } });
+  }
+
+  fetchModel(model: ModelId): Promise<boolean> {
+    return this.#do({ cmd: 'model_fetch', payload: { model } });
+  }
+
+  async runDoctor(): Promise<void> {
+    if (this.checking) return;
+    this.checking = true;
+    const reply = await this.#call({ cmd: 'doctor' });
+    if (reply?.reply === 'doctor') this.checks = reply.payload;
+    this.checking = false;
+  }
+
+  async loadOlderReceipts(limit = 50): Promise<void> {
+    const shown = this.receipts;
+    const last = shown[shown.length - 1];
+    const payload = { before_ms: last?.settled_at_ms ?? null, limit };
+    const reply = await this.#call({ cmd: 'receipts', payload });
+    if (reply?.reply !== 'receipts') return;
+    this.older = [...this.older, ...reply.payload];
+    this.olderEnd = reply.payload.length < limit;
+  }
+
+  /** All receipts at hand, newest first, each once. */
+  get receipts(): Receipt[] {
+    const latest = this.snapshot?.receipts ?? [];
+    const seen = new Set(latest.map((receipt) => receipt.event));
+    return [...latest, ...this.older.filter((receipt) => !seen.has(receipt.event))];
+  }
+
+  async setPreferences(change: Partial<Preferences>): Promise<boolean> {
+    const before = this.preferences;
+    if (!before) return false;
+    const preferences = { ...before, ...change };
+    this.preferences = preferences;
+    const saved = await this.#do({ cmd: 'preferences_set', payload: { preferences } });
+    if (!saved) this.preferences = before;
+    return saved;
+  }
+
+  /** The answer to the question what closing the window means. */
+  async answerClose(choice: Exclude<OnClose, 'ask'>): Promise<void> {
+    this.closeAsked = false;
+    // A choice that could not be saved is still carried out now; it is asked again next time.
+    await this.setPreferences({ on_close: choice });
+    const action = choice === 'tray' ? 'hide' : 'quit';
+    await this.#do({ cmd: 'window', payload: { action } });
+  }
+
+  #apply(snapshot: Snapshot): void {
+    const before = this.snapshot?.receipts;
+    this.snapshot = snapshot;
+    // What the snapshot drops from its twenty would leave a hole above the older ones.
+    if (before && this.older.length > 0) {
+      const now = new Set(snapshot.receipts.map((receipt) => receipt.event));
+      const dropped = before.filter((receipt) => !now.has(receipt.event));
+      if (dropped.length > 0) this.older = [...dropped, ...this.older];
+    }
+    this.chat.models = snapshot.models;
+    this.chat.identity = snapshot.identity;
+    if (this.pending && settledBy[this.pending].includes(snapshot.mining.state)) {
+      this.#setPending(null);
+    }
+  }
+
+  async #ask(pending: Pending, command: Command): Promise<boolean> {
+    this.#setPending(pending);
+    const done = await this.#do(command);
+    if (!done) this.#setPending(null);
+    return done;
+  }
+
+  #setPending(pending: Pending | null): void {
+    clearTimeout(this.#pendingTimer);
+    this.pending = pending;
+    if (pending) {
+      this.#pendingTimer = setTimeout(() => (this.pending = null), PENDING_MS);
+    }
+  }
+
+  #showGain(receipt: Receipt): void {
+    clearTimeout(this.#gainTimer);
+    this.gain = { micro: receipt.quote.amount_micro, event: receipt.event };
+    this.#gainTimer = setTimeout(() => (this.gain = null), GAIN_MS);
+  }
+
+  async #do(command: Command): Promise<boolean> {
+    return (await this.#call(command)) !== null;
+  }
+
+  async #call(command: Command): Promise<Reply | null> {
+    this.notice = null;
+    try {
+      return await this.#backend.call(command);
+    } catch (thrown) {
+      this.notice = asErrorBody(thrown);
+      return null;
+    }
+  }
+}

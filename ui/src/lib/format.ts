@@ -1,0 +1,135 @@
+// Numbers into text. Amounts are integers of micro-points and stay integers: no float holds one.
+
+const PER_POINT = 1_000_000n;
+
+/** The parts of an amount: `0` and `105` of 0.105 points; the whole part is grouped by thousands. */
+export interface AmountParts {
+  whole: string;
+  fraction: string;
+}
+
+/**
+ * Splits an amount. Shows `least` decimals and more only where they are not zero, up to `most`;
+ * what lies beyond is cut, never rounded up, so nothing looks larger than it is.
+ */
+export function amountParts(micro: number, least = 3, most = 6): AmountParts {
+  const value = BigInt(Math.trunc(micro));
+  const size = value < 0n ? -value : value;
+  const sign = value < 0n ? '-' : '';
+  const digits = (size % PER_POINT).toString().padStart(6, '0').slice(0, most);
+  let end = digits.length;
+  while (end > least && digits[end - 1] === '0') end -= 1;
+  return { whole: sign + grouped(size / PER_POINT), fraction: digits.slice(0, end) };
+}
+
+/** An amount as text, for example `12.345` or `0.0525`. */
+export function points(micro: number, least = 3, most = 6): string {
+  const { whole, fraction } = amountParts(micro, least, most);
+  return fraction === '' ? whole : `${whole}.${fraction}`;
+}
+
+/** A factor in millionths as text, for example `1.15` or `1`. */
+export function factor(millionths: number): string {
+  return points(millionths, 0, 6);
+}
+
+/** An integer grouped by thousands. */
+export function count(n: number): string {
+  return grouped(BigInt(Math.trunc(n)));
+}
+
+function grouped(n: bigint): string {
+  return n.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ',');
+}
+
+/** A running time that keeps its width while it grows: `3.1 s`, `42.0 s`, `2 min 05 s`. */
+export function elapsed(ms: number): string {
+  const tenths = Math.floor(Math.max(0, ms) / 100);
+  if (tenths < 600) return `${Math.floor(tenths / 10)}.${tenths % 10} s`;
+  const seconds = Math.floor(tenths / 10);
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${two(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${two(Math.floor((seconds % 3600) / 60))} min`;
+}
+
+/** A running time against its limit: both in seconds, `3.1 s of 180 s`. */
+export function against(elapsedMs: number, budgetMs: number): string {
+  const tenths = Math.floor(Math.max(0, elapsedMs) / 100);
+  return `${Math.floor(tenths / 10)}.${tenths % 10} s of ${Math.floor(budgetMs / 1000)} s`;
+}
+
+function two(n: number): string {
+  return n.toString().padStart(2, '0');
+}
+
+/** The size of files, in thousands as stores and downloads count: `92.1 MB`. */
+export function fileSize(bytes: number): string {
+  return scaled(bytes, 1000);
+}
+
+/** The size of memory, in steps of 1024 as graphics cards are sold: `24.0 GB`. */
+export function memorySize(bytes: number): string {
+  return scaled(bytes, 1024);
+}
+
+function scaled(bytes: number, step: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = Math.max(0, bytes);
+  let unit = 0;
+  // 999.95 would print as 1000.0: it belongs to the next unit.
+  while (unit < units.length - 1 && value >= (unit === 0 ? step : step - 0.05)) {
+    value /= step;
+    unit += 1;
+  }
+  return `${unit === 0 ? Math.trunc(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** A share from 0 to 1, also where the whole is unknown. */
+export function share(part: number, whole: number): number {
+  if (!(whole > 0)) return 0;
+  return Math.min(1, Math.max(0, part / whole));
+}
+
+/** A share in whole per cent; full only when it is full. */
+export function percent(fraction: number): string {
+  return `${Math.floor(fraction * 100)}%`;
+}
+
+/** The start and end of a long hexadecimal text: `0x1f9a…c03b`. */
+export function shortened(text: string, head = 6, tail = 4): string {
+  return text.length <= head + tail + 1 ? text : `${text.slice(0, head)}…${text.slice(-tail)}`;
+}
+
+/**
+ * The locale for dates. WebKit under `LANG=C` reports "C", which Intl refuses by throwing.
+ */
+export function usableLocale(asked: string | undefined): string {
+  try {
+    return asked ? (Intl.getCanonicalLocales(asked)[0] ?? 'en-GB') : 'en-GB';
+  } catch {
+    return 'en-GB';
+  }
+}
+
+const locale = usableLocale(globalThis.navigator?.language);
+
+/** A time of day today, with the date on other days. */
+export function when(ms: number, nowMs: number): string {
+  const date = new Date(ms);
+  const now = new Date(nowMs);
+  const time = date.toLocaleTimeString(locale, {
+    hour: '2-digit',
+    minute: '2-digit',
+    second: '2-digit',
+  });
+  if (date.toDateString() === now.toDateString()) return time;
+  const day = date.toLocaleDateString(locale, { day: 'numeric', month: 'short' });
+  return `${day}, ${time}`;
+}
+
+/** A full date and time with its zone. */
+export function exactly(ms: number): string {
+  return new Date(ms).toLocaleString(locale, {
+    dateStyle: 'medium',
+    timeStyle: 'long',
+  });
+}

@@ -1,0 +1,12 @@
+// The pages of the window, in the order of the sidebar.
+
+import type { IconName } from '../shared/Icon.svelte';
+
+export type Page = 'home' | 'playground' | 'models' | 'settings';
+
+export const pages: readonly { page: Page; icon: IconName }[] = [
+  { page: 'home', icon: 'home' },
+  { page: 'playground', icon: 'chat' },
+  { page: 'models', icon: 'models' },
+  { page: 'settings', icon: 'settings' },
+];

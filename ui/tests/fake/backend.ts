@@ -1,0 +1,60 @@
+// A backend that answers from samples and lets a test say what happens. Never part of the window.
+
+import type { Backend } from '../../src/lib/api/backend';
+import type { Command, ErrorBody, Event, Preferences, Reply, Snapshot } from '../../src/lib/api/types';
+import { checks, receipt } from './samples';
+
+export class FakeBackend implements Backend {
+  readonly commands: Command[] = [];
+  preferences: Preferences = { theme: 'system', on_close: 'ask' };
+  /** Errors for the next commands of a name. */
+  readonly refusals = new Map<Command['cmd'], ErrorBody>();
+  #handler: ((event: Event) => void) | null = null;
+
+  constructor(public snapshot: Snapshot) {}
+
+  async call(command: Command): Promise<Reply> {
+    this.commands.push(structuredClone(command));
+    const refusal = this.refusals.get(command.cmd);
+    if (refusal) {
+      this.refusals.delete(command.cmd);
+      throw refusal;
+    }
+    switch (command.cmd) {
+      case 'snapshot':
+        return { reply: 'snapshot', payload: this.snapshot };
+      case 'preferences':
+        return { reply: 'preferences', payload: this.preferences };
+      case 'preferences_set':
+        this.preferences = command.payload.preferences;
+        return { reply: 'ok' };
+      case 'doctor':
+        return { reply: 'doctor', payload: checks };
+      case 'receipts':
+        return {
+          reply: 'receipts',
+          payload: Array.from({ length: 3 }, (_, index) => receipt(100 + index)),
+        };
+      default:
+        return { reply: 'ok' };
+    }
+  }
+
+  async listen(handler: (event: Event) => void): Promise<() => void> {
+    this.#handler = handler;
+    return () => {
+      this.#handler = null;
+    };
+  }
+
+  /** Pushes an event to the window. */
+  emit(event: Event): void {
+    if (event.event === 'snapshot') this.snapshot = event.payload;
+    this.#handler?.(event);
+  }
+
+  /** Commands of one name, in order. */
+  sent<K extends Command['cmd']>(cmd: K): Extract<Command, { cmd: K }>[] {
+    return this.commands.filter((one): one is Extract<Command, { cmd: K }> => one.cmd === cmd);
+  }
+}

@@ -1,0 +1,205 @@
+// Snapshots as the program would push them, for tests and for looking at the pages.
+
+import type {
+  Check,
+  Device,
+  MiningState,
+  ModelStatus,
+  Receipt,
+  Snapshot,
+} from '../../src/lib/api/types';
+
+export const IDENTITY = '0x1f9a3c5be27d480f6a1b92c3d4e5f60718293a4b';
+/** 22 November 2026, 14:05:00 UTC: a fixed now, so that pictures and tests repeat. */
+export const NOW_MS = Date.UTC(2026, 10, 22, 14, 5, 0);
+
+export const starter: ModelStatus = {
+  id: 'smollm2-135m-instruct',
+  name: 'SmolLM2 135M Instruct',
+  summary: 'A tiny starter model: answers in seconds on any machine, and often wrongly.',
+  size_bytes: 98_239_872,
+  licence: 'Apache-2.0',
+  state: { state: 'loaded' },
+  problem: null,
+};
+
+export const models: ModelStatus[] = [
+  starter,
+  {
+    id: 'dolphin-2.9-llama3-8b',
+    name: 'Dolphin 2.9 Llama 3 8B',
+    summary: 'A capable assistant for conversations and code. Needs a card with 12 GB.',
+    size_bytes: 8_540_770_304,
+    licence: 'LicenseRef-Llama-3',
+    state: { state: 'fetching', done_bytes: 3_120_443_000, total_bytes: 8_540_770_304 },
+    problem: null,
+  },
+  {
+    id: 'hermes-3-llama3.1-8b',
+    name: 'Hermes 3 Llama 3.1 8B',
+    summary: 'Follows instructions closely and keeps long conversations together.',
+    size_bytes: 8_540_000_000,
+    licence: 'LicenseRef-Llama-3.1',
+    state: { state: 'absent' },
+    problem: null,
+  },
+  {
+    id: 'openhermes-mixtral-8x7b-gptq',
+    name: 'OpenHermes Mixtral 8x7B',
+    summary: 'The largest text model of the network. Needs a card with 32 GB.',
+    size_bytes: 23_810_000_000,
+    licence: 'Apache-2.0',
+    state: { state: 'absent' },
+    problem: {
+      code: 'unreachable',
+      message: 'the download stopped at 41% because the server did not answer',
+      hint: 'Try again; it goes on where it stopped.',
+    },
+  },
+];
+
+export const cpu: Device = {
+  name: 'AMD Ryzen 7 7800X3D 8-Core Processor',
+  kind: 'cpu',
+  in_use: true,
+  note: null,
+  memory_bytes: 33_567_965_184,
+  memory_used_bytes: 11_811_160_064,
+  load_percent: 38.4,
+  temperature_c: 61,
+  power_w: null,
+};
+
+export const gpu: Device = {
+  name: 'NVIDIA GeForce RTX 4090',
+  kind: 'gpu',
+  in_use: true,
+  note: null,
+  memory_bytes: 25_757_220_864,
+  memory_used_bytes: 9_234_567_168,
+  load_percent: 94,
+  temperature_c: 67,
+  power_w: 318.4,
+};
+
+/** The receipt of a job, `index` jobs ago. */
+export function receipt(index = 0, changes: Partial<Receipt> = {}): Receipt {
+  const prompt = 38 + ((index * 17) % 60);
+  const completion = 67 + ((index * 29) % 140);
+  const units = prompt + completion;
+  const id = (index + 1).toString(16).padStart(12, '0');
+  return {
+    event: `01935000-0000-7000-8000-${id}`,
+    job: `01934fff-7a31-7c10-9b1e-${id}`,
+    lease: `01934fff-9000-7000-8000-${id}`,
+    node: `${IDENTITY}-desk`,
+    model: starter.id,
+    usage: { prompt_tokens: prompt, completion_tokens: completion },
+    rule_set: 'practice1',
+    quote: {
+      points: 'llama',
+      units,
+      base_micro: units * 1000,
+      factor: 1_000_000,
+      multiplier: 1_000_000,
+      amount_micro: units * 1000,
+    },
+    digest: '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08',
+    duration_ms: 3140 + index * 310,
+    settled_at_ms: NOW_MS - 21_000 - index * 137_000,
+    network: 'practice',
+    coordinator: '0x7be8076f4ea4a4ad08075c2508e481d6c946d12b',
+    signature: `0x${'4b1d9e07c2'.repeat(13)}`,
+    ...changes,
+  };
+}
+
+const sentences: Record<MiningState, string> = {
+  stopped: 'Mining is stopped. Press Start to serve jobs and earn points.',
+  starting: 'Loading SmolLM2 135M Instruct: 61 of 98 MB checked.',
+  waiting: 'Connected to the practice network and waiting for the next job.',
+  working: 'Running a text job for the practice network: 43 tokens, 3.1 s of 180 s',
+  finishing: 'Finishing the running job, then stopping: 43 tokens, 3.1 s of 180 s',
+  needs_you: 'Mining cannot go on: the model file is damaged.',
+};
+
+/** A snapshot in the given state. */
+export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): Snapshot {
+  const atWork = state === 'working' || state === 'finishing';
+  return {
+    version: '0.1.0',
+    network: {
+      name: 'practice',
+      practice: true,
+      connected: state !== 'stopped',
+      gateway_url: 'http://127.0.0.1:43110/v1',
+    },
+    mining: {
+      state,
+      sentence: sentences[state],
+      since_ms: NOW_MS - 754_000,
+      problem:
+        state === 'needs_you'
+          ? {
+              code: 'model_unreadable',
+              message: 'the file of SmolLM2 135M Instruct does not match its fingerprint',
+              hint: 'Try again: Neurino fetches the file anew.',
+            }
+          : null,
+    },
+    points: {
+      llama_today: 1_254_000,
+      llama_total: 12_483_500,
+      jobs_today: 9,
+      jobs_total: 87,
+    },
+    devices: [cpu],
+    job: atWork
+      ? {
+          job: '01934fff-7a31-7c10-9b1e-00000000ffff',
+          model: starter.id,
+          stage: 'running',
+          tokens: 43,
+          max_tokens: 256,
+          elapsed_ms: 3140,
+          budget_ms: 180_000,
+        }
+      : null,
+    models:
+      state === 'starting'
+        ? [
+            {
+              ...starter,
+              state: { state: 'fetching', done_bytes: 61_000_000, total_bytes: 98_239_872 },
+            },
+            ...models.slice(2, 3),
+          ]
+        : models,
+    receipts: Array.from({ length: 6 }, (_, index) => receipt(index)),
+    identity: IDENTITY,
+    ...changes,
+  };
+}
+
+export const noPoints: Partial<Snapshot> = {
+  points: { llama_today: 0, llama_total: 0, jobs_today: 0, jobs_total: 0 },
+  receipts: [],
+};
+
+export const checks: Check[] = [
+  {
+    name: 'GPU driver',
+    status: 'warn',
+    finding: 'No NVIDIA driver is installed; the processor does the work.',
+    fix: 'If this machine has an NVIDIA card, install driver 570 or newer.',
+  },
+  { name: 'Memory', status: 'ok', finding: '20.3 GB of 31.3 GB are free.', fix: null },
+  { name: 'Disk', status: 'ok', finding: '182 GB are free for models.', fix: null },
+  {
+    name: 'Key store',
+    status: 'fail',
+    finding: 'The system key store does not answer.',
+    fix: 'Unlock the login keyring, then check again. Until then an encrypted file is used.',
+  },
+  { name: 'Network', status: 'ok', finding: 'The practice network runs in this program.', fix: null },
+];
