@@ -1,1 +1,26 @@
 //! GPU, CPU, memory and disk probing.
+//!
+//! Reading order: [`probe`] ([`Hardware`]: what is there, and how busy it is), [`nvidia`] (what
+//! stands between this program and an NVIDIA card, layer by layer), [`bandwidth`] (how fast the
+//! memory can be read), [`process`] (peak memory of a process), [`disk`].
+//!
+//! Nothing here needs an NVIDIA library to link or to start: NVML is loaded at run time.
+
+pub mod bandwidth;
+pub mod disk;
+pub mod nvidia;
+pub mod probe;
+pub mod process;
+
+mod cpu;
+mod nvml;
+mod pci;
+
+pub use bandwidth::{ReadBandwidth, measure_read_bandwidth};
+pub use cpu::Cpu;
+pub use disk::free_bytes as disk_free_bytes;
+pub use nvidia::{CudaVersion, NvidiaReport, NvidiaStatus};
+pub use nvml::Gpu;
+pub use pci::PciCard;
+pub use probe::{CpuSample, GpuSample, Hardware, Sample, nvidia_driver};
+pub use process::{peak_memory_bytes, peak_memory_bytes_of};

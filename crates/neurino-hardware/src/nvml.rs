@@ -1,0 +1,146 @@
+//! NVIDIA's management library: loaded at run time, absent on most machines.
+
+use std::ffi::OsStr;
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::error::NvmlError;
+use serde::Serialize;
+use tracing::debug;
+
+use crate::nvidia::{CudaVersion, NvmlState};
+use crate::probe::GpuSample;
+
+/// An NVIDIA card as its driver describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// Its number on this machine, as in `cuda:0`.
+    pub index: u32,
+    /// Its name, as its maker spells it.
+    pub name: String,
+    /// Names this very card, across restarts and slots.
+    pub uuid: Option<String>,
+    /// Where it sits, for example `00000000:01:00.0`.
+    pub pci_address: Option<String>,
+    /// Its memory in bytes; `None` if the driver does not say.
+    pub memory_bytes: Option<u64>,
+    /// The 8 and 9 of compute capability 8.9.
+    pub compute_capability: Option<(i32, i32)>,
+}
+
+/// Loads the library. `None` in the first place where it cannot be used.
+pub(crate) fn open() -> (Option<Nvml>, NvmlState) {
+    // Drivers install `.so.1`; the bare name comes with development packages only.
+    let names: &[&str] =
+        if cfg!(target_os = "linux") { &["libnvidia-ml.so.1", "libnvidia-ml.so"] } else { &[] };
+    let mut outcome = Err(NvmlError::LibraryNotFound);
+    for name in names {
+        outcome = Nvml::builder().lib_path(OsStr::new(name)).init();
+        if !matches!(outcome, Err(NvmlError::LibloadingError(_))) {
+            break;
+        }
+    }
+    if names.is_empty() {
+        outcome = Nvml::init();
+    }
+    match outcome {
+        Ok(nvml) => {
+            let state = describe(&nvml);
+            (Some(nvml), state)
+        }
+        Err(error) => {
+            debug!(%error, "NVML is not usable");
+            (None, state_of(&error))
+        }
+    }
+}
+
+fn state_of(error: &NvmlError) -> NvmlState {
+    match error {
+        NvmlError::LibloadingError(_)
+        | NvmlError::LibraryNotFound
+        | NvmlError::FailedToLoadSymbol(_) => NvmlState::Absent,
+        NvmlError::DriverNotLoaded => NvmlState::DriverNotLoaded,
+        NvmlError::LibRmVersionMismatch => NvmlState::VersionMismatch,
+        other => NvmlState::Failed { message: other.to_string() },
+    }
+}
+
+fn describe(nvml: &Nvml) -> NvmlState {
+    match (nvml.sys_driver_version(), nvml.device_count()) {
+        (Ok(driver), Ok(cards)) => {
+            let cuda = nvml.sys_cuda_driver_version().ok().and_then(CudaVersion::from_driver);
+            NvmlState::Loaded { driver, cuda, cards }
+        }
+        (Err(error), _) | (_, Err(error)) => state_of(&error),
+    }
+}
+
+/// The cards the library sees. One that fails is left out, with a line in the log.
+pub(crate) fn gpus(nvml: &Nvml) -> Vec<Gpu> {
+    let count = nvml.device_count().unwrap_or(0);
+    let gpu = |index| {
+        let device = nvml.device_by_index(index)?;
+        let capability = device.cuda_compute_capability().ok();
+        Ok(Gpu {
+            index,
+            name: device.name()?,
+            uuid: device.uuid().ok(),
+            pci_address: device.pci_info().ok().map(|pci| pci.bus_id),
+            memory_bytes: device.memory_info().ok().map(|memory| memory.total),
+            compute_capability: capability.map(|version| (version.major, version.minor)),
+        })
+    };
+    let found = (0..count).filter_map(|index| {
+        gpu(index)
+            .inspect_err(|error: &NvmlError| {
+                tracing::warn!(%error, index, "NVIDIA card {index} cannot be described: {error}");
+            })
+            .ok()
+    });
+    found.collect()
+}
+
+/// How busy a card is now; what the driver does not tell stays `None`.
+pub(crate) fn sample(nvml: &Nvml, index: u32) -> GpuSample {
+    let mut sample = GpuSample { index, ..GpuSample::default() };
+    let device = match nvml.device_by_index(index) {
+        Ok(device) => device,
+        Err(error) => {
+            sample.lost = Some(error.to_string());
+            return sample;
+        }
+    };
+    match device.memory_info() {
+        Ok(memory) => sample.memory_used_bytes = Some(memory.used),
+        Err(error @ (NvmlError::GpuLost | NvmlError::ResetRequired)) => {
+            sample.lost = Some(error.to_string());
+            return sample;
+        }
+        Err(_) => {}
+    }
+    sample.load_percent = device.utilization_rates().ok().map(|rates| rates.gpu as f32);
+    sample.temperature_c =
+        device.temperature(TemperatureSensor::Gpu).ok().map(|degrees| degrees as f32);
+    sample.power_w = device.power_usage().ok().map(|milliwatts| milliwatts as f32 / 1000.0);
+    sample
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn library_errors_become_layers() {
+        assert_eq!(state_of(&NvmlError::LibraryNotFound), NvmlState::Absent);
+        assert_eq!(state_of(&NvmlError::DriverNotLoaded), NvmlState::DriverNotLoaded);
+        assert_eq!(state_of(&NvmlError::LibRmVersionMismatch), NvmlState::VersionMismatch);
+        assert!(matches!(state_of(&NvmlError::GpuLost), NvmlState::Failed { .. }));
+    }
+
+    #[test]
+    fn opening_never_panics_and_tells_the_truth_about_the_handle() {
+        let (nvml, state) = open();
+        assert!(nvml.is_some() || !matches!(state, NvmlState::Loaded { .. }), "{state:?}");
+    }
+}

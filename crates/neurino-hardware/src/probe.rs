@@ -1,0 +1,196 @@
+//! What this machine has, and how busy it is.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Nvml;
+use serde::Serialize;
+use sysinfo::{Components, MINIMUM_CPU_UPDATE_INTERVAL, System};
+
+use crate::cpu::{self, Cpu};
+use crate::nvidia::{NvidiaReport, NvidiaStatus};
+use crate::nvml::{self, Gpu};
+use crate::pci;
+
+/// Sensors are read through slow firmware on some machines; nobody needs them more often.
+const SENSOR_INTERVAL: Duration = Duration::from_secs(2);
+
+/// This machine. Probing again finds cards and drivers that came or went; it costs milliseconds
+/// without an NVIDIA driver and up to a second with one, so keep it off async threads.
+pub struct Hardware {
+    cpu: Cpu,
+    gpus: Vec<Gpu>,
+    nvidia: NvidiaReport,
+    nvml: Option<Nvml>,
+    live: Mutex<Live>,
+}
+
+struct Live {
+    system: System,
+    sensors: Components,
+    cpu_read: Instant,
+    cpu_reads: u32,
+    sensors_read: Option<Instant>,
+    temperature_c: Option<f32>,
+}
+
+/// How busy the machine is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// The processor.
+    pub cpu: CpuSample,
+    /// The cards, in the order of [`Hardware::gpus`].
+    pub gpus: Vec<GpuSample>,
+}
+
+/// How busy the processor is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CpuSample {
+    /// 0 to 100 over all cores since the last sample; `None` in the first fifth of a second.
+    pub load_percent: Option<f32>,
+    /// Memory in use by anybody, in bytes; caches that would be given up do not count.
+    pub memory_used_bytes: u64,
+    /// Degrees Celsius; `None` without a sensor.
+    pub temperature_c: Option<f32>,
+}
+
+/// How busy a card is; what its driver does not tell is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GpuSample {
+    /// Its number on this machine.
+    pub index: u32,
+    /// 0 to 100.
+    pub load_percent: Option<f32>,
+    /// Memory in use by anybody, in bytes.
+    pub memory_used_bytes: Option<u64>,
+    /// Degrees Celsius.
+    pub temperature_c: Option<f32>,
+    /// Watts.
+    pub power_w: Option<f32>,
+    /// Why the card no longer answers, in its driver's words.
+    pub lost: Option<String>,
+}
+
+impl Hardware {
+    /// Looks at everything once.
+    pub fn probe() -> Self {
+        let mut system = System::new();
+        system.refresh_memory();
+        system.refresh_cpu_all();
+        let cpu = cpu::describe(&system);
+        let (nvml, state) = nvml::open();
+        let nvidia = NvidiaReport {
+            cards: pci::nvidia_cards(),
+            kernel_driver: pci::kernel_driver(),
+            nvml: state,
+        };
+        let live = Live {
+            system,
+            sensors: Components::new_with_refreshed_list(),
+            cpu_read: Instant::now(),
+            cpu_reads: 0,
+            sensors_read: None,
+            temperature_c: None,
+        };
+        let gpus = nvml.as_ref().map(nvml::gpus).unwrap_or_default();
+        Self { cpu, gpus, nvidia, nvml, live: Mutex::new(live) }
+    }
+
+    /// The processor.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// The NVIDIA cards that a working driver shows. A card without one is in
+    /// [`NvidiaReport::cards`].
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.gpus
+    }
+
+    /// What stands between this program and an NVIDIA card, layer by layer.
+    pub fn nvidia(&self) -> &NvidiaReport {
+        &self.nvidia
+    }
+
+    /// How busy the machine is now. Usually under a millisecond; a driver that resets a card can
+    /// hold the caller, so keep it off async threads.
+    pub fn sample(&self) -> Sample {
+        let cpu = {
+            let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            live.sample(&self.cpu)
+        };
+        let gpus = match &self.nvml {
+            Some(nvml) => self.gpus.iter().map(|gpu| nvml::sample(nvml, gpu.index)).collect(),
+            None => Vec::new(),
+        };
+        Sample { cpu, gpus }
+    }
+}
+
+impl Live {
+    fn sample(&mut self, cpu: &Cpu) -> CpuSample {
+        self.system.refresh_memory();
+        // The load is a difference between two readings; closer ones would be noise.
+        if self.cpu_read.elapsed() >= MINIMUM_CPU_UPDATE_INTERVAL {
+            self.system.refresh_cpu_usage();
+            self.cpu_read = Instant::now();
+            self.cpu_reads = self.cpu_reads.saturating_add(1);
+        }
+        if self.sensors_read.is_none_or(|read| read.elapsed() >= SENSOR_INTERVAL) {
+            self.temperature_c = cpu::sensor(&mut self.sensors).and_then(|sensor| {
+                sensor.refresh();
+                sensor.temperature().filter(|degrees| degrees.is_finite())
+            });
+            self.sensors_read = Some(Instant::now());
+        }
+        let load = self.system.global_cpu_usage().clamp(0.0, 100.0);
+        CpuSample {
+            load_percent: (self.cpu_reads > 0).then_some(load),
+            memory_used_bytes: cpu::memory_used_bytes(&self.system, cpu),
+            temperature_c: self.temperature_c,
+        }
+    }
+}
+
+/// How the NVIDIA driver stands, without probing the rest of the machine. Ask this before the
+/// engine touches CUDA: burn panics where the driver is missing.
+pub fn nvidia_driver() -> NvidiaStatus {
+    let (_nvml, state) = nvml::open();
+    let report = NvidiaReport {
+        cards: pci::nvidia_cards(),
+        kernel_driver: pci::kernel_driver(),
+        nvml: state,
+    };
+    report.status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_holds_together_on_any_machine() {
+        let hardware = Hardware::probe();
+        let cpu = hardware.cpu();
+        assert!(!cpu.name.is_empty());
+        assert!(cpu.threads >= 1);
+        assert!(cpu.memory_bytes > 64 << 20, "{cpu:?}");
+        let status = hardware.nvidia().status();
+        assert!(hardware.gpus().is_empty() || !matches!(status, NvidiaStatus::NoCard));
+        assert_eq!(status, nvidia_driver());
+        assert!(!status.is_ready() || !hardware.gpus().is_empty(), "ready means there is a card");
+    }
+
+    #[test]
+    fn samples_stay_within_their_ranges() {
+        let hardware = Hardware::probe();
+        assert_eq!(hardware.sample().cpu.load_percent, None, "two readings make a load");
+        std::thread::sleep(MINIMUM_CPU_UPDATE_INTERVAL);
+        let sample = hardware.sample();
+        let load = sample.cpu.load_percent.expect("time has passed");
+        assert!((0.0..=100.0).contains(&load), "{load}");
+        assert!((1..=hardware.cpu().memory_bytes).contains(&sample.cpu.memory_used_bytes));
+        assert!(sample.cpu.temperature_c.is_none_or(|degrees| (-40.0..150.0).contains(&degrees)));
+        assert_eq!(sample.gpus.len(), hardware.gpus().len());
+    }
+}
