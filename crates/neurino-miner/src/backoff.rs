@@ -9,6 +9,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct BackOff {
     failures: u32,
+    pause: Duration,
 }
 
 impl BackOff {
@@ -22,7 +23,13 @@ impl BackOff {
     pub(crate) fn failed(&mut self) -> Duration {
         let full = FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(rand::random_range(0.5..=1.0))
+        self.pause = full.mul_f64(rand::random_range(0.5..=1.0));
+        self.pause
+    }
+
+    /// The last pause in milliseconds.
+    pub(crate) fn pause_ms(&self) -> u64 {
+        u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Starts over.

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use neurino_core::{JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement};
-use neurino_engine::{
-    Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef,
-};
+use neurino_engine::{Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef};
 use neurino_protocol::node::{MESSAGE_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;

@@ -144,8 +144,8 @@ fn path_of(dir: &Path, lease: LeaseId) -> PathBuf {
 fn read(path: &Path, name: &str) -> Result<Finished, String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
     // serde_json's message may quote the file, which holds an answer.
-    let finished: Finished =
-        serde_json::from_slice(&bytes).map_err(|e| format!("no JSON of ours: {:?}", e.classify()))?;
+    let finished: Finished = serde_json::from_slice(&bytes)
+        .map_err(|e| format!("no JSON of ours: {:?}", e.classify()))?;
     let submission = &finished.submission;
     if finished.version != VERSION {
         Err(format!("version {} is not {VERSION}", finished.version))

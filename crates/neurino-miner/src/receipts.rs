@@ -118,7 +118,11 @@ impl ReceiptLog {
         let upto = inner.index.partition_point(|e| e.settled_at_ms < before_ms);
         let wanted: Vec<Entry> = inner.index[..upto].iter().rev().take(limit).copied().collect();
         let read = |e: Entry| inner.read(e);
-        wanted.into_iter().map(read).collect::<io::Result<_>>().map_err(MinerError::io("read", &self.path))
+        wanted
+            .into_iter()
+            .map(read)
+            .collect::<io::Result<_>>()
+            .map_err(MinerError::io("read", &self.path))
     }
 
     /// Sums over the receipts settled at or after a time (milliseconds since the Unix epoch); 0 for

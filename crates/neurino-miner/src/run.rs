@@ -1,0 +1,482 @@
+//! The miner's one task: it owns all state, and everything else reports to it.
+//!
+//! Connecting, loading and jobs are tasks of their own that send [`Inside`]; the loop never waits
+//! for them, so heartbeats and a stop always get through. What the messages mean is in `work`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use neurino_client::{ClientError, Coordinator, Session};
+use neurino_core::{LeaseId, ModelId, Receipt};
+use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
+use neurino_protocol::ErrorBody;
+use neurino_protocol::node::{CoordinatorMessage, HEARTBEAT_SECS, NodeMessage, Ready};
+use neurino_wallet::IdentityKey;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::BackOff;
+use crate::job::{JobUpdate, Loaded};
+use crate::miner::MinerConfig;
+use crate::outbox::Outbox;
+use crate::status::{Counters, MinerState, MinerStatus, RunningJob, Stage};
+
+/// How long text is collected before it is sent on.
+const FLUSH: Duration = Duration::from_millis(50);
+/// How long an unanswered result waits before it is sent again.
+const RESEND: Duration = Duration::from_secs(10);
+/// How long a finishing miner waits for the receipt of its last result.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last messages of a session may take to leave.
+const CLOSE_LIMIT: Duration = Duration::from_millis(1_200);
+/// A session that lived so long was a success; shorter ones count as failed attempts.
+pub(crate) const SESSION_PROVEN: Duration = Duration::from_secs(10);
+/// Room for reports of tasks.
+const INSIDE_EVENTS: usize = 256;
+/// Messages waiting for the link beyond which heartbeats and progress wait their turn.
+const QUEUE_BUSY: usize = 32;
+
+/// What the miner's own tasks report.
+pub(crate) enum Inside {
+    /// An attempt to connect ended.
+    Connected(Result<Session, ClientError>),
+    /// An attempt to load a model ended.
+    Loaded(ModelRef, Result<LoadedModel, EngineError>),
+    /// A job advanced.
+    Job(LeaseId, JobUpdate),
+}
+
+/// A job in work.
+pub(crate) struct Job {
+    pub(crate) shown: RunningJob,
+    pub(crate) cancel: CancellationToken,
+    /// Text not sent yet.
+    pub(crate) pending: String,
+    /// Tokens at the last progress message.
+    pub(crate) tokens_sent: u32,
+}
+
+/// All of the miner's state.
+pub(crate) struct Run {
+    pub(crate) config: MinerConfig,
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) key: Arc<IdentityKey>,
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) outbox: Outbox,
+    pub(crate) receipts: broadcast::Sender<Receipt>,
+    status: watch::Sender<MinerStatus>,
+
+    pub(crate) session: Option<Session>,
+    pub(crate) opened_at: Instant,
+    pub(crate) network: Option<String>,
+    /// Messages waiting for room on the link.
+    pub(crate) queue: VecDeque<NodeMessage>,
+    announced: Option<Ready>,
+    /// In order of arrival, which lease ids do not have; keyed by a rising number.
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) jobs_seen: u64,
+    /// The model in the engine while it is fit for work.
+    pub(crate) ready: Option<ModelId>,
+    /// The model being loaded, or to be loaded at `load_at`.
+    pub(crate) loading: ModelRef,
+    pub(crate) engine_status: watch::Receiver<EngineStatus>,
+    /// Set when no model can be loaded without the person; nothing is announced then.
+    pub(crate) engine_needs_you: Option<ErrorBody>,
+    /// Set while the coordinator refuses this node.
+    pub(crate) link_needs_you: Option<ErrorBody>,
+    pub(crate) problem: Option<ErrorBody>,
+    pub(crate) connect_error: Option<ErrorBody>,
+    pub(crate) load_error: Option<ErrorBody>,
+    pub(crate) counters: Counters,
+    pub(crate) finishing: bool,
+
+    pub(crate) link_back_off: BackOff,
+    pub(crate) engine_back_off: BackOff,
+    /// Next attempts; `None` while one is under way or none is due.
+    pub(crate) connect_at: Option<Instant>,
+    pub(crate) load_at: Option<Instant>,
+    beat_at: Option<Instant>,
+    flush_at: Option<Instant>,
+    resend_at: Option<Instant>,
+    settle_by: Option<Instant>,
+
+    pub(crate) inside: mpsc::Sender<Inside>,
+    events: mpsc::Receiver<Inside>,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+/// Why the loop woke up.
+enum Wake {
+    Stop,
+    Finish,
+    Link(Option<CoordinatorMessage>),
+    Inside(Inside),
+    Engine,
+    /// A timer, or a message left.
+    Tick,
+}
+
+impl Run {
+    pub(crate) fn new(
+        config: MinerConfig,
+        coordinator: Arc<dyn Coordinator>,
+        engine: Arc<dyn Engine>,
+        key: Arc<IdentityKey>,
+        outbox: Outbox,
+        status: watch::Sender<MinerStatus>,
+        receipts: broadcast::Sender<Receipt>,
+    ) -> Self {
+        let (inside, events) = mpsc::channel(INSIDE_EVENTS);
+        let loading = config.models[0].clone();
+        let now = Instant::now();
+        Self {
+            config,
+            coordinator,
+            key,
+            engine_status: engine.status(),
+            loaded: Arc::new(Loaded::new(engine)),
+            outbox,
+            receipts,
+            status,
+            session: None,
+            opened_at: now,
+            network: None,
+            queue: VecDeque::new(),
+            announced: None,
+            jobs: BTreeMap::new(),
+            jobs_seen: 0,
+            ready: None,
+            loading,
+            engine_needs_you: None,
+            link_needs_you: None,
+            problem: None,
+            connect_error: None,
+            load_error: None,
+            counters: Counters::default(),
+            finishing: false,
+            link_back_off: BackOff::default(),
+            engine_back_off: BackOff::default(),
+            connect_at: Some(now),
+            load_at: Some(now),
+            beat_at: None,
+            flush_at: None,
+            resend_at: None,
+            settle_by: None,
+            inside,
+            events,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Works until told to stop, or to finish and everything is finished.
+    pub(crate) async fn until_stopped(
+        mut self,
+        stop: CancellationToken,
+        finish: CancellationToken,
+    ) {
+        self.engine_status.mark_unchanged();
+        loop {
+            self.on_timers();
+            self.announce();
+            self.publish();
+            if self.finishing && self.is_finished() {
+                break;
+            }
+            match self.wake(&stop, &finish).await {
+                Wake::Stop => break,
+                Wake::Finish => self.finishing = true,
+                Wake::Link(Some(message)) => self.on_message(message).await,
+                Wake::Link(None) => self.on_link_closed(),
+                Wake::Inside(Inside::Connected(result)) => self.on_connected(result),
+                Wake::Inside(Inside::Loaded(model, result)) => self.on_loaded(&model, result),
+                Wake::Inside(Inside::Job(lease, update)) => self.on_job(lease, update),
+                Wake::Engine => self.on_engine_status(),
+                Wake::Tick => {}
+            }
+        }
+        self.close().await;
+    }
+
+    async fn wake(&mut self, stop: &CancellationToken, finish: &CancellationToken) -> Wake {
+        while self.tasks.try_join_next().is_some() {}
+        let timer = [self.connect_at, self.load_at, self.beat_at, self.flush_at, self.resend_at]
+            .into_iter()
+            .chain([self.settle_by])
+            .flatten()
+            .min();
+        let (messages, outbox) = match &mut self.session {
+            Some(session) => (Some(&mut session.messages), Some(&session.outbox)),
+            None => (None, None),
+        };
+        let received = async {
+            match messages {
+                Some(messages) => messages.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let room = async {
+            match outbox {
+                Some(outbox) if !self.queue.is_empty() => outbox.reserve().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let due = async {
+            match timer {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => Wake::Stop,
+            () = finish.cancelled(), if !self.finishing => Wake::Finish,
+            message = received => Wake::Link(message),
+            room = room => match room {
+                Ok(room) => {
+                    if let Some(message) = self.queue.pop_front() {
+                        room.send(message);
+                    }
+                    Wake::Tick
+                }
+                Err(_) => Wake::Link(None),
+            },
+            Some(event) = self.events.recv() => Wake::Inside(event),
+            Ok(()) = self.engine_status.changed() => Wake::Engine,
+            () = due => Wake::Tick,
+        }
+    }
+
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.connect_at) {
+            self.connect();
+        }
+        if due(&mut self.load_at) {
+            self.load();
+        }
+        if due(&mut self.beat_at) {
+            self.beat();
+        }
+        if due(&mut self.flush_at) {
+            self.flush();
+        }
+        if due(&mut self.resend_at) {
+            self.submit_all();
+        }
+    }
+
+    fn connect(&mut self) {
+        let (coordinator, key) = (self.coordinator.clone(), self.key.clone());
+        let (node, capabilities) = (self.config.node.clone(), self.config.capabilities.clone());
+        let inside = self.inside.clone();
+        self.tasks.spawn(async move {
+            let result = coordinator.connect(&key, &node, &capabilities).await;
+            // Refused only when the miner is gone; the session then closes as it is dropped.
+            let _ = inside.send(Inside::Connected(result)).await;
+        });
+    }
+
+    fn load(&mut self) {
+        let (loaded, model) = (self.loaded.clone(), self.loading.clone());
+        let inside = self.inside.clone();
+        self.tasks.spawn(async move {
+            let result = loaded.load(&model).await;
+            let _ = inside.send(Inside::Loaded(model, result)).await;
+        });
+    }
+
+    /// Names the leases in work, so that the coordinator gives none of them to somebody else.
+    pub(crate) fn beat(&mut self) {
+        if self.session.is_none() {
+            return;
+        }
+        if self.queue.len() < QUEUE_BUSY {
+            let leases = self.jobs.values().map(|job| job.shown.lease).collect();
+            self.queue.push_back(NodeMessage::Heartbeat { leases });
+        }
+        self.beat_at = Some(Instant::now() + Duration::from_secs(HEARTBEAT_SECS));
+    }
+
+    /// Has the pending text sent within [`FLUSH`].
+    pub(crate) fn flush_soon(&mut self) {
+        self.flush_at.get_or_insert(Instant::now() + FLUSH);
+    }
+
+    /// Sends the pending text of all jobs; without a session it waits for the next one.
+    fn flush(&mut self) {
+        if self.session.is_none() {
+            return;
+        }
+        if self.queue.len() >= QUEUE_BUSY {
+            return self.flush_soon();
+        }
+        for job in self.jobs.values_mut() {
+            self.queue.extend(job.progress());
+        }
+    }
+
+    /// Sends every unsettled result of this session's network.
+    pub(crate) fn submit_all(&mut self) {
+        let Some(session) = &self.session else { return };
+        let waiting = self.outbox.of_network(&session.network);
+        let waiting: Vec<_> = waiting.into_iter().map(|f| f.submission.clone()).collect();
+        if waiting.is_empty() {
+            self.resend_at = None;
+            return;
+        }
+        if self.queue.len() < QUEUE_BUSY {
+            self.queue.extend(waiting.into_iter().map(NodeMessage::Submit));
+        }
+        self.resend_at = Some(Instant::now() + RESEND);
+    }
+
+    /// Has unanswered results sent again after a while.
+    pub(crate) fn resend_later(&mut self) {
+        self.resend_at.get_or_insert(Instant::now() + RESEND);
+    }
+
+    /// Tells the coordinator what this node takes, when that changed.
+    fn announce(&mut self) {
+        if self.session.is_none() {
+            self.announced = None;
+            return;
+        }
+        let Some(first) = self.ready.as_ref().or(self.announced.as_ref().map(|_| &self.loading.id))
+        else {
+            // Nothing was promised yet, so there is nothing to take back.
+            return;
+        };
+        let others = self.config.models.iter().map(|m| &m.id).filter(|id| *id != first);
+        let models = std::iter::once(first).chain(others).cloned().collect();
+        let open = self.ready.is_some() && !self.finishing && self.engine_needs_you.is_none();
+        let slots = if open { self.config.slots.max(1) } else { 0 };
+        let ready = Ready { models, slots };
+        if self.announced.as_ref() != Some(&ready) {
+            self.queue.push_back(NodeMessage::Ready(ready.clone()));
+            self.announced = Some(ready);
+        }
+    }
+
+    fn publish(&self) {
+        let oldest = self.jobs.values().next().map(|job| job.shown.clone());
+        self.show(self.state(), oldest, self.jobs.len());
+    }
+
+    fn state(&self) -> MinerState {
+        if self.finishing {
+            return MinerState::Finishing;
+        }
+        if let Some(error) = self.engine_needs_you.as_ref().or(self.link_needs_you.as_ref()) {
+            return MinerState::NeedsYou { error: error.clone() };
+        }
+        // Waits are shown as they were set, not as they shrink, so that the state stays the same.
+        if !self.jobs.is_empty() {
+            MinerState::Working
+        } else if self.session.is_none() && (self.ready.is_some() || self.connect_error.is_some()) {
+            MinerState::Connecting {
+                attempt: self.link_back_off.failures() + 1,
+                wait_ms: self.connect_at.map_or(0, |_| self.link_back_off.pause_ms()),
+                error: self.connect_error.clone(),
+            }
+        } else if self.ready.is_none() {
+            MinerState::LoadingModel {
+                model: self.loading.id.clone(),
+                wait_ms: self.load_at.map_or(0, |_| self.engine_back_off.pause_ms()),
+                error: self.load_error.clone(),
+            }
+        } else {
+            MinerState::Waiting
+        }
+    }
+
+    fn show(&self, state: MinerState, job: Option<RunningJob>, jobs: usize) {
+        let before = self.status.borrow();
+        let since_ms = if before.state == state { before.since_ms } else { now_ms() };
+        drop(before);
+        let status = MinerStatus {
+            state,
+            since_ms,
+            connected: self.session.is_some(),
+            network: self.network.clone(),
+            job,
+            jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
+            unsettled: u32::try_from(self.outbox.len()).unwrap_or(u32::MAX),
+            problem: self.problem.clone(),
+            counters: self.counters,
+        };
+        self.status.send_if_modified(|shown| {
+            let changed = *shown != status;
+            *shown = status;
+            changed
+        });
+    }
+
+    /// Whether a finishing miner has nothing left to wait for.
+    fn is_finished(&mut self) -> bool {
+        if self.jobs.values().any(|job| job.shown.stage != Stage::Sending) {
+            self.settle_by = None;
+            return false;
+        }
+        let by = *self.settle_by.get_or_insert(Instant::now() + SETTLE_LIMIT);
+        self.jobs.is_empty() || Instant::now() >= by
+    }
+
+    /// Hands back what is unfinished, says goodbye, and lets the link take both.
+    async fn close(mut self) {
+        let jobs = std::mem::take(&mut self.jobs);
+        for job in jobs.values().filter(|job| job.shown.stage != Stage::Sending) {
+            job.cancel.cancel();
+            self.counters.handed_back += 1;
+            let reason = "the miner was stopped".to_owned();
+            self.queue.push_back(NodeMessage::HandBack { lease: job.shown.lease, reason });
+        }
+        self.queue.push_back(NodeMessage::Goodbye);
+        if let Some(session) = self.session.take() {
+            let closing = self.say_goodbye(session);
+            if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
+                tracing::warn!("the coordinator did not take the last messages in time");
+            }
+        }
+        self.tasks.abort_all();
+        self.show(MinerState::Stopped, None, 0);
+    }
+
+    async fn say_goodbye(&mut self, session: Session) {
+        let Session { network, coordinator, outbox, mut messages } = session;
+        // Text nobody waits for any more would only delay what matters.
+        self.queue.retain(|message| !matches!(message, NodeMessage::Progress { .. }));
+        for message in std::mem::take(&mut self.queue) {
+            if outbox.send(message).await.is_err() {
+                return;
+            }
+        }
+        // With the sender gone the link sends what it holds and ends, and so do the messages.
+        drop(outbox);
+        while let Some(message) = messages.recv().await {
+            if let CoordinatorMessage::Settled(receipt) = message {
+                self.on_settled(receipt, &coordinator, &network).await;
+            }
+        }
+    }
+}
+
+impl Job {
+    /// The progress message for what was generated since the last one, if anything was.
+    pub(crate) fn progress(&mut self) -> Option<NodeMessage> {
+        if self.pending.is_empty() && self.tokens_sent == self.shown.tokens {
+            return None;
+        }
+        self.tokens_sent = self.shown.tokens;
+        let (lease, tokens) = (self.shown.lease, self.shown.tokens);
+        Some(NodeMessage::Progress { lease, delta: std::mem::take(&mut self.pending), tokens })
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

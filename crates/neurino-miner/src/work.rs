@@ -1,0 +1,390 @@
+//! What the loop does about each thing that happens: on the link, in the engine, to a job.
+
+use std::time::Instant as StdInstant;
+
+use neurino_client::{ClientError, Session};
+use neurino_core::{JobSpec, Lease, LeaseId, Receipt};
+use neurino_engine::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef};
+use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::{JobTask, JobUpdate, load_problem};
+use crate::outbox::Finished;
+use crate::run::{Job, Run, SESSION_PROVEN};
+use crate::status::{RunningJob, Stage};
+
+/// Longest budget taken seriously, in milliseconds: a day.
+const BUDGET_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// The link.
+impl Run {
+    pub(crate) fn on_connected(&mut self, result: Result<Session, ClientError>) {
+        match result {
+            Ok(session) => {
+                tracing::info!(network = session.network, "connected to {}", session.network);
+                self.network = Some(session.network.clone());
+                self.opened_at = Instant::now();
+                self.session = Some(session);
+                (self.connect_error, self.link_needs_you) = (None, None);
+                self.queue.clear();
+                // First what is in work, so that it is not given to others; then what is done.
+                self.beat();
+                self.submit_all();
+                self.flush_soon();
+            }
+            Err(error) => self.on_not_connected(&error),
+        }
+    }
+
+    fn on_not_connected(&mut self, error: &ClientError) {
+        let body = error.body();
+        let pause = self.link_back_off.failed();
+        self.connect_at = Some(Instant::now() + pause);
+        if matches!(error, ClientError::BadAddress { .. }) {
+            // No repetition makes the address better.
+            self.connect_at = None;
+        }
+        let ours = matches!(
+            body.code,
+            ErrorCode::UnsupportedVersion
+                | ErrorCode::Unauthorized
+                | ErrorCode::BadSignature
+                | ErrorCode::InvalidRequest
+        );
+        self.link_needs_you = ours.then(|| body.clone());
+        if self.connect_error.as_ref() != Some(&body) {
+            tracing::warn!(error = error as &dyn std::error::Error, "not connected: {error}");
+        }
+        self.connect_error = Some(body);
+    }
+
+    /// The session ended; jobs go on and are submitted in the next one.
+    pub(crate) fn on_link_closed(&mut self) {
+        self.session = None;
+        self.queue.clear();
+        // Their results are on disk.
+        self.jobs.retain(|_, job| job.shown.stage != Stage::Sending);
+        if self.opened_at.elapsed() >= SESSION_PROVEN {
+            self.link_back_off.succeeded();
+        }
+        let pause = self.link_back_off.failed();
+        self.connect_at = Some(Instant::now() + pause);
+        let lost = ErrorBody::new(ErrorCode::Unreachable, "the connection to the network was lost");
+        let error = self.connect_error.get_or_insert(lost);
+        tracing::warn!("the session ended: {error}");
+    }
+
+    pub(crate) async fn on_message(&mut self, message: CoordinatorMessage) {
+        match message {
+            CoordinatorMessage::Assign(lease) => self.on_assign(lease),
+            CoordinatorMessage::Cancel { lease, code } => self.on_cancel(lease, code),
+            CoordinatorMessage::Settled(receipt) => {
+                let Some(session) = &self.session else { return };
+                let (coordinator, network) = (session.coordinator.clone(), session.network.clone());
+                self.on_settled(receipt, &coordinator, &network).await;
+            }
+            CoordinatorMessage::Rejected { lease, error, .. } => self.on_rejected(lease, error),
+            CoordinatorMessage::Bye(error) => {
+                self.connect_error = Some(error);
+                self.on_link_closed();
+            }
+            CoordinatorMessage::Challenge { .. } | CoordinatorMessage::Welcome { .. } => {
+                tracing::debug!("a message of the handshake came after it");
+            }
+        }
+    }
+}
+
+/// Jobs.
+impl Run {
+    fn on_assign(&mut self, lease: Lease) {
+        let Some(session) = &self.session else { return };
+        if self.job_key(lease.id).is_some() {
+            return;
+        }
+        if let Some(finished) = self.outbox.get(lease.id) {
+            self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
+            return;
+        }
+        let JobSpec::Text(text) = &lease.spec;
+        if let Err(error) = text.validate() {
+            let error = ErrorBody::new(ErrorCode::InvalidRequest, error.to_string());
+            return self.fail(lease.id, error);
+        }
+        let Some(model) = self.config.models.iter().find(|m| m.id == text.model).cloned() else {
+            let error = ErrorBody::new(ErrorCode::ModelNotReady, "this node lacks the model");
+            return self.fail(lease.id, error);
+        };
+        let busy = self.jobs.values().filter(|j| j.shown.stage != Stage::Sending).count();
+        if self.finishing || self.ready.is_none() {
+            return self.hand_back(lease.id, "the node takes no jobs now");
+        }
+        if busy >= self.config.slots.max(1) as usize {
+            return self.hand_back(lease.id, "the node has no free slot");
+        }
+        tracing::info!(job.id = %lease.job, lease.id = %lease.id, model.id = %model.id, "took a job");
+        let (network, cancel) = (session.network.clone(), CancellationToken::new());
+        let (received, max_tokens) = (StdInstant::now(), text.max_tokens);
+        let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
+        let shown = RunningJob {
+            job: lease.job,
+            lease: lease.id,
+            model: model.id.clone(),
+            stage: Stage::Loading,
+            tokens: 0,
+            max_tokens,
+            started: received,
+            budget_ms,
+        };
+        let job = Job { shown, cancel: cancel.clone(), pending: String::new(), tokens_sent: 0 };
+        self.jobs.insert(self.jobs_seen, job);
+        self.jobs_seen += 1;
+        let task = JobTask {
+            lease: Lease { budget_ms, ..lease },
+            model,
+            network,
+            node: self.config.node.clone(),
+            received,
+            cancel,
+            loaded: self.loaded.clone(),
+            key: self.key.clone(),
+            outbox_dir: self.outbox.dir().to_owned(),
+            events: self.inside.clone(),
+        };
+        self.tasks.spawn(task.run());
+    }
+
+    fn on_cancel(&mut self, lease: LeaseId, code: ErrorCode) {
+        let Some(key) = self.job_key(lease) else { return };
+        if let Some(job) = self.jobs.remove(&key) {
+            job.cancel.cancel();
+            self.counters.cancelled += 1;
+            tracing::info!(lease.id = %lease, ?code, "the coordinator withdrew a job");
+        }
+    }
+
+    pub(crate) fn on_job(&mut self, lease: LeaseId, update: JobUpdate) {
+        let key = self.job_key(lease);
+        match update {
+            JobUpdate::Finished { finished, problem } => self.on_finished(*finished, problem),
+            // The rest is about a job that was cancelled meanwhile.
+            _ if key.is_none() => {}
+            JobUpdate::Running => self.on_running(lease),
+            JobUpdate::Delta { text, tokens } => {
+                self.change(lease, |job| {
+                    job.pending.push_str(&text);
+                    job.shown.tokens = tokens;
+                });
+                self.flush_soon();
+            }
+            JobUpdate::Failed { error, engine } => {
+                let job = key.and_then(|key| self.jobs.remove(&key));
+                tracing::warn!(lease.id = %lease, code = ?error.code, "a job failed: {error}");
+                if error.code == ErrorCode::ModelUnreadable
+                    && let Some(job) = job
+                    && self.config.models.len() > 1
+                {
+                    self.config.models.retain(|m| m.id != job.shown.model);
+                }
+                if engine {
+                    self.see_to_engine(&error);
+                }
+                self.problem = Some(error.clone());
+                self.fail(lease, error);
+            }
+            JobUpdate::Dropped => self.jobs.retain(|_, job| job.shown.lease != lease),
+        }
+    }
+
+    fn on_running(&mut self, lease: LeaseId) {
+        let mut model = None;
+        self.change(lease, |job| {
+            job.shown.stage = Stage::Running;
+            model = Some(job.shown.model.clone());
+        });
+        // The job may have had another model loaded; it is announced first from now on.
+        if self.ready.is_some() && model.is_some() {
+            self.ready = model;
+        }
+    }
+
+    fn on_finished(&mut self, finished: Finished, problem: Option<ErrorBody>) {
+        let lease = finished.lease();
+        self.problem = problem;
+        self.engine_back_off.succeeded();
+        let here = self.session.as_ref().is_some_and(|s| s.network == finished.network);
+        let mut last_text = None;
+        self.change(lease, |job| {
+            last_text = job.progress();
+            job.shown.stage = Stage::Sending;
+        });
+        if here {
+            self.queue.extend(last_text);
+            self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
+            self.resend_later();
+        } else {
+            self.jobs.retain(|_, job| job.shown.lease != lease);
+        }
+        tracing::info!(lease.id = %lease, sent = here, "finished a job");
+        self.outbox.add(finished);
+    }
+
+    /// Checks a receipt, records it, and forgets the result it answers. In this order: a crash in
+    /// between has the result sent once more and the same receipt come back.
+    pub(crate) async fn on_settled(&mut self, receipt: Receipt, coordinator: &str, network: &str) {
+        let lease = receipt.lease;
+        let Some(finished) = self.outbox.get(lease) else {
+            if !self.config.receipts.contains(receipt.event) {
+                tracing::warn!(lease.id = %lease, "a receipt names a lease of which no result is here");
+            }
+            return;
+        };
+        if let Err(rule) = check(&receipt, finished, coordinator, network) {
+            tracing::error!(lease.id = %lease, "a receipt is not valid: {rule}");
+            let message = format!("the coordinator sent a receipt that is not valid: {rule}");
+            self.problem = Some(ErrorBody::new(ErrorCode::BadSignature, message));
+            return;
+        }
+        let (log, copy) = (self.config.receipts.clone(), receipt.clone());
+        let appended = tokio::task::spawn_blocking(move || log.append(&copy)).await;
+        let new = match appended {
+            Ok(Ok(new)) => new,
+            Ok(Err(error)) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "{error}");
+                let message = format!("a receipt cannot be recorded: {error}");
+                let hint = "check that the disk is not full";
+                self.problem = Some(ErrorBody::new(ErrorCode::Internal, message).with_hint(hint));
+                return;
+            }
+            Err(_) => return,
+        };
+        self.outbox.remove(lease);
+        self.jobs.retain(|_, job| job.shown.lease != lease);
+        if new {
+            let amount = receipt.quote.amount_micro;
+            self.counters.settled += 1;
+            self.counters.earned_micro.0 = self.counters.earned_micro.0.saturating_add(amount.0);
+            tracing::info!(job.id = %receipt.job, lease.id = %lease, points.micro = amount.0, "a job was paid");
+            // Refused only when nobody listens.
+            let _ = self.receipts.send(receipt);
+        }
+    }
+
+    fn on_rejected(&mut self, lease: LeaseId, error: ErrorBody) {
+        let known = self.outbox.get(lease).is_some();
+        self.outbox.remove(lease);
+        if let Some(key) = self.job_key(lease)
+            && let Some(job) = self.jobs.remove(&key)
+        {
+            job.cancel.cancel();
+        }
+        if known {
+            self.counters.rejected += 1;
+            tracing::warn!(lease.id = %lease, code = ?error.code, "a result was not accepted: {error}");
+            self.problem = Some(error);
+        }
+    }
+
+    fn job_key(&self, lease: LeaseId) -> Option<u64> {
+        self.jobs.iter().find(|(_, job)| job.shown.lease == lease).map(|(key, _)| *key)
+    }
+
+    fn change(&mut self, lease: LeaseId, change: impl FnOnce(&mut Job)) {
+        if let Some(job) = self.jobs.values_mut().find(|job| job.shown.lease == lease) {
+            change(job);
+        }
+    }
+
+    fn fail(&mut self, lease: LeaseId, error: ErrorBody) {
+        self.counters.failed += 1;
+        self.queue.push_back(NodeMessage::Failed { lease, error });
+    }
+
+    fn hand_back(&mut self, lease: LeaseId, reason: &str) {
+        self.counters.handed_back += 1;
+        self.queue.push_back(NodeMessage::HandBack { lease, reason: reason.into() });
+    }
+}
+
+/// The engine.
+impl Run {
+    pub(crate) fn on_loaded(&mut self, model: &ModelRef, result: Result<LoadedModel, EngineError>) {
+        let error = match result {
+            Ok(loaded) => {
+                tracing::info!(model.id = %model.id, duration_ms = loaded.load_ms, "loaded {}", model.id);
+                self.ready = Some(model.id.clone());
+                self.load_error = None;
+                return;
+            }
+            Err(error) => error,
+        };
+        tracing::warn!(model.id = %model.id, code = ?error.code, "{} cannot be loaded: {error}", model.id);
+        let problem = load_problem(&error);
+        self.load_error = Some(problem.clone());
+        let hopeless = matches!(
+            error.code,
+            EngineErrorCode::ModelUnreadable
+                | EngineErrorCode::OutOfMemory
+                | EngineErrorCode::NoSuchDevice
+        );
+        if !hopeless {
+            let pause = self.engine_back_off.failed();
+            self.load_at = Some(Instant::now() + pause);
+            return;
+        }
+        self.problem = Some(problem.clone());
+        if self.config.models.len() > 1 {
+            self.config.models.retain(|m| m.id != model.id);
+        }
+        if self.config.models[0].id == model.id {
+            self.engine_needs_you = Some(problem);
+        } else {
+            self.loading = self.config.models[0].clone();
+            self.load_at = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn on_engine_status(&mut self) {
+        let restarting =
+            matches!(*self.engine_status.borrow_and_update(), EngineStatus::Restarting { .. });
+        if restarting {
+            let error = ErrorBody::new(ErrorCode::EngineFailed, "the engine was started again");
+            self.see_to_engine(&error);
+        }
+    }
+
+    /// Takes no jobs until the engine has answered a load again, after a pause that grows while
+    /// jobs keep failing.
+    fn see_to_engine(&mut self, error: &ErrorBody) {
+        let Some(model) = self.ready.take() else { return };
+        if let Some(model) = self.config.models.iter().find(|m| m.id == model) {
+            self.loading = model.clone();
+        }
+        self.load_error = Some(error.clone());
+        let pause = self.engine_back_off.failed();
+        self.load_at = Some(Instant::now() + pause);
+    }
+}
+
+/// The rule a receipt breaks, if it breaks one.
+fn check(
+    receipt: &Receipt,
+    finished: &Finished,
+    coordinator: &str,
+    network: &str,
+) -> Result<(), &'static str> {
+    let statement = &finished.submission.statement;
+    if !receipt.coordinator.eq_ignore_ascii_case(coordinator) || receipt.network != network {
+        return Err("it is of another coordinator");
+    }
+    if receipt.job != statement.job || receipt.node != statement.node {
+        return Err("it is for another job or node");
+    }
+    if receipt.digest != statement.digest {
+        return Err("it is for another result");
+    }
+    neurino_wallet::verify(&receipt.message(), &receipt.signature, coordinator)
+        .map_err(|_| "its signature is wrong")
+}
