@@ -1,0 +1,112 @@
+//! Causal attention in which several query heads share one key-value head.
+
+use burn::tensor::{DType, Device, Tensor, activation};
+
+use crate::device::upload;
+
+/// The mask of one step, shared by all layers; a single query sees every key and needs none.
+#[derive(Debug, Clone)]
+pub struct CausalMask(Option<Tensor<4>>);
+
+impl CausalMask {
+    /// The mask for `seq` queries at the positions `start ..`, over the keys `0 .. start + seq`.
+    pub fn new(start: usize, seq: usize, device: &Device) -> Self {
+        if seq == 1 {
+            return Self(None);
+        }
+        let keys = start + seq;
+        let mut values = vec![0.0; seq * keys];
+        for (query, row) in values.chunks_exact_mut(keys).enumerate() {
+            row[start + query + 1..].fill(f32::NEG_INFINITY);
+        }
+        Self(Some(upload(values, [1, 1, seq, keys], device)))
+    }
+}
+
+/// Softmax(q kᵀ / sqrt(head_dim)) v with a causal mask; the softmax is in f32.
+///
+/// Queries are grouped by the key-value head they share, so keys and values are never repeated.
+///
+/// # Shapes
+/// - `queries`: `[n_heads, seq, head_dim]`, f32; returns the same
+/// - `keys`, `values`: `[n_kv_heads, len, head_dim]`, where `n_kv_heads` divides `n_heads`
+///
+/// Source: Ainslie et al. 2023 (grouped queries).
+pub fn grouped_query_attention(
+    queries: Tensor<3>,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+    mask: &CausalMask,
+) -> Tensor<3> {
+    let [n_heads, seq, head_dim] = queries.dims();
+    let [n_kv_heads, len, _] = keys.dims();
+    let group = n_heads / n_kv_heads;
+    let dtype = keys.dtype();
+
+    let scale = 1.0 / (head_dim as f64).sqrt();
+    let queries = queries.mul_scalar(scale).reshape([n_kv_heads, group * seq, head_dim]);
+    let scores = queries.cast(dtype).matmul(keys.swap_dims(1, 2)).cast(DType::F32);
+    let scores = match &mask.0 {
+        None => scores,
+        Some(mask) => {
+            let scores: Tensor<4> = scores.reshape([n_kv_heads, group, seq, len]) + mask.clone();
+            scores.reshape([n_kv_heads, group * seq, len])
+        }
+    };
+    let weights = activation::softmax(scores, 2).cast(dtype);
+    weights.matmul(values).cast(DType::F32).reshape([n_heads, seq, head_dim])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::download;
+
+    /// Deterministic values in -1..1.
+    fn noise(count: usize, seed: f32) -> Vec<f32> {
+        (0..count).map(|i| ((i as f32 + 1.0) * seed).sin()).collect()
+    }
+
+    /// Attention of one head and one query by its definition.
+    fn naive(query: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f32> {
+        let dot = |key: &&[f32]| query.iter().zip(*key).map(|(a, b)| a * b).sum::<f32>();
+        let scale = (query.len() as f32).sqrt();
+        let weights: Vec<f32> = keys.iter().map(|key| (dot(key) / scale).exp()).collect();
+        let total: f32 = weights.iter().sum();
+        let column = |i| weights.iter().zip(values).map(|(w, v)| w * v[i]).sum::<f32>() / total;
+        (0..query.len()).map(column).collect()
+    }
+
+    #[test]
+    fn matches_the_definition_for_each_head_and_position() {
+        let device = Device::flex();
+        let (n_heads, n_kv_heads, start, seq, dim) = (6, 2, 3, 4, 8);
+        let len = start + seq;
+        let (q, k, v) = (
+            noise(n_heads * seq * dim, 0.7),
+            noise(n_kv_heads * len * dim, 1.3),
+            noise(n_kv_heads * len * dim, 2.1),
+        );
+        let found = download(grouped_query_attention(
+            upload(q.clone(), [n_heads, seq, dim], &device),
+            upload(k.clone(), [n_kv_heads, len, dim], &device),
+            upload(v.clone(), [n_kv_heads, len, dim], &device),
+            &CausalMask::new(start, seq, &device),
+        ))
+        .expect("download");
+
+        let k: Vec<&[f32]> = k.chunks(dim).collect();
+        let v: Vec<&[f32]> = v.chunks(dim).collect();
+        for head in 0..n_heads {
+            for position in 0..seq {
+                let row = (head * seq + position) * dim;
+                let first = head / (n_heads / n_kv_heads) * len;
+                let seen = first..first + start + position + 1;
+                let expect = naive(&q[row..row + dim], &k[seen.clone()], &v[seen]);
+                for (found, expect) in found[row..row + dim].iter().zip(expect) {
+                    assert!((found - expect).abs() < 1e-5, "head {head} position {position}");
+                }
+            }
+        }
+    }
+}

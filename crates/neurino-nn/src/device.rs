@@ -1,0 +1,32 @@
+//! Which device computes, and moving numbers between it and the host.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::NnError;
+
+/// Whether tensors of `device` live in ordinary memory, so that the CPU kernels apply.
+pub fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// Runs `work` where nested parallel loops are cheapest: on a CPU device inside the thread pool
+/// (a caller outside it would be woken once per loop), elsewhere on the calling thread, which
+/// owns the device's stream.
+pub fn run_near<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    if is_cpu(device) { rayon::scope(|_| work()) } else { work() }
+}
+
+/// Uploads f32 values whatever the device's default float is.
+pub fn upload<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+}
+
+/// Reads a tensor back as f32, row after row. Moves the memory where that is possible.
+///
+/// # Errors
+/// `Device` if the computation that the tensor waits for failed.
+pub fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> {
+    let failed = |reason: String| NnError::Device { reason };
+    let data = tensor.cast(DType::F32).try_into_data().map_err(|e| failed(e.to_string()))?;
+    data.try_into_vec_as::<f32>().map_err(|e| failed(e.to_string()))
+}

@@ -1,0 +1,152 @@
+//! Rotary position embedding in Hugging Face's layout: the pair of feature `i` is `i + d/2`.
+
+use std::f32::consts::PI;
+
+use burn::tensor::{Device, Tensor, s};
+
+use crate::device::upload;
+
+/// How a model stretches its rotation frequencies to reach longer texts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// Frequencies as trained.
+    None,
+    /// All frequencies divided by one factor.
+    Linear {
+        /// The divisor.
+        factor: f32,
+    },
+    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of the long wavelengths.
+        factor: f32,
+        /// Wavelengths above `original_context / low_freq_factor` are divided.
+        low_freq_factor: f32,
+        /// Wavelengths below `original_context / high_freq_factor` are kept.
+        high_freq_factor: f32,
+        /// Tokens the model was first trained on.
+        original_context: f32,
+    },
+    /// One divisor for each frequency, as GGUF files store Llama 3.1's.
+    Divisors(Vec<f32>),
+}
+
+/// The rotation frequencies of one model.
+///
+/// Source: Su et al. 2021; `transformers@4.44.2 modeling_rope_utils.py`.
+#[derive(Debug, Clone)]
+pub struct RotaryEmbedding {
+    inv_freq: Vec<f32>,
+}
+
+impl RotaryEmbedding {
+    /// Frequencies for heads of `head_dim` features (even) and base `theta`.
+    pub fn new(head_dim: usize, theta: f32, scaling: &RopeScaling) -> Self {
+        let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32);
+        let inv_freq = (0..head_dim / 2).map(|i| scaled(frequency(i), i, scaling)).collect();
+        Self { inv_freq }
+    }
+
+    /// Radians per token of each feature pair.
+    pub fn inv_freq(&self) -> &[f32] {
+        &self.inv_freq
+    }
+
+    /// The rotations of the positions `start .. start + len`, shared by all layers of a step.
+    pub fn tables(&self, start: usize, len: usize, device: &Device) -> RotaryTables {
+        let angles: Vec<f32> = (start..start + len)
+            .flat_map(|position| self.inv_freq.iter().map(move |freq| position as f32 * freq))
+            .collect();
+        let shape = [1, len, self.inv_freq.len()];
+        let table =
+            |f: fn(f32) -> f32| upload(angles.iter().copied().map(f).collect(), shape, device);
+        RotaryTables { cos: table(f32::cos), sin: table(f32::sin) }
+    }
+}
+
+fn scaled(inv_freq: f32, index: usize, scaling: &RopeScaling) -> f32 {
+    match *scaling {
+        RopeScaling::None => inv_freq,
+        RopeScaling::Linear { factor } => inv_freq / factor,
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+            let wavelength = 2.0 * PI / inv_freq;
+            if wavelength > original_context / low_freq_factor {
+                inv_freq / factor
+            } else if wavelength < original_context / high_freq_factor {
+                inv_freq
+            } else {
+                let smooth = (original_context / wavelength - low_freq_factor)
+                    / (high_freq_factor - low_freq_factor);
+                inv_freq * ((1.0 - smooth) / factor + smooth)
+            }
+        }
+        RopeScaling::Divisors(ref divisors) => {
+            inv_freq / divisors.get(index).copied().unwrap_or(1.0)
+        }
+    }
+}
+
+/// Cosines and sines of a run of positions.
+#[derive(Debug, Clone)]
+pub struct RotaryTables {
+    /// `[1, seq, head_dim / 2]`
+    cos: Tensor<3>,
+    /// `[1, seq, head_dim / 2]`
+    sin: Tensor<3>,
+}
+
+impl RotaryTables {
+    /// Rotates queries or keys.
+    ///
+    /// # Shapes
+    /// - `x`: `[heads, seq, head_dim]`, f32; returns the same
+    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+        let half = x.dims()[2] / 2;
+        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let first = x.clone().slice(s![.., .., ..half]);
+        let second = x.slice(s![.., .., half..]);
+        let rotated = first.clone() * cos.clone() - second.clone() * sin.clone();
+        Tensor::cat(vec![rotated, second * cos + first * sin], 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::download;
+
+    #[test]
+    fn rotates_pairs_half_a_head_apart() {
+        let device = Device::flex();
+        let rotary = RotaryEmbedding::new(4, 100.0, &RopeScaling::None);
+        assert_eq!(rotary.inv_freq(), [1.0, 0.1]);
+        let x = upload(vec![1.0, 0.0, 0.0, 2.0], [1, 1, 4], &device);
+        let found = download(rotary.tables(3, 1, &device).apply(x)).expect("download");
+        let expect = [3f32.cos(), -2.0 * 0.3f32.sin(), 3f32.sin(), 2.0 * 0.3f32.cos()];
+        for (found, expect) in found.iter().zip(expect) {
+            assert!((found - expect).abs() < 1e-6, "{found} {expect}");
+        }
+    }
+
+    #[test]
+    fn scaling_divides_what_it_should() {
+        let plain = RotaryEmbedding::new(64, 10_000.0, &RopeScaling::None);
+        let linear = RotaryEmbedding::new(64, 10_000.0, &RopeScaling::Linear { factor: 4.0 });
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 8192.0,
+        };
+        let llama3 = RotaryEmbedding::new(64, 10_000.0, &llama3);
+        let ratio = |scaled: &RotaryEmbedding, i: usize| plain.inv_freq()[i] / scaled.inv_freq()[i];
+        assert!((0..32).all(|i| (ratio(&linear, i) - 4.0).abs() < 1e-6));
+        assert!((ratio(&llama3, 0) - 1.0).abs() < 1e-6, "the shortest wavelength is kept");
+        assert!((ratio(&llama3, 31) - 8.0).abs() < 1e-5, "the longest is divided");
+        let divisors = (0..32).map(|i| ratio(&llama3, i)).collect();
+        let same = RotaryEmbedding::new(64, 10_000.0, &RopeScaling::Divisors(divisors));
+        for (a, b) in same.inv_freq().iter().zip(llama3.inv_freq()) {
+            assert!((a - b).abs() <= 1e-6 * b, "{a} {b}");
+        }
+    }
+}

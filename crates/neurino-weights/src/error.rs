@@ -1,0 +1,98 @@
+//! What can be wrong with a weight file, in words a person can act on.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why weights could not be read. Every message names the file and a way out.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be opened or mapped.
+    #[error("cannot read {}; check that it exists and that you may read it", file.display())]
+    Unreadable {
+        /// The file asked for.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file ends before what its header announces.
+    #[error("{} is incomplete: it has {size_bytes} bytes and should have {expected_bytes}; download the model again", file.display())]
+    Truncated {
+        /// The short file.
+        file: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+        /// The least size its header asks for.
+        expected_bytes: u64,
+    },
+    /// The part of the file that describes its tensors makes no sense.
+    #[error("{} is damaged ({reason}); download the model again", file.display())]
+    CorruptHeader {
+        /// The damaged file.
+        file: PathBuf,
+        /// What was found, as a fragment.
+        reason: String,
+    },
+    /// The file is a version of its format that this build does not know.
+    #[error("{} has format version {version}; this build reads GGUF 2 and 3, so convert the file or get another copy", file.display())]
+    UnsupportedVersion {
+        /// The file.
+        file: PathBuf,
+        /// The version it states.
+        version: u32,
+    },
+    /// The index names a shard that is not beside it.
+    #[error("{} is missing although {} names it; download the model again", shard.display(), index.display())]
+    MissingShard {
+        /// The shard that should be there.
+        shard: PathBuf,
+        /// The index file.
+        index: PathBuf,
+    },
+    /// A folder without any weights.
+    #[error("{} holds no model.safetensors and no model.safetensors.index.json; point to the model's folder or download it again", folder.display())]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The model needs a tensor that the file lacks.
+    #[error("{} has no tensor `{tensor}`; the file belongs to another model or is incomplete, download the model again", file.display())]
+    TensorAbsent {
+        /// The file or folder searched.
+        file: PathBuf,
+        /// The checkpoint's name of the tensor.
+        tensor: String,
+    },
+    /// A tensor has other dimensions than the model's configuration says.
+    #[error("tensor `{tensor}` in {} has shape {found:?} where the model's configuration needs {expected:?}; files of two models may be mixed, download the model again", file.display())]
+    WrongShape {
+        /// The file.
+        file: PathBuf,
+        /// The checkpoint's name of the tensor.
+        tensor: String,
+        /// What the configuration asks for.
+        expected: Vec<usize>,
+        /// What the file holds.
+        found: Vec<usize>,
+    },
+    /// A tensor is stored in a number format that this build cannot read.
+    #[error("tensor `{tensor}` in {} is stored as {dtype}, which this build cannot read; choose a copy of the model in F32, F16, BF16, Q8_0, Q4_0 or Q4_1", file.display())]
+    UnsupportedDType {
+        /// The file.
+        file: PathBuf,
+        /// The checkpoint's name of the tensor.
+        tensor: String,
+        /// The format's name.
+        dtype: String,
+    },
+    /// GGUF metadata lacks a value or holds it in another type.
+    #[error("the metadata `{key}` of {} is missing or is not {expected}; get another copy of the model", file.display())]
+    BadMetadata {
+        /// The file.
+        file: PathBuf,
+        /// The metadata key.
+        key: String,
+        /// What was needed, as a noun phrase.
+        expected: &'static str,
+    },
+}

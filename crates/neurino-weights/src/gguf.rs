@@ -1,0 +1,273 @@
+//! GGUF versions 2 and 3: typed metadata and tensors in one file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::file::MappedFile;
+use crate::{DType, TensorView, WeightsError};
+
+mod cursor;
+mod value;
+
+use cursor::Cursor;
+pub use value::{Array, Value};
+
+/// Dimensions a tensor may have; the format's own limit.
+const DIMENSIONS_MAX: u32 = 4;
+/// Where data starts unless `general.alignment` says otherwise.
+const ALIGNMENT_DEFAULT: u64 = 32;
+
+/// A mapped GGUF file with its metadata read and its tensor table validated.
+#[derive(Debug)]
+pub struct Gguf {
+    file: MappedFile,
+    version: u32,
+    metadata: HashMap<String, Value>,
+    tensors: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    dtype: DType,
+    /// Outermost dimension first (the file lists them innermost first).
+    shape: Vec<usize>,
+    /// Range in the file; empty for formats whose size this build does not know.
+    start: usize,
+    end: usize,
+}
+
+impl Gguf {
+    /// Maps and validates `path`.
+    ///
+    /// # Errors
+    /// `Truncated`, `CorruptHeader`, `UnsupportedVersion`, `Unreadable`.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let file = MappedFile::open(path)?;
+        let (version, metadata, tensors) = {
+            let mut cursor = Cursor::new(path, file.bytes());
+            let version = read_magic(&mut cursor)?;
+            let n_tensors = cursor.count("tensors", 24)?;
+            let n_values = cursor.count("metadata values", 13)?;
+            let metadata = read_metadata(&mut cursor, n_values)?;
+            let alignment = alignment(&cursor, &metadata)?;
+            let tensors = read_tensors(&mut cursor, n_tensors, alignment)?;
+            (version, metadata, tensors)
+        };
+        Ok(Self { file, version, metadata, tensors })
+    }
+
+    /// Whether the file at `path` starts as a GGUF file does. Unreadable files do not.
+    pub fn is_gguf(path: &Path) -> bool {
+        MappedFile::open(path).is_ok_and(|file| file.bytes().starts_with(b"GGUF"))
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The format's version, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// A metadata value, if the file has it.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// A text value; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// `BadMetadata` if it has another type.
+    pub fn text(&self, key: &str) -> Result<Option<&str>, WeightsError> {
+        self.typed(key, "text", Value::as_str)
+    }
+
+    /// A whole number that is not negative; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// `BadMetadata` if it has another type.
+    pub fn uint(&self, key: &str) -> Result<Option<u64>, WeightsError> {
+        self.typed(key, "a whole number", Value::as_u64)
+    }
+
+    /// A number; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// `BadMetadata` if it has another type.
+    pub fn float(&self, key: &str) -> Result<Option<f64>, WeightsError> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    /// True or false; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// `BadMetadata` if it has another type.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, WeightsError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    /// A list of texts; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// `BadMetadata` if it has another type.
+    pub fn texts(&self, key: &str) -> Result<Option<&[String]>, WeightsError> {
+        self.typed(key, "a list of texts", Value::as_texts)
+    }
+
+    /// The error for a value that must be there and is not.
+    pub fn bad_metadata(&self, key: &str, expected: &'static str) -> WeightsError {
+        WeightsError::BadMetadata { file: self.path().to_owned(), key: key.to_owned(), expected }
+    }
+
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, WeightsError> {
+        self.get(key)
+            .map(|value| read(value).ok_or_else(|| self.bad_metadata(key, expected)))
+            .transpose()
+    }
+
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Bytes of all readable tensors.
+    pub fn weights_bytes(&self) -> u64 {
+        self.tensors.values().map(|entry| (entry.end - entry.start) as u64).sum()
+    }
+
+    /// One tensor, blocks and all.
+    ///
+    /// # Errors
+    /// `TensorAbsent`; `UnsupportedDType` for a format whose size this build does not know.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, WeightsError> {
+        let (name, entry) = self.tensors.get_key_value(name).ok_or_else(|| {
+            WeightsError::TensorAbsent { file: self.path().to_owned(), tensor: name.to_owned() }
+        })?;
+        let view = TensorView {
+            name,
+            file: self.path(),
+            dtype: entry.dtype,
+            shape: &entry.shape,
+            bytes: &self.file.bytes()[entry.start..entry.end],
+        };
+        match entry.dtype {
+            DType::Other(dtype) => Err(view.unsupported(dtype)),
+            _ => Ok(view),
+        }
+    }
+}
+
+fn read_magic(cursor: &mut Cursor<'_>) -> Result<u32, WeightsError> {
+    if cursor.take(4)? != b"GGUF" {
+        return Err(cursor.corrupt("it does not start as a GGUF file does"));
+    }
+    match cursor.u32()? {
+        version @ (2 | 3) => Ok(version),
+        version => {
+            Err(WeightsError::UnsupportedVersion { file: cursor.path().to_owned(), version })
+        }
+    }
+}
+
+fn read_metadata(
+    cursor: &mut Cursor<'_>,
+    count: usize,
+) -> Result<HashMap<String, Value>, WeightsError> {
+    let mut metadata = HashMap::new();
+    for _ in 0..count {
+        let key = cursor.string()?;
+        let value = Value::read(cursor)?;
+        if metadata.insert(key.clone(), value).is_some() {
+            return Err(cursor.corrupt(format!("metadata `{key}` is stored twice")));
+        }
+    }
+    Ok(metadata)
+}
+
+fn alignment(cursor: &Cursor<'_>, metadata: &HashMap<String, Value>) -> Result<u64, WeightsError> {
+    let Some(value) = metadata.get("general.alignment") else {
+        return Ok(ALIGNMENT_DEFAULT);
+    };
+    value
+        .as_u64()
+        .filter(|alignment| alignment.is_power_of_two() && *alignment <= 1 << 20)
+        .ok_or_else(|| cursor.corrupt("its alignment is not a small power of two"))
+}
+
+fn read_tensors(
+    cursor: &mut Cursor<'_>,
+    count: usize,
+    alignment: u64,
+) -> Result<HashMap<String, Entry>, WeightsError> {
+    let mut table = Vec::new();
+    for _ in 0..count {
+        let name = cursor.string()?;
+        let n_dims = cursor.u32()?;
+        if n_dims > DIMENSIONS_MAX {
+            return Err(cursor.corrupt(format!("tensor `{name}` has {n_dims} dimensions")));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..n_dims {
+            let dim = usize::try_from(cursor.u64()?);
+            shape.push(dim.map_err(|_| cursor.corrupt(format!("tensor `{name}` is too large")))?);
+        }
+        shape.reverse();
+        let dtype = tensor_type(cursor.u32()?);
+        let offset = cursor.u64()?;
+        if !offset.is_multiple_of(alignment) {
+            return Err(cursor.corrupt(format!("tensor `{name}` is not aligned")));
+        }
+        table.push((name, dtype, shape, offset));
+    }
+
+    let data_start = (cursor.position() as u64).next_multiple_of(alignment);
+    let mut tensors = HashMap::new();
+    for (name, dtype, shape, offset) in table {
+        let (start, end) = if dtype.unit().is_none() {
+            (0, 0)
+        } else {
+            let size = dtype.size_bytes(&shape).ok_or_else(|| {
+                cursor
+                    .corrupt(format!("tensor `{name}` does not hold whole blocks or is too large"))
+            })?;
+            cursor.range(data_start, offset, size)?
+        };
+        if tensors.insert(name.clone(), Entry { dtype, shape, start, end }).is_some() {
+            return Err(cursor.corrupt(format!("tensor `{name}` is stored twice")));
+        }
+    }
+    Ok(tensors)
+}
+
+/// The numbers are ggml's `ggml_type`.
+fn tensor_type(id: u32) -> DType {
+    match id {
+        0 => DType::F32,
+        1 => DType::F16,
+        2 => DType::Q4_0,
+        3 => DType::Q4_1,
+        8 => DType::Q8_0,
+        30 => DType::BF16,
+        6 => DType::Other("Q5_0"),
+        7 => DType::Other("Q5_1"),
+        9 => DType::Other("Q8_1"),
+        10 => DType::Other("Q2_K"),
+        11 => DType::Other("Q3_K"),
+        12 => DType::Other("Q4_K"),
+        13 => DType::Other("Q5_K"),
+        14 => DType::Other("Q6_K"),
+        15 => DType::Other("Q8_K"),
+        16..=23 | 29 => DType::Other("an IQ format"),
+        24..=28 => DType::Other("an integer or 64-bit format"),
+        34 | 35 => DType::Other("a ternary format"),
+        39 => DType::Other("MXFP4"),
+        _ => DType::Other("an unknown format"),
+    }
+}
