@@ -1,1 +1,343 @@
 //! The application: one function per command, one stream of events, no framework.
+//!
+//! [`App`] joins identity, model library, engine, miner and network, and answers the window's
+//! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `network`
+//! (whom the machine works for), `mining` (Start and Stop), `models`, `playground`, `snapshot`
+//! (what the window shows), `doctor`.
+
+mod chat;
+pub mod demand;
+mod doctor;
+mod mining;
+mod models;
+mod network;
+mod playground;
+mod sentence;
+mod snapshot;
+pub mod telemetry;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use neurino_config::{ConfigError, Dirs, InstanceLock, PreferencesFile, Settings};
+use neurino_coordinator::Coordinator;
+use neurino_core::{NodeId, Receipt};
+use neurino_engine::{Engine, ProcessEngine, ProcessEngineConfig};
+use neurino_hardware::Hardware;
+use neurino_miner::ReceiptLog;
+use neurino_model_store::ModelStore;
+use neurino_protocol::app::{Command, Event, Preferences, Reply};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::OpenedIdentity;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, instrument};
+
+pub use doctor::examine;
+use mining::Mining;
+use network::Network;
+
+/// Events that a slow viewer may fall behind; then it misses some and asks for a snapshot.
+const EVENTS_BEHIND_MAX: usize = 256;
+/// How long `shutdown` waits for what is still running.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(4);
+
+/// What an application is started with.
+pub struct AppOptions {
+    /// Its folders.
+    pub dirs: Dirs,
+    /// What it is set to.
+    pub settings: Settings,
+    /// Where models run.
+    pub engine: EngineHost,
+    /// Whether the practice network makes demand of its own while the machine mines.
+    pub practice_demand: bool,
+    /// Whether another port is taken when the configured one is in use.
+    pub any_port: bool,
+}
+
+/// Where models run.
+pub enum EngineHost {
+    /// In a child process of this program, which must understand `engine --device D`.
+    Process {
+        /// The program.
+        program: PathBuf,
+    },
+    /// An engine the caller made (tests).
+    Given(Arc<dyn Engine>),
+}
+
+/// Why the application cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Folders, settings, or another running app.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity key.
+    #[error("the identity key cannot be opened: {0}")]
+    Wallet(#[from] neurino_wallet::WalletError),
+    /// The model library.
+    #[error("the model library cannot be opened: {0}")]
+    Models(#[from] neurino_model_store::StoreError),
+    /// The record of receipts.
+    #[error("the record of receipts cannot be opened: {0}")]
+    Receipts(#[from] neurino_miner::MinerError),
+    /// The practice network's coordinator.
+    #[error("the practice network cannot start: {0}")]
+    Coordinator(#[from] neurino_coordinator::CoordinatorError),
+    /// The coordinator's address.
+    #[error("the network cannot be used: {0}")]
+    Client(#[from] neurino_client::ClientError),
+    /// A step of the start that has its own words.
+    #[error("{0}")]
+    Other(ErrorBody),
+}
+
+impl StartError {
+    /// The error as the window shows it.
+    pub fn body(&self) -> ErrorBody {
+        match self {
+            Self::Other(body) => body.clone(),
+            Self::Client(error) => error.body(),
+            other => ErrorBody::new(ErrorCode::Internal, other.to_string())
+                .with_hint("run `neurino doctor`"),
+        }
+    }
+}
+
+/// The application. Call its functions inside a tokio runtime.
+pub struct App {
+    dirs: Dirs,
+    settings: Settings,
+    identity: OpenedIdentity,
+    node: NodeId,
+    store: Arc<ModelStore>,
+    hardware: Arc<Hardware>,
+    engine: Arc<dyn Engine>,
+    network: Network,
+    receipts: Arc<ReceiptLog>,
+    preferences_file: PreferencesFile,
+    preferences: Mutex<Preferences>,
+    mining: Mutex<Mining>,
+    models: Mutex<models::Progress>,
+    view: Mutex<snapshot::View>,
+    chats: Mutex<HashMap<String, CancellationToken>>,
+    events: broadcast::Sender<Event>,
+    changed: Notify,
+    practice_demand: bool,
+    end: CancellationToken,
+    tasks: TaskTracker,
+    _lock: InstanceLock,
+}
+
+impl App {
+    /// Opens everything and starts the background work; mining starts with
+    /// [`Command::MiningStart`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    #[instrument(skip_all, err)]
+    pub async fn start(options: AppOptions) -> Result<Arc<Self>, StartError> {
+        let AppOptions { dirs, settings, engine, practice_demand, any_port } = options;
+        dirs.create()?;
+        let lock = InstanceLock::acquire(&dirs)?;
+        let identity = open_identity(&dirs, &settings).await?;
+        let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
+        let store = Arc::new(ModelStore::open(&dirs.models)?);
+        let engine = start_engine(engine, &dirs, &settings);
+        let network = Network::open(&dirs, &settings, any_port).await?;
+        let log = dirs.data.join(network.folder()).join("receipts.jsonl");
+        let receipts = Arc::new(ReceiptLog::open(&log)?);
+        let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
+        let preferences_file = PreferencesFile::new(&dirs);
+        let preferences = preferences_file.load().preferences;
+        let app = Arc::new(Self {
+            dirs,
+            settings,
+            identity,
+            node,
+            store,
+            hardware: Arc::new(Hardware::probe()),
+            engine,
+            network,
+            receipts,
+            preferences_file,
+            preferences: Mutex::new(preferences),
+            mining: Mutex::new(Mining::new(now_ms())),
+            models: Mutex::new(models::Progress::default()),
+            view: Mutex::new(snapshot::View::new(recent)),
+            chats: Mutex::new(HashMap::new()),
+            events: broadcast::Sender::new(EVENTS_BEHIND_MAX),
+            changed: Notify::new(),
+            practice_demand,
+            end: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _lock: lock,
+        });
+        app.spawn_publisher();
+        info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
+        Ok(app)
+    }
+
+    /// Answers a command. Long work is started, not waited for: events tell the rest.
+    ///
+    /// # Errors
+    /// In plain words, with a way out.
+    pub async fn dispatch(self: &Arc<Self>, command: Command) -> Result<Reply, ErrorBody> {
+        match command {
+            Command::Snapshot => Ok(Reply::Snapshot(Box::new(self.snapshot().await))),
+            Command::MiningStart => self.mining_start().map(|()| Reply::Ok),
+            Command::MiningStop { mode } => {
+                self.mining_stop(mode).await;
+                Ok(Reply::Ok)
+            }
+            Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
+            Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
+                let question = chat::Question { model, messages, temperature, max_tokens };
+                self.chat_send(chat, question).map(|()| Reply::Ok)
+            }
+            Command::ChatCancel { chat } => {
+                self.chat_cancel(&chat);
+                Ok(Reply::Ok)
+            }
+            Command::Receipts { before_ms, limit } => {
+                self.receipts_before(before_ms, limit).await.map(Reply::Receipts)
+            }
+            Command::Doctor => Ok(Reply::Doctor(self.doctor().await)),
+            Command::Preferences => Ok(Reply::Preferences(lock(&self.preferences).clone())),
+            Command::PreferencesSet { preferences } => {
+                self.preferences_set(preferences).map(|()| Reply::Ok)
+            }
+            Command::Window { .. } => Err(ErrorBody::new(
+                ErrorCode::InvalidRequest,
+                "This program runs without a window.",
+            )),
+        }
+    }
+
+    /// The events from now on. A viewer that falls behind misses some and asks for a snapshot.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The coordinator inside this program, if it works for the practice network.
+    pub fn practice(&self) -> Option<&Arc<Coordinator>> {
+        self.network.practice()
+    }
+
+    /// The gateway's key of the practice network, for programs on this machine.
+    pub fn gateway_key(&self) -> Option<String> {
+        self.network.gateway().map(|g| g.api_key.to_string())
+    }
+
+    /// Base URL of the gateway on this machine.
+    pub fn gateway_url(&self) -> Option<String> {
+        self.network.gateway().map(|g| g.base_url.clone())
+    }
+
+    /// This machine on the network.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Hands the running job back, ends the engine and the practice network. Returns within a few
+    /// seconds whatever happens.
+    pub async fn shutdown(self: &Arc<Self>) {
+        self.mining_stop(neurino_protocol::app::StopMode::Now).await;
+        self.end.cancel();
+        let chats: Vec<_> = lock(&self.chats).drain().collect();
+        for (_, chat) in chats {
+            chat.cancel();
+        }
+        self.tasks.close();
+        let rest = async {
+            let _ = self.engine.unload().await;
+            self.network.shutdown().await;
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(SHUTDOWN_WAIT, rest).await.is_err() {
+            tracing::warn!("some background work did not end in time");
+        }
+    }
+
+    async fn receipts_before(
+        &self,
+        before_ms: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Receipt>, ErrorBody> {
+        let log = Arc::clone(&self.receipts);
+        let limit = limit.min(200) as usize;
+        let read = move || log.before(before_ms.unwrap_or(i64::MAX), limit);
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| internal("the receipts could not be read"))?
+            .map_err(|e| internal(format!("the receipts could not be read: {e}")))
+    }
+
+    fn preferences_set(&self, preferences: Preferences) -> Result<(), ErrorBody> {
+        self.preferences_file
+            .save(&preferences)
+            .map_err(|e| internal(format!("the preferences could not be saved: {e}")))?;
+        *lock(&self.preferences) = preferences;
+        Ok(())
+    }
+}
+
+fn start_engine(host: EngineHost, dirs: &Dirs, settings: &Settings) -> Arc<dyn Engine> {
+    match host {
+        EngineHost::Given(engine) => engine,
+        EngineHost::Process { program } => {
+            let device = settings.engine.device;
+            let args = ["engine".to_owned(), "--device".to_owned(), device.to_string()];
+            let mut config = ProcessEngineConfig::new(program, args, network::device(device));
+            // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
+            let bundled = dirs.resources.join("cuda");
+            if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
+                config.envs.push(("CUDA_PATH".into(), bundled.into()));
+            }
+            Arc::new(ProcessEngine::start(config))
+        }
+    }
+}
+
+async fn open_identity(dirs: &Dirs, settings: &Settings) -> Result<OpenedIdentity, StartError> {
+    Ok(neurino_wallet::open_identity(identity_options(dirs, settings)).await?)
+}
+
+/// Where the identity key is looked for.
+pub fn identity_options(dirs: &Dirs, settings: &Settings) -> neurino_wallet::OpenIdentity {
+    use neurino_config::{KeyStoreSetting, env};
+    use neurino_wallet::KeyStoreChoice;
+    neurino_wallet::OpenIdentity {
+        data_dir: dirs.data.clone(),
+        preference: match settings.identity.key_store {
+            KeyStoreSetting::Auto => KeyStoreChoice::Auto,
+            KeyStoreSetting::Os => KeyStoreChoice::Os,
+            KeyStoreSetting::File => KeyStoreChoice::File,
+        },
+        passphrase_file: env::var(env::PASSPHRASE_FILE).map(PathBuf::from),
+    }
+}
+
+/// A lock that outlives a panic: every guarded value is whole between two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// [`Mutex::lock`] for values that are whole between two statements: a panic elsewhere does not
+/// make them unusable.
+pub fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock(mutex)
+}
+
+fn internal(message: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, message).with_hint("run `neurino doctor`")
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

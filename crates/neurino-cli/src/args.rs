@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 #[command(name = "neurino", version, disable_help_subcommand = true)]
 pub struct Cli {
     /// Folder for data, settings and logs instead of the system's usual places.
-    #[arg(long, global = true, value_name = "DIR", env = neurino_config::env::HOME.name)]
+    #[arg(long, global = true, value_name = "DIR", env = neurino_config::env::HOME)]
     pub home: Option<PathBuf>,
 
     /// Prints machine-readable JSON where a command supports it.

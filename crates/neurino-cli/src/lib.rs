@@ -1,1 +1,111 @@
 //! The command line: every role of the one binary without a window.
+//!
+//! [`args`] is the grammar; each role is a module of its name. Text goes to people, `--json` to
+//! scripts; logs go to files, so that standard output holds answers only.
+
+pub mod args;
+mod bench;
+mod coordinator;
+mod doctor;
+mod engine;
+mod models;
+mod node;
+mod output;
+mod practice;
+mod wallet;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use neurino_app::telemetry::{self, Telemetry};
+use neurino_config::{Dirs, Settings};
+
+pub use args::{Cli, Role};
+use output::Format;
+
+/// Exit code of a command that failed.
+const FAILED: u8 = 1;
+
+/// Parses the command line; prints help, version or what is wrong with it and exits where clap
+/// does.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// Runs a role in this process until it ends. `cli.role` must be set: the window is not opened
+/// here.
+pub fn main(cli: Cli) -> ExitCode {
+    let Some(role) = cli.role else {
+        output::note("neurino: name a command; `neurino --help` lists them");
+        return ExitCode::from(2);
+    };
+    let outcome = match role {
+        // The engine's process has no settings, no logs and no data of its own.
+        Role::Engine(args) => engine::run(&args),
+        role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(format!("neurino: {error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// What every role but the engine starts from.
+struct Setting {
+    dirs: Dirs,
+    settings: Settings,
+    format: Format,
+    _telemetry: Telemetry,
+}
+
+fn run(
+    role: Role,
+    home: Option<std::path::PathBuf>,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let dirs = Dirs::discover(home)?;
+    dirs.create()?;
+    let settings = Settings::load(&dirs)?;
+    let telemetry = telemetry::start(&dirs.logs, &settings.telemetry.log_filter, false);
+    let setting = Setting { dirs, settings, format, _telemetry: telemetry };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime cannot start")?;
+    let code = runtime.block_on(async {
+        match role {
+            Role::Practice(args) => practice::run(setting, args).await,
+            Role::Node(args) => node::run(setting, args).await,
+            Role::Coordinator(args) => coordinator::run(setting, args).await,
+            Role::Models { action } => models::run(setting, action).await,
+            Role::Wallet { action } => wallet::run(setting, action).await,
+            Role::Doctor => doctor::run(setting).await,
+            Role::Bench { action } => bench::run(setting, action).await,
+            Role::Engine(_) => unreachable!("handled before the runtime starts"),
+        }
+    });
+    // A thread that hangs in a library must not keep the program from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}
+
+/// Waits for Ctrl-C or a request to end.
+async fn interrupted() {
+    let ctrl_c = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = ctrl_c => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = ctrl_c.await;
+}

@@ -27,3 +27,11 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
+
+/// A value as one line of JSON to standard output, at once: a reader may be waiting for it.
+pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    println!("{}", serde_json::to_string(value)?);
+    std::io::stdout().flush()?;
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The doctor: looks at each thing mining needs and says, in one line each, how it stands and what
+//! to do about it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neurino_config::{Dirs, NetworkSetting, Settings};
+use neurino_hardware::Hardware;
+use neurino_model_store::{Catalog, ModelStore, StoreState};
+use neurino_protocol::app::{Check, CheckStatus};
+use tokio::net::TcpListener;
+
+use crate::{App, identity_options};
+
+const GIB: u64 = 1 << 30;
+/// Free disk below which there is no room for a model of ordinary size.
+const DISK_FREE_WARN_BYTES: u64 = 20 * GIB;
+const DISK_FREE_FAIL_BYTES: u64 = GIB / 2;
+/// Memory below which the network's smaller models do not fit a card.
+const VRAM_WARN_BYTES: u64 = 8 * GIB;
+const MEMORY_WARN_BYTES: u64 = 2 * GIB;
+const NETWORK_WAIT: Duration = Duration::from_secs(8);
+
+fn check(name: &str, status: CheckStatus, finding: impl Into<String>) -> Check {
+    Check { name: name.into(), status, finding: finding.into(), fix: None }
+}
+
+fn with_fix(mut check: Check, fix: impl Into<String>) -> Check {
+    check.fix = Some(fix.into());
+    check
+}
+
+/// Checks this machine. `running` says that this very program holds the data folder and the
+/// gateway's port.
+pub async fn examine(dirs: &Dirs, settings: &Settings, running: bool) -> Vec<Check> {
+    let hardware = tokio::task::spawn_blocking(Hardware::probe).await.ok();
+    let mut checks = Vec::new();
+    if let Some(hardware) = &hardware {
+        checks.extend([driver(hardware), gpu(hardware), memory(hardware)]);
+    }
+    checks.push(disk(&dirs.models));
+    checks.push(key_store(dirs, settings).await);
+    checks.push(network(settings, running).await);
+    checks.push(starter(dirs).await);
+    checks
+}
+
+impl App {
+    pub(crate) async fn doctor(self: &Arc<Self>) -> Vec<Check> {
+        examine(&self.dirs, &self.settings, true).await
+    }
+}
+
+fn driver(hardware: &Hardware) -> Check {
+    let status = hardware.nvidia().status();
+    let level = match (status.is_ready(), status.fix()) {
+        (true, _) => CheckStatus::Ok,
+        // No card at all is no fault: the processor computes.
+        (false, None) => CheckStatus::Warn,
+        (false, Some(_)) => CheckStatus::Fail,
+    };
+    let check = check("GPU driver", level, status.sentence());
+    match status.fix() {
+        Some(fix) => with_fix(check, fix),
+        None => check,
+    }
+}
+
+fn gpu(hardware: &Hardware) -> Check {
+    let engine = neurino_engine::device::available()
+        .iter()
+        .any(|d| matches!(d, neurino_engine::DeviceChoice::Cuda(_)));
+    match hardware.gpus().first() {
+        Some(gpu) if engine => check("GPU", CheckStatus::Ok, format!("{} computes.", gpu.name)),
+        Some(gpu) => with_fix(
+            check(
+                "GPU",
+                CheckStatus::Warn,
+                format!("{} is there, but this build has no NVIDIA engine.", gpu.name),
+            ),
+            "install the released package, or build with the feature `cuda`",
+        ),
+        None => {
+            let cpu = hardware.cpu();
+            check(
+                "GPU",
+                CheckStatus::Warn,
+                format!("None in use; the processor computes ({}, {} threads).", cpu.name, cpu.threads),
+            )
+        }
+    }
+}
+
+fn memory(hardware: &Hardware) -> Check {
+    let sample = hardware.sample();
+    if let Some(gpu) = hardware.gpus().first() {
+        let used =
+            sample.gpus.iter().find(|s| s.index == gpu.index).and_then(|s| s.memory_used_bytes);
+        let finding = format!(
+            "{} of video memory, {} in use.",
+            gib(gpu.memory_bytes),
+            used.map_or_else(|| "an unknown part".into(), gib)
+        );
+        return if gpu.memory_bytes < VRAM_WARN_BYTES {
+            with_fix(
+                check("Video memory", CheckStatus::Warn, finding),
+                "small models run; the network's larger ones need 8 GiB or more",
+            )
+        } else {
+            check("Video memory", CheckStatus::Ok, finding)
+        };
+    }
+    let cpu = hardware.cpu();
+    let free = cpu.memory_bytes.saturating_sub(sample.cpu.memory_used_bytes);
+    let finding = format!(
+        "No video memory; {} of main memory, {} free.",
+        gib(cpu.memory_bytes),
+        gib(free)
+    );
+    if free < MEMORY_WARN_BYTES {
+        with_fix(check("Video memory", CheckStatus::Warn, finding), "close other programs")
+    } else {
+        check("Video memory", CheckStatus::Ok, finding)
+    }
+}
+
+fn disk(models: &Path) -> Check {
+    let there = models.ancestors().find(|p| p.is_dir()).unwrap_or(models);
+    match neurino_hardware::disk_free_bytes(there) {
+        Ok(free) => {
+            let finding = format!("{} free in {}.", gib(free), models.display());
+            let fix = "free some space, or keep the models elsewhere with NEURINO_MODELS";
+            match free {
+                f if f < DISK_FREE_FAIL_BYTES => {
+                    with_fix(check("Disk", CheckStatus::Fail, finding), fix)
+                }
+                f if f < DISK_FREE_WARN_BYTES => {
+                    with_fix(check("Disk", CheckStatus::Warn, finding), fix)
+                }
+                _ => check("Disk", CheckStatus::Ok, finding),
+            }
+        }
+        Err(error) => with_fix(
+            check("Disk", CheckStatus::Fail, format!("{} cannot be used: {error}.", models.display())),
+            "choose another folder with NEURINO_HOME or NEURINO_MODELS",
+        ),
+    }
+}
+
+async fn key_store(dirs: &Dirs, settings: &Settings) -> Check {
+    let report = neurino_wallet::inspect(identity_options(dirs, settings)).await;
+    let level = match (report.usable, report.encrypted) {
+        (false, _) => CheckStatus::Fail,
+        (true, false) => CheckStatus::Warn,
+        (true, true) => CheckStatus::Ok,
+    };
+    let check = check("Key store", level, report.finding);
+    match report.fix {
+        Some(fix) => with_fix(check, fix),
+        None => check,
+    }
+}
+
+async fn network(settings: &Settings, running: bool) -> Check {
+    match &settings.network.coordinator {
+        NetworkSetting::Practice => {
+            let port = settings.gateway.listen_port;
+            if running || port == 0 {
+                return check(
+                    "Network",
+                    CheckStatus::Ok,
+                    "The practice network runs on this machine and needs no internet.",
+                );
+            }
+            match TcpListener::bind(("127.0.0.1", port)).await {
+                Ok(_) => check(
+                    "Network",
+                    CheckStatus::Ok,
+                    format!("The practice network needs no internet; its port {port} is free."),
+                ),
+                Err(_) => with_fix(
+                    check(
+                        "Network",
+                        CheckStatus::Warn,
+                        format!("Port {port} is taken, perhaps by a running Neurino; the practice network takes another one."),
+                    ),
+                    "set `listen_port` in settings.toml if programs rely on that port",
+                ),
+            }
+        }
+        NetworkSetting::Coordinator(url) => coordinator(url).await,
+    }
+}
+
+async fn coordinator(url: &str) -> Check {
+    let ask = async {
+        let client = reqwest::Client::builder().timeout(NETWORK_WAIT).build().ok()?;
+        client.get(format!("{url}/healthz")).send().await.ok()
+    };
+    match ask.await {
+        Some(answer) if answer.status().is_success() => {
+            check("Network", CheckStatus::Ok, format!("The coordinator at {url} answers."))
+        }
+        Some(answer) => with_fix(
+            check(
+                "Network",
+                CheckStatus::Fail,
+                format!("Something at {url} answers, but not as a coordinator ({}).", answer.status()),
+            ),
+            "check the address",
+        ),
+        None => with_fix(
+            check("Network", CheckStatus::Fail, format!("Nobody answers at {url}.")),
+            "check the address and the internet connection",
+        ),
+    }
+}
+
+async fn starter(dirs: &Dirs) -> Check {
+    let models = dirs.models.clone();
+    let look = move || {
+        let ready = ModelStore::open(&models).ok().map(|store| {
+            let all = Catalog::built_in().models().iter();
+            all.filter(|m| matches!(store.state(&m.id), Ok(StoreState::Ready)))
+                .map(|m| m.name.clone())
+                .collect::<Vec<_>>()
+        });
+        ready.unwrap_or_default()
+    };
+    let ready = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    if ready.is_empty() {
+        with_fix(
+            check("Models", CheckStatus::Warn, "No model is on this machine yet."),
+            "press Start, or run `neurino models get smollm2-135m-instruct`",
+        )
+    } else {
+        check("Models", CheckStatus::Ok, format!("On this machine: {}.", ready.join(", ")))
+    }
+}
+
+/// Gibibytes with one decimal, rounded down.
+fn gib(bytes: u64) -> String {
+    let tenths = bytes * 10 / GIB;
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_down() {
+        assert_eq!(gib(GIB * 3 / 2), "1.5 GiB");
+        assert_eq!(gib(GIB - 1), "0.9 GiB");
+    }
+}

@@ -1,0 +1,197 @@
+//! Whom this machine works for: the practice network inside this program, or a coordinator
+//! elsewhere.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use neurino_client::HttpCoordinator;
+use neurino_config::{DeviceSetting, Dirs, NetworkSetting, Settings};
+use neurino_coordinator::{Coordinator, CoordinatorConfig};
+use neurino_engine::DeviceChoice;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::StartError;
+use crate::chat::Gateway;
+
+/// The network a machine works for.
+pub(crate) enum Network {
+    /// The coordinator runs in this process.
+    Practice(Practice),
+    /// It runs elsewhere.
+    Remote { coordinator: Arc<HttpCoordinator>, url: String },
+}
+
+/// The practice network.
+pub(crate) struct Practice {
+    coordinator: Arc<Coordinator>,
+    gateway: Gateway,
+    stop: CancellationToken,
+    server: TaskTracker,
+}
+
+impl Network {
+    pub(crate) async fn open(
+        dirs: &Dirs,
+        settings: &Settings,
+        any_port: bool,
+    ) -> Result<Self, StartError> {
+        match &settings.network.coordinator {
+            NetworkSetting::Practice => {
+                let port = settings.gateway.listen_port;
+                Practice::open(&dirs.data.join("practice"), port, any_port)
+                    .await
+                    .map(Self::Practice)
+            }
+            NetworkSetting::Coordinator(url) => {
+                let coordinator = Arc::new(HttpCoordinator::new(url)?);
+                Ok(Self::Remote { coordinator, url: url.clone() })
+            }
+        }
+    }
+
+    /// The coordinator, as the miner sees it.
+    pub(crate) fn for_miner(&self) -> Arc<dyn neurino_client::Coordinator> {
+        match self {
+            Self::Practice(practice) => Arc::new(practice.coordinator.local()),
+            Self::Remote { coordinator, .. } => Arc::clone(coordinator) as _,
+        }
+    }
+
+    /// A name for people: the practice network's, or the coordinator's host.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Practice(practice) => practice.coordinator.network(),
+            Self::Remote { url, .. } => url.split("://").nth(1).unwrap_or(url),
+        }
+    }
+
+    /// The folder, below the data folder, that keeps this network's records apart from others'.
+    pub(crate) fn folder(&self) -> String {
+        match self {
+            Self::Practice(_) => "practice".into(),
+            Self::Remote { .. } => {
+                let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+                format!("network-{}", self.name().chars().map(plain).collect::<String>())
+            }
+        }
+    }
+
+    pub(crate) fn is_practice(&self) -> bool {
+        matches!(self, Self::Practice(_))
+    }
+
+    pub(crate) fn practice(&self) -> Option<&Arc<Coordinator>> {
+        match self {
+            Self::Practice(practice) => Some(&practice.coordinator),
+            Self::Remote { .. } => None,
+        }
+    }
+
+    /// The gateway this program may ask.
+    pub(crate) fn gateway(&self) -> Option<&Gateway> {
+        match self {
+            Self::Practice(practice) => Some(&practice.gateway),
+            Self::Remote { .. } => None,
+        }
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        if let Self::Practice(practice) = self {
+            practice.stop.cancel();
+            practice.coordinator.shutdown().await;
+            practice.server.close();
+            practice.server.wait().await;
+        }
+    }
+}
+
+impl Practice {
+    async fn open(folder: &Path, port: u16, any_port: bool) -> Result<Self, StartError> {
+        std::fs::create_dir_all(folder).map_err(|e| {
+            let text = format!("the folder {} cannot be made: {e}", folder.display());
+            StartError::Other(ErrorBody::new(ErrorCode::Internal, text))
+        })?;
+        let key = neurino_wallet::load_or_create_named(folder, "coordinator").await?;
+        let database = folder.join("coordinator.sqlite");
+        let coordinator = Coordinator::open(CoordinatorConfig::practice(database, key)).await?;
+        let listener = listen(port, any_port).await?;
+        let address = listener.local_addr().map_err(|e| other(&e))?;
+        let api_key = gateway_key(&coordinator, &folder.join("gateway-key")).await?;
+        let gateway = Gateway {
+            base_url: format!("http://{address}/v1"),
+            api_key: api_key.into(),
+            http: reqwest::Client::builder()
+                // Only ever talks to this machine; a proxy for the internet must not get in between.
+                .no_proxy()
+                .build()
+                .map_err(|e| other(&e))?,
+        };
+        let stop = CancellationToken::new();
+        let server = TaskTracker::new();
+        server.spawn({
+            let (coordinator, stop) = (Arc::clone(&coordinator), stop.clone());
+            async move {
+                if let Err(error) = coordinator.serve(listener, stop).await {
+                    warn!("the practice network's gateway ended: {error}");
+                }
+            }
+        });
+        Ok(Self { coordinator, gateway, stop, server })
+    }
+}
+
+async fn listen(port: u16, any_port: bool) -> Result<TcpListener, StartError> {
+    match TcpListener::bind(("127.0.0.1", port)).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if any_port && port != 0 => {
+            warn!("port {port} is taken ({error}); the gateway takes another one");
+            TcpListener::bind(("127.0.0.1", 0)).await.map_err(|e| other(&e))
+        }
+        Err(error) => {
+            let text = format!("port {port} on this machine cannot be used: {error}");
+            Err(StartError::Other(
+                ErrorBody::new(ErrorCode::Internal, text)
+                    .with_hint("choose another one with --port, or 0 for any"),
+            ))
+        }
+    }
+}
+
+/// The Playground's key, kept beside the coordinator's books. The file holds the key's id and its
+/// secret; a key the books do not know (they were deleted) is replaced.
+async fn gateway_key(coordinator: &Arc<Coordinator>, path: &Path) -> Result<String, StartError> {
+    if let Ok(text) = std::fs::read_to_string(path)
+        && let Some((id, secret)) = text.trim().split_once(' ')
+        && coordinator.api_keys().iter().any(|k| k.id == id)
+    {
+        return Ok(secret.to_owned());
+    }
+    let key = coordinator.create_api_key("playground").await.map_err(StartError::Other)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .and_then(|mut file| write!(file, "{} {}", key.info.id, key.expose_secret()))
+        .map_err(|e| other(&e))?;
+    Ok(key.expose_secret().to_owned())
+}
+
+fn other(error: &dyn std::error::Error) -> StartError {
+    StartError::Other(ErrorBody::new(ErrorCode::Internal, error.to_string()))
+}
+
+/// The engine's word for a setting.
+pub(crate) fn device(setting: DeviceSetting) -> DeviceChoice {
+    match setting {
+        DeviceSetting::Auto => DeviceChoice::Auto,
+        DeviceSetting::Cpu => DeviceChoice::Cpu,
+        DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
+    }
+}

@@ -1,0 +1,280 @@
+//! What the window shows, as one value: built from the owners of each part, pushed when it changes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use neurino_core::Receipt;
+use neurino_engine::EngineStatus;
+use neurino_hardware::{Gpu, Sample};
+use neurino_miner::{MinerState, MinerStatus, RunningJob, Stage};
+use neurino_protocol::ErrorBody;
+use neurino_protocol::app::{
+    CurrentJob, Device, DeviceKind, Event, JobStage, MiningState, MiningStatus, NetworkStatus,
+    PointsSummary, Snapshot,
+};
+
+use crate::mining::Phase;
+use crate::sentence::{Facts, sentence};
+use crate::{App, lock};
+
+/// Receipts a snapshot carries.
+pub(crate) const RECEIPTS_SHOWN: usize = 20;
+/// Least time between two pushed snapshots.
+const PUSH_PAUSE: Duration = Duration::from_millis(100);
+/// How often figures that move by themselves (time, load) are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How often the devices are sampled.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// What the view keeps between two snapshots.
+pub(crate) struct View {
+    receipts: VecDeque<Receipt>,
+    sample: Option<(Instant, Sample)>,
+}
+
+impl View {
+    pub(crate) fn new(recent: Vec<Receipt>) -> Self {
+        Self { receipts: recent.into(), sample: None }
+    }
+
+    /// A receipt arrived; a repeated one changes nothing.
+    pub(crate) fn settled(&mut self, receipt: &Receipt) {
+        if self.receipts.iter().all(|r| r.event != receipt.event) {
+            self.receipts.push_front(receipt.clone());
+            self.receipts.truncate(RECEIPTS_SHOWN);
+        }
+    }
+}
+
+impl App {
+    /// Pushes a snapshot to every viewer whenever it differs from the last one.
+    pub(crate) fn spawn_publisher(self: &Arc<Self>) {
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut last = None;
+            loop {
+                tokio::select! {
+                    () = app.end.cancelled() => return,
+                    () = app.changed.notified() => {}
+                    () = tokio::time::sleep(TICK) => {}
+                }
+                // Nobody looks: nothing is computed.
+                if app.events.receiver_count() == 0 {
+                    continue;
+                }
+                let snapshot = app.snapshot().await;
+                if last.as_ref() != Some(&snapshot) {
+                    let _ = app.events.send(Event::Snapshot(Box::new(snapshot.clone())));
+                    last = Some(snapshot);
+                }
+                tokio::time::sleep(PUSH_PAUSE).await;
+            }
+        });
+    }
+
+    /// Everything the window shows, now.
+    pub(crate) async fn snapshot(self: &Arc<Self>) -> Snapshot {
+        let (phase, since_ms, miner) = {
+            let mining = lock(&self.mining);
+            (mining.phase.clone(), mining.since_ms, mining.miner())
+        };
+        let status = miner.map(|handle| handle.status().borrow().clone());
+        let job = status.as_ref().and_then(|s| s.job.as_ref()).map(current_job);
+        let network = NetworkStatus {
+            name: self.network.name().to_owned(),
+            practice: self.network.is_practice(),
+            connected: status.as_ref().is_some_and(|s| s.connected),
+            gateway_url: self.gateway_url(),
+        };
+        let mining = mining_status(&phase, since_ms, status.as_ref(), &network, job.as_ref());
+        let loaded = match &*self.engine.status().borrow() {
+            EngineStatus::Ready(model) => Some(model.id.clone()),
+            _ => None,
+        };
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").into(),
+            mining,
+            points: self.points(),
+            devices: self.devices().await,
+            job,
+            models: self.model_statuses(loaded.as_ref()).await,
+            receipts: lock(&self.view).receipts.iter().cloned().collect(),
+            identity: self.identity.key.address_checksummed(),
+            network,
+        }
+    }
+
+    /// The machine's own record, added up: today counts from the local midnight.
+    fn points(&self) -> PointsSummary {
+        let midnight_ms = jiff::Zoned::now()
+            .start_of_day()
+            .map_or(i64::MAX, |day| day.timestamp().as_millisecond());
+        let (today, total) = (self.receipts.totals(midnight_ms), self.receipts.totals(0));
+        PointsSummary {
+            llama_today: today.llama_micro,
+            llama_total: total.llama_micro,
+            jobs_today: today.jobs,
+            jobs_total: total.jobs,
+        }
+    }
+
+    /// The card jobs run on, if it is one.
+    pub(crate) fn used_gpu(&self) -> Option<&Gpu> {
+        if !self.hardware.nvidia().status().is_ready() {
+            return None;
+        }
+        let index = match neurino_engine::device::resolve(crate::network::device(
+            self.settings.engine.device,
+        )) {
+            neurino_engine::DeviceChoice::Cuda(index) => index,
+            _ => return None,
+        };
+        self.hardware.gpus().iter().find(|g| g.index == index)
+    }
+
+    async fn devices(&self) -> Vec<Device> {
+        let sample = self.sample().await;
+        let used = self.used_gpu().map(|g| g.index);
+        let gpus = self.hardware.gpus().iter().map(|gpu| {
+            let now = sample.gpus.iter().find(|s| s.index == gpu.index);
+            let in_use = used == Some(gpu.index);
+            Device {
+                name: gpu.name.clone(),
+                kind: DeviceKind::Gpu,
+                in_use,
+                note: now.and_then(|s| s.lost.clone()).or_else(|| self.idle_gpu_note(in_use)),
+                memory_bytes: gpu.memory_bytes,
+                memory_used_bytes: now.and_then(|s| s.memory_used_bytes).unwrap_or(0),
+                load_percent: now.and_then(|s| s.load_percent),
+                temperature_c: now.and_then(|s| s.temperature_c),
+                power_w: now.and_then(|s| s.power_w),
+            }
+        });
+        let cpu = self.hardware.cpu();
+        let cpu = Device {
+            name: cpu.name.clone(),
+            kind: DeviceKind::Cpu,
+            in_use: used.is_none(),
+            note: used.is_none().then(|| self.cpu_note()),
+            memory_bytes: cpu.memory_bytes,
+            memory_used_bytes: sample.cpu.memory_used_bytes,
+            load_percent: sample.cpu.load_percent,
+            temperature_c: sample.cpu.temperature_c,
+            power_w: None,
+        };
+        let mut devices: Vec<Device> = gpus.chain(std::iter::once(cpu)).collect();
+        devices.sort_by_key(|d| !d.in_use);
+        devices
+    }
+
+    /// Why the processor computes, in one sentence.
+    fn cpu_note(&self) -> String {
+        let status = self.hardware.nvidia().status();
+        if status.is_ready() {
+            "This build of Neurino has no NVIDIA engine, so the processor computes.".into()
+        } else {
+            format!("{} The processor computes.", status.sentence())
+        }
+    }
+
+    fn idle_gpu_note(&self, in_use: bool) -> Option<String> {
+        (!in_use).then(|| {
+            if neurino_engine::device::available()
+                .iter()
+                .any(|d| matches!(d, neurino_engine::DeviceChoice::Cuda(_)))
+            {
+                "Not used: another device is chosen in the settings.".into()
+            } else {
+                "Not used: this build of Neurino has no NVIDIA engine.".into()
+            }
+        })
+    }
+
+    async fn sample(&self) -> Sample {
+        let fresh = lock(&self.view)
+            .sample
+            .as_ref()
+            .filter(|(at, _)| at.elapsed() < SAMPLE_EVERY)
+            .map(|(_, sample)| sample.clone());
+        if let Some(sample) = fresh {
+            return sample;
+        }
+        let hardware = Arc::clone(&self.hardware);
+        let sample = tokio::task::spawn_blocking(move || hardware.sample())
+            .await
+            .expect("sampling does not panic");
+        lock(&self.view).sample = Some((Instant::now(), sample.clone()));
+        sample
+    }
+}
+
+fn current_job(job: &RunningJob) -> CurrentJob {
+    CurrentJob {
+        job: job.job,
+        model: job.model.clone(),
+        stage: match job.stage {
+            Stage::Loading => JobStage::Loading,
+            Stage::Running => JobStage::Running,
+            Stage::Sending => JobStage::Sending,
+        },
+        tokens: job.tokens,
+        max_tokens: job.max_tokens,
+        elapsed_ms: job.started.elapsed().as_millis() as u64,
+        budget_ms: job.budget_ms,
+    }
+}
+
+fn mining_status(
+    phase: &Phase,
+    since_ms: i64,
+    status: Option<&MinerStatus>,
+    network: &NetworkStatus,
+    job: Option<&CurrentJob>,
+) -> MiningStatus {
+    let (state, preparing, problem) = match (phase, status) {
+        (Phase::Off, _) => (MiningState::Stopped, None, None),
+        (Phase::Preparing(what), _) => (MiningState::Starting, Some(what.clone()), None),
+        (Phase::Problem(error), _) => (MiningState::NeedsYou, None, Some(error.clone())),
+        (Phase::Finishing(_), _) => (MiningState::Finishing, None, None),
+        (Phase::Running(_), None) => (MiningState::Starting, None, None),
+        (Phase::Running(_), Some(status)) => {
+            let (state, preparing) = miner_state(&status.state);
+            let problem = match &status.state {
+                MinerState::NeedsYou { error } => Some(error.clone()),
+                _ => status.problem.clone(),
+            };
+            (state, preparing, problem)
+        }
+    };
+    let facts =
+        Facts { state, network, job, preparing: preparing.as_deref(), problem: problem.as_ref() };
+    MiningStatus {
+        state,
+        sentence: sentence(facts),
+        since_ms: status.map_or(since_ms, |s| s.since_ms),
+        problem: shown_problem(state, problem),
+    }
+}
+
+/// A problem stays in sight while it keeps the machine from earning.
+fn shown_problem(state: MiningState, problem: Option<ErrorBody>) -> Option<ErrorBody> {
+    problem.filter(|_| !matches!(state, MiningState::Working | MiningState::Stopped))
+}
+
+fn miner_state(state: &MinerState) -> (MiningState, Option<String>) {
+    match state {
+        MinerState::Connecting { attempt: 0 | 1, .. } => (MiningState::Waiting, None),
+        MinerState::Connecting { attempt, .. } => {
+            (MiningState::Starting, Some(format!("connecting, attempt {attempt}")))
+        }
+        MinerState::LoadingModel { model, .. } => {
+            (MiningState::Starting, Some(format!("loading {model}")))
+        }
+        MinerState::Waiting => (MiningState::Waiting, None),
+        MinerState::Working => (MiningState::Working, None),
+        MinerState::Finishing => (MiningState::Finishing, None),
+        MinerState::NeedsYou { .. } => (MiningState::NeedsYou, None),
+        MinerState::Stopped => (MiningState::Stopped, None),
+    }
+}

@@ -1,0 +1,131 @@
+//! `neurino coordinator`: gateway, routing and ledger for other machines' nodes.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use neurino_config::InstanceLock;
+use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
+use neurino_core::MicroPoints;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{CoordinatorAction, CoordinatorArgs};
+use crate::output::{self, Format};
+use crate::{Setting, interrupted};
+
+pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    check_listen_address(args.listen, args.behind_proxy)?;
+    let coordinator = open(&setting, &args).await?;
+    let outcome = match &args.action {
+        Some(CoordinatorAction::Key { name }) => key(&coordinator, name, setting.format).await,
+        Some(CoordinatorAction::Ledger) => ledger(&coordinator, setting.format).await,
+        None => serve(&setting, &args, &coordinator).await,
+    };
+    coordinator.shutdown().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
+    // The books of the practice network lie in their own folder; a coordinator for others keeps
+    // its books beside it, unless it is only asked about the books that are there.
+    let practice = setting.dirs.data.join("practice");
+    let own = setting.dirs.data.join("coordinator");
+    let asked_only = matches!(args.action, Some(CoordinatorAction::Ledger));
+    let is_practice = asked_only && !own.is_dir() && practice.is_dir();
+    let folder = if is_practice { practice } else { own };
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let key = neurino_wallet::load_or_create_named(&folder, "coordinator").await?;
+    let database = folder.join("coordinator.sqlite");
+    let mut config = CoordinatorConfig::practice(database, key);
+    if !is_practice {
+        config.practice = false;
+        config.network.clone_from(&args.network);
+        config.rule_set.clone_from(&args.rules);
+    }
+    Ok(Coordinator::open(config).await?)
+}
+
+async fn serve(
+    setting: &Setting,
+    args: &CoordinatorArgs,
+    coordinator: &Arc<Coordinator>,
+) -> anyhow::Result<()> {
+    let _lock = InstanceLock::acquire(&setting.dirs)?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("{} cannot be listened on", args.listen))?;
+    let address = listener.local_addr()?;
+    let url = format!("http://{address}/v1");
+    match setting.format {
+        Format::Json => output::json_line(&json!({
+            "event": "started", "gateway_url": url, "network": coordinator.network(),
+            "address": coordinator.address(),
+        }))?,
+        Format::Text => {
+            output::line(format!("Coordinator of `{}` at http://{address}", coordinator.network()));
+            output::line(format!("Gateway      {url}"));
+            output::line(format!("Signs as     {}", coordinator.address()));
+            output::line("Keys for payers: neurino coordinator key NAME");
+            output::line(format!("Nodes join with: neurino node --coordinator http://{address}"));
+        }
+    }
+    let stop = CancellationToken::new();
+    let serving = coordinator.serve(listener, stop.clone());
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => ended?,
+        () = interrupted() => {
+            stop.cancel();
+            serving.await?;
+        }
+    }
+    Ok(())
+}
+
+async fn key(coordinator: &Arc<Coordinator>, name: &str, format: Format) -> anyhow::Result<()> {
+    let key = coordinator.create_api_key(name).await?;
+    match format {
+        Format::Json => output::json(&json!({
+            "id": key.info.id, "name": key.info.name, "api_key": key.expose_secret(),
+        })),
+        Format::Text => {
+            output::line(key.expose_secret());
+            output::note("Keep it: it is shown this once. A running coordinator knows it at once.");
+            Ok(())
+        }
+    }
+}
+
+async fn ledger(coordinator: &Arc<Coordinator>, format: Format) -> anyhow::Result<()> {
+    let check = coordinator.ledger_check().await?;
+    let nodes = || check.balances.iter().filter(|b| matches!(b.account, Account::Node(_)));
+    let paid: MicroPoints = nodes().map(|b| b.balance_micro).sum();
+    let receipts: MicroPoints = nodes().map(|b| b.receipts_micro).sum();
+    let postings: MicroPoints = check.sums_micro.values().copied().sum();
+    match format {
+        Format::Json => output::json(&json!({
+            "holds": check.holds(),
+            "jobs": check.jobs,
+            "jobs_paid": check.receipts,
+            "jobs_paid_twice": check.jobs_paid_twice,
+            "postings_sum_micro": postings,
+            "paid_to_nodes_micro": paid,
+            "receipts_sum_micro": receipts,
+            "balances": check.balances,
+        }))?,
+        Format::Text => {
+            for (state, n) in &check.jobs {
+                output::line(format!("{n:>10}  jobs {state}"));
+            }
+            for b in &check.balances {
+                output::line(format!("{:>18}  {} ({})", b.balance_micro.to_string(), b.account, b.points.as_str()));
+            }
+            let word = if check.holds() { "The books balance." } else { "THE BOOKS DO NOT BALANCE." };
+            output::line(word);
+        }
+    }
+    anyhow::ensure!(check.holds(), "the ledger does not hold; keep the file and report this");
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! `neurino node`: mines for a coordinator, without a window.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use neurino_app::{App, AppOptions, EngineHost};
+use neurino_config::NetworkSetting;
+use neurino_protocol::app::{Command, Event, MiningState, Snapshot};
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::args::NodeArgs;
+use crate::output::{self, Format};
+use crate::{FAILED, Setting, interrupted};
+
+pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let network: NetworkSetting = args.coordinator.parse().context("--coordinator")?;
+    if network == NetworkSetting::Practice {
+        anyhow::bail!("--coordinator needs a URL; for the practice network use `neurino practice`");
+    }
+    setting.settings.network.coordinator = network;
+    let app = App::start(AppOptions {
+        dirs: setting.dirs.clone(),
+        settings: setting.settings.clone(),
+        engine: EngineHost::Process { program: std::env::current_exe()? },
+        practice_demand: false,
+        any_port: false,
+    })
+    .await?;
+    let events = app.subscribe();
+    match setting.format {
+        Format::Json => output::json_line(&json!({
+            "event": "started", "node": app.node(), "coordinator": args.coordinator,
+        }))?,
+        Format::Text => {
+            output::line(format!("Node {} mines for {}.", app.node(), args.coordinator));
+            output::line("Ctrl-C hands the running job back and ends.");
+        }
+    }
+    app.dispatch(Command::MiningStart).await?;
+    let code = tokio::select! {
+        code = follow(events, setting.format) => code,
+        () = interrupted() => Ok(ExitCode::SUCCESS),
+    };
+    app.shutdown().await;
+    code
+}
+
+/// Prints what happens until mining ends by itself.
+pub(crate) async fn follow(
+    mut events: tokio::sync::broadcast::Receiver<Event>,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let mut last = String::new();
+    let mut seen_start = false;
+    loop {
+        match events.recv().await {
+            Ok(Event::Snapshot(snapshot)) => {
+                seen_start |= snapshot.mining.state != MiningState::Stopped;
+                tell(&snapshot, &mut last, format)?;
+                match snapshot.mining.state {
+                    MiningState::NeedsYou => return Ok(ExitCode::from(FAILED)),
+                    MiningState::Stopped if seen_start => return Ok(ExitCode::SUCCESS),
+                    _ => {}
+                }
+            }
+            Ok(Event::Settled(receipt)) => match format {
+                Format::Json => {
+                    output::json_line(&json!({ "event": "settled", "receipt": receipt }))?;
+                }
+                Format::Text => output::line(format!(
+                    "  paid {} points for {} tokens in {:.1} s",
+                    receipt.quote.amount_micro,
+                    receipt.usage.total(),
+                    receipt.duration_ms as f64 / 1000.0
+                )),
+            },
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Prints the state sentence when it says something new; figures that only count up are left out.
+fn tell(snapshot: &Snapshot, last: &mut String, format: Format) -> anyhow::Result<()> {
+    let sentence = &snapshot.mining.sentence;
+    let gist = sentence.split(':').next().unwrap_or(sentence);
+    if gist == last {
+        return Ok(());
+    }
+    gist.clone_into(last);
+    match format {
+        Format::Json => output::json_line(&json!({ "event": "state", "mining": snapshot.mining })),
+        Format::Text => {
+            output::line(sentence);
+            if let Some(hint) = snapshot.mining.problem.as_ref().and_then(|p| p.hint.as_ref()) {
+                output::line(format!("  -> {hint}"));
+            }
+            Ok(())
+        }
+    }
+}
