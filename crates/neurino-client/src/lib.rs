@@ -1,8 +1,12 @@
 //! The coordinator as a node sees it: one trait, over HTTP or in process.
 //!
-//! Read [`Coordinator`] and [`Session`] first, then [`handshake`] (what both transports share).
+//! Read [`Coordinator`] and [`Session`] first, then [`handshake()`] (what all transports share) and
+//! [`HttpCoordinator`] (`websocket` and `long_poll` carry its messages).
 
 mod handshake;
+mod http;
+mod long_poll;
+mod websocket;
 
 use async_trait::async_trait;
 use neurino_core::NodeId;
@@ -12,6 +16,7 @@ use neurino_wallet::IdentityKey;
 use tokio::sync::mpsc;
 
 pub use handshake::{HANDSHAKE_LIMIT, Link, handshake};
+pub use http::HttpCoordinator;
 
 /// An open session with a coordinator. It is over when `messages` ends.
 #[derive(Debug)]

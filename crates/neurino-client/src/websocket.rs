@@ -1,0 +1,139 @@
+//! The link as a WebSocket: one text frame a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use neurino_protocol::node::{CoordinatorMessage, HEARTBEAT_SECS, MESSAGE_BYTES_MAX, NodeMessage};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
+
+use crate::handshake::Link;
+
+/// Messages that may wait in each direction.
+pub(crate) const LINK_MESSAGES: usize = 64;
+/// How often the other side is asked for a sign of life.
+const PING: Duration = Duration::from_secs(2 * HEARTBEAT_SECS);
+/// Silence after which the link is taken for dead: three signs of life were missed.
+const SILENCE: Duration = Duration::from_secs(6 * HEARTBEAT_SECS);
+/// How long the other side may take to answer a close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Where the WebSocket is, and how its certificate is checked.
+pub(crate) struct WebSocket {
+    url: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebSocket").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl WebSocket {
+    /// `base` is a checked `http` or `https` URL without a slash at its end.
+    pub(crate) fn new(base: &str) -> Self {
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        // Named, because a program that links two providers has no default one.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default versions of TLS")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        // `http` becomes `ws` and `https` becomes `wss`.
+        let url = format!("{}/v1/node/link", base.replacen("http", "ws", 1));
+        Self { url, tls: Arc::new(tls) }
+    }
+
+    /// Connects and upgrades. The link's task ends soon after the returned link, or the session
+    /// made of it, is dropped: it sends what it holds and closes.
+    pub(crate) async fn open(&self) -> Result<Link, tungstenite::Error> {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let connector = Connector::Rustls(self.tls.clone());
+        let connecting =
+            connect_async_tls_with_config(self.url.as_str(), Some(config), true, Some(connector));
+        let (socket, _response) = connecting.await?;
+        let (outbox, from_node) = mpsc::channel(LINK_MESSAGES);
+        let (to_node, messages) = mpsc::channel(LINK_MESSAGES);
+        tokio::spawn(carry(socket, from_node, to_node));
+        Ok(Link { outbox, messages })
+    }
+}
+
+/// Carries messages both ways until either side closes.
+async fn carry(
+    socket: Socket,
+    from_node: mpsc::Receiver<NodeMessage>,
+    to_node: mpsc::Sender<CoordinatorMessage>,
+) {
+    let (sink, stream) = socket.split();
+    let reading = read(stream, to_node);
+    tokio::pin!(reading);
+    tokio::select! {
+        () = &mut reading => {}
+        // Nothing more to send. What the other side still says, such as the last receipt, counts.
+        () = write(sink, from_node) => {
+            let _ = tokio::time::timeout(CLOSE_LIMIT, reading).await;
+        }
+    }
+}
+
+async fn write(mut sink: SplitSink<Socket, Message>, mut from_node: mpsc::Receiver<NodeMessage>) {
+    let mut ping = tokio::time::interval(PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let frame = tokio::select! {
+            message = from_node.recv() => match message {
+                Some(message) => Message::text(
+                    serde_json::to_string(&message).expect("node messages always serialise"),
+                ),
+                None => Message::Close(None),
+            },
+            _ = ping.tick() => Message::Ping(tungstenite::Bytes::new()),
+        };
+        let last = frame.is_close();
+        if let Err(error) = sink.send(frame).await {
+            tracing::debug!(%error, "the websocket takes no more messages");
+            return;
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+async fn read(mut stream: SplitStream<Socket>, to_node: mpsc::Sender<CoordinatorMessage>) {
+    loop {
+        let frame = match tokio::time::timeout(SILENCE, stream.next()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return tracing::debug!(%error, "the websocket broke"),
+            Ok(None) => return,
+            Err(_) => return tracing::debug!("the coordinator fell silent"),
+        };
+        match frame {
+            Message::Text(text) => match serde_json::from_str(&text) {
+                // Nobody listens when the session is being closed; reading goes on for the close.
+                Ok(message) => drop(to_node.send(message).await),
+                Err(error) => {
+                    let kind = error.classify();
+                    tracing::warn!(?kind, "a message of the coordinator cannot be read");
+                }
+            },
+            Message::Close(_) => return,
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    }
+}
