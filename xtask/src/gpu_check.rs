@@ -1,0 +1,66 @@
+//! `cargo xtask gpu-check`: what only a machine with an NVIDIA card can tell.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::steps::{self, Action, Place, Step};
+use crate::system::Purpose;
+use crate::workspace::{Engines, Workspace};
+use crate::{cuda, run, starter, ui};
+
+/// The device that tests and benchmark use.
+const DEVICE: &str = "cuda:0";
+
+/// Builds with CUDA, holds the card to the reference outputs, and measures it.
+pub(crate) fn gpu_check(workspace: &Workspace) -> Result<ExitCode> {
+    if cuda::driver().is_none() {
+        bail!("no NVIDIA driver answers on this machine, so there is no card to check");
+    }
+    if workspace.engines == Engines::Cpu {
+        bail!("--cpu leaves out what this command checks");
+    }
+    run::set_up(workspace, Purpose::Run)?;
+    let cuda_path = cuda::cuda_path(&workspace.target);
+    let program = || {
+        crate::shell::Cmd::new(&workspace.root, workspace.program())
+            .env("CUDA_PATH", &cuda_path)
+            .env("NEURINO_DEVICE", DEVICE)
+    };
+    let steps = [
+        Step {
+            name: "build",
+            what: "every program, with both engines",
+            place: Place::Foundation,
+            action: Action::Planned(Box::new(|| {
+                ui::build(workspace)?;
+                Ok(vec![run::build(workspace)])
+            })),
+        },
+        Step {
+            name: "doctor",
+            what: "driver, card, video memory",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| Ok(vec![program().arg("doctor")]))),
+        },
+        Step {
+            name: "parity",
+            what: "the card gives the reference outputs",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                let tests = workspace.cargo_all("test").args(["--test", "*", "--", "parity"]);
+                Ok(vec![tests.env("NEURINO_TEST_DEVICE", DEVICE).env("CUDA_PATH", &cuda_path)])
+            })),
+        },
+        Step {
+            name: "bench",
+            what: "prefill, decode, memory bandwidth",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                starter::for_the_user(&workspace.program())?;
+                Ok(vec![program().args(["bench", "text", "--model", starter::STARTER])])
+            })),
+        },
+    ];
+    Ok(steps::run_all(&steps))
+}

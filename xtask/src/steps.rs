@@ -1,0 +1,249 @@
+//! A sequence of named steps: announced, timed, and summed up at the end with how to repeat what
+//! failed.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::shell::{Cmd, say};
+
+/// Tests that ran, as the test runners counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// Takes in a line of a test runner's output: cargo's or vitest's closing line, else nothing.
+    fn read(&mut self, line: &str) {
+        let line = without_colours(line);
+        let line = line.trim_start();
+        let counts = if line.starts_with("test result: ") {
+            line.split([';', '.']).collect::<Vec<_>>()
+        } else if let Some(counts) = line.strip_prefix("Tests ") {
+            counts.split('|').collect()
+        } else {
+            return;
+        };
+        for count in counts {
+            let mut words = count.split_whitespace();
+            let Some(Ok(number)) = words.next().map(str::parse::<u64>) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn without_colours(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\u{1b}' {
+            chars.by_ref().find(char::is_ascii_alphabetic);
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// What a step does.
+pub(crate) enum Action<'a> {
+    /// Runs these commands in turn and counts the tests they report.
+    Commands(Vec<Cmd>),
+    /// The same with commands that are known only when the step's turn comes.
+    Planned(Box<dyn Fn() -> Result<Vec<Cmd>> + 'a>),
+    /// Calls this.
+    Call(Box<dyn Fn() -> Result<()> + 'a>),
+}
+
+/// How a step stands to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Others build on it: when it fails the sequence ends, and it comes along when one of those is
+    /// chosen.
+    Foundation,
+    /// Makes sense only after the foundations.
+    OnTop,
+    /// Makes sense alone.
+    Alone,
+}
+
+/// One step.
+pub(crate) struct Step<'a> {
+    /// What `cargo xtask test NAME` calls it.
+    pub(crate) name: &'static str,
+    /// What it is for, in a few words.
+    pub(crate) what: &'static str,
+    /// How it stands to the others.
+    pub(crate) place: Place,
+    /// What it does.
+    pub(crate) action: Action<'a>,
+}
+
+impl Step<'_> {
+    fn run(&self, tally: &mut Tally) -> Result<()> {
+        let planned;
+        let commands = match &self.action {
+            Action::Commands(commands) => commands,
+            Action::Planned(plan) => {
+                planned = plan()?;
+                &planned
+            }
+            Action::Call(call) => return call(),
+        };
+        commands.iter().try_for_each(|command| command.run_watched(|line| tally.read(line)))
+    }
+}
+
+/// Keeps the steps whose names were given, with what they stand on; all if none was given.
+///
+/// # Errors
+/// When a name is not a step's.
+pub(crate) fn choose<'a>(steps: Vec<Step<'a>>, names: &[String]) -> Result<Vec<Step<'a>>> {
+    if let Some(name) = names.iter().find(|name| !steps.iter().any(|step| step.name == **name)) {
+        let known: Vec<&str> = steps.iter().map(|step| step.name).collect();
+        bail!("there is no step `{name}`; the steps are {}", known.join(", "));
+    }
+    let named = |step: &Step<'_>| names.is_empty() || names.iter().any(|name| name == step.name);
+    let any_on_top = steps.iter().any(|step| named(step) && step.place == Place::OnTop);
+    Ok(steps
+        .into_iter()
+        .filter(|step| named(step) || any_on_top && step.place == Place::Foundation)
+        .collect())
+}
+
+/// Runs the steps in order. A failed step does not keep the others from running, unless it is a
+/// foundation. Closes with `N passed, N failed`.
+pub(crate) fn run_all(steps: &[Step<'_>]) -> ExitCode {
+    let mut tally = Tally::default();
+    let mut done: Vec<(&Step<'_>, Duration, Result<()>)> = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        say(format!("\n[{}/{}] {}: {}", index + 1, steps.len(), step.name, step.what));
+        let before = tally;
+        let start = Instant::now();
+        let result = step.run(&mut tally);
+        if result.is_err() && tally.failed == before.failed {
+            tally.failed += 1;
+        }
+        let stop = result.is_err() && step.place == Place::Foundation;
+        say(format!(
+            "[{}/{}] {} in {}",
+            index + 1,
+            steps.len(),
+            verdict(&result),
+            time(start.elapsed())
+        ));
+        done.push((step, start.elapsed(), result));
+        if stop {
+            break;
+        }
+    }
+    say("");
+    for (step, elapsed, result) in &done {
+        say(format!("{:<10} {:>9}  {}", step.name, time(*elapsed), verdict(result)));
+    }
+    for step in &steps[done.len()..] {
+        say(format!("{:<10} {:>9}  not run", step.name, "-"));
+    }
+    for (step, _, result) in &done {
+        if let Err(error) = result {
+            say(format!("\nfailed: {}: {error:#}", step.name));
+            say(format!("repeat: cargo xtask test {}", step.name));
+        }
+    }
+    let failed = done.iter().any(|(_, _, result)| result.is_err()) || tally.failed > 0;
+    say(format!("\n{} passed, {} failed", tally.passed, tally.failed));
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn verdict(result: &Result<()>) -> &'static str {
+    if result.is_ok() { "ok" } else { "FAILED" }
+}
+
+fn time(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    if seconds >= 60 {
+        format!("{}m {:02}s", seconds / 60, seconds % 60)
+    } else {
+        format!("{:.1}s", elapsed.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn tally(lines: &[&str]) -> Tally {
+        let mut tally = Tally::default();
+        for line in lines {
+            tally.read(line);
+        }
+        tally
+    }
+
+    #[test]
+    fn cargos_and_vitests_counts_are_summed() {
+        let lines = [
+            "running 3 tests",
+            "test a::passed ... ok",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+            "\u{1b}[2m      Tests \u{1b}[22m \u{1b}[1m\u{1b}[31m1 failed\u{1b}[39m | \u{1b}[32m4 passed\u{1b}[39m (5)",
+            " Test Files  2 passed (2)",
+        ];
+        assert_eq!(tally(&lines), Tally { passed: 8, failed: 3 });
+    }
+
+    fn step<'a>(
+        name: &'static str,
+        place: Place,
+        ran: &'a RefCell<Vec<&'static str>>,
+        fails: bool,
+    ) -> Step<'a> {
+        let call = move || {
+            ran.borrow_mut().push(name);
+            anyhow::ensure!(!fails, "on purpose");
+            Ok(())
+        };
+        Step { name, what: "", place, action: Action::Call(Box::new(call)) }
+    }
+
+    #[test]
+    fn only_a_foundation_stops_the_rest() {
+        let ran = RefCell::new(Vec::new());
+        let steps = [
+            step("a", Place::Alone, &ran, true),
+            step("b", Place::Foundation, &ran, true),
+            step("c", Place::OnTop, &ran, false),
+        ];
+        assert_eq!(run_all(&steps), ExitCode::FAILURE);
+        assert_eq!(*ran.borrow(), ["a", "b"]);
+        assert_eq!(run_all(&steps[2..]), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_chosen_step_brings_what_it_stands_on() {
+        let ran = RefCell::new(Vec::new());
+        let names = |names: &[&str]| -> Result<Vec<&str>> {
+            let steps = vec![
+                step("alone", Place::Alone, &ran, false),
+                step("base", Place::Foundation, &ran, false),
+                step("top", Place::OnTop, &ran, false),
+            ];
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            Ok(choose(steps, &names)?.iter().map(|step| step.name).collect())
+        };
+        assert_eq!(names(&["alone"]).ok(), Some(vec!["alone"]));
+        assert_eq!(names(&["top"]).ok(), Some(vec!["base", "top"]));
+        assert_eq!(names(&[]).ok(), Some(vec!["alone", "base", "top"]));
+        assert!(names(&["other"]).is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! `cargo xtask test`: everything that has to hold before a change lands.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::shell::{Cmd, say};
+use crate::steps::{self, Action, Place, Step};
+use crate::system::Purpose;
+use crate::workspace::{Engines, Workspace};
+use crate::{run, starter, tidy, ui};
+
+/// Libraries of the window, which a server must not need; versions in names do not count.
+const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
+
+/// Sets up and runs the steps, or those named.
+pub(crate) fn test(workspace: &Workspace, names: &[String], list: bool) -> Result<ExitCode> {
+    let chosen = steps::choose(steps(workspace), names)?;
+    if list {
+        for step in &chosen {
+            say(format!("{:<10} {}", step.name, step.what));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    run::set_up(workspace, Purpose::Test)?;
+    Ok(steps::run_all(&chosen))
+}
+
+fn steps(workspace: &Workspace) -> Vec<Step<'_>> {
+    let mut steps = quick_steps(workspace);
+    steps.extend(program_steps(workspace));
+    steps.extend(build_variants(workspace));
+    steps
+}
+
+/// What tells of a slip within seconds.
+fn quick_steps(workspace: &Workspace) -> Vec<Step<'_>> {
+    vec![
+        Step {
+            name: "format",
+            what: "rustfmt and prettier have nothing to change",
+            place: Place::Alone,
+            action: Action::Commands(vec![
+                workspace.cargo("fmt").args(["--all", "--check"]),
+                ui::script(workspace, "lint"),
+            ]),
+        },
+        Step {
+            name: "tidy",
+            what: "layers, purpose lines, links, sizes",
+            place: Place::Alone,
+            action: Action::Call(Box::new(|| tidy::tidy(workspace))),
+        },
+        Step {
+            name: "ui",
+            what: "types and unit tests of the web UI",
+            place: Place::Alone,
+            action: Action::Commands(vec![
+                ui::script(workspace, "check"),
+                ui::script(workspace, "test"),
+            ]),
+        },
+    ]
+}
+
+/// The program and what is tested with it.
+fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
+    vec![
+        Step {
+            name: "build",
+            what: "the web UI, then every program, as `cargo xtask run` builds them",
+            place: Place::Foundation,
+            action: Action::Planned(Box::new(|| {
+                ui::build(workspace)?;
+                Ok(vec![run::build(workspace)])
+            })),
+        },
+        Step {
+            name: "clippy",
+            what: "no lint complains",
+            place: Place::Alone,
+            action: Action::Planned(Box::new(|| {
+                // The window's crate embeds the pages, so they must exist.
+                ui::build(workspace)?;
+                let clippy = workspace.cargo_all("clippy");
+                Ok(vec![clippy.args(["--all-targets", "--", "-D", "warnings"])])
+            })),
+        },
+        Step {
+            name: "starter",
+            what: "the starter model is here and verified",
+            place: Place::Foundation,
+            action: Action::Call(Box::new(|| {
+                starter::kept(workspace, &workspace.program()).map(|_| ())
+            })),
+        },
+        Step {
+            name: "tests",
+            what: "unit and integration tests; generated files are up to date",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                let tests = cargo_test(workspace)?.args(["--lib", "--bins"]);
+                let tests =
+                    test_targets(workspace).fold(tests, |cmd, name| cmd.args(["--test", name]));
+                let documented = cargo_test(workspace)?.arg("--doc");
+                Ok(vec![tests.args(["--", "--skip", "kill::"]), documented])
+            })),
+        },
+        Step {
+            name: "kill",
+            what: "two hundred power cuts lose no job and pay none twice",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                let tests = cargo_test(workspace)?.args(["--test", "it"]);
+                Ok(vec![tests.args(["--", "kill::", "--nocapture"])])
+            })),
+        },
+        Step {
+            name: "window",
+            what: "the real window, driven from outside",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                let tests = cargo_test(workspace)?.args(["--test", WINDOW_TESTS]);
+                Ok(vec![in_a_session(tests.args(["--", "--nocapture"]))])
+            })),
+        },
+    ]
+}
+
+/// Builds that differ from this machine's: only checked, not linked.
+fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
+    let mut steps = vec![Step {
+        name: "server",
+        what: "the server build compiles, and holds no window",
+        place: Place::Alone,
+        action: Action::Planned(Box::new(|| {
+            no_window_in(
+                &server(workspace, "tree").args(["--edges", "normal", "--prefix", "none"]),
+            )?;
+            Ok(vec![server(workspace, "check").arg("--release")])
+        })),
+    }];
+    if workspace.engines == Engines::Cpu {
+        // With CUDA in the build, clippy has seen that code already.
+        steps.push(Step {
+            name: "cuda",
+            what: "the NVIDIA engine compiles",
+            place: Place::Alone,
+            action: Action::Commands(vec![
+                // DOCS_RS makes the build scripts do without LLVM, which only linking needs.
+                server(workspace, "check")
+                    .args(["--release", "--features", "cuda"])
+                    .env("DOCS_RS", "1"),
+            ]),
+        });
+    }
+    steps
+}
+
+/// The test target that needs a display; it runs in a step of its own.
+const WINDOW_TESTS: &str = "e2e";
+
+/// `cargo test` over the workspace, told where the program and the starter model are.
+fn cargo_test(workspace: &Workspace) -> Result<Cmd> {
+    Ok(workspace
+        .cargo_all("test")
+        .arg("--no-fail-fast")
+        .env("NEURINO_BIN", workspace.program())
+        .env("NEURINO_TEST_STARTER_MODEL", starter::kept(workspace, &workspace.program())?))
+}
+
+/// Names of the integration test targets that need no display.
+fn test_targets(workspace: &Workspace) -> impl Iterator<Item = &str> {
+    let names: BTreeSet<&str> = workspace
+        .packages()
+        .iter()
+        .flat_map(|package| package["targets"].as_array().into_iter().flatten())
+        .filter(|target| target["kind"][0] == "test")
+        .filter_map(|target| target["name"].as_str())
+        .filter(|name| *name != WINDOW_TESTS)
+        .collect();
+    names.into_iter()
+}
+
+/// The command with a display and a session bus of its own.
+fn in_a_session(cmd: Cmd) -> Cmd {
+    cmd.wrapped([
+        "xvfb-run",
+        "--auto-servernum",
+        "--server-args=-screen 0 1280x800x24 -nolisten tcp",
+        "dbus-run-session",
+        "--",
+    ])
+}
+
+/// A cargo command on the program as servers get it.
+fn server(workspace: &Workspace, subcommand: &str) -> Cmd {
+    workspace.cargo(subcommand).args(["--package", "neurino", "--no-default-features"])
+}
+
+/// Fails when the dependency list that `tree` prints names a library of the window.
+fn no_window_in(tree: &Cmd) -> Result<()> {
+    let list = tree.output()?;
+    let found = window_libraries(&list);
+    if found.is_empty() {
+        return Ok(());
+    }
+    bail!("the server build depends on {}: see `{tree}`", found.join(", "))
+}
+
+/// The packages in a dependency list that belong to a window.
+fn window_libraries(list: &str) -> Vec<&str> {
+    let mut found: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| {
+            let first = name.split(['-', '_']).next().unwrap_or(name);
+            WINDOW_LIBRARIES.contains(&first.trim_end_matches(char::is_numeric))
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_of_a_window_are_recognised() {
+        let list = "neurino v0.1.0\nwebkit2gtk-sys v2.0.2\ntauri-runtime v2 (*)\nsoup3 v0.5.0\n\
+                    taoism v1.0.0\nserde v1\ngtk v0.18\nwry v0.57";
+        let found = window_libraries(list);
+        assert_eq!(found, ["gtk", "soup3", "tauri-runtime", "webkit2gtk-sys", "wry"]);
+    }
+}
