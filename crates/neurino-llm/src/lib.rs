@@ -3,3 +3,14 @@
 //!
 //! Reading order: `source`, `config`, `model`, `models`, then `tokenizer`, `chat`, `sampler`,
 //! `stop`, `generate`.
+
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod model;
+pub mod models;
+pub mod source;
+
+pub use error::LlmError;
+pub use model::LanguageModel;
+pub use source::{ModelArch, ModelSource, TokenizerSource};

@@ -1,0 +1,286 @@
+//! Opens a model from its metadata alone: a GGUF file, or a folder in Hugging Face's layout.
+
+use std::path::{Path, PathBuf};
+
+use neurino_weights::gguf::{Array, Value};
+use neurino_weights::{Gguf, Safetensors};
+use serde::Deserialize;
+
+use crate::LlmError;
+use crate::checkpoint::Checkpoint;
+use crate::config::LlamaConfig;
+
+/// The architectures of this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelArch {
+    /// Llama 2 and 3 and everything built like them (SmolLM2, Hermes 3, ..).
+    Llama,
+}
+
+impl ModelArch {
+    /// The names in metadata that would work, for error messages.
+    const SUPPORTED: &'static str = "llama";
+
+    fn from_name(name: &str, path: &Path) -> Result<Self, LlmError> {
+        match name {
+            "llama" => Ok(Self::Llama),
+            other => Err(LlmError::UnsupportedArchitecture {
+                path: path.to_owned(),
+                found: other.chars().filter(|c| !c.is_control()).take(60).collect(),
+                supported: Self::SUPPORTED,
+            }),
+        }
+    }
+}
+
+/// Where a model's tokenizer is described.
+#[derive(Debug, Clone)]
+pub enum TokenizerSource {
+    /// `tokenizer.json` and `tokenizer_config.json` in a folder.
+    HuggingFace {
+        /// The model's folder.
+        folder: PathBuf,
+    },
+    /// GGUF metadata.
+    Gguf(GgufTokenizer),
+}
+
+/// A tokenizer as GGUF metadata describes it (`tokenizer.ggml.*`).
+#[derive(Debug, Clone, Default)]
+pub struct GgufTokenizer {
+    /// The algorithm: `gpt2` is byte-level BPE, `llama` is SentencePiece.
+    pub model: String,
+    /// How text is cut before the merges: `smollm`, `llama-bpe`, ..
+    pub pre: Option<String>,
+    /// The vocabulary; the index is the token id.
+    pub tokens: Vec<String>,
+    /// The kind of each token: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    /// Empty if the file does not say.
+    pub token_types: Vec<i32>,
+    /// SentencePiece scores of the tokens; empty for BPE.
+    pub scores: Vec<f32>,
+    /// BPE merges in order of rank, two tokens separated by a space.
+    pub merges: Vec<String>,
+    /// The token that starts a text.
+    pub bos: Option<u32>,
+    /// The token that ends an answer.
+    pub eos: Option<u32>,
+    /// The token for what the vocabulary lacks.
+    pub unknown: Option<u32>,
+    /// Whether a text starts with `bos`.
+    pub add_bos: bool,
+    /// Whether SentencePiece puts a space before a text.
+    pub add_space_prefix: bool,
+}
+
+/// An opened model: its metadata is read and checked, its weights are mapped and not yet touched.
+#[derive(Debug)]
+pub struct ModelSource {
+    /// The GGUF file or the folder.
+    pub path: PathBuf,
+    /// The architecture.
+    pub arch: ModelArch,
+    /// The dimensions.
+    pub config: LlamaConfig,
+    /// The tokenizer's description.
+    pub tokenizer: TokenizerSource,
+    /// The Jinja template that turns a conversation into a prompt.
+    pub chat_template: Option<String>,
+    /// The token that starts a text.
+    pub bos: Option<u32>,
+    /// The tokens that end an answer.
+    pub eos: Vec<u32>,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+impl ModelSource {
+    /// Opens `path`, a GGUF file or a model folder.
+    ///
+    /// # Errors
+    /// `NotAModel`, `UnsupportedArchitecture`, `UnsupportedFeature`, `BadConfig`,
+    /// `TokenizerMissing`, `Unreadable`, and `Weights` for damaged, short or missing weight files.
+    pub fn open(path: &Path) -> Result<Self, LlmError> {
+        if path.join("config.json").is_file() {
+            open_folder(path)
+        } else if path.is_file() && Gguf::is_gguf(path) {
+            open_gguf(path)
+        } else {
+            Err(LlmError::NotAModel { path: path.to_owned() })
+        }
+    }
+
+    /// Bytes of the stored weights: what loading reads.
+    pub fn weights_bytes(&self) -> u64 {
+        self.checkpoint.weights_bytes()
+    }
+}
+
+/// The part of `config.json` that says what the rest means, and its token ids.
+#[derive(Deserialize)]
+struct Identity {
+    model_type: Option<String>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+}
+
+/// `generation_config.json`.
+#[derive(Deserialize, Default)]
+struct GenerationConfig {
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// `tokenizer_config.json`.
+#[derive(Deserialize, Default)]
+struct TokenizerConfig {
+    chat_template: Option<ChatTemplates>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ChatTemplates {
+    One(String),
+    Named(Vec<NamedTemplate>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+fn open_folder(folder: &Path) -> Result<ModelSource, LlmError> {
+    let config_path = folder.join("config.json");
+    let json = read(&config_path)?;
+    let identity: Identity = parse(&config_path, &json)?;
+    let model_type = identity.model_type.unwrap_or_else(|| "unnamed".to_owned());
+    let arch = ModelArch::from_name(&model_type, folder)?;
+    let config = LlamaConfig::from_json(&config_path, &json)?;
+    if !folder.join("tokenizer.json").is_file() {
+        let path = folder.to_owned();
+        return Err(LlmError::TokenizerMissing { path, missing: "tokenizer.json" });
+    }
+    let generation: GenerationConfig = optional(&folder.join("generation_config.json"))?;
+    let eos = generation.eos_token_id.or(identity.eos_token_id);
+    let checkpoint = Checkpoint::Safetensors(Safetensors::open_folder(folder)?);
+    Ok(ModelSource {
+        path: folder.to_owned(),
+        arch,
+        config,
+        tokenizer: TokenizerSource::HuggingFace { folder: folder.to_owned() },
+        chat_template: folder_chat_template(folder)?,
+        bos: generation.bos_token_id.or(identity.bos_token_id),
+        eos: eos.map(OneOrMany::into_vec).unwrap_or_default(),
+        checkpoint,
+    })
+}
+
+/// `chat_template.jinja` if there is one, else the entry in `tokenizer_config.json`.
+fn folder_chat_template(folder: &Path) -> Result<Option<String>, LlmError> {
+    let path = folder.join("chat_template.jinja");
+    if path.is_file() {
+        return match String::from_utf8(read(&path)?) {
+            Ok(template) => Ok(Some(template)),
+            Err(e) => Err(LlmError::BadConfig { path, reason: e.to_string() }),
+        };
+    }
+    let config: TokenizerConfig = optional(&folder.join("tokenizer_config.json"))?;
+    Ok(match config.chat_template {
+        None => None,
+        Some(ChatTemplates::One(template)) => Some(template),
+        Some(ChatTemplates::Named(templates)) => {
+            let default = templates.into_iter().find(|template| template.name == "default");
+            default.map(|template| template.template)
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LlmError> {
+    std::fs::read(path).map_err(|source| LlmError::Unreadable { path: path.to_owned(), source })
+}
+
+fn parse<'a, T: Deserialize<'a>>(path: &Path, json: &'a [u8]) -> Result<T, LlmError> {
+    serde_json::from_slice(json)
+        .map_err(|e| LlmError::BadConfig { path: path.to_owned(), reason: e.to_string() })
+}
+
+fn optional<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, LlmError> {
+    if path.is_file() { parse(path, &read(path)?) } else { Ok(T::default()) }
+}
+
+fn open_gguf(path: &Path) -> Result<ModelSource, LlmError> {
+    let gguf = Gguf::open(path)?;
+    let name = gguf.text("general.architecture")?.unwrap_or("unnamed");
+    let arch = ModelArch::from_name(name, path)?;
+    if gguf.uint("llama.expert_count")?.unwrap_or(0) > 0 {
+        return Err(LlmError::UnsupportedFeature {
+            path: path.to_owned(),
+            feature: "a mixture of experts".to_owned(),
+        });
+    }
+    let config = LlamaConfig::from_gguf(&gguf)?;
+    let tokenizer = gguf_tokenizer(&gguf)?;
+    let chat_template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
+    Ok(ModelSource {
+        path: path.to_owned(),
+        arch,
+        config,
+        chat_template,
+        bos: tokenizer.bos,
+        eos: tokenizer.eos.into_iter().collect(),
+        tokenizer: TokenizerSource::Gguf(tokenizer),
+        checkpoint: Checkpoint::Gguf(gguf),
+    })
+}
+
+fn gguf_tokenizer(gguf: &Gguf) -> Result<GgufTokenizer, LlmError> {
+    let missing = |missing| LlmError::TokenizerMissing { path: gguf.path().to_owned(), missing };
+    let id = |name: &str| -> Result<Option<u32>, LlmError> {
+        let id = gguf.uint(&format!("tokenizer.ggml.{name}_token_id"))?;
+        Ok(id.and_then(|id| u32::try_from(id).ok()))
+    };
+    let flag = |name: &str| gguf.flag(&format!("tokenizer.ggml.{name}"));
+    let texts = |name: &str| gguf.texts(&format!("tokenizer.ggml.{name}"));
+
+    let model = gguf.text("tokenizer.ggml.model")?.ok_or(missing("tokenizer.ggml.model"))?;
+    let tokens = texts("tokens")?.ok_or(missing("tokenizer.ggml.tokens"))?;
+    let merges = texts("merges")?.unwrap_or_default();
+    if model == "gpt2" && merges.is_empty() {
+        return Err(missing("tokenizer.ggml.merges"));
+    }
+    let token_types = match gguf.get("tokenizer.ggml.token_type") {
+        Some(Value::Array(Array::I32(types))) => types.clone(),
+        Some(Value::Array(Array::U32(types))) => types.iter().map(|t| t.cast_signed()).collect(),
+        _ => Vec::new(),
+    };
+    let scores = gguf.get("tokenizer.ggml.scores").and_then(Value::as_f32s).unwrap_or_default();
+    Ok(GgufTokenizer {
+        model: model.to_owned(),
+        pre: gguf.text("tokenizer.ggml.pre")?.map(str::to_owned),
+        tokens: tokens.to_vec(),
+        token_types,
+        scores: scores.to_vec(),
+        merges: merges.to_vec(),
+        bos: id("bos")?,
+        eos: id("eos")?,
+        unknown: id("unknown")?,
+        add_bos: flag("add_bos_token")?.unwrap_or(model == "llama"),
+        add_space_prefix: flag("add_space_prefix")?.unwrap_or(model == "llama"),
+    })
+}
