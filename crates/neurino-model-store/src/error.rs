@@ -1,0 +1,306 @@
+//! What can go wrong with models, in words a person can act on.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use neurino_core::ModelId;
+
+use crate::digest::Digest;
+use crate::fetch::SourceKind;
+
+/// A model is not usable, or could not be obtained.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such model in the catalogue.
+    #[error("`{model}` is not in the catalogue; `neurino models` lists what there is")]
+    UnknownModel {
+        /// The id asked for.
+        model: ModelId,
+    },
+    /// A manifest is not TOML, or holds a key or value that does not exist.
+    #[error("the model manifest `{name}` cannot be read")]
+    ParseManifest {
+        /// Where it came from.
+        name: String,
+        /// Line, key and what was expected.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A manifest reads well and means something that is not allowed.
+    #[error("the model manifest `{name}` is refused: {problem}")]
+    BadManifest {
+        /// Where it came from.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The model is not on this machine, or not whole.
+    #[error("`{model}` is not on this machine; get it with `neurino models fetch {model}`")]
+    Absent {
+        /// The model.
+        model: ModelId,
+    },
+    /// A file on disk does not hold what the catalogue pins.
+    #[error(
+        "`{file}` is damaged: its SHA-256 should be {expected} and is {found}; it was set aside, \
+         fetch the model again"
+    )]
+    WrongDigest {
+        /// The file's name.
+        file: String,
+        /// What the catalogue pins.
+        expected: Digest,
+        /// What the file hashes to.
+        found: Digest,
+        /// Where the file was put; `None` if it could not be moved.
+        set_aside: Option<PathBuf>,
+    },
+    /// A file on disk does not have the size the catalogue pins.
+    #[error(
+        "`{file}` is damaged: it should have {expected_bytes} bytes and has {found_bytes}; it was \
+         set aside, fetch the model again"
+    )]
+    WrongSize {
+        /// The file's name.
+        file: String,
+        /// What the catalogue pins.
+        expected_bytes: u64,
+        /// What the file has.
+        found_bytes: u64,
+        /// Where the file was put; `None` if it could not be moved.
+        set_aside: Option<PathBuf>,
+    },
+    /// The drive is too full; nothing was fetched.
+    #[error(
+        "not enough space for the model: {} are needed in `{}` and {} are free; free some, or set \
+         NEURINO_MODELS to a folder on another drive",
+        Megabytes(*needed_bytes), path.display(), Megabytes(*free_bytes)
+    )]
+    NoSpace {
+        /// The models folder.
+        path: PathBuf,
+        /// What the rest of the model and a reserve take.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// Another fetch, import or removal of this model is going on, here or in another process.
+    #[error("`{model}` is being fetched already; wait for that to end")]
+    Busy {
+        /// The model.
+        model: ModelId,
+    },
+    /// Every source failed.
+    #[error(
+        "`{model}` could not be obtained: {}; check the connection and try again, or import the \
+         file with `neurino models import`",
+        list(failures)
+    )]
+    Unobtainable {
+        /// The model.
+        model: ModelId,
+        /// What each source said, in the order tried.
+        failures: Vec<SourceFailure>,
+    },
+    /// The caller cancelled. What was fetched is kept and the next fetch goes on from there.
+    #[error("cancelled")]
+    Cancelled,
+    /// The file to import is not the one the catalogue pins.
+    #[error(
+        "`{}` is not a file of {}: its SHA-256 is {found}; import the exact file that the \
+         catalogue names, or fetch the model",
+        path.display(),
+        model.as_ref().map_or_else(|| "any model of the catalogue".to_owned(), |m| format!("`{m}`"))
+    )]
+    NotTheModel {
+        /// The file.
+        path: PathBuf,
+        /// The model it was to be of, if one was named.
+        model: Option<ModelId>,
+        /// What it hashes to.
+        found: Digest,
+    },
+    /// The file system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried: `read`, `create`, ...
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// Whether the files are missing or wrong, so that a fetch would help.
+    pub fn is_fetchable(&self) -> bool {
+        matches!(self, Self::Absent { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. })
+    }
+}
+
+/// What one source said.
+#[derive(Debug)]
+pub struct SourceFailure {
+    /// The source.
+    pub source: SourceKind,
+    /// Why it gave no file.
+    pub error: SourceError,
+}
+
+impl fmt::Display for SourceFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.error)?;
+        // A person sees one line: the root cause belongs in it.
+        let mut root: Option<&dyn Error> = self.error.source();
+        while let Some(next) = root.and_then(Error::source) {
+            root = Some(next);
+        }
+        root.map_or(Ok(()), |root| write!(f, " ({root})"))
+    }
+}
+
+/// Why a source gave no file.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The installation carries no copy.
+    #[error("this installation carries no copy")]
+    NotBundled,
+    /// No connection.
+    #[error("cannot connect to {host}")]
+    Connect {
+        /// The server.
+        host: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server answered with something else than the file.
+    #[error("{host} answered {status}{}", status_words(*status))]
+    Status {
+        /// The server.
+        host: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// The connection broke or stalled; what arrived is kept.
+    #[error("the connection to {host} broke after {} of {}", Megabytes(*done_bytes), Megabytes(*total_bytes))]
+    Interrupted {
+        /// The server.
+        host: String,
+        /// What is on disk.
+        done_bytes: u64,
+        /// The file's size.
+        total_bytes: u64,
+        /// Why, if the server did not simply end early.
+        #[source]
+        source: Option<reqwest::Error>,
+    },
+    /// The server leads to an address that is not encrypted, or in circles.
+    #[error("{host} redirects to an address that is not allowed")]
+    Redirect {
+        /// The server.
+        host: String,
+    },
+    /// The file has another size than the catalogue pins.
+    #[error("the file has {found_bytes} bytes and should have {expected_bytes}")]
+    WrongSize {
+        /// What the catalogue pins.
+        expected_bytes: u64,
+        /// What the source offers.
+        found_bytes: u64,
+    },
+    /// The content is not what the catalogue pins.
+    #[error("the SHA-256 of what it gave is {found} and should be {expected}")]
+    WrongDigest {
+        /// What the catalogue pins.
+        expected: Digest,
+        /// What arrived.
+        found: Digest,
+    },
+    /// Python or pip is not installed.
+    #[error("Python's pip is not installed; installing Python 3 with pip would help")]
+    NoPip,
+    /// pip ran and failed.
+    #[error("pip failed: {message}")]
+    Pip {
+        /// Its last words.
+        message: String,
+    },
+    /// pip took too long.
+    #[error("pip did not finish within {minutes} minutes")]
+    PipTimeout {
+        /// The limit.
+        minutes: u64,
+    },
+    /// The package is not a zip archive, or lacks the file.
+    #[error("the package does not hold `{member}`")]
+    Archive {
+        /// The file's path inside.
+        member: String,
+        /// Why.
+        #[source]
+        source: zip::result::ZipError,
+    },
+    /// The drive is too full for this way.
+    #[error("this way needs {} free and there are {}", Megabytes(*needed_bytes), Megabytes(*free_bytes))]
+    NoSpace {
+        /// What it takes.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// The file system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl SourceError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+fn list(failures: &[SourceFailure]) -> String {
+    if failures.is_empty() {
+        return "the catalogue names no source that may be used".to_owned();
+    }
+    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn status_words(status: u16) -> &'static str {
+    match status {
+        401 | 403 => " (it wants a sign-in for this file)",
+        404 | 410 => " (the file is not there any more)",
+        429 => " (too many requests)",
+        500..=599 => " (it has a problem of its own)",
+        _ => "",
+    }
+}
+
+/// A size for people.
+struct Megabytes(u64);
+
+impl fmt::Display for Megabytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} MB", self.0 as f64 / 1e6)
+    }
+}

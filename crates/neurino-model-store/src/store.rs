@@ -1,0 +1,390 @@
+//! The library on disk: a folder for each model, and one door to the engine.
+//!
+//! ```text
+//! models/
+//!   catalog/*.toml                      manifests beyond the built-in ones
+//!   smollm2-135m-instruct/
+//!     SmolLM2-135M-Instruct.Q4_1.gguf   complete, hashed before it got this name
+//!     *.part, *.part.json               an unfinished fetch
+//!     *.damaged                         set aside: its digest did not match
+//!     .verified.json, .lock
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use neurino_core::ModelId;
+use tracing::{info, warn};
+
+use crate::catalog::{Catalog, ModelFile, ModelManifest};
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::part;
+use crate::stamp::{self, Stamp};
+
+/// Files up to this size are hashed at every use; larger ones when size or time changed.
+const ALWAYS_HASHED_BYTES_MAX: u64 = 1 << 30;
+
+/// Answers how many bytes this user may still write on the drive of a path.
+pub type FreeSpace = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
+
+/// The models of this machine. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct ModelStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    folder: PathBuf,
+    catalog: Catalog,
+    free_space: Box<FreeSpace>,
+    always_hashed_bytes_max: u64,
+}
+
+/// Where a model stands on this machine, judged without reading its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelState {
+    /// Nothing of it is here.
+    Absent,
+    /// A fetch was begun.
+    Partial {
+        /// Bytes on disk.
+        done_bytes: u64,
+        /// Bytes in all.
+        total_bytes: u64,
+    },
+    /// All files are here; they were not hashed, or changed since.
+    Unverified,
+    /// All files are here, their digests matched, and they were not touched since.
+    Verified,
+}
+
+impl ModelStore {
+    /// Opens the library in `folder` with the built-in catalogue and the manifests of
+    /// `folder/catalog`; creates the folder.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let catalog = Catalog::built_in().with_folder(&folder.join("catalog"));
+        Self::open_with(folder, catalog, Box::new(|path| fs4::available_space(path)))
+    }
+
+    /// [`ModelStore::open`] with another catalogue and another way to ask for free space.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn open_with(
+        folder: &Path,
+        catalog: Catalog,
+        free_space: Box<FreeSpace>,
+    ) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
+        let folder = folder.to_owned();
+        let always_hashed_bytes_max = ALWAYS_HASHED_BYTES_MAX;
+        let inner = Inner { folder, catalog, free_space, always_hashed_bytes_max };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The models there are.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// The folder that holds a model's files, there or not.
+    pub fn folder(&self, model: &ModelId) -> PathBuf {
+        self.inner.folder.join(folder_name(model))
+    }
+
+    /// Where a model stands; reads no file of it.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownModel`].
+    pub fn state(&self, model: &ModelId) -> Result<ModelState, StoreError> {
+        let manifest = self.manifest(model)?;
+        let folder = self.folder(model);
+        let stamps = stamp::read(&folder);
+        let (mut done_bytes, mut whole, mut verified) = (0, true, true);
+        for file in &manifest.files {
+            match fs::metadata(folder.join(&file.name)) {
+                Ok(metadata) if metadata.len() == file.size_bytes => {
+                    done_bytes += file.size_bytes;
+                    let stamp = Stamp::new(file.sha256, &metadata).ok();
+                    verified &= stamp.is_some() && stamps.get(&file.name) == stamp.as_ref();
+                }
+                _ => {
+                    whole = false;
+                    let part = fs::metadata(part::path(&folder, file)).map_or(0, |part| part.len());
+                    done_bytes += part.min(file.size_bytes);
+                }
+            }
+        }
+        Ok(match (whole, verified) {
+            (true, true) => ModelState::Verified,
+            (true, false) => ModelState::Unverified,
+            (false, _) if done_bytes == 0 => ModelState::Absent,
+            (false, _) => ModelState::Partial { done_bytes, total_bytes: manifest.size_bytes() },
+        })
+    }
+
+    /// What the engine loads: the model's one file, or its folder if it has several. Its digests
+    /// are checked first, always for files up to 1 GiB, for larger ones when they changed since
+    /// the last check; a file that fails is set aside, so that it is never offered again.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownModel`], [`StoreError::Absent`], [`StoreError::WrongDigest`],
+    /// [`StoreError::WrongSize`], [`StoreError::Io`].
+    pub async fn verified(&self, model: &ModelId) -> Result<PathBuf, StoreError> {
+        let (store, model) = (self.clone(), model.clone());
+        blocking(move || store.verified_blocking(&model)).await
+    }
+
+    /// [`ModelStore::verified`] for callers that may block (about 0.2 s for 100 MB).
+    ///
+    /// # Errors
+    /// As [`ModelStore::verified`].
+    pub fn verified_blocking(&self, model: &ModelId) -> Result<PathBuf, StoreError> {
+        let manifest = self.manifest(model)?;
+        for file in &manifest.files {
+            self.check_file(model, file)?;
+        }
+        Ok(self.loadable(manifest))
+    }
+
+    /// Takes over a file that the person has. `model` names what it is to be; without it the
+    /// catalogue is searched by digest. The file is linked where the drive allows it, else copied.
+    /// Returns the model it belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTheModel`], [`StoreError::UnknownModel`], [`StoreError::Busy`],
+    /// [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub async fn import(
+        &self,
+        model: Option<&ModelId>,
+        path: &Path,
+    ) -> Result<ModelId, StoreError> {
+        let (store, model, path) = (self.clone(), model.cloned(), path.to_owned());
+        blocking(move || store.import_blocking(model, &path)).await
+    }
+
+    /// Deletes a model's files, unfinished and set-aside ones too. Nothing to delete is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownModel`], [`StoreError::Busy`], [`StoreError::Io`].
+    pub async fn remove(&self, model: &ModelId) -> Result<(), StoreError> {
+        self.manifest(model)?;
+        let (store, model) = (self.clone(), model.clone());
+        blocking(move || {
+            let folder = store.folder(&model);
+            if !folder.exists() {
+                return Ok(());
+            }
+            // Windows cannot delete a file that is open, so the lock is given back first.
+            drop(store.lock(&model)?);
+            fs::remove_dir_all(&folder)
+                .map_err(|error| StoreError::io("delete", &folder, error))?;
+            info!(model.id = %model, "removed {model}");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) fn manifest(&self, model: &ModelId) -> Result<&ModelManifest, StoreError> {
+        self.inner
+            .catalog
+            .get(model)
+            .ok_or_else(|| StoreError::UnknownModel { model: model.clone() })
+    }
+
+    pub(crate) fn loadable(&self, manifest: &ModelManifest) -> PathBuf {
+        let folder = self.folder(&manifest.id);
+        match manifest.files.as_slice() {
+            [only] => folder.join(&only.name),
+            _ => folder,
+        }
+    }
+
+    /// Checks one file by size and digest, and notes the result.
+    pub(crate) fn check_file(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
+        let folder = self.folder(model);
+        let path = folder.join(&file.name);
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Absent { model: model.clone() });
+            }
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        };
+        if metadata.len() != file.size_bytes {
+            return Err(StoreError::WrongSize {
+                file: file.name.clone(),
+                expected_bytes: file.size_bytes,
+                found_bytes: metadata.len(),
+                set_aside: set_aside(&path),
+            });
+        }
+        let stamp = Stamp::new(file.sha256, &metadata)
+            .map_err(|error| StoreError::io("read", &path, error))?;
+        if file.size_bytes > self.inner.always_hashed_bytes_max
+            && stamp::read(&folder).get(&file.name) == Some(&stamp)
+        {
+            return Ok(());
+        }
+        let found = Digest::of_file(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        if found != file.sha256 {
+            return Err(StoreError::WrongDigest {
+                file: file.name.clone(),
+                expected: file.sha256,
+                found,
+                set_aside: set_aside(&path),
+            });
+        }
+        note(&folder, &file.name, stamp);
+        Ok(())
+    }
+
+    /// Gives a complete, hashed part file its name.
+    pub(crate) fn accept(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
+        let folder = self.folder(model);
+        let (part, path) = (part::path(&folder, file), folder.join(&file.name));
+        fs::rename(&part, &path).map_err(|error| StoreError::io("write", &path, error))?;
+        self.settle(&folder, file)
+    }
+
+    /// After a file got its name: makes that durable, notes the digest, frees what is obsolete.
+    fn settle(&self, folder: &Path, file: &ModelFile) -> Result<(), StoreError> {
+        let path = folder.join(&file.name);
+        sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
+        let stamp = fs::metadata(&path).and_then(|metadata| Stamp::new(file.sha256, &metadata));
+        note(folder, &file.name, stamp.map_err(|error| StoreError::io("read", &path, error))?);
+        let _ = fs::remove_file(damaged_path(&path));
+        part::forget(folder, file);
+        Ok(())
+    }
+
+    /// Refuses when the drive cannot take `needed_bytes`. A drive that does not tell is believed.
+    pub(crate) fn check_space(&self, needed_bytes: u64) -> Result<(), StoreError> {
+        let path = &self.inner.folder;
+        match self.free_bytes() {
+            Some(free_bytes) if free_bytes < needed_bytes => {
+                Err(StoreError::NoSpace { path: path.clone(), needed_bytes, free_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        (self.inner.free_space)(&self.inner.folder)
+            .inspect_err(|error| warn!(%error, "the free space cannot be read: {error}"))
+            .ok()
+    }
+
+    /// One change of a model at a time, over all processes. Freed when dropped.
+    pub(crate) fn lock(&self, model: &ModelId) -> Result<File, StoreError> {
+        let folder = self.folder(model);
+        fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
+        let path = folder.join(".lock");
+        let file = File::create(&path).map_err(|error| StoreError::io("create", &path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { model: model.clone() }),
+            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
+        }
+    }
+
+    fn import_blocking(&self, model: Option<ModelId>, path: &Path) -> Result<ModelId, StoreError> {
+        if let Some(model) = &model {
+            self.manifest(model)?;
+        }
+        let found = Digest::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
+        let candidates = self.inner.catalog.models().iter();
+        let named = candidates.filter(|m| model.as_ref().is_none_or(|model| m.id == *model));
+        let matching = named
+            .flat_map(|manifest| manifest.files.iter().map(move |file| (manifest, file)))
+            .find(|(_, file)| file.sha256 == found);
+        let Some((manifest, file)) = matching else {
+            return Err(StoreError::NotTheModel { path: path.to_owned(), model, found });
+        };
+        let id = &manifest.id;
+        let _lock = self.lock(id)?;
+        if self.check_file(id, file).is_ok() {
+            return Ok(id.clone());
+        }
+        let target = self.folder(id).join(&file.name);
+        if fs::hard_link(path, &target).is_ok() {
+            self.settle(&self.folder(id), file)?;
+        } else {
+            self.check_space(file.size_bytes + crate::fetch::SPACE_RESERVE_BYTES)?;
+            let part = part::path(&self.folder(id), file);
+            fs::copy(path, &part)
+                .and_then(|_| File::options().write(true).open(&part)?.sync_all())
+                .map_err(|error| StoreError::io("write", &part, error))?;
+            self.accept(id, file)?;
+        }
+        // The source may have changed under the copy; what counts is what lies here now.
+        self.check_file(id, file)?;
+        info!(model.id = %id, "imported {} for {id}", file.name);
+        Ok(id.clone())
+    }
+}
+
+/// Runs what reads or writes files off the async threads.
+async fn blocking<T: Send + 'static>(
+    task: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(task).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::Cancelled),
+        },
+    }
+}
+
+/// A folder name that no id can lead out of the library or clash with the store's own.
+fn folder_name(model: &ModelId) -> String {
+    let name = model.as_str().replace('/', "--");
+    if name.starts_with('.') || name == "catalog" { format!("_{name}") } else { name }
+}
+
+fn damaged_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".damaged");
+    path.with_file_name(name)
+}
+
+/// Renames a damaged file out of the way; one is kept, the latest.
+fn set_aside(path: &Path) -> Option<PathBuf> {
+    let aside = damaged_path(path);
+    match fs::rename(path, &aside) {
+        Ok(()) => {
+            warn!("`{}` is damaged and was set aside", path.display());
+            Some(aside)
+        }
+        Err(error) => {
+            warn!(%error, "`{}` is damaged and cannot be moved: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// A note that cannot be written costs time at the next check and nothing else.
+fn note(folder: &Path, file: &str, stamp: Stamp) {
+    if let Err(error) = stamp::note(folder, file, stamp) {
+        warn!(%error, "the check of `{file}` cannot be noted: {error}");
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Windows makes a rename durable by itself.
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
