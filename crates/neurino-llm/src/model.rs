@@ -84,6 +84,13 @@ impl LanguageModel {
         }
     }
 
+    /// Bytes of weights that one generated token reads.
+    pub fn bytes_per_token(&self) -> u64 {
+        match self {
+            Self::Llama(model) => model.bytes_per_token(),
+        }
+    }
+
     /// An empty cache for a sequence of at most `capacity_tokens`, or of the model's context if
     /// that is less.
     pub fn new_cache(&self, capacity_tokens: usize) -> KvCache {

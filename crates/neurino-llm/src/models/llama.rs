@@ -24,6 +24,8 @@ pub struct Llama {
     device: Device,
     cache_dtype: DType,
     weights_bytes: u64,
+    /// Of them, rows of the embedding that one token does not read.
+    lookup_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Llama {
         let vocab = [config.vocab_size, config.hidden_size];
         let (embed_tokens, tied_head) =
             loader.embedding("model.embed_tokens.weight", vocab, config.tie_word_embeddings)?;
+        let lookup_bytes = if tied_head.is_some() { 0 } else { loader.held_bytes() };
         let mut layers = Vec::new();
         for layer in 0..config.num_hidden_layers {
             layers.push(Block::load(config, &loader, &format!("model.layers.{layer}"))?);
@@ -97,6 +100,7 @@ impl Llama {
                 Precision::Half => DType::F16,
             },
             weights_bytes: loader.held_bytes(),
+            lookup_bytes,
         })
     }
 
@@ -113,6 +117,12 @@ impl Llama {
     /// Memory of the weights.
     pub fn weights_bytes(&self) -> u64 {
         self.weights_bytes
+    }
+
+    /// Bytes of weights that one generated token reads: all but the embedding's rows, unless the
+    /// head shares them.
+    pub fn bytes_per_token(&self) -> u64 {
+        self.weights_bytes - self.lookup_bytes
     }
 
     /// An empty cache with room for `capacity` tokens.
