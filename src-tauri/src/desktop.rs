@@ -1,0 +1,195 @@
+//! The desktop program: one process, a tray icon, and a window when somebody looks.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neurino_app::telemetry::{self, Telemetry};
+use neurino_app::{App, AppOptions, EngineHost};
+use neurino_config::{Dirs, Settings};
+use neurino_protocol::error::{ErrorBody, ErrorCode};
+use tauri::{AppHandle, Manager, RunEvent};
+
+use crate::shell::Shell;
+use crate::tray::Tray;
+use crate::{rpc, window};
+
+/// How long the application gets to hand its job back and close its files.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs the program until it is quit; `hidden` leaves the window closed at first.
+pub(crate) fn run(home: Option<PathBuf>, hidden: bool) -> ExitCode {
+    let shell = Arc::new(Shell::new());
+    let instance = single_instance(home.as_ref());
+    let (options, _telemetry) = options(home);
+    let built = tauri::Builder::default()
+        // First: a second start must end before it opens the ledger.
+        .plugin(instance)
+        .manage(Arc::clone(&shell))
+        .invoke_handler(tauri::generate_handler![rpc::rpc, rpc::subscribe])
+        .setup(move |app| {
+            set_up(app.handle(), options, hidden);
+            Ok(())
+        })
+        .build(tauri::generate_context!());
+    let program = match built {
+        Ok(program) => program,
+        Err(error) => return failed(&error),
+    };
+    let code = program.run_return(|_, event| {
+        // Closing the last window leaves the tray; only `quit` ends the program.
+        if let RunEvent::ExitRequested { code: None, api, .. } = event {
+            api.prevent_exit();
+        }
+    });
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// What the application is started with, and the log. A mistake in the settings is the page's to
+/// tell: nobody reads the standard error of a program started from a menu.
+fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Telemetry>) {
+    let failed =
+        |error: &dyn std::error::Error| ErrorBody::new(ErrorCode::Internal, error.to_string());
+    let dirs = match Dirs::discover(home).and_then(|dirs| dirs.create().map(|()| dirs)) {
+        Ok(dirs) => dirs,
+        Err(error) => return (Err(failed(&error)), None),
+    };
+    let settings = Settings::load(&dirs);
+    let filter = settings.as_ref().map_or("info", |s| s.telemetry.log_filter.as_str());
+    let telemetry = telemetry::start(&dirs.logs, filter, false);
+    let options = settings.map_err(|error| failed(&error)).and_then(|settings| {
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        Ok(AppOptions {
+            dirs,
+            settings,
+            engine: EngineHost::Process { program },
+            practice_demand: true,
+            any_port: true,
+        })
+    });
+    (options, Some(telemetry))
+}
+
+fn failed(error: &tauri::Error) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "no log exists yet")]
+    {
+        eprintln!("Neurino could not start its window: {error}");
+    }
+    ExitCode::FAILURE
+}
+
+/// Starts the application beside the window, so that the window need not wait for it.
+fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bool) {
+    end_on_signals(handle);
+    if !hidden {
+        window::show(handle);
+    }
+    let tray = build_tray(handle);
+    let handle = handle.clone();
+    tauri::async_runtime::spawn(async move {
+        let outcome = match options {
+            Ok(options) => App::start(options).await.map_err(|error| error.body()),
+            Err(error) => Err(error),
+        };
+        handle.state::<Arc<Shell>>().started(outcome.clone());
+        match (outcome, tray) {
+            (Ok(app), Some(tray)) => tray.follow(app).await,
+            (Ok(_), None) => {}
+            (Err(error), tray) => {
+                tracing::error!(%error, "the application could not start: {error}");
+                if let Some(tray) = &tray {
+                    tray.show_failure();
+                }
+                // The page says why.
+                window::show(&handle);
+            }
+        }
+    });
+}
+
+/// The tray icon, or none where the system has no library for it.
+fn build_tray(handle: &AppHandle) -> Option<Tray> {
+    // The icon's library is loaded on first use, and its absence is a panic.
+    let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Tray::build(handle)));
+    match built {
+        Ok(Ok(tray)) => {
+            tauri::async_runtime::spawn_blocking(crate::tray::log_missing_host);
+            return Some(tray);
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "no tray icon: {error}"),
+        Err(_) => tracing::warn!("no tray icon: the ayatana-appindicator3 library is missing"),
+    }
+    None
+}
+
+/// Ends the program: the window closes at once, the running job is handed back, then all stops.
+pub(crate) fn quit(handle: &AppHandle) {
+    let shell = Arc::clone(&handle.state::<Arc<Shell>>());
+    if !shell.begin_quit() {
+        return;
+    }
+    window::destroy(handle);
+    let handle = handle.clone();
+    tauri::async_runtime::spawn(async move {
+        if let Some(app) = shell.app_now()
+            && tokio::time::timeout(SHUTDOWN_WAIT, app.shutdown()).await.is_err()
+        {
+            tracing::error!("the application did not stop in {SHUTDOWN_WAIT:?}");
+        }
+        handle.exit(0);
+    });
+}
+
+/// A second start shows the first one's window and ends. Programs with different data folders do
+/// not know of each other. Without a session bus every start is the first.
+fn single_instance(home: Option<&PathBuf>) -> tauri::plugin::TauriPlugin<tauri::Wry> {
+    let id = home.map_or_else(
+        || "com.neurino.app".to_owned(),
+        |home| {
+            let mut hasher = DefaultHasher::new();
+            std::path::absolute(home).as_ref().unwrap_or(home).hash(&mut hasher);
+            format!("com.neurino.app.home{:016x}", hasher.finish())
+        },
+    );
+    tauri_plugin_single_instance::Builder::new()
+        .dbus_id(id)
+        .callback(|handle, arguments, _| {
+            if !arguments.iter().skip(1).any(|argument| argument == "--hidden") {
+                window::show(handle);
+            }
+        })
+        .build()
+}
+
+/// SIGTERM and SIGINT quit as the menu does; a second one does not wait.
+fn end_on_signals(handle: &AppHandle) {
+    let handle = handle.clone();
+    tauri::async_runtime::spawn(async move {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signals = signal(SignalKind::terminate())
+                .and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
+            let (mut terminate, mut interrupt) = match signals {
+                Ok(signals) => signals,
+                Err(error) => return tracing::warn!(%error, "signals end the program at once"),
+            };
+            for first in [true, false] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if first {
+                    quit(&handle);
+                }
+            }
+            std::process::exit(1);
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_ok() {
+            quit(&handle);
+        }
+    });
+}

@@ -1,0 +1,277 @@
+//! The tray icon: state at a glance, and the few things one wants without a window.
+
+use std::sync::Arc;
+
+use neurino_protocol::app::{Command, Event, MiningState, Snapshot, StopMode};
+use tauri::image::Image;
+use tauri::menu::{Menu, MenuItem, PredefinedMenuItem};
+use tauri::tray::{MouseButton, MouseButtonState, TrayIcon, TrayIconBuilder, TrayIconEvent};
+use tauri::{AppHandle, Manager};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::shell::Shell;
+use crate::{desktop, window};
+
+/// Ids of the menu's items.
+const START: &str = "start";
+const FINISH: &str = "finish";
+const STOP_NOW: &str = "stop-now";
+const OPEN: &str = "open";
+const QUIT: &str = "quit";
+
+/// The icon and the items that change with the state.
+pub(crate) struct Tray {
+    icon: TrayIcon,
+    state: MenuItem<tauri::Wry>,
+    points: MenuItem<tauri::Wry>,
+    start: MenuItem<tauri::Wry>,
+    finish: MenuItem<tauri::Wry>,
+    stop_now: MenuItem<tauri::Wry>,
+}
+
+/// What the tray shows; it is touched only when this changes, not with every token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct View {
+    state: MiningState,
+    points_today: String,
+}
+
+impl View {
+    fn of(snapshot: &Snapshot) -> Self {
+        let points = snapshot.points.llama_today.to_string();
+        let points = points.trim_end_matches('0').trim_end_matches('.');
+        Self { state: snapshot.mining.state, points_today: points.to_owned() }
+    }
+
+    fn state_line(&self) -> &'static str {
+        match self.state {
+            MiningState::Stopped => "Stopped",
+            MiningState::Starting => "Starting",
+            MiningState::Waiting => "Ready, waiting for a job",
+            MiningState::Working => "Working on a job",
+            MiningState::Finishing => "Finishing the last job",
+            MiningState::NeedsYou => "Needs you: open Neurino",
+        }
+    }
+
+    fn points_line(&self) -> String {
+        format!("Today: {} Llama points", self.points_today)
+    }
+
+    /// Whether there is something to start, to finish and to stop.
+    fn actions(&self) -> [bool; 3] {
+        match self.state {
+            MiningState::Stopped | MiningState::NeedsYou => [true, false, false],
+            MiningState::Starting | MiningState::Waiting | MiningState::Working => {
+                [false, true, true]
+            }
+            MiningState::Finishing => [false, false, true],
+        }
+    }
+
+    fn icon(&self) -> Image<'static> {
+        match self.state {
+            MiningState::Stopped => tauri::include_image!("../icons/tray-stopped.png"),
+            MiningState::Starting | MiningState::Waiting | MiningState::Finishing => {
+                tauri::include_image!("../icons/tray-waiting.png")
+            }
+            MiningState::Working => tauri::include_image!("../icons/tray-working.png"),
+            MiningState::NeedsYou => tauri::include_image!("../icons/tray-attention.png"),
+        }
+    }
+}
+
+impl Tray {
+    /// Puts the icon into the tray. Must run on the main thread.
+    ///
+    /// # Errors
+    /// Where the menu or the icon cannot be made; the program is usable without.
+    pub(crate) fn build(handle: &AppHandle) -> tauri::Result<Self> {
+        let view = View { state: MiningState::Stopped, points_today: "0".to_owned() };
+        let item = |id: &str, text: &str, enabled: bool| {
+            MenuItem::with_id(handle, id, text, enabled, None::<&str>)
+        };
+        let separator = || PredefinedMenuItem::separator(handle);
+        let state = item("state", "Starting Neurino", false)?;
+        let points = item("points", &view.points_line(), false)?;
+        let start = item(START, "Start", false)?;
+        let finish = item(FINISH, "Finish, then pause", false)?;
+        let stop_now = item(STOP_NOW, "Pause now", false)?;
+        let open = item(OPEN, "Open Neurino", true)?;
+        let quit = item(QUIT, "Quit", true)?;
+        let menu = Menu::with_items(
+            handle,
+            &[
+                &state,
+                &points,
+                &separator()?,
+                &start,
+                &finish,
+                &stop_now,
+                &separator()?,
+                &open,
+                &quit,
+            ],
+        )?;
+        let mut builder = TrayIconBuilder::with_id("main")
+            .icon(view.icon())
+            .tooltip("Neurino")
+            .menu(&menu)
+            .show_menu_on_left_click(false)
+            .on_menu_event(|handle, event| chosen(handle, event.id().as_ref()))
+            .on_tray_icon_event(|icon, event| {
+                let (left, up) = (MouseButton::Left, MouseButtonState::Up);
+                if let TrayIconEvent::Click { button, button_state, .. } = event
+                    && (button, button_state) == (left, up)
+                {
+                    window::show(icon.app_handle());
+                }
+            });
+        // Linux trays read the icon from a file; the default folder is shared between users.
+        if let Ok(cache) = handle.path().app_cache_dir() {
+            builder = builder.temp_dir_path(cache.join("tray"));
+        }
+        Ok(Self { icon: builder.build(handle)?, state, points, start, finish, stop_now })
+    }
+
+    fn show(&self, view: &View) -> tauri::Result<()> {
+        self.icon.set_icon(Some(view.icon()))?;
+        self.icon.set_tooltip(Some(format!(
+            "Neurino: {}\n{}",
+            view.state_line(),
+            view.points_line()
+        )))?;
+        self.state.set_text(view.state_line())?;
+        self.points.set_text(view.points_line())?;
+        for (item, enabled) in
+            [&self.start, &self.finish, &self.stop_now].into_iter().zip(view.actions())
+        {
+            item.set_enabled(enabled)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the tray in step with the application until that ends.
+    pub(crate) async fn follow(self, app: Arc<neurino_app::App>) {
+        let mut events = app.subscribe();
+        let mut shown = None;
+        if let Ok(neurino_protocol::app::Reply::Snapshot(snapshot)) =
+            app.dispatch(Command::Snapshot).await
+        {
+            self.update(&mut shown, View::of(&snapshot));
+        }
+        loop {
+            match events.recv().await {
+                Ok(Event::Snapshot(snapshot)) => self.update(&mut shown, View::of(&snapshot)),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn update(&self, shown: &mut Option<View>, view: View) {
+        if shown.as_ref() == Some(&view) {
+            return;
+        }
+        if let Err(error) = self.show(&view) {
+            tracing::warn!(%error, "the tray could not be updated: {error}");
+        }
+        *shown = Some(view);
+    }
+
+    /// Says that the application did not start.
+    pub(crate) fn show_failure(&self) {
+        if let Err(error) = self.state.set_text("Neurino could not start: open it to see why") {
+            tracing::warn!(%error, "the tray could not be updated: {error}");
+        }
+    }
+}
+
+/// Does what the chosen item says.
+fn chosen(handle: &AppHandle, item: &str) {
+    let command = match item {
+        OPEN => return window::show(handle),
+        QUIT => return desktop::quit(handle),
+        START => Command::MiningStart,
+        FINISH => Command::MiningStop { mode: StopMode::Finish },
+        STOP_NOW => Command::MiningStop { mode: StopMode::Now },
+        _ => return,
+    };
+    let Some(app) = handle.state::<Arc<Shell>>().app_now() else { return };
+    let handle = handle.clone();
+    tauri::async_runtime::spawn(async move {
+        if let Err(error) = app.dispatch(command).await {
+            // The page shows the state and its reason; the tray has no room for it.
+            tracing::warn!(%error, "the tray's command failed: {error}");
+            window::show(&handle);
+        }
+    });
+}
+
+/// Whether a closed window can be opened again. The tray's icons and a second start both reach this
+/// process over the session bus, so without one there is no way back.
+pub(crate) fn way_back_exists() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use gtk::gio;
+        gio::bus_get_sync(gio::BusType::Session, None::<&gio::Cancellable>).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        true
+    }
+}
+
+/// Writes down that the desktop shows no tray icons, for whoever looks for ours.
+pub(crate) fn log_missing_host() {
+    #[cfg(target_os = "linux")]
+    if !notifier_host_exists() {
+        tracing::info!(
+            "this desktop announces no tray; closing the window leaves Neurino running, and \
+             starting it again opens the window"
+        );
+    }
+}
+
+/// Whether something on the session bus shows tray icons.
+#[cfg(target_os = "linux")]
+fn notifier_host_exists() -> bool {
+    use gtk::{gio, glib};
+    let Ok(bus) = gio::bus_get_sync(gio::BusType::Session, None::<&gio::Cancellable>) else {
+        return false;
+    };
+    let owned = bus.call_sync(
+        Some("org.freedesktop.DBus"),
+        "/org/freedesktop/DBus",
+        "org.freedesktop.DBus",
+        "NameHasOwner",
+        Some(&("org.kde.StatusNotifierWatcher",).into()),
+        Some(glib::VariantTy::new("(b)").expect("a type string")),
+        gio::DBusCallFlags::NO_AUTO_START,
+        2_000,
+        None::<&gio::Cancellable>,
+    );
+    owned.ok().and_then(|reply| reply.get::<(bool,)>()).is_some_and(|(owned,)| owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::MicroPoints;
+
+    use super::*;
+
+    #[test]
+    fn points_are_shown_without_trailing_zeros() {
+        let line = |micro: i64| {
+            let points = MicroPoints(micro).to_string();
+            View {
+                state: MiningState::Waiting,
+                points_today: points.trim_end_matches('0').trim_end_matches('.').to_owned(),
+            }
+            .points_line()
+        };
+        assert_eq!(line(0), "Today: 0 Llama points");
+        assert_eq!(line(24_000), "Today: 0.024 Llama points");
+        assert_eq!(line(10_000_000), "Today: 10 Llama points");
+    }
+}

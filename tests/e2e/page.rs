@@ -1,0 +1,158 @@
+//! The page as a person meets it: things to press, texts to read, and pictures of it all.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fantoccini::elements::Element;
+use fantoccini::{Client, Locator};
+use serde_json::{Value, json};
+
+use crate::desk::{self, Helper, View};
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The page of one window.
+#[derive(Clone)]
+pub(crate) struct Page {
+    client: Client,
+    name: &'static str,
+    pictures: Arc<AtomicU32>,
+    driver: Arc<Mutex<Option<Helper>>>,
+    /// What lies outside the page.
+    pub(crate) desk: View,
+}
+
+impl Page {
+    pub(crate) fn new(client: Client, name: &'static str, desk: View, driver: Helper) -> Self {
+        let driver = Arc::new(Mutex::new(Some(driver)));
+        Self { client, name, pictures: Arc::default(), driver, desk }
+    }
+
+    /// Ends the session, and with it the program, then the driver.
+    pub(crate) async fn close(self) {
+        // The window may be gone already, and the session with it.
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.client.close()).await;
+        self.driver.lock().unwrap().take();
+    }
+
+    /// The element with this `data-testid`.
+    pub(crate) async fn find(&self, id: &str) -> Option<Element> {
+        self.client.find(Locator::Css(&selector(id))).await.ok()
+    }
+
+    /// Waits for the element with this `data-testid`.
+    pub(crate) async fn wait_for(&self, id: &str, at_most: Duration) -> Element {
+        let css = selector(id);
+        let found = self.client.wait().at_most(at_most).for_element(Locator::Css(&css)).await;
+        found.unwrap_or_else(|error| panic!("{id} appears within {at_most:?}: {error}"))
+    }
+
+    pub(crate) async fn press(&self, id: &str) {
+        self.wait_for(id, Duration::from_secs(10)).await.click().await.unwrap();
+    }
+
+    pub(crate) async fn write(&self, id: &str, text: &str) {
+        self.wait_for(id, Duration::from_secs(10)).await.send_keys(text).await.unwrap();
+    }
+
+    pub(crate) async fn read(&self, id: &str) -> String {
+        self.wait_for(id, Duration::from_secs(10)).await.text().await.unwrap()
+    }
+
+    pub(crate) async fn attribute(&self, id: &str, name: &str) -> Option<String> {
+        self.find(id).await?.attr(name).await.ok()?
+    }
+
+    /// Chooses an entry of a list by its value.
+    pub(crate) async fn choose(&self, id: &str, value: &str) {
+        let list = self.wait_for(id, Duration::from_secs(10)).await;
+        list.select_by_value(value).await.unwrap();
+    }
+
+    pub(crate) async fn go_to(&self, page: &str) {
+        self.press(&format!("nav-{page}")).await;
+    }
+
+    /// The theme for this window, chosen in the settings as a person would.
+    pub(crate) async fn choose_theme(&self, theme: &str) {
+        self.go_to("settings").await;
+        self.choose("theme-select", theme).await;
+        self.until("the theme shows", Duration::from_secs(5), async |page| {
+            page.script("return document.documentElement.dataset.theme").await == json!(theme)
+        })
+        .await;
+    }
+
+    pub(crate) async fn resize(&self, width: u32, height: u32) {
+        self.client.set_window_size(width, height).await.unwrap();
+        // Let the page lay itself out before anybody looks.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
+    /// Runs a script in the page and returns what it returns.
+    pub(crate) async fn script(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.unwrap()
+    }
+
+    /// Runs a script whose last argument is called with the result.
+    pub(crate) async fn script_async(&self, script: &str, arguments: Vec<Value>) -> Value {
+        self.client.execute_async(script, arguments).await.unwrap()
+    }
+
+    /// Calls the program as the page's own code does: what it answered, or what it refused with.
+    pub(crate) async fn invoke(&self, command: &str, arguments: Value) -> Result<Value, Value> {
+        let script = "const [command, payload, done] = arguments; \
+            window.__TAURI_INTERNALS__.invoke(command, payload) \
+              .then((ok) => done({ ok }), (refused) => done({ refused }))";
+        let answer = self.script_async(script, vec![json!(command), arguments]).await;
+        match answer.get("refused") {
+            Some(refused) => Err(refused.clone()),
+            None => Ok(answer["ok"].clone()),
+        }
+    }
+
+    /// Waits until `condition` holds.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        at_most: Duration,
+        condition: impl AsyncFn(&Self) -> bool,
+    ) {
+        let begin = Instant::now();
+        while !condition(self).await {
+            assert!(begin.elapsed() < at_most, "{what} within {at_most:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits for one of the miner's states and returns it.
+    pub(crate) async fn until_state(&self, states: &[&str], at_most: Duration) {
+        let what = format!("the state is one of {states:?}");
+        self.until(&what, at_most, async |page| {
+            let state = page.attribute("state-sentence", "data-state").await;
+            state.is_some_and(|state| states.contains(&state.as_str()))
+        })
+        .await;
+    }
+
+    /// Leaves a picture of the page among the artifacts.
+    pub(crate) async fn picture(&self, of: &str) {
+        let number = self.pictures.fetch_add(1, Ordering::Relaxed) + 1;
+        let png = self.client.screenshot().await.unwrap();
+        let name = format!("{}-{number:02}-{of}.png", self.name);
+        std::fs::write(desk::artifacts().join(name), png).unwrap();
+    }
+
+    pub(crate) async fn picture_of_failure(&self) {
+        if let Ok(png) = self.client.screenshot().await {
+            let name = format!("{}-failed.png", self.name);
+            let _ = std::fs::write(desk::artifacts().join(name), png);
+        }
+    }
+}
+
+fn selector(id: &str) -> String {
+    format!("[data-testid='{id}']")
+}
