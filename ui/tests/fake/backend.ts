@@ -1,7 +1,14 @@
 // A backend that answers from samples and lets a test say what happens. Never part of the window.
 
 import type { Backend } from '../../src/lib/api/backend';
-import type { Command, ErrorBody, Event, Preferences, Reply, Snapshot } from '../../src/lib/api/types';
+import type {
+  Command,
+  ErrorBody,
+  Event,
+  Preferences,
+  Reply,
+  Snapshot,
+} from '../../src/lib/api/types';
 import { checks, receipt } from './samples';
 
 export class FakeBackend implements Backend {

@@ -201,5 +201,10 @@ export const checks: Check[] = [
     finding: 'The system key store does not answer.',
     fix: 'Unlock the login keyring, then check again. Until then an encrypted file is used.',
   },
-  { name: 'Network', status: 'ok', finding: 'The practice network runs in this program.', fix: null },
+  {
+    name: 'Network',
+    status: 'ok',
+    finding: 'The practice network runs in this program.',
+    fix: null,
+  },
 ];

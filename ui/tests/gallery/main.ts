@@ -38,6 +38,10 @@ const special: Record<string, () => Snapshot> = {
     }),
 };
 
+const ANSWER = `The sky looks blue because air scatters short, blue waves of sunlight much more than long, red ones.
+
+At dusk the light crosses more air, most of the blue is scattered away, and red is what is left.`;
+
 const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningState));
 backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
 
@@ -72,10 +76,6 @@ async function act(): Promise<void> {
   const chat = asked.get('chat');
   if (chat) await converse(chat);
 }
-
-const ANSWER = `The sky looks blue because air scatters short, blue waves of sunlight much more than long, red ones.
-
-At dusk the light crosses more air, most of the blue is scattered away, and red is what is left.`;
 
 async function converse(how: string): Promise<void> {
   const ask = async (question: string) => {
