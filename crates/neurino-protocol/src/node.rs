@@ -11,9 +11,7 @@
 //! `Failed`. `Submit` is repeated (also after reconnecting, also after a crash) until `Settled` or
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
 
-use neurino_core::{
-    JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement,
-};
+use neurino_core::{JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorBody, ErrorCode};
