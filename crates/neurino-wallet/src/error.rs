@@ -76,6 +76,35 @@ pub enum WalletError {
         /// The store.
         store: &'static str,
     },
+    /// The identity was in a store that no longer has it.
+    #[error(
+        "the identity key is no longer in {store}; restore it there, or remove {} to start with a \
+         new identity", marker.display()
+    )]
+    IdentityGone {
+        /// The file that remembers where the key was.
+        marker: PathBuf,
+        /// The store.
+        store: &'static str,
+    },
+    /// The file that remembers where the key is cannot be read.
+    #[error(
+        "{} is damaged; it holds no secret, so remove it and start again: the key is found where it \
+         is", path.display()
+    )]
+    DamagedMarker {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process holds the lock on the keys.
+    #[error("another process is using the keys ({} is locked); try again", path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A name that no file can have.
+    #[error("a key's name is 1 to 64 lower-case letters, digits, `-` or `_`")]
+    BadEntryName,
     /// The system refused a file operation.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -96,10 +125,6 @@ impl WalletError {
         path: &std::path::Path,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            doing,
-            path,
-            source,
-        }
+        move |source| Self::Io { doing, path, source }
     }
 }

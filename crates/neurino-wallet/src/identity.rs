@@ -55,18 +55,13 @@ impl IdentityKey {
                 clean.push(c.to_ascii_lowercase());
             }
         }
-        let words = Mnemonic::parse_in_normalized(Language::English, &clean).map_err(|e| {
-            WalletError::BadPhrase {
-                rule: broken_rule(&e),
-            }
-        })?;
+        let words = Mnemonic::parse_in_normalized(Language::English, &clean)
+            .map_err(|e| WalletError::BadPhrase { rule: broken_rule(&e) })?;
         Self::from_mnemonic(&words)
     }
 
     fn from_mnemonic(words: &Mnemonic) -> Result<Self, WalletError> {
-        let no_key = WalletError::BadPhrase {
-            rule: "no key can be derived from it",
-        };
+        let no_key = WalletError::BadPhrase { rule: "no key can be derived from it" };
         let path = bip32::DerivationPath::from_str(PATH).expect("the path is a constant");
         let seed = Zeroizing::new(words.to_seed_normalized(""));
         let Ok(derived) = bip32::XPrv::derive_from_path(seed.as_ref(), &path) else {
@@ -77,11 +72,7 @@ impl IdentityKey {
         bytes.zeroize();
         let Ok(key) = key else { return Err(no_key) };
         let address = Address::from_public_key(key.verifying_key());
-        Ok(Self {
-            phrase: SecretString::from(words.to_string()),
-            key,
-            address,
-        })
+        Ok(Self { phrase: SecretString::from(words.to_string()), key, address })
     }
 
     /// The phrase, words separated by single spaces: for storage, and for a person who backs it up.
@@ -154,8 +145,7 @@ pub fn verify(message: &str, signature: &str, address: &str) -> Result<(), Walle
 
 /// Decodes `0x` and exactly the hex digits that fill `out`.
 fn decode_exact(text: &str, out: &mut [u8]) -> bool {
-    text.strip_prefix("0x")
-        .is_some_and(|digits| hex::decode_to_slice(digits, out).is_ok())
+    text.strip_prefix("0x").is_some_and(|digits| hex::decode_to_slice(digits, out).is_ok())
 }
 
 fn broken_rule(error: &bip39::Error) -> &'static str {
@@ -174,9 +164,7 @@ mod tests {
     const JUNK: &str = "test test test test test test test test test test test junk";
 
     fn junk() -> IdentityKey {
-        IdentityKey::from_phrase(JUNK)
-            .map_err(|e| e.to_string())
-            .expect("valid")
+        IdentityKey::from_phrase(JUNK).map_err(|e| e.to_string()).expect("valid")
     }
 
     fn rule(result: Result<IdentityKey, WalletError>) -> String {
@@ -185,14 +173,8 @@ mod tests {
 
     #[test]
     fn the_well_known_phrase_gives_the_well_known_address() {
-        assert_eq!(
-            junk().address(),
-            "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
-        );
-        assert_eq!(
-            junk().address_checksummed(),
-            "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-        );
+        assert_eq!(junk().address(), "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266");
+        assert_eq!(junk().address_checksummed(), "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
         assert_eq!(junk().phrase().expose_secret(), JUNK);
     }
 
@@ -227,9 +209,7 @@ mod tests {
         let good = key.sign("m");
         let address = key.address();
         let check = |signature: &str, word: &str| {
-            let error = verify("m", signature, &address)
-                .expect_err("must be refused")
-                .to_string();
+            let error = verify("m", signature, &address).expect_err("must be refused").to_string();
             assert!(error.contains(word), "{error}");
         };
         check("", "130");
@@ -242,10 +222,7 @@ mod tests {
         check(&format!("0x{}1b", "00".repeat(64)), "range");
         check(&format!("0x{}1b", "ff".repeat(64)), "range");
         for address in ["", "0x", "f39fd6e51aad88f6f4ce6ab8827279cfffb92266", "0xé"] {
-            assert!(matches!(
-                verify("m", &good, address),
-                Err(WalletError::BadAddress)
-            ));
+            assert!(matches!(verify("m", &good, address), Err(WalletError::BadAddress)));
         }
     }
 
@@ -259,20 +236,13 @@ mod tests {
         let mut twin = high.to_bytes().to_vec();
         twin.push(if bytes[64] == 27 { 28 } else { 27 });
         let error = verify("m", &format!("0x{}", hex::encode(twin)), &key.address());
-        assert!(
-            error
-                .expect_err("must be refused")
-                .to_string()
-                .contains("high")
-        );
+        assert!(error.expect_err("must be refused").to_string().contains("high"));
     }
 
     #[test]
     fn phrases_are_read_leniently_and_refused_with_a_reason() {
         let shouted = format!("  {}\n", JUNK.to_uppercase().replace(' ', "  "));
-        let key = IdentityKey::from_phrase(&shouted)
-            .map_err(|e| e.to_string())
-            .expect("valid");
+        let key = IdentityKey::from_phrase(&shouted).map_err(|e| e.to_string()).expect("valid");
         assert_eq!(key.address(), junk().address());
         assert!(rule(IdentityKey::from_phrase("test junk")).contains("12, 15"));
         assert!(rule(IdentityKey::from_phrase(&JUNK.replace("junk", "test"))).contains("checksum"));
