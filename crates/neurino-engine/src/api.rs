@@ -139,6 +139,18 @@ impl EngineError {
     pub fn new(code: EngineErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    pub(crate) fn not_loaded(model: &ModelId) -> Self {
+        Self::new(EngineErrorCode::ModelNotLoaded, format!("model `{model}` is not loaded"))
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(EngineErrorCode::Internal, message)
+    }
+
+    pub(crate) fn crashed(message: impl Into<String>) -> Self {
+        Self::new(EngineErrorCode::Crashed, message)
+    }
 }
 
 /// Something that loads one model at a time and runs jobs on it.

@@ -1,12 +1,26 @@
 //! Loads and runs models. burn stops here: in go a job and a verified model folder, out come text
 //! and numbers.
 //!
-//! and [`ProcessEngine`] (the same, in a child process of the same program, so that a driver reset
-//! or a kernel fault cannot take the window or the ledger down). Reading order: [`api`].
+//! [`Engine`] is the contract. [`LocalEngine`] keeps it with a thread of this process, and
+//! [`ProcessEngine`] with a child process of the same program, so that a driver reset
+//! or a kernel fault cannot take the window or the ledger down. Reading order: [`api`],
+//! [`device`], [`local`] with its `worker`, then [`frame`], [`child`], [`process`] with its
+//! `supervisor` and `link`.
 
 pub mod api;
+pub mod child;
+pub mod device;
+pub mod frame;
+mod link;
+pub mod local;
+mod outlet;
+pub mod process;
+mod supervisor;
+mod worker;
 
 pub use api::{
     DeviceChoice, Engine, EngineError, EngineErrorCode, EngineStatus, JobEvent, JobStream,
     LoadedModel, ModelRef,
 };
+pub use local::LocalEngine;
+pub use process::{ProcessEngine, ProcessEngineConfig, ProcessLimits};

@@ -1,0 +1,217 @@
+//! What the process engine adds: a child that dies, hangs or talks nonsense costs one job at most.
+
+use std::time::Duration;
+
+use neurino_engine::frame::{self, FromChild, ToChild};
+use neurino_engine::{
+    DeviceChoice, Engine, EngineErrorCode, EngineStatus, ProcessEngine, ProcessEngineConfig,
+    ProcessLimits,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{PATIENCE, ending, job, model, rest};
+
+const CHILD: &str = env!("CARGO_BIN_EXE_neurino-engine-child");
+
+pub(crate) fn config() -> ProcessEngineConfig {
+    let mut config = ProcessEngineConfig::new(CHILD, [] as [&str; 0], DeviceChoice::Cpu);
+    config.limits.first_wait = Duration::from_millis(50);
+    config
+}
+
+#[tokio::test]
+async fn unloading_ends_the_process_and_gives_its_memory_back() {
+    let engine = ProcessEngine::start(config());
+    assert_eq!(engine.process_id(), None, "nothing runs before it is needed");
+    engine.load(&model()).await.unwrap();
+    let first = engine.process_id().unwrap();
+    engine.unload().await.unwrap();
+    gone(first).await;
+    engine.unload().await.unwrap();
+    assert_eq!(engine.process_id(), None);
+    engine.load(&model()).await.unwrap();
+    assert!(engine.process_id().is_some_and(|id| id != first));
+}
+
+#[tokio::test]
+async fn a_missing_device_or_program_is_an_error_of_its_kind() {
+    let mut wrong = config();
+    wrong.device = DeviceChoice::Cuda(99);
+    let error = ProcessEngine::start(wrong).load(&model()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::NoSuchDevice, "{error}");
+    let mut wrong = config();
+    wrong.program = "/nonexistent/program".into();
+    let error = ProcessEngine::start(wrong).load(&model()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::Crashed);
+    assert!(error.message.contains("could not be started"), "{error}");
+}
+
+#[tokio::test]
+async fn after_a_shutdown_everything_fails_and_nothing_runs() {
+    let engine = ProcessEngine::start(config());
+    engine.load(&model()).await.unwrap();
+    let id = engine.process_id().unwrap();
+    let stream = engine.run(&job(4000), CancellationToken::new()).await.unwrap();
+    engine.shutdown().await;
+    assert_eq!(ending(&rest(stream).await), Err(EngineErrorCode::Crashed));
+    gone(id).await;
+    let error = engine.load(&model()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::Crashed);
+}
+
+#[tokio::test]
+async fn a_dropped_engine_takes_its_process_along() {
+    let engine = ProcessEngine::start(config());
+    engine.load(&model()).await.unwrap();
+    let id = engine.process_id().unwrap();
+    drop(engine);
+    gone(id).await;
+}
+
+#[test]
+fn a_child_whose_parent_is_gone_ends_in_the_middle_of_its_work() {
+    use std::process::{Command, Stdio};
+    let mut child =
+        Command::new(CHILD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let hello = ToChild::Hello { version: frame::VERSION, device: DeviceChoice::Cpu };
+    frame::write(&mut to, &hello).unwrap();
+    frame::write(&mut to, &ToChild::Load { request: 1, model: model() }).unwrap();
+    frame::write(&mut to, &ToChild::Run { job: 2, spec: job(4000) }).unwrap();
+    let mut heard = Vec::new();
+    while !matches!(heard.last(), Some(FromChild::Job { .. })) {
+        heard.push(frame::read::<FromChild>(&mut from).unwrap());
+    }
+    assert!(matches!(&heard[0], FromChild::Hello { device: Ok(_), .. }));
+    drop(to);
+    let asked = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(asked.elapsed() < Duration::from_secs(5), "the child outlives its parent");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(child.wait().unwrap().success());
+}
+
+#[cfg(unix)]
+mod unix {
+    use super::*;
+    use crate::until_running;
+
+    /// A "child" that says what it was told to say and then waits.
+    fn script(words: &[u8], then: &str) -> (tempfile::NamedTempFile, ProcessEngineConfig) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), words).unwrap();
+        let script = format!("cat '{}'; {then}", file.path().display());
+        let mut config = ProcessEngineConfig::new("/bin/sh", ["-c", &script], DeviceChoice::Cpu);
+        config.limits.hello = Duration::from_secs(3);
+        config.limits.first_wait = Duration::from_millis(50);
+        (file, config)
+    }
+
+    fn hello(version: u32) -> Vec<u8> {
+        frame::encode(&FromChild::Hello { version, device: Ok("CPU".into()) }).unwrap()
+    }
+
+    fn signal(name: &str, process: u32) {
+        let status = std::process::Command::new("kill").args([name, &process.to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn a_killed_child_costs_its_jobs_and_the_next_one_runs() {
+        let engine = ProcessEngine::start(config());
+        engine.load(&model()).await.unwrap();
+        let mut status = engine.status();
+        let first = engine.process_id().unwrap();
+        let mut stream = engine.run(&job(4000), CancellationToken::new()).await.unwrap();
+        let waiting = engine.run(&job(4000), CancellationToken::new()).await.unwrap();
+        until_running(&mut stream).await;
+        status.mark_unchanged();
+        signal("-KILL", first);
+        assert_eq!(ending(&rest(stream).await), Err(EngineErrorCode::Crashed));
+        assert_eq!(ending(&rest(waiting).await), Err(EngineErrorCode::Crashed));
+        let restarting = |s: &EngineStatus| matches!(s, EngineStatus::Restarting { .. });
+        tokio::time::timeout(PATIENCE, status.wait_for(restarting)).await.unwrap().unwrap();
+
+        let stream = engine.run(&job(5), CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(&rest(stream).await), Ok(5), "the model is loaded again by itself");
+        assert!(engine.process_id().is_some_and(|id| id != first));
+        assert!(matches!(&*engine.status().borrow(), EngineStatus::Ready(m) if m.id == model().id));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_hangs_is_killed_and_replaced() {
+        let mut config = config();
+        config.limits = ProcessLimits { silence: Duration::from_millis(2500), ..config.limits };
+        let engine = ProcessEngine::start(config);
+        engine.load(&model()).await.unwrap();
+        let first = engine.process_id().unwrap();
+        let mut stream = engine.run(&job(4000), CancellationToken::new()).await.unwrap();
+        until_running(&mut stream).await;
+        signal("-STOP", first);
+        let events = rest(stream).await;
+        assert_eq!(ending(&events), Err(EngineErrorCode::Crashed));
+        assert!(format!("{events:?}").contains("stopped answering"));
+        gone(first).await;
+        let stream = engine.run(&job(5), CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(&rest(stream).await), Ok(5));
+    }
+
+    #[tokio::test]
+    async fn what_a_library_prints_does_not_reach_the_frames() {
+        let mut noisy = config();
+        noisy.args = vec!["noisy".into()];
+        let engine = ProcessEngine::start(noisy);
+        engine.load(&model()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let stream = engine.run(&job(300), CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(&rest(stream).await), Ok(300));
+    }
+
+    #[tokio::test]
+    async fn nonsense_instead_of_a_hello_is_named() {
+        let cases = [
+            (b"warning: no such thing\n".to_vec(), "sleep 60", "cannot be read"),
+            (hello(frame::VERSION + 1), "sleep 60", "speaks version"),
+            (frame::encode(&FromChild::Heartbeat { steps: 0 }).unwrap(), "sleep 60", "hello first"),
+            (Vec::new(), "sleep 60", "did not say hello within 3 s"),
+            (Vec::new(), "exit 7", "ended unexpectedly"),
+        ];
+        for (words, then, expected) in cases {
+            let (_file, config) = script(&words, then);
+            let error = ProcessEngine::start(config).load(&model()).await.unwrap_err();
+            assert_eq!(error.code, EngineErrorCode::Crashed);
+            assert!(error.message.contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nonsense_after_the_hello_fails_what_is_under_way() {
+        let mut words = hello(frame::VERSION);
+        words.extend(b"\0\0\0\x04oops");
+        let (_file, config) = script(&words, "sleep 60");
+        let error = ProcessEngine::start(config).load(&model()).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::Crashed);
+        assert!(error.message.contains("cannot be read"), "{error}");
+    }
+
+    pub(super) fn alive(process: u32) -> bool {
+        let mut kill = std::process::Command::new("kill");
+        let kill = kill.args(["-0", &process.to_string()]);
+        kill.stderr(std::process::Stdio::null()).status().unwrap().success()
+    }
+}
+
+/// Waits until a process is gone.
+async fn gone(process: u32) {
+    #[cfg(unix)]
+    tokio::time::timeout(PATIENCE, async {
+        while unix::alive(process) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the process ends");
+    #[cfg(not(unix))]
+    let _ = process;
+}
