@@ -64,12 +64,7 @@ impl ScriptedEngine {
             alive: CancellationToken::new(),
         };
         let status = watch::Sender::new(EngineStatus::Idle);
-        Self {
-            shared: Arc::new(Shared {
-                state: Mutex::new(state),
-                status,
-            }),
-        }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), status }) }
     }
 
     /// An engine that answers every job with this text at once.
@@ -96,10 +91,7 @@ impl ScriptedEngine {
     /// with the real process engine: the next job runs.
     pub fn crash(&self) {
         let alive = std::mem::take(&mut self.state().alive);
-        self.shared.status.send_replace(EngineStatus::Restarting {
-            attempt: 1,
-            wait_ms: 0,
-        });
+        self.shared.status.send_replace(EngineStatus::Restarting { attempt: 1, wait_ms: 0 });
         alive.cancel();
     }
 
@@ -114,10 +106,7 @@ impl ScriptedEngine {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .expect("no test holds the lock while it panics")
+        self.shared.state.lock().expect("no test holds the lock while it panics")
     }
 
     fn facts(model: &ModelRef) -> LoadedModel {
@@ -143,9 +132,7 @@ impl Engine for ScriptedEngine {
             state.loaded = None;
             (state.load_delay, state.load_errors.pop_front())
         };
-        self.shared.status.send_replace(EngineStatus::Loading {
-            model: model.id.clone(),
-        });
+        self.shared.status.send_replace(EngineStatus::Loading { model: model.id.clone() });
         tokio::time::sleep(delay).await;
         if let Some(error) = error {
             self.shared.status.send_replace(EngineStatus::Idle);
@@ -157,9 +144,7 @@ impl Engine for ScriptedEngine {
             state.loaded = Some(model.clone());
             state.loads += 1;
         }
-        self.shared
-            .status
-            .send_replace(EngineStatus::Ready(facts.clone()));
+        self.shared.status.send_replace(EngineStatus::Ready(facts.clone()));
         Ok(facts)
     }
 
@@ -175,14 +160,9 @@ impl Engine for ScriptedEngine {
                 let message = format!("model `{}` is not loaded", job.model());
                 return Err(EngineError::new(EngineErrorCode::ModelNotLoaded, message));
             };
-            self.shared
-                .status
-                .send_replace(EngineStatus::Ready(Self::facts(&model)));
+            self.shared.status.send_replace(EngineStatus::Ready(Self::facts(&model)));
             state.jobs.push(job.clone());
-            let script = state
-                .next
-                .pop_front()
-                .unwrap_or_else(|| state.usual.clone());
+            let script = state.next.pop_front().unwrap_or_else(|| state.usual.clone());
             let over = CancellationToken::new();
             let before = std::mem::replace(&mut state.last_over, over.clone());
             (script, before, over, state.alive.clone())
@@ -229,31 +209,20 @@ fn failed(code: EngineErrorCode) -> JobEvent {
         EngineErrorCode::Crashed => "the engine's process ended",
         _ => "the job was cancelled",
     };
-    JobEvent::Failed {
-        error: EngineError::new(code, message),
-    }
+    JobEvent::Failed { error: EngineError::new(code, message) }
 }
 
 /// Says the pieces; returns the last event.
 async fn play(script: &Script, events: &mpsc::Sender<JobEvent>) -> JobEvent {
     // Sends fail only when the stream was dropped, which ends this future from outside.
-    let _ = events
-        .send(JobEvent::Started {
-            prompt_tokens: script.prompt_tokens,
-        })
-        .await;
+    let _ = events.send(JobEvent::Started { prompt_tokens: script.prompt_tokens }).await;
     let mut tokens = 0;
     for piece in &script.pieces {
         if !piece.delay.is_zero() {
             tokio::time::sleep(piece.delay).await;
         }
         tokens += piece.tokens;
-        let _ = events
-            .send(JobEvent::Delta {
-                text: piece.text.clone(),
-                tokens,
-            })
-            .await;
+        let _ = events.send(JobEvent::Delta { text: piece.text.clone(), tokens }).await;
     }
     match &script.ending {
         Ending::Finish(finish_reason) => JobEvent::Finished {
@@ -263,9 +232,7 @@ async fn play(script: &Script, events: &mpsc::Sender<JobEvent>) -> JobEvent {
                 usage: script.usage(),
             }),
         },
-        Ending::Fail(error) => JobEvent::Failed {
-            error: error.clone(),
-        },
+        Ending::Fail(error) => JobEvent::Failed { error: error.clone() },
         Ending::Hang => std::future::pending().await,
         Ending::Crash => failed(EngineErrorCode::Crashed),
     }
@@ -279,19 +246,13 @@ mod tests {
     use super::*;
 
     fn model() -> ModelRef {
-        ModelRef {
-            id: ModelId::new("m").unwrap(),
-            path: "m.gguf".into(),
-        }
+        ModelRef { id: ModelId::new("m").unwrap(), path: "m.gguf".into() }
     }
 
     fn job() -> JobSpec {
         JobSpec::Text(TextJob {
             model: model().id,
-            messages: vec![ChatMessage {
-                role: Role::User,
-                content: "hi".into(),
-            }],
+            messages: vec![ChatMessage { role: Role::User, content: "hi".into() }],
             sampling: SamplingParams::default(),
             max_tokens: 16,
             stop: vec![],
@@ -316,24 +277,15 @@ mod tests {
     #[tokio::test]
     async fn an_answer_arrives_in_pieces_and_as_a_whole() {
         let engine = ScriptedEngine::answering("one two three");
-        let error = engine
-            .run(&job(), CancellationToken::new())
-            .await
-            .unwrap_err();
+        let error = engine.run(&job(), CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
         engine.load(&model()).await.unwrap();
         let events = all(engine.run(&job(), CancellationToken::new()).await.unwrap()).await;
         assert_eq!(events.len(), 5);
-        let Some(JobEvent::Finished {
-            output: JobOutput::Text(text),
-        }) = events.last()
-        else {
+        let Some(JobEvent::Finished { output: JobOutput::Text(text) }) = events.last() else {
             panic!("{events:?}")
         };
-        assert_eq!(
-            (text.text.as_str(), text.usage.total()),
-            ("one two three", 14)
-        );
+        assert_eq!((text.text.as_str(), text.usage.total()), ("one two three", 14));
         assert_eq!(engine.jobs(), [job()]);
     }
 
@@ -348,10 +300,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(second.try_recv().is_err(), "the second waits for the first");
         cancel.cancel();
-        assert_eq!(
-            last_code(&all(first).await),
-            Some(EngineErrorCode::Cancelled)
-        );
+        assert_eq!(last_code(&all(first).await), Some(EngineErrorCode::Cancelled));
         assert_eq!(last_code(&all(second).await), None);
     }
 
@@ -359,18 +308,11 @@ mod tests {
     async fn a_crash_takes_waiting_jobs_along_and_the_next_one_runs() {
         let engine = ScriptedEngine::answering("fine");
         engine.load(&model()).await.unwrap();
-        engine.queue(
-            Script::answer("")
-                .ending(Ending::Crash)
-                .paced(Duration::from_millis(20)),
-        );
+        engine.queue(Script::answer("").ending(Ending::Crash).paced(Duration::from_millis(20)));
         let first = engine.run(&job(), CancellationToken::new()).await.unwrap();
         let second = engine.run(&job(), CancellationToken::new()).await.unwrap();
         assert_eq!(last_code(&all(first).await), Some(EngineErrorCode::Crashed));
-        assert_eq!(
-            last_code(&all(second).await),
-            Some(EngineErrorCode::Crashed)
-        );
+        assert_eq!(last_code(&all(second).await), Some(EngineErrorCode::Crashed));
         let third = engine.run(&job(), CancellationToken::new()).await.unwrap();
         assert_eq!(last_code(&all(third).await), None);
         assert!(matches!(*engine.status().borrow(), EngineStatus::Ready(_)));

@@ -46,17 +46,9 @@ impl Script {
     pub fn answer(text: &str) -> Self {
         let pieces = text
             .split_inclusive(' ')
-            .map(|word| Piece {
-                text: word.into(),
-                delay: Duration::ZERO,
-                tokens: 1,
-            })
+            .map(|word| Piece { text: word.into(), delay: Duration::ZERO, tokens: 1 })
             .collect();
-        Self {
-            prompt_tokens: 10,
-            pieces,
-            ending: Ending::Finish(FinishReason::Stop),
-        }
+        Self { prompt_tokens: 10, pieces, ending: Ending::Finish(FinishReason::Stop) }
     }
 
     /// The same, with this delay before every piece.
