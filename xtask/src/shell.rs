@@ -66,17 +66,6 @@ impl Cmd {
         self
     }
 
-    /// The same command started by another program, whose words come first.
-    pub(crate) fn wrapped<A: AsRef<OsStr>>(mut self, outer: impl IntoIterator<Item = A>) -> Self {
-        let mut words = outer.into_iter().map(|word| word.as_ref().to_owned());
-        if let Some(program) = words.next() {
-            let inner = std::mem::replace(&mut self.program, program);
-            let args = words.chain([inner]).chain(std::mem::take(&mut self.args)).collect();
-            self.args = args;
-        }
-        self
-    }
-
     /// The command for [`std::process`], with this process's environment less cargo's own part.
     pub(crate) fn to_std(&self) -> Command {
         let mut command = Command::new(&self.program);
