@@ -1,36 +1,88 @@
-//! The coordinator: its parts, and their life from `open` to `shutdown`.
+//! The coordinator: its parts, their life from `open` to `shutdown`, and its read side.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use neurino_core::{IdempotencyKey, JobId, JobSpec, NodeId, Receipt};
-use neurino_ledger::PayerId;
-use neurino_protocol::ErrorBody;
+use jiff::Timestamp;
+use neurino_core::{JobSpec, ModelId, NodeId, Receipt, RuleSets};
 use neurino_protocol::app::PointsSummary;
-use tokio::net::TcpListener;
+use neurino_protocol::node::CoordinatorMessage;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
-use crate::error::CoordinatorError;
-use crate::keys::{ApiKey, ApiKeyInfo};
+use crate::error::{CoordinatorError, shutting_down};
+use crate::keys::Keys;
 use crate::local::LocalCoordinator;
-use crate::watch::JobWatch;
+use crate::state::{LeasePhase, LiveJob, LiveLease, State};
+use crate::store::{OpenJob, Store};
+use crate::watch::Feed;
 
-/// A network's server. Cheap to share; `shutdown` ends it.
+/// Receipts a slow reader of [`Coordinator::events`] may fall behind.
+const EVENTS: usize = 256;
+/// Longest wait for links and running writes when shutting down.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// A network's server. Shared as an `Arc`; [`Coordinator::shutdown`] ends it.
 pub struct Coordinator {
-    config: CoordinatorConfig,
+    pub(crate) config: CoordinatorConfig,
+    pub(crate) rules: RuleSets,
+    pub(crate) store: Store,
+    pub(crate) keys: Keys,
+    state: Mutex<State>,
+    pub(crate) settled: broadcast::Sender<Receipt>,
+    /// Links and writes that must run to their end.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the coordinator stops.
+    pub(crate) stop: CancellationToken,
+    last_settled_ms: AtomicI64,
 }
 
-#[expect(clippy::unused_async, reason = "bodies follow")]
 impl Coordinator {
-    /// Opens the books, brings open jobs back and starts the timers.
+    /// Opens the books, brings open jobs back and starts the timers. Jobs that were leased keep
+    /// their lease for a while, so that a node that comes back can still hand its result in.
     ///
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn open(config: CoordinatorConfig) -> Result<Arc<Self>, CoordinatorError> {
-        let _ = config;
-        unimplemented!("arrives with the store")
+        let rules = RuleSets::built_in();
+        rules.named(&config.rule_set)?;
+        let store = Store::open(&config.database, &config.network).await?;
+        let keys = Keys::new(store.keys().await?);
+        let last_settled_ms = store.last_settled_ms().await?;
+        let open = store.open_jobs().await?;
+        let rng = config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+        let mut state = State::new(rng);
+        let count = open.len();
+        for job in open {
+            restore(&mut state, job, config.limits.recovery_grace_ms);
+        }
+        let coordinator = Arc::new(Self {
+            config,
+            rules,
+            store,
+            keys,
+            state: Mutex::new(state),
+            settled: broadcast::Sender::new(EVENTS),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            last_settled_ms: AtomicI64::new(last_settled_ms),
+        });
+        tracing::info!(
+            network = %coordinator.config.network,
+            jobs.open = count,
+            "opened the books of network {}: {count} open jobs",
+            coordinator.config.network,
+        );
+        coordinator.spawn_timers();
+        Ok(coordinator)
     }
 
     /// The network's name.
@@ -38,69 +90,24 @@ impl Coordinator {
         &self.config.network
     }
 
+    /// Whether it is the built-in practice network.
+    pub fn is_practice(&self) -> bool {
+        self.config.practice
+    }
+
     /// Address of the key that signs receipts.
     pub fn address(&self) -> String {
         self.config.key.address()
     }
 
-    /// The HTTP edge: nodes, gateway, jobs.
-    pub fn router(self: &Arc<Self>) -> axum::Router {
-        unimplemented!("arrives with the edge")
-    }
-
-    /// Serves the HTTP edge until `stop` is cancelled, then lets running requests end.
-    ///
-    /// # Errors
-    /// [`CoordinatorError::Listener`].
-    pub async fn serve(
-        self: &Arc<Self>,
-        listener: TcpListener,
-        stop: CancellationToken,
-    ) -> Result<(), CoordinatorError> {
-        let _ = (listener, stop);
-        unimplemented!("arrives with the edge")
-    }
-
     /// A node's way to this coordinator without a socket.
     pub fn local(self: &Arc<Self>) -> LocalCoordinator {
-        LocalCoordinator { coordinator: Arc::clone(self) }
-    }
-
-    /// Accepts a job; it is durable when this returns. The same payer and idempotency key with the
-    /// same job return the first job's id.
-    ///
-    /// # Errors
-    /// `InvalidRequest`, `UnknownModel`, `Overloaded`, `Unreachable` (shutting down), `Internal`.
-    pub async fn submit_job(
-        self: &Arc<Self>,
-        payer: PayerId,
-        key: Option<IdempotencyKey>,
-        spec: JobSpec,
-    ) -> Result<JobId, ErrorBody> {
-        let _ = (payer, key, spec);
-        unimplemented!("arrives with the store")
-    }
-
-    /// Follows a job from its present state on.
-    ///
-    /// # Errors
-    /// `NotFound`, `Internal`.
-    pub async fn watch_job(&self, job: JobId) -> Result<JobWatch, ErrorBody> {
-        let _ = job;
-        unimplemented!("arrives with the store")
-    }
-
-    /// Withdraws a job. Returns whether it was still open; a result already paid stays paid.
-    ///
-    /// # Errors
-    /// `Internal`.
-    pub async fn cancel_job(self: &Arc<Self>, job: JobId) -> Result<bool, ErrorBody> {
-        let _ = job;
-        unimplemented!("arrives with the store")
+        LocalCoordinator::new(Arc::clone(self))
     }
 
     /// Receipts, newest first: of one node or of all, settled before a time in milliseconds since
-    /// the Unix epoch, at most `limit` (up to 200).
+    /// the Unix epoch, at most `limit` (up to 200). No two receipts share a time, so the last one's
+    /// time asks for the next page.
     ///
     /// # Errors
     /// `Internal`.
@@ -110,8 +117,8 @@ impl Coordinator {
         before_ms: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Receipt>, ErrorBody> {
-        let _ = (node, before_ms, limit);
-        unimplemented!("arrives with the store")
+        let before_ms = before_ms.unwrap_or(i64::MAX);
+        self.store.receipts(node, before_ms, limit.min(200)).await.map_err(|e| e.body())
     }
 
     /// Points of a node: in all, and as "today" since `since_ms` (milliseconds since the Unix
@@ -120,8 +127,7 @@ impl Coordinator {
     /// # Errors
     /// `Internal`.
     pub async fn points(&self, node: &NodeId, since_ms: i64) -> Result<PointsSummary, ErrorBody> {
-        let _ = (node, since_ms);
-        unimplemented!("arrives with the store")
+        self.store.points(node, since_ms).await.map_err(|e| e.body())
     }
 
     /// Adds the books up.
@@ -129,34 +135,145 @@ impl Coordinator {
     /// # Errors
     /// `Internal`.
     pub async fn ledger_check(&self) -> Result<LedgerCheck, ErrorBody> {
-        unimplemented!("arrives with the store")
+        self.store.ledger_check().await.map_err(|e| e.body())
     }
 
     /// Jobs and nodes at this moment, from memory.
     pub fn jobs_overview(&self) -> JobsOverview {
-        unimplemented!("arrives with the router")
+        let state = self.state();
+        let leased = state.jobs.values().filter(|j| j.lease.is_some()).count();
+        JobsOverview {
+            queued: state.jobs.len() - leased,
+            leased,
+            nodes: state.sessions.len(),
+            models: self
+                .priced_models()
+                .map(|model| (model.clone(), state.router.serving(model)))
+                .collect(),
+        }
     }
 
     /// Receipts as they are settled. A reader that falls 256 behind misses some; the books do not.
     pub fn events(&self) -> broadcast::Receiver<Receipt> {
-        unimplemented!("arrives with settlement")
-    }
-
-    /// Makes a gateway key. Its secret is shown once.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for an empty or overlong name, `Internal`.
-    pub async fn create_api_key(&self, name: &str) -> Result<ApiKey, ErrorBody> {
-        let _ = name;
-        unimplemented!("arrives with the store")
-    }
-
-    /// The gateway keys, without their secrets.
-    pub fn api_keys(&self) -> Vec<ApiKeyInfo> {
-        unimplemented!("arrives with the store")
+        self.settled.subscribe()
     }
 
     /// Ends sessions, timers and the writer; everything acknowledged is on disk. Open jobs go on
-    /// after the next `open`.
-    pub async fn shutdown(&self) {}
+    /// after the next `open`. Repeating it is free.
+    pub async fn shutdown(&self) {
+        {
+            let mut state = self.state();
+            state.stopping = true;
+            for node in state.sessions.keys().cloned().collect::<Vec<_>>() {
+                state.send(&node, CoordinatorMessage::Bye(shutting_down()));
+            }
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_WAIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some links did not end in time; closing the books anyway");
+        }
+        self.store.close().await;
+        // Ends the watches: their feeds go with the jobs.
+        self.state().jobs.clear();
+    }
+
+    /// The memory. Sections are short and never await.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held leaves at worst a stale cache: the books decide.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Models the network's rule set prices.
+    pub(crate) fn priced_models(&self) -> impl Iterator<Item = &ModelId> {
+        self.rules.named(&self.config.rule_set).into_iter().flat_map(|rules| rules.text.keys())
+    }
+
+    /// The time of a new receipt: now, but after every other receipt.
+    pub(crate) fn settling_time_ms(&self) -> i64 {
+        let now = now_ms();
+        let before =
+            self.last_settled_ms
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
+        let (Ok(last) | Err(last)) = before;
+        now.max(last + 1)
+    }
+
+    /// Runs a future to its end even if the caller goes away: what it changes in the books must
+    /// also reach the memory.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ErrorBody>> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        self.tasks.spawn(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a step ended badly");
+            Err(ErrorBody::new(ErrorCode::Internal, "something broke inside the coordinator")
+                .with_hint("its log has the cause"))
+        })
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+/// Longest prompt, in tokens, that a job's messages can amount to: every token covers at least one
+/// byte, and chat templates add a few words per message and an own introduction.
+pub(crate) fn prompt_tokens_bound(spec: &JobSpec) -> u32 {
+    let JobSpec::Text(job) = spec;
+    let bytes: usize = job.messages.iter().map(|m| m.content.len() + 16).sum();
+    u32::try_from(bytes + 256).unwrap_or(u32::MAX)
+}
+
+/// Brings a job back from the books.
+fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
+    let now = Instant::now();
+    let live = LiveJob {
+        payer: job.payer,
+        spec: Arc::new(job.spec),
+        rule_set: job.rule_set,
+        fence: job.fence,
+        failures: job.failures,
+        losses: job.losses,
+        tried: Vec::new(),
+        lease: None,
+        queued_since: now,
+        no_node_wait_ms: job.no_node_wait_ms,
+        feed: Feed::new(),
+        admitted: true,
+        closing: false,
+    };
+    if let Some(attempt) = &job.running {
+        live.feed.leased(attempt.node.clone());
+    }
+    state.jobs.insert(job.id, live);
+    match job.running {
+        None => state.enqueue(job.id, false),
+        Some(attempt) => {
+            // The wall clock decides how much is left; it may have jumped, so bound it.
+            let left = u64::try_from(attempt.deadline_ms - now_ms()).unwrap_or(0);
+            let budget = u64::try_from(attempt.deadline_ms - attempt.granted_at_ms).unwrap_or(0);
+            let lease = LiveLease {
+                job: job.id,
+                node: attempt.node,
+                fence: job.fence,
+                phase: LeasePhase::Running,
+                deadline: now + Duration::from_millis(left.min(budget)),
+                granted_at_ms: attempt.granted_at_ms,
+                deadline_ms: attempt.deadline_ms,
+                session: None,
+                assigned: now,
+                kept_until: Some(now + Duration::from_millis(grace_ms)),
+                gap: true,
+            };
+            state.add_lease(attempt.lease, lease);
+        }
+    }
 }

@@ -20,6 +20,14 @@ pub enum CoordinatorError {
     /// Another process holds the database.
     #[error("the database {0} is in use by another Neurino; close that one or choose another home")]
     InUse(PathBuf),
+    /// The database belongs to another network.
+    #[error("the database belongs to the network `{found}`, not `{asked}`; choose another file")]
+    OtherNetwork {
+        /// The network it was created for.
+        found: String,
+        /// The network it was opened for.
+        asked: String,
+    },
     /// The database cannot be read or written.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),

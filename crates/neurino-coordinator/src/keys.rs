@@ -1,6 +1,19 @@
 //! API keys of the gateway: 256 random bits, shown once, stored as a digest.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use neurino_ledger::PayerId;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::coordinator::{Coordinator, now_ms};
+use crate::store::StoredKey;
+
+/// What every key starts with, so that a leaked one is recognised.
+const PREFIX: &str = "nrn-";
 
 /// A new key. The secret is shown once; only its digest is stored.
 pub struct ApiKey {
@@ -17,7 +30,7 @@ impl ApiKey {
 }
 
 /// What may be shown of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiKeyInfo {
     /// Its id, which names its payer account.
     pub id: String,
@@ -30,5 +43,100 @@ pub struct ApiKeyInfo {
 impl fmt::Display for ApiKeyInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.id)
+    }
+}
+
+/// The keys in memory, so that a request without work touches no file.
+pub(crate) struct Keys(RwLock<Vec<StoredKey>>);
+
+impl Keys {
+    pub(crate) fn new(keys: Vec<StoredKey>) -> Self {
+        Self(RwLock::new(keys))
+    }
+
+    /// The payer a bearer token belongs to. Looks at every key, each in constant time.
+    pub(crate) fn payer_of(&self, token: &str) -> Option<PayerId> {
+        let digest = digest(token);
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found = None;
+        for key in keys.iter() {
+            let difference = key.sha256.iter().zip(&digest).fold(0u8, |sum, (a, b)| sum | (a ^ b));
+            if std::hint::black_box(difference) == 0 {
+                found = Some(&key.id);
+            }
+        }
+        found.and_then(|id| PayerId::new(format!("key-{id}")).ok())
+    }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+impl Coordinator {
+    /// Makes a gateway key. Its secret is shown once.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an empty or overlong name, `Internal`.
+    pub async fn create_api_key(self: &Arc<Self>, name: &str) -> Result<ApiKey, ErrorBody> {
+        let name = name.trim();
+        if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
+            let message = "a key's name is 1 to 64 printable characters";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
+        }
+        let secret = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
+        let info = ApiKeyInfo {
+            id: Uuid::new_v4().simple().to_string(),
+            name: name.to_owned(),
+            created_at_ms: now_ms(),
+        };
+        let stored = StoredKey {
+            id: info.id.clone(),
+            name: info.name.clone(),
+            sha256: digest(&secret),
+            created_at_ms: info.created_at_ms,
+        };
+        let this = Arc::clone(self);
+        self.to_the_end(async move {
+            this.store.add_key(stored.clone()).await.map_err(|e| e.body())?;
+            this.keys.0.write().unwrap_or_else(PoisonError::into_inner).push(stored);
+            Ok(())
+        })
+        .await?;
+        tracing::info!(key.id = %info.id, "made gateway key {}", info.id);
+        Ok(ApiKey { info, secret })
+    }
+
+    /// The gateway keys, without their secrets.
+    pub fn api_keys(&self) -> Vec<ApiKeyInfo> {
+        let keys = self.keys.0.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter()
+            .map(|k| ApiKeyInfo {
+                id: k.id.clone(),
+                name: k.name.clone(),
+                created_at_ms: k.created_at_ms,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_secret_opens() {
+        let secret = format!("{PREFIX}{}", "ab".repeat(32));
+        let stored = StoredKey {
+            id: "k1".into(),
+            name: "test".into(),
+            sha256: digest(&secret),
+            created_at_ms: 0,
+        };
+        let keys = Keys::new(vec![stored]);
+        assert_eq!(keys.payer_of(&secret).map(String::from), Some("key-k1".into()));
+        assert_eq!(keys.payer_of(&secret[1..]), None);
+        assert_eq!(keys.payer_of(""), None);
+        assert_eq!(keys.payer_of(&hex::encode(digest(&secret))), None);
     }
 }

@@ -3,15 +3,25 @@
 //! [`Coordinator`] is the whole of it: `open` it on a database, hand `router()` or `serve()` a
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
-//! `router` (which node gets which job), `session` (what nodes say), `settle` (payment), `store`
-//! (the books), `edge` (HTTP, WebSocket, in process).
+//! `timers` (what time does), `router` (which node gets which job), `session` (what nodes say),
+//! `settle` (payment), `store` (the books), `link` and `local` (a node's messages, in process),
+//! `edge` (HTTP, WebSocket).
 
 pub mod books;
 pub mod config;
 mod coordinator;
+mod edge;
 pub mod error;
+mod jobs;
 mod keys;
+mod link;
 mod local;
+mod router;
+mod session;
+mod settle;
+mod state;
+mod store;
+mod timers;
 mod watch;
 
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};

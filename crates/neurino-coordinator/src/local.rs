@@ -1,30 +1,39 @@
-//! The coordinator of the same process, as a node sees it.
+//! The coordinator of the same process, as a node sees it: channels instead of sockets.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use neurino_client::{ClientError, Session};
+use neurino_client::{ClientError, Link, Session, handshake};
 use neurino_core::NodeId;
 use neurino_protocol::node::Capabilities;
 use neurino_wallet::IdentityKey;
+use tokio::sync::mpsc;
 
 use crate::coordinator::Coordinator;
+use crate::link;
 
-/// A node's way to a coordinator in the same process: channels instead of sockets.
+/// A node's way to a coordinator in the same process.
 #[derive(Clone)]
-pub struct LocalCoordinator {
-    pub(crate) coordinator: Arc<Coordinator>,
+pub struct LocalCoordinator(Arc<Coordinator>);
+
+impl LocalCoordinator {
+    pub(crate) fn new(coordinator: Arc<Coordinator>) -> Self {
+        Self(coordinator)
+    }
 }
 
 #[async_trait]
 impl neurino_client::Coordinator for LocalCoordinator {
     async fn connect(
         &self,
-        _key: &IdentityKey,
-        _node: &NodeId,
-        _capabilities: &Capabilities,
+        key: &IdentityKey,
+        node: &NodeId,
+        capabilities: &Capabilities,
     ) -> Result<Session, ClientError> {
-        unimplemented!("arrives with the session core")
+        let (outbox, from_node) = mpsc::channel(link::CHANNEL);
+        let (to_node, messages) = mpsc::channel(link::CHANNEL);
+        self.0.tasks.spawn(link::serve(Arc::clone(&self.0), from_node, to_node));
+        handshake(Link { outbox, messages }, &self.address(), key, node, capabilities).await
     }
 
     fn address(&self) -> String {

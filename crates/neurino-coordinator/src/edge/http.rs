@@ -1,0 +1,248 @@
+//! What the handlers share: errors in two shapes, bodies within limits, bearer keys.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, http::Method};
+use futures::StreamExt;
+use neurino_ledger::PayerId;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::coordinator::Coordinator;
+
+/// How much of an oversize body is read and thrown away, in multiples of the limit, so that its
+/// sender gets to read the answer instead of a broken connection.
+const DRAIN: usize = 8;
+
+/// How an error looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// [`ErrorBody`] as it is.
+    Plain,
+    /// `{"error": {"message", "type", "code", "param"}}`.
+    OpenAi,
+}
+
+/// An error on its way out.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    body: ErrorBody,
+    shape: Shape,
+    param: Option<String>,
+}
+
+impl ApiError {
+    pub(crate) fn plain(body: ErrorBody) -> Self {
+        Self { status: status_of(body.code), body, shape: Shape::Plain, param: None }
+    }
+
+    pub(crate) fn openai(body: ErrorBody) -> Self {
+        Self { shape: Shape::OpenAi, ..Self::plain(body) }
+    }
+
+    /// Names the field at fault.
+    pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The error as OpenAI's clients read it.
+    pub(crate) fn openai_json(&self) -> serde_json::Value {
+        let mut message = self.body.message.clone();
+        if let Some(hint) = &self.body.hint {
+            message = format!("{message}; {hint}");
+        }
+        let (kind, code) = match self.body.code {
+            ErrorCode::UnknownModel => ("invalid_request_error", "model_not_found".into()),
+            ErrorCode::ContextTooLong => {
+                ("invalid_request_error", "context_length_exceeded".into())
+            }
+            ErrorCode::Unauthorized => ("authentication_error", "invalid_api_key".into()),
+            ErrorCode::Overloaded => ("rate_limit_error", json!(ErrorCode::Overloaded)),
+            other if self.status.is_client_error() => ("invalid_request_error", json!(other)),
+            other => ("server_error", json!(other)),
+        };
+        json!({ "error": { "message": message, "type": kind, "code": code, "param": self.param } })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = match self.shape {
+            Shape::Plain => (self.status, Json(&self.body)).into_response(),
+            Shape::OpenAi => (self.status, Json(self.openai_json())).into_response(),
+        };
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.body.code == ErrorCode::Overloaded {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}
+
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::InvalidRequest | ErrorCode::ContextTooLong | ErrorCode::UnsupportedVersion => {
+            StatusCode::BAD_REQUEST
+        }
+        ErrorCode::Unauthorized | ErrorCode::BadSignature => StatusCode::UNAUTHORIZED,
+        ErrorCode::NotFound | ErrorCode::UnknownModel => StatusCode::NOT_FOUND,
+        ErrorCode::StaleLease | ErrorCode::Cancelled => StatusCode::CONFLICT,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::ModelNotReady | ErrorCode::NoNodeAvailable | ErrorCode::Unreachable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ErrorCode::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::EngineFailed | ErrorCode::ModelUnreadable => StatusCode::BAD_GATEWAY,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error in the shape that clients of a path expect.
+fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
+    let path = uri.path();
+    if path.starts_with("/v1/chat") || path.starts_with("/v1/models") {
+        ApiError::openai(body)
+    } else {
+        ApiError::plain(body)
+    }
+}
+
+/// Nothing lives at that path.
+pub(crate) async fn no_such_path(uri: Uri) -> ApiError {
+    let body = ErrorBody::new(ErrorCode::NotFound, "there is nothing at this path")
+        .with_hint("this server answers /v1/chat/completions, /v1/models, /v1/jobs and /healthz");
+    for_path(&uri, body)
+}
+
+/// The path exists, the method does not.
+pub(crate) async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    let body = ErrorBody::new(
+        ErrorCode::InvalidRequest,
+        format!("this path does not answer {method} requests"),
+    );
+    ApiError { status: StatusCode::METHOD_NOT_ALLOWED, ..for_path(&uri, body) }
+}
+
+/// The token of an `Authorization: Bearer` header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The payer that a request's key belongs to.
+pub(crate) fn payer(coordinator: &Coordinator, headers: &HeaderMap) -> Result<PayerId, ErrorBody> {
+    let hint =
+        "send the header `Authorization: Bearer nrn-…`; whoever runs this network makes keys";
+    let token = bearer(headers).ok_or_else(|| {
+        ErrorBody::new(ErrorCode::Unauthorized, "the request carries no API key").with_hint(hint)
+    })?;
+    coordinator.keys.payer_of(token).ok_or_else(|| {
+        ErrorBody::new(ErrorCode::Unauthorized, "this network does not know the API key")
+            .with_hint(hint)
+    })
+}
+
+/// Reads a body of JSON within the limits of size and time.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    coordinator: &Coordinator,
+    request: Request,
+) -> Result<T, ErrorBody> {
+    let bytes = read_body(coordinator, request).await?;
+    parse_json(&bytes)
+}
+
+/// Parses JSON; the error says whether it is JSON at all.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ErrorBody> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(ErrorBody::new(ErrorCode::InvalidRequest, "the body is empty")
+            .with_hint("send a JSON object"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let words: String = error.to_string().chars().take(300).collect();
+        let message = if error.is_data() {
+            format!("the body is JSON, but not what this endpoint takes: {words}")
+        } else {
+            format!("the body is not valid JSON: {words}")
+        };
+        ErrorBody::new(ErrorCode::InvalidRequest, message)
+    })
+}
+
+/// Reads a whole body within the limits of size and time.
+pub(crate) async fn read_body(
+    coordinator: &Coordinator,
+    request: Request,
+) -> Result<Vec<u8>, ErrorBody> {
+    let limits = &coordinator.config.limits;
+    let bytes_max = limits.body_bytes_max;
+    let declared = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|declared| declared > bytes_max.saturating_mul(DRAIN)) {
+        return Err(too_large(bytes_max));
+    }
+    let wait = Duration::from_millis(limits.request_read_ms);
+    match tokio::time::timeout(wait, collect(request.into_body(), bytes_max)).await {
+        Ok(body) => body,
+        Err(_) => Err(ErrorBody::new(
+            ErrorCode::InvalidRequest,
+            format!("the body did not arrive within {} seconds", wait.as_secs()),
+        )),
+    }
+}
+
+async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ErrorBody> {
+    let (mut bytes, mut drained) = (Vec::new(), 0);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| {
+            ErrorBody::new(ErrorCode::InvalidRequest, "the body broke off before its end")
+        })?;
+        if drained > 0 || bytes.len() + chunk.len() > bytes_max {
+            bytes = Vec::new();
+            drained += chunk.len();
+            if drained > bytes_max.saturating_mul(DRAIN) {
+                break;
+            }
+        } else {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    if drained > 0 { Err(too_large(bytes_max)) } else { Ok(bytes) }
+}
+
+fn too_large(bytes_max: usize) -> ErrorBody {
+    let message = format!("the body is larger than {bytes_max} bytes");
+    ErrorBody::new(ErrorCode::TooLarge, message).with_hint("shorten or split the request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
+        let check = |value: &str, token: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(value).expect("ascii"));
+            assert_eq!(bearer(&headers), token, "{value}");
+        };
+        check("Bearer nrn-1", Some("nrn-1"));
+        check("bearer  nrn-1 ", Some("nrn-1"));
+        check("Basic nrn-1", None);
+        check("nrn-1", None);
+    }
+}

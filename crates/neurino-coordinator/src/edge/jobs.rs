@@ -1,0 +1,68 @@
+//! Durable jobs: accepted with 202 once they are on disk, asked for by id later.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use neurino_core::{IdempotencyKey, JobId, JobSpec};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use serde_json::{Value, json};
+
+use super::Edge;
+use super::http::{ApiError, payer, read_json};
+
+/// `POST /v1/jobs`: the body is a job; with the header `Idempotency-Key` a repeat within 24 hours
+/// gets the first job's id.
+pub(crate) async fn submit(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let coordinator = &edge.coordinator;
+    let payer = payer(coordinator, &headers).map_err(ApiError::plain)?;
+    let key = idempotency_key(&headers).map_err(ApiError::plain)?;
+    let spec: JobSpec = read_json(coordinator, request).await.map_err(ApiError::plain)?;
+    let id = coordinator.submit_job(payer, key, spec).await.map_err(ApiError::plain)?;
+    let mut response = (StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ErrorBody> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().and_then(|text| IdempotencyKey::new(text).ok());
+    key.map(Some).ok_or_else(|| {
+        ErrorBody::new(
+            ErrorCode::InvalidRequest,
+            "the header `Idempotency-Key` takes 1 to 200 visible ASCII characters",
+        )
+    })
+}
+
+/// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended.
+pub(crate) async fn show(
+    State(edge): State<Edge>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let coordinator = &edge.coordinator;
+    let payer = payer(coordinator, &headers).map_err(ApiError::plain)?;
+    let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
+    let id: JobId = id.parse().map_err(|_| ApiError::plain(missing()))?;
+    let job = coordinator.stored_job(id).await.map_err(ApiError::plain)?;
+    if job.payer != payer {
+        // Somebody else's job looks like none at all.
+        return Err(ApiError::plain(missing()));
+    }
+    Ok(Json(json!({
+        "id": id,
+        "state": job.state,
+        "created_at_ms": job.created_at_ms,
+        "finished_at_ms": job.finished_at_ms,
+        "output": job.output,
+        "receipt": job.receipt,
+        "error": job.error,
+    })))
+}

@@ -1,0 +1,63 @@
+//! The HTTP edge: `gateway` (OpenAI-compatible), `jobs`, `nodes`, and what they share: errors,
+//! bodies, keys (`http`), connections (`serve`).
+
+mod chat;
+mod gateway;
+mod http;
+mod jobs;
+mod nodes;
+mod serve;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::coordinator::Coordinator;
+use crate::error::CoordinatorError;
+use nodes::Polls;
+
+/// What every handler gets.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    coordinator: Arc<Coordinator>,
+    polls: Arc<Polls>,
+}
+
+impl Coordinator {
+    /// The HTTP edge: nodes (`/v1/node/…`), the OpenAI-compatible gateway (`/v1/chat/completions`,
+    /// `/v1/models`), durable jobs (`/v1/jobs`) and `/healthz`.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let edge = Edge { coordinator: Arc::clone(self), polls: Arc::default() };
+        Router::new()
+            .route("/healthz", get(gateway::health))
+            .route("/v1/models", get(gateway::models))
+            .route("/v1/chat/completions", post(gateway::chat_completions))
+            .route("/v1/jobs", post(jobs::submit))
+            .route("/v1/jobs/{id}", get(jobs::show))
+            .route("/v1/node/link", get(nodes::link))
+            .route("/v1/node/challenge", post(nodes::challenge))
+            .route("/v1/node/session", post(nodes::session))
+            .route("/v1/node/exchange", post(nodes::exchange))
+            .fallback(http::no_such_path)
+            .method_not_allowed_fallback(http::no_such_method)
+            .with_state(edge)
+    }
+
+    /// Serves the HTTP edge until `stop` is cancelled or the coordinator shuts down, then gives
+    /// running requests a few seconds to end.
+    ///
+    /// The listener must have passed [`crate::check_listen_address`]: nothing here encrypts.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Listener`].
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> Result<(), CoordinatorError> {
+        serve::serve(self, listener, stop).await
+    }
+}

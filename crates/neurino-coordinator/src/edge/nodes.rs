@@ -1,0 +1,258 @@
+//! Where nodes connect: a WebSocket, or where that is blocked, long polls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::ORIGIN;
+use axum::response::Response;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use neurino_protocol::node::{
+    CoordinatorMessage, Exchange, ExchangeReply, Hello, MESSAGE_BYTES_MAX, NodeMessage,
+    SessionOpened,
+};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Edge;
+use super::http::{ApiError, bearer, parse_json, read_body, read_json};
+use crate::coordinator::Coordinator;
+use crate::link;
+use crate::session::{NodeSession, Outbox};
+
+/// Longest wait of one exchange.
+const WAIT_MAX: Duration = Duration::from_secs(25);
+/// Most messages of one exchange, either way.
+const EXCHANGE_MAX: usize = 256;
+/// Reply bytes after which the rest waits for the next exchange.
+const REPLY_BYTES: usize = MESSAGE_BYTES_MAX;
+/// How long a node may take to receive one message.
+const SEND_WAIT: Duration = Duration::from_secs(10);
+
+/// Nodes are programs. A browser names the page that asks, and no page may work as a node: it would
+/// get to read prompts.
+fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(ORIGIN) {
+        let message = "web pages cannot connect as nodes";
+        return Err(ApiError::plain(ErrorBody::new(ErrorCode::Unauthorized, message)));
+    }
+    Ok(())
+}
+
+/// `GET /v1/node/link`: the WebSocket.
+pub(crate) async fn link(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    refuse_browsers(&headers)?;
+    let upgrade = upgrade.map_err(|_| {
+        let error =
+            ErrorBody::new(ErrorCode::InvalidRequest, "this path takes WebSocket upgrades only");
+        ApiError::plain(error.with_hint("a proxy that blocks them? use POST /v1/node/challenge"))
+    })?;
+    let coordinator = edge.coordinator;
+    Ok(upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(
+        |socket| {
+            let tasks = coordinator.tasks.clone();
+            tasks.track_future(websocket(coordinator, socket))
+        },
+    ))
+}
+
+async fn websocket(coordinator: Arc<Coordinator>, socket: WebSocket) {
+    let (sink, stream) = socket.split();
+    let (to_link, from_node) = mpsc::channel(link::CHANNEL);
+    let (to_node, from_link) = mpsc::channel(link::CHANNEL);
+    let closed = CancellationToken::new();
+    let complain = to_node.downgrade();
+    tokio::join!(
+        receive(stream, to_link, complain, &closed),
+        link::serve(coordinator, from_node, to_node),
+        send(sink, from_link, &closed),
+    );
+}
+
+/// Reads frames until the socket or the link ends, or one cannot be read.
+async fn receive(
+    mut stream: SplitStream<WebSocket>,
+    to_link: mpsc::Sender<NodeMessage>,
+    complain: mpsc::WeakSender<CoordinatorMessage>,
+    closed: &CancellationToken,
+) {
+    loop {
+        let frame = tokio::select! {
+            () = closed.cancelled() => return,
+            frame = stream.next() => frame,
+        };
+        let text = match frame {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Binary(_))) => {
+                return bye(&complain, "messages are text frames of JSON");
+            }
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+        };
+        let Ok(message) = serde_json::from_str(&text) else {
+            return bye(&complain, "a message is not JSON of the node protocol");
+        };
+        if to_link.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn bye(complain: &mpsc::WeakSender<CoordinatorMessage>, message: &str) {
+    if let Some(to_node) = complain.upgrade() {
+        let error = ErrorBody::new(ErrorCode::InvalidRequest, message);
+        // A node that does not read its messages does not read this one either.
+        let _ = to_node.try_send(CoordinatorMessage::Bye(error));
+    }
+}
+
+/// Writes frames until the link or the socket ends.
+async fn send(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut from_link: mpsc::Receiver<CoordinatorMessage>,
+    closed: &CancellationToken,
+) {
+    while let Some(message) = from_link.recv().await {
+        let json = serde_json::to_string(&message).expect("the protocol's messages serialise");
+        let sent = tokio::time::timeout(SEND_WAIT, sink.send(Message::text(json))).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            break;
+        }
+    }
+    // The other side may be gone already.
+    let _ = tokio::time::timeout(SEND_WAIT, sink.close()).await;
+    closed.cancel();
+}
+
+/// Sessions that are open by long poll, by their token.
+#[derive(Default)]
+pub(crate) struct Polls(Mutex<HashMap<String, Arc<Poll>>>);
+
+/// One of them.
+struct Poll {
+    session: NodeSession,
+    outbox: tokio::sync::Mutex<Outbox>,
+    /// Keeps the messages of two exchanges in order.
+    handling: tokio::sync::Mutex<()>,
+}
+
+impl Polls {
+    fn get(&self, token: &str) -> Option<Arc<Poll>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+    }
+
+    fn insert(&self, token: String, poll: Arc<Poll>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(token, poll);
+    }
+
+    fn remove(&self, token: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
+    }
+}
+
+/// `POST /v1/node/challenge`: what to sign.
+pub(crate) async fn challenge(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+) -> Result<Json<CoordinatorMessage>, ApiError> {
+    refuse_browsers(&headers)?;
+    edge.coordinator.challenge().map(Json).map_err(ApiError::plain)
+}
+
+/// `POST /v1/node/session`: a signed hello opens a session.
+pub(crate) async fn session(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Json<SessionOpened>, ApiError> {
+    refuse_browsers(&headers)?;
+    let coordinator = &edge.coordinator;
+    let hello: Hello = read_json(coordinator, request).await.map_err(ApiError::plain)?;
+    let (session, outbox) = coordinator.open_session(&hello).map_err(ApiError::plain)?;
+    let token = hex::encode(rand::random::<[u8; 32]>());
+    let end = session.end.clone();
+    let poll = Poll { session, outbox: outbox.into(), handling: tokio::sync::Mutex::default() };
+    edge.polls.insert(token.clone(), Arc::new(poll));
+    let (polls, ended) = (Arc::downgrade(&edge.polls), token.clone());
+    coordinator.tasks.spawn(async move {
+        end.cancelled().await;
+        if let Some(polls) = Weak::upgrade(&polls) {
+            polls.remove(&ended);
+        }
+    });
+    Ok(Json(SessionOpened { token, welcome: coordinator.welcome() }))
+}
+
+/// `POST /v1/node/exchange`: hands messages in and waits for others.
+pub(crate) async fn exchange(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Json<ExchangeReply>, ApiError> {
+    refuse_browsers(&headers)?;
+    let poll = bearer(&headers).and_then(|token| edge.polls.get(token)).ok_or_else(|| {
+        let error = ErrorBody::new(ErrorCode::Unauthorized, "the session is over or never was");
+        ApiError::plain(error.with_hint("open another one with POST /v1/node/challenge"))
+    })?;
+    let body = read_body(&edge.coordinator, request).await.map_err(ApiError::plain)?;
+    let exchange: Exchange = parse_json(&body).map_err(ApiError::plain)?;
+    if exchange.messages.len() > EXCHANGE_MAX {
+        let message = format!("an exchange takes at most {EXCHANGE_MAX} messages");
+        return Err(ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, message)));
+    }
+    let until = Instant::now() + Duration::from_millis(exchange.wait_ms).min(WAIT_MAX);
+    let _alive = poll.session.polling();
+    {
+        let _order = poll.handling.lock().await;
+        for message in exchange.messages {
+            poll.session.handle(message).await;
+        }
+    }
+    Ok(Json(ExchangeReply { messages: poll.wait(until).await }))
+}
+
+impl Poll {
+    /// Messages for the node; waits for the first one.
+    async fn wait(&self, until: Instant) -> Vec<CoordinatorMessage> {
+        let mut messages = Vec::new();
+        // Another exchange waits already: it will carry them.
+        let Ok(Ok(mut outbox)) = tokio::time::timeout_at(until, async {
+            match self.outbox.try_lock() {
+                Ok(outbox) => Ok::<_, ()>(outbox),
+                Err(_) => Ok(self.outbox.lock().await),
+            }
+        })
+        .await
+        else {
+            return messages;
+        };
+        let mut bytes = 0;
+        let mut first = match outbox.try_recv() {
+            Ok(message) => Some(message),
+            Err(_) => tokio::select! {
+                () = self.session.end.cancelled() => outbox.try_recv().ok(),
+                first = tokio::time::timeout_at(until, outbox.recv()) => first.ok().flatten(),
+            },
+        };
+        while let Some(message) = first.take() {
+            bytes += serde_json::to_vec(&message).map_or(0, |json| json.len());
+            messages.push(message);
+            if bytes < REPLY_BYTES && messages.len() < EXCHANGE_MAX {
+                first = outbox.try_recv().ok();
+            }
+        }
+        messages
+    }
+}

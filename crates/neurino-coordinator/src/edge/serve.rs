@@ -1,0 +1,102 @@
+//! Connections: how many, how long they may take to speak, how they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::coordinator::Coordinator;
+use crate::error::CoordinatorError;
+
+/// How long running requests may take to end once the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Rest after a failed accept: out of file descriptors, mostly.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+pub(super) async fn serve(
+    coordinator: &Arc<Coordinator>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), CoordinatorError> {
+    let address = listener.local_addr().map_err(CoordinatorError::Listener)?;
+    tracing::info!(%address, "serving on http://{address}");
+    let limits = &coordinator.config.limits;
+    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let head_wait = Duration::from_millis(limits.request_read_ms);
+    let router = coordinator.router();
+    let connections = TaskTracker::new();
+    // Ends the connections whichever of the two stops.
+    let closing = stop.child_token();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            () = coordinator.stop.cancelled() => break,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let Some((stream, permit)) = accepted else {
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            continue;
+        };
+        let (router, closing) = (router.clone(), closing.clone());
+        connections.spawn(async move {
+            connection(stream, router, head_wait, closing).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    closing.cancel();
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        tracing::info!(connections.open = connections.len(), "some requests were still running");
+    }
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            None
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    head_wait: Duration,
+    closing: CancellationToken,
+) {
+    // Tokens are small; waiting for company would be felt.
+    let _ = stream.set_nodelay(true);
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_wait);
+    let service = TowerToHyperService::new(router);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}

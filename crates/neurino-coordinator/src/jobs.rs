@@ -1,0 +1,471 @@
+//! The life of a job: admission, leases, returns to the queue, end.
+//!
+//! The books decide, the memory follows: every step is a conditional write, and the memory is
+//! changed after the write's answer. Two steps that race (a result and a deadline, say) are thus
+//! decided by the order of their writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neurino_core::{
+    IdempotencyKey, JobId, JobSpec, JobState, Lease, LeaseId, MicroPoints, Multiplier, NodeId,
+    Usage,
+};
+use neurino_ledger::PayerId;
+use neurino_protocol::node::CoordinatorMessage;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::coordinator::{Coordinator, now_ms, prompt_tokens_bound};
+use crate::error::shutting_down;
+use crate::state::{LeasePhase, LiveJob, LiveLease, State};
+use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
+use crate::watch::{Feed, JobUpdate, JobWatch};
+
+/// Texts that end every answer on the network, whatever the payer asked.
+const NETWORK_STOPS: [&str; 4] = ["[End]", "[end]", "<|im_start|>", "<|im_end|>"];
+/// How long a job rests when its lease could not be written.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
+
+impl Coordinator {
+    /// Accepts a job; it is durable when this returns. The same payer and idempotency key with the
+    /// same job return the first job's id.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, `UnknownModel`, `Overloaded`, `Unreachable` (shutting down), `Internal`.
+    pub async fn submit_job(
+        self: &Arc<Self>,
+        payer: PayerId,
+        key: Option<IdempotencyKey>,
+        spec: JobSpec,
+    ) -> Result<JobId, ErrorBody> {
+        let wait_ms = self.config.limits.no_node_wait_ms;
+        self.submit_with_wait(payer, key, spec, wait_ms).await
+    }
+
+    /// The same, with the time the job may wait while nobody serves its model, in milliseconds.
+    ///
+    /// # Errors
+    /// As [`Coordinator::submit_job`].
+    pub async fn submit_with_wait(
+        self: &Arc<Self>,
+        payer: PayerId,
+        key: Option<IdempotencyKey>,
+        spec: JobSpec,
+        no_node_wait_ms: u64,
+    ) -> Result<JobId, ErrorBody> {
+        let spec = self.admissible(spec)?;
+        let job = NewJob {
+            id: JobId(Uuid::now_v7()),
+            payer,
+            key,
+            rule_set: self.config.rule_set.clone(),
+            spec,
+            no_node_wait_ms,
+            at_ms: now_ms(),
+        };
+        self.remember(&job)?;
+        let this = Arc::clone(self);
+        self.to_the_end(async move { this.admit(job).await }).await
+    }
+
+    /// Follows a job from its present state on.
+    ///
+    /// # Errors
+    /// `NotFound`, `Internal`.
+    pub async fn watch_job(&self, job: JobId) -> Result<JobWatch, ErrorBody> {
+        if let Some(live) = self.state().jobs.get(&job) {
+            return Ok(live.feed.watch());
+        }
+        let stored = self.stored_job(job).await?;
+        if let Some(error) = stored.error {
+            return Ok(JobWatch::ended(JobUpdate::Failed(error)));
+        }
+        match (stored.output, stored.receipt) {
+            (Some(output), Some(receipt)) => {
+                let receipt = Box::new(receipt);
+                Ok(JobWatch::ended(JobUpdate::Finished { output, receipt }))
+            }
+            (None, Some(_)) => {
+                Err(not_found("the job's output was deleted after its keeping time"))
+            }
+            // Only a coordinator that stops forgets an open job.
+            _ => Err(shutting_down()),
+        }
+    }
+
+    /// Withdraws a job. Returns whether it was still open; a result already paid stays paid.
+    ///
+    /// # Errors
+    /// `Internal`, `Unreachable` (shutting down).
+    pub async fn cancel_job(self: &Arc<Self>, job: JobId) -> Result<bool, ErrorBody> {
+        let error = ErrorBody::new(ErrorCode::Cancelled, "the request was withdrawn");
+        let this = Arc::clone(self);
+        self.to_the_end(async move { this.end_unpaid(job, JobState::Cancelled, error).await }).await
+    }
+
+    /// A job as the books have it.
+    pub(crate) async fn stored_job(&self, job: JobId) -> Result<StoredJob, ErrorBody> {
+        let stored = self.store.job(job).await.map_err(|e| e.body())?;
+        stored.ok_or_else(|| not_found("there is no such job"))
+    }
+
+    /// Checks every limit that does not need the model, and adds the network's stop strings.
+    fn admissible(&self, spec: JobSpec) -> Result<JobSpec, ErrorBody> {
+        let JobSpec::Text(mut job) = spec;
+        job.validate().map_err(|e| ErrorBody::new(ErrorCode::InvalidRequest, e.to_string()))?;
+        let bytes: usize = job.messages.iter().map(|m| m.content.len()).sum();
+        let bytes_max = self.config.limits.prompt_bytes_max;
+        if bytes > bytes_max {
+            let message = format!("`messages` hold {bytes} bytes of text; at most {bytes_max} fit");
+            return Err(ErrorBody::new(ErrorCode::TooLarge, message)
+                .with_hint("shorten or split the conversation"));
+        }
+        if !self.priced_models().any(|model| *model == job.model) {
+            return Err(self.unknown_model(job.model.as_str()));
+        }
+        for stop in NETWORK_STOPS {
+            if !job.stop.iter().any(|s| s == stop) {
+                job.stop.push(stop.into());
+            }
+        }
+        Ok(JobSpec::Text(job))
+    }
+
+    /// The error for a model the network does not know; lists what it has.
+    pub(crate) fn unknown_model(&self, asked: &str) -> ErrorBody {
+        let mut served: Vec<String> =
+            self.state().router.served().map(ToString::to_string).collect();
+        served.sort();
+        let hint = if served.is_empty() {
+            let priced: Vec<_> = self.priced_models().map(ToString::to_string).collect();
+            format!("the network knows {}; no node is connected right now", priced.join(", "))
+        } else {
+            format!("served right now: {}", served.join(", "))
+        };
+        let asked: String = asked.chars().take(96).collect();
+        ErrorBody::new(
+            ErrorCode::UnknownModel,
+            format!("the network does not know the model `{asked}`"),
+        )
+        .with_hint(hint)
+    }
+
+    /// Takes a job into memory before it is written, so that watchers always find an open job there.
+    fn remember(&self, job: &NewJob) -> Result<(), ErrorBody> {
+        let mut state = self.state();
+        if state.stopping {
+            return Err(shutting_down());
+        }
+        let open_max = self.config.limits.open_jobs_max;
+        if state.jobs.len() >= open_max {
+            let message = format!("{open_max} requests wait already; the network takes no more");
+            return Err(ErrorBody::new(ErrorCode::Overloaded, message)
+                .with_hint("try again in a few seconds"));
+        }
+        let live = LiveJob {
+            payer: job.payer.clone(),
+            spec: Arc::new(job.spec.clone()),
+            rule_set: job.rule_set.clone(),
+            fence: 0,
+            failures: 0,
+            losses: 0,
+            tried: Vec::new(),
+            lease: None,
+            queued_since: Instant::now(),
+            no_node_wait_ms: job.no_node_wait_ms,
+            feed: Feed::new(),
+            admitted: false,
+            closing: false,
+        };
+        state.jobs.insert(job.id, live);
+        Ok(())
+    }
+
+    async fn admit(self: Arc<Self>, job: NewJob) -> Result<JobId, ErrorBody> {
+        let (id, model) = (job.id, job.spec.model().clone());
+        let admitted = self.store.admit(job).await;
+        if matches!(admitted, Ok(Admitted::New)) {
+            {
+                let mut state = self.state();
+                if let Some(live) = state.jobs.get_mut(&id) {
+                    live.admitted = true;
+                }
+                state.enqueue(id, false);
+            }
+            tracing::info!(job.id = %id, model.id = %model, "queued job {id} for {model}");
+            self.dispatch();
+            return Ok(id);
+        }
+        self.state().jobs.remove(&id);
+        match admitted {
+            Ok(Admitted::Known(first)) => Ok(first),
+            Ok(_) => Err(ErrorBody::new(
+                ErrorCode::InvalidRequest,
+                "the idempotency key was used for another job",
+            )
+            .with_hint("choose a new key for each new job")),
+            Err(error) => Err(error.body()),
+        }
+    }
+
+    /// Hands waiting jobs to free nodes. Writes each lease before its node hears of it.
+    pub(crate) fn dispatch(self: &Arc<Self>) {
+        let mut granted = Vec::new();
+        {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            if state.stopping {
+                return;
+            }
+            while let Some((job, node)) = state.router.next(&mut state.rng) {
+                granted.extend(self.new_lease(state, job, node));
+            }
+        }
+        for grant in granted {
+            let this = Arc::clone(self);
+            self.tasks.spawn(async move { this.grant(grant).await });
+        }
+    }
+
+    fn new_lease(&self, state: &mut State, job: JobId, node: NodeId) -> Option<Grant> {
+        let Some(live) = state.jobs.get_mut(&job) else {
+            state.router.lease_ended(&node);
+            return None;
+        };
+        live.fence += 1;
+        let fence = live.fence;
+        let (now, granted_at_ms) = (Instant::now(), now_ms());
+        let budget_ms = self.config.limits.text_budget_ms;
+        let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
+        let id = LeaseId(Uuid::now_v7());
+        let session = state.sessions.get(&node).map(|s| s.id);
+        let lease = LiveLease {
+            job,
+            node: node.clone(),
+            fence,
+            phase: LeasePhase::Granting(None),
+            deadline: now + Duration::from_millis(budget_ms),
+            granted_at_ms,
+            deadline_ms,
+            session,
+            assigned: now,
+            kept_until: None,
+            gap: false,
+        };
+        state.add_lease(id, lease);
+        Some(Grant { job, lease: id, fence, node, granted_at_ms, deadline_ms })
+    }
+
+    async fn grant(self: Arc<Self>, grant: Grant) {
+        let (id, job, node) = (grant.lease, grant.job, grant.node.clone());
+        match self.store.grant(grant).await {
+            Ok(true) => {
+                if let Some((end, error)) = self.assign(id, job, &node) {
+                    self.release(id, end, error).await;
+                }
+            }
+            // The job ended while the lease was written.
+            Ok(false) => {
+                self.state().end_lease(id);
+            }
+            Err(error) => {
+                tracing::error!(?error, job.id = %job, "a lease could not be written: {error}");
+                self.state().end_lease(id);
+                tokio::time::sleep(WRITE_RETRY).await;
+                self.state().enqueue(job, true);
+            }
+        }
+        self.dispatch();
+    }
+
+    /// Tells the node and the watchers about a written lease, or returns the end that was asked for
+    /// meanwhile.
+    fn assign(&self, id: LeaseId, job: JobId, node: &NodeId) -> Option<(AttemptEnd, ErrorBody)> {
+        let mut state = self.state();
+        let lease = state.leases.get_mut(&id)?;
+        if let LeasePhase::Granting(Some(end)) =
+            std::mem::replace(&mut lease.phase, LeasePhase::Running)
+        {
+            return Some(end);
+        }
+        let now = Instant::now();
+        lease.assigned = now;
+        let left = lease.deadline.saturating_duration_since(now);
+        let fence = lease.fence;
+        let live = state.jobs.get(&job)?;
+        let message = Lease {
+            id,
+            job,
+            fence,
+            spec: (*live.spec).clone(),
+            budget_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            quote_micro: self.quote(live),
+            points: live.spec.kind().points(),
+            rule_set: live.rule_set.clone(),
+        };
+        live.feed.leased(node.clone());
+        let short = short(node);
+        tracing::info!(job.id = %job, lease.id = %id, "leased job {job} to {short}");
+        state.send(node, CoordinatorMessage::Assign(message));
+        None
+    }
+
+    /// The most a job can pay.
+    fn quote(&self, job: &LiveJob) -> MicroPoints {
+        let JobSpec::Text(text) = &*job.spec;
+        let usage = Usage {
+            prompt_tokens: prompt_tokens_bound(&job.spec),
+            completion_tokens: text.max_tokens,
+        };
+        self.rules
+            .named(&job.rule_set)
+            .and_then(|rules| rules.price(&job.spec, usage, Multiplier::ONE))
+            .map_or(MicroPoints(0), |quote| quote.amount_micro)
+    }
+
+    /// Ends an attempt without payment, in a task of its own.
+    pub(crate) fn spawn_release(self: &Arc<Self>, id: LeaseId, end: AttemptEnd, error: ErrorBody) {
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move { this.release(id, end, error).await });
+    }
+
+    /// Ends an attempt without payment: the job returns to its queue or is given up.
+    pub(crate) async fn release(self: &Arc<Self>, id: LeaseId, end: AttemptEnd, error: ErrorBody) {
+        let Some(release) = self.begin_release(id, end, &error) else { return };
+        let job = release.job;
+        let give_up = release.give_up.clone();
+        let written = self.store.release(release).await;
+        {
+            let mut state = self.state();
+            match written {
+                Ok(true) => after_release(&mut state, id, job, end, give_up),
+                // Decided otherwise a moment before; that path cleans up.
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(?error, job.id = %job, "a lease's end could not be written: {error}");
+                    if let Some(lease) = state.leases.get_mut(&id) {
+                        lease.phase = LeasePhase::Running;
+                    }
+                }
+            }
+        }
+        self.dispatch();
+    }
+
+    /// Marks the lease and decides whether its job gets another attempt.
+    fn begin_release(&self, id: LeaseId, end: AttemptEnd, error: &ErrorBody) -> Option<Release> {
+        let mut state = self.state();
+        let lease = state.leases.get_mut(&id)?;
+        match &mut lease.phase {
+            LeasePhase::Granting(asked) => {
+                *asked = Some((end, error.clone()));
+                return None;
+            }
+            LeasePhase::Running => lease.phase = LeasePhase::Releasing,
+            LeasePhase::Settling | LeasePhase::Releasing => return None,
+        }
+        let (job, fence) = (lease.job, lease.fence);
+        let node = short(&lease.node);
+        let live = state.jobs.get(&job)?;
+        let limits = &self.config.limits;
+        let hopeless = end == AttemptEnd::Failed
+            && matches!(error.code, ErrorCode::ContextTooLong | ErrorCode::InvalidRequest);
+        let give_up = if hopeless || (end.is_failure() && live.failures + 1 >= limits.failures_max)
+        {
+            Some(error.clone())
+        } else if end == AttemptEnd::Lost && live.losses + 1 >= limits.losses_max {
+            Some(ErrorBody::new(
+                ErrorCode::NoNodeAvailable,
+                format!("{} nodes in a row vanished while they worked on it", limits.losses_max),
+            ))
+        } else {
+            None
+        };
+        tracing::info!(
+            job.id = %job, lease.id = %id, end = end.as_str(), code = ?error.code,
+            "attempt {fence} of job {job} on {node} ended: {}", end.as_str(),
+        );
+        Some(Release { job, lease: id, fence, end, give_up, at_ms: now_ms() })
+    }
+
+    /// Ends an open job without payment; `false` when it had ended before.
+    pub(crate) async fn end_unpaid(
+        self: &Arc<Self>,
+        job: JobId,
+        end: JobState,
+        error: ErrorBody,
+    ) -> Result<bool, ErrorBody> {
+        match self.state().jobs.get_mut(&job) {
+            Some(live) if live.admitted && !live.closing => live.closing = true,
+            _ => return Ok(false),
+        }
+        let close = Close { job, state: end, error: error.clone(), at_ms: now_ms() };
+        let ended = self.store.end(close).await;
+        {
+            let mut state = self.state();
+            match ended {
+                Ok(true) => {
+                    tracing::info!(job.id = %job, code = ?error.code, "job {job} ended unpaid");
+                    end_in_memory(&mut state, job, error);
+                }
+                Ok(false) => {}
+                Err(_) => {
+                    if let Some(live) = state.jobs.get_mut(&job) {
+                        live.closing = false;
+                    }
+                }
+            }
+        }
+        self.dispatch();
+        ended.map_err(|e| e.body())
+    }
+}
+
+/// Forgets a job that ended unpaid, stops its node and tells its watchers.
+fn end_in_memory(state: &mut State, job: JobId, error: ErrorBody) {
+    let Some(lease_id) = state.jobs.get(&job).map(|live| live.lease) else { return };
+    let Some((live, lease)) = state.end_job(job) else { return };
+    if let Some((id, lease)) = lease_id.zip(lease) {
+        state.send(&lease.node, CoordinatorMessage::Cancel { lease: id, code: error.code });
+    }
+    live.feed.failed(error);
+}
+
+fn after_release(
+    state: &mut State,
+    id: LeaseId,
+    job: JobId,
+    end: AttemptEnd,
+    give_up: Option<ErrorBody>,
+) {
+    let Some(lease) = state.end_lease(id) else { return };
+    if end == AttemptEnd::Expired {
+        let code = ErrorCode::DeadlinePassed;
+        state.send(&lease.node, CoordinatorMessage::Cancel { lease: id, code });
+    }
+    if let Some(error) = give_up {
+        if let Some((live, _)) = state.end_job(job) {
+            live.feed.failed(error);
+        }
+        return;
+    }
+    let Some(live) = state.jobs.get_mut(&job) else { return };
+    live.failures += u32::from(end.is_failure());
+    live.losses += u32::from(end == AttemptEnd::Lost);
+    if end != AttemptEnd::HandedBack && !live.tried.contains(&lease.node) {
+        live.tried.push(lease.node);
+    }
+    live.feed.queued();
+    state.enqueue(job, true);
+}
+
+fn not_found(message: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::NotFound, message)
+}
+
+/// A node id for the log: enough to tell nodes apart, not the address.
+pub(crate) fn short(node: &NodeId) -> String {
+    node.as_str().chars().take(10).collect()
+}

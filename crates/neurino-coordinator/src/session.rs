@@ -1,0 +1,392 @@
+//! A node's session: challenge, hello, and what each message does. The WebSocket, the long poll and
+//! the in-process link are three ways to feed one [`NodeSession`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neurino_core::{JobOutput, LeaseId, NodeId};
+use neurino_protocol::node::{CoordinatorMessage, Hello, NodeMessage, PROTOCOL_VERSION, Ready};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::verify;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::coordinator::Coordinator;
+use crate::error::shutting_down;
+use crate::jobs::short;
+use crate::state::{LeasePhase, Session, State};
+use crate::store::AttemptEnd;
+
+/// Messages that may wait for a slow link; a slower one is ended.
+const OUTBOX: usize = 256;
+/// How long a challenge can be answered.
+const NONCE_LIFE: Duration = Duration::from_secs(300);
+/// Challenges that may be open at once.
+const NONCES_MAX: usize = 16_384;
+/// Most models and slots a node can announce.
+const READY_MAX: u32 = 64;
+
+/// An open session of a node. Dropping it ends the session: its leases are kept for a while.
+pub(crate) struct NodeSession {
+    coordinator: Arc<Coordinator>,
+    node: NodeId,
+    id: u64,
+    /// Cancelled when the link must end: replaced, silent, too slow, shutting down.
+    pub(crate) end: CancellationToken,
+}
+
+/// What the coordinator has to say to a node.
+pub(crate) type Outbox = mpsc::Receiver<CoordinatorMessage>;
+
+impl Coordinator {
+    /// A fresh challenge, good for one hello within five minutes.
+    ///
+    /// # Errors
+    /// `Overloaded`, `Unreachable` (shutting down).
+    pub(crate) fn challenge(&self) -> Result<CoordinatorMessage, ErrorBody> {
+        let nonce = hex::encode(rand::random::<[u8; 32]>());
+        let mut state = self.state();
+        if state.stopping {
+            return Err(shutting_down());
+        }
+        if state.nonces.len() >= NONCES_MAX {
+            return Err(too_many("too many nodes are connecting at once"));
+        }
+        state.nonces.insert(nonce.clone(), Instant::now() + NONCE_LIFE);
+        let network = self.config.network.clone();
+        Ok(CoordinatorMessage::Challenge { version: PROTOCOL_VERSION, network, nonce })
+    }
+
+    /// Opens a session. A session that the same node still has open is ended: a node that comes
+    /// back faster than its old link was noticed to be dead takes its leases along.
+    ///
+    /// # Errors
+    /// `UnsupportedVersion`, `Unauthorized` (nonce), `BadSignature`, `InvalidRequest` (node id),
+    /// `Overloaded`, `Unreachable`.
+    pub(crate) fn open_session(
+        self: &Arc<Self>,
+        hello: &Hello,
+    ) -> Result<(NodeSession, Outbox), ErrorBody> {
+        if hello.version != PROTOCOL_VERSION {
+            let message = format!(
+                "this coordinator speaks version {PROTOCOL_VERSION} of the node protocol, not {}",
+                hello.version
+            );
+            return Err(
+                ErrorBody::new(ErrorCode::UnsupportedVersion, message).with_hint("update Neurino")
+            );
+        }
+        let address = address_of(&hello.node)?;
+        let expiry = self.state().nonces.remove(&hello.nonce);
+        if expiry.is_none_or(|expiry| expiry < Instant::now()) {
+            return Err(ErrorBody::new(
+                ErrorCode::Unauthorized,
+                "the challenge is unknown, was used before, or is older than five minutes",
+            )
+            .with_hint("ask for a new challenge and sign that one"));
+        }
+        let message = Hello::message(&self.config.network, &hello.node, &hello.nonce);
+        verify(&message, &hello.signature, address).map_err(|_| {
+            ErrorBody::new(
+                ErrorCode::BadSignature,
+                "the hello is not signed by the key that the node id names",
+            )
+        })?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let end = self.stop.child_token();
+        let id = {
+            let mut state = self.state();
+            if state.stopping {
+                return Err(shutting_down());
+            }
+            if state.sessions.len() >= self.config.limits.sessions_max
+                && !state.sessions.contains_key(&hello.node)
+            {
+                return Err(too_many("the coordinator has no room for another node"));
+            }
+            self.enter(&mut state, &hello.node, outbox, end.clone())
+        };
+        tracing::info!(session = id, agent = %printable(&hello.agent), "node {} connected", short(&hello.node));
+        let node = hello.node.clone();
+        Ok((NodeSession { coordinator: Arc::clone(self), node, id, end }, messages))
+    }
+
+    /// The answer to an accepted hello.
+    pub(crate) fn welcome(&self) -> CoordinatorMessage {
+        CoordinatorMessage::Welcome { coordinator: self.address() }
+    }
+
+    fn enter(
+        &self,
+        state: &mut State,
+        node: &NodeId,
+        outbox: mpsc::Sender<CoordinatorMessage>,
+        end: CancellationToken,
+    ) -> u64 {
+        if let Some(old) = state.sessions.remove(node) {
+            let error = ErrorBody::new(ErrorCode::Cancelled, "the node opened another session");
+            // The old link is likely dead; nobody needs to read this.
+            let _ = old.outbox.try_send(CoordinatorMessage::Bye(error));
+            old.end.cancel();
+            state.router.remove_node(node);
+        }
+        state.last_session += 1;
+        let id = state.last_session;
+        let now = Instant::now();
+        let session = Session { id, outbox, last_seen: now, polls: 0, end };
+        state.sessions.insert(node.clone(), session);
+        // Its first heartbeat says which leases it still works on; give it the time to speak.
+        let silence = Duration::from_millis(self.config.limits.silence_ms);
+        for lease in held(state, node) {
+            if let Some(lease) = state.leases.get_mut(&lease) {
+                lease.session = None;
+                lease.kept_until = Some(now + silence);
+                lease.gap = true;
+            }
+        }
+        id
+    }
+
+    fn leave(self: &Arc<Self>, node: &NodeId, id: u64) {
+        let mut state = self.state();
+        if state.sessions.get(node).is_none_or(|s| s.id != id) {
+            return;
+        }
+        state.sessions.remove(node);
+        state.router.remove_node(node);
+        let until = Instant::now() + Duration::from_millis(self.config.limits.reconnect_grace_ms);
+        for lease in held(&state, node) {
+            if let Some(lease) = state.leases.get_mut(&lease) {
+                lease.session = None;
+                lease.kept_until = Some(until);
+                lease.gap = true;
+            }
+        }
+        tracing::info!(session = id, "node {} disconnected", short(node));
+    }
+}
+
+impl NodeSession {
+    /// Handles one message; answers go out through the outbox.
+    pub(crate) async fn handle(&self, message: NodeMessage) {
+        if !self.seen() {
+            return;
+        }
+        match message {
+            NodeMessage::Hello(_) => {
+                let error =
+                    ErrorBody::new(ErrorCode::InvalidRequest, "the session is open already");
+                self.coordinator.state().send(&self.node, CoordinatorMessage::Bye(error));
+                self.end.cancel();
+            }
+            NodeMessage::Ready(ready) => self.ready(ready),
+            NodeMessage::Progress { lease, delta, .. } => self.progress(lease, &delta),
+            NodeMessage::Submit(submission) => {
+                let reply = self.coordinator.settle(&self.node, submission).await;
+                if let Some(reply) = reply {
+                    self.coordinator.state().send(&self.node, reply);
+                }
+            }
+            NodeMessage::HandBack { lease, reason } => {
+                tracing::debug!(lease.id = %lease, reason = %printable(&reason), "handed back");
+                let error =
+                    ErrorBody::new(ErrorCode::NoNodeAvailable, "the node handed the job back");
+                self.end_attempt(lease, AttemptEnd::HandedBack, error);
+            }
+            NodeMessage::Failed { lease, error } => {
+                let message = printable(&error.message);
+                let hint = error.hint.as_deref().map(printable);
+                let error = ErrorBody { code: error.code, message, hint };
+                self.end_attempt(lease, AttemptEnd::Failed, error);
+            }
+            NodeMessage::Heartbeat { leases } => self.heartbeat(&leases),
+            NodeMessage::Goodbye => {
+                let mut state = self.coordinator.state();
+                let busy = state.busy(&self.node);
+                state.router.set_node(&self.node, Vec::new(), 0, busy);
+            }
+        }
+    }
+
+    /// Notes a sign of life; `false` when the session was replaced or ended.
+    pub(crate) fn seen(&self) -> bool {
+        let mut state = self.coordinator.state();
+        match state.sessions.get_mut(&self.node) {
+            Some(session) if session.id == self.id => {
+                session.last_seen = Instant::now();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts a waiting long poll as a sign of life until the guard is dropped.
+    pub(crate) fn polling(&self) -> Polling<'_> {
+        self.change_polls(1);
+        Polling(self)
+    }
+
+    fn change_polls(&self, by: i32) {
+        let mut state = self.coordinator.state();
+        if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
+            session.polls = session.polls.saturating_add_signed(by);
+            session.last_seen = Instant::now();
+        }
+    }
+
+    fn ready(&self, ready: Ready) {
+        let mut models = Vec::new();
+        for model in ready.models.into_iter().take(READY_MAX as usize) {
+            // A model without a price could not be paid; a doubled one would count twice.
+            if self.coordinator.priced_models().any(|m| *m == model) && !models.contains(&model) {
+                models.push(model);
+            }
+        }
+        {
+            let mut state = self.coordinator.state();
+            let busy = state.busy(&self.node);
+            state.router.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
+        }
+        self.coordinator.dispatch();
+    }
+
+    fn progress(&self, id: LeaseId, delta: &str) {
+        let bytes_max = self.coordinator.config.limits.output_bytes_max;
+        let too_long = {
+            let state = self.coordinator.state();
+            let Some(lease) = state.leases.get(&id).filter(|l| l.node == self.node) else {
+                let code = ErrorCode::StaleLease;
+                state.send(&self.node, CoordinatorMessage::Cancel { lease: id, code });
+                return;
+            };
+            // After a gap the pieces no longer join; the whole text comes with the result.
+            if lease.phase != LeasePhase::Running || lease.gap {
+                return;
+            }
+            let fits = state.jobs.get(&lease.job).is_none_or(|j| j.feed.delta(delta, bytes_max));
+            if !fits {
+                let code = ErrorCode::TooLarge;
+                state.send(&self.node, CoordinatorMessage::Cancel { lease: id, code });
+            }
+            !fits
+        };
+        if too_long {
+            let error = ErrorBody::new(ErrorCode::TooLarge, "the answer outgrew its limit");
+            self.coordinator.spawn_release(id, AttemptEnd::Failed, error);
+        }
+    }
+
+    fn end_attempt(&self, id: LeaseId, end: AttemptEnd, error: ErrorBody) {
+        let own = self.coordinator.state().leases.get(&id).is_some_and(|l| l.node == self.node);
+        if own {
+            self.coordinator.spawn_release(id, end, error);
+        }
+    }
+
+    /// Keeps the named leases and gives up the others, except those that were assigned while the
+    /// heartbeat may have been on its way.
+    fn heartbeat(&self, named: &[LeaseId]) {
+        let named: HashSet<&LeaseId> = named.iter().collect();
+        let on_its_way = Duration::from_millis(self.coordinator.config.limits.silence_ms / 3);
+        let now = Instant::now();
+        let mut forgotten = Vec::new();
+        {
+            let mut state = self.coordinator.state();
+            for id in held(&state, &self.node) {
+                let Some(lease) = state.leases.get_mut(&id) else { continue };
+                if named.contains(&id) {
+                    lease.session = Some(self.id);
+                    lease.kept_until = None;
+                } else if lease.phase == LeasePhase::Running
+                    && (lease.session != Some(self.id)
+                        || now.duration_since(lease.assigned) > on_its_way)
+                {
+                    forgotten.push(id);
+                }
+            }
+        }
+        for id in forgotten {
+            let error = ErrorBody::new(ErrorCode::NoNodeAvailable, "the node forgot the job");
+            self.coordinator.spawn_release(id, AttemptEnd::Lost, error);
+        }
+    }
+}
+
+impl Drop for NodeSession {
+    fn drop(&mut self) {
+        self.end.cancel();
+        self.coordinator.leave(&self.node, self.id);
+    }
+}
+
+/// A waiting long poll.
+pub(crate) struct Polling<'a>(&'a NodeSession);
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.0.change_polls(-1);
+    }
+}
+
+/// Whether streamed text and signed text agree.
+pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -> bool {
+    let JobOutput::Text(answer) = output;
+    state.leases.get(&id).is_none_or(|lease| {
+        lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(&answer.text))
+    })
+}
+
+/// Leases a node holds.
+fn held(state: &State, node: &NodeId) -> Vec<LeaseId> {
+    state.node_leases.get(node).map(|held| held.iter().copied().collect()).unwrap_or_default()
+}
+
+/// The address that a node id starts with: `0x` and 40 hex digits, then nothing or `-tag`.
+pub(crate) fn address_of(node: &NodeId) -> Result<&str, ErrorBody> {
+    let text = node.as_str();
+    let (address, tag) = text.split_at_checked(42).unwrap_or((text, ""));
+    let hex = address
+        .strip_prefix("0x")
+        .is_some_and(|digits| digits.len() == 40 && digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hex && (tag.is_empty() || (tag.len() > 1 && tag.starts_with('-'))) {
+        Ok(address)
+    } else {
+        Err(ErrorBody::new(
+            ErrorCode::InvalidRequest,
+            "a node id is the address of its key (0x and 40 hex digits), optionally with `-tag`",
+        ))
+    }
+}
+
+/// Words from outside, fit for a log line or an error: no control characters, at most 300.
+fn printable(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn too_many(message: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Overloaded, message).with_hint("try again in a minute")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(node: &str, valid: bool) {
+        let id = NodeId::new(node).expect("a node id by its characters");
+        assert_eq!(address_of(&id).is_ok(), valid, "{node}");
+    }
+
+    #[test]
+    fn a_node_id_starts_with_an_address() {
+        let address = format!("0x{}", "ab".repeat(20));
+        check(&address, true);
+        check(&format!("{address}-rig1"), true);
+        check(&format!("{address}rig1"), false);
+        check(&format!("{address}-"), false);
+        check("0xabc", false);
+        check("rig", false);
+        check(&format!("1x{}", "ab".repeat(20)), false);
+    }
+}

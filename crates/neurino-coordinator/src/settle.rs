@@ -1,0 +1,251 @@
+//! Payment: a submitted result is checked, priced, and settled in one transaction.
+
+use std::sync::Arc;
+
+use neurino_core::{
+    JobId, JobOutput, JobSpec, JobState, LeaseId, Multiplier, NodeId, Receipt, ResultStatement,
+};
+use neurino_ledger::{Account, EntryKind, Event, event_of};
+use neurino_protocol::node::{CoordinatorMessage, Submission};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::verify;
+use tokio::time::Instant;
+
+use crate::coordinator::{Coordinator, now_ms, prompt_tokens_bound};
+use crate::jobs::short;
+use crate::session::{address_of, continues_stream};
+use crate::state::LeasePhase;
+use crate::store::{AttemptEnd, Settled, Settlement, StoredAttempt};
+
+/// A lease whose result is being checked; nothing else may end it meanwhile.
+struct Claim {
+    job: JobId,
+    fence: u32,
+    spec: Arc<JobSpec>,
+    rule_set: String,
+    granted_at_ms: i64,
+}
+
+impl Coordinator {
+    /// Settles a submitted result and says what to answer; `None` when the books could not be
+    /// reached, so that the node repeats itself.
+    pub(crate) async fn settle(
+        self: &Arc<Self>,
+        node: &NodeId,
+        submission: Submission,
+    ) -> Option<CoordinatorMessage> {
+        let (this, node) = (Arc::clone(self), node.clone());
+        let lease = submission.statement.lease;
+        let settled =
+            self.to_the_end(async move { this.settle_claimed(&node, submission).await }).await;
+        match settled {
+            Ok(message) => Some(message),
+            Err(error) => {
+                tracing::warn!(lease.id = %lease, code = ?error.code, "a result was not settled yet");
+                None
+            }
+        }
+    }
+
+    async fn settle_claimed(
+        self: &Arc<Self>,
+        node: &NodeId,
+        submission: Submission,
+    ) -> Result<CoordinatorMessage, ErrorBody> {
+        let id = submission.statement.lease;
+        let Some(claim) = self.claim(node, &submission.statement) else {
+            return self.settled_before(node, id).await;
+        };
+        if let Err(error) = self.check(node, &claim, &submission) {
+            tracing::warn!(
+                job.id = %claim.job, lease.id = %id, code = ?error.code,
+                "a result of {} was refused: {}", short(node), error.message,
+            );
+            self.unclaim(id);
+            self.release(id, AttemptEnd::Failed, error.clone()).await;
+            return Ok(CoordinatorMessage::Rejected { lease: id, job: Some(claim.job), error });
+        }
+        let settlement = match self.settlement(node, &claim, &submission) {
+            Ok(settlement) => settlement,
+            Err(error) => {
+                self.unclaim(id);
+                return Err(error);
+            }
+        };
+        let receipt = settlement.receipt.clone();
+        match self.store.settle(settlement).await {
+            Ok(Settled::Paid) => {
+                self.state().finish_job(claim.job, submission.output, receipt.clone());
+                tracing::info!(
+                    job.id = %claim.job, lease.id = %id, points.micro = receipt.quote.amount_micro.0,
+                    duration_ms = receipt.duration_ms,
+                    "paid {} points for job {} to {}",
+                    receipt.quote.amount_micro, claim.job, short(node),
+                );
+                // Nobody listening is fine; the books have it.
+                let _ = self.settled.send(receipt.clone());
+                self.dispatch();
+                Ok(CoordinatorMessage::Settled(receipt))
+            }
+            Ok(Settled::Before(receipt)) => Ok(CoordinatorMessage::Settled(*receipt)),
+            // The payer withdrew it, or it was given up, a moment before.
+            Ok(Settled::Stale) => self.settled_before(node, id).await,
+            Err(error) => {
+                self.unclaim(id);
+                Err(error.body())
+            }
+        }
+    }
+
+    /// Takes a running lease for settlement if the statement names it exactly and in time.
+    fn claim(&self, node: &NodeId, statement: &ResultStatement) -> Option<Claim> {
+        let mut state = self.state();
+        let lease = state.leases.get_mut(&statement.lease)?;
+        let names_it = lease.node == *node && statement.node == *node;
+        let in_time = Instant::now() < lease.deadline && now_ms() < lease.deadline_ms;
+        if !names_it || !in_time || lease.phase != LeasePhase::Running {
+            return None;
+        }
+        lease.phase = LeasePhase::Settling;
+        let (job, fence, granted_at_ms) = (lease.job, lease.fence, lease.granted_at_ms);
+        let live = state.jobs.get(&job)?;
+        let (spec, rule_set) = (Arc::clone(&live.spec), live.rule_set.clone());
+        Some(Claim { job, fence, spec, rule_set, granted_at_ms })
+    }
+
+    fn unclaim(&self, id: LeaseId) {
+        if let Some(lease) = self.state().leases.get_mut(&id) {
+            lease.phase = LeasePhase::Running;
+        }
+    }
+
+    /// Everything that must hold before a result is paid.
+    fn check(
+        &self,
+        node: &NodeId,
+        claim: &Claim,
+        submission: &Submission,
+    ) -> Result<(), ErrorBody> {
+        let Submission { statement, signature, output } = submission;
+        let refuse = |code, message: &str| Err(ErrorBody::new(code, message));
+        if statement.job != claim.job || statement.fence != claim.fence {
+            return refuse(ErrorCode::InvalidRequest, "the statement names another job or fence");
+        }
+        if output.digest() != statement.digest {
+            return refuse(ErrorCode::InvalidRequest, "the result does not match its digest");
+        }
+        if verify(&statement.message(), signature, address_of(node)?).is_err() {
+            return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
+        }
+        let (JobOutput::Text(answer), JobSpec::Text(job)) = (output, &*claim.spec);
+        if answer.text.len() > self.config.limits.output_bytes_max {
+            return refuse(ErrorCode::TooLarge, "the answer is longer than a result may be");
+        }
+        let usage = answer.usage;
+        let prompt_max = prompt_tokens_bound(&claim.spec);
+        let prompt = (1..=prompt_max).contains(&usage.prompt_tokens);
+        let written = usage.completion_tokens <= job.max_tokens
+            && (usage.completion_tokens > 0 || answer.text.is_empty());
+        if !prompt || !written {
+            return refuse(ErrorCode::InvalidRequest, "the token counts do not fit the job");
+        }
+        if !continues_stream(&self.state(), statement.lease, output) {
+            return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
+        }
+        Ok(())
+    }
+
+    /// Prices the result and writes the receipt.
+    fn settlement(
+        &self,
+        node: &NodeId,
+        claim: &Claim,
+        submission: &Submission,
+    ) -> Result<Settlement, ErrorBody> {
+        let internal = |error: &dyn std::error::Error| {
+            tracing::error!(job.id = %claim.job, "a result could not be priced: {error}");
+            ErrorBody::new(ErrorCode::Internal, "the result could not be priced")
+        };
+        let JobOutput::Text(answer) = &submission.output;
+        let rules = self.rules.named(&claim.rule_set).map_err(|e| internal(&e))?;
+        let quote =
+            rules.price(&claim.spec, answer.usage, Multiplier::ONE).map_err(|e| internal(&e))?;
+        let lease = submission.statement.lease;
+        let event = Event::transfer(
+            event_of(lease),
+            EntryKind::JobReward,
+            quote.points,
+            Account::Pool,
+            Account::Node(node.clone()),
+            quote.amount_micro,
+        )
+        .map_err(|e| internal(&e))?;
+        let settled_at_ms = self.settling_time_ms();
+        let mut receipt = Receipt {
+            event: event.id(),
+            job: claim.job,
+            lease,
+            node: node.clone(),
+            model: claim.spec.model().clone(),
+            usage: answer.usage,
+            rule_set: claim.rule_set.clone(),
+            quote,
+            digest: submission.statement.digest,
+            duration_ms: u64::try_from(settled_at_ms - claim.granted_at_ms).unwrap_or(0),
+            settled_at_ms,
+            network: self.config.network.clone(),
+            coordinator: self.address(),
+            signature: String::new(),
+        };
+        receipt.signature = self.config.key.sign(&receipt.message());
+        Ok(Settlement { output: submission.output.clone(), fence: claim.fence, event, receipt })
+    }
+
+    /// The answer for a lease that is over, or was never this node's.
+    async fn settled_before(
+        &self,
+        node: &NodeId,
+        id: LeaseId,
+    ) -> Result<CoordinatorMessage, ErrorBody> {
+        let receipt = self.store.receipt(id).await.map_err(|e| e.body())?;
+        if let Some(receipt) = receipt.filter(|r| r.node == *node) {
+            return Ok(CoordinatorMessage::Settled(receipt));
+        }
+        let attempt = self.store.attempt(id).await.map_err(|e| e.body())?;
+        let attempt = attempt.filter(|a| a.node == *node);
+        let late = attempt.as_ref().is_some_and(|a| a.state == "running") && !self.is_over(id);
+        if late {
+            // Its result is being written by another link, or its end is: the answer is not known
+            // yet, so the node must ask again.
+            return Err(ErrorBody::new(ErrorCode::Overloaded, "the lease is being settled"));
+        }
+        let job = attempt.as_ref().map(|a| a.job);
+        Ok(CoordinatorMessage::Rejected { lease: id, job, error: why_over(attempt.as_ref()) })
+    }
+
+    /// Whether a lease is past its deadline or not in memory.
+    fn is_over(&self, id: LeaseId) -> bool {
+        self.state().leases.get(&id).is_none_or(|l| Instant::now() >= l.deadline)
+    }
+}
+
+fn why_over(attempt: Option<&StoredAttempt>) -> ErrorBody {
+    let Some(attempt) = attempt else {
+        return ErrorBody::new(
+            ErrorCode::NotFound,
+            "this coordinator did not grant that lease to this node",
+        );
+    };
+    let paid_elsewhere = attempt.job_state == JobState::Succeeded;
+    match attempt.state.as_str() {
+        "cancelled" if attempt.job_state == JobState::Cancelled => {
+            ErrorBody::new(ErrorCode::Cancelled, "the payer withdrew the request")
+        }
+        "expired" | "running" if !paid_elsewhere => {
+            ErrorBody::new(ErrorCode::DeadlinePassed, "the result came after the deadline")
+        }
+        _ => {
+            ErrorBody::new(ErrorCode::StaleLease, "the lease is over; another attempt replaced it")
+        }
+    }
+}

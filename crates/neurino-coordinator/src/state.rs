@@ -1,0 +1,177 @@
+//! What the coordinator holds in memory: open jobs, leases, sessions. A cache of the books plus
+//! what only lives as long as a link. Guarded by one mutex that is never held across an await.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use neurino_core::{JobId, JobOutput, JobSpec, LeaseId, ModelId, NodeId, Receipt};
+use neurino_ledger::PayerId;
+use neurino_protocol::ErrorBody;
+use neurino_protocol::node::CoordinatorMessage;
+use rand::rngs::StdRng;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::router::Router;
+use crate::store::AttemptEnd;
+use crate::watch::Feed;
+
+/// A job that has not ended.
+pub(crate) struct LiveJob {
+    pub(crate) payer: PayerId,
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) rule_set: String,
+    pub(crate) fence: u32,
+    pub(crate) failures: u32,
+    pub(crate) losses: u32,
+    /// Nodes that failed at it.
+    pub(crate) tried: Vec<NodeId>,
+    pub(crate) lease: Option<LeaseId>,
+    pub(crate) queued_since: Instant,
+    pub(crate) no_node_wait_ms: u64,
+    pub(crate) feed: Feed,
+    /// Whether the books have it; before that nobody but its payer's call knows it.
+    pub(crate) admitted: bool,
+    /// Whether its end is being written.
+    pub(crate) closing: bool,
+}
+
+/// What happens to a lease.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum LeasePhase {
+    /// Being written; its end may have been asked for already.
+    Granting(Option<(AttemptEnd, ErrorBody)>),
+    /// The node works on it.
+    Running,
+    /// Its result is being written.
+    Settling,
+    /// Its end is being written.
+    Releasing,
+}
+
+/// A lease that has not ended.
+pub(crate) struct LiveLease {
+    pub(crate) job: JobId,
+    pub(crate) node: NodeId,
+    pub(crate) fence: u32,
+    pub(crate) phase: LeasePhase,
+    pub(crate) deadline: Instant,
+    pub(crate) granted_at_ms: i64,
+    pub(crate) deadline_ms: i64,
+    /// The session it was assigned on or named on; absent while its node is away.
+    pub(crate) session: Option<u64>,
+    pub(crate) assigned: Instant,
+    /// Until when an absent node may come back to it.
+    pub(crate) kept_until: Option<Instant>,
+    /// Whether streamed text may have been lost with a link.
+    pub(crate) gap: bool,
+}
+
+/// A node's open session.
+pub(crate) struct Session {
+    pub(crate) id: u64,
+    pub(crate) outbox: mpsc::Sender<CoordinatorMessage>,
+    pub(crate) last_seen: Instant,
+    /// Long polls that wait at this moment; a waiting poll is a sign of life.
+    pub(crate) polls: u32,
+    /// Ends the link's task.
+    pub(crate) end: CancellationToken,
+}
+
+/// All of it.
+pub(crate) struct State {
+    pub(crate) router: Router,
+    pub(crate) jobs: HashMap<JobId, LiveJob>,
+    pub(crate) leases: HashMap<LeaseId, LiveLease>,
+    pub(crate) node_leases: HashMap<NodeId, HashSet<LeaseId>>,
+    pub(crate) sessions: HashMap<NodeId, Session>,
+    pub(crate) last_session: u64,
+    /// Challenges that were not answered yet, and when they expire.
+    pub(crate) nonces: HashMap<String, Instant>,
+    /// When a connected node last served a model.
+    pub(crate) last_served: HashMap<ModelId, Instant>,
+    pub(crate) rng: StdRng,
+    pub(crate) stopping: bool,
+}
+
+impl State {
+    pub(crate) fn new(rng: StdRng) -> Self {
+        Self {
+            router: Router::default(),
+            jobs: HashMap::new(),
+            leases: HashMap::new(),
+            node_leases: HashMap::new(),
+            sessions: HashMap::new(),
+            last_session: 0,
+            nonces: HashMap::new(),
+            last_served: HashMap::new(),
+            rng,
+            stopping: false,
+        }
+    }
+
+    /// Leases a node holds.
+    pub(crate) fn busy(&self, node: &NodeId) -> u32 {
+        let held = self.node_leases.get(node).map_or(0, HashSet::len);
+        u32::try_from(held).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn add_lease(&mut self, id: LeaseId, lease: LiveLease) {
+        self.node_leases.entry(lease.node.clone()).or_default().insert(id);
+        if let Some(job) = self.jobs.get_mut(&lease.job) {
+            job.lease = Some(id);
+        }
+        self.leases.insert(id, lease);
+    }
+
+    /// Forgets a lease and frees its slot.
+    pub(crate) fn end_lease(&mut self, id: LeaseId) -> Option<LiveLease> {
+        let lease = self.leases.remove(&id)?;
+        if let Some(held) = self.node_leases.get_mut(&lease.node) {
+            held.remove(&id);
+            if held.is_empty() {
+                self.node_leases.remove(&lease.node);
+            }
+        }
+        if let Some(job) = self.jobs.get_mut(&lease.job)
+            && job.lease == Some(id)
+        {
+            job.lease = None;
+        }
+        self.router.lease_ended(&lease.node);
+        Some(lease)
+    }
+
+    /// Forgets a job that ended, with its lease, and returns it for its last update.
+    pub(crate) fn end_job(&mut self, id: JobId) -> Option<(LiveJob, Option<LiveLease>)> {
+        let lease = self.jobs.get(&id)?.lease;
+        let lease = lease.and_then(|lease| self.end_lease(lease));
+        let job = self.jobs.remove(&id)?;
+        self.router.remove_job(job.spec.model(), &job.payer, id);
+        Some((job, lease))
+    }
+
+    pub(crate) fn finish_job(&mut self, id: JobId, output: JobOutput, receipt: Receipt) {
+        if let Some((job, _)) = self.end_job(id) {
+            job.feed.finished(output, receipt);
+        }
+    }
+
+    /// Queues a job (again).
+    pub(crate) fn enqueue(&mut self, id: JobId, front: bool) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.queued_since = Instant::now();
+            let tried = job.tried.clone();
+            self.router.enqueue(job.spec.model(), &job.payer, id, tried, front);
+        }
+    }
+
+    /// Sends to a node's link; one that is too slow to take it is ended.
+    pub(crate) fn send(&self, node: &NodeId, message: CoordinatorMessage) {
+        let Some(session) = self.sessions.get(node) else { return };
+        if session.outbox.try_send(message).is_err() {
+            session.end.cancel();
+        }
+    }
+}

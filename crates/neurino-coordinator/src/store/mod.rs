@@ -1,0 +1,232 @@
+//! The books on disk: SQLite in WAL mode, one writer that commits in groups, a few readers.
+//!
+//! Terminal states, fences and "paid once" are enforced by the statements and the schema, so two
+//! callers that race are decided here whatever the memory of the router says. A second store
+//! (PostgreSQL) would offer the same methods.
+
+mod read;
+mod records;
+mod writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use neurino_core::{JobId, LeaseId, Receipt};
+use serde::de::{DeserializeOwned, IntoDeserializer, value};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub(crate) use records::{
+    Admitted, AttemptEnd, Close, Grant, NewJob, OpenJob, Release, RunningAttempt, Settled,
+    Settlement, StoredAttempt, StoredJob, StoredKey,
+};
+
+use crate::error::{CoordinatorError, StoreError};
+use writer::{Reply, Write};
+
+/// Connections that read.
+const READERS: u32 = 4;
+/// Writes that may wait for the writer; further callers wait for room.
+const WRITE_QUEUE: usize = 4096;
+
+/// The books of one coordinator.
+pub(crate) struct Store {
+    writes: mpsc::Sender<Write>,
+    readers: SqlitePool,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Held as long as the store lives, so that no second process routes from the same books.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens or creates the books of a network and brings their schema up to date.
+    pub(crate) async fn open(path: &Path, network: &str) -> Result<Self, CoordinatorError> {
+        let lock = prepare(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true)
+            .disable_statement_logging();
+        let mut connection = options
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await
+            .map_err(StoreError::from)?;
+        sqlx::migrate!("./migrations").run(&mut connection).await.map_err(StoreError::from)?;
+        check_network(&mut connection, network).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(StoreError::from)?;
+        let (writes, queue) = mpsc::channel(WRITE_QUEUE);
+        let writer = tokio::spawn(writer::run(connection, queue));
+        Ok(Self { writes, readers, writer: Mutex::new(Some(writer)), _lock: lock })
+    }
+
+    /// Commits what was handed in and closes the files. Later calls answer `Closed`.
+    pub(crate) async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.writes.send(Write::Stop(reply)).await.is_ok() {
+            // An error means that the writer is gone already, which is what we want.
+            let _ = done.await;
+        }
+        if let Some(writer) = self.writer.lock().await.take()
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the writer of the books ended badly");
+        }
+        self.readers.close().await;
+    }
+
+    async fn write<T>(&self, make: impl FnOnce(Reply<T>) -> Write) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.writes.send(make(reply)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Inserts a job, unless its payer used its idempotency key before.
+    pub(crate) async fn admit(&self, job: NewJob) -> Result<Admitted, StoreError> {
+        self.write(|reply| Write::Admit(Box::new(job), reply)).await
+    }
+
+    /// Leases a queued job; `false` when it is not queued any more.
+    pub(crate) async fn grant(&self, grant: Grant) -> Result<bool, StoreError> {
+        self.write(|reply| Write::Grant(Box::new(grant), reply)).await
+    }
+
+    /// Ends a running attempt without payment; `false` when it was decided otherwise before.
+    pub(crate) async fn release(&self, release: Release) -> Result<bool, StoreError> {
+        self.write(|reply| Write::Release(Box::new(release), reply)).await
+    }
+
+    /// Pays a result: job, attempt, postings and receipt in one transaction.
+    pub(crate) async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
+        self.write(|reply| Write::Settle(Box::new(settlement), reply)).await
+    }
+
+    /// Ends an open job without payment; `false` when it had ended before.
+    pub(crate) async fn end(&self, end: Close) -> Result<bool, StoreError> {
+        self.write(|reply| Write::Close(Box::new(end), reply)).await
+    }
+
+    /// Stores a gateway key.
+    pub(crate) async fn add_key(&self, key: StoredKey) -> Result<(), StoreError> {
+        self.write(|reply| Write::AddKey(Box::new(key), reply)).await
+    }
+
+    /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time.
+    pub(crate) async fn prune(&self, before_ms: i64) -> Result<u64, StoreError> {
+        self.write(|reply| Write::Prune(before_ms, reply)).await
+    }
+}
+
+/// Makes the folder and the file (readable by their owner alone: they hold prompts), and takes the
+/// lock.
+fn prepare(path: &Path) -> Result<File, CoordinatorError> {
+    let fault = |source| CoordinatorError::Folder { path: path.to_owned(), source };
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(fault)?;
+    }
+    let private = |path: &Path| {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).read(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).map_err(fault)
+    };
+    let mut lock_name = path.as_os_str().to_owned();
+    lock_name.push(".lock");
+    let lock = private(Path::new(&lock_name))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(CoordinatorError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => return Err(fault(source)),
+    }
+    private(path)?;
+    Ok(lock)
+}
+
+/// The first opening writes the network's name, later ones must match it.
+async fn check_network(
+    connection: &mut SqliteConnection,
+    network: &str,
+) -> Result<(), CoordinatorError> {
+    let found: String = async {
+        sqlx::query("INSERT INTO meta (key, value) VALUES ('network', ?) ON CONFLICT DO NOTHING")
+            .bind(network)
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'network'")
+            .fetch_one(&mut *connection)
+            .await
+    }
+    .await
+    .map_err(StoreError::from)?;
+    if found == network {
+        Ok(())
+    } else {
+        Err(CoordinatorError::OtherNetwork { found, asked: network.to_owned() })
+    }
+}
+
+/// Reads an enum or id stored as its wire name.
+fn parse<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, StoreError> {
+    let name: value::StrDeserializer<'_, value::Error> = text.into_deserializer();
+    T::deserialize(name).map_err(|_| StoreError::Unreadable { what })
+}
+
+/// Reads a stored JSON value.
+fn parse_json<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Unreadable { what })
+}
+
+/// Reads a value through its `FromStr`.
+fn parse_id<T: FromStr>(text: &str, what: &'static str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Unreadable { what })
+}
+
+/// JSON of one of our own types, all of which serialise.
+fn to_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value)
+        .expect("the vocabulary's types have string keys and no fallible impl")
+}
+
+/// Milliseconds as SQLite keeps them.
+fn ms(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The receipt of a lease.
+async fn receipt_of(
+    connection: &mut SqliteConnection,
+    lease: LeaseId,
+) -> Result<Option<Receipt>, StoreError> {
+    let body: Option<String> = sqlx::query_scalar("SELECT body FROM receipt WHERE lease = ?")
+        .bind(lease.to_string())
+        .fetch_optional(connection)
+        .await?;
+    body.map(|b| parse_json(&b, "receipt")).transpose()
+}
+
+/// The receipt of a job.
+async fn receipt_of_job(
+    connection: &mut SqliteConnection,
+    job: JobId,
+) -> Result<Option<Receipt>, StoreError> {
+    let body: Option<String> = sqlx::query_scalar("SELECT body FROM receipt WHERE job = ?")
+        .bind(job.to_string())
+        .fetch_optional(connection)
+        .await?;
+    body.map(|b| parse_json(&b, "receipt")).transpose()
+}

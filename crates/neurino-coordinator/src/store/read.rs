@@ -1,0 +1,260 @@
+//! Reading the books.
+
+use std::collections::BTreeMap;
+
+use neurino_core::{JobId, LeaseId, MicroPoints, NodeId, PointsKind, Receipt};
+use neurino_ledger::{Account, PayerId};
+use neurino_protocol::app::PointsSummary;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{
+    OpenJob, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
+    parse_json, receipt_of, receipt_of_job,
+};
+use crate::books::{AccountBalance, LedgerCheck};
+use crate::error::StoreError;
+
+fn payer(text: String) -> Result<PayerId, StoreError> {
+    PayerId::new(text).map_err(|_| StoreError::Unreadable { what: "payer" })
+}
+
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+impl Store {
+    /// Jobs that have not ended, oldest first.
+    pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT j.id, j.payer, j.rule_set, j.spec, j.fence, j.failures, j.losses, \
+             j.no_node_wait_ms, j.state, a.lease, a.node, a.granted_at_ms, a.deadline_ms \
+             FROM job j LEFT JOIN attempt a \
+             ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
+             WHERE j.state IN ('queued', 'leased') ORDER BY j.id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(open_job).collect()
+    }
+
+    /// A job, open or ended.
+    pub(crate) async fn job(&self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
+        let mut connection = self.readers.acquire().await?;
+        let row = sqlx::query(
+            "SELECT payer, state, created_at_ms, finished_at_ms, output, error FROM job WHERE id = ?",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let output: Option<String> = row.try_get("output")?;
+        let error: Option<String> = row.try_get("error")?;
+        Ok(Some(StoredJob {
+            payer: payer(row.try_get("payer")?)?,
+            state: parse(row.try_get("state")?, "job state")?,
+            created_at_ms: row.try_get("created_at_ms")?,
+            finished_at_ms: row.try_get("finished_at_ms")?,
+            output: output.map(|o| parse_json(&o, "output")).transpose()?,
+            error: error.map(|e| parse_json(&e, "error")).transpose()?,
+            receipt: receipt_of_job(&mut connection, id).await?,
+        }))
+    }
+
+    /// The receipt of a lease that was paid.
+    pub(crate) async fn receipt(&self, lease: LeaseId) -> Result<Option<Receipt>, StoreError> {
+        receipt_of(&mut *self.readers.acquire().await?, lease).await
+    }
+
+    /// An attempt and the state of its job.
+    pub(crate) async fn attempt(
+        &self,
+        lease: LeaseId,
+    ) -> Result<Option<StoredAttempt>, StoreError> {
+        let row = sqlx::query(
+            "SELECT a.job, a.state, a.node, j.state AS job_state \
+             FROM attempt a JOIN job j ON j.id = a.job WHERE a.lease = ?",
+        )
+        .bind(lease.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(StoredAttempt {
+            job: parse_id(row.try_get("job")?, "job id")?,
+            state: row.try_get("state")?,
+            job_state: parse(row.try_get("job_state")?, "job state")?,
+            node: parse_id(row.try_get("node")?, "node id")?,
+        }))
+    }
+
+    /// Receipts, newest first.
+    pub(crate) async fn receipts(
+        &self,
+        node: Option<&NodeId>,
+        before_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let query = match node {
+            Some(node) => sqlx::query_scalar(
+                "SELECT body FROM receipt WHERE node = ? AND settled_at_ms < ? \
+                 ORDER BY settled_at_ms DESC LIMIT ?",
+            )
+            .bind(node.as_str()),
+            None => sqlx::query_scalar(
+                "SELECT body FROM receipt WHERE settled_at_ms < ? \
+                 ORDER BY settled_at_ms DESC LIMIT ?",
+            ),
+        };
+        let bodies: Vec<String> =
+            query.bind(before_ms).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+        bodies.iter().map(|body| parse_json(body, "receipt")).collect()
+    }
+
+    /// When the last receipt was settled; zero before the first.
+    pub(crate) async fn last_settled_ms(&self) -> Result<i64, StoreError> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT MAX(settled_at_ms) FROM receipt")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(last.unwrap_or(0))
+    }
+
+    /// Points of a node in all and since a time, from its postings.
+    pub(crate) async fn points(
+        &self,
+        node: &NodeId,
+        since_ms: i64,
+    ) -> Result<PointsSummary, StoreError> {
+        let account = Account::Node(node.clone()).to_string();
+        let (total, jobs, today, jobs_today): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT COALESCE(SUM(amount_micro), 0), COUNT(*), \
+             COALESCE(SUM(amount_micro) FILTER (WHERE at_ms >= ?2), 0), \
+             COUNT(*) FILTER (WHERE at_ms >= ?2) \
+             FROM posting WHERE account = ?1 AND points = 'llama'",
+        )
+        .bind(account)
+        .bind(since_ms)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(PointsSummary {
+            llama_today: MicroPoints(today),
+            llama_total: MicroPoints(total),
+            jobs_today: u32::try_from(jobs_today).unwrap_or(u32::MAX),
+            jobs_total: u32::try_from(jobs).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Adds everything up, in one consistent view.
+    pub(crate) async fn ledger_check(&self) -> Result<LedgerCheck, StoreError> {
+        let mut view = self.readers.begin().await?;
+        let sums: Vec<(String, i64)> =
+            sqlx::query_as("SELECT points, SUM(amount_micro) FROM posting GROUP BY points")
+                .fetch_all(&mut *view)
+                .await?;
+        let accounts: Vec<(String, String, i64, i64)> = sqlx::query_as(
+            "SELECT account, points, SUM(amount_micro), COUNT(*) FROM posting \
+             GROUP BY account, points ORDER BY account, points",
+        )
+        .fetch_all(&mut *view)
+        .await?;
+        let paid: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT node, points, SUM(amount_micro) FROM receipt GROUP BY node, points",
+        )
+        .fetch_all(&mut *view)
+        .await?;
+        let jobs: Vec<(String, i64)> =
+            sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
+                .fetch_all(&mut *view)
+                .await?;
+        let (receipts, twice, mismatched): (i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM receipt), \
+             (SELECT COUNT(*) FROM (SELECT job FROM attempt WHERE state = 'paid' GROUP BY job \
+              HAVING COUNT(*) > 1)), \
+             (SELECT COUNT(*) FROM job j LEFT JOIN receipt r ON r.job = j.id \
+              WHERE (j.state = 'succeeded') <> (r.job IS NOT NULL))",
+        )
+        .fetch_one(&mut *view)
+        .await?;
+        view.rollback().await?;
+
+        let mut paid: BTreeMap<(String, String), i64> =
+            paid.into_iter().map(|(node, points, sum)| ((node, points), sum)).collect();
+        let mut balances = Vec::with_capacity(accounts.len());
+        for (account, points, balance, postings) in accounts {
+            let account: Account = parse_id(&account, "account")?;
+            let receipts = match &account {
+                Account::Node(node) => paid.remove(&(node.to_string(), points.clone())),
+                _ => None,
+            };
+            balances.push(AccountBalance {
+                account,
+                points: parse(&points, "points")?,
+                balance_micro: MicroPoints(balance),
+                receipts_micro: MicroPoints(receipts.unwrap_or(0)),
+                postings: count(postings),
+            });
+        }
+        // Receipts of a node that has no posting at all would be a hole; show them as one.
+        for ((node, points), sum) in paid {
+            balances.push(AccountBalance {
+                account: Account::Node(parse_id(&node, "node id")?),
+                points: parse(&points, "points")?,
+                balance_micro: MicroPoints(0),
+                receipts_micro: MicroPoints(sum),
+                postings: 0,
+            });
+        }
+        let sums_micro = sums
+            .into_iter()
+            .map(|(points, sum)| Ok((parse(&points, "points")?, MicroPoints(sum))))
+            .collect::<Result<BTreeMap<PointsKind, _>, StoreError>>()?;
+        Ok(LedgerCheck {
+            sums_micro,
+            balances,
+            jobs: jobs.into_iter().map(|(state, n)| (state, count(n))).collect(),
+            receipts: count(receipts),
+            jobs_paid_twice: count(twice),
+            mismatched_jobs: count(mismatched),
+        })
+    }
+
+    /// The gateway keys.
+    pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        let rows: Vec<(String, String, Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT id, name, sha256, created_at_ms FROM api_key ORDER BY created_at_ms, id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|(id, name, sha256, created_at_ms)| {
+                let sha256 =
+                    sha256.try_into().map_err(|_| StoreError::Unreadable { what: "key digest" })?;
+                Ok(StoredKey { id, name, sha256, created_at_ms })
+            })
+            .collect()
+    }
+}
+
+fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
+    let lease: Option<String> = row.try_get("lease")?;
+    let running = match lease {
+        None => None,
+        Some(lease) => Some(RunningAttempt {
+            lease: parse_id(&lease, "lease id")?,
+            node: parse_id(row.try_get("node")?, "node id")?,
+            granted_at_ms: row.try_get("granted_at_ms")?,
+            deadline_ms: row.try_get("deadline_ms")?,
+        }),
+    };
+    let wait: i64 = row.try_get("no_node_wait_ms")?;
+    Ok(OpenJob {
+        id: parse_id(row.try_get("id")?, "job id")?,
+        payer: payer(row.try_get("payer")?)?,
+        rule_set: row.try_get("rule_set")?,
+        spec: parse_json(row.try_get("spec")?, "job")?,
+        fence: row.try_get("fence")?,
+        failures: row.try_get("failures")?,
+        losses: row.try_get("losses")?,
+        no_node_wait_ms: count(wait),
+        running,
+    })
+}

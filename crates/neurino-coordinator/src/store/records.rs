@@ -1,0 +1,162 @@
+//! What goes into the books and comes out of them.
+
+use neurino_core::{IdempotencyKey, JobId, JobOutput, JobSpec, JobState, LeaseId, NodeId, Receipt};
+use neurino_ledger::{Event, PayerId};
+use neurino_protocol::ErrorBody;
+use serde::Deserialize;
+
+/// A job to be admitted.
+#[derive(Debug, Clone)]
+pub(crate) struct NewJob {
+    pub(crate) id: JobId,
+    pub(crate) payer: PayerId,
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) rule_set: String,
+    pub(crate) spec: JobSpec,
+    pub(crate) no_node_wait_ms: u64,
+    pub(crate) at_ms: i64,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    New,
+    /// The payer sent the same job under the same key before.
+    Known(JobId),
+    /// The payer used the key for another job.
+    Conflict,
+}
+
+/// A lease to be granted.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) job: JobId,
+    pub(crate) lease: LeaseId,
+    pub(crate) fence: u32,
+    pub(crate) node: NodeId,
+    pub(crate) granted_at_ms: i64,
+    pub(crate) deadline_ms: i64,
+}
+
+/// How an attempt can end without payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AttemptEnd {
+    /// The node could not compute it, or its result was not acceptable.
+    Failed,
+    /// The deadline passed.
+    Expired,
+    /// The node gave it back unharmed.
+    HandedBack,
+    /// The node vanished or forgot it.
+    Lost,
+}
+
+impl AttemptEnd {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::HandedBack => "handed_back",
+            Self::Lost => "lost",
+        }
+    }
+
+    pub(crate) fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Expired)
+    }
+}
+
+/// The end of an attempt without payment.
+#[derive(Debug, Clone)]
+pub(crate) struct Release {
+    pub(crate) job: JobId,
+    pub(crate) lease: LeaseId,
+    pub(crate) fence: u32,
+    pub(crate) end: AttemptEnd,
+    /// Set when the job is given up with it; otherwise it is queued again.
+    pub(crate) give_up: Option<ErrorBody>,
+    pub(crate) at_ms: i64,
+}
+
+/// A payment.
+#[derive(Debug, Clone)]
+pub(crate) struct Settlement {
+    pub(crate) output: JobOutput,
+    pub(crate) fence: u32,
+    pub(crate) event: Event,
+    pub(crate) receipt: Receipt,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Paid,
+    /// The lease was paid before, with this receipt.
+    Before(Box<Receipt>),
+    /// The job is not leased under that fence any more.
+    Stale,
+}
+
+/// The end of a job without payment: `Failed` or `Cancelled`.
+#[derive(Debug, Clone)]
+pub(crate) struct Close {
+    pub(crate) job: JobId,
+    pub(crate) state: JobState,
+    pub(crate) error: ErrorBody,
+    pub(crate) at_ms: i64,
+}
+
+/// A job that had not ended when the coordinator stopped.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenJob {
+    pub(crate) id: JobId,
+    pub(crate) payer: PayerId,
+    pub(crate) rule_set: String,
+    pub(crate) spec: JobSpec,
+    pub(crate) fence: u32,
+    pub(crate) failures: u32,
+    pub(crate) losses: u32,
+    pub(crate) no_node_wait_ms: u64,
+    pub(crate) running: Option<RunningAttempt>,
+}
+
+/// The attempt of a leased job.
+#[derive(Debug, Clone)]
+pub(crate) struct RunningAttempt {
+    pub(crate) lease: LeaseId,
+    pub(crate) node: NodeId,
+    pub(crate) granted_at_ms: i64,
+    pub(crate) deadline_ms: i64,
+}
+
+/// A job as the books have it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredJob {
+    pub(crate) payer: PayerId,
+    pub(crate) state: JobState,
+    pub(crate) created_at_ms: i64,
+    pub(crate) finished_at_ms: Option<i64>,
+    /// Absent before the end, without success, and once deleted for privacy.
+    pub(crate) output: Option<JobOutput>,
+    pub(crate) error: Option<ErrorBody>,
+    pub(crate) receipt: Option<Receipt>,
+}
+
+/// An attempt as the books have it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredAttempt {
+    pub(crate) job: JobId,
+    pub(crate) state: String,
+    pub(crate) job_state: JobState,
+    pub(crate) node: NodeId,
+}
+
+/// A gateway key as the books have it.
+#[derive(Clone)]
+pub(crate) struct StoredKey {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) sha256: [u8; 32],
+    pub(crate) created_at_ms: i64,
+}

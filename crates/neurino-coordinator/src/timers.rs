@@ -1,0 +1,152 @@
+//! What happens because time passes: deadlines, silence, waits, forgetting. Reads memory only; the
+//! books are touched when something is due.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use neurino_core::{JobId, JobState, LeaseId, NodeId};
+use neurino_protocol::node::CoordinatorMessage;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::coordinator::{Coordinator, now_ms};
+use crate::state::{LeasePhase, State};
+use crate::store::AttemptEnd;
+
+/// How often the memory is looked through.
+const TICK: Duration = Duration::from_millis(100);
+/// How often payloads past their keeping time are deleted.
+const PRUNE: Duration = Duration::from_secs(3600);
+
+/// What is due at one tick.
+#[derive(Default)]
+struct Due {
+    expired: Vec<LeaseId>,
+    lost: Vec<LeaseId>,
+    unserved: Vec<JobId>,
+}
+
+impl Coordinator {
+    pub(crate) fn spawn_timers(self: &Arc<Self>) {
+        let stop = self.stop.clone();
+        // Weak: a coordinator that its owner drops without `shutdown` must not live on in here.
+        let this = Arc::downgrade(self);
+        self.tasks.spawn(async move {
+            let tick = async {
+                let mut ticks = tokio::time::interval(TICK);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.tick();
+                }
+            };
+            let prune = async {
+                let mut ticks = tokio::time::interval(PRUNE);
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.prune().await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tick => {}
+                () = prune => {}
+            }
+        });
+    }
+
+    fn tick(self: &Arc<Self>) {
+        let now = Instant::now();
+        let due = {
+            let mut state = self.state();
+            if state.stopping {
+                return;
+            }
+            state.nonces.retain(|_, expiry| *expiry > now);
+            self.end_silent_sessions(&state, now);
+            let due = due(&mut state, now);
+            due
+        };
+        for lease in due.expired {
+            let error =
+                ErrorBody::new(ErrorCode::DeadlinePassed, "no result arrived before the deadline");
+            self.spawn_release(lease, AttemptEnd::Expired, error);
+        }
+        for lease in due.lost {
+            let error = ErrorBody::new(ErrorCode::NoNodeAvailable, "the node vanished");
+            self.spawn_release(lease, AttemptEnd::Lost, error);
+        }
+        for job in due.unserved {
+            let error = ErrorBody::new(
+                ErrorCode::NoNodeAvailable,
+                "nobody on the network serves this model right now",
+            )
+            .with_hint("try again later, or start mining with this model on your own machine");
+            let this = Arc::clone(self);
+            self.tasks.spawn(async move {
+                if let Err(error) = this.end_unpaid(job, JobState::Failed, error).await {
+                    tracing::error!(job.id = %job, code = ?error.code, "job {job} could not be ended");
+                }
+            });
+        }
+    }
+
+    /// Ends links on which nothing arrived for three heartbeats.
+    fn end_silent_sessions(&self, state: &State, now: Instant) {
+        let silence = Duration::from_millis(self.config.limits.silence_ms);
+        let silent: Vec<NodeId> = state
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.polls == 0 && now.duration_since(s.last_seen) > silence)
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in silent {
+            let error = ErrorBody::new(ErrorCode::Unreachable, "three heartbeats were missed");
+            state.send(&node, CoordinatorMessage::Bye(error));
+            if let Some(session) = state.sessions.get(&node) {
+                session.end.cancel();
+            }
+        }
+    }
+
+    async fn prune(&self) {
+        let keep_ms = self.config.limits.payload_keep_ms;
+        match self.store.prune(now_ms().saturating_sub_unsigned(keep_ms)).await {
+            Ok(0) => {}
+            Ok(jobs) => tracing::info!(jobs, "deleted prompts and outputs of {jobs} old jobs"),
+            Err(error) => tracing::error!(?error, "old prompts could not be deleted: {error}"),
+        }
+    }
+}
+
+fn due(state: &mut State, now: Instant) -> Due {
+    let mut due = Due::default();
+    for (id, lease) in &state.leases {
+        if lease.phase != LeasePhase::Running {
+            continue;
+        }
+        if now >= lease.deadline {
+            due.expired.push(*id);
+        } else if lease.kept_until.is_some_and(|until| now >= until) {
+            due.lost.push(*id);
+        }
+    }
+    let State { router, jobs, last_served, .. } = state;
+    for model in router.served() {
+        last_served.insert(model.clone(), now);
+    }
+    for (id, job) in jobs {
+        if job.lease.is_some() || !job.admitted || job.closing {
+            continue;
+        }
+        let alone_since = last_served
+            .get(job.spec.model())
+            .map_or(job.queued_since, |served| job.queued_since.max(*served));
+        if now.duration_since(alone_since) > Duration::from_millis(job.no_node_wait_ms) {
+            due.unserved.push(*id);
+        }
+    }
+    due
+}
