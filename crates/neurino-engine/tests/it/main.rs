@@ -1,8 +1,12 @@
 //! Both engines on a small model: their contract, and what the process engine adds to it.
+//!
+//! `NEURINO_TEST_STARTER_MODEL` names the starter model's GGUF file, whose test is skipped without
+//! it.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod contract;
 mod process;
+mod starter;
 
 use std::path::Path;
 use std::time::Duration;
