@@ -4,10 +4,11 @@
 //! [`Engine`] is the contract. [`LocalEngine`] keeps it with a thread of this process, and
 //! [`ProcessEngine`] with a child process of the same program, so that a driver reset
 //! or a kernel fault cannot take the window or the ledger down. Reading order: [`api`],
-//! [`device`], [`local`] with its `worker`, then [`frame`], [`child`], [`process`] with its
+//! [`device`], [`local`] with its `queue` and `worker`, then [`frame`], [`child`], [`process`] with its
 //! `supervisor` and `link`.
 
 pub mod api;
+pub mod bench;
 pub mod child;
 pub mod device;
 pub mod frame;
@@ -15,6 +16,7 @@ mod link;
 pub mod local;
 mod outlet;
 pub mod process;
+mod queue;
 mod supervisor;
 mod worker;
 

@@ -13,10 +13,8 @@ use crate::api::{
 };
 use crate::device;
 use crate::outlet::Outlet;
-use crate::worker::{Command, Worker};
-
-/// Commands that may wait for the thread.
-const QUEUE: usize = 64;
+use crate::queue::{self, Command, Queue};
+use crate::worker::Worker;
 
 /// An engine in this process. Dropping it ends the running job and frees the model.
 pub struct LocalEngine {
@@ -34,17 +32,21 @@ impl LocalEngine {
     /// `NoSuchDevice`, `Internal`.
     pub fn start(choice: DeviceChoice) -> Result<Self, EngineError> {
         let (device, name) = device::open(choice)?;
-        let (commands, queue) = mpsc::channel(QUEUE);
+        let (commands, queue) = mpsc::channel(queue::LIMIT);
+        let queue = Queue::new(queue);
         let (status_sender, status) = watch::channel(EngineStatus::Idle);
         let (steps, end) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let worker =
-            Worker::new(device, name.clone(), status_sender, Arc::clone(&steps), end.clone());
-        std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || worker.run(queue))
-            .map_err(|e| {
-                EngineError::internal(format!("the engine's thread could not be started: {e}"))
-            })?;
+        let worker = Worker::new(
+            queue,
+            device,
+            name.clone(),
+            status_sender,
+            Arc::clone(&steps),
+            end.clone(),
+        );
+        std::thread::Builder::new().name("engine".into()).spawn(move || worker.run()).map_err(
+            |e| EngineError::internal(format!("the engine's thread could not be started: {e}")),
+        )?;
         Ok(Self { commands, status, steps, device: name, _end: end.drop_guard() })
     }
 
@@ -88,9 +90,10 @@ impl LocalEngine {
 
     fn queue(&self, command: Command) -> Result<(), EngineError> {
         self.commands.try_send(command).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => {
-                EngineError::internal(format!("the engine has {QUEUE} jobs waiting already"))
-            }
+            mpsc::error::TrySendError::Full(_) => EngineError::internal(format!(
+                "the engine has {} jobs waiting already",
+                queue::LIMIT
+            )),
             mpsc::error::TrySendError::Closed(_) => {
                 EngineError::internal("the engine's thread has ended")
             }

@@ -1,6 +1,7 @@
 //! The engine's thread: owns the model, runs commands in order, survives panics below it.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,18 +14,12 @@ use neurino_llm::generate::{GenerateError, Step, generate};
 use neurino_llm::model::LanguageModel;
 use neurino_llm::source::{ModelArch, ModelSource};
 use neurino_llm::tokenizer::Tokenizer;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef};
 use crate::outlet::Outlet;
-
-/// What the handle asks of the thread.
-pub(crate) enum Command {
-    Load { model: ModelRef, reply: oneshot::Sender<Result<LoadedModel, EngineError>> },
-    Unload { reply: oneshot::Sender<()> },
-    Run { spec: JobSpec, cancel: CancellationToken, outlet: Outlet },
-}
+use crate::queue::{Command, Queue};
 
 /// A model in memory with everything a job needs.
 struct Loaded {
@@ -37,6 +32,7 @@ struct Loaded {
 
 /// The thread's state.
 pub(crate) struct Worker {
+    queue: RefCell<Queue>,
     device: Device,
     device_name: String,
     status: watch::Sender<EngineStatus>,
@@ -47,18 +43,21 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(
+        queue: Queue,
         device: Device,
         device_name: String,
         status: watch::Sender<EngineStatus>,
         steps: Arc<AtomicU64>,
         end: CancellationToken,
     ) -> Self {
-        Self { device, device_name, status, steps, end, loaded: None }
+        let queue = RefCell::new(queue);
+        Self { queue, device, device_name, status, steps, end, loaded: None }
     }
 
     /// Serves commands in order until the handle is gone.
-    pub(crate) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(command) = commands.blocking_recv() {
+    pub(crate) fn run(mut self) {
+        loop {
+            let Some(command) = self.queue.get_mut().next() else { return };
             if self.end.is_cancelled() {
                 return;
             }
@@ -150,6 +149,7 @@ impl Worker {
         let closed = outlet.watch();
         let stop = || {
             self.steps.fetch_add(1, Ordering::Relaxed);
+            self.queue.borrow_mut().sweep();
             cancel.is_cancelled() || closed.is_closed() || self.end.is_cancelled()
         };
         let mut emit = |step: Step<'_>| match step {

@@ -37,6 +37,7 @@ for_both_engines! {
     a_damaged_model_is_refused_and_a_good_one_loads_after_it,
     a_cancelled_job_ends_at_once,
     a_dropped_stream_ends_its_job,
+    a_waiting_job_is_cancelled_without_its_turn,
     a_conversation_that_is_too_long_fails_alone,
     jobs_run_one_after_another,
 }
@@ -123,6 +124,23 @@ async fn a_dropped_stream_ends_its_job(engine: &dyn Engine) {
     }
     let stream = engine.run(&job(3), CancellationToken::new()).await.unwrap();
     assert_eq!(ending(&rest(stream).await), Ok(3));
+}
+
+async fn a_waiting_job_is_cancelled_without_its_turn(engine: &dyn Engine) {
+    engine.load(&model()).await.unwrap();
+    let ahead = CancellationToken::new();
+    let mut running = engine.run(&job(4000), ahead.clone()).await.unwrap();
+    let cancel = CancellationToken::new();
+    let waiting = engine.run(&job(4000), cancel.clone()).await.unwrap();
+    let last = engine.run(&job(3), CancellationToken::new()).await.unwrap();
+    until_running(&mut running).await;
+    cancel.cancel();
+    let events = rest(waiting).await;
+    assert_eq!(events.len(), 1, "it never began: {events:?}");
+    assert_eq!(ending(&events), Err(EngineErrorCode::Cancelled));
+    ahead.cancel();
+    assert_eq!(ending(&rest(running).await), Err(EngineErrorCode::Cancelled), "it was running");
+    assert_eq!(ending(&rest(last).await), Ok(3));
 }
 
 async fn a_conversation_that_is_too_long_fails_alone(engine: &dyn Engine) {

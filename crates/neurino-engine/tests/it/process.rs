@@ -140,6 +140,28 @@ mod unix {
     }
 
     #[tokio::test]
+    async fn a_model_that_cannot_be_loaded_again_fails_the_job_with_the_reason() {
+        let engine = ProcessEngine::start(config());
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(model().path).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let copy = neurino_engine::ModelRef { path: folder.path().into(), ..model() };
+        engine.load(&copy).await.unwrap();
+        let mut stream = engine.run(&job(4000), CancellationToken::new()).await.unwrap();
+        until_running(&mut stream).await;
+        drop(folder);
+        signal("-KILL", engine.process_id().unwrap());
+        assert_eq!(ending(&rest(stream).await), Err(EngineErrorCode::Crashed));
+        let stream = engine.run(&job(5), CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(&rest(stream).await), Err(EngineErrorCode::ModelUnreadable));
+        let error = engine.run(&job(5), CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
+        engine.load(&model()).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_child_that_hangs_is_killed_and_replaced() {
         let mut config = config();
         config.limits = ProcessLimits { silence: Duration::from_millis(2500), ..config.limits };
