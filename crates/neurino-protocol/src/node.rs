@@ -173,6 +173,9 @@ pub struct SessionOpened {
 }
 
 /// Body of `POST /v1/node/exchange` (long poll only): hands in messages, waits for others.
+///
+/// Two may be under way for one session: one that only waits, and one that hands in with a `wait_ms`
+/// of zero. The one that hands in is answered at once, whatever the other waits for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Exchange {
     /// From the node, in order.
