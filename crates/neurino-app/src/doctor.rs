@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use neurino_config::{Dirs, NetworkSetting, Settings};
 use neurino_hardware::Hardware;
-use neurino_model_store::{Catalog, ModelStore, StoreState};
+use neurino_model_store::{ModelState, ModelStore};
 use neurino_protocol::app::{Check, CheckStatus};
+use neurino_wallet::StoreKind;
 use tokio::net::TcpListener;
 
 use crate::{App, identity_options};
@@ -99,10 +100,10 @@ fn memory(hardware: &Hardware) -> Check {
             sample.gpus.iter().find(|s| s.index == gpu.index).and_then(|s| s.memory_used_bytes);
         let finding = format!(
             "{} of video memory, {} in use.",
-            gib(gpu.memory_bytes),
+            gpu.memory_bytes.map_or_else(|| "An unknown amount".into(), gib),
             used.map_or_else(|| "an unknown part".into(), gib)
         );
-        return if gpu.memory_bytes < VRAM_WARN_BYTES {
+        return if gpu.memory_bytes.is_some_and(|bytes| bytes < VRAM_WARN_BYTES) {
             with_fix(
                 check("Video memory", CheckStatus::Warn, finding),
                 "small models run; the network's larger ones need 8 GiB or more",
@@ -149,16 +150,31 @@ fn disk(models: &Path) -> Check {
 }
 
 async fn key_store(dirs: &Dirs, settings: &Settings) -> Check {
-    let report = neurino_wallet::inspect(identity_options(dirs, settings)).await;
-    let level = match (report.usable, report.encrypted) {
-        (false, _) => CheckStatus::Fail,
-        (true, false) => CheckStatus::Warn,
-        (true, true) => CheckStatus::Ok,
+    const NAME: &str = "Key store";
+    let opened = match neurino_wallet::open_identity(identity_options(dirs, settings)).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let finding = format!("The identity key cannot be opened: {error}.");
+            return with_fix(
+                check(NAME, CheckStatus::Fail, finding),
+                "nothing was overwritten; put the key's file back, or restore it from its words",
+            );
+        }
     };
-    let check = check("Key store", level, report.finding);
-    match report.fix {
-        Some(fix) => with_fix(check, fix),
-        None => check,
+    let mut finding = format!("The identity key is kept in {}", opened.store.describe());
+    if let Some(problem) = &opened.os_store_problem {
+        finding.push_str(&format!(" ({})", problem.trim_end_matches('.')));
+    }
+    finding.push('.');
+    match opened.store {
+        StoreKind::OsKeyStore | StoreKind::PassphraseFile => {
+            check(NAME, CheckStatus::Ok, finding)
+        }
+        StoreKind::InstallSecretFile => with_fix(
+            check(NAME, CheckStatus::Warn, finding),
+            "for more protection, set NEURINO_PASSPHRASE_FILE before the first start or use a \
+             desktop with a key store",
+        ),
     }
 }
 
@@ -220,15 +236,14 @@ async fn coordinator(url: &str) -> Check {
 async fn starter(dirs: &Dirs) -> Check {
     let models = dirs.models.clone();
     let look = move || {
-        let ready = ModelStore::open(&models).ok().map(|store| {
-            let all = Catalog::built_in().models().iter();
-            all.filter(|m| matches!(store.state(&m.id), Ok(StoreState::Ready)))
-                .map(|m| m.name.clone())
-                .collect::<Vec<_>>()
-        });
-        ready.unwrap_or_default()
+        let Ok(store) = ModelStore::open(&models) else { return Vec::new() };
+        let here = |id: &_| {
+            matches!(store.state(id), Ok(ModelState::Verified | ModelState::Unverified))
+        };
+        let all = store.catalog().models().iter();
+        all.filter(|m| here(&m.id)).map(|m| m.name.clone()).collect()
     };
-    let ready = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let ready: Vec<String> = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     if ready.is_empty() {
         with_fix(
             check("Models", CheckStatus::Warn, "No model is on this machine yet."),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use neurino_config::{ConfigError, Dirs, InstanceLock, PreferencesFile, Settings};
 use neurino_coordinator::Coordinator;
 use neurino_core::{NodeId, Receipt};
-use neurino_engine::{Engine, ProcessEngine, ProcessEngineConfig};
+use neurino_engine::{DeviceChoice, Engine, ProcessEngine, ProcessEngineConfig};
 use neurino_hardware::Hardware;
 use neurino_miner::ReceiptLog;
 use neurino_model_store::ModelStore;
@@ -61,7 +61,7 @@ pub struct AppOptions {
 
 /// Where models run.
 pub enum EngineHost {
-    /// In a child process of this program, which must understand `engine --device D`.
+    /// In a child process of this program, which must understand `engine`.
     Process {
         /// The program.
         program: PathBuf,
@@ -114,9 +114,13 @@ pub struct App {
     settings: Settings,
     identity: OpenedIdentity,
     node: NodeId,
-    store: Arc<ModelStore>,
+    store: ModelStore,
     hardware: Arc<Hardware>,
     engine: Arc<dyn Engine>,
+    /// The device that computes.
+    device: DeviceChoice,
+    /// Whether this build and this machine can compute on a card.
+    has_gpu_engine: bool,
     network: Network,
     receipts: Arc<ReceiptLog>,
     preferences_file: PreferencesFile,
@@ -146,8 +150,14 @@ impl App {
         let lock = InstanceLock::acquire(&dirs)?;
         let identity = open_identity(&dirs, &settings).await?;
         let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
-        let store = Arc::new(ModelStore::open(&dirs.models)?);
+        let store = ModelStore::open(&dirs.models)?;
         let engine = start_engine(engine, &dirs, &settings);
+        let devices = neurino_engine::device::available();
+        let has_gpu_engine = devices.iter().any(|d| matches!(d, DeviceChoice::Cuda(_)));
+        let device = match network::device(settings.engine.device) {
+            DeviceChoice::Auto => devices[0],
+            chosen => chosen,
+        };
         let network = Network::open(&dirs, &settings, any_port).await?;
         let log = dirs.data.join(network.folder()).join("receipts.jsonl");
         let receipts = Arc::new(ReceiptLog::open(&log)?);
@@ -162,6 +172,8 @@ impl App {
             store,
             hardware: Arc::new(Hardware::probe()),
             engine,
+            device,
+            has_gpu_engine,
             network,
             receipts,
             preferences_file,
@@ -290,9 +302,8 @@ fn start_engine(host: EngineHost, dirs: &Dirs, settings: &Settings) -> Arc<dyn E
     match host {
         EngineHost::Given(engine) => engine,
         EngineHost::Process { program } => {
-            let device = settings.engine.device;
-            let args = ["engine".to_owned(), "--device".to_owned(), device.to_string()];
-            let mut config = ProcessEngineConfig::new(program, args, network::device(device));
+            let device = network::device(settings.engine.device);
+            let mut config = ProcessEngineConfig::new(program, ["engine"], device);
             // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
             let bundled = dirs.resources.join("cuda");
             if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
@@ -312,13 +323,13 @@ pub fn identity_options(dirs: &Dirs, settings: &Settings) -> neurino_wallet::Ope
     use neurino_config::{KeyStoreSetting, env};
     use neurino_wallet::KeyStoreChoice;
     neurino_wallet::OpenIdentity {
-        data_dir: dirs.data.clone(),
         preference: match settings.identity.key_store {
             KeyStoreSetting::Auto => KeyStoreChoice::Auto,
             KeyStoreSetting::Os => KeyStoreChoice::Os,
             KeyStoreSetting::File => KeyStoreChoice::File,
         },
         passphrase_file: env::var(env::PASSPHRASE_FILE).map(PathBuf::from),
+        ..neurino_wallet::OpenIdentity::new(&dirs.data)
     }
 }
 

@@ -165,9 +165,9 @@ impl App {
 
     /// Finds verified models for the miner; fetches the starter model if there is none.
     async fn prepare(self: &Arc<Self>) -> Result<Vec<ModelRef>, ErrorBody> {
-        let mut wanted = self.models_ready().await;
+        let mut wanted = self.models_here();
         if wanted.is_empty() {
-            let starter = self.starter_model()?;
+            let starter = Self::starter_model();
             self.fetch_and_wait(&starter, |percent| {
                 self.preparing(format!("fetching the starter model ({percent} %)"));
             })
@@ -323,7 +323,7 @@ impl App {
         match self.used_gpu() {
             Some(gpu) => Capabilities {
                 device: gpu.name.clone(),
-                memory_bytes: gpu.memory_bytes,
+                memory_bytes: gpu.memory_bytes.unwrap_or(0),
                 gpu: true,
             },
             None => Capabilities {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use neurino_core::ModelId;
 use neurino_engine::ModelRef;
-use neurino_model_store::{Catalog, FetchOptions, StoreState};
+use neurino_model_store::{Catalog, FetchOptions, ModelManifest, ModelState as Stored};
 use neurino_protocol::app::{ModelState, ModelStatus};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
@@ -27,37 +27,31 @@ enum Fetch {
 }
 
 impl App {
-    /// The model a newcomer starts with: the catalogue's first.
-    pub(crate) fn starter_model(&self) -> Result<ModelId, ErrorBody> {
-        Catalog::built_in()
-            .models()
-            .first()
-            .map(|m| m.id.clone())
-            .ok_or_else(|| internal("the catalogue holds no model"))
+    /// The model a newcomer starts with.
+    pub(crate) fn starter_model() -> ModelId {
+        Catalog::starter()
     }
 
-    /// Models of the catalogue that are on this machine.
-    pub(crate) async fn models_ready(&self) -> Vec<ModelId> {
-        let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || {
-            let all = Catalog::built_in().models().iter().map(|m| m.id.clone());
-            all.filter(|id| matches!(store.state(id), Ok(StoreState::Ready))).collect()
-        })
-        .await
-        .unwrap_or_default()
+    /// Models of the catalogue whose files are all on this machine.
+    pub(crate) fn models_here(&self) -> Vec<ModelId> {
+        let here = |m: &&ModelManifest| self.is_here(&m.id);
+        self.store.catalog().models().iter().filter(here).map(|m| m.id.clone()).collect()
+    }
+
+    fn is_here(&self, id: &ModelId) -> bool {
+        matches!(self.store.state(id), Ok(Stored::Verified | Stored::Unverified))
     }
 
     /// A model whose files have just been checked against their digests.
     pub(crate) async fn model_ref(&self, id: &ModelId) -> Result<ModelRef, ErrorBody> {
-        let (store, wanted) = (Arc::clone(&self.store), id.clone());
-        let path = tokio::task::spawn_blocking(move || store.verified(&wanted))
-            .await
-            .map_err(|_| internal("the model's files could not be checked"))?
-            .map_err(|e| ErrorBody::new(ErrorCode::ModelNotReady, e.to_string()));
-        let path = path.inspect_err(|error| {
-            lock(&self.models).problems.insert(id.clone(), error.clone());
-        })?;
-        Ok(ModelRef { id: id.clone(), path })
+        match self.store.verified(id).await {
+            Ok(path) => Ok(ModelRef { id: id.clone(), path }),
+            Err(error) => {
+                let error = ErrorBody::new(ErrorCode::ModelNotReady, error.to_string());
+                lock(&self.models).problems.insert(id.clone(), error.clone());
+                Err(error)
+            }
+        }
     }
 
     /// Starts a fetch; progress shows in the snapshot.
@@ -86,9 +80,9 @@ impl App {
     }
 
     fn fetch(self: &Arc<Self>, id: &ModelId) -> Result<watch::Receiver<Fetch>, ErrorBody> {
-        let Some(manifest) = Catalog::built_in().get(id) else {
-            let known: Vec<_> =
-                Catalog::built_in().models().iter().map(|m| m.id.to_string()).collect();
+        let catalog = self.store.catalog();
+        let Some(manifest) = catalog.get(id) else {
+            let known: Vec<_> = catalog.models().iter().map(|m| m.id.to_string()).collect();
             return Err(ErrorBody::new(
                 ErrorCode::UnknownModel,
                 format!("the catalogue has no model `{id}`"),
@@ -107,7 +101,7 @@ impl App {
         let (app, id) = (Arc::clone(self), id.clone());
         self.tasks.spawn(async move {
             let options = FetchOptions {
-                resources_dir: Some(app.dirs.resources.clone()),
+                resources: Some(app.dirs.resources.clone()),
                 ..FetchOptions::default()
             };
             let tell = |p: neurino_model_store::Progress| {
@@ -117,7 +111,7 @@ impl App {
                 });
                 app.changed.notify_one();
             };
-            let outcome = app.store.fetch(&id, options, tell, app.end.child_token()).await;
+            let outcome = app.store.fetch(&id, &options, tell, app.end.child_token()).await;
             let outcome = outcome.map_err(|e| ErrorBody::new(ErrorCode::ModelNotReady, e.to_string()));
             let mut progress = lock(&app.models);
             progress.running.remove(&id);
@@ -132,17 +126,16 @@ impl App {
     }
 
     /// Every model of the catalogue and where it stands. `loaded` is the one in memory.
-    pub(crate) async fn model_statuses(&self, loaded: Option<&ModelId>) -> Vec<ModelStatus> {
-        let ready = self.models_ready().await;
+    pub(crate) fn model_statuses(&self, loaded: Option<&ModelId>) -> Vec<ModelStatus> {
         let progress = lock(&self.models);
-        let status = |m: &neurino_model_store::ModelManifest| {
+        let status = |m: &ModelManifest| {
             let running = progress.running.get(&m.id).map(|f| f.borrow().clone());
             let state = match running {
                 Some(Fetch::Running { done_bytes, total_bytes }) => {
                     ModelState::Fetching { done_bytes, total_bytes }
                 }
                 _ if loaded == Some(&m.id) => ModelState::Loaded,
-                _ if ready.contains(&m.id) => ModelState::Ready,
+                _ if self.is_here(&m.id) => ModelState::Ready,
                 _ => ModelState::Absent,
             };
             ModelStatus {
@@ -155,6 +148,6 @@ impl App {
                 problem: progress.problems.get(&m.id).cloned(),
             }
         };
-        Catalog::built_in().models().iter().map(status).collect()
+        self.store.catalog().models().iter().map(status).collect()
     }
 }

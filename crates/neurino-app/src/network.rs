@@ -116,7 +116,7 @@ impl Practice {
             let text = format!("the folder {} cannot be made: {e}", folder.display());
             StartError::Other(ErrorBody::new(ErrorCode::Internal, text))
         })?;
-        let key = neurino_wallet::load_or_create_named(folder, "coordinator").await?;
+        let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await?;
         let database = folder.join("coordinator.sqlite");
         let coordinator = Coordinator::open(CoordinatorConfig::practice(database, key)).await?;
         let listener = listen(port, any_port).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use neurino_core::Receipt;
-use neurino_engine::EngineStatus;
+use neurino_engine::{DeviceChoice, EngineStatus};
 use neurino_hardware::{Gpu, Sample};
 use neurino_miner::{MinerState, MinerStatus, RunningJob, Stage};
 use neurino_protocol::ErrorBody;
@@ -98,7 +98,7 @@ impl App {
             points: self.points(),
             devices: self.devices().await,
             job,
-            models: self.model_statuses(loaded.as_ref()).await,
+            models: self.model_statuses(loaded.as_ref()),
             receipts: lock(&self.view).receipts.iter().cloned().collect(),
             identity: self.identity.key.address_checksummed(),
             network,
@@ -121,15 +121,7 @@ impl App {
 
     /// The card jobs run on, if it is one.
     pub(crate) fn used_gpu(&self) -> Option<&Gpu> {
-        if !self.hardware.nvidia().status().is_ready() {
-            return None;
-        }
-        let index = match neurino_engine::device::resolve(crate::network::device(
-            self.settings.engine.device,
-        )) {
-            neurino_engine::DeviceChoice::Cuda(index) => index,
-            _ => return None,
-        };
+        let DeviceChoice::Cuda(index) = self.device else { return None };
         self.hardware.gpus().iter().find(|g| g.index == index)
     }
 
@@ -144,7 +136,7 @@ impl App {
                 kind: DeviceKind::Gpu,
                 in_use,
                 note: now.and_then(|s| s.lost.clone()).or_else(|| self.idle_gpu_note(in_use)),
-                memory_bytes: gpu.memory_bytes,
+                memory_bytes: gpu.memory_bytes.unwrap_or(0),
                 memory_used_bytes: now.and_then(|s| s.memory_used_bytes).unwrap_or(0),
                 load_percent: now.and_then(|s| s.load_percent),
                 temperature_c: now.and_then(|s| s.temperature_c),
@@ -171,24 +163,23 @@ impl App {
     /// Why the processor computes, in one sentence.
     fn cpu_note(&self) -> String {
         let status = self.hardware.nvidia().status();
-        if status.is_ready() {
+        if status.is_ready() && self.has_gpu_engine {
+            "The settings choose the processor.".into()
+        } else if status.is_ready() {
             "This build of Neurino has no NVIDIA engine, so the processor computes.".into()
         } else {
             format!("{} The processor computes.", status.sentence())
         }
     }
 
+    /// Why a card does not compute, in one sentence.
     fn idle_gpu_note(&self, in_use: bool) -> Option<String> {
-        (!in_use).then(|| {
-            if neurino_engine::device::available()
-                .iter()
-                .any(|d| matches!(d, neurino_engine::DeviceChoice::Cuda(_)))
-            {
-                "Not used: another device is chosen in the settings.".into()
-            } else {
-                "Not used: this build of Neurino has no NVIDIA engine.".into()
-            }
-        })
+        let why = if self.has_gpu_engine {
+            "Not used: the settings choose another device."
+        } else {
+            "Not used: this build of Neurino has no NVIDIA engine."
+        };
+        (!in_use).then(|| why.into())
     }
 
     async fn sample(&self) -> Sample {

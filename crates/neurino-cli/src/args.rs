@@ -59,7 +59,7 @@ pub enum Role {
     },
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
-    Engine(EngineArgs),
+    Engine,
 }
 
 /// `neurino practice`
@@ -177,14 +177,6 @@ pub enum BenchAction {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
         runs: u32,
     },
-}
-
-/// `neurino engine`
-#[derive(Debug, Args)]
-pub struct EngineArgs {
-    /// The device: `auto`, `cpu` or `cuda:N`.
-    #[arg(long, default_value = "auto")]
-    pub device: String,
 }
 
 #[cfg(test)]

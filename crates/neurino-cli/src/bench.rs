@@ -22,7 +22,7 @@ pub(crate) async fn run(setting: Setting, action: BenchAction) -> anyhow::Result
     let store = ModelStore::open(&setting.dirs.models)?;
     let device = choice(setting.settings.engine.device);
     let work = move || -> anyhow::Result<(TextBench, ReadBandwidth)> {
-        let path = store.verified(&id)?;
+        let path = store.verified_blocking(&id)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let bandwidth = measure_read_bandwidth(threads);
         let options = TextBenchOptions { device, prompt_tokens: prompt, new_tokens: tokens, runs };

@@ -1,10 +1,11 @@
 //! `neurino coordinator`: gateway, routing and ledger for other machines' nodes.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use neurino_config::InstanceLock;
+use neurino_config::{InstanceLock, env};
 use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
 use neurino_core::MicroPoints;
 use serde_json::json;
@@ -36,7 +37,9 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let is_practice = asked_only && !own.is_dir() && practice.is_dir();
     let folder = if is_practice { practice } else { own };
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let key = neurino_wallet::load_or_create_named(&folder, "coordinator").await?;
+    let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
+    let key =
+        neurino_wallet::load_or_create_named(&folder, "coordinator", passphrase.as_deref()).await?;
     let database = folder.join("coordinator.sqlite");
     let mut config = CoordinatorConfig::practice(database, key);
     if !is_practice {

@@ -2,15 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use neurino_config::DeviceSetting;
 use neurino_engine::DeviceChoice;
 
-use crate::args::EngineArgs;
-
-pub(crate) fn run(args: &EngineArgs) -> anyhow::Result<ExitCode> {
-    let device: DeviceSetting = args.device.parse().context("--device")?;
-    Ok(neurino_engine::child::run_child(choice(device)))
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    neurino_engine::child::run_child()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The engine's word for a setting.

@@ -42,7 +42,7 @@ pub fn main(cli: Cli) -> ExitCode {
     };
     let outcome = match role {
         // The engine's process has no settings, no logs and no data of its own.
-        Role::Engine(args) => engine::run(&args),
+        Role::Engine => engine::run(),
         role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }),
     };
     match outcome {
@@ -85,7 +85,7 @@ fn run(
             Role::Wallet { action } => wallet::run(setting, action).await,
             Role::Doctor => doctor::run(setting).await,
             Role::Bench { action } => bench::run(setting, action).await,
-            Role::Engine(_) => unreachable!("handled before the runtime starts"),
+            Role::Engine => unreachable!("handled before the runtime starts"),
         }
     });
     // A thread that hangs in a library must not keep the program from ending.

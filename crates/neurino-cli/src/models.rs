@@ -1,12 +1,11 @@
 //! `neurino models`
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use neurino_core::ModelId;
-use neurino_model_store::{Catalog, FetchOptions, ModelStore, Progress, StoreState};
+use neurino_model_store::{FetchOptions, ModelState, ModelStore, Progress};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -15,23 +14,19 @@ use crate::output::{self, Format};
 use crate::{Setting, interrupted};
 
 pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Result<ExitCode> {
-    let store = Arc::new(ModelStore::open(&setting.dirs.models)?);
+    let store = ModelStore::open(&setting.dirs.models)?;
     match action {
         ModelsAction::List => list(&store, setting.format)?,
         ModelsAction::Get { model } => get(&setting, &store, id(&model)?).await?,
         ModelsAction::Import { model, file } => {
-            let model = id(&model)?;
-            let path = blocking(move || store.import(&model, &file)).await??;
-            done(&setting, "imported", &path)?;
+            let model = store.import(Some(&id(&model)?), &file).await?;
+            done(&setting, "imported", &store.verified(&model).await?)?;
         }
         ModelsAction::Verify { model } => {
-            let model = id(&model)?;
-            let path = blocking(move || store.verified(&model)).await??;
-            done(&setting, "verified", &path)?;
+            done(&setting, "verified", &store.verified(&id(&model)?).await?)?;
         }
         ModelsAction::Remove { model } => {
-            let id = id(&model)?;
-            blocking(move || store.remove(&id)).await??;
+            store.remove(&id(&model)?).await?;
             match setting.format {
                 Format::Json => output::json(&json!({ "removed": model }))?,
                 Format::Text => output::line(format!("Removed {model}.")),
@@ -43,12 +38,6 @@ pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Resul
 
 fn id(text: &str) -> anyhow::Result<ModelId> {
     Ok(text.parse::<ModelId>()?)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work).await.context("the work was interrupted")
 }
 
 fn done(setting: &Setting, what: &str, path: &std::path::Path) -> anyhow::Result<()> {
@@ -63,8 +52,8 @@ fn done(setting: &Setting, what: &str, path: &std::path::Path) -> anyhow::Result
 
 fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
     let mut rows = Vec::new();
-    for m in Catalog::built_in().models() {
-        let here = matches!(store.state(&m.id)?, StoreState::Ready);
+    for m in store.catalog().models() {
+        let here = matches!(store.state(&m.id)?, ModelState::Verified | ModelState::Unverified);
         rows.push((m, here));
     }
     match format {
@@ -91,7 +80,7 @@ fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn get(setting: &Setting, store: &Arc<ModelStore>, model: ModelId) -> anyhow::Result<()> {
+async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let bar = match setting.format {
         Format::Json => ProgressBar::hidden(),
@@ -108,10 +97,10 @@ async fn get(setting: &Setting, store: &Arc<ModelStore>, model: ModelId) -> anyh
         }
     };
     let options = FetchOptions {
-        resources_dir: Some(setting.dirs.resources.clone()),
+        resources: Some(setting.dirs.resources.clone()),
         ..FetchOptions::default()
     };
-    let fetch = store.fetch(&model, options, tell, cancel.clone());
+    let fetch = store.fetch(&model, &options, tell, cancel.clone());
     tokio::pin!(fetch);
     let path = tokio::select! {
         path = &mut fetch => path,

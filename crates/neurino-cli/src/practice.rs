@@ -105,7 +105,8 @@ async fn serve(app: &Arc<App>, format: Format) -> anyhow::Result<ExitCode> {
 async fn jobs(app: &Arc<App>, count: u32, format: Format) -> anyhow::Result<ExitCode> {
     let screen = Screen::new(format);
     let coordinator = app.practice().context("the practice network is not running")?;
-    screen.device(&snapshot(app).await?);
+    let now = snapshot(app).await?;
+    screen.device(&now);
     ready(app, &screen).await?;
     let model = serving_model(app).await?;
     let first = u64::from(snapshot(app).await?.points.jobs_total);

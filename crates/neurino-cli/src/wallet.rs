@@ -15,7 +15,7 @@ pub(crate) async fn run(setting: Setting, action: WalletAction) -> anyhow::Resul
     match action {
         WalletAction::Show => {
             let address = identity.key.address_checksummed();
-            let store = identity.store.to_string();
+            let store = identity.store.describe();
             match setting.format {
                 Format::Json => output::json(&json!({ "address": address, "key_store": store }))?,
                 Format::Text => {
@@ -29,7 +29,7 @@ pub(crate) async fn run(setting: Setting, action: WalletAction) -> anyhow::Resul
              your shoulder, then add --reveal"
         ),
         WalletAction::Phrase { reveal: true } => {
-            use neurino_wallet::ExposeSecret as _;
+            use secrecy::ExposeSecret as _;
             let phrase = identity.key.phrase();
             match setting.format {
                 Format::Json => output::json(&json!({ "phrase": phrase.expose_secret() }))?,

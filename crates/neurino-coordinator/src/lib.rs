@@ -30,5 +30,5 @@ pub use coordinator::Coordinator;
 pub use error::{CoordinatorError, StoreError};
 pub use keys::{ApiKey, ApiKeyInfo};
 pub use local::LocalCoordinator;
-pub use neurino_ledger::PayerId;
+pub use neurino_ledger::{Account, PayerId};
 pub use watch::{JobUpdate, JobWatch};
