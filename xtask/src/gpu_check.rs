@@ -9,7 +9,7 @@ use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
 use crate::{cuda, run, starter, ui};
 
-/// The device that tests and benchmark use.
+/// The device that doctor and benchmark are told to use.
 const DEVICE: &str = "cuda:0";
 
 /// Builds with CUDA, holds the card to the reference outputs, and measures it.
@@ -48,8 +48,9 @@ pub(crate) fn gpu_check(workspace: &Workspace) -> Result<ExitCode> {
             what: "the card gives the reference outputs",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
-                let tests = workspace.cargo_all("test").args(["--test", "*", "--", "parity"]);
-                Ok(vec![tests.env("NEURINO_TEST_DEVICE", DEVICE).env("CUDA_PATH", &cuda_path)])
+                let tests = workspace.cargo_all("test").args(["--features", "neurino-llm/cuda"]);
+                let tests = tests.args(["--test", "it", "--", "parity::", "--nocapture"]);
+                Ok(vec![tests.env("NEURINO_TEST_DEVICE", "cuda").env("CUDA_PATH", &cuda_path)])
             })),
         },
         Step {
