@@ -208,3 +208,104 @@ impl Inner {
         serde_json::from_slice(&line).map_err(io::Error::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::{JobId, LeaseId, ModelId, Multiplier, NodeId, Quote, ResultDigest, Usage};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn receipt(event: u128, at_ms: i64, amount: i64, points: PointsKind) -> Receipt {
+        Receipt {
+            event: EventId(Uuid::from_u128(event)),
+            job: JobId(Uuid::from_u128(event)),
+            lease: LeaseId(Uuid::from_u128(event)),
+            node: NodeId::new("0xab").expect("valid"),
+            model: ModelId::new("m").expect("valid"),
+            usage: Usage::default(),
+            rule_set: "r".into(),
+            quote: Quote {
+                points,
+                units: 1,
+                base_micro: MicroPoints(amount),
+                factor: Multiplier::ONE,
+                multiplier: Multiplier::ONE,
+                amount_micro: MicroPoints(amount),
+            },
+            digest: ResultDigest([0; 32]),
+            duration_ms: 1,
+            settled_at_ms: at_ms,
+            network: "n".into(),
+            coordinator: "0x".into(),
+            signature: "0x".into(),
+        }
+    }
+
+    fn llama(event: u128, at_ms: i64, amount: i64) -> Receipt {
+        receipt(event, at_ms, amount, PointsKind::Llama)
+    }
+
+    #[test]
+    fn totals_and_pages_follow_the_time_of_settlement() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("new/receipts.jsonl");
+        let log = ReceiptLog::open(&path).expect("opened");
+        // The second arrives late, as after an outage.
+        for (event, at) in [(1, 100), (2, 300), (3, 200)] {
+            assert!(log.append(&llama(event, at, 10)).expect("appended"));
+        }
+        assert!(log.append(&receipt(4, 400, 7, PointsKind::Waifu)).expect("appended"));
+        assert!(!log.append(&llama(2, 300, 10)).expect("a repeat is free"));
+        for log in [log, ReceiptLog::open(&path).expect("reopened")] {
+            let events = |receipts: Vec<Receipt>| -> Vec<u128> {
+                receipts.iter().map(|r| r.event.0.as_u128()).collect()
+            };
+            assert_eq!(events(log.recent(9).expect("read")), [4, 2, 3, 1]);
+            assert_eq!(events(log.recent(2).expect("read")), [4, 2]);
+            assert_eq!(events(log.before(300, 9).expect("read")), [3, 1]);
+            let totals = |llama, waifu, jobs| ReceiptTotals {
+                llama_micro: MicroPoints(llama),
+                waifu_micro: MicroPoints(waifu),
+                jobs,
+            };
+            assert_eq!(log.totals(0), totals(30, 7, 4));
+            assert_eq!(log.totals(300), totals(10, 7, 2));
+            assert_eq!(log.totals(500), totals(0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_line_cut_short_anywhere_costs_only_itself() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("receipts.jsonl");
+        let log = ReceiptLog::open(&path).expect("opened");
+        log.append(&llama(1, 1, 5)).expect("appended");
+        let first = std::fs::metadata(&path).expect("there").len();
+        log.append(&llama(2, 2, 5)).expect("appended");
+        let whole = std::fs::read(&path).expect("there");
+        for length in first..whole.len() as u64 {
+            std::fs::write(&path, &whole[..length as usize]).expect("written");
+            let log = ReceiptLog::open(&path).expect("opened");
+            assert_eq!(log.totals(0).jobs, 1, "cut at {length}");
+            assert!(log.append(&llama(2, 2, 5)).expect("appended"));
+            assert_eq!(std::fs::read(&path).expect("there"), whole, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn damaged_lines_are_left_out_and_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("receipts.jsonl");
+        let line = |event| serde_json::to_string(&llama(event, 1, 5)).expect("serialises");
+        let long = "x".repeat(200_000);
+        let text = format!("{}\nrot\n{long}\n{}\n{}\n", line(1), line(2), line(1));
+        std::fs::write(&path, &text).expect("written");
+        let log = ReceiptLog::open(&path).expect("opened");
+        assert_eq!(log.totals(0).jobs, 2, "the repeat counts once");
+        log.append(&llama(3, 2, 5)).expect("appended");
+        assert_eq!(log.recent(1).expect("read")[0].event.0.as_u128(), 3);
+        let now = std::fs::read_to_string(&path).expect("there");
+        assert!(now.starts_with(&text), "nothing is rewritten");
+    }
+}
