@@ -71,26 +71,12 @@ impl Dirs {
         let home = home.or_else(|| lookup(env::HOME).map(PathBuf::from));
         let (data, config, logs, models) = if let Some(home) = home {
             let home = absolute(env::HOME, home)?;
-            (
-                home.join("data"),
-                home.join("config"),
-                home.join("logs"),
-                home.join("models"),
-            )
+            (home.join("data"), home.join("config"), home.join("logs"), home.join("models"))
         } else {
-            let name = if cfg!(target_os = "linux") {
-                "neurino"
-            } else {
-                "Neurino"
-            };
+            let name = if cfg!(target_os = "linux") { "neurino" } else { "Neurino" };
             let user = ProjectDirs::from("", "", name).ok_or(ConfigError::NoHome)?;
             let data = user.data_local_dir().to_owned();
-            (
-                data.clone(),
-                user.config_dir().to_owned(),
-                data.join("logs"),
-                data.join("models"),
-            )
+            (data.clone(), user.config_dir().to_owned(), data.join("logs"), data.join("models"))
         };
         let models = match lookup(env::MODELS) {
             Some(path) => absolute(env::MODELS, path.into())?,
@@ -101,14 +87,7 @@ impl Dirs {
             None => installed_resources(program),
         };
         let outbox = data.join("outbox");
-        Ok(Self {
-            data,
-            config,
-            logs,
-            models,
-            outbox,
-            resources,
-        })
+        Ok(Self { data, config, logs, models, outbox, resources })
     }
 }
 
@@ -122,18 +101,11 @@ fn installed_resources(program: Option<&Path>) -> PathBuf {
     let folder = program.and_then(Path::parent).unwrap_or(Path::new("."));
     let beside = folder.join("resources");
     let above = folder.parent().unwrap_or(folder);
-    let elsewhere = [
-        above.join("lib/neurino"),
-        above.join("lib/Neurino"),
-        above.join("Resources"),
-    ];
+    let elsewhere = [above.join("lib/neurino"), above.join("lib/Neurino"), above.join("Resources")];
     if beside.is_dir() {
         return beside;
     }
-    elsewhere
-        .into_iter()
-        .find(|path| path.is_dir())
-        .unwrap_or(beside)
+    elsewhere.into_iter().find(|path| path.is_dir()).unwrap_or(beside)
 }
 
 fn create_private(path: &Path) -> io::Result<()> {
@@ -162,10 +134,7 @@ mod tests {
         let dirs = Dirs::resolve(None, &lookup, None).unwrap();
         assert!(dirs.data.ends_with("variable/data"), "{dirs:?}");
         let dirs = Dirs::resolve(Some("flag".into()), &lookup, None).unwrap();
-        assert!(
-            dirs.data.is_absolute() && dirs.data.ends_with("flag/data"),
-            "{dirs:?}"
-        );
+        assert!(dirs.data.is_absolute() && dirs.data.ends_with("flag/data"), "{dirs:?}");
         assert!(dirs.config.ends_with("flag/config"));
         assert!(dirs.outbox.ends_with("flag/data/outbox"));
         assert!(dirs.models.ends_with("flag/models"));
@@ -186,16 +155,8 @@ mod tests {
     fn resources_are_found_from_the_program() {
         let root = tempfile::tempdir().unwrap();
         let program = root.path().join("bin/neurino");
-        let find = || {
-            Dirs::resolve(Some("h".into()), &nothing, Some(&program))
-                .unwrap()
-                .resources
-        };
-        assert_eq!(
-            find(),
-            root.path().join("bin/resources"),
-            "nothing installed"
-        );
+        let find = || Dirs::resolve(Some("h".into()), &nothing, Some(&program)).unwrap().resources;
+        assert_eq!(find(), root.path().join("bin/resources"), "nothing installed");
         std::fs::create_dir_all(root.path().join("lib/neurino")).unwrap();
         assert_eq!(find(), root.path().join("lib/neurino"));
         std::fs::create_dir_all(root.path().join("bin/resources")).unwrap();
@@ -209,21 +170,12 @@ mod tests {
         let dirs = Dirs::resolve(Some(home), &nothing, None).unwrap();
         dirs.create().unwrap();
         dirs.create().unwrap();
-        for path in [
-            &dirs.data,
-            &dirs.config,
-            &dirs.logs,
-            &dirs.models,
-            &dirs.outbox,
-        ] {
+        for path in [&dirs.data, &dirs.config, &dirs.logs, &dirs.models, &dirs.outbox] {
             assert!(path.is_dir());
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;
-                assert_eq!(
-                    std::fs::metadata(path).unwrap().permissions().mode() & 0o777,
-                    0o700
-                );
+                assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
             }
         }
         assert!(!dirs.resources.exists() || dirs.resources.is_dir());
@@ -234,10 +186,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let home = root.path().join("home");
         std::fs::write(&home, "").unwrap();
-        let error = Dirs::resolve(Some(home), &nothing, None)
-            .unwrap()
-            .create()
-            .unwrap_err();
+        let error = Dirs::resolve(Some(home), &nothing, None).unwrap().create().unwrap_err();
         let text = error.to_string();
         assert!(text.contains("home") && text.contains(env::HOME), "{text}");
     }

@@ -47,12 +47,26 @@ variables! {
     KEY_STORE = "NEURINO_KEY_STORE", "`auto`, `os` or `file`", "`auto`",
         "Where the identity key lies. `auto` takes the system's key store, else a file in the data folder.";
     PASSPHRASE_FILE = "NEURINO_PASSPHRASE_FILE", "a file", "none",
-        "Its first line is the passphrase that encrypts the key file. Make it readable by you only.";
+        "Holds the passphrase that encrypts the key file. Make it readable by you only.";
     GATEWAY_PORT = "NEURINO_GATEWAY_PORT", "`0` to `65535`", "`43110`",
         "The port on 127.0.0.1 of the OpenAI-compatible gateway. `0` lets the system choose one.";
     LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
+
+/// What the program's own tests and build steps read, as the reference page shows it.
+pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
+    ("NEURINO_ARTIFACTS", "Where the end-to-end tests put their pictures."),
+    (
+        "NEURINO_BIN",
+        "The program that tests drive from outside, instead of the one built beside them.",
+    ),
+    ("NEURINO_KILL_ROUNDS", "How many rounds the kill -9 test plays."),
+    ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
+    ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
+    ("NEURINO_UPDATE_TYPES", "`1` makes the tests of generated files write them."),
+    ("NEURINO_WINDOW_ENV", "Set by the window for its child processes; not for people."),
+];
 
 /// Looks a variable up in this process's environment; an empty one counts as unset.
 pub fn var(name: &str) -> Option<OsString> {
@@ -70,13 +84,7 @@ pub fn page() -> String {
          An empty variable counts as unset.\n\n\
          | Variable | Values | Without it | What it does |\n| --- | --- | --- | --- |\n",
     );
-    for Variable {
-        name,
-        values,
-        default,
-        purpose,
-    } in ALL
-    {
+    for Variable { name, values, default, purpose } in ALL {
         let _ = writeln!(page, "| `{name}` | {values} | {default} | {purpose} |");
     }
     let _ = write!(
@@ -86,6 +94,10 @@ pub fn page() -> String {
          may be left out; these are the defaults.\n\n```toml\n{}```\n",
         crate::settings::TEMPLATE
     );
+    page.push_str("\n## For developers\n\n| Variable | What it does |\n| --- | --- |\n");
+    for (name, purpose) in FOR_DEVELOPERS {
+        let _ = writeln!(page, "| `{name}` | {purpose} |");
+    }
     page
 }
 
@@ -97,20 +109,65 @@ mod tests {
 
     use super::*;
 
+    fn known() -> BTreeSet<&'static str> {
+        let developers = FOR_DEVELOPERS.iter().map(|(name, _)| *name);
+        ALL.iter().map(|variable| variable.name).chain(developers).collect()
+    }
+
     #[test]
     fn names_are_unique_and_carry_the_prefix() {
-        let names: BTreeSet<_> = ALL.iter().map(|variable| variable.name).collect();
-        assert_eq!(names.len(), ALL.len());
+        let names = known();
+        assert_eq!(names.len(), ALL.len() + FOR_DEVELOPERS.len());
         assert!(names.iter().all(|name| name.starts_with("NEURINO_")));
     }
 
     #[test]
     fn the_reference_page_is_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ENVIRONMENT.md");
-        let written = std::fs::read_to_string(&path).unwrap();
+        if std::env::var("NEURINO_UPDATE_TYPES").is_ok_and(|value| value == "1") {
+            std::fs::write(&path, page()).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             written.replace("\r\n", "\n") == page(),
             "docs/ENVIRONMENT.md differs from neurino_config::env; run `cargo xtask gen`"
         );
+    }
+
+    #[test]
+    fn the_sources_read_no_variable_that_is_not_listed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let known = known();
+        let mut unknown = BTreeSet::new();
+        for folder in ["crates", "src-tauri", "xtask", "tests"] {
+            visit(&root.join(folder), &mut |source| {
+                // A quoted name; what is read through a constant is quoted where it is defined.
+                for rest in source.split("\"NEURINO_").skip(1) {
+                    let name = rest.split('"').next().unwrap();
+                    let is_name = !name.is_empty()
+                        && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+                    let name = format!("NEURINO_{name}");
+                    // Two processes of one wallet test talk through these.
+                    let private = name.starts_with("NEURINO_WALLET_TEST_");
+                    if is_name && !private && !known.contains(name.as_str()) {
+                        unknown.insert(name);
+                    }
+                }
+            });
+        }
+        assert_eq!(unknown, BTreeSet::new(), "add these to neurino_config::env");
+    }
+
+    fn visit(folder: &Path, look: &mut impl FnMut(&str)) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                if path.file_name().is_some_and(|name| name != "node_modules" && name != "target") {
+                    visit(&path, look);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                look(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
     }
 }

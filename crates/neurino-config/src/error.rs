@@ -87,10 +87,6 @@ pub enum ConfigError {
 impl ConfigError {
     /// A rejected value, cut so that a mistaken paste does not flood a log.
     pub(crate) fn invalid(name: &str, value: &str, rule: &'static str) -> Self {
-        Self::InvalidValue {
-            name: name.to_owned(),
-            value: value.chars().take(80).collect(),
-            rule,
-        }
+        Self::InvalidValue { name: name.to_owned(), value: value.chars().take(80).collect(), rule }
     }
 }

@@ -21,10 +21,7 @@ impl InstanceLock {
     /// [`ConfigError::AlreadyRunning`]; [`ConfigError::Write`] where the file system refuses.
     pub fn acquire(dirs: &Dirs) -> Result<Self, ConfigError> {
         let path = dirs.data.join("neurino.lock");
-        let failed = |source| ConfigError::Write {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| ConfigError::Write { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -36,10 +33,7 @@ impl InstanceLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let pid = holder(&path);
-                return Err(ConfigError::AlreadyRunning {
-                    path: dirs.data.clone(),
-                    pid,
-                });
+                return Err(ConfigError::AlreadyRunning { path: dirs.data.clone(), pid });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -53,11 +47,7 @@ impl InstanceLock {
 /// The process that wrote itself into the lock file. Windows refuses to read a locked file.
 fn holder(path: &Path) -> Option<u32> {
     let mut text = String::new();
-    File::open(path)
-        .ok()?
-        .take(32)
-        .read_to_string(&mut text)
-        .ok()?;
+    File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 

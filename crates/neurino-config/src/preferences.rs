@@ -29,9 +29,7 @@ pub struct LoadedPreferences {
 impl PreferencesFile {
     /// The file of these folders; touches nothing.
     pub fn new(dirs: &Dirs) -> Self {
-        Self {
-            path: dirs.config.join("preferences.toml"),
-        }
+        Self { path: dirs.config.join("preferences.toml") }
     }
 
     /// Reads the file; without one the defaults hold. A key that is missing keeps its default and
@@ -40,19 +38,13 @@ impl PreferencesFile {
         let problem = match std::fs::read(&self.path) {
             Ok(bytes) => match parse(&bytes) {
                 Ok(preferences) => {
-                    return LoadedPreferences {
-                        preferences,
-                        set_aside: None,
-                    };
+                    return LoadedPreferences { preferences, set_aside: None };
                 }
                 Err(problem) => problem,
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let preferences = Preferences::default();
-                return LoadedPreferences {
-                    preferences,
-                    set_aside: None,
-                };
+                return LoadedPreferences { preferences, set_aside: None };
             }
             Err(error) => error.to_string(),
         };
@@ -63,10 +55,7 @@ impl PreferencesFile {
             problem,
             "the preferences file is damaged; the defaults hold"
         );
-        LoadedPreferences {
-            preferences: Preferences::default(),
-            set_aside,
-        }
+        LoadedPreferences { preferences: Preferences::default(), set_aside }
     }
 
     /// Writes the file whole or not at all.
@@ -74,10 +63,7 @@ impl PreferencesFile {
     /// # Errors
     /// [`ConfigError::Write`].
     pub fn save(&self, preferences: &Preferences) -> Result<(), ConfigError> {
-        let failed = |source| ConfigError::Write {
-            path: self.path.clone(),
-            source,
-        };
+        let failed = |source| ConfigError::Write { path: self.path.clone(), source };
         let text =
             toml::to_string_pretty(preferences).map_err(|error| failed(io::Error::other(error)))?;
         atomic::write(&self.path, text.as_bytes()).map_err(failed)
@@ -86,9 +72,7 @@ impl PreferencesFile {
 
 fn parse(bytes: &[u8]) -> Result<Preferences, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    let mut file: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| error.to_string())?;
+    let mut file: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     let defaults = toml::Table::try_from(Preferences::default()).map_err(|e| e.to_string())?;
     let merged: toml::Table = defaults
         .into_iter()
@@ -97,9 +81,7 @@ fn parse(bytes: &[u8]) -> Result<Preferences, String> {
             (key, value)
         })
         .collect();
-    merged
-        .try_into()
-        .map_err(|error: toml::de::Error| error.to_string())
+    merged.try_into().map_err(|error: toml::de::Error| error.to_string())
 }
 
 /// Renames a damaged file out of the way; one is kept, the latest.
@@ -127,18 +109,9 @@ mod tests {
     fn saved_preferences_read_back() {
         let (_home, file) = file();
         assert_eq!(file.load().preferences, Preferences::default());
-        let preferences = Preferences {
-            theme: Theme::Dark,
-            on_close: OnClose::Tray,
-        };
+        let preferences = Preferences { theme: Theme::Dark, on_close: OnClose::Tray };
         file.save(&preferences).unwrap();
-        assert_eq!(
-            file.load(),
-            LoadedPreferences {
-                preferences,
-                set_aside: None
-            }
-        );
+        assert_eq!(file.load(), LoadedPreferences { preferences, set_aside: None });
     }
 
     #[test]
@@ -153,12 +126,7 @@ mod tests {
 
     #[test]
     fn damaged_files_are_set_aside() {
-        for damage in [
-            &b"theme = "[..],
-            b"theme = \"pink\"",
-            b"\xff\xfe\x00",
-            b"theme = 3",
-        ] {
+        for damage in [&b"theme = "[..], b"theme = \"pink\"", b"\xff\xfe\x00", b"theme = 3"] {
             let (_home, file) = file();
             std::fs::write(&file.path, damage).unwrap();
             let loaded = file.load();

@@ -84,10 +84,7 @@ pub struct TelemetrySettings {
 
 impl Default for TelemetrySettings {
     fn default() -> Self {
-        Self {
-            log_filter: "info".to_owned(),
-            log_days_max: 7,
-        }
+        Self { log_filter: "info".to_owned(), log_days_max: 7 }
     }
 }
 
@@ -157,9 +154,7 @@ impl FromStr for NetworkSetting {
         if !plain {
             return Err(unknown());
         }
-        Ok(Self::Coordinator(
-            url.as_str().trim_end_matches('/').to_owned(),
-        ))
+        Ok(Self::Coordinator(url.as_str().trim_end_matches('/').to_owned()))
     }
 }
 
@@ -260,10 +255,8 @@ impl Settings {
     pub fn read(dirs: &Dirs) -> Result<Self, ConfigError> {
         let path = Self::path(dirs);
         match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|source| ConfigError::ParseSettings {
-                path,
-                source: Box::new(source),
-            }),
+            Ok(text) => toml::from_str(&text)
+                .map_err(|source| ConfigError::ParseSettings { path, source: Box::new(source) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(ConfigError::Read { path, source }),
         }
@@ -287,31 +280,11 @@ impl Settings {
         &mut self,
         lookup: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<(), ConfigError> {
-        set(
-            &mut self.network.coordinator,
-            env::NETWORK,
-            lookup,
-            NETWORKS,
-        )?;
+        set(&mut self.network.coordinator, env::NETWORK, lookup, NETWORKS)?;
         set(&mut self.engine.device, env::DEVICE, lookup, DEVICES)?;
-        set(
-            &mut self.identity.key_store,
-            env::KEY_STORE,
-            lookup,
-            KEY_STORES,
-        )?;
-        set(
-            &mut self.gateway.listen_port,
-            env::GATEWAY_PORT,
-            lookup,
-            PORTS,
-        )?;
-        set(
-            &mut self.telemetry.log_filter,
-            env::LOG,
-            lookup,
-            "expected a tracing filter",
-        )
+        set(&mut self.identity.key_store, env::KEY_STORE, lookup, KEY_STORES)?;
+        set(&mut self.gateway.listen_port, env::GATEWAY_PORT, lookup, PORTS)?;
+        set(&mut self.telemetry.log_filter, env::LOG, lookup, "expected a tracing filter")
     }
 }
 
@@ -326,10 +299,7 @@ fn set<T: FromStr>(
         return Ok(());
     };
     let text = text.to_string_lossy();
-    *value = text
-        .trim()
-        .parse()
-        .map_err(|_| ConfigError::invalid(name, &text, rule))?;
+    *value = text.trim().parse().map_err(|_| ConfigError::invalid(name, &text, rule))?;
     Ok(())
 }
 
@@ -357,17 +327,12 @@ mod tests {
 
     #[test]
     fn the_template_holds_every_default() {
-        assert_eq!(
-            toml::from_str::<Settings>(TEMPLATE).unwrap(),
-            Settings::default()
-        );
+        assert_eq!(toml::from_str::<Settings>(TEMPLATE).unwrap(), Settings::default());
         let keys = |text: &str| {
             let table: toml::Table = text.parse().unwrap();
             let keys = table.iter().flat_map(|(section, values)| {
                 let values = values.as_table().unwrap().keys();
-                values
-                    .map(move |key| format!("{section}.{key}"))
-                    .collect::<Vec<_>>()
+                values.map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()
             });
             keys.collect::<std::collections::BTreeSet<_>>()
         };
@@ -386,10 +351,7 @@ mod tests {
         settings.gateway.listen_port = 0;
         settings.save(&dirs).unwrap();
         assert_eq!(Settings::read(&dirs).unwrap(), settings);
-        assert_eq!(
-            settings.network.coordinator.to_string(),
-            "https://pool.example"
-        );
+        assert_eq!(settings.network.coordinator.to_string(), "https://pool.example");
     }
 
     #[test]
@@ -411,14 +373,8 @@ mod tests {
 
     #[test]
     fn texts_that_mean_nothing_are_refused() {
-        for bad in [
-            "",
-            "pool.example",
-            "https://",
-            "https://u:p@x",
-            "https://x/?a=1",
-            "file:///x",
-        ] {
+        for bad in ["", "pool.example", "https://", "https://u:p@x", "https://x/?a=1", "file:///x"]
+        {
             assert!(bad.parse::<NetworkSetting>().is_err(), "{bad}");
         }
         for bad in ["", "cuda", "cuda:", "cuda:-1", "gpu0", "CPU"] {
@@ -447,9 +403,6 @@ mod tests {
 
         let wrong = |name: &str| (name == env::KEY_STORE).then(|| OsString::from("vault"));
         let error = settings.apply(&wrong).unwrap_err().to_string();
-        assert!(
-            error.contains(env::KEY_STORE) && error.contains("vault"),
-            "{error}"
-        );
+        assert!(error.contains(env::KEY_STORE) && error.contains("vault"), "{error}");
     }
 }

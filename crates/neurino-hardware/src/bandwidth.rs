@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// Assumed where the system does not tell: larger than most.
 const CACHE_BYTES_UNKNOWN: u64 = 64 * MIB;
 const PASSES_MIN: usize = 3;
-const PASSES_MAX: usize = 12;
+const PASSES_MAX: usize = 24;
 /// Reading time after which no further pass begins.
 const SECONDS_MAX: f64 = 1.5;
 /// Words added side by side, so that the sum waits for memory and not for itself.
@@ -61,51 +61,75 @@ fn buffer_bytes(cache_bytes: u64, free_bytes: u64) -> u64 {
 
 fn measure(threads: usize, buffer_bytes: u64, cache_bytes: u64) -> ReadBandwidth {
     let words = (buffer_bytes as usize / 8 / threads).max(LANES) / LANES * LANES;
-    let barrier = Barrier::new(threads + 1);
-    let mut seconds = Vec::with_capacity(PASSES_MAX);
-    let keep_going = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let (barrier, keep_going) = (&barrier, &keep_going);
-            scope.spawn(move || {
-                // Written by the thread that reads it: the pages land in its part of the memory.
-                let part = vec![thread as u64 + 1; words];
-                black_box(sum(&part));
-                loop {
-                    barrier.wait();
-                    if !keep_going.load(Ordering::Acquire) {
-                        break;
-                    }
-                    black_box(sum(black_box(&part)));
-                    barrier.wait();
-                }
-            });
-        }
-        loop {
-            let enough = seconds.len() >= PASSES_MAX
-                || (seconds.len() >= PASSES_MIN && seconds.iter().sum::<f64>() > SECONDS_MAX);
-            if enough {
-                keep_going.store(false, Ordering::Release);
-            }
-            barrier.wait();
-            if enough {
-                break;
-            }
-            let pass = Instant::now();
-            barrier.wait();
-            seconds.push(pass.elapsed().as_secs_f64());
-        }
+    let gate = Barrier::new(threads);
+    let enough = AtomicBool::new(false);
+    let times: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (gate, enough) = (&gate, &enough);
+                scope.spawn(move || read_passes(thread, words, gate, enough))
+            })
+            .collect();
+        let join = |reader: std::thread::ScopedJoinHandle<'_, _>| match reader.join() {
+            Ok(times) => times,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        readers.into_iter().map(join).collect()
     });
+    let passes = times[0].len();
+    let mut seconds: Vec<f64> = (0..passes).map(|pass| span(&times, pass)).collect();
     seconds.sort_by(f64::total_cmp);
     let read_bytes = (words * 8 * threads) as u64;
     let rate = |seconds: f64| read_bytes as f64 / seconds.max(1e-9);
     ReadBandwidth {
         best_bytes_per_s: rate(seconds[0]),
-        median_bytes_per_s: rate(seconds[seconds.len() / 2]),
+        median_bytes_per_s: rate(seconds[passes / 2]),
         threads,
         buffer_bytes: read_bytes,
-        passes: seconds.len(),
+        passes,
         exceeds_cache: read_bytes >= cache_bytes.saturating_mul(2),
+    }
+}
+
+/// One thread's share of every pass, with when it began and ended. The first thread decides for
+/// all when it is enough.
+fn read_passes(
+    thread: usize,
+    words: usize,
+    gate: &Barrier,
+    enough: &AtomicBool,
+) -> Vec<(Instant, Instant)> {
+    // Written by the thread that reads it: the pages land in its part of the memory.
+    let part = vec![thread as u64 + 1; words];
+    black_box(sum(&part));
+    let mut times = Vec::with_capacity(PASSES_MAX);
+    let mut seconds = 0.0;
+    loop {
+        gate.wait();
+        let begun = Instant::now();
+        black_box(sum(black_box(&part)));
+        let ended = Instant::now();
+        times.push((begun, ended));
+        seconds += (ended - begun).as_secs_f64();
+        let done = times.len();
+        if thread == 0 && (done >= PASSES_MAX || done >= PASSES_MIN && seconds > SECONDS_MAX) {
+            enough.store(true, Ordering::Release);
+        }
+        gate.wait();
+        if enough.load(Ordering::Acquire) {
+            return times;
+        }
+    }
+}
+
+/// Seconds from the first thread's begin to the last one's end. A clock outside the threads would
+/// start late when they take every core.
+fn span(times: &[Vec<(Instant, Instant)>], pass: usize) -> f64 {
+    let begun = times.iter().map(|thread| thread[pass].0).min();
+    let ended = times.iter().map(|thread| thread[pass].1).max();
+    match (begun, ended) {
+        (Some(begun), Some(ended)) => (ended - begun).as_secs_f64(),
+        _ => f64::INFINITY,
     }
 }
 
@@ -150,5 +174,13 @@ mod tests {
         assert!((1e7..1e14).contains(&found.median_bytes_per_s), "{found:?}");
         assert!(found.best_bytes_per_s >= found.median_bytes_per_s);
         assert!(!found.exceeds_cache);
+    }
+
+    #[test]
+    fn a_pass_lasts_from_the_first_begin_to_the_last_end() {
+        let zero = Instant::now();
+        let at = |ms| zero + std::time::Duration::from_millis(ms);
+        let times = vec![vec![(at(0), at(10))], vec![(at(30), at(50))]];
+        assert!((span(&times, 0) - 0.050).abs() < 1e-9);
     }
 }

@@ -181,12 +181,14 @@ impl ModelManifest {
         for file in &self.files {
             let name = &file.name;
             // Names that begin with a dot or end so are the store's own.
-            let taken =
-                name.starts_with('.') || name.ends_with(".part") || name.contains(['/', '\\']);
+            let lower = name.to_lowercase();
+            let taken = lower.starts_with('.')
+                || [".part", ".part.json", ".damaged"].iter().any(|end| lower.ends_with(end))
+                || lower.contains(['/', '\\']);
             if taken || !is_relative(name) {
                 return Some(format!("`{name}` is not a plain file name"));
             }
-            if !names.insert(name.to_lowercase()) {
+            if !names.insert(lower) {
                 return Some(format!("`{name}` is there twice"));
             }
             if file.size_bytes == 0 {
@@ -292,7 +294,8 @@ mod tests {
     fn wrong_manifests_are_refused_with_a_reason() {
         let file = "name = \"SmolLM2-135M-Instruct.Q4_1.gguf\"";
         let rename = |to: &str| refused(|text| text.replace(file, &format!("name = '{to}'")));
-        for bad in ["../x.gguf", "/etc/passwd", "a/b", ".hidden", "x.part", "C:x", ""] {
+        for bad in ["../x.gguf", "/etc/passwd", "a/b", ".hidden", "x.Part", "x.damaged", "C:x", ""]
+        {
             assert!(rename(bad).contains("plain file name"), "{bad}");
         }
         let url = |to: &str| refused(|text| text.replace("https://huggingface.co", to));

@@ -14,7 +14,7 @@ use crate::fetch::SourceKind;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No such model in the catalogue.
-    #[error("`{model}` is not in the catalogue; `neurino models` lists what there is")]
+    #[error("`{model}` is not in the catalogue; `neurino models list` shows what there is")]
     UnknownModel {
         /// The id asked for.
         model: ModelId,
@@ -37,7 +37,7 @@ pub enum StoreError {
         problem: String,
     },
     /// The model is not on this machine, or not whole.
-    #[error("`{model}` is not on this machine; get it with `neurino models fetch {model}`")]
+    #[error("`{model}` is not on this machine; get it with `neurino models get {model}`")]
     Absent {
         /// The model.
         model: ModelId,
@@ -45,7 +45,7 @@ pub enum StoreError {
     /// A file on disk does not hold what the catalogue pins.
     #[error(
         "`{file}` is damaged: its SHA-256 should be {expected} and is {found}; it was set aside, \
-         fetch the model again"
+         get the model again"
     )]
     WrongDigest {
         /// The file's name.
@@ -60,7 +60,7 @@ pub enum StoreError {
     /// A file on disk does not have the size the catalogue pins.
     #[error(
         "`{file}` is damaged: it should have {expected_bytes} bytes and has {found_bytes}; it was \
-         set aside, fetch the model again"
+         set aside, get the model again"
     )]
     WrongSize {
         /// The file's name.
@@ -94,8 +94,8 @@ pub enum StoreError {
     },
     /// Every source failed.
     #[error(
-        "`{model}` could not be obtained: {}; check the connection and try again, or import the \
-         file with `neurino models import`",
+        "`{model}` could not be obtained: {}; check the connection and try again, or take the \
+         file from elsewhere with `neurino models import {model} FILE`",
         list(failures)
     )]
     Unobtainable {
@@ -110,7 +110,7 @@ pub enum StoreError {
     /// The file to import is not the one the catalogue pins.
     #[error(
         "`{}` is not a file of {}: its SHA-256 is {found}; import the exact file that the \
-         catalogue names, or fetch the model",
+         catalogue names, or get the model",
         path.display(),
         model.as_ref().map_or_else(|| "any model of the catalogue".to_owned(), |m| format!("`{m}`"))
     )]

@@ -11,6 +11,7 @@ pub mod error;
 pub mod fetch;
 pub mod store;
 
+mod import;
 mod part;
 mod source;
 mod stamp;

@@ -1,7 +1,7 @@
 //! An unfinished file: written and hashed in one pass, kept when interrupted, gone when wrong.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -62,21 +62,22 @@ pub(crate) struct PartFile {
 
 impl PartFile {
     /// Goes on with what is there, hashing it; begins anew if that is more than the file may have.
-    pub(crate) fn resume(path: PathBuf, file: &ModelFile) -> Result<Self, SourceError> {
+    pub(crate) fn resume(path: &Path, file: &ModelFile) -> Result<Self, SourceError> {
         let open = || -> io::Result<Self> {
             let mut options = OpenOptions::new();
-            options.read(true).append(true).create(true);
-            let opened = options.open(&path)?;
+            options.read(true).write(true).create(true).truncate(false);
+            let mut opened = options.open(path)?;
             let mut hasher = Sha256::new();
             let done_bytes = if opened.metadata()?.len() <= file.size_bytes {
-                hash_into(&mut hasher, &opened)?
+                // Reading to the end also leaves the cursor there.
+                hash_into(&mut hasher, &mut opened)?
             } else {
                 opened.set_len(0)?;
                 0
             };
-            Ok(Self { path: path.clone(), file: opened, hasher, done_bytes })
+            Ok(Self { path: path.to_owned(), file: opened, hasher, done_bytes })
         };
-        open().map_err(|error| SourceError::io("write", &path, error))
+        open().map_err(|error| SourceError::io("write", path, error))
     }
 
     /// Begins with nothing, whatever is there.
@@ -88,7 +89,10 @@ impl PartFile {
 
     /// Begins anew.
     pub(crate) fn restart(&mut self) -> Result<(), SourceError> {
-        self.file.set_len(0).map_err(|error| SourceError::io("write", &self.path, error))?;
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(|error| SourceError::io("write", &self.path, error))?;
         self.hasher = Sha256::new();
         self.done_bytes = 0;
         Ok(())

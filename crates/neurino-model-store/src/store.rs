@@ -153,22 +153,6 @@ impl ModelStore {
         Ok(self.loadable(manifest))
     }
 
-    /// Takes over a file that the person has. `model` names what it is to be; without it the
-    /// catalogue is searched by digest. The file is linked where the drive allows it, else copied.
-    /// Returns the model it belongs to.
-    ///
-    /// # Errors
-    /// [`StoreError::NotTheModel`], [`StoreError::UnknownModel`], [`StoreError::Busy`],
-    /// [`StoreError::NoSpace`], [`StoreError::Io`].
-    pub async fn import(
-        &self,
-        model: Option<&ModelId>,
-        path: &Path,
-    ) -> Result<ModelId, StoreError> {
-        let (store, model, path) = (self.clone(), model.cloned(), path.to_owned());
-        blocking(move || store.import_blocking(model, &path)).await
-    }
-
     /// Deletes a model's files, unfinished and set-aside ones too. Nothing to delete is fine.
     ///
     /// # Errors
@@ -250,18 +234,7 @@ impl ModelStore {
         let folder = self.folder(model);
         let (part, path) = (part::path(&folder, file), folder.join(&file.name));
         fs::rename(&part, &path).map_err(|error| StoreError::io("write", &path, error))?;
-        self.settle(&folder, file)
-    }
-
-    /// After a file got its name: makes that durable, notes the digest, frees what is obsolete.
-    fn settle(&self, folder: &Path, file: &ModelFile) -> Result<(), StoreError> {
-        let path = folder.join(&file.name);
-        sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
-        let stamp = fs::metadata(&path).and_then(|metadata| Stamp::new(file.sha256, &metadata));
-        note(folder, &file.name, stamp.map_err(|error| StoreError::io("read", &path, error))?);
-        let _ = fs::remove_file(damaged_path(&path));
-        part::forget(folder, file);
-        Ok(())
+        settle(&folder, file)
     }
 
     /// Refuses when the drive cannot take `needed_bytes`. A drive that does not tell is believed.
@@ -293,45 +266,10 @@ impl ModelStore {
             Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
         }
     }
-
-    fn import_blocking(&self, model: Option<ModelId>, path: &Path) -> Result<ModelId, StoreError> {
-        if let Some(model) = &model {
-            self.manifest(model)?;
-        }
-        let found = Digest::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
-        let candidates = self.inner.catalog.models().iter();
-        let named = candidates.filter(|m| model.as_ref().is_none_or(|model| m.id == *model));
-        let matching = named
-            .flat_map(|manifest| manifest.files.iter().map(move |file| (manifest, file)))
-            .find(|(_, file)| file.sha256 == found);
-        let Some((manifest, file)) = matching else {
-            return Err(StoreError::NotTheModel { path: path.to_owned(), model, found });
-        };
-        let id = &manifest.id;
-        let _lock = self.lock(id)?;
-        if self.check_file(id, file).is_ok() {
-            return Ok(id.clone());
-        }
-        let target = self.folder(id).join(&file.name);
-        if fs::hard_link(path, &target).is_ok() {
-            self.settle(&self.folder(id), file)?;
-        } else {
-            self.check_space(file.size_bytes + crate::fetch::SPACE_RESERVE_BYTES)?;
-            let part = part::path(&self.folder(id), file);
-            fs::copy(path, &part)
-                .and_then(|_| File::options().write(true).open(&part)?.sync_all())
-                .map_err(|error| StoreError::io("write", &part, error))?;
-            self.accept(id, file)?;
-        }
-        // The source may have changed under the copy; what counts is what lies here now.
-        self.check_file(id, file)?;
-        info!(model.id = %id, "imported {} for {id}", file.name);
-        Ok(id.clone())
-    }
 }
 
 /// Runs what reads or writes files off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     task: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(task).await {
@@ -347,6 +285,17 @@ async fn blocking<T: Send + 'static>(
 fn folder_name(model: &ModelId) -> String {
     let name = model.as_str().replace('/', "--");
     if name.starts_with('.') || name == "catalog" { format!("_{name}") } else { name }
+}
+
+/// After a file got its name: makes that durable, notes the digest, frees what is obsolete.
+pub(crate) fn settle(folder: &Path, file: &ModelFile) -> Result<(), StoreError> {
+    let path = folder.join(&file.name);
+    sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
+    let stamp = fs::metadata(&path).and_then(|metadata| Stamp::new(file.sha256, &metadata));
+    note(folder, &file.name, stamp.map_err(|error| StoreError::io("read", &path, error))?);
+    let _ = fs::remove_file(damaged_path(&path));
+    part::forget(folder, file);
+    Ok(())
 }
 
 fn damaged_path(path: &Path) -> PathBuf {
@@ -387,4 +336,79 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 #[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
 fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const CONTENT: &[u8] = b"weights";
+
+    /// A store whose one model has one file, and which never hashes twice without need.
+    fn store(folder: &Path) -> (ModelStore, ModelId, PathBuf) {
+        let digest = Digest::of(CONTENT);
+        let text = format!(
+            "id = 'org/tiny'\nname = 'Tiny'\nsummary = 's'\nfamily = 'f'\narch = 'llama'\n\
+             dtype = 'f32'\ncontext_tokens = 8\nmemory_bytes_min = 1\nlicence = 'CC0-1.0'\n\
+             attribution = 'a'\n[[files]]\nname = 'tiny.gguf'\nsha256 = '{digest}'\nsize_bytes = 7\n"
+        );
+        let manifest = ModelManifest::parse("tiny", &text).unwrap();
+        let model = manifest.id.clone();
+        let inner = Inner {
+            folder: folder.to_owned(),
+            catalog: Catalog::of(vec![manifest]),
+            free_space: Box::new(|_| Ok(u64::MAX)),
+            always_hashed_bytes_max: 0,
+        };
+        let store = ModelStore { inner: Arc::new(inner) };
+        let path = store.folder(&model).join("tiny.gguf");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        (store, model, path)
+    }
+
+    #[test]
+    fn a_large_file_is_hashed_again_only_when_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, model, path) = store(folder.path());
+        fs::write(&path, CONTENT).unwrap();
+        assert_eq!(store.state(&model).unwrap(), ModelState::Unverified);
+        assert_eq!(store.verified_blocking(&model).unwrap(), path);
+        assert_eq!(store.state(&model).unwrap(), ModelState::Verified);
+
+        // Same size, same time: the stamp is believed, which shows that no hash was made.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, b"weighty").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(store.verified_blocking(&model).is_ok());
+
+        // Another time: hashed, and found out.
+        let later = modified + std::time::Duration::from_secs(1);
+        File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        assert_eq!(store.state(&model).unwrap(), ModelState::Unverified);
+        let error = store.verified_blocking(&model).unwrap_err();
+        assert!(matches!(error, StoreError::WrongDigest { set_aside: Some(_), .. }), "{error}");
+        assert_eq!(store.state(&model).unwrap(), ModelState::Absent);
+    }
+
+    #[test]
+    fn a_damaged_note_means_hashing_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, model, path) = store(folder.path());
+        fs::write(&path, CONTENT).unwrap();
+        fs::write(path.with_file_name(".verified.json"), "{").unwrap();
+        assert_eq!(store.state(&model).unwrap(), ModelState::Unverified);
+        store.verified_blocking(&model).unwrap();
+        assert_eq!(store.state(&model).unwrap(), ModelState::Verified);
+    }
+
+    #[test]
+    fn no_id_leads_out_of_the_library() {
+        let name = |id: &str| folder_name(&ModelId::new(id).unwrap());
+        assert_eq!(name("org/model-1.0"), "org--model-1.0");
+        assert_eq!(name(".."), "_..");
+        assert_eq!(name("../.."), "_..--..");
+        assert_eq!(name("/etc"), "--etc");
+        assert_eq!(name("catalog"), "_catalog");
+    }
 }

@@ -91,7 +91,7 @@ fn host(url: &Url) -> String {
 
 async fn attempt(client: &Client, url: &Url, job: &Job<'_>) -> Result<(), Failed> {
     let (path, file) = (job.part.clone(), job.file.clone());
-    let part = off_thread(job, move |_, _| PartFile::resume(path, &file)).await?;
+    let part = off_thread(job, move |_, _| PartFile::resume(&path, &file)).await?;
     let resumed_bytes = part.done_bytes();
     (job.report)(resumed_bytes);
 

@@ -1,0 +1,66 @@
+//! Taking over a file that the person already has.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use neurino_core::ModelId;
+use tracing::info;
+
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::fetch::SPACE_RESERVE_BYTES;
+use crate::part;
+use crate::store::{ModelStore, blocking, settle};
+
+impl ModelStore {
+    /// Takes over a file that the person has. `model` names what it is to be; without it the
+    /// catalogue is searched by digest. The file is linked where the drive allows it, else copied.
+    /// Returns the model it belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError::NotTheModel`], [`StoreError::UnknownModel`], [`StoreError::Busy`],
+    /// [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub async fn import(
+        &self,
+        model: Option<&ModelId>,
+        path: &Path,
+    ) -> Result<ModelId, StoreError> {
+        let (store, model, path) = (self.clone(), model.cloned(), path.to_owned());
+        blocking(move || store.import_blocking(model, &path)).await
+    }
+
+    fn import_blocking(&self, model: Option<ModelId>, path: &Path) -> Result<ModelId, StoreError> {
+        if let Some(model) = &model {
+            self.manifest(model)?;
+        }
+        let found = Digest::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
+        let candidates = self.catalog().models().iter();
+        let named = candidates.filter(|m| model.as_ref().is_none_or(|model| m.id == *model));
+        let matching = named
+            .flat_map(|manifest| manifest.files.iter().map(move |file| (manifest, file)))
+            .find(|(_, file)| file.sha256 == found);
+        let Some((manifest, file)) = matching else {
+            return Err(StoreError::NotTheModel { path: path.to_owned(), model, found });
+        };
+        let id = &manifest.id;
+        let _lock = self.lock(id)?;
+        if self.check_file(id, file).is_ok() {
+            return Ok(id.clone());
+        }
+        let target = self.folder(id).join(&file.name);
+        if fs::hard_link(path, &target).is_ok() {
+            settle(&self.folder(id), file)?;
+        } else {
+            self.check_space(file.size_bytes + SPACE_RESERVE_BYTES)?;
+            let part = part::path(&self.folder(id), file);
+            fs::copy(path, &part)
+                .and_then(|_| File::options().write(true).open(&part)?.sync_all())
+                .map_err(|error| StoreError::io("write", &part, error))?;
+            self.accept(id, file)?;
+        }
+        // The source may have changed under the copy; what counts is what lies here now.
+        self.check_file(id, file)?;
+        info!(model.id = %id, "imported {} for {id}", file.name);
+        Ok(id.clone())
+    }
+}

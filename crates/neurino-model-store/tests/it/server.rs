@@ -1,0 +1,128 @@
+//! A web server of a few lines, which can break off, lie and stall.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use neurino_model_store::Source;
+
+/// What a client asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) range_start: Option<usize>,
+    pub(crate) if_range: Option<String>,
+}
+
+/// What the server says.
+pub(crate) struct Answer {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    /// Keeps the connection open and silent after the body.
+    pub(crate) stall: bool,
+}
+
+impl Answer {
+    pub(crate) fn status(line: &str) -> Self {
+        Self { head: format!("{line}\r\ncontent-length: 0\r\n"), body: Vec::new(), stall: false }
+    }
+
+    /// The file as an honest server gives it: the rest if asked for and unchanged, else all.
+    pub(crate) fn file(request: &Request, content: &[u8], etag: &str) -> Self {
+        let unchanged = request.if_range.as_ref().is_none_or(|asked| asked == etag);
+        let (status, body) = match request.range_start {
+            Some(start) if unchanged => {
+                let (last, total) = (content.len() - 1, content.len());
+                let range = format!("content-range: bytes {start}-{last}/{total}\r\n");
+                (format!("206 Partial Content\r\n{range}"), &content[start..])
+            }
+            _ => ("200 OK\r\n".to_owned(), content),
+        };
+        let head = format!("{status}etag: {etag}\r\ncontent-length: {}\r\n", body.len());
+        Self { head, body: body.to_vec(), stall: false }
+    }
+
+    /// Sends only so much of the body, then closes.
+    pub(crate) fn cut(mut self, bytes: usize) -> Self {
+        self.body.truncate(bytes);
+        self
+    }
+}
+
+pub(crate) struct Server {
+    url: String,
+    requests: Arc<Mutex<Vec<Request>>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Answers the nth request, counted from 0, with what `answer` says.
+    pub(crate) async fn start(
+        answer: impl Fn(usize, &Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/weights.gguf", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let request = read(&mut stream).await;
+                let count = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push(request.clone());
+                    seen.len() - 1
+                };
+                let answer = answer(count, &request);
+                tokio::spawn(write(stream, answer));
+            }
+        });
+        Self { url, requests, task }
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        Source::Http { url: self.url.clone() }
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> Request {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let mut request = Request::default();
+    for line in String::from_utf8(head).unwrap().lines() {
+        let Some((name, value)) = line.split_once(": ") else { continue };
+        match name.to_ascii_lowercase().as_str() {
+            "range" => {
+                let start = value.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap();
+                request.range_start = Some(start.parse().unwrap());
+            }
+            "if-range" => request.if_range = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    request
+}
+
+async fn write(mut stream: TcpStream, answer: Answer) {
+    let head = format!("HTTP/1.1 {}connection: close\r\n\r\n", answer.head);
+    // A client that has heard enough may leave.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let _ = stream.write_all(&answer.body).await;
+    let _ = stream.flush().await;
+    if answer.stall {
+        std::future::pending::<()>().await;
+    }
+}
