@@ -20,10 +20,12 @@ pub enum Checkpoint {
     Gguf(Gguf),
 }
 
-/// How wide dense weights and the cache are kept.
+/// How weights and the cache are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// f32: exact, and the fastest that CPUs have.
+    /// Quantised blocks stay packed, all else is f32: what CPUs run fastest.
+    Packed,
+    /// All is f32, quantised blocks unpacked: the reference.
     Full,
     /// 16 bits as stored (f16 for weights stored otherwise): half the memory of a GPU.
     Half,
@@ -32,7 +34,7 @@ pub enum Precision {
 impl Precision {
     /// What suits `device`.
     pub fn for_device(device: &Device) -> Self {
-        if is_cpu(device) { Self::Full } else { Self::Half }
+        if is_cpu(device) { Self::Packed } else { Self::Half }
     }
 }
 
@@ -183,7 +185,7 @@ impl<'a> LayerLoader<'a> {
         tied: bool,
     ) -> Result<(Embedding, Option<Linear>), LlmError> {
         let view = self.checkpoint.tensor(name)?.with_shape(&shape)?;
-        if view.dtype.is_quantized() && is_cpu(self.device) {
+        if self.stays_packed(&view) {
             let matrix = self.packed(&view, Rows::AsStored)?;
             let head = tied.then(|| self.packed_linear(&matrix));
             return Ok((Embedding::packed(matrix), head));
@@ -195,10 +197,14 @@ impl<'a> LayerLoader<'a> {
 
     fn projection(&self, name: &str, shape: [usize; 2], rows: Rows) -> Result<Linear, LlmError> {
         let view = self.checkpoint.tensor(name)?.with_shape(&shape)?;
-        if view.dtype.is_quantized() && is_cpu(self.device) {
+        if self.stays_packed(&view) {
             return Ok(self.packed_linear(&self.packed(&view, rows)?));
         }
         Ok(Linear::dense(self.dense(&view, shape, rows)?))
+    }
+
+    fn stays_packed(&self, view: &TensorView<'_>) -> bool {
+        self.precision == Precision::Packed && view.dtype.is_quantized()
     }
 
     fn packed_linear(&self, matrix: &Arc<PackedMatrix>) -> Linear {
@@ -218,7 +224,7 @@ impl<'a> LayerLoader<'a> {
         rows: Rows,
     ) -> Result<Tensor<2>, LlmError> {
         let dtype = match (self.precision, view.dtype) {
-            (Precision::Full, _) => TensorType::F32,
+            (Precision::Packed | Precision::Full, _) => TensorType::F32,
             (Precision::Half, DType::BF16) => TensorType::BF16,
             (Precision::Half, _) => TensorType::F16,
         };
@@ -263,5 +269,8 @@ mod tests {
         let rows = Rows::HalvesApart { head_dim: 6 };
         let found: Vec<usize> = (0..12).map(|row| rows.source(row)).collect();
         assert_eq!(found, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+        let values = (0..24u8).map(f32::from).collect();
+        let moved = in_order(values, [12, 2], rows);
+        assert_eq!(moved[..8], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 2.0, 3.0]);
     }
 }

@@ -96,7 +96,7 @@ impl Llama {
             rotary: config.rotary(),
             device: device.clone(),
             cache_dtype: match precision {
-                Precision::Full => DType::F32,
+                Precision::Packed | Precision::Full => DType::F32,
                 Precision::Half => DType::F16,
             },
             weights_bytes: loader.held_bytes(),

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod damage;
+mod generate;
 mod parity;
 mod starter;
 
@@ -30,8 +31,12 @@ fn device() -> Device {
 
 /// Loads in f32, the reference's precision.
 fn load(path: &Path) -> LanguageModel {
+    load_as(path, Precision::Full)
+}
+
+fn load_as(path: &Path, precision: Precision) -> LanguageModel {
     let source = ModelSource::open(path).unwrap();
-    LanguageModel::load_as(&source, &device(), Precision::Full, &|_, _| ()).unwrap()
+    LanguageModel::load_as(&source, &device(), precision, &|_, _| ()).unwrap()
 }
 
 fn argmax(logits: &[f32]) -> u32 {

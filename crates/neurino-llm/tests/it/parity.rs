@@ -4,13 +4,16 @@
 use std::path::PathBuf;
 
 use neurino_llm::ModelSource;
+use neurino_llm::checkpoint::Precision;
 use neurino_llm::model::PREFILL_CHUNK_TOKENS;
 use safetensors::SafeTensors;
 
-use crate::{argmax, assert_rows_close, device, fixtures, load};
+use crate::{argmax, assert_rows_close, device, fixtures, load, load_as};
 
 /// Largest difference, relative to the row's largest value.
 const LIMIT: f32 = 1e-4;
+/// The same for 16-bit weights.
+const HALF_LIMIT: f32 = 2e-2;
 /// Below this lead over the second token, either may come first.
 const MARGIN: f32 = 1e-3;
 
@@ -108,6 +111,18 @@ fn llama3_greedy_through_the_cache() {
 #[test]
 fn llama31_greedy_through_the_cache() {
     check_greedy("llama31");
+}
+
+/// What a GPU runs: weights as stored in bf16, activations between the layers in f32.
+#[test]
+fn half_precision_stays_close() {
+    for name in ["llama3", "llama31"] {
+        let (model, reference) = (load_as(&folder(name), Precision::Half), Reference::open(name));
+        let ids = reference.ids("p0.ids");
+        let trace = model.trace(&ids, &mut model.new_cache(ids.len())).unwrap();
+        let expect = reference.floats("p0.logits");
+        assert_rows_close(name, &trace.logits, &expect, model.vocab_size(), HALF_LIMIT);
+    }
 }
 
 #[test]
