@@ -7,6 +7,7 @@ export default defineConfig({
   // The page is served from inside the program: no other origin, no inlined modules.
   base: './',
   build: {
+    // The oldest web view we meet; the compiler also spells out light-dark() for it.
     target: 'safari17',
     modulePreload: { polyfill: false },
     // Fonts and images stay files, so that the policy needs no data: beyond images.

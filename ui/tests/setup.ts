@@ -12,3 +12,9 @@ if (!HTMLDialogElement.prototype.showModal) {
 
 // axe asks for it when it loads; jsdom would only complain.
 HTMLCanvasElement.prototype.getContext = () => null;
+
+globalThis.ResizeObserver ??= class {
+  observe(): void {}
+  unobserve(): void {}
+  disconnect(): void {}
+};

@@ -381,10 +381,7 @@ pub struct Preferences {
 
 impl Default for Preferences {
     fn default() -> Self {
-        Self {
-            theme: Theme::System,
-            on_close: OnClose::Ask,
-        }
+        Self { theme: Theme::System, on_close: OnClose::Ask }
     }
 }
 

@@ -190,7 +190,7 @@ export const t = {
     title: 'Models',
     intro: 'What this machine can serve. Every file is checked against its fingerprint before use.',
     get: 'Get',
-    getFor: (name: string) => `Get ${name}`,
+    wordFor: (word: string, name: string) => `${word}: ${name}`,
     size: 'Size',
     licence: 'Licence',
     absent: 'Not on this machine',

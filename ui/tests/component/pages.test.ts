@@ -87,6 +87,27 @@ describe('the Playground', () => {
     expect(screen.queryByText(/Nobody is serving/)).toBeNull();
   });
 
+  it('follows the answer until the reader scrolls up, and again on request', async () => {
+    const { backend, emit, input, container } = await ask('Hello');
+    await fireEvent.keyDown(input, { key: 'Enter' });
+    const chat = backend.sent('chat_send')[0]?.payload.chat ?? '';
+    const scroller = container.querySelector('.scroller') as HTMLElement;
+    Object.defineProperty(scroller, 'scrollHeight', { value: 1000 });
+    Object.defineProperty(scroller, 'clientHeight', { value: 300 });
+    const grow = async () => {
+      emit({ event: 'chat', payload: { chat, update: { kind: 'delta', text: 'more ' } } });
+      await settle();
+    };
+    await grow();
+    expect(scroller.scrollTop).toBe(1000);
+    scroller.scrollTop = 200;
+    await fireEvent.scroll(scroller);
+    await grow();
+    expect(scroller.scrollTop).toBe(200);
+    await fireEvent.click(screen.getByText('Jump to the latest'));
+    expect(scroller.scrollTop).toBe(1000);
+  });
+
   it('holds the longest answer to its limits', async () => {
     const { session } = await open(snapshot('waiting'), 'playground');
     const input = screen.getByTestId<HTMLInputElement>('chat-max-tokens');

@@ -12,6 +12,7 @@ export default defineConfig({
   build: {
     outDir: fileURLToPath(new URL('../../node_modules/.gallery', import.meta.url)),
     emptyOutDir: true,
+    target: 'safari17',
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
   },

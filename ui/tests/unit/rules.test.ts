@@ -39,11 +39,11 @@ describe('a receipt', () => {
   });
 
   it('is rounded down once, at the end', () => {
-    // 7 tokens x 1000 x 0.333333 x 1.000001 = 2333.333 micro-points.
+    // 7 tokens x 1000 x 0.333333 x 1.15 = 2683.33 micro-points.
     const odd = receipt(0);
     odd.usage = { prompt_tokens: 3, completion_tokens: 4 };
-    odd.quote = { ...odd.quote, factor: 333_333, multiplier: 1_000_001, amount_micro: 2333 };
-    expect(recompute(odd)).toBe(2333);
+    odd.quote = { ...odd.quote, factor: 333_333, multiplier: 1_150_000, amount_micro: 2683 };
+    expect(recompute(odd)).toBe(2683);
     expect(addsUp(odd)).toBe(true);
   });
 

@@ -30,8 +30,7 @@ impl TypeVisitor for Declarations<'_> {
         let name = T::ident(self.config);
         if !self.found.contains_key(&name) {
             let docs = T::docs().unwrap_or_default();
-            self.found
-                .insert(name, format!("{docs}export {}\n", T::decl(self.config)));
+            self.found.insert(name, format!("{docs}export {}\n", T::decl(self.config)));
             T::visit_dependencies(self);
         }
     }
@@ -39,10 +38,7 @@ impl TypeVisitor for Declarations<'_> {
 
 fn generate() -> String {
     let config = Config::new().with_large_int("number");
-    let mut declarations = Declarations {
-        config: &config,
-        found: BTreeMap::new(),
-    };
+    let mut declarations = Declarations { config: &config, found: BTreeMap::new() };
     declarations.visit::<Command>();
     declarations.visit::<Reply>();
     declarations.visit::<Event>();
@@ -52,9 +48,8 @@ fn generate() -> String {
         text.push_str(declaration);
     }
     // ts-rs leaves blanks at line ends.
-    text.lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect()
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
 }
 
 #[test]
@@ -64,9 +59,7 @@ fn the_ui_types_are_those_of_this_contract() {
     if std::env::var(UPDATE).is_ok_and(|v| v == "1") {
         std::fs::write(&path, &expect).expect("the types file can be written");
     }
-    let found = std::fs::read_to_string(&path)
-        .unwrap_or_default()
-        .replace("\r\n", "\n");
+    let found = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
     assert!(
         found == expect,
         "ui/src/lib/api/types.ts is not what the contract says; run `cargo xtask gen`"
@@ -76,20 +69,9 @@ fn the_ui_types_are_those_of_this_contract() {
 #[test]
 fn every_part_of_the_contract_is_declared_without_bigint() {
     let text = generate();
-    for name in [
-        "Command",
-        "Reply",
-        "Event",
-        "Snapshot",
-        "ErrorBody",
-        "Receipt",
-        "Quote",
-        "Usage",
-    ] {
-        assert!(
-            text.contains(&format!("export type {name} ")),
-            "{name} is missing"
-        );
+    for name in ["Command", "Reply", "Event", "Snapshot", "ErrorBody", "Receipt", "Quote", "Usage"]
+    {
+        assert!(text.contains(&format!("export type {name} ")), "{name} is missing");
     }
     // JSON has no bigint: a 64-bit field must say that it travels as a number.
     assert!(!text.contains("bigint"));
