@@ -31,7 +31,7 @@ const DESKTOP: Control = Control {
 const SERVER: Control = Control {
     package: "neurino-server",
     version: String::new(),
-    depends: &[],
+    depends: &["adduser"],
     recommends: &[],
     conflicts: &["neurino"],
     summary: "Neurino without a window: node and coordinator",
@@ -147,7 +147,7 @@ impl Common<'_> {
             copy(&self.server_file(unit), &tree.join("usr/lib/systemd/system").join(unit))?;
         }
         copy(&self.server_file("neurino.env"), &tree.join("etc/neurino/neurino.env"))?;
-        fs::create_dir_all(tree.join("DEBIAN"))?;
+        copy(&self.server_file("postinst"), &tree.join("DEBIAN/postinst"))?;
         fs::write(tree.join("DEBIAN/conffiles"), "/etc/neurino/neurino.env\n")?;
         let control = Control { version: self.version.clone(), ..SERVER };
         debian::pack(&tree, program, &control, packages)

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 /// Our packages from the ground up. A package may depend on those above its own line in this table,
 /// never on its own line or below.
 const LAYERS: [&[&str]; 9] = [
-    &["neurino-core", "neurino-weights", "neurino-config"],
+    &["neurino-core", "neurino-weights"],
     &[
         "neurino-ledger",
         "neurino-protocol",
@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 9] = [
         "neurino-hardware",
         "neurino-model-store",
     ],
-    &["neurino-llm", "neurino-client"],
+    &["neurino-llm", "neurino-client", "neurino-config"],
     &["neurino-engine"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],
     &["neurino-app"],
