@@ -7,6 +7,7 @@
 
 mod damage;
 mod generate;
+mod generate;
 mod parity;
 mod starter;
 
