@@ -68,7 +68,7 @@ async fn cancelling_keeps_the_part_and_the_next_fetch_goes_on() {
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     let progress = move |now: Progress| {
-        if now.done_bytes == 150_000 {
+        if now.done_bytes >= 100_000 {
             stop.cancel();
         }
     };
@@ -76,13 +76,16 @@ async fn cancelling_keeps_the_part_and_the_next_fetch_goes_on() {
     let running = store.fetch(&model, &options, progress, cancel);
     let error = tokio::time::timeout(Duration::from_secs(20), running).await.unwrap().unwrap_err();
     assert!(matches!(error, StoreError::Cancelled), "{error}");
-    let partial = ModelState::Partial { done_bytes: 150_000, total_bytes: 300_000 };
-    assert_eq!(store.state(&model).unwrap(), partial);
+    let ModelState::Partial { done_bytes, total_bytes: 300_000 } = store.state(&model).unwrap()
+    else {
+        panic!("{:?}", store.state(&model));
+    };
+    assert!((100_000..=150_000).contains(&done_bytes), "{done_bytes}");
     assert!(matches!(store.verified(&model).await, Err(StoreError::Absent { .. })));
 
     let path = fetch(&store).await.unwrap();
     assert_eq!(std::fs::read(path).unwrap(), content());
-    assert_eq!(server.requests()[1].range_start, Some(150_000));
+    assert_eq!(server.requests()[1].range_start.map(|start| start as u64), Some(done_bytes));
     assert_eq!(left(&store), [FILE]);
 }
 
