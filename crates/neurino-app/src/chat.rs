@@ -92,9 +92,7 @@ pub(crate) async fn ask(
         result = stream(gateway, question, &mut emit) => result,
     };
     emit(match last {
-        Ok(usage) => {
-            ChatUpdate::Done { usage, duration_ms: started.elapsed().as_millis() as u64 }
-        }
+        Ok(usage) => ChatUpdate::Done { usage, duration_ms: started.elapsed().as_millis() as u64 },
         Err(error) => ChatUpdate::Failed { error },
     });
 }

@@ -87,7 +87,10 @@ fn gpu(hardware: &Hardware) -> Check {
             check(
                 "GPU",
                 CheckStatus::Warn,
-                format!("None in use; the processor computes ({}, {} threads).", cpu.name, cpu.threads),
+                format!(
+                    "None in use; the processor computes ({}, {} threads).",
+                    cpu.name, cpu.threads
+                ),
             )
         }
     }
@@ -114,11 +117,8 @@ fn memory(hardware: &Hardware) -> Check {
     }
     let cpu = hardware.cpu();
     let free = cpu.memory_bytes.saturating_sub(sample.cpu.memory_used_bytes);
-    let finding = format!(
-        "No video memory; {} of main memory, {} free.",
-        gib(cpu.memory_bytes),
-        gib(free)
-    );
+    let finding =
+        format!("No video memory; {} of main memory, {} free.", gib(cpu.memory_bytes), gib(free));
     if free < MEMORY_WARN_BYTES {
         with_fix(check("Video memory", CheckStatus::Warn, finding), "close other programs")
     } else {
@@ -143,7 +143,11 @@ fn disk(models: &Path) -> Check {
             }
         }
         Err(error) => with_fix(
-            check("Disk", CheckStatus::Fail, format!("{} cannot be used: {error}.", models.display())),
+            check(
+                "Disk",
+                CheckStatus::Fail,
+                format!("{} cannot be used: {error}.", models.display()),
+            ),
             "choose another folder with NEURINO_HOME or NEURINO_MODELS",
         ),
     }
@@ -167,9 +171,7 @@ async fn key_store(dirs: &Dirs, settings: &Settings) -> Check {
     }
     finding.push('.');
     match opened.store {
-        StoreKind::OsKeyStore | StoreKind::PassphraseFile => {
-            check(NAME, CheckStatus::Ok, finding)
-        }
+        StoreKind::OsKeyStore | StoreKind::PassphraseFile => check(NAME, CheckStatus::Ok, finding),
         StoreKind::InstallSecretFile => with_fix(
             check(NAME, CheckStatus::Warn, finding),
             "for more protection, set NEURINO_PASSPHRASE_FILE before the first start or use a \
@@ -199,7 +201,9 @@ async fn network(settings: &Settings, running: bool) -> Check {
                     check(
                         "Network",
                         CheckStatus::Warn,
-                        format!("Port {port} is taken, perhaps by a running Neurino; the practice network takes another one."),
+                        format!(
+                            "Port {port} is taken, perhaps by a running Neurino; the practice network takes another one."
+                        ),
                     ),
                     "set `listen_port` in settings.toml if programs rely on that port",
                 ),
@@ -222,7 +226,10 @@ async fn coordinator(url: &str) -> Check {
             check(
                 "Network",
                 CheckStatus::Fail,
-                format!("Something at {url} answers, but not as a coordinator ({}).", answer.status()),
+                format!(
+                    "Something at {url} answers, but not as a coordinator ({}).",
+                    answer.status()
+                ),
             ),
             "check the address",
         ),
@@ -237,9 +244,8 @@ async fn starter(dirs: &Dirs) -> Check {
     let models = dirs.models.clone();
     let look = move || {
         let Ok(store) = ModelStore::open(&models) else { return Vec::new() };
-        let here = |id: &_| {
-            matches!(store.state(id), Ok(ModelState::Verified | ModelState::Unverified))
-        };
+        let here =
+            |id: &_| matches!(store.state(id), Ok(ModelState::Verified | ModelState::Unverified));
         let all = store.catalog().models().iter();
         all.filter(|m| here(&m.id)).map(|m| m.name.clone()).collect()
     };

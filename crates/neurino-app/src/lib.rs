@@ -34,7 +34,7 @@ use neurino_wallet::OpenedIdentity;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, instrument};
+use tracing::info;
 
 pub use doctor::examine;
 use mining::Mining;
@@ -143,12 +143,11 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`].
-    #[instrument(skip_all, err)]
     pub async fn start(options: AppOptions) -> Result<Arc<Self>, StartError> {
         let AppOptions { dirs, settings, engine, practice_demand, any_port } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
-        let identity = open_identity(&dirs, &settings).await?;
+        let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
         let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
         let store = ModelStore::open(&dirs.models)?;
         let engine = start_engine(engine, &dirs, &settings);
@@ -158,7 +157,7 @@ impl App {
             DeviceChoice::Auto => devices[0],
             chosen => chosen,
         };
-        let network = Network::open(&dirs, &settings, any_port).await?;
+        let network = Network::open(dirs.data.clone(), settings.clone(), any_port).await?;
         let log = dirs.data.join(network.folder()).join("receipts.jsonl");
         let receipts = Arc::new(ReceiptLog::open(&log)?);
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
@@ -312,10 +311,6 @@ fn start_engine(host: EngineHost, dirs: &Dirs, settings: &Settings) -> Arc<dyn E
             Arc::new(ProcessEngine::start(config))
         }
     }
-}
-
-async fn open_identity(dirs: &Dirs, settings: &Settings) -> Result<OpenedIdentity, StartError> {
-    Ok(neurino_wallet::open_identity(identity_options(dirs, settings)).await?)
 }
 
 /// Where the identity key is looked for.

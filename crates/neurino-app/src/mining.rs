@@ -112,9 +112,7 @@ impl App {
                     Some(handle)
                 }
                 (Phase::Finishing(_), StopMode::Finish) => return,
-                (Phase::Running(handle) | Phase::Finishing(handle), StopMode::Now) => {
-                    Some(handle)
-                }
+                (Phase::Running(handle) | Phase::Finishing(handle), StopMode::Now) => Some(handle),
             }
         };
         self.changed.notify_one();
@@ -279,12 +277,7 @@ impl App {
     }
 
     /// The practice network's own payer: one job, a pause, the next.
-    async fn make_demand(
-        &self,
-        model: &ModelId,
-        handle: &MinerHandle,
-        stop: &CancellationToken,
-    ) {
+    async fn make_demand(&self, model: &ModelId, handle: &MinerHandle, stop: &CancellationToken) {
         let Some(coordinator) = self.network.practice() else { return };
         let mut status = handle.status();
         let mut n = u64::from(self.receipts.totals(0).jobs);

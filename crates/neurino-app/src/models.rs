@@ -112,7 +112,8 @@ impl App {
                 app.changed.notify_one();
             };
             let outcome = app.store.fetch(&id, &options, tell, app.end.child_token()).await;
-            let outcome = outcome.map_err(|e| ErrorBody::new(ErrorCode::ModelNotReady, e.to_string()));
+            let outcome =
+                outcome.map_err(|e| ErrorBody::new(ErrorCode::ModelNotReady, e.to_string()));
             let mut progress = lock(&app.models);
             progress.running.remove(&id);
             if let Err(error) = &outcome {

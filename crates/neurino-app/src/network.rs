@@ -2,11 +2,11 @@
 //! elsewhere.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use neurino_client::HttpCoordinator;
-use neurino_config::{DeviceSetting, Dirs, NetworkSetting, Settings};
+use neurino_config::{DeviceSetting, NetworkSetting, Settings};
 use neurino_coordinator::{Coordinator, CoordinatorConfig};
 use neurino_engine::DeviceChoice;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -36,20 +36,18 @@ pub(crate) struct Practice {
 
 impl Network {
     pub(crate) async fn open(
-        dirs: &Dirs,
-        settings: &Settings,
+        data: PathBuf,
+        settings: Settings,
         any_port: bool,
     ) -> Result<Self, StartError> {
-        match &settings.network.coordinator {
+        match settings.network.coordinator {
             NetworkSetting::Practice => {
                 let port = settings.gateway.listen_port;
-                Practice::open(&dirs.data.join("practice"), port, any_port)
-                    .await
-                    .map(Self::Practice)
+                Practice::open(data.join("practice"), port, any_port).await.map(Self::Practice)
             }
             NetworkSetting::Coordinator(url) => {
-                let coordinator = Arc::new(HttpCoordinator::new(url)?);
-                Ok(Self::Remote { coordinator, url: url.clone() })
+                let coordinator = Arc::new(HttpCoordinator::new(&url)?);
+                Ok(Self::Remote { coordinator, url })
             }
         }
     }
@@ -111,12 +109,12 @@ impl Network {
 }
 
 impl Practice {
-    async fn open(folder: &Path, port: u16, any_port: bool) -> Result<Self, StartError> {
-        std::fs::create_dir_all(folder).map_err(|e| {
+    async fn open(folder: PathBuf, port: u16, any_port: bool) -> Result<Self, StartError> {
+        std::fs::create_dir_all(&folder).map_err(|e| {
             let text = format!("the folder {} cannot be made: {e}", folder.display());
             StartError::Other(ErrorBody::new(ErrorCode::Internal, text))
         })?;
-        let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await?;
+        let key = neurino_wallet::load_or_create_named(&folder, "coordinator", None).await?;
         let database = folder.join("coordinator.sqlite");
         let coordinator = Coordinator::open(CoordinatorConfig::practice(database, key)).await?;
         let listener = listen(port, any_port).await?;

@@ -24,7 +24,9 @@ impl App {
                 ErrorCode::Unauthorized,
                 "This network needs an API key to ask it something.",
             )
-            .with_hint("Ask the network's operator for a key and use any OpenAI-compatible program."));
+            .with_hint(
+                "Ask the network's operator for a key and use any OpenAI-compatible program.",
+            ));
         };
         let cancel = CancellationToken::new();
         {

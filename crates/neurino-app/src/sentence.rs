@@ -36,7 +36,9 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
             None => "Finishing, then stopping.".into(),
         },
         MiningState::NeedsYou => match facts.problem {
-            Some(problem) => format!("Stopped by a problem: {}.", problem.message.trim_end_matches('.')),
+            Some(problem) => {
+                format!("Stopped by a problem: {}.", problem.message.trim_end_matches('.'))
+            }
             None => "Stopped by a problem.".into(),
         },
     }

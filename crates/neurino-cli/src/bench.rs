@@ -11,10 +11,10 @@ use neurino_hardware::{ReadBandwidth, measure_read_bandwidth, peak_memory_bytes}
 use neurino_model_store::ModelStore;
 use serde_json::json;
 
+use crate::Setting;
 use crate::args::BenchAction;
 use crate::engine::choice;
 use crate::output::{self, Format};
-use crate::Setting;
 
 pub(crate) async fn run(setting: Setting, action: BenchAction) -> anyhow::Result<ExitCode> {
     let BenchAction::Text { model, prompt, tokens, runs } = action;

@@ -123,9 +123,15 @@ async fn ledger(coordinator: &Arc<Coordinator>, format: Format) -> anyhow::Resul
                 output::line(format!("{n:>10}  jobs {state}"));
             }
             for b in &check.balances {
-                output::line(format!("{:>18}  {} ({})", b.balance_micro.to_string(), b.account, b.points.as_str()));
+                output::line(format!(
+                    "{:>18}  {} ({})",
+                    b.balance_micro.to_string(),
+                    b.account,
+                    b.points.as_str()
+                ));
             }
-            let word = if check.holds() { "The books balance." } else { "THE BOOKS DO NOT BALANCE." };
+            let word =
+                if check.holds() { "The books balance." } else { "THE BOOKS DO NOT BALANCE." };
             output::line(word);
         }
     }

@@ -62,11 +62,7 @@ struct Setting {
     _telemetry: Telemetry,
 }
 
-fn run(
-    role: Role,
-    home: Option<std::path::PathBuf>,
-    format: Format,
-) -> anyhow::Result<ExitCode> {
+fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::Result<ExitCode> {
     let dirs = Dirs::discover(home)?;
     dirs.create()?;
     let settings = Settings::load(&dirs)?;

@@ -96,10 +96,8 @@ async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::R
             bar.set_position(p.done_bytes);
         }
     };
-    let options = FetchOptions {
-        resources: Some(setting.dirs.resources.clone()),
-        ..FetchOptions::default()
-    };
+    let options =
+        FetchOptions { resources: Some(setting.dirs.resources.clone()), ..FetchOptions::default() };
     let fetch = store.fetch(&model, &options, tell, cancel.clone());
     tokio::pin!(fetch);
     let path = tokio::select! {

@@ -120,8 +120,12 @@ async fn jobs(app: &Arc<App>, count: u32, format: Format) -> anyhow::Result<Exit
         reports.push(report);
     }
     let ledger = ledger(&coordinator.ledger_check().await?, app.node().as_str());
-    let report =
-        Report { network: coordinator.network().into(), node: app.node().to_string(), jobs: reports, ledger };
+    let report = Report {
+        network: coordinator.network().into(),
+        node: app.node().to_string(),
+        jobs: reports,
+        ledger,
+    };
     let failed = report.jobs.iter().any(|j| j.state != "succeeded") || !report.ledger.holds;
     match format {
         Format::Json => output::json(&report)?,
@@ -179,8 +183,7 @@ async fn watch(
     screen: &Screen,
 ) -> anyhow::Result<JobReport> {
     let mut updates = coordinator.watch_job(job).await?;
-    let mut report =
-        JobReport { job, state: "failed", output: None, receipt: None, error: None };
+    let mut report = JobReport { job, state: "failed", output: None, receipt: None, error: None };
     while let Some(update) = updates.next().await {
         match update {
             JobUpdate::Queued => screen.answer_void(),
@@ -221,7 +224,12 @@ fn print(report: &Report) {
         match (&job.receipt, &job.error) {
             (Some(r), _) => output::line(format!(
                 "  {}  {:>4} tokens x {} x {} / 1000 = {} Llama points  (rules {})",
-                r.job, r.quote.units, r.quote.factor, r.quote.multiplier, r.quote.amount_micro, r.rule_set
+                r.job,
+                r.quote.units,
+                r.quote.factor,
+                r.quote.multiplier,
+                r.quote.amount_micro,
+                r.rule_set
             )),
             (None, Some(error)) => output::line(format!("  {}  not paid: {error}", job.job)),
             (None, None) => output::line(format!("  {}  not paid", job.job)),

@@ -42,7 +42,7 @@ pub(crate) struct Store {
     readers: SqlitePool,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held as long as the store lives, so that no second process routes from the same books.
-    _lock: File,
+    lock: File,
 }
 
 impl Store {
@@ -62,7 +62,7 @@ impl Store {
             .connect()
             .await
             .map_err(StoreError::from)?;
-        sqlx::migrate!("./migrations").run(&mut connection).await.map_err(StoreError::from)?;
+        sqlx::migrate!("./migrations").run_direct(None, &mut connection, false).await.map_err(StoreError::from)?;
         check_network(&mut connection, network).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -71,7 +71,7 @@ impl Store {
             .map_err(StoreError::from)?;
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let writer = tokio::spawn(writer::run(connection, queue));
-        Ok(Self { writes, readers, writer: Mutex::new(Some(writer)), _lock: lock })
+        Ok(Self { writes, readers, writer: Mutex::new(Some(writer)), lock })
     }
 
     /// Commits what was handed in and closes the files. Later calls answer `Closed`.
@@ -87,6 +87,9 @@ impl Store {
             tracing::error!(%error, "the writer of the books ended badly");
         }
         self.readers.close().await;
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the lock of the books goes with the process");
+        }
     }
 
     async fn write<T>(&self, make: impl FnOnce(Reply<T>) -> Write) -> Result<T, StoreError> {
