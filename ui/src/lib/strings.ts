@@ -34,7 +34,6 @@ export const t = {
   },
   network: {
     practice: 'Practice network',
-    offline: 'Not connected',
   },
   common: {
     retry: 'Try again',
@@ -56,7 +55,6 @@ export const t = {
     stopNowLabel: 'Stop now and hand the job back',
     finishHint: 'Finishes this job first.',
     finishingHint: 'Hands the job back.',
-    state: 'State',
   },
   earnings: {
     label: 'Llama points today',
@@ -167,7 +165,6 @@ export const t = {
     waking: 'Mining is starting. Your question is answered as soon as the model is ready.',
     queued: 'Waiting for a machine',
     sending: 'Sending',
-    reading: 'Reading your question',
     cancelled: 'Stopped by you.',
     failed: 'No answer',
     failedPartly: 'The answer broke off',
@@ -198,7 +195,6 @@ export const t = {
     loaded: 'In memory',
     fetching: (done: string, total: string) => `${done} of ${total}`,
     fetchingLabel: (name: string) => `Fetching ${name}`,
-    starting: 'Starting',
     empty: 'The catalogue is empty.',
   },
   settings: {
