@@ -18,7 +18,7 @@ fn closes_to_the_tray_and_comes_back() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         page.picture("asked").await;
 
-        page.press("close-tray").await;
+        page.press_and_lose_the_page("close-tray").await;
         page.until("the window is gone", SOON, async |page| page.desk.windows().is_empty()).await;
         let program = desk.program().expect("the program goes on without a window");
 

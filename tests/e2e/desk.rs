@@ -21,6 +21,9 @@ use crate::page::Page;
 /// Models are computed on the processor: two tests at once would only wait for each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// No test takes longer, however busy the machine is.
+const TEST_LIMIT: Duration = Duration::from_mins(15);
+
 /// Programs a desk is made of, and the Debian packages that have them.
 const TOOLS: &[(&str, &str)] = &[
     ("WebKitWebDriver", "webkit2gtk-driver"),
@@ -51,15 +54,18 @@ where
         let desk = Desk::set_up(name);
         let page = desk.open().await;
         // A task of its own: a failed assertion ends there, and the desk is cleared all the same.
-        let outcome = tokio::task::spawn_local(test(page.clone())).await;
-        if outcome.is_err() {
+        let running = tokio::task::spawn_local(test(page.clone()));
+        let outcome = tokio::time::timeout(TEST_LIMIT, running).await;
+        if !matches!(outcome, Ok(Ok(()))) {
             page.picture_of_failure().await;
             desk.print_log();
         }
         page.close().await;
         drop(desk);
-        if let Err(failure) = outcome {
-            std::panic::resume_unwind(failure.into_panic());
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => std::panic::resume_unwind(failure.into_panic()),
+            Err(late) => panic!("{name} did not end within {TEST_LIMIT:?}: {late}"),
         }
     });
 }
@@ -85,8 +91,9 @@ fn find(tool: &str) -> Option<PathBuf> {
 }
 
 /// The program under test: `NEURINO_BIN`, else the one built beside this test.
-fn program() -> PathBuf {
-    std::env::var_os("NEURINO_BIN").map_or_else(|| target_folder().join("neurino"), PathBuf::from)
+pub(crate) fn program() -> PathBuf {
+    let named = std::env::var_os("NEURINO_BIN").map(PathBuf::from);
+    std::path::absolute(named.unwrap_or_else(|| target_folder().join("neurino"))).unwrap()
 }
 
 fn starter_model() -> Option<PathBuf> {

@@ -13,4 +13,5 @@ mod desk;
 mod earning;
 mod engine_loss;
 mod fences;
+mod no_display;
 mod page;

@@ -53,6 +53,12 @@ impl Page {
         self.wait_for(id, Duration::from_secs(10)).await.click().await.unwrap();
     }
 
+    /// Presses what closes the window: the driver may have no page left to answer from.
+    pub(crate) async fn press_and_lose_the_page(&self, id: &str) {
+        let button = self.wait_for(id, Duration::from_secs(10)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), button.click()).await;
+    }
+
     pub(crate) async fn write(&self, id: &str, text: &str) {
         self.wait_for(id, Duration::from_secs(10)).await.send_keys(text).await.unwrap();
     }
@@ -140,16 +146,38 @@ impl Page {
     /// Leaves a picture of the page among the artifacts.
     pub(crate) async fn picture(&self, of: &str) {
         let number = self.pictures.fetch_add(1, Ordering::Relaxed) + 1;
-        let png = self.client.screenshot().await.unwrap();
+        let png = self.screenshot().await.expect("a picture is taken within seconds");
         let name = format!("{}-{number:02}-{of}.png", self.name);
         std::fs::write(desk::artifacts().join(name), png).unwrap();
     }
 
     pub(crate) async fn picture_of_failure(&self) {
-        if let Ok(png) = self.client.screenshot().await {
+        if let Some(png) = self.screenshot().await {
             let name = format!("{}-failed.png", self.name);
             let _ = std::fs::write(desk::artifacts().join(name), png);
         }
+    }
+
+    /// A page that does not use the graphics card is painted only where it changes, and the driver
+    /// waits for the next painting: a pixel that blinks gives it one.
+    async fn screenshot(&self) -> Option<Vec<u8>> {
+        const BLINK: &str = "const pixel = document.createElement('div'); \
+            pixel.id = 'blink'; \
+            pixel.style = 'position:fixed;inset:auto 0 0 auto;width:1px;height:1px;z-index:9'; \
+            (document.querySelector('dialog[open]') ?? document.body).append(pixel); \
+            let on = false; \
+            window.blinking = setInterval(() => { \
+              on = !on; pixel.style.background = on ? '#808080' : '#818181' \
+            }, 50)";
+        const REST: &str =
+            "clearInterval(window.blinking); document.getElementById('blink')?.remove()";
+        let take = async {
+            self.client.execute(BLINK, Vec::new()).await.ok()?;
+            let png = self.client.screenshot().await.ok();
+            self.client.execute(REST, Vec::new()).await.ok()?;
+            png
+        };
+        tokio::time::timeout(Duration::from_secs(15), take).await.ok()?
     }
 }
 
