@@ -149,9 +149,11 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
             what: "the NVIDIA engine compiles",
             place: Place::Alone,
             action: Action::Commands(vec![
-                // DOCS_RS makes the build scripts do without LLVM, which only linking needs.
-                server(workspace, "check")
-                    .args(["--release", "--features", "cuda"])
+                // Over the workspace, so that clippy's metadata serves here too. DOCS_RS makes the
+                // build scripts do without LLVM, which only linking needs.
+                workspace
+                    .cargo_all("check")
+                    .args(["--features", "neurino/cuda"])
                     .env("DOCS_RS", "1"),
             ]),
         });
