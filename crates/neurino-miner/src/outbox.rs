@@ -26,14 +26,14 @@ pub(crate) struct Finished {
     /// The network that gave the job; no other is sent the result.
     pub(crate) network: String,
     /// When it was finished, in milliseconds since the Unix epoch.
-    pub(crate) finished_at_ms: i64,
+    pub(crate) at_ms: i64,
     /// What is sent.
     pub(crate) submission: Submission,
 }
 
 impl Finished {
-    pub(crate) fn new(network: String, finished_at_ms: i64, submission: Submission) -> Self {
-        Self { version: VERSION, network, finished_at_ms, submission }
+    pub(crate) fn new(network: String, at_ms: i64, submission: Submission) -> Self {
+        Self { version: VERSION, network, at_ms, submission }
     }
 
     pub(crate) fn lease(&self) -> LeaseId {
@@ -59,7 +59,7 @@ impl Outbox {
             if name.starts_with(TEMPORARY) {
                 // Never renamed, so never promised to anybody.
                 let _ = std::fs::remove_file(&path);
-            } else if name.ends_with(".json") {
+            } else if path.extension().is_some_and(|ext| ext == "json") {
                 match read(&path, &name) {
                     Ok(finished) => {
                         entries.insert(finished.lease(), finished);
@@ -91,7 +91,7 @@ impl Outbox {
     /// Results for a network, oldest first.
     pub(crate) fn of_network(&self, network: &str) -> Vec<&Finished> {
         let mut found: Vec<_> = self.entries.values().filter(|f| f.network == network).collect();
-        found.sort_by_key(|f| f.finished_at_ms);
+        found.sort_by_key(|f| f.at_ms);
         found
     }
 

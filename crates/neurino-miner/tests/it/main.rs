@@ -85,11 +85,10 @@ fn count(dir: &Path) -> usize {
 
 async fn until(miner: &MinerHandle, wanted: impl FnMut(&MinerStatus) -> bool) -> MinerStatus {
     let mut status = miner.status();
-    let found = timeout(SOON, status.wait_for(wanted)).await;
-    match found {
-        Ok(found) => found.unwrap().clone(),
-        Err(_) => panic!("the status stayed {:?}", miner.status().borrow()),
-    }
+    let Ok(found) = timeout(SOON, status.wait_for(wanted)).await else {
+        panic!("the status stayed {:?}", miner.status().borrow())
+    };
+    found.unwrap().clone()
 }
 
 #[tokio::test]

@@ -31,16 +31,16 @@ pub(crate) struct Pool {
     pub(crate) key: Arc<IdentityKey>,
     pub(crate) trouble: Mutex<VecDeque<Trouble>>,
     room: usize,
-    peers: mpsc::UnboundedSender<Peer>,
+    peers: mpsc::Sender<Peer>,
 }
 
 /// Where the test waits for sessions.
-pub(crate) struct Peers(mpsc::UnboundedReceiver<Peer>);
+pub(crate) struct Peers(mpsc::Receiver<Peer>);
 
 impl Pool {
     /// A pool whose links hold so many messages in each direction.
     pub(crate) fn new(room: usize) -> (Arc<Self>, Peers) {
-        let (peers, arrivals) = mpsc::unbounded_channel();
+        let (peers, arrivals) = mpsc::channel(16);
         let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
         (Arc::new(Self { key, trouble: Mutex::default(), room, peers }), Peers(arrivals))
     }
@@ -62,7 +62,7 @@ impl Coordinator for Pool {
         }
         let (outbox, from_node) = mpsc::channel(self.room);
         let (to_node, messages) = mpsc::channel(self.room);
-        self.peers.send(Peer { key: self.key.clone(), from_node, to_node }).unwrap();
+        self.peers.try_send(Peer { key: self.key.clone(), from_node, to_node }).unwrap();
         Ok(Session { network: NETWORK.into(), coordinator: self.key.address(), outbox, messages })
     }
 

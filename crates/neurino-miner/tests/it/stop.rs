@@ -64,7 +64,7 @@ async fn stopping_keeps_its_promise_when_the_link_hangs_too() {
 async fn stopping_does_not_wait_for_connecting_or_loading() {
     let bench = Bench::new(hanging());
     bench.pool.trouble.lock().unwrap().push_back(Trouble::Hang);
-    bench.engine.set_load_delay(Duration::from_secs(600));
+    bench.engine.set_load_delay(Duration::from_mins(10));
     let miner = bench.start();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = Instant::now();
