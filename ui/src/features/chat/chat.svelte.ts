@@ -147,7 +147,9 @@ export class Chat {
 
   /** Takes in a payment; an answer with the same model and tokens at about the same time was it. */
   settled(receipt: Receipt): void {
-    if (this.identity !== '' && !receipt.node.startsWith(this.identity)) return;
+    // An address may be written with a checksum in its capitals; a node id is in lower case.
+    const identity = this.identity.toLowerCase();
+    if (identity !== '' && !receipt.node.toLowerCase().startsWith(identity)) return;
     this.#unmatched.push({ receipt, atMs: this.#now() });
     if (this.#unmatched.length > UNMATCHED_KEPT) this.#unmatched.shift();
     this.#match();
