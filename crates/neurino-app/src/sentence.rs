@@ -19,10 +19,14 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
     let network = network_name(facts.network);
     match facts.state {
         MiningState::Stopped => "Not mining. Press Start to earn points.".into(),
-        MiningState::Starting => match facts.preparing {
-            Some(what) => format!("Getting ready: {what}."),
-            None => "Getting ready.".into(),
-        },
+        MiningState::Starting => {
+            let what = facts.preparing.map_or(String::new(), |what| format!(": {what}"));
+            match facts.problem {
+                // What went wrong is being mended; the person is told, and has nothing to do.
+                Some(problem) => format!("{}. Getting ready again{what}.", told(&problem.message)),
+                None => format!("Getting ready{what}."),
+            }
+        }
         MiningState::Waiting if !facts.network.connected => {
             format!("Connecting to {network}.")
         }
@@ -46,6 +50,13 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
 
 fn network_name(network: &NetworkStatus) -> String {
     if network.practice { "the practice network".into() } else { network.name.clone() }
+}
+
+/// A message, which is a fragment, as the beginning of a sentence.
+fn told(message: &str) -> String {
+    let mut letters = message.trim_end_matches('.').chars();
+    let first = letters.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(letters).collect()
 }
 
 fn working(job: &CurrentJob, network: &str) -> String {
@@ -99,6 +110,21 @@ mod tests {
     fn check(state: MiningState, job: Option<&CurrentJob>, expect: &str) {
         let network = network();
         let facts = Facts { state, network: &network, job, preparing: None, problem: None };
+        assert_eq!(sentence(facts), expect);
+    }
+
+    #[test]
+    fn a_lost_engine_is_told_while_another_starts() {
+        let network = network();
+        let problem = ErrorBody::new(ErrorCode::EngineFailed, "the engine ended unexpectedly");
+        let facts = Facts {
+            state: MiningState::Starting,
+            network: &network,
+            job: None,
+            preparing: Some("loading a model"),
+            problem: Some(&problem),
+        };
+        let expect = "The engine ended unexpectedly. Getting ready again: loading a model.";
         assert_eq!(sentence(facts), expect);
     }
 
