@@ -64,7 +64,7 @@ impl Payer {
             return;
         }
         let Ok(body) = answer.json::<Value>().await else { return };
-        let id = body["job"].as_str().unwrap().to_owned();
+        let id = body["id"].as_str().unwrap().to_owned();
         let before = self.accepted.insert(key.to_owned(), id.clone());
         assert!(before.is_none_or(|b| b == id), "a repeated request is the same job");
     }
@@ -103,16 +103,12 @@ async fn judge(name: &str, payer: &Payer, kills: u32, ledger_home: &Path, final_
         server.kill().await;
     }
     let succeeded = ended.iter().filter(|j| j["state"] == "succeeded").count();
-    let receipts: Vec<&str> =
-        ended.iter().filter_map(|j| j["receipt"]["event"].as_str()).collect();
+    let receipts: Vec<&str> = ended.iter().filter_map(|j| j["receipt"]["event"].as_str()).collect();
     let mut distinct = receipts.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let output = command(ledger_home)
-        .args(["coordinator", "--json", "ledger"])
-        .output()
-        .await
-        .unwrap();
+    let output =
+        command(ledger_home).args(["coordinator", "--json", "ledger"]).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let ledger: Value = serde_json::from_slice(&output.stdout).unwrap();
     #[expect(clippy::print_stdout, reason = "the test tells its counts")]
@@ -186,7 +182,16 @@ async fn two_processes_survive_power_cuts() {
         Server::start(c)
     };
     let key = command(pool_home.path())
-        .args(["coordinator", "--json", "key", "payer"])
+        .args([
+            "coordinator",
+            "--json",
+            "--network",
+            "test",
+            "--rules",
+            "practice1",
+            "key",
+            "payer",
+        ])
         .output()
         .await
         .unwrap();

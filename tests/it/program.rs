@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// The program under test: `NEURINO_BIN`, else the one built beside this test.
@@ -71,15 +71,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a role with `--json` and waits for its first line.
     pub(crate) async fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = child.stderr.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line())
             .await
             .expect("the program says it is ready within a minute")
-            .unwrap()
-            .expect("the program prints a line before it ends");
+            .unwrap();
+        let Some(line) = line else {
+            let mut text = String::new();
+            let _ = errors.read_to_string(&mut text).await;
+            panic!("the program ended before it was ready: {text}");
+        };
         // Keep reading so that the program never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        tokio::spawn(async move { tokio::io::copy(&mut errors, &mut tokio::io::sink()).await });
         Self { child, ready: serde_json::from_str(&line).unwrap() }
     }
 

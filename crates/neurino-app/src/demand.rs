@@ -28,7 +28,7 @@ pub fn practice_job(model: &ModelId, n: u64) -> JobSpec {
     JobSpec::Text(TextJob {
         model: model.clone(),
         messages: vec![ChatMessage { role: Role::User, content: question.into() }],
-        sampling: SamplingParams { temperature: 0.7, top_p: 0.9, top_k: 0, seed: n },
+        sampling: SamplingParams { temperature: 0.2, top_p: 0.9, top_k: 0, seed: n },
         max_tokens: MAX_TOKENS,
         stop: Vec::new(),
     })

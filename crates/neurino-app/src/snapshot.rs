@@ -168,7 +168,7 @@ impl App {
         } else if status.is_ready() {
             "This build of Neurino has no NVIDIA engine, so the processor computes.".into()
         } else {
-            format!("{} The processor computes.", status.sentence())
+            status.sentence()
         }
     }
 

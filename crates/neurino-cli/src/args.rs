@@ -97,12 +97,12 @@ pub struct CoordinatorArgs {
     /// be listened on.
     #[arg(long)]
     pub behind_proxy: bool,
-    /// The network's name, as receipts carry it.
-    #[arg(long, default_value = "club")]
-    pub network: String,
-    /// The rule set that prices jobs.
-    #[arg(long, default_value = "season2")]
-    pub rules: String,
+    /// The network's name, as receipts carry it; `club` for a new one. It is chosen once.
+    #[arg(long)]
+    pub network: Option<String>,
+    /// The rule set that prices jobs; `season2` for a new network.
+    #[arg(long)]
+    pub rules: Option<String>,
 }
 
 /// Tasks of a coordinator.

@@ -1,13 +1,14 @@
 //! `neurino coordinator`: gateway, routing and ledger for other machines' nodes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use neurino_config::{InstanceLock, env};
 use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
-use neurino_core::MicroPoints;
+use neurino_core::{MicroPoints, RuleSets};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,49 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
+/// What was chosen when the network was made; lies beside its books.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Charter {
+    network: String,
+    rules: String,
+}
+
+impl Charter {
+    const FILE: &str = "network.json";
+
+    /// The network of a folder; made from the flags, or from the defaults, the first time.
+    fn of(folder: &Path, args: &CoordinatorArgs) -> anyhow::Result<Self> {
+        let path = folder.join(Self::FILE);
+        let charter = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Self>(&bytes)
+                .with_context(|| format!("{} is damaged; put it back", path.display()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let network = args.network.clone().unwrap_or_else(|| "club".into());
+                let rules = args.rules.clone().unwrap_or_else(|| "season2".into());
+                RuleSets::built_in().named(&rules)?;
+                let charter = Self { network, rules };
+                let text = serde_json::to_vec_pretty(&charter)?;
+                std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+                charter
+            }
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        if let Some(network) = args.network.as_ref().filter(|n| **n != charter.network) {
+            anyhow::bail!(
+                "this folder holds the network `{}`, not `{network}`; leave --network out, or give \
+                 another folder with --home",
+                charter.network
+            );
+        }
+        if let Some(rules) = &args.rules {
+            RuleSets::built_in().named(rules)?;
+            return Ok(Self { rules: rules.clone(), ..charter });
+        }
+        Ok(charter)
+    }
+}
+
 async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
     // The books of the practice network lie in their own folder; a coordinator for others keeps
     // its books beside it, unless it is only asked about the books that are there.
@@ -40,12 +84,12 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
     let key =
         neurino_wallet::load_or_create_named(&folder, "coordinator", passphrase.as_deref()).await?;
-    let database = folder.join("coordinator.sqlite");
-    let mut config = CoordinatorConfig::practice(database, key);
+    let mut config = CoordinatorConfig::practice(folder.join("coordinator.sqlite"), key);
     if !is_practice {
+        let charter = Charter::of(&folder, args)?;
         config.practice = false;
-        config.network.clone_from(&args.network);
-        config.rule_set.clone_from(&args.rules);
+        config.network = charter.network;
+        config.rule_set = charter.rules;
     }
     Ok(Coordinator::open(config).await?)
 }
@@ -95,7 +139,7 @@ async fn key(coordinator: &Arc<Coordinator>, name: &str, format: Format) -> anyh
         })),
         Format::Text => {
             output::line(key.expose_secret());
-            output::note("Keep it: it is shown this once. A running coordinator knows it at once.");
+            output::note("Keep it: it is shown this once.");
             Ok(())
         }
     }
