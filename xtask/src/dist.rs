@@ -202,7 +202,13 @@ impl Common<'_> {
 }
 
 /// Size folders of the icon theme and the files in `icons/` that go there.
-const ICONS: [(&str, &str); 2] = [("512x512", "icon.png"), ("128x128", "128x128.png")];
+const ICONS: [(&str, &str); 5] = [
+    ("scalable", "neurino.svg"),
+    ("512x512", "icon.png"),
+    ("256x256", "256x256.png"),
+    ("128x128", "128x128.png"),
+    ("32x32", "32x32.png"),
+];
 
 const UNITS: [&str; 2] = ["neurino-node.service", "neurino-coordinator.service"];
 

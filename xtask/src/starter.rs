@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 
-use crate::shell::Cmd;
+use crate::shell::{Cmd, say};
 use crate::workspace::Workspace;
 
 /// Its id in the catalogue.
@@ -19,26 +20,15 @@ pub(crate) fn for_the_user(program: &Path) -> Result<()> {
 /// returns its verified file.
 pub(crate) fn kept(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
     let home = workspace.kept().join("home");
-    get(program).env("NEURINO_HOME", &home).run()?;
-    weights(&home.join("models")).with_context(|| {
-        format!("`neurino models get {STARTER}` left no file in {}", home.display())
-    })
+    if !home.join("models").join(STARTER).is_dir() {
+        say("fetching the starter model for the tests (93 MB)");
+    }
+    let answer = get(program).arg("--json").env("NEURINO_HOME", &home).output()?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    let path = answer["ready"].as_str();
+    Ok(path.with_context(|| format!("`neurino models get` answered {answer}"))?.into())
 }
 
 fn get(program: &Path) -> Cmd {
     Cmd::new(Path::new("."), program).args(["models", "get", STARTER])
-}
-
-/// The first GGUF file at or below a folder.
-fn weights(folder: &Path) -> Option<PathBuf> {
-    let mut entries: Vec<PathBuf> =
-        std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    entries.sort();
-    entries.iter().find_map(|path| {
-        if path.is_dir() {
-            weights(path)
-        } else {
-            path.extension().is_some_and(|ext| ext == "gguf").then(|| path.clone())
-        }
-    })
 }
