@@ -78,7 +78,7 @@ async fn next(events: &mut Receiver<Event>) -> Next {
     }
 }
 
-async fn snapshot(app: &neurino_app::App) -> Result<Box<Snapshot>, ErrorBody> {
+async fn snapshot(app: &Arc<neurino_app::App>) -> Result<Box<Snapshot>, ErrorBody> {
     match app.dispatch(Command::Snapshot).await? {
         Reply::Snapshot(snapshot) => Ok(snapshot),
         other => {
