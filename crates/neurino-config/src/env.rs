@@ -61,6 +61,7 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "NEURINO_BIN",
         "The program that tests drive from outside, instead of the one built beside them.",
     ),
+    ("NEURINO_E2E", "Set, it makes the end-to-end tests fail where they would be skipped."),
     ("NEURINO_KILL_ROUNDS", "How many rounds the kill -9 test plays."),
     ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
