@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
+use crate::edge::Polls;
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
@@ -43,6 +44,8 @@ pub struct Coordinator {
     /// Cancelled when the coordinator stops.
     pub(crate) stop: CancellationToken,
     last_settled_ms: AtomicI64,
+    /// Sessions that are open by long poll.
+    pub(crate) polls: Arc<Polls>,
 }
 
 impl Coordinator {
@@ -74,6 +77,7 @@ impl Coordinator {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             last_settled_ms: AtomicI64::new(last_settled_ms),
+            polls: Arc::default(),
         });
         tracing::info!(
             network = %coordinator.config.network,
@@ -267,7 +271,6 @@ fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
                 phase: LeasePhase::Running,
                 deadline: now + Duration::from_millis(left.min(budget)),
                 granted_at_ms: attempt.granted_at_ms,
-                deadline_ms: attempt.deadline_ms,
                 session: None,
                 assigned: now,
                 kept_until: Some(now + Duration::from_millis(grace_ms)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use neurino_core::{
     IdempotencyKey, JobId, JobSpec, JobState, Lease, LeaseId, MicroPoints, Multiplier, NodeId,
-    Usage,
+    TextJob, Usage,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::node::CoordinatorMessage;
@@ -114,7 +114,8 @@ impl Coordinator {
     /// Checks every limit that does not need the model, and adds the network's stop strings.
     fn admissible(&self, spec: JobSpec) -> Result<JobSpec, ErrorBody> {
         let JobSpec::Text(mut job) = spec;
-        job.validate().map_err(|e| ErrorBody::new(ErrorCode::InvalidRequest, e.to_string()))?;
+        let invalid = |words: String| ErrorBody::new(ErrorCode::InvalidRequest, words);
+        job.validate().map_err(|e| invalid(e.to_string()))?;
         let bytes: usize = job.messages.iter().map(|m| m.content.len()).sum();
         let bytes_max = self.config.limits.prompt_bytes_max;
         if bytes > bytes_max {
@@ -129,6 +130,10 @@ impl Coordinator {
             if !job.stop.iter().any(|s| s == stop) {
                 job.stop.push(stop.into());
             }
+        }
+        if job.stop.len() > TextJob::STOP_LIMIT {
+            let own_max = TextJob::STOP_LIMIT - NETWORK_STOPS.len();
+            return Err(invalid(format!("`stop` takes at most {own_max} strings")));
         }
         Ok(JobSpec::Text(job))
     }
@@ -212,6 +217,10 @@ impl Coordinator {
 
     /// Hands waiting jobs to free nodes. Writes each lease before its node hears of it.
     pub(crate) fn dispatch(self: &Arc<Self>) {
+        // A session can also end because the program does; its runtime is gone then.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         let mut granted = Vec::new();
         {
             let mut guard = self.state();
@@ -248,7 +257,6 @@ impl Coordinator {
             phase: LeasePhase::Granting(None),
             deadline: now + Duration::from_millis(budget_ms),
             granted_at_ms,
-            deadline_ms,
             session,
             assigned: now,
             kept_until: None,

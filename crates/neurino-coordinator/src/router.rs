@@ -296,6 +296,7 @@ fn place(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::btree_map::Entry;
     use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
@@ -422,7 +423,8 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Enqueue(j, p, m, t) => {
-                        if waiting.insert(job(j), (p, m, t)).is_none() {
+                        if let Entry::Vacant(free) = waiting.entry(job(j)) {
+                            free.insert((p, m, t));
                             let tried = t.map(node).into_iter().collect();
                             router.enqueue(&model(&format!("m{m}")), &payer(p), job(j), tried, j % 2 == 0);
                         }

@@ -22,9 +22,11 @@ use crate::store::AttemptEnd;
 /// Messages that may wait for a slow link; a slower one is ended.
 const OUTBOX: usize = 256;
 /// How long a challenge can be answered.
-const NONCE_LIFE: Duration = Duration::from_secs(300);
+const NONCE_LIFE: Duration = Duration::from_mins(5);
 /// Challenges that may be open at once.
 const NONCES_MAX: usize = 16_384;
+/// How long a lease that a heartbeat does not name is kept for a result that is on its way.
+const UNNAMED_WAIT: Duration = Duration::from_secs(1);
 /// Most models and slots a node can announce.
 const READY_MAX: u32 = 64;
 
@@ -164,7 +166,10 @@ impl Coordinator {
                 lease.gap = true;
             }
         }
+        drop(state);
         tracing::info!(session = id, "node {} disconnected", short(node));
+        // A job that waited for this node may now go to one that failed at it before.
+        self.dispatch();
     }
 }
 
@@ -202,11 +207,7 @@ impl NodeSession {
                 self.end_attempt(lease, AttemptEnd::Failed, error);
             }
             NodeMessage::Heartbeat { leases } => self.heartbeat(&leases),
-            NodeMessage::Goodbye => {
-                let mut state = self.coordinator.state();
-                let busy = state.busy(&self.node);
-                state.router.set_node(&self.node, Vec::new(), 0, busy);
-            }
+            NodeMessage::Goodbye => self.ready(Ready { models: Vec::new(), slots: 0 }),
         }
     }
 
@@ -285,31 +286,24 @@ impl NodeSession {
         }
     }
 
-    /// Keeps the named leases and gives up the others, except those that were assigned while the
-    /// heartbeat may have been on its way.
+    /// Keeps the named leases. Others are given up shortly: their results may be right behind. Those
+    /// that were assigned while the heartbeat may have been on its way are left alone.
     fn heartbeat(&self, named: &[LeaseId]) {
         let named: HashSet<&LeaseId> = named.iter().collect();
         let on_its_way = Duration::from_millis(self.coordinator.config.limits.silence_ms / 3);
         let now = Instant::now();
-        let mut forgotten = Vec::new();
-        {
-            let mut state = self.coordinator.state();
-            for id in held(&state, &self.node) {
-                let Some(lease) = state.leases.get_mut(&id) else { continue };
-                if named.contains(&id) {
-                    lease.session = Some(self.id);
-                    lease.kept_until = None;
-                } else if lease.phase == LeasePhase::Running
-                    && (lease.session != Some(self.id)
-                        || now.duration_since(lease.assigned) > on_its_way)
-                {
-                    forgotten.push(id);
-                }
+        let mut state = self.coordinator.state();
+        for id in held(&state, &self.node) {
+            let Some(lease) = state.leases.get_mut(&id) else { continue };
+            if named.contains(&id) {
+                lease.session = Some(self.id);
+                lease.kept_until = None;
+            } else if lease.session != Some(self.id)
+                || now.duration_since(lease.assigned) > on_its_way
+            {
+                let until = now + UNNAMED_WAIT;
+                lease.kept_until = Some(lease.kept_until.map_or(until, |kept| kept.min(until)));
             }
-        }
-        for id in forgotten {
-            let error = ErrorBody::new(ErrorCode::NoNodeAvailable, "the node forgot the job");
-            self.coordinator.spawn_release(id, AttemptEnd::Lost, error);
         }
     }
 }

@@ -11,7 +11,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
 use tokio::time::Instant;
 
-use crate::coordinator::{Coordinator, now_ms, prompt_tokens_bound};
+use crate::coordinator::{Coordinator, prompt_tokens_bound};
 use crate::jobs::short;
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
@@ -62,7 +62,10 @@ impl Coordinator {
                 "a result of {} was refused: {}", short(node), error.message,
             );
             self.unclaim(id);
-            self.release(id, AttemptEnd::Failed, error.clone()).await;
+            // The fault is the node's, so the payer's job goes on elsewhere.
+            let fault =
+                ErrorBody::new(ErrorCode::EngineFailed, "the results of the job did not hold");
+            self.release(id, AttemptEnd::Failed, fault).await;
             return Ok(CoordinatorMessage::Rejected { lease: id, job: Some(claim.job), error });
         }
         let settlement = match self.settlement(node, &claim, &submission) {
@@ -102,7 +105,7 @@ impl Coordinator {
         let mut state = self.state();
         let lease = state.leases.get_mut(&statement.lease)?;
         let names_it = lease.node == *node && statement.node == *node;
-        let in_time = Instant::now() < lease.deadline && now_ms() < lease.deadline_ms;
+        let in_time = Instant::now() < lease.deadline;
         if !names_it || !in_time || lease.phase != LeasePhase::Running {
             return None;
         }

@@ -58,7 +58,6 @@ pub(crate) struct LiveLease {
     pub(crate) phase: LeasePhase,
     pub(crate) deadline: Instant,
     pub(crate) granted_at_ms: i64,
-    pub(crate) deadline_ms: i64,
     /// The session it was assigned on or named on; absent while its node is away.
     pub(crate) session: Option<u64>,
     pub(crate) assigned: Instant,

@@ -16,7 +16,7 @@ use crate::store::AttemptEnd;
 /// How often the memory is looked through.
 const TICK: Duration = Duration::from_millis(100);
 /// How often payloads past their keeping time are deleted.
-const PRUNE: Duration = Duration::from_secs(3600);
+const PRUNE: Duration = Duration::from_hours(1);
 
 /// What is due at one tick.
 #[derive(Default)]
@@ -66,8 +66,7 @@ impl Coordinator {
             }
             state.nonces.retain(|_, expiry| *expiry > now);
             self.end_silent_sessions(&state, now);
-            let due = due(&mut state, now);
-            due
+            due(&mut state, now)
         };
         for lease in due.expired {
             let error =

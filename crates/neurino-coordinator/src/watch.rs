@@ -91,8 +91,15 @@ impl Feed {
         text.starts_with(&self.0.borrow().text)
     }
 
+    /// Ends the feed; the part of the answer that was not streamed becomes its last piece.
     pub(crate) fn finished(&self, output: JobOutput, receipt: Receipt) {
-        self.0.send_modify(|s| s.phase = Phase::Finished(Box::new((output, receipt))));
+        self.0.send_modify(|s| {
+            let JobOutput::Text(answer) = &output;
+            if answer.text.starts_with(&s.text) {
+                s.text.clone_from(&answer.text);
+            }
+            s.phase = Phase::Finished(Box::new((output, receipt)));
+        });
     }
 
     pub(crate) fn failed(&self, error: ErrorBody) {
@@ -151,17 +158,17 @@ impl JobWatch {
     /// What the feed has beyond what was told, one piece at a time.
     fn step(&mut self) -> Option<JobUpdate> {
         let state = self.feed.borrow_and_update();
-        let (told_lease, new_round) = match self.seen {
-            Some((round, leased)) if round == state.round => (leased, false),
-            _ => (false, true),
+        let told_lease = match self.seen {
+            Some((round, leased)) if round == state.round => leased,
+            None if matches!(state.phase, Phase::Finished(_)) => true,
+            _ if matches!(state.phase, Phase::Failed(_)) => true,
+            _ => {
+                self.seen = Some((state.round, false));
+                self.text_seen = 0;
+                return Some(JobUpdate::Queued);
+            }
         };
-        if new_round && !matches!(state.phase, Phase::Finished(_) | Phase::Failed(_)) {
-            self.seen = Some((state.round, false));
-            self.text_seen = 0;
-            return Some(JobUpdate::Queued);
-        }
         match &state.phase {
-            Phase::Queued => None,
             Phase::Leased(node) if !told_lease => {
                 self.seen = Some((state.round, true));
                 Some(JobUpdate::Leased { node: node.clone() })
@@ -171,7 +178,7 @@ impl JobWatch {
                 self.text_seen = state.text.len();
                 Some(JobUpdate::Delta { text })
             }
-            Phase::Leased(_) => None,
+            Phase::Queued | Phase::Leased(_) => None,
             Phase::Finished(both) => {
                 self.done = true;
                 let (output, receipt) = (both.0.clone(), Box::new(both.1.clone()));

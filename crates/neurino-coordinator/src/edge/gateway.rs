@@ -21,8 +21,8 @@ use crate::coordinator::{Coordinator, now_ms};
 use crate::watch::{JobUpdate, JobWatch};
 
 /// `GET /healthz`: whether the server answers, and who it is.
-pub(crate) async fn health(State(edge): State<Edge>) -> Json<Value> {
-    let coordinator = &edge.coordinator;
+pub(crate) async fn health(State(coordinator): State<Edge>) -> Json<Value> {
+    let coordinator = &coordinator;
     let overview = coordinator.jobs_overview();
     Json(json!({
         "status": "ok",
@@ -34,10 +34,10 @@ pub(crate) async fn health(State(edge): State<Edge>) -> Json<Value> {
 
 /// `GET /v1/models`: every model the network prices; `nodes` says how many serve it right now.
 pub(crate) async fn models(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let coordinator = &edge.coordinator;
+    let coordinator = &coordinator;
     payer(coordinator, &headers).map_err(ApiError::openai)?;
     let created = coordinator
         .rules
@@ -65,11 +65,11 @@ pub(crate) async fn models(
 /// The status is decided by the first thing that happens to the job, so a prompt that is too long is
 /// a 400 also for a streaming client. Once text was sent, a failure is an error event.
 pub(crate) async fn chat_completions(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let coordinator = &edge.coordinator;
+    let coordinator = &coordinator;
     let payer = payer(coordinator, &headers).map_err(ApiError::openai)?;
     let body: Value = read_json(coordinator, request).await.map_err(ApiError::openai)?;
     let ChatRequest { spec, stream, include_usage } =
@@ -159,7 +159,7 @@ impl Answer {
         })
     }
 
-    fn chunk(&self, choices: Value, usage: Option<Value>) -> Value {
+    fn chunk(&self, choices: &Value, usage: Option<Value>) -> Value {
         let mut chunk = json!({
             "id": self.id(),
             "object": "chat.completion.chunk",
@@ -226,7 +226,7 @@ impl ChatStream {
             pending: VecDeque::new(),
             done: false,
         };
-        stream.push_delta(&json!({ "role": "assistant", "content": "" }), Value::Null);
+        stream.push_delta(&json!({ "role": "assistant", "content": "" }), &Value::Null);
         stream.take(first);
         Ok(stream)
     }
@@ -267,9 +267,9 @@ impl ChatStream {
                 if let Some(rest) = text.text.get(self.sent..).filter(|rest| !rest.is_empty()) {
                     self.push_text(rest);
                 }
-                self.push_delta(&json!({}), json!(finish(text.finish_reason)));
+                self.push_delta(&json!({}), &json!(finish(text.finish_reason)));
                 if self.include_usage {
-                    let last = self.answer.chunk(json!([]), Some(usage(text.usage)));
+                    let last = self.answer.chunk(&json!([]), Some(usage(text.usage)));
                     self.pending.push_back(last.to_string());
                 }
                 self.pending.push_back("[DONE]".into());
@@ -283,17 +283,16 @@ impl ChatStream {
 
     fn push_text(&mut self, text: &str) {
         self.sent += text.len();
-        self.push_delta(&json!({ "content": text }), Value::Null);
+        self.push_delta(&json!({ "content": text }), &Value::Null);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "goes into the JSON")]
-    fn push_delta(&mut self, delta: &Value, finish_reason: Value) {
+    fn push_delta(&mut self, delta: &Value, finish_reason: &Value) {
         let choices = json!([{
             "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason,
         }]);
         // Clients that ask for usage expect the field in every chunk.
         let usage = self.include_usage.then_some(Value::Null);
-        self.pending.push_back(self.answer.chunk(choices, usage).to_string());
+        self.pending.push_back(self.answer.chunk(&choices, usage).to_string());
     }
 
     /// Ends the stream with an error; the guard withdraws what is left of the job.

@@ -14,11 +14,11 @@ use super::http::{ApiError, payer, read_json};
 /// `POST /v1/jobs`: the body is a job; with the header `Idempotency-Key` a repeat within 24 hours
 /// gets the first job's id.
 pub(crate) async fn submit(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let coordinator = &edge.coordinator;
+    let coordinator = &coordinator;
     let payer = payer(coordinator, &headers).map_err(ApiError::plain)?;
     let key = idempotency_key(&headers).map_err(ApiError::plain)?;
     let spec: JobSpec = read_json(coordinator, request).await.map_err(ApiError::plain)?;
@@ -43,11 +43,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ErrorB
 
 /// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended.
 pub(crate) async fn show(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let coordinator = &edge.coordinator;
+    let coordinator = &coordinator;
     let payer = payer(coordinator, &headers).map_err(ApiError::plain)?;
     let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
     let id: JobId = id.parse().map_err(|_| ApiError::plain(missing()))?;

@@ -17,20 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
-use nodes::Polls;
+pub(crate) use nodes::Polls;
 
 /// What every handler gets.
-#[derive(Clone)]
-pub(crate) struct Edge {
-    coordinator: Arc<Coordinator>,
-    polls: Arc<Polls>,
-}
+type Edge = Arc<Coordinator>;
 
 impl Coordinator {
     /// The HTTP edge: nodes (`/v1/node/…`), the OpenAI-compatible gateway (`/v1/chat/completions`,
     /// `/v1/models`), durable jobs (`/v1/jobs`) and `/healthz`.
     pub fn router(self: &Arc<Self>) -> Router {
-        let edge = Edge { coordinator: Arc::clone(self), polls: Arc::default() };
         Router::new()
             .route("/healthz", get(gateway::health))
             .route("/v1/models", get(gateway::models))
@@ -43,7 +38,7 @@ impl Coordinator {
             .route("/v1/node/exchange", post(nodes::exchange))
             .fallback(http::no_such_path)
             .method_not_allowed_fallback(http::no_such_method)
-            .with_state(edge)
+            .with_state(Arc::clone(self))
     }
 
     /// Serves the HTTP edge until `stop` is cancelled or the coordinator shuts down, then gives

@@ -49,7 +49,7 @@ fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// `GET /v1/node/link`: the WebSocket.
 pub(crate) async fn link(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -59,7 +59,6 @@ pub(crate) async fn link(
             ErrorBody::new(ErrorCode::InvalidRequest, "this path takes WebSocket upgrades only");
         ApiError::plain(error.with_hint("a proxy that blocks them? use POST /v1/node/challenge"))
     })?;
-    let coordinator = edge.coordinator;
     Ok(upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(
         |socket| {
             let tasks = coordinator.tasks.clone();
@@ -164,28 +163,28 @@ impl Polls {
 
 /// `POST /v1/node/challenge`: what to sign.
 pub(crate) async fn challenge(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
 ) -> Result<Json<CoordinatorMessage>, ApiError> {
     refuse_browsers(&headers)?;
-    edge.coordinator.challenge().map(Json).map_err(ApiError::plain)
+    coordinator.challenge().map(Json).map_err(ApiError::plain)
 }
 
 /// `POST /v1/node/session`: a signed hello opens a session.
 pub(crate) async fn session(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<SessionOpened>, ApiError> {
     refuse_browsers(&headers)?;
-    let coordinator = &edge.coordinator;
+    let coordinator = &coordinator;
     let hello: Hello = read_json(coordinator, request).await.map_err(ApiError::plain)?;
     let (session, outbox) = coordinator.open_session(&hello).map_err(ApiError::plain)?;
     let token = hex::encode(rand::random::<[u8; 32]>());
     let end = session.end.clone();
     let poll = Poll { session, outbox: outbox.into(), handling: tokio::sync::Mutex::default() };
-    edge.polls.insert(token.clone(), Arc::new(poll));
-    let (polls, ended) = (Arc::downgrade(&edge.polls), token.clone());
+    coordinator.polls.insert(token.clone(), Arc::new(poll));
+    let (polls, ended) = (Arc::downgrade(&coordinator.polls), token.clone());
     coordinator.tasks.spawn(async move {
         end.cancelled().await;
         if let Some(polls) = Weak::upgrade(&polls) {
@@ -197,16 +196,17 @@ pub(crate) async fn session(
 
 /// `POST /v1/node/exchange`: hands messages in and waits for others.
 pub(crate) async fn exchange(
-    State(edge): State<Edge>,
+    State(coordinator): State<Edge>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<ExchangeReply>, ApiError> {
     refuse_browsers(&headers)?;
-    let poll = bearer(&headers).and_then(|token| edge.polls.get(token)).ok_or_else(|| {
-        let error = ErrorBody::new(ErrorCode::Unauthorized, "the session is over or never was");
-        ApiError::plain(error.with_hint("open another one with POST /v1/node/challenge"))
-    })?;
-    let body = read_body(&edge.coordinator, request).await.map_err(ApiError::plain)?;
+    let poll =
+        bearer(&headers).and_then(|token| coordinator.polls.get(token)).ok_or_else(|| {
+            let error = ErrorBody::new(ErrorCode::Unauthorized, "the session is over or never was");
+            ApiError::plain(error.with_hint("open another one with POST /v1/node/challenge"))
+        })?;
+    let body = read_body(&coordinator, request).await.map_err(ApiError::plain)?;
     let exchange: Exchange = parse_json(&body).map_err(ApiError::plain)?;
     if exchange.messages.len() > EXCHANGE_MAX {
         let message = format!("an exchange takes at most {EXCHANGE_MAX} messages");
@@ -228,24 +228,17 @@ impl Poll {
     async fn wait(&self, until: Instant) -> Vec<CoordinatorMessage> {
         let mut messages = Vec::new();
         // Another exchange waits already: it will carry them.
-        let Ok(Ok(mut outbox)) = tokio::time::timeout_at(until, async {
-            match self.outbox.try_lock() {
-                Ok(outbox) => Ok::<_, ()>(outbox),
-                Err(_) => Ok(self.outbox.lock().await),
-            }
-        })
-        .await
-        else {
+        let Ok(mut outbox) = tokio::time::timeout_at(until, self.outbox.lock()).await else {
             return messages;
         };
         let mut bytes = 0;
-        let mut first = match outbox.try_recv() {
-            Ok(message) => Some(message),
-            Err(_) => tokio::select! {
+        let mut first = outbox.try_recv().ok();
+        if first.is_none() {
+            first = tokio::select! {
                 () = self.session.end.cancelled() => outbox.try_recv().ok(),
                 first = tokio::time::timeout_at(until, outbox.recv()) => first.ok().flatten(),
-            },
-        };
+            };
+        }
         while let Some(message) = first.take() {
             bytes += serde_json::to_vec(&message).map_or(0, |json| json.len());
             messages.push(message);

@@ -6,6 +6,8 @@
 
 mod read;
 mod records;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -62,7 +64,10 @@ impl Store {
             .connect()
             .await
             .map_err(StoreError::from)?;
-        sqlx::migrate!("./migrations").run_direct(None, &mut connection, false).await.map_err(StoreError::from)?;
+        sqlx::migrate!("./migrations")
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(StoreError::from)?;
         check_network(&mut connection, network).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

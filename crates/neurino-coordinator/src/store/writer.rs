@@ -96,7 +96,7 @@ async fn commit(connection: &mut SqliteConnection, group: Vec<Write>) {
         }
     };
     for ack in acks {
-        ack(fate.as_ref().map(|()| ()).map_err(String::as_str));
+        ack(fate.as_ref().copied().map_err(String::as_str));
     }
 }
 

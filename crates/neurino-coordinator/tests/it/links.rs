@@ -1,0 +1,178 @@
+//! The three ways a node connects: in process, WebSocket, long poll.
+
+use std::sync::Arc;
+
+use axum::http::{Method, StatusCode};
+use neurino_client::{ClientError, Coordinator as _, HttpCoordinator};
+use neurino_core::{ModelId, NodeId};
+use neurino_protocol::ErrorCode;
+use neurino_protocol::node::{
+    CoordinatorMessage, Exchange, ExchangeReply, Hello, NodeMessage, PROTOCOL_VERSION, Ready,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::node::{Identity, Node, capabilities, output};
+use crate::world::{MODEL, World, code, eventually};
+
+/// A signed hello for a fresh challenge.
+async fn hello(world: &World, identity: &Identity) -> Hello {
+    let (status, body) = world.send(Method::POST, "/v1/node/challenge", None, &[], "").await;
+    assert_eq!(status, StatusCode::OK);
+    let challenge: CoordinatorMessage = serde_json::from_value(body).unwrap();
+    let CoordinatorMessage::Challenge { network, nonce, .. } = challenge else {
+        panic!("not a challenge: {challenge:?}");
+    };
+    Hello {
+        version: PROTOCOL_VERSION,
+        node: identity.id.clone(),
+        signature: identity.key.sign(&Hello::message(&network, &identity.id, &nonce)),
+        nonce,
+        agent: "test/1".into(),
+        capabilities: capabilities(),
+    }
+}
+
+async fn say_hello(world: &World, hello: &Hello) -> (StatusCode, Value) {
+    let body = serde_json::to_string(&NodeMessage::Hello(hello.clone())).unwrap();
+    world.send(Method::POST, "/v1/node/session", None, &[], body).await
+}
+
+pub(crate) async fn open_session(world: &World, identity: &Identity) -> (StatusCode, Value) {
+    let hello = hello(world, identity).await;
+    say_hello(world, &hello).await
+}
+
+#[tokio::test]
+async fn a_hello_is_good_once_and_only_for_its_signer() {
+    let world = World::new().await;
+    let identity = Identity::new("rig1");
+    let good = hello(&world, &identity).await;
+    let (status, _) = say_hello(&world, &good).await;
+    assert_eq!(status, StatusCode::OK);
+    let refused = async |hello: Hello, expect: &str| {
+        let (status, body) = say_hello(&world, &hello).await;
+        assert!(status.is_client_error());
+        assert_eq!(code(&body), expect, "{body}");
+    };
+    refused(good, "unauthorized").await;
+    let fresh = async || hello(&world, &identity).await;
+    refused(Hello { nonce: "made up".into(), ..fresh().await }, "unauthorized").await;
+    refused(Hello { version: 2, ..fresh().await }, "unsupported_version").await;
+    let other = Identity::new("rig1").id;
+    refused(Hello { node: other, ..fresh().await }, "bad_signature").await;
+    let tagged = NodeId::new(format!("{}-rig2", identity.key.address())).unwrap();
+    refused(Hello { node: tagged, ..fresh().await }, "bad_signature").await;
+    let nameless = NodeId::new("rig1").unwrap();
+    refused(Hello { node: nameless, ..fresh().await }, "invalid_request").await;
+}
+
+#[tokio::test]
+async fn a_signature_for_another_network_opens_nothing() {
+    let world = World::new().await;
+    let identity = Identity::new("rig1");
+    let mut hello = hello(&world, &identity).await;
+    hello.signature = identity.key.sign(&Hello::message("mainnet", &identity.id, &hello.nonce));
+    let (status, body) = say_hello(&world, &hello).await;
+    assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "bad_signature"));
+}
+
+#[tokio::test]
+async fn web_pages_cannot_connect_as_nodes() {
+    let world = World::new().await;
+    let origin = [("origin", "https://example.org")];
+    for (method, path) in [
+        (Method::GET, "/v1/node/link"),
+        (Method::POST, "/v1/node/challenge"),
+        (Method::POST, "/v1/node/session"),
+        (Method::POST, "/v1/node/exchange"),
+    ] {
+        let (status, body) = world.send(method, path, None, &origin, "{}").await;
+        assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthorized"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_done_by_long_poll() {
+    let world = World::new().await;
+    let identity = Identity::new("rig1");
+    let (_, opened) = open_session(&world, &identity).await;
+    let token = opened["token"].as_str().unwrap().to_owned();
+    let exchange = async |messages: Vec<NodeMessage>, wait_ms: u64| {
+        let body = serde_json::to_string(&Exchange { messages, wait_ms }).unwrap();
+        let (status, body) =
+            world.send(Method::POST, "/v1/node/exchange", Some(&token), &[], body).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_value::<ExchangeReply>(body).unwrap().messages
+    };
+    let ready = Ready { models: vec![ModelId::new(MODEL).unwrap()], slots: 1 };
+    assert!(exchange(vec![NodeMessage::Ready(ready)], 0).await.is_empty());
+    // The poll waits longer than silence is allowed to last, and is itself a sign of life.
+    let poll = exchange(vec![], 20_000);
+    let later = async {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        world.submit("hi").await
+    };
+    let (messages, job) = tokio::join!(poll, later);
+    let [CoordinatorMessage::Assign(lease)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(lease.job, job);
+    let submission = identity.submission(lease, output("hello", 5));
+    let messages = exchange(vec![NodeMessage::Submit(submission)], 5_000).await;
+    let [CoordinatorMessage::Settled(receipt)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(receipt.job, job);
+    // Silence ends the session; its token is void then.
+    eventually("the session ends", async || world.coordinator.jobs_overview().nodes == 0).await;
+    let body = json!({ "messages": [], "wait_ms": 0 }).to_string();
+    let (status, body) =
+        world.send(Method::POST, "/v1/node/exchange", Some(&token), &[], body).await;
+    assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "unauthorized"));
+}
+
+#[tokio::test]
+async fn a_job_is_done_over_a_websocket() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let (coordinator, stopping) = (Arc::clone(&world.coordinator), stop.clone());
+    let server = tokio::spawn(async move { coordinator.serve(listener, stopping).await });
+    let identity = Identity::new("rig1");
+    let remote = HttpCoordinator::new(&url).unwrap();
+    let session = remote.connect(&identity.key, &identity.id, &capabilities()).await.unwrap();
+    assert_eq!(session.network, "practice");
+    assert_eq!(session.coordinator, world.coordinator.address());
+    let mut node = Node { identity: identity.clone(), session };
+    node.announce(&[MODEL], 1).await;
+    world.submit("hi").await;
+    let lease = node.lease().await;
+    node.submit(&lease, output("hello", 5)).await;
+    assert_eq!(node.settled().await.lease, lease.id);
+    // A refused hello says why.
+    let stranger = Identity::new("x");
+    let refused = remote.connect(&stranger.key, &identity.id, &capabilities()).await;
+    let Err(ClientError::Refused(error)) = refused else { panic!("must be refused") };
+    assert_eq!(error.code, ErrorCode::BadSignature);
+    // A coordinator that shuts down says so and ends the links.
+    world.coordinator.shutdown().await;
+    assert!(matches!(node.hear().await, CoordinatorMessage::Bye(_)));
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_or_silent_node_does_not_hold_the_coordinator() {
+    let world = World::new().await;
+    // It never reads what it is told: hundreds of cancellations for made-up leases.
+    let mut deaf = Node::ready(&world.coordinator).await;
+    for n in 0..2_000u32 {
+        let lease = neurino_core::LeaseId(uuid::Uuid::from_u128(u128::from(n)));
+        let delta = String::new();
+        let message = NodeMessage::Progress { lease, delta, tokens: n };
+        if deaf.session.outbox.send(message).await.is_err() {
+            break;
+        }
+    }
+    eventually("it is cut off", async || world.coordinator.jobs_overview().nodes == 0).await;
+    while deaf.session.messages.recv().await.is_some() {}
+    let (status, _) = world.send(Method::GET, "/healthz", None, &[], "").await;
+    assert_eq!(status, StatusCode::OK);
+}

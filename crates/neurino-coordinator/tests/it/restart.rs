@@ -1,0 +1,151 @@
+//! Restarts on the same books: no accepted job is lost, none is paid twice.
+
+use neurino_coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
+use neurino_protocol::ErrorCode;
+
+use crate::node::{Node, output};
+use crate::world::{MODEL, World, eventually};
+
+#[tokio::test]
+async fn queued_jobs_and_keys_survive() {
+    let mut world = World::new().await;
+    let job = world.submit("hi").await;
+    let mut watch = world.coordinator.watch_job(job).await.unwrap();
+    watch.next().await;
+    world.restart().await;
+    let ended = watch.finished().await.unwrap_err();
+    assert_eq!(ended.code, ErrorCode::Unreachable, "the watch says that the coordinator stopped");
+    let mut node = Node::ready(&world.coordinator).await;
+    let lease = node.lease().await;
+    assert_eq!(lease.job, job);
+    node.submit(&lease, output("hello", 5)).await;
+    node.settled().await;
+    let key = world.call(axum::http::Method::GET, "/v1/models", serde_json::Value::Null).await;
+    assert_eq!(key.0, 200);
+}
+
+#[tokio::test]
+async fn a_node_that_returns_with_its_result_is_paid_under_its_old_lease() {
+    let mut world = World::new().await;
+    world.submit("hi").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let lease = node.lease().await;
+    world.restart().await;
+    // Another node is free meanwhile; the lease is kept nevertheless.
+    let mut other = Node::ready(&world.coordinator).await;
+    let mut node = node.identity.connect(&world.coordinator).await;
+    node.heartbeat(&[&lease]).await;
+    node.submit(&lease, output("hello", 5)).await;
+    let receipt = node.settled().await;
+    assert_eq!(receipt.lease, lease.id);
+    assert!(other.hears_nothing(300).await);
+    // And again after another restart: the same receipt, no second payment.
+    world.restart().await;
+    let mut node = node.identity.connect(&world.coordinator).await;
+    node.submit(&lease, output("hello", 5)).await;
+    assert_eq!(node.settled().await, receipt);
+    let check = world.coordinator.ledger_check().await.unwrap();
+    assert!(check.holds());
+    assert_eq!(check.receipts, 1);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_return_loses_its_job() {
+    let mut world = World::new().await;
+    world.submit("hi").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let lost = node.lease().await;
+    world.restart().await;
+    let mut other = Node::ready(&world.coordinator).await;
+    other.heartbeat(&[]).await;
+    let lease = {
+        // Signs of life while the grace of the lost lease runs out.
+        let outbox = other.session.outbox.clone();
+        let beating = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+                let beat = neurino_protocol::node::NodeMessage::Heartbeat { leases: vec![] };
+                if outbox.send(beat).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let lease = other.lease().await;
+        beating.abort();
+        lease
+    };
+    assert_eq!((lease.job, lease.fence), (lost.job, lost.fence + 1));
+    other.submit(&lease, output("hello", 5)).await;
+    other.settled().await;
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn idempotency_and_points_survive() {
+    let mut world = World::new().await;
+    let key = neurino_core::IdempotencyKey::new("once").unwrap();
+    let payer = neurino_coordinator::PayerId::local();
+    let spec = crate::world::spec(MODEL, "hi");
+    let first =
+        world.coordinator.submit_job(payer.clone(), Some(key.clone()), spec.clone()).await.unwrap();
+    let mut node = Node::ready(&world.coordinator).await;
+    let lease = node.lease().await;
+    node.submit(&lease, output("hello", 5)).await;
+    let paid = node.settled().await.quote.amount_micro;
+    world.restart().await;
+    let again = world.coordinator.submit_job(payer, Some(key), spec).await.unwrap();
+    assert_eq!(first, again);
+    let points = world.coordinator.points(&node.identity.id, 0).await.unwrap();
+    assert_eq!((points.llama_total, points.jobs_total), (paid, 1));
+    assert_eq!(world.coordinator.jobs_overview().queued, 0, "a settled job is not queued again");
+}
+
+#[tokio::test]
+async fn books_have_one_coordinator_and_one_network() {
+    let world = World::new().await;
+    let second = Coordinator::open(world.config()).await;
+    assert!(matches!(second, Err(CoordinatorError::InUse(_))));
+    world.coordinator.shutdown().await;
+    let other = CoordinatorConfig { network: "mainnet".into(), ..world.config() };
+    assert!(matches!(Coordinator::open(other).await, Err(CoordinatorError::OtherNetwork { .. })));
+    let unknown = CoordinatorConfig { rule_set: "season9".into(), ..world.config() };
+    assert!(matches!(Coordinator::open(unknown).await, Err(CoordinatorError::Rules(_))));
+    let refused = world
+        .coordinator
+        .submit_job(neurino_coordinator::PayerId::local(), None, crate::world::spec(MODEL, "hi"))
+        .await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Unreachable);
+}
+
+#[tokio::test]
+async fn damaged_books_are_refused_in_words() {
+    let world = World::new().await;
+    let config = world.config();
+    world.coordinator.shutdown().await;
+    std::fs::write(&config.database, b"this is not a database, whatever its name says").unwrap();
+    let mut wal = config.database.clone().into_os_string();
+    wal.push("-wal");
+    let _ = std::fs::remove_file(wal);
+    let opened = Coordinator::open(config).await;
+    assert!(matches!(opened, Err(CoordinatorError::Store(_))));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_shutdown_is_on_disk() {
+    let mut world = World::new().await;
+    let coordinator = &world.coordinator;
+    let jobs = futures::future::join_all((0..200).map(|n| {
+        let spec = crate::world::spec(MODEL, &format!("job {n}"));
+        coordinator.submit_job(neurino_coordinator::PayerId::local(), None, spec)
+    }))
+    .await;
+    assert!(jobs.iter().all(Result::is_ok));
+    world.restart().await;
+    assert_eq!(world.coordinator.jobs_overview().queued, 200);
+    let _working = Node::ready(&world.coordinator).await.work(&["ok"]);
+    eventually("all are done", async || {
+        world.coordinator.ledger_check().await.unwrap().receipts == 200
+    })
+    .await;
+    world.assert_books_hold().await;
+}

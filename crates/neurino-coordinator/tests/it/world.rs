@@ -1,0 +1,184 @@
+//! A coordinator on a fresh folder, and requests to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits, PayerId};
+use neurino_core::{ChatMessage, JobId, JobSpec, ModelId, Role, SamplingParams, TextJob};
+use neurino_wallet::IdentityKey;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+/// Priced like the other one, served by fewer nodes.
+pub(crate) const OTHER_MODEL: &str = "hermes-3-llama3.1-8b";
+/// Nothing in these tests takes longer unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct World {
+    folder: TempDir,
+    limits: Limits,
+    key: Arc<IdentityKey>,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) api_key: String,
+}
+
+/// Waiting times that tests can afford.
+pub(crate) fn short_limits() -> Limits {
+    Limits {
+        silence_ms: 1_500,
+        reconnect_grace_ms: 300,
+        recovery_grace_ms: 2_000,
+        chat_no_node_wait_ms: 400,
+        ..Limits::default()
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(short_limits()).await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
+        let coordinator = open(&folder, &limits, &key).await;
+        let api_key = coordinator.create_api_key("test").await.unwrap();
+        let api_key = api_key.expose_secret().to_owned();
+        Self { folder, limits, key, coordinator, api_key }
+    }
+
+    /// Shuts the coordinator down and opens it again on the same books.
+    pub(crate) async fn restart(&mut self) {
+        self.coordinator.shutdown().await;
+        self.coordinator = open(&self.folder, &self.limits, &self.key).await;
+    }
+
+    pub(crate) fn config(&self) -> CoordinatorConfig {
+        config(&self.folder, &self.limits, &self.key)
+    }
+
+    pub(crate) async fn submit(&self, text: &str) -> JobId {
+        self.coordinator.submit_job(PayerId::local(), None, spec(MODEL, text)).await.unwrap()
+    }
+
+    /// Sends a request with the API key.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, path, Some(&self.api_key), &[], body).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> (StatusCode, Value) {
+        let response = self.raw(method, path, key, headers, body).await;
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    pub(crate) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(key) = key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.into()).unwrap();
+        self.coordinator.router().oneshot(request).await.into_response()
+    }
+
+    /// A chat request.
+    pub(crate) async fn chat(&self, change: impl FnOnce(&mut Value)) -> (StatusCode, Value) {
+        let body = chat_body(change);
+        self.call(Method::POST, "/v1/chat/completions", body).await
+    }
+
+    /// A streamed chat request that must be accepted; returns its events' data.
+    pub(crate) async fn chat_stream(&self, change: impl FnOnce(&mut Value)) -> Vec<String> {
+        let body = chat_body(|body| {
+            body["stream"] = json!(true);
+            change(body);
+        });
+        let path = "/v1/chat/completions";
+        let body = body.to_string();
+        let response = self.raw(Method::POST, path, Some(&self.api_key), &[], body).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
+        events(std::str::from_utf8(&bytes).unwrap())
+    }
+
+    /// Everything that must hold of the books at any time.
+    pub(crate) async fn assert_books_hold(&self) {
+        let check = self.coordinator.ledger_check().await.unwrap();
+        assert!(check.holds(), "{check:#?}");
+    }
+}
+
+async fn open(folder: &TempDir, limits: &Limits, key: &Arc<IdentityKey>) -> Arc<Coordinator> {
+    Coordinator::open(config(folder, limits, key)).await.unwrap()
+}
+
+fn config(folder: &TempDir, limits: &Limits, key: &Arc<IdentityKey>) -> CoordinatorConfig {
+    let database = folder.path().join("books/practice.sqlite");
+    let practice = CoordinatorConfig::practice(database, Arc::clone(key));
+    CoordinatorConfig { limits: limits.clone(), seed: Some(7), ..practice }
+}
+
+pub(crate) fn events(body: &str) -> Vec<String> {
+    body.split("\n\n").filter_map(|e| e.strip_prefix("data: ")).map(str::to_owned).collect()
+}
+
+pub(crate) fn chat_body(change: impl FnOnce(&mut Value)) -> Value {
+    let mut body = json!({ "model": MODEL, "messages": [{ "role": "user", "content": "Say hi" }] });
+    change(&mut body);
+    body
+}
+
+pub(crate) fn spec(model: &str, text: &str) -> JobSpec {
+    JobSpec::Text(TextJob {
+        model: ModelId::new(model).unwrap(),
+        messages: vec![ChatMessage { role: Role::User, content: text.into() }],
+        sampling: SamplingParams { seed: 1, ..SamplingParams::default() },
+        max_tokens: 64,
+        stop: vec![],
+    })
+}
+
+/// The code of an error in either shape.
+pub(crate) fn code(body: &Value) -> &str {
+    body["code"].as_str().or_else(|| body["error"]["code"].as_str()).unwrap_or("none")
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "never happened: {what}");
+}
