@@ -233,6 +233,6 @@ export const t = {
     text: 'Neurino can go on in the tray and earn while you do something else.',
     tray: 'Keep running in the tray',
     quit: 'Stop and quit',
-    later: 'Asked once. You can change it in Settings.',
+    later: 'Starting Neurino again opens the window. You can change this in Settings.',
   },
 } as const;
