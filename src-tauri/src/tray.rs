@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use neurino_core::MicroPoints;
 use neurino_protocol::app::{Command, Event, MiningState, Snapshot, StopMode};
 use tauri::image::Image;
 use tauri::menu::{Menu, MenuItem, PredefinedMenuItem};
@@ -38,9 +39,7 @@ struct View {
 
 impl View {
     fn of(snapshot: &Snapshot) -> Self {
-        let points = snapshot.points.llama_today.to_string();
-        let points = points.trim_end_matches('0').trim_end_matches('.');
-        Self { state: snapshot.mining.state, points_today: points.to_owned() }
+        Self { state: snapshot.mining.state, points_today: in_short(snapshot.points.llama_today) }
     }
 
     fn state_line(&self) -> &'static str {
@@ -87,7 +86,7 @@ impl Tray {
     /// # Errors
     /// Where the menu or the icon cannot be made; the program is usable without.
     pub(crate) fn build(handle: &AppHandle) -> tauri::Result<Self> {
-        let view = View { state: MiningState::Stopped, points_today: "0".to_owned() };
+        let view = View { state: MiningState::Stopped, points_today: in_short(MicroPoints(0)) };
         let item = |id: &str, text: &str, enabled: bool| {
             MenuItem::with_id(handle, id, text, enabled, None::<&str>)
         };
@@ -187,6 +186,15 @@ impl Tray {
     }
 }
 
+/// An amount as the window writes it: three decimals, and more where they are not zero.
+fn in_short(amount: MicroPoints) -> String {
+    const DECIMALS: usize = 6;
+    const LEAST: usize = 3;
+    let text = amount.to_string();
+    let zeros = text.len() - text.trim_end_matches('0').len();
+    text[..text.len() - zeros.min(DECIMALS - LEAST)].to_owned()
+}
+
 /// Does what the chosen item says.
 fn chosen(handle: &AppHandle, item: &str) {
     let command = match item {
@@ -256,22 +264,19 @@ fn notifier_host_exists() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use neurino_core::MicroPoints;
-
     use super::*;
 
+    fn check(micro: i64, expect: &str) {
+        assert_eq!(in_short(MicroPoints(micro)), expect);
+    }
+
     #[test]
-    fn points_are_shown_without_trailing_zeros() {
-        let line = |micro: i64| {
-            let points = MicroPoints(micro).to_string();
-            View {
-                state: MiningState::Waiting,
-                points_today: points.trim_end_matches('0').trim_end_matches('.').to_owned(),
-            }
-            .points_line()
-        };
-        assert_eq!(line(0), "Today: 0 Llama points");
-        assert_eq!(line(24_000), "Today: 0.024 Llama points");
-        assert_eq!(line(10_000_000), "Today: 10 Llama points");
+    fn amounts_are_short_and_exact() {
+        check(0, "0.000");
+        check(24_000, "0.024");
+        check(490_000, "0.490");
+        check(52_500, "0.0525");
+        check(1, "0.000001");
+        check(10_000_000, "10.000");
     }
 }

@@ -1,6 +1,6 @@
-//! Closing the window: asked once, then in the tray; a second start brings it back; SIGTERM ends it.
+//! Closing the window: asked once, then in the tray or the end; a second start brings it back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::desk::in_the_window;
 use crate::page::Page;
@@ -36,5 +36,24 @@ fn closes_to_the_tray_and_comes_back() {
             page.desk.program().is_none() && page.desk.engine().is_none()
         })
         .await;
+    });
+}
+
+#[test]
+fn quits_in_the_middle_of_a_job() {
+    in_the_window("quitting", async |page: Page| {
+        page.press("start-button").await;
+        page.until_state(&["working"], Duration::from_mins(3)).await;
+        let desk = page.desk.clone();
+        assert!(desk.engine().is_some());
+        desk.press_close("Neurino");
+        page.wait_for("close-dialog", SOON).await;
+        let begin = Instant::now();
+        page.press_and_lose_the_page("close-quit").await;
+        page.until("the program and its engine are gone", SOON, async |page| {
+            page.desk.program().is_none() && page.desk.engine().is_none()
+        })
+        .await;
+        eprintln!("quit within {:?}", begin.elapsed());
     });
 }
