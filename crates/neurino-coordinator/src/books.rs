@@ -1,10 +1,13 @@
 //! What the read side reports: balances, sums, jobs. Everything here is derived from the store.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use neurino_core::{MicroPoints, ModelId, PointsKind};
 use neurino_ledger::Account;
 use serde::Serialize;
+
+use crate::error::CoordinatorError;
 
 /// One account's balance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,6 +52,17 @@ impl LedgerCheck {
                 !matches!(b.account, Account::Node(_)) || b.balance_micro == b.receipts_micro
             })
     }
+}
+
+/// Adds up the books at `database`, also while a coordinator serves from them.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn ledger_check(database: &Path) -> Result<LedgerCheck, CoordinatorError> {
+    if !database.is_file() {
+        return Err(CoordinatorError::NoBooks(database.to_owned()));
+    }
+    Ok(crate::store::ledger_check_beside(database).await?)
 }
 
 /// Jobs and nodes at this moment.

@@ -20,6 +20,12 @@ pub enum CoordinatorError {
     /// Another process holds the database.
     #[error("the database {0} is in use by another Neurino; close that one or choose another home")]
     InUse(PathBuf),
+    /// There is no database yet.
+    #[error("there are no books at {0}; start the coordinator once")]
+    NoBooks(PathBuf),
+    /// A name for a key is empty, overlong or unprintable.
+    #[error("a key's name is 1 to 64 printable characters")]
+    KeyName,
     /// The database belongs to another network.
     #[error("the database belongs to the network `{found}`, not `{asked}`; choose another file")]
     OtherNetwork {

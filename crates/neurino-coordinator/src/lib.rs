@@ -13,7 +13,7 @@ mod coordinator;
 mod edge;
 pub mod error;
 mod jobs;
-mod keys;
+pub mod keys;
 mod link;
 mod local;
 mod router;

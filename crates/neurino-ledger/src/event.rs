@@ -127,9 +127,7 @@ impl Event {
                 return Err(LedgerError::DoubledPosting(posting.account.clone()));
             }
             let sum = sums.entry(posting.points).or_default();
-            *sum = sum
-                .checked_add(posting.amount_micro)
-                .ok_or(LedgerError::Overflow)?;
+            *sum = sum.checked_add(posting.amount_micro).ok_or(LedgerError::Overflow)?;
         }
         match sums.into_iter().find(|(_, sum)| sum.0 != 0) {
             Some((points, sum)) => Err(LedgerError::Unbalanced { points, sum }),
@@ -149,15 +147,8 @@ impl Event {
         to: Account,
         amount: MicroPoints,
     ) -> Result<Self, LedgerError> {
-        let debit = amount
-            .0
-            .checked_neg()
-            .map(MicroPoints)
-            .ok_or(LedgerError::Overflow)?;
-        Self::new(
-            id,
-            [(from, kind, points, debit), (to, kind, points, amount)],
-        )
+        let debit = amount.0.checked_neg().map(MicroPoints).ok_or(LedgerError::Overflow)?;
+        Self::new(id, [(from, kind, points, debit), (to, kind, points, amount)])
     }
 
     /// The event's id.

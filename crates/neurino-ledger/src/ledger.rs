@@ -17,22 +17,14 @@ impl Balances {
     /// # Errors
     /// [`LedgerError::Overflow`]; the balances are unchanged then.
     pub fn add(&mut self, posting: &Posting) -> Result<(), LedgerError> {
-        let balance = self
-            .0
-            .entry((posting.account.clone(), posting.points))
-            .or_default();
-        *balance = balance
-            .checked_add(posting.amount_micro)
-            .ok_or(LedgerError::Overflow)?;
+        let balance = self.0.entry((posting.account.clone(), posting.points)).or_default();
+        *balance = balance.checked_add(posting.amount_micro).ok_or(LedgerError::Overflow)?;
         Ok(())
     }
 
     /// What an account owns; zero when it was never posted to.
     pub fn of(&self, account: &Account, points: PointsKind) -> MicroPoints {
-        self.0
-            .get(&(account.clone(), points))
-            .copied()
-            .unwrap_or_default()
+        self.0.get(&(account.clone(), points)).copied().unwrap_or_default()
     }
 
     /// Sum over all accounts for each kind of points; zero for a ledger that is whole.
@@ -50,9 +42,7 @@ impl Balances {
 
     /// All balances, ordered by account.
     pub fn iter(&self) -> impl Iterator<Item = (&Account, PointsKind, MicroPoints)> {
-        self.0
-            .iter()
-            .map(|((account, points), amount)| (account, *points, *amount))
+        self.0.iter().map(|((account, points), amount)| (account, *points, *amount))
     }
 }
 
@@ -129,15 +119,8 @@ mod tests {
     }
 
     fn reward(n: u16, to: u8, amount: i64) -> Event {
-        Event::transfer(
-            id(n),
-            REWARD,
-            LLAMA,
-            Account::Pool,
-            node(to),
-            MicroPoints(amount),
-        )
-        .expect("a transfer between two accounts balances")
+        Event::transfer(id(n), REWARD, LLAMA, Account::Pool, node(to), MicroPoints(amount))
+            .expect("a transfer between two accounts balances")
     }
 
     #[test]
@@ -154,10 +137,7 @@ mod tests {
         assert!(lines(-5, 5).is_ok());
         assert_eq!(
             lines(-5, 6),
-            Err(LedgerError::Unbalanced {
-                points: LLAMA,
-                sum: MicroPoints(1)
-            })
+            Err(LedgerError::Unbalanced { points: LLAMA, sum: MicroPoints(1) })
         );
         assert_eq!(lines(i64::MIN, i64::MIN), Err(LedgerError::Overflow));
     }
@@ -188,14 +168,8 @@ mod tests {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.append(&reward(1, 1, 7)), Ok(Appended::New));
         assert_eq!(ledger.append(&reward(1, 1, 7)), Ok(Appended::Repeated));
-        assert_eq!(
-            ledger.append(&reward(1, 1, 8)),
-            Err(LedgerError::Conflict(id(1)))
-        );
-        assert_eq!(
-            ledger.append(&reward(1, 2, 7)),
-            Err(LedgerError::Conflict(id(1)))
-        );
+        assert_eq!(ledger.append(&reward(1, 1, 8)), Err(LedgerError::Conflict(id(1))));
+        assert_eq!(ledger.append(&reward(1, 2, 7)), Err(LedgerError::Conflict(id(1))));
         assert_eq!(ledger.balances().of(&node(1), LLAMA), MicroPoints(7));
         assert_eq!(ledger.balances().of(&Account::Pool, LLAMA), MicroPoints(-7));
     }

@@ -38,7 +38,7 @@ pub(crate) async fn models(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let coordinator = &coordinator;
-    payer(coordinator, &headers).map_err(ApiError::openai)?;
+    payer(coordinator, &headers).await.map_err(ApiError::openai)?;
     let created = coordinator
         .rules
         .named(&coordinator.config.rule_set)
@@ -70,7 +70,7 @@ pub(crate) async fn chat_completions(
     request: Request,
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).map_err(ApiError::openai)?;
+    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
     let body: Value = read_json(coordinator, request).await.map_err(ApiError::openai)?;
     let ChatRequest { spec, stream, include_usage } =
         translate(&body, rand::random()).map_err(|refusal| {

@@ -142,13 +142,16 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The payer that a request's key belongs to.
-pub(crate) fn payer(coordinator: &Coordinator, headers: &HeaderMap) -> Result<PayerId, ErrorBody> {
+pub(crate) async fn payer(
+    coordinator: &Coordinator,
+    headers: &HeaderMap,
+) -> Result<PayerId, ErrorBody> {
     let hint =
         "send the header `Authorization: Bearer nrn-…`; whoever runs this network makes keys";
     let token = bearer(headers).ok_or_else(|| {
         ErrorBody::new(ErrorCode::Unauthorized, "the request carries no API key").with_hint(hint)
     })?;
-    coordinator.keys.payer_of(token).ok_or_else(|| {
+    coordinator.payer_of(token).await.ok_or_else(|| {
         ErrorBody::new(ErrorCode::Unauthorized, "this network does not know the API key")
             .with_hint(hint)
     })

@@ -19,7 +19,7 @@ pub(crate) async fn submit(
     request: Request,
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).map_err(ApiError::plain)?;
+    let payer = payer(coordinator, &headers).await.map_err(ApiError::plain)?;
     let key = idempotency_key(&headers).map_err(ApiError::plain)?;
     let spec: JobSpec = read_json(coordinator, request).await.map_err(ApiError::plain)?;
     let id = coordinator.submit_job(payer, key, spec).await.map_err(ApiError::plain)?;
@@ -48,7 +48,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).map_err(ApiError::plain)?;
+    let payer = payer(coordinator, &headers).await.map_err(ApiError::plain)?;
     let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
     let id: JobId = id.parse().map_err(|_| ApiError::plain(missing()))?;
     let job = coordinator.stored_job(id).await.map_err(ApiError::plain)?;

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use neurino_core::{JobId, LeaseId, Receipt};
 use serde::de::{DeserializeOwned, IntoDeserializer, value};
-use sqlx::ConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
+use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -30,6 +30,7 @@ pub(crate) use records::{
     Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
+use crate::books::LedgerCheck;
 use crate::error::{CoordinatorError, StoreError};
 use writer::{Reply, Write};
 
@@ -137,6 +138,31 @@ impl Store {
     pub(crate) async fn prune(&self, before_ms: i64) -> Result<u64, StoreError> {
         self.write(|reply| Write::Prune(before_ms, reply)).await
     }
+}
+
+/// Stores a gateway key in books that another process may have open.
+pub(crate) async fn add_key_beside(path: &Path, key: &StoredKey) -> Result<(), StoreError> {
+    let mut connection = beside(path).connect().await?;
+    writer::add_key(&mut connection, key).await?;
+    Ok(connection.close().await?)
+}
+
+/// Adds up books that another process may have open.
+pub(crate) async fn ledger_check_beside(path: &Path) -> Result<LedgerCheck, StoreError> {
+    let mut connection = beside(path).connect().await?;
+    let check = read::ledger_check(&mut connection).await?;
+    connection.close().await?;
+    Ok(check)
+}
+
+/// SQLite itself keeps two processes apart; waiting covers the other one's commits.
+fn beside(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(Duration::from_secs(5))
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging()
 }
 
 /// Makes the folder and the file (readable by their owner alone: they hold prompts), and takes the

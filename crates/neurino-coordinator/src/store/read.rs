@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use neurino_core::{JobId, LeaseId, MicroPoints, NodeId, PointsKind, Receipt};
 use neurino_ledger::{Account, PayerId};
 use neurino_protocol::app::PointsSummary;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row};
 
 use super::{
     OpenJob, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
@@ -143,78 +143,9 @@ impl Store {
         })
     }
 
-    /// Adds everything up, in one consistent view.
+    /// Adds everything up.
     pub(crate) async fn ledger_check(&self) -> Result<LedgerCheck, StoreError> {
-        let mut view = self.readers.begin().await?;
-        let sums: Vec<(String, i64)> =
-            sqlx::query_as("SELECT points, SUM(amount_micro) FROM posting GROUP BY points")
-                .fetch_all(&mut *view)
-                .await?;
-        let accounts: Vec<(String, String, i64, i64)> = sqlx::query_as(
-            "SELECT account, points, SUM(amount_micro), COUNT(*) FROM posting \
-             GROUP BY account, points ORDER BY account, points",
-        )
-        .fetch_all(&mut *view)
-        .await?;
-        let paid: Vec<(String, String, i64)> = sqlx::query_as(
-            "SELECT node, points, SUM(amount_micro) FROM receipt GROUP BY node, points",
-        )
-        .fetch_all(&mut *view)
-        .await?;
-        let jobs: Vec<(String, i64)> =
-            sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
-                .fetch_all(&mut *view)
-                .await?;
-        let (receipts, twice, mismatched): (i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT COUNT(*) FROM receipt), \
-             (SELECT COUNT(*) FROM (SELECT job FROM attempt WHERE state = 'paid' GROUP BY job \
-              HAVING COUNT(*) > 1)), \
-             (SELECT COUNT(*) FROM job j LEFT JOIN receipt r ON r.job = j.id \
-              WHERE (j.state = 'succeeded') <> (r.job IS NOT NULL))",
-        )
-        .fetch_one(&mut *view)
-        .await?;
-        view.rollback().await?;
-
-        let mut paid: BTreeMap<(String, String), i64> =
-            paid.into_iter().map(|(node, points, sum)| ((node, points), sum)).collect();
-        let mut balances = Vec::with_capacity(accounts.len());
-        for (account, points, balance, postings) in accounts {
-            let account: Account = parse_id(&account, "account")?;
-            let receipts = match &account {
-                Account::Node(node) => paid.remove(&(node.to_string(), points.clone())),
-                _ => None,
-            };
-            balances.push(AccountBalance {
-                account,
-                points: parse(&points, "points")?,
-                balance_micro: MicroPoints(balance),
-                receipts_micro: MicroPoints(receipts.unwrap_or(0)),
-                postings: count(postings),
-            });
-        }
-        // Receipts of a node that has no posting at all would be a hole; show them as one.
-        for ((node, points), sum) in paid {
-            balances.push(AccountBalance {
-                account: Account::Node(parse_id(&node, "node id")?),
-                points: parse(&points, "points")?,
-                balance_micro: MicroPoints(0),
-                receipts_micro: MicroPoints(sum),
-                postings: 0,
-            });
-        }
-        let sums_micro = sums
-            .into_iter()
-            .map(|(points, sum)| Ok((parse(&points, "points")?, MicroPoints(sum))))
-            .collect::<Result<BTreeMap<PointsKind, _>, StoreError>>()?;
-        Ok(LedgerCheck {
-            sums_micro,
-            balances,
-            jobs: jobs.into_iter().map(|(state, n)| (state, count(n))).collect(),
-            receipts: count(receipts),
-            jobs_paid_twice: count(twice),
-            mismatched_jobs: count(mismatched),
-        })
+        ledger_check(&mut *self.readers.acquire().await?).await
     }
 
     /// The gateway keys.
@@ -232,6 +163,80 @@ impl Store {
             })
             .collect()
     }
+}
+
+/// Adds everything up, in one consistent view.
+pub(super) async fn ledger_check(
+    connection: &mut SqliteConnection,
+) -> Result<LedgerCheck, StoreError> {
+    let mut view = connection.begin().await?;
+    let sums: Vec<(String, i64)> =
+        sqlx::query_as("SELECT points, SUM(amount_micro) FROM posting GROUP BY points")
+            .fetch_all(&mut *view)
+            .await?;
+    let accounts: Vec<(String, String, i64, i64)> = sqlx::query_as(
+        "SELECT account, points, SUM(amount_micro), COUNT(*) FROM posting \
+             GROUP BY account, points ORDER BY account, points",
+    )
+    .fetch_all(&mut *view)
+    .await?;
+    let paid: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT node, points, SUM(amount_micro) FROM receipt GROUP BY node, points")
+            .fetch_all(&mut *view)
+            .await?;
+    let jobs: Vec<(String, i64)> = sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
+        .fetch_all(&mut *view)
+        .await?;
+    let (receipts, twice, mismatched): (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM receipt), \
+             (SELECT COUNT(*) FROM (SELECT job FROM attempt WHERE state = 'paid' GROUP BY job \
+              HAVING COUNT(*) > 1)), \
+             (SELECT COUNT(*) FROM job j LEFT JOIN receipt r ON r.job = j.id \
+              WHERE (j.state = 'succeeded') <> (r.job IS NOT NULL))",
+    )
+    .fetch_one(&mut *view)
+    .await?;
+    view.rollback().await?;
+
+    let mut paid: BTreeMap<(String, String), i64> =
+        paid.into_iter().map(|(node, points, sum)| ((node, points), sum)).collect();
+    let mut balances = Vec::with_capacity(accounts.len());
+    for (account, points, balance, postings) in accounts {
+        let account: Account = parse_id(&account, "account")?;
+        let receipts = match &account {
+            Account::Node(node) => paid.remove(&(node.to_string(), points.clone())),
+            _ => None,
+        };
+        balances.push(AccountBalance {
+            account,
+            points: parse(&points, "points")?,
+            balance_micro: MicroPoints(balance),
+            receipts_micro: MicroPoints(receipts.unwrap_or(0)),
+            postings: count(postings),
+        });
+    }
+    // Receipts of a node that has no posting at all would be a hole; show them as one.
+    for ((node, points), sum) in paid {
+        balances.push(AccountBalance {
+            account: Account::Node(parse_id(&node, "node id")?),
+            points: parse(&points, "points")?,
+            balance_micro: MicroPoints(0),
+            receipts_micro: MicroPoints(sum),
+            postings: 0,
+        });
+    }
+    let sums_micro = sums
+        .into_iter()
+        .map(|(points, sum)| Ok((parse(&points, "points")?, MicroPoints(sum))))
+        .collect::<Result<BTreeMap<PointsKind, _>, StoreError>>()?;
+    Ok(LedgerCheck {
+        sums_micro,
+        balances,
+        jobs: jobs.into_iter().map(|(state, n)| (state, count(n))).collect(),
+        receipts: count(receipts),
+        jobs_paid_twice: count(twice),
+        mismatched_jobs: count(mismatched),
+    })
 }
 
 fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {

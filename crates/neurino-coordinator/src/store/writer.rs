@@ -331,7 +331,7 @@ async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreErr
     Ok(true)
 }
 
-async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result<(), StoreError> {
+pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO api_key (id, name, sha256, created_at_ms) VALUES (?, ?, ?, ?)")
         .bind(&key.id)
         .bind(&key.name)
