@@ -228,14 +228,14 @@ fn mining_status(
         (Phase::Preparing(what), _) => (MiningState::Starting, Some(what.clone()), None),
         (Phase::Problem(error), _) => (MiningState::NeedsYou, None, Some(error.clone())),
         (Phase::Finishing(_), _) => (MiningState::Finishing, None, None),
+        (Phase::Stopping(_), _) => {
+            let what = job.map(|_| "handing the running job back".to_owned());
+            (MiningState::Finishing, what, None)
+        }
         (Phase::Running(_), None) => (MiningState::Starting, None, None),
         (Phase::Running(_), Some(status)) => {
             let (state, preparing) = miner_state(&status.state);
-            let problem = match &status.state {
-                MinerState::NeedsYou { error } => Some(error.clone()),
-                _ => status.problem.clone(),
-            };
-            (state, preparing, problem)
+            (state, preparing, miner_problem(status))
         }
     };
     let facts =
@@ -244,13 +244,33 @@ fn mining_status(
         state,
         sentence: sentence(facts),
         since_ms: status.map_or(since_ms, |s| s.since_ms),
-        problem: shown_problem(state, problem),
+        problem: shown_problem(state, network.connected, problem),
     }
 }
 
-/// A problem stays in sight while it keeps the machine from earning.
-fn shown_problem(state: MiningState, problem: Option<ErrorBody>) -> Option<ErrorBody> {
-    problem.filter(|_| !matches!(state, MiningState::Working | MiningState::Stopped))
+/// A problem stays in sight while it keeps the machine from earning, and no longer.
+fn shown_problem(
+    state: MiningState,
+    connected: bool,
+    problem: Option<ErrorBody>,
+) -> Option<ErrorBody> {
+    let earns = match state {
+        MiningState::Working | MiningState::Stopped => true,
+        MiningState::Waiting | MiningState::Finishing => connected,
+        MiningState::Starting | MiningState::NeedsYou => false,
+    };
+    problem.filter(|_| !earns)
+}
+
+/// What keeps the miner from working, or went wrong last.
+fn miner_problem(status: &MinerStatus) -> Option<ErrorBody> {
+    match &status.state {
+        MinerState::NeedsYou { error } => Some(error.clone()),
+        MinerState::Connecting { error, .. } | MinerState::LoadingModel { error, .. } => {
+            error.clone().or_else(|| status.problem.clone())
+        }
+        _ => status.problem.clone(),
+    }
 }
 
 fn miner_state(state: &MinerState) -> (MiningState, Option<String>) {

@@ -173,7 +173,7 @@ export const t = {
     latest: 'Jump to the latest',
     advanced: 'Advanced',
     temperature: 'Temperature',
-    temperatureHelp: 'Low is predictable, high is surprising. Default 0.7.',
+    temperatureHelp: 'Low is predictable, high is surprising. Default 0.3.',
     maxTokens: 'Longest answer',
     maxTokensHelp: 'In tokens, 1 to 4096. Default 256.',
     log: 'Conversation',

@@ -44,7 +44,7 @@ const terminal: readonly TurnStatus[] = ['done', 'failed', 'cancelled'];
 export class Chat {
   turns = $state<Turn[]>([]);
   draft = $state('');
-  temperature = $state(0.7);
+  temperature = $state(0.3);
   maxTokens = $state(256);
   /** The catalogue, as the last snapshot has it. */
   models = $state.raw<ModelStatus[]>([]);
