@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_app::telemetry::{self, Telemetry};
-use neurino_app::{App, AppOptions, EngineHost};
+use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
@@ -50,24 +50,21 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool) -> ExitCode {
 /// What the application is started with, and the log. A mistake in the settings is the page's to
 /// tell: nobody reads the standard error of a program started from a menu.
 fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Telemetry>) {
-    let failed =
-        |error: &dyn std::error::Error| ErrorBody::new(ErrorCode::Internal, error.to_string());
     let dirs = match Dirs::discover(home).and_then(|dirs| dirs.create().map(|()| dirs)) {
         Ok(dirs) => dirs,
-        Err(error) => return (Err(failed(&error)), None),
+        Err(error) => return (Err(StartError::from(error).body()), None),
     };
     let settings = Settings::load(&dirs);
-    let filter = settings.as_ref().map_or("info", |s| s.telemetry.log_filter.as_str());
-    let telemetry = telemetry::start(&dirs.logs, filter, false);
-    let options = settings.map_err(|error| failed(&error)).and_then(|settings| {
-        let program = std::env::current_exe().map_err(|error| failed(&error))?;
-        Ok(AppOptions {
-            dirs,
-            settings,
-            engine: EngineHost::Process { program },
-            practice_demand: true,
-            any_port: true,
-        })
+    let logging = settings.as_ref().map(|s| s.telemetry.clone()).unwrap_or_default();
+    let telemetry = telemetry::start(&dirs.logs, &logging);
+    let options = settings.map_err(|error| StartError::from(error).body()).and_then(|settings| {
+        let program = std::env::current_exe().map_err(|error| {
+            let message = format!("the program's own file cannot be found: {error}");
+            ErrorBody::new(ErrorCode::Internal, message)
+        })?;
+        let engine = EngineHost::Process { program };
+        let usual = AppOptions::new(dirs, settings, engine);
+        Ok(AppOptions { practice_demand: true, any_port: true, ..usual })
     });
     (options, Some(telemetry))
 }

@@ -115,6 +115,8 @@ async fn stream(
         "stream": true,
         "stream_options": { "include_usage": true },
     });
+    // The gateway answers with the first word, or with a refusal; until then the person is waiting.
+    emit(ChatUpdate::Queued);
     let answer = gateway
         .http
         .post(url)
@@ -131,7 +133,6 @@ async fn stream(
         );
         return Err(error);
     }
-    emit(ChatUpdate::Queued);
     read_stream(answer, emit).await
 }
 

@@ -2,17 +2,16 @@
 //! to do about it.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_config::{Dirs, NetworkSetting, Settings};
 use neurino_hardware::Hardware;
 use neurino_model_store::{ModelState, ModelStore};
 use neurino_protocol::app::{Check, CheckStatus};
-use neurino_wallet::StoreKind;
+use neurino_wallet::{OpenedIdentity, StoreKind};
 use tokio::net::TcpListener;
 
-use crate::{App, identity_options};
+use crate::{App, identity_options, told_with_causes};
 
 const GIB: u64 = 1 << 30;
 /// Free disk below which there is no room for a model of ordinary size.
@@ -32,25 +31,41 @@ fn with_fix(mut check: Check, fix: impl Into<String>) -> Check {
     check
 }
 
-/// Checks this machine. `running` says that this very program holds the data folder and the
-/// gateway's port.
-pub async fn examine(dirs: &Dirs, settings: &Settings, running: bool) -> Vec<Check> {
-    let hardware = tokio::task::spawn_blocking(Hardware::probe).await.ok();
-    let mut checks = Vec::new();
-    if let Some(hardware) = &hardware {
-        checks.extend([driver(hardware), gpu(hardware), memory(hardware)]);
-    }
+/// Checks this machine before anything runs on it.
+pub async fn examine(dirs: &Dirs, settings: &Settings) -> Vec<Check> {
+    let (mut checks, library) = (hardware().await, ModelStore::open(&dirs.models));
     checks.push(disk(&dirs.models));
-    checks.push(key_store(dirs, settings).await);
-    checks.push(network(settings, running).await);
-    checks.push(starter(dirs).await);
+    let opened = neurino_wallet::open_identity(identity_options(dirs, settings)).await;
+    checks.push(match &opened {
+        Ok(identity) => key_store(identity),
+        Err(error) => no_key(error),
+    });
+    checks.push(network(settings, false).await);
+    checks.push(match library {
+        Ok(store) => models(&store).await,
+        Err(error) => no_library(&error),
+    });
     checks
 }
 
 impl App {
-    pub(crate) async fn doctor(self: &Arc<Self>) -> Vec<Check> {
-        examine(&self.dirs, &self.settings, true).await
+    /// Checks this machine; what this program holds open is not opened again.
+    pub(crate) async fn doctor(&self) -> Vec<Check> {
+        let mut checks = hardware().await;
+        checks.push(disk(&self.dirs.models));
+        checks.push(key_store(&self.identity));
+        checks.push(network(&self.settings, true).await);
+        checks.push(models(&self.store).await);
+        checks
     }
+}
+
+async fn hardware() -> Vec<Check> {
+    let look = || {
+        let hardware = Hardware::probe();
+        vec![driver(&hardware), gpu(&hardware), memory(&hardware)]
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
 fn driver(hardware: &Hardware) -> Check {
@@ -153,27 +168,28 @@ fn disk(models: &Path) -> Check {
     }
 }
 
-async fn key_store(dirs: &Dirs, settings: &Settings) -> Check {
-    const NAME: &str = "Key store";
-    let opened = match neurino_wallet::open_identity(identity_options(dirs, settings)).await {
-        Ok(opened) => opened,
-        Err(error) => {
-            let finding = format!("The identity key cannot be opened: {error}.");
-            return with_fix(
-                check(NAME, CheckStatus::Fail, finding),
-                "nothing was overwritten; put the key's file back, or restore it from its words",
-            );
-        }
-    };
+const KEY_STORE: &str = "Key store";
+
+fn no_key(error: &neurino_wallet::WalletError) -> Check {
+    let finding = format!("The identity key cannot be opened: {}.", told_with_causes(error));
+    with_fix(
+        check(KEY_STORE, CheckStatus::Fail, finding),
+        "nothing was overwritten; put the key's file back, or restore it from its words",
+    )
+}
+
+fn key_store(opened: &OpenedIdentity) -> Check {
     let mut finding = format!("The identity key is kept in {}", opened.store.describe());
     if let Some(problem) = &opened.os_store_problem {
         finding.push_str(&format!(" ({})", problem.trim_end_matches('.')));
     }
     finding.push('.');
     match opened.store {
-        StoreKind::OsKeyStore | StoreKind::PassphraseFile => check(NAME, CheckStatus::Ok, finding),
+        StoreKind::OsKeyStore | StoreKind::PassphraseFile => {
+            check(KEY_STORE, CheckStatus::Ok, finding)
+        }
         StoreKind::InstallSecretFile => with_fix(
-            check(NAME, CheckStatus::Warn, finding),
+            check(KEY_STORE, CheckStatus::Warn, finding),
             "for more protection, set NEURINO_PASSPHRASE_FILE before the first start or use a \
              desktop with a key store",
         ),
@@ -240,10 +256,16 @@ async fn coordinator(url: &str) -> Check {
     }
 }
 
-async fn starter(dirs: &Dirs) -> Check {
-    let models = dirs.models.clone();
+const MODELS: &str = "Models";
+
+fn no_library(error: &neurino_model_store::StoreError) -> Check {
+    let finding = format!("The model library cannot be opened: {}.", told_with_causes(error));
+    with_fix(check(MODELS, CheckStatus::Fail, finding), "choose another folder with NEURINO_MODELS")
+}
+
+async fn models(store: &ModelStore) -> Check {
+    let store = store.clone();
     let look = move || {
-        let Ok(store) = ModelStore::open(&models) else { return Vec::new() };
         let here =
             |id: &_| matches!(store.state(id), Ok(ModelState::Verified | ModelState::Unverified));
         let all = store.catalog().models().iter();
@@ -252,11 +274,11 @@ async fn starter(dirs: &Dirs) -> Check {
     let ready: Vec<String> = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     if ready.is_empty() {
         with_fix(
-            check("Models", CheckStatus::Warn, "No model is on this machine yet."),
+            check(MODELS, CheckStatus::Warn, "No model is on this machine yet."),
             "press Start, or run `neurino models get smollm2-135m-instruct`",
         )
     } else {
-        check("Models", CheckStatus::Ok, format!("On this machine: {}.", ready.join(", ")))
+        check(MODELS, CheckStatus::Ok, format!("On this machine: {}.", ready.join(", ")))
     }
 }
 

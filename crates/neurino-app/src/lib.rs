@@ -1,9 +1,9 @@
 //! The application: one function per command, one stream of events, no framework.
 //!
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
-//! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `network`
-//! (whom the machine works for), `mining` (Start and Stop), `models`, `playground`, `snapshot`
-//! (what the window shows), `doctor`.
+//! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
+//! (what it is started with), `network` (whom the machine works for), `mining` (Start and Stop),
+//! `models`, `playground`, `snapshot` (what the window shows), `doctor`.
 
 mod chat;
 pub mod demand;
@@ -14,21 +14,21 @@ mod network;
 mod playground;
 mod sentence;
 mod snapshot;
+mod start;
 pub mod telemetry;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use neurino_config::{ConfigError, Dirs, InstanceLock, PreferencesFile, Settings};
+use neurino_config::{Dirs, InstanceLock, PreferencesFile, Settings};
 use neurino_coordinator::Coordinator;
 use neurino_core::{NodeId, Receipt};
-use neurino_engine::{DeviceChoice, Engine, ProcessEngine, ProcessEngineConfig};
+use neurino_engine::{DeviceChoice, Engine};
 use neurino_hardware::Hardware;
 use neurino_miner::ReceiptLog;
 use neurino_model_store::ModelStore;
-use neurino_protocol::app::{Command, Event, Preferences, Reply};
+use neurino_protocol::app::{Command, Event, Preferences, Reply, StopMode};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::OpenedIdentity;
 use tokio::sync::{Notify, broadcast};
@@ -39,74 +39,15 @@ use tracing::info;
 pub use doctor::examine;
 use mining::Mining;
 use network::Network;
+pub use start::{
+    AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
+};
 
 /// Events that a slow viewer may fall behind; then it misses some and asks for a snapshot.
 const EVENTS_BEHIND_MAX: usize = 256;
-/// How long `shutdown` waits for what is still running.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(4);
-
-/// What an application is started with.
-pub struct AppOptions {
-    /// Its folders.
-    pub dirs: Dirs,
-    /// What it is set to.
-    pub settings: Settings,
-    /// Where models run.
-    pub engine: EngineHost,
-    /// Whether the practice network makes demand of its own while the machine mines.
-    pub practice_demand: bool,
-    /// Whether another port is taken when the configured one is in use.
-    pub any_port: bool,
-}
-
-/// Where models run.
-pub enum EngineHost {
-    /// In a child process of this program, which must understand `engine`.
-    Process {
-        /// The program.
-        program: PathBuf,
-    },
-    /// An engine the caller made (tests).
-    Given(Arc<dyn Engine>),
-}
-
-/// Why the application cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Folders, settings, or another running app.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The identity key.
-    #[error("the identity key cannot be opened: {0}")]
-    Wallet(#[from] neurino_wallet::WalletError),
-    /// The model library.
-    #[error("the model library cannot be opened: {0}")]
-    Models(#[from] neurino_model_store::StoreError),
-    /// The record of receipts.
-    #[error("the record of receipts cannot be opened: {0}")]
-    Receipts(#[from] neurino_miner::MinerError),
-    /// The practice network's coordinator.
-    #[error("the practice network cannot start: {0}")]
-    Coordinator(#[from] neurino_coordinator::CoordinatorError),
-    /// The coordinator's address.
-    #[error("the network cannot be used: {0}")]
-    Client(#[from] neurino_client::ClientError),
-    /// A step of the start that has its own words.
-    #[error("{0}")]
-    Other(ErrorBody),
-}
-
-impl StartError {
-    /// The error as the window shows it.
-    pub fn body(&self) -> ErrorBody {
-        match self {
-            Self::Other(body) => body.clone(),
-            Self::Client(error) => error.body(),
-            other => ErrorBody::new(ErrorCode::Internal, other.to_string())
-                .with_hint("run `neurino doctor`"),
-        }
-    }
-}
+/// How long `shutdown` waits for what is still running once the miner has ended, which takes two
+/// seconds at most: the shells give it five in all.
+const SHUTDOWN_WAIT: Duration = Duration::from_millis(2_500);
 
 /// The application. Call its functions inside a tokio runtime.
 pub struct App {
@@ -126,6 +67,8 @@ pub struct App {
     preferences_file: PreferencesFile,
     preferences: Mutex<Preferences>,
     mining: Mutex<Mining>,
+    /// Held by the run that has the engine: one after another.
+    turn: tokio::sync::Mutex<()>,
     models: Mutex<models::Progress>,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
@@ -144,20 +87,22 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: AppOptions) -> Result<Arc<Self>, StartError> {
-        let AppOptions { dirs, settings, engine, practice_demand, any_port } = options;
+        let AppOptions { dirs, settings, engine, store, limits, practice_demand, any_port } =
+            options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
         let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
         let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
-        let store = ModelStore::open(&dirs.models)?;
-        let engine = start_engine(engine, &dirs, &settings);
+        let store = match store {
+            Some(store) => store,
+            None => ModelStore::open(&dirs.models)?,
+        };
+        let choice = device_choice(settings.engine.device);
+        let engine = engine.start(&dirs, choice);
         let devices = neurino_engine::device::available();
         let has_gpu_engine = devices.iter().any(|d| matches!(d, DeviceChoice::Cuda(_)));
-        let device = match network::device(settings.engine.device) {
-            DeviceChoice::Auto => devices[0],
-            chosen => chosen,
-        };
-        let network = Network::open(dirs.data.clone(), settings.clone(), any_port).await?;
+        let device = if choice == DeviceChoice::Auto { devices[0] } else { choice };
+        let network = Network::open(&dirs.data, &settings, limits, any_port).await?;
         let log = dirs.data.join(network.folder()).join("receipts.jsonl");
         let receipts = Arc::new(ReceiptLog::open(&log)?);
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
@@ -178,6 +123,7 @@ impl App {
             preferences_file,
             preferences: Mutex::new(preferences),
             mining: Mutex::new(Mining::new(now_ms())),
+            turn: tokio::sync::Mutex::new(()),
             models: Mutex::new(models::Progress::default()),
             view: Mutex::new(snapshot::View::new(recent)),
             chats: Mutex::new(HashMap::new()),
@@ -254,11 +200,11 @@ impl App {
         &self.node
     }
 
-    /// Hands the running job back, ends the engine and the practice network. Returns within a few
-    /// seconds whatever happens.
+    /// Hands the running job back, ends the engine and the practice network. Returns within five
+    /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
     pub async fn shutdown(self: &Arc<Self>) {
-        self.mining_stop(neurino_protocol::app::StopMode::Now).await;
         self.end.cancel();
+        self.mining_stop(StopMode::Now).await;
         let chats: Vec<_> = lock(&self.chats).drain().collect();
         for (_, chat) in chats {
             chat.cancel();
@@ -285,58 +231,19 @@ impl App {
         tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| internal("the receipts could not be read"))?
-            .map_err(|e| internal(format!("the receipts could not be read: {e}")))
+            .map_err(|e| internal(told_with_causes(&e)))
     }
 
     fn preferences_set(&self, preferences: Preferences) -> Result<(), ErrorBody> {
-        self.preferences_file
-            .save(&preferences)
-            .map_err(|e| internal(format!("the preferences could not be saved: {e}")))?;
+        self.preferences_file.save(&preferences).map_err(|e| internal(told_with_causes(&e)))?;
         *lock(&self.preferences) = preferences;
         Ok(())
-    }
-}
-
-fn start_engine(host: EngineHost, dirs: &Dirs, settings: &Settings) -> Arc<dyn Engine> {
-    match host {
-        EngineHost::Given(engine) => engine,
-        EngineHost::Process { program } => {
-            let device = network::device(settings.engine.device);
-            let mut config = ProcessEngineConfig::new(program, ["engine"], device);
-            // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
-            let bundled = dirs.resources.join("cuda");
-            if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
-                config.envs.push(("CUDA_PATH".into(), bundled.into()));
-            }
-            Arc::new(ProcessEngine::start(config))
-        }
-    }
-}
-
-/// Where the identity key is looked for.
-pub fn identity_options(dirs: &Dirs, settings: &Settings) -> neurino_wallet::OpenIdentity {
-    use neurino_config::{KeyStoreSetting, env};
-    use neurino_wallet::KeyStoreChoice;
-    neurino_wallet::OpenIdentity {
-        preference: match settings.identity.key_store {
-            KeyStoreSetting::Auto => KeyStoreChoice::Auto,
-            KeyStoreSetting::Os => KeyStoreChoice::Os,
-            KeyStoreSetting::File => KeyStoreChoice::File,
-        },
-        passphrase_file: env::var(env::PASSPHRASE_FILE).map(PathBuf::from),
-        ..neurino_wallet::OpenIdentity::new(&dirs.data)
     }
 }
 
 /// A lock that outlives a panic: every guarded value is whole between two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// [`Mutex::lock`] for values that are whole between two statements: a panic elsewhere does not
-/// make them unusable.
-pub fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock(mutex)
 }
 
 fn internal(message: impl Into<String>) -> ErrorBody {

@@ -1,9 +1,13 @@
 //! Start and Stop: from the press of the button to a miner that works, and back.
+//!
+//! Every Start begins a *run*: a task that prepares, mines until the miner ends, and gives the
+//! model's memory back. Runs follow one another; a Stop while one prepares lets the next Start
+//! begin at once, and the new run waits for its turn.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::ModelId;
+use neurino_core::{ModelId, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
@@ -12,7 +16,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{App, demand, internal, lock, now_ms};
+use crate::{App, demand, internal, lock, now_ms, told_with_causes};
 
 /// Jobs that one engine takes at once.
 const SLOTS: u32 = 1;
@@ -23,13 +27,13 @@ const DEMAND_PAUSE: Duration = Duration::from_secs(6);
 pub(crate) struct Mining {
     pub(crate) phase: Phase,
     pub(crate) since_ms: i64,
-    /// Ends whatever the present run started.
-    run: CancellationToken,
-    /// Start was pressed while the last job was being finished.
+    /// The last run that was begun.
+    run: Run,
+    /// Start was pressed while the miner was ending.
     start_again: bool,
 }
 
-/// A step of one run.
+/// What a run does.
 #[derive(Clone)]
 pub(crate) enum Phase {
     /// Not mining.
@@ -40,32 +44,55 @@ pub(crate) enum Phase {
     Running(Arc<MinerHandle>),
     /// The miner finishes its job.
     Finishing(Arc<MinerHandle>),
+    /// The miner hands its job back.
+    Stopping(Arc<MinerHandle>),
     /// Ended by something the person must see to.
     Problem(ErrorBody),
 }
 
+/// One run.
+#[derive(Clone)]
+struct Run {
+    /// Tells it from the others.
+    number: u64,
+    /// Ends it.
+    stop: CancellationToken,
+    /// Cancelled when its miner has ended and the phase says so.
+    ended: CancellationToken,
+}
+
 impl Mining {
     pub(crate) fn new(now_ms: i64) -> Self {
-        Self {
-            phase: Phase::Off,
-            since_ms: now_ms,
-            run: CancellationToken::new(),
-            start_again: false,
-        }
+        let run =
+            Run { number: 0, stop: CancellationToken::new(), ended: CancellationToken::new() };
+        Self { phase: Phase::Off, since_ms: now_ms, run, start_again: false }
     }
 
     /// The miner, while there is one.
     pub(crate) fn miner(&self) -> Option<Arc<MinerHandle>> {
         match &self.phase {
-            Phase::Running(handle) | Phase::Finishing(handle) => Some(Arc::clone(handle)),
+            Phase::Running(handle) | Phase::Finishing(handle) | Phase::Stopping(handle) => {
+                Some(Arc::clone(handle))
+            }
             Phase::Off | Phase::Preparing(_) | Phase::Problem(_) => None,
         }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since_ms = now_ms();
+    }
+
+    /// Whether the phase is this run's to change: it is the last one and nobody stopped it while
+    /// it prepared.
+    fn belongs_to(&self, run: &Run) -> bool {
+        self.run.number == run.number && !matches!(self.phase, Phase::Off | Phase::Problem(_))
     }
 }
 
 impl App {
-    /// Starts mining. A second press is no error; a press while the last job is being finished
-    /// takes effect when it is.
+    /// Starts mining. A second press is no error; a press while the miner is ending takes effect
+    /// when it has.
     pub(crate) fn mining_start(self: &Arc<Self>) -> Result<(), ErrorBody> {
         if self.end.is_cancelled() {
             return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
@@ -74,16 +101,19 @@ impl App {
             let mut mining = lock(&self.mining);
             match &mining.phase {
                 Phase::Preparing(_) | Phase::Running(_) => return Ok(()),
-                Phase::Finishing(_) => {
+                Phase::Finishing(_) | Phase::Stopping(_) => {
                     mining.start_again = true;
                     return Ok(());
                 }
                 Phase::Off | Phase::Problem(_) => {}
             }
-            mining.run = self.end.child_token();
+            mining.run = Run {
+                number: mining.run.number + 1,
+                stop: self.end.child_token(),
+                ended: CancellationToken::new(),
+            };
             mining.start_again = false;
-            mining.phase = Phase::Preparing("looking at the models on this machine".into());
-            mining.since_ms = now_ms();
+            mining.enter(Phase::Preparing("looking at the models on this machine".into()));
             mining.run.clone()
         };
         self.changed.notify_one();
@@ -94,115 +124,114 @@ impl App {
 
     /// Stops mining. With [`StopMode::Now`] this returns when the running job has been handed
     /// back; with [`StopMode::Finish`] at once.
-    pub(crate) async fn mining_stop(self: &Arc<Self>, mode: StopMode) {
-        let handle = {
+    pub(crate) async fn mining_stop(&self, mode: StopMode) {
+        let ending = {
             let mut mining = lock(&self.mining);
             mining.start_again = false;
             match (mining.phase.clone(), mode) {
-                (Phase::Off, _) => return,
                 (Phase::Preparing(_) | Phase::Problem(_), _) => {
-                    mining.run.cancel();
-                    mining.phase = Phase::Off;
-                    mining.since_ms = now_ms();
+                    mining.run.stop.cancel();
+                    mining.enter(Phase::Off);
                     None
                 }
                 (Phase::Running(handle), StopMode::Finish) => {
-                    mining.phase = Phase::Finishing(Arc::clone(&handle));
-                    mining.since_ms = now_ms();
-                    Some(handle)
+                    handle.finish();
+                    mining.enter(Phase::Finishing(handle));
+                    None
                 }
-                (Phase::Finishing(_), StopMode::Finish) => return,
-                (Phase::Running(handle) | Phase::Finishing(handle), StopMode::Now) => Some(handle),
+                (Phase::Running(handle) | Phase::Finishing(handle), StopMode::Now) => {
+                    mining.enter(Phase::Stopping(Arc::clone(&handle)));
+                    Some((handle, mining.run.ended.clone()))
+                }
+                (Phase::Stopping(handle), StopMode::Now) => {
+                    Some((handle, mining.run.ended.clone()))
+                }
+                (Phase::Finishing(_) | Phase::Stopping(_), StopMode::Finish) | (Phase::Off, _) => {
+                    None
+                }
             }
         };
         self.changed.notify_one();
-        let Some(handle) = handle else { return };
-        match mode {
-            StopMode::Now => handle.stop_now().await,
-            // The run's own task sees the miner end.
-            StopMode::Finish => handle.finish(),
+        if let Some((handle, ended)) = ending {
+            handle.stop_now().await;
+            ended.cancelled().await;
         }
     }
 
     /// One run: prepare, mine until the miner ends, tidy up.
-    async fn run(self: Arc<Self>, run: CancellationToken) {
-        let outcome = tokio::select! {
-            () = run.cancelled() => return,
-            prepared = self.prepare() => prepared,
+    async fn run(self: Arc<Self>, run: Run) {
+        // However this ends, nobody waits for it in vain.
+        let _ended = run.ended.clone().drop_guard();
+        let prepared = async {
+            let turn = self.turn.lock().await;
+            (turn, self.prepare().await)
         };
-        let outcome = match outcome {
+        let (_turn, prepared) = tokio::select! {
+            () = run.stop.cancelled() => return,
+            prepared = prepared => prepared,
+        };
+        let outcome = match prepared {
             Ok(models) => self.mine(models, &run).await,
             Err(error) => Err(error),
         };
-        let again = {
-            let mut mining = lock(&self.mining);
-            // Somebody stopped this run and perhaps began another: its state is theirs.
-            if run.is_cancelled() && matches!(mining.phase, Phase::Off | Phase::Preparing(_)) {
-                return;
-            }
-            run.cancel();
-            mining.since_ms = now_ms();
-            mining.phase = match outcome {
-                Ok(()) => Phase::Off,
-                Err(error) => {
-                    warn!(code = ?error.code, "mining ended: {error}");
-                    Phase::Problem(error)
-                }
-            };
-            mining.start_again
-        };
+        if self.run_ended(&run, outcome) {
+            // The new run waits until this one has tidied up.
+            let _ = self.mining_start();
+        }
+        self.changed.notify_one();
         // Giving the memory back is part of stopping.
         if let Err(error) = self.engine.unload().await {
             warn!("the model could not be unloaded: {error}");
         }
         self.changed.notify_one();
-        if again {
-            let _ = self.mining_start();
+    }
+
+    /// Enters the phase after a run; says whether to start again.
+    fn run_ended(&self, run: &Run, outcome: Result<(), ErrorBody>) -> bool {
+        let mut mining = lock(&self.mining);
+        let again = mining.belongs_to(run) && std::mem::take(&mut mining.start_again);
+        if mining.belongs_to(run) {
+            match outcome {
+                Ok(()) => mining.enter(Phase::Off),
+                Err(error) => {
+                    warn!(code = ?error.code, "mining ended: {error}");
+                    mining.enter(Phase::Problem(error));
+                }
+            }
         }
+        run.ended.cancel();
+        again
     }
 
     /// Finds verified models for the miner; fetches the starter model if there is none.
     async fn prepare(self: &Arc<Self>) -> Result<Vec<ModelRef>, ErrorBody> {
-        let mut wanted = self.models_here();
-        if wanted.is_empty() {
+        self.preparing("checking the model's files".into());
+        let mut models = Vec::new();
+        for id in self.models_here() {
+            // A damaged one is named in the list of models.
+            models.extend(self.model_ref(&id).await);
+        }
+        if models.is_empty() {
             let starter = Self::starter_model();
             self.fetch_and_wait(&starter, |percent| {
                 self.preparing(format!("fetching the starter model ({percent} %)"));
             })
             .await?;
-            wanted.push(starter);
+            models.push(self.model_ref(&starter).await?);
         }
-        self.preparing("checking the model's files".into());
-        let mut models = Vec::new();
-        let mut problem = None;
-        for id in wanted {
-            match self.model_ref(&id).await {
-                Ok(model) => models.push(model),
-                Err(error) => problem = Some(error),
-            }
-        }
-        match problem {
-            Some(error) if models.is_empty() => Err(error),
-            _ => Ok(models),
-        }
+        Ok(models)
     }
 
     /// Says what the preparation does, if it still runs.
     fn preparing(&self, what: String) {
-        let mut mining = lock(&self.mining);
-        if let Phase::Preparing(words) = &mut mining.phase {
+        if let Phase::Preparing(words) = &mut lock(&self.mining).phase {
             *words = what;
         }
-        drop(mining);
         self.changed.notify_one();
     }
 
     /// Runs the miner until it ends.
-    async fn mine(
-        self: &Arc<Self>,
-        models: Vec<ModelRef>,
-        run: &CancellationToken,
-    ) -> Result<(), ErrorBody> {
+    async fn mine(self: &Arc<Self>, models: Vec<ModelRef>, run: &Run) -> Result<(), ErrorBody> {
         let demanded = models[0].id.clone();
         let config = MinerConfig {
             node: self.node.clone(),
@@ -212,44 +241,45 @@ impl App {
             outbox_dir: self.dirs.outbox.join(self.network.folder()),
             receipts: Arc::clone(&self.receipts),
         };
-        let handle = Miner::start(
-            config,
-            self.network.for_miner(),
-            Arc::clone(&self.engine),
-            Arc::clone(&self.identity.key),
-        )
-        .map_err(|e| internal(format!("mining cannot start: {e}")))?;
-        let handle = Arc::new(handle);
-        let stopped_meanwhile = {
+        let handle = {
             let mut mining = lock(&self.mining);
-            if matches!(mining.phase, Phase::Preparing(_)) && !run.is_cancelled() {
-                mining.phase = Phase::Running(Arc::clone(&handle));
-                mining.since_ms = now_ms();
-                false
-            } else {
-                true
+            if !mining.belongs_to(run) || run.stop.is_cancelled() {
+                return Ok(());
             }
+            let handle = Miner::start(
+                config,
+                self.network.for_miner(),
+                Arc::clone(&self.engine),
+                Arc::clone(&self.identity.key),
+            )
+            .map_err(|e| internal(format!("mining cannot start: {}", told_with_causes(&e))))?;
+            let handle = Arc::new(handle);
+            mining.enter(Phase::Running(Arc::clone(&handle)));
+            handle
         };
-        if stopped_meanwhile {
-            handle.stop_now().await;
-            return Ok(());
-        }
         info!("mining for {}", self.network.name());
-        let stop_demand = run.child_token();
-        if self.practice_demand && self.network.is_practice() {
-            let app = Arc::clone(self);
-            let (handle, stop) = (Arc::clone(&handle), stop_demand.clone());
-            self.tasks.spawn(async move { app.make_demand(&demanded, &handle, &stop).await });
-        }
-        let outcome = self.follow(&handle).await;
+        let stop_demand = run.stop.child_token();
+        let demand = (self.practice_demand && self.network.is_practice()).then(|| {
+            let (app, handle, stop) = (Arc::clone(self), Arc::clone(&handle), stop_demand.clone());
+            self.tasks.spawn(async move { app.make_demand(&demanded, &handle, &stop).await })
+        });
+        let outcome = self.follow(&handle, &run.stop).await;
         stop_demand.cancel();
+        if let Some(demand) = demand {
+            // Its last job is withdrawn before the next run makes demand of its own.
+            let _ = demand.await;
+        }
         outcome
     }
 
-    /// Passes the miner's news on until it ends.
-    async fn follow(&self, handle: &MinerHandle) -> Result<(), ErrorBody> {
-        let mut status = handle.status();
+    /// Passes the miner's news on until it ends, by itself or because of `stop`.
+    async fn follow(
+        &self,
+        handle: &MinerHandle,
+        stop: &CancellationToken,
+    ) -> Result<(), ErrorBody> {
         let mut receipts = handle.receipts();
+        let mut status = handle.status();
         let mut problem = None;
         loop {
             self.changed.notify_one();
@@ -262,18 +292,21 @@ impl App {
                 handle.stop_now().await;
             }
             tokio::select! {
+                () = stop.cancelled() => handle.stop_now().await,
                 changed = status.changed() => if changed.is_err() { break },
-                receipt = receipts.recv() => if let Ok(receipt) = receipt {
-                    lock(&self.view).settled(&receipt);
-                    let _ = self.events.send(Event::Settled(Box::new(receipt)));
-                },
+                receipt = receipts.recv() => if let Ok(receipt) = receipt { self.settled(receipt) },
             }
         }
         while let Ok(receipt) = receipts.try_recv() {
-            lock(&self.view).settled(&receipt);
-            let _ = self.events.send(Event::Settled(Box::new(receipt)));
+            self.settled(receipt);
         }
         problem.map_or(Ok(()), Err)
+    }
+
+    fn settled(&self, receipt: Receipt) {
+        lock(&self.view).settled(&receipt);
+        // Refused only when nobody listens.
+        let _ = self.events.send(Event::Settled(Box::new(receipt)));
     }
 
     /// The practice network's own payer: one job, a pause, the next.

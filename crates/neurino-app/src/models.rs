@@ -5,21 +5,30 @@ use std::sync::Arc;
 
 use neurino_core::ModelId;
 use neurino_engine::ModelRef;
-use neurino_model_store::{Catalog, FetchOptions, ModelManifest, ModelState as Stored};
+use neurino_model_store::{Catalog, FetchOptions, ModelManifest, ModelState as Stored, StoreError};
 use neurino_protocol::app::{ModelState, ModelStatus};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::{App, internal, lock};
+use crate::{App, internal, lock, told_with_causes};
 
 /// What is being fetched, and what went wrong last.
 #[derive(Default)]
 pub(crate) struct Progress {
-    running: HashMap<ModelId, watch::Receiver<Fetch>>,
+    running: HashMap<ModelId, Running>,
     problems: HashMap<ModelId, ErrorBody>,
 }
 
-/// One fetch.
+/// A fetch under way.
+struct Running {
+    progress: watch::Receiver<Fetch>,
+    stop: CancellationToken,
+    /// Whether the person asked for it. If not it ends with the preparation that needs it.
+    asked: bool,
+}
+
+/// How far a fetch is.
 #[derive(Debug, Clone)]
 enum Fetch {
     Running { done_bytes: u64, total_bytes: u64 },
@@ -47,7 +56,7 @@ impl App {
         match self.store.verified(id).await {
             Ok(path) => Ok(ModelRef { id: id.clone(), path }),
             Err(error) => {
-                let error = ErrorBody::new(ErrorCode::ModelNotReady, error.to_string());
+                let error = not_ready(&error);
                 lock(&self.models).problems.insert(id.clone(), error.clone());
                 Err(error)
             }
@@ -56,81 +65,101 @@ impl App {
 
     /// Starts a fetch; progress shows in the snapshot.
     pub(crate) fn model_fetch(self: &Arc<Self>, id: &ModelId) -> Result<(), ErrorBody> {
-        self.fetch(id).map(|_| ())
+        self.fetch(id, true).map(|_| ())
     }
 
-    /// Starts a fetch, or joins the one that runs, and waits for its end.
+    /// Starts a fetch, or joins the one that runs, and waits for its end. Dropping this future ends
+    /// the fetch unless the person asked for it; what has arrived is kept.
     pub(crate) async fn fetch_and_wait(
         self: &Arc<Self>,
         id: &ModelId,
         percent: impl Fn(u64),
     ) -> Result<(), ErrorBody> {
-        let mut fetch = self.fetch(id)?;
         loop {
-            match fetch.borrow_and_update().clone() {
-                Fetch::Running { done_bytes, total_bytes } => {
-                    percent(done_bytes * 100 / total_bytes.max(1));
+            let mut progress = self.fetch(id, false)?;
+            let _leave = Leave { app: self, id };
+            let outcome = loop {
+                match progress.borrow_and_update().clone() {
+                    Fetch::Running { done_bytes, total_bytes } => {
+                        percent(done_bytes * 100 / total_bytes.max(1));
+                    }
+                    Fetch::Done(outcome) => break outcome,
                 }
-                Fetch::Done(outcome) => return outcome,
-            }
-            if fetch.changed().await.is_err() {
-                return Err(internal("the download ended unexpectedly"));
+                if progress.changed().await.is_err() {
+                    return Err(internal("the download ended unexpectedly"));
+                }
+            };
+            match outcome {
+                // It was the fetch of a preparation that was stopped; this one wants its own.
+                Err(error) if error.code == ErrorCode::Cancelled && !self.end.is_cancelled() => {}
+                outcome => return outcome,
             }
         }
     }
 
-    fn fetch(self: &Arc<Self>, id: &ModelId) -> Result<watch::Receiver<Fetch>, ErrorBody> {
+    fn fetch(
+        self: &Arc<Self>,
+        id: &ModelId,
+        asked: bool,
+    ) -> Result<watch::Receiver<Fetch>, ErrorBody> {
         let catalog = self.store.catalog();
         let Some(manifest) = catalog.get(id) else {
             let known: Vec<_> = catalog.models().iter().map(|m| m.id.to_string()).collect();
-            return Err(ErrorBody::new(
-                ErrorCode::UnknownModel,
-                format!("the catalogue has no model `{id}`"),
-            )
-            .with_hint(format!("it has: {}", known.join(", "))));
+            let message = format!("the catalogue has no model `{id}`");
+            return Err(ErrorBody::new(ErrorCode::UnknownModel, message)
+                .with_hint(format!("it has: {}", known.join(", "))));
         };
-        let mut progress = lock(&self.models);
-        if let Some(running) = progress.running.get(id) {
-            return Ok(running.clone());
+        let mut models = lock(&self.models);
+        if let Some(running) = models.running.get_mut(id) {
+            running.asked |= asked;
+            return Ok(running.progress.clone());
         }
         let total_bytes = manifest.size_bytes();
-        let (sender, receiver) = watch::channel(Fetch::Running { done_bytes: 0, total_bytes });
-        progress.running.insert(id.clone(), receiver.clone());
-        progress.problems.remove(id);
-        drop(progress);
+        let (sender, progress) = watch::channel(Fetch::Running { done_bytes: 0, total_bytes });
+        let stop = self.end.child_token();
+        let running = Running { progress: progress.clone(), stop: stop.clone(), asked };
+        models.running.insert(id.clone(), running);
+        models.problems.remove(id);
+        drop(models);
         let (app, id) = (Arc::clone(self), id.clone());
-        self.tasks.spawn(async move {
-            let options = FetchOptions {
-                resources: Some(app.dirs.resources.clone()),
-                ..FetchOptions::default()
-            };
-            let tell = |p: neurino_model_store::Progress| {
-                sender.send_replace(Fetch::Running {
-                    done_bytes: p.done_bytes,
-                    total_bytes: p.total_bytes,
-                });
-                app.changed.notify_one();
-            };
-            let outcome = app.store.fetch(&id, &options, tell, app.end.child_token()).await;
-            let outcome =
-                outcome.map_err(|e| ErrorBody::new(ErrorCode::ModelNotReady, e.to_string()));
-            let mut progress = lock(&app.models);
-            progress.running.remove(&id);
-            if let Err(error) = &outcome {
-                progress.problems.insert(id, error.clone());
-            }
-            drop(progress);
-            sender.send_replace(Fetch::Done(outcome.map(|_| ())));
-            app.changed.notify_one();
-        });
-        Ok(receiver)
+        self.tasks.spawn(async move { app.fetch_to_the_end(&id, sender, stop).await });
+        Ok(progress)
+    }
+
+    async fn fetch_to_the_end(
+        &self,
+        id: &ModelId,
+        sender: watch::Sender<Fetch>,
+        stop: CancellationToken,
+    ) {
+        let options = FetchOptions {
+            resources: Some(self.dirs.resources.clone()),
+            ..FetchOptions::default()
+        };
+        let tell = |p: neurino_model_store::Progress| {
+            let (done_bytes, total_bytes) = (p.done_bytes, p.total_bytes);
+            sender.send_replace(Fetch::Running { done_bytes, total_bytes });
+            self.changed.notify_one();
+        };
+        let outcome = self.store.fetch(id, &options, tell, stop).await;
+        let outcome = outcome.map(|_| ()).map_err(|error| not_ready(&error));
+        let mut models = lock(&self.models);
+        models.running.remove(id);
+        if let Err(error) = &outcome
+            && error.code != ErrorCode::Cancelled
+        {
+            models.problems.insert(id.clone(), error.clone());
+        }
+        drop(models);
+        sender.send_replace(Fetch::Done(outcome));
+        self.changed.notify_one();
     }
 
     /// Every model of the catalogue and where it stands. `loaded` is the one in memory.
     pub(crate) fn model_statuses(&self, loaded: Option<&ModelId>) -> Vec<ModelStatus> {
         let progress = lock(&self.models);
         let status = |m: &ModelManifest| {
-            let running = progress.running.get(&m.id).map(|f| f.borrow().clone());
+            let running = progress.running.get(&m.id).map(|r| r.progress.borrow().clone());
             let state = match running {
                 Some(Fetch::Running { done_bytes, total_bytes }) => {
                     ModelState::Fetching { done_bytes, total_bytes }
@@ -151,4 +180,30 @@ impl App {
         };
         self.store.catalog().models().iter().map(status).collect()
     }
+}
+
+/// Ends a fetch that nobody else wants when its waiter goes away.
+struct Leave<'a> {
+    app: &'a App,
+    id: &'a ModelId,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.app.models).running.get(self.id)
+            && !running.asked
+        {
+            running.stop.cancel();
+        }
+    }
+}
+
+/// The store's own words.
+fn not_ready(error: &StoreError) -> ErrorBody {
+    let code = match error {
+        StoreError::Cancelled => ErrorCode::Cancelled,
+        StoreError::UnknownModel { .. } => ErrorCode::UnknownModel,
+        _ => ErrorCode::ModelNotReady,
+    };
+    ErrorBody::new(code, told_with_causes(error))
 }

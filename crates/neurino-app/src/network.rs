@@ -2,21 +2,20 @@
 //! elsewhere.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use neurino_client::HttpCoordinator;
-use neurino_config::{DeviceSetting, NetworkSetting, Settings};
-use neurino_coordinator::{Coordinator, CoordinatorConfig};
-use neurino_engine::DeviceChoice;
+use neurino_config::{NetworkSetting, Settings};
+use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::StartError;
 use crate::chat::Gateway;
+use crate::{StartError, told_with_causes};
 
 /// The network a machine works for.
 pub(crate) enum Network {
@@ -35,19 +34,22 @@ pub(crate) struct Practice {
 }
 
 impl Network {
+    /// `data` is the program's data folder, `limits` the practice network's.
     pub(crate) async fn open(
-        data: PathBuf,
-        settings: Settings,
+        data: &Path,
+        settings: &Settings,
+        limits: Limits,
         any_port: bool,
     ) -> Result<Self, StartError> {
-        match settings.network.coordinator {
+        match &settings.network.coordinator {
             NetworkSetting::Practice => {
+                let folder = data.join("practice");
                 let port = settings.gateway.listen_port;
-                Practice::open(data.join("practice"), port, any_port).await.map(Self::Practice)
+                Practice::open(&folder, limits, port, any_port).await.map(Self::Practice)
             }
             NetworkSetting::Coordinator(url) => {
-                let coordinator = Arc::new(HttpCoordinator::new(&url)?);
-                Ok(Self::Remote { coordinator, url })
+                let coordinator = Arc::new(HttpCoordinator::new(url)?);
+                Ok(Self::Remote { coordinator, url: url.clone() })
             }
         }
     }
@@ -109,16 +111,18 @@ impl Network {
 }
 
 impl Practice {
-    async fn open(folder: PathBuf, port: u16, any_port: bool) -> Result<Self, StartError> {
-        std::fs::create_dir_all(&folder).map_err(|e| {
-            let text = format!("the folder {} cannot be made: {e}", folder.display());
-            StartError::Other(ErrorBody::new(ErrorCode::Internal, text))
-        })?;
-        let key = neurino_wallet::load_or_create_named(&folder, "coordinator", None).await?;
-        let database = folder.join("coordinator.sqlite");
-        let coordinator = Coordinator::open(CoordinatorConfig::practice(database, key)).await?;
+    async fn open(
+        folder: &Path,
+        limits: Limits,
+        port: u16,
+        any_port: bool,
+    ) -> Result<Self, StartError> {
+        std::fs::create_dir_all(folder).map_err(file_error(folder))?;
         let listener = listen(port, any_port).await?;
-        let address = listener.local_addr().map_err(|e| other(&e))?;
+        let address = listener.local_addr().map_err(|source| StartError::Port { port, source })?;
+        let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await?;
+        let config = CoordinatorConfig::practice(folder.join("coordinator.sqlite"), key);
+        let coordinator = Coordinator::open(CoordinatorConfig { limits, ..config }).await?;
         let api_key = gateway_key(&coordinator, &folder.join("gateway-key")).await?;
         let gateway = Gateway {
             base_url: format!("http://{address}/v1"),
@@ -127,7 +131,7 @@ impl Practice {
                 // Only ever talks to this machine; a proxy for the internet must not get in between.
                 .no_proxy()
                 .build()
-                .map_err(|e| other(&e))?,
+                .map_err(|e| gateway_error(&e))?,
         };
         let stop = CancellationToken::new();
         let server = TaskTracker::new();
@@ -143,20 +147,21 @@ impl Practice {
     }
 }
 
+impl Drop for Practice {
+    fn drop(&mut self) {
+        // A start that failed later leaves no server behind.
+        self.stop.cancel();
+    }
+}
+
 async fn listen(port: u16, any_port: bool) -> Result<TcpListener, StartError> {
     match TcpListener::bind(("127.0.0.1", port)).await {
-        Ok(listener) => Ok(listener),
         Err(error) if any_port && port != 0 => {
             warn!("port {port} is taken ({error}); the gateway takes another one");
-            TcpListener::bind(("127.0.0.1", 0)).await.map_err(|e| other(&e))
+            let any = TcpListener::bind(("127.0.0.1", 0)).await;
+            any.map_err(|source| StartError::Port { port: 0, source })
         }
-        Err(error) => {
-            let text = format!("port {port} on this machine cannot be used: {error}");
-            Err(StartError::Other(
-                ErrorBody::new(ErrorCode::Internal, text)
-                    .with_hint("choose another one with --port, or 0 for any"),
-            ))
-        }
+        bound => bound.map_err(|source| StartError::Port { port, source }),
     }
 }
 
@@ -169,7 +174,7 @@ async fn gateway_key(coordinator: &Arc<Coordinator>, path: &Path) -> Result<Stri
     {
         return Ok(secret.to_owned());
     }
-    let key = coordinator.create_api_key("playground").await.map_err(StartError::Other)?;
+    let key = coordinator.create_api_key("playground").await.map_err(StartError::Gateway)?;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -177,19 +182,15 @@ async fn gateway_key(coordinator: &Arc<Coordinator>, path: &Path) -> Result<Stri
     options
         .open(path)
         .and_then(|mut file| write!(file, "{} {}", key.info.id, key.expose_secret()))
-        .map_err(|e| other(&e))?;
+        .map_err(file_error(path))?;
     Ok(key.expose_secret().to_owned())
 }
 
-fn other(error: &dyn std::error::Error) -> StartError {
-    StartError::Other(ErrorBody::new(ErrorCode::Internal, error.to_string()))
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::File { path, source }
 }
 
-/// The engine's word for a setting.
-pub(crate) fn device(setting: DeviceSetting) -> DeviceChoice {
-    match setting {
-        DeviceSetting::Auto => DeviceChoice::Auto,
-        DeviceSetting::Cpu => DeviceChoice::Cpu,
-        DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
-    }
+fn gateway_error(error: &dyn std::error::Error) -> StartError {
+    StartError::Gateway(ErrorBody::new(ErrorCode::Internal, told_with_causes(error)))
 }

@@ -9,7 +9,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) state: MiningState,
     pub(crate) network: &'a NetworkStatus,
     pub(crate) job: Option<&'a CurrentJob>,
-    /// What the miner is preparing, as words: "fetching SmolLM2 (42 %)".
+    /// What the miner is preparing, or how it ends, as words: "fetching SmolLM2 (42 %)".
     pub(crate) preparing: Option<&'a str>,
     pub(crate) problem: Option<&'a ErrorBody>,
 }
@@ -35,9 +35,12 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
             Some(job) => working(job, &network),
             None => format!("Connected to {network}. Waiting for a job."),
         },
-        MiningState::Finishing => match facts.job {
-            Some(job) => format!("Finishing the last job, then stopping: {}.", progress(job)),
-            None => "Finishing, then stopping.".into(),
+        MiningState::Finishing => match (facts.preparing, facts.job) {
+            (Some(what), _) => format!("Stopping: {what}."),
+            (None, Some(job)) => {
+                format!("Finishing the last job, then stopping: {}.", progress(job))
+            }
+            (None, None) => "Finishing, then stopping.".into(),
         },
         MiningState::NeedsYou => match facts.problem {
             Some(problem) => {

@@ -13,14 +13,13 @@ use serde_json::json;
 
 use crate::Setting;
 use crate::args::BenchAction;
-use crate::engine::choice;
 use crate::output::{self, Format};
 
 pub(crate) async fn run(setting: Setting, action: BenchAction) -> anyhow::Result<ExitCode> {
     let BenchAction::Text { model, prompt, tokens, runs } = action;
     let id: ModelId = model.parse()?;
     let store = ModelStore::open(&setting.dirs.models)?;
-    let device = choice(setting.settings.engine.device);
+    let device = neurino_app::device_choice(setting.settings.engine.device);
     let work = move || -> anyhow::Result<(TextBench, ReadBandwidth)> {
         let path = store.verified_blocking(&id)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

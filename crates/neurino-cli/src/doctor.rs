@@ -8,7 +8,7 @@ use crate::output::{self, Format};
 use crate::{FAILED, Setting};
 
 pub(crate) async fn run(setting: Setting) -> anyhow::Result<ExitCode> {
-    let checks = neurino_app::examine(&setting.dirs, &setting.settings, false).await;
+    let checks = neurino_app::examine(&setting.dirs, &setting.settings).await;
     match setting.format {
         Format::Json => output::json(&checks)?,
         Format::Text => {
@@ -18,8 +18,10 @@ pub(crate) async fn run(setting: Setting) -> anyhow::Result<ExitCode> {
                     CheckStatus::Warn => "note",
                     CheckStatus::Fail => "FAIL",
                 };
-                let fix = c.fix.as_ref().map_or_else(String::new, |f| format!(" -> {f}"));
-                output::line(format!("{word}  {:<13} {}{fix}", c.name, c.finding));
+                output::line(format!("{word}  {:<13} {}", c.name, c.finding));
+                if let Some(fix) = &c.fix {
+                    output::line(format!("{:<19} -> {fix}", ""));
+                }
             }
         }
     }

@@ -66,7 +66,7 @@ fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::
     let dirs = Dirs::discover(home)?;
     dirs.create()?;
     let settings = Settings::load(&dirs)?;
-    let telemetry = telemetry::start(&dirs.logs, &settings.telemetry.log_filter, false);
+    let telemetry = telemetry::start(&dirs.logs, &settings.telemetry);
     let setting = Setting { dirs, settings, format, _telemetry: telemetry };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

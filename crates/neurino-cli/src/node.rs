@@ -19,14 +19,9 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
         anyhow::bail!("--coordinator needs a URL; for the practice network use `neurino practice`");
     }
     setting.settings.network.coordinator = network;
-    let app = App::start(AppOptions {
-        dirs: setting.dirs.clone(),
-        settings: setting.settings.clone(),
-        engine: EngineHost::Process { program: std::env::current_exe()? },
-        practice_demand: false,
-        any_port: false,
-    })
-    .await?;
+    let engine = EngineHost::Process { program: std::env::current_exe()? };
+    let (dirs, settings) = (setting.dirs.clone(), setting.settings.clone());
+    let app = App::start(AppOptions::new(dirs, settings, engine)).await?;
     let events = app.subscribe();
     match setting.format {
         Format::Json => output::json_line(&json!({

@@ -1,5 +1,10 @@
 //! The one place that writes to standard output.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module is the output")]
+//!
+//! A reader that has gone away (`neurino practice | head -1`) is no error: the work goes on, and
+//! what it says is heard by nobody.
+#![expect(clippy::print_stderr, reason = "this module is the output")]
+
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 
@@ -12,9 +17,10 @@ pub(crate) enum Format {
     Json,
 }
 
-/// One line to standard output.
+/// One line to standard output, at once: a reader may be waiting for it.
 pub(crate) fn line(text: impl AsRef<str>) {
-    println!("{}", text.as_ref());
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
 }
 
 /// One line to standard error.
@@ -24,14 +30,28 @@ pub(crate) fn note(text: impl AsRef<str>) {
 
 /// A value as indented JSON to standard output.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    line(serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-/// A value as one line of JSON to standard output, at once: a reader may be waiting for it.
+/// A value as one line of JSON to standard output, at once.
 pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    println!("{}", serde_json::to_string(value)?);
-    std::io::stdout().flush()?;
+    line(serde_json::to_string(value)?);
     Ok(())
+}
+
+/// Text that others wrote, for a terminal: line ends stay, other control characters, which could
+/// move the cursor or change colours, are left out.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_model_says_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\tc\r\nd\u{9b}e\u{7f}é"), "a[2Jbc\ndeé");
+    }
 }

@@ -1,74 +1,37 @@
 //! `neurino practice`: the whole system on this machine, in one command.
 
+mod report;
+mod screen;
+
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use neurino_app::{App, AppOptions, EngineHost, demand};
 use neurino_config::NetworkSetting;
-use neurino_coordinator::{Coordinator, JobUpdate, LedgerCheck, PayerId};
-use neurino_core::{JobId, JobOutput, MicroPoints, ModelId, Receipt};
-use neurino_protocol::ErrorBody;
-use neurino_protocol::app::{Command, Event, MiningState, Reply, Snapshot};
-use serde::Serialize;
+use neurino_coordinator::{Coordinator, JobUpdate, PayerId};
+use neurino_core::{JobId, ModelId};
+use neurino_protocol::app::{Command, Event, MiningState, ModelState, Reply, Snapshot};
 use serde_json::json;
 
 use crate::args::PracticeArgs;
 use crate::output::{self, Format};
 use crate::{FAILED, Setting, interrupted, node};
+use report::{JobReport, LedgerReport, Report};
+use screen::Screen;
 
 /// Longest wait for the miner to be ready: it may have to fetch the model first.
 const READY_WAIT: Duration = Duration::from_secs(900);
-
-/// One job, as reported.
-#[derive(Debug, Serialize)]
-struct JobReport {
-    job: JobId,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<JobOutput>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    receipt: Option<Receipt>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ErrorBody>,
-}
-
-/// The books after the jobs.
-#[derive(Debug, Serialize)]
-struct LedgerReport {
-    /// Balance of this machine's node account.
-    balance_micro: MicroPoints,
-    /// Sum over all receipts of this node.
-    receipts_sum_micro: MicroPoints,
-    /// Sum over all postings of all accounts.
-    postings_sum_micro: MicroPoints,
-    /// Whether everything that must hold does.
-    holds: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    network: String,
-    node: String,
-    jobs: Vec<JobReport>,
-    ledger: LedgerReport,
-}
 
 pub(crate) async fn run(mut setting: Setting, args: PracticeArgs) -> anyhow::Result<ExitCode> {
     setting.settings.network.coordinator = NetworkSetting::Practice;
     if let Some(port) = args.port {
         setting.settings.gateway.listen_port = port;
     }
-    let app = App::start(AppOptions {
-        dirs: setting.dirs.clone(),
-        settings: setting.settings.clone(),
-        engine: EngineHost::Process { program: std::env::current_exe()? },
-        practice_demand: false,
-        any_port: args.port.is_none(),
-    })
-    .await?;
+    let engine = EngineHost::Process { program: std::env::current_exe()? };
+    let usual = AppOptions::new(setting.dirs.clone(), setting.settings.clone(), engine);
+    let app = App::start(AppOptions { any_port: args.port.is_none(), ..usual }).await?;
     let outcome = if args.serve {
         serve(&app, setting.format).await
     } else {
@@ -119,19 +82,18 @@ async fn jobs(app: &Arc<App>, count: u32, format: Format) -> anyhow::Result<Exit
         screen.job_ended(&report);
         reports.push(report);
     }
-    let ledger = ledger(&coordinator.ledger_check().await?, app.node().as_str());
+    drop(screen);
     let report = Report {
         network: coordinator.network().into(),
         node: app.node().to_string(),
         jobs: reports,
-        ledger,
+        ledger: LedgerReport::of(&coordinator.ledger_check().await?, app.node()),
     };
-    let failed = report.jobs.iter().any(|j| j.state != "succeeded") || !report.ledger.holds;
     match format {
         Format::Json => output::json(&report)?,
-        Format::Text => print(&report),
+        Format::Text => report.print(),
     }
-    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 async fn snapshot(app: &Arc<App>) -> anyhow::Result<Box<Snapshot>> {
@@ -169,7 +131,6 @@ async fn ready(app: &Arc<App>, screen: &Screen) -> anyhow::Result<()> {
 }
 
 async fn serving_model(app: &Arc<App>) -> anyhow::Result<ModelId> {
-    use neurino_protocol::app::ModelState;
     let now = snapshot(app).await?;
     let here = |s: &ModelState| matches!(s, ModelState::Ready | ModelState::Loaded);
     let loaded = now.models.iter().find(|m| m.state == ModelState::Loaded);
@@ -183,7 +144,7 @@ async fn watch(
     screen: &Screen,
 ) -> anyhow::Result<JobReport> {
     let mut updates = coordinator.watch_job(job).await?;
-    let mut report = JobReport { job, state: "failed", output: None, receipt: None, error: None };
+    let mut report = JobReport::open(job);
     while let Some(update) = updates.next().await {
         match update {
             JobUpdate::Queued => screen.answer_void(),
@@ -198,134 +159,4 @@ async fn watch(
         }
     }
     Ok(report)
-}
-
-fn ledger(check: &LedgerCheck, node: &str) -> LedgerReport {
-    let mine = check.balances.iter().filter(
-        |b| matches!(&b.account, neurino_coordinator::Account::Node(n) if n.as_str() == node),
-    );
-    let (mut balance, mut receipts) = (MicroPoints(0), MicroPoints(0));
-    for account in mine {
-        balance = balance + account.balance_micro;
-        receipts = receipts + account.receipts_micro;
-    }
-    LedgerReport {
-        balance_micro: balance,
-        receipts_sum_micro: receipts,
-        postings_sum_micro: check.sums_micro.values().copied().sum(),
-        holds: check.holds() && balance == receipts,
-    }
-}
-
-fn print(report: &Report) {
-    output::line("");
-    output::line("Receipts");
-    for job in &report.jobs {
-        match (&job.receipt, &job.error) {
-            (Some(r), _) => output::line(format!(
-                "  {}  {:>4} tokens x {} x {} / 1000 = {} Llama points  (rules {})",
-                r.job,
-                r.quote.units,
-                r.quote.factor,
-                r.quote.multiplier,
-                r.quote.amount_micro,
-                r.rule_set
-            )),
-            (None, Some(error)) => output::line(format!("  {}  not paid: {error}", job.job)),
-            (None, None) => output::line(format!("  {}  not paid", job.job)),
-        }
-    }
-    output::line("");
-    let l = &report.ledger;
-    output::line(format!("Balance   {} Llama points", l.balance_micro));
-    output::line(format!(
-        "Books     receipts {} = balance {}, all postings sum to {}",
-        l.receipts_sum_micro, l.balance_micro, l.postings_sum_micro
-    ));
-    output::line("Practice points show how the network works; they have no value.");
-}
-
-/// The live view in a terminal; silent for scripts.
-struct Screen {
-    bar: ProgressBar,
-    text: bool,
-    started: std::sync::Mutex<Instant>,
-    answer: std::sync::Mutex<String>,
-}
-
-impl Screen {
-    fn new(format: Format) -> Self {
-        let text = format == Format::Text;
-        let bar = if text { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Self {
-            bar,
-            text,
-            started: std::sync::Mutex::new(Instant::now()),
-            answer: std::sync::Mutex::new(String::new()),
-        }
-    }
-
-    fn say(&self, line: impl AsRef<str>) {
-        if self.text {
-            self.bar.suspend(|| output::line(line));
-        }
-    }
-
-    fn device(&self, snapshot: &Snapshot) {
-        if let Some(device) = snapshot.devices.first() {
-            self.say(format!("Device    {}", device.name));
-            if let Some(note) = &device.note {
-                self.say(format!("          {note}"));
-            }
-        }
-        self.say(format!("Identity  {}", snapshot.identity));
-    }
-
-    fn preparing(&self, sentence: &str) {
-        self.bar.set_message(sentence.to_owned());
-    }
-
-    fn job_begins(&self, n: u32, of: u32, spec: &neurino_core::JobSpec) {
-        let neurino_core::JobSpec::Text(job) = spec;
-        let question = job.messages.last().map_or("", |m| m.content.as_str());
-        self.say(format!("\nJob {n} of {of}: {question}"));
-        *neurino_app::guard(&self.started) = Instant::now();
-        self.answer_void();
-    }
-
-    fn answer_void(&self) {
-        neurino_app::guard(&self.answer).clear();
-        self.bar.set_message("waiting for the miner".to_owned());
-    }
-
-    fn answer(&self, text: &str) {
-        let mut answer = neurino_app::guard(&self.answer);
-        answer.push_str(text);
-        self.bar.set_message(answer.replace('\n', " "));
-    }
-
-    fn job_ended(&self, report: &JobReport) {
-        let seconds = neurino_app::guard(&self.started).elapsed().as_secs_f64();
-        if let Some(JobOutput::Text(output)) = &report.output {
-            self.say(format!("  {}", output.text.trim().replace('\n', "\n  ")));
-        }
-        match (&report.receipt, &report.error) {
-            (Some(receipt), _) => self.say(format!(
-                "  {} tokens in {seconds:.1} s, paid {} Llama points",
-                receipt.usage.total(),
-                receipt.quote.amount_micro
-            )),
-            (None, Some(error)) => self.say(format!("  failed: {error}")),
-            (None, None) => {}
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
 }

@@ -1,0 +1,197 @@
+//! What an application is started with, and what can keep it from starting.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings, env};
+use neurino_coordinator::Limits;
+use neurino_engine::{DeviceChoice, Engine, ProcessEngine, ProcessEngineConfig};
+use neurino_model_store::ModelStore;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::{KeyStoreChoice, OpenIdentity};
+
+/// What an application is started with.
+pub struct AppOptions {
+    /// Its folders.
+    pub dirs: Dirs,
+    /// What it is set to.
+    pub settings: Settings,
+    /// Where models run.
+    pub engine: EngineHost,
+    /// The model library; the one of the model folder when absent.
+    pub store: Option<ModelStore>,
+    /// Sizes and waiting times of the practice network.
+    pub limits: Limits,
+    /// Whether the practice network makes demand of its own while the machine mines.
+    pub practice_demand: bool,
+    /// Whether another port is taken when the configured one is in use.
+    pub any_port: bool,
+}
+
+impl AppOptions {
+    /// The usual ones: the library of the model folder, the network's own limits, no demand of its
+    /// own, the configured port or none.
+    pub fn new(dirs: Dirs, settings: Settings, engine: EngineHost) -> Self {
+        Self {
+            dirs,
+            settings,
+            engine,
+            store: None,
+            limits: Limits::default(),
+            practice_demand: false,
+            any_port: false,
+        }
+    }
+}
+
+/// Where models run.
+pub enum EngineHost {
+    /// In a child process of this program, which must understand `engine`.
+    Process {
+        /// The program.
+        program: PathBuf,
+    },
+    /// An engine the caller made (tests).
+    Given(Arc<dyn Engine>),
+}
+
+impl EngineHost {
+    /// The engine; its process starts when a model is first loaded.
+    pub(crate) fn start(self, dirs: &Dirs, device: DeviceChoice) -> Arc<dyn Engine> {
+        match self {
+            Self::Given(engine) => engine,
+            Self::Process { program } => {
+                let mut config = ProcessEngineConfig::new(program, ["engine"], device);
+                // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
+                let bundled = dirs.resources.join("cuda");
+                if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
+                    config.envs.push(("CUDA_PATH".into(), bundled.into()));
+                }
+                Arc::new(ProcessEngine::start(config))
+            }
+        }
+    }
+}
+
+/// Why the application cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Folders, settings, or another running app.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity key.
+    #[error("the identity key cannot be opened")]
+    Wallet(#[from] neurino_wallet::WalletError),
+    /// The model library.
+    #[error("the model library cannot be opened")]
+    Models(#[from] neurino_model_store::StoreError),
+    /// The record of receipts.
+    #[error("the record of receipts cannot be opened")]
+    Receipts(#[from] neurino_miner::MinerError),
+    /// The practice network's coordinator.
+    #[error("the practice network cannot start")]
+    Coordinator(#[from] neurino_coordinator::CoordinatorError),
+    /// The coordinator's address.
+    #[error("the network cannot be used")]
+    Client(#[from] neurino_client::ClientError),
+    /// The gateway's port is in use, or may not be used.
+    #[error(
+        "port {port} on this machine cannot be used for the gateway; choose another one, or 0 for \
+         any, with --port or `listen_port` in settings.toml"
+    )]
+    Port {
+        /// The port.
+        port: u16,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the practice network.
+    #[error("`{}` cannot be used; check the free space and that this user may write there", path.display())]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The gateway or its client.
+    #[error("the gateway cannot start: {0}")]
+    Gateway(ErrorBody),
+}
+
+impl StartError {
+    /// The error as the window shows it: with its causes, for nothing else tells them.
+    pub fn body(&self) -> ErrorBody {
+        let body = ErrorBody::new(ErrorCode::Internal, told_with_causes(self));
+        match self {
+            // They say themselves what helps.
+            Self::Config(_) | Self::Port { .. } | Self::File { .. } => body,
+            Self::Client(error) => error.body(),
+            Self::Gateway(error) => error.clone(),
+            _ => body.with_hint("run `neurino doctor`"),
+        }
+    }
+}
+
+/// An error and its causes in one line. A cause that its error has told already is left out.
+pub fn told_with_causes(error: &dyn Error) -> String {
+    let mut told = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !told.contains(&words) {
+            told.push_str(": ");
+            told.push_str(&words);
+        }
+        next = cause.source();
+    }
+    told
+}
+
+/// Where the identity key is looked for.
+pub fn identity_options(dirs: &Dirs, settings: &Settings) -> OpenIdentity {
+    OpenIdentity {
+        preference: match settings.identity.key_store {
+            KeyStoreSetting::Auto => KeyStoreChoice::Auto,
+            KeyStoreSetting::Os => KeyStoreChoice::Os,
+            KeyStoreSetting::File => KeyStoreChoice::File,
+        },
+        passphrase_file: env::var(env::PASSPHRASE_FILE).map(PathBuf::from),
+        ..OpenIdentity::new(&dirs.data)
+    }
+}
+
+/// The engine's word for the device of the settings.
+pub fn device_choice(setting: DeviceSetting) -> DeviceChoice {
+    match setting {
+        DeviceSetting::Auto => DeviceChoice::Auto,
+        DeviceSetting::Cpu => DeviceChoice::Cpu,
+        DeviceSetting::Cuda(index) => DeviceChoice::Cuda(index),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_start_error_tells_its_causes_once() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = StartError::Port { port: 80, source: denied() };
+        let body = error.body();
+        assert!(body.message.ends_with("settings.toml: permission denied"), "{}", body.message);
+        assert_eq!(body.hint, None);
+
+        let path = PathBuf::from("/x/receipts.jsonl");
+        let miner = neurino_miner::MinerError::Io { doing: "open", path, source: denied() };
+        let body = StartError::Receipts(miner).body();
+        let expect = "the record of receipts cannot be opened: cannot open /x/receipts.jsonl: \
+                      permission denied";
+        assert_eq!(body.message, expect);
+        assert_eq!(body.hint.as_deref(), Some("run `neurino doctor`"));
+    }
+}

@@ -1,0 +1,91 @@
+//! The live view of `neurino practice` in a terminal; plain lines elsewhere, nothing for scripts.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use neurino_core::{JobOutput, JobSpec};
+use neurino_protocol::app::Snapshot;
+
+use super::report::JobReport;
+use crate::output::{self, Format};
+
+/// The view; a line at the bottom moves, where standard error is a terminal.
+pub(super) struct Screen {
+    bar: ProgressBar,
+    text: bool,
+    started: Cell<Instant>,
+    answer: RefCell<String>,
+}
+
+impl Screen {
+    pub(super) fn new(format: Format) -> Self {
+        let text = format == Format::Text;
+        let bar = if text { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar, text, started: Cell::new(Instant::now()), answer: RefCell::default() }
+    }
+
+    fn say(&self, line: impl AsRef<str>) {
+        if self.text {
+            self.bar.suspend(|| output::line(line));
+        }
+    }
+
+    pub(super) fn device(&self, snapshot: &Snapshot) {
+        if let Some(device) = snapshot.devices.first() {
+            self.say(format!("Device    {}", device.name));
+            if let Some(note) = &device.note {
+                self.say(format!("          {note}"));
+            }
+        }
+        self.say(format!("Identity  {}", snapshot.identity));
+    }
+
+    pub(super) fn preparing(&self, sentence: &str) {
+        self.bar.set_message(sentence.to_owned());
+    }
+
+    pub(super) fn job_begins(&self, n: u32, of: u32, spec: &JobSpec) {
+        let JobSpec::Text(job) = spec;
+        let question = job.messages.last().map_or("", |m| m.content.as_str());
+        self.say(format!("\nJob {n} of {of}: {question}"));
+        self.started.set(Instant::now());
+        self.answer_void();
+    }
+
+    pub(super) fn answer_void(&self) {
+        self.answer.borrow_mut().clear();
+        self.bar.set_message("waiting for the miner".to_owned());
+    }
+
+    pub(super) fn answer(&self, text: &str) {
+        let mut answer = self.answer.borrow_mut();
+        answer.push_str(&output::plain(text));
+        self.bar.set_message(answer.replace('\n', " "));
+    }
+
+    pub(super) fn job_ended(&self, report: &JobReport) {
+        let seconds = self.started.get().elapsed().as_secs_f64();
+        if let Some(JobOutput::Text(answer)) = &report.output {
+            self.say(format!("  {}", output::plain(answer.text.trim()).replace('\n', "\n  ")));
+        }
+        match (&report.receipt, &report.error) {
+            (Some(receipt), _) => self.say(format!(
+                "  {} tokens in {seconds:.1} s, paid {} Llama points",
+                receipt.usage.total(),
+                receipt.quote.amount_micro
+            )),
+            (None, Some(error)) => self.say(format!("  failed: {error}")),
+            (None, None) => {}
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
