@@ -36,6 +36,12 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
+    /// What should be imported is a folder, a pipe or a device.
+    #[error("`{}` is not a file; name the model's file itself", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// The model is not on this machine, or not whole.
     #[error("`{model}` is not on this machine; get it with `neurino models get {model}`")]
     Absent {

@@ -18,7 +18,7 @@ impl ModelStore {
     /// Returns the model it belongs to.
     ///
     /// # Errors
-    /// [`StoreError::NotTheModel`], [`StoreError::UnknownModel`], [`StoreError::Busy`],
+    /// [`StoreError::NotAFile`], [`StoreError::NotTheModel`], [`StoreError::UnknownModel`], [`StoreError::Busy`],
     /// [`StoreError::NoSpace`], [`StoreError::Io`].
     pub async fn import(
         &self,
@@ -33,7 +33,15 @@ impl ModelStore {
         if let Some(model) = &model {
             self.manifest(model)?;
         }
-        let found = Digest::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
+        // Through links to the file itself: a hard link to a link would only be another link.
+        let found = path.canonicalize().and_then(|target| Ok((fs::metadata(&target)?, target)));
+        let (kind, source) = found.map_err(|error| StoreError::io("read", path, error))?;
+        // A pipe or a device would be read forever.
+        if !kind.is_file() {
+            return Err(StoreError::NotAFile { path: path.to_owned() });
+        }
+        let found =
+            Digest::of_file(&source).map_err(|error| StoreError::io("read", path, error))?;
         let candidates = self.catalog().models().iter();
         let named = candidates.filter(|m| model.as_ref().is_none_or(|model| m.id == *model));
         let matching = named
@@ -48,12 +56,12 @@ impl ModelStore {
             return Ok(id.clone());
         }
         let target = self.folder(id).join(&file.name);
-        if fs::hard_link(path, &target).is_ok() {
+        if fs::hard_link(&source, &target).is_ok() {
             settle(&self.folder(id), file)?;
         } else {
             self.check_space(file.size_bytes + SPACE_RESERVE_BYTES)?;
             let part = part::path(&self.folder(id), file);
-            fs::copy(path, &part)
+            fs::copy(&source, &part)
                 .and_then(|_| File::options().write(true).open(&part)?.sync_all())
                 .map_err(|error| StoreError::io("write", &part, error))?;
             self.accept(id, file)?;

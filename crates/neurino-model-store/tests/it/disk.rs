@@ -140,6 +140,26 @@ async fn an_own_file_is_imported_by_its_digest() {
     }
     let missing = store.import(None, &folder.path().join("none")).await.unwrap_err();
     assert!(matches!(missing, StoreError::Io { .. }));
+    let is_folder = store.import(None, folder.path()).await.unwrap_err();
+    assert!(matches!(is_folder, StoreError::NotAFile { .. }), "{is_folder}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_device_is_not_read_forever_and_a_link_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), vec![]);
+    let endless = store.import(None, std::path::Path::new("/dev/zero")).await.unwrap_err();
+    assert!(matches!(endless, StoreError::NotAFile { .. }), "{endless}");
+
+    let own = folder.path().join("own.bin");
+    fs::write(&own, content()).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("own.bin", &link).unwrap();
+    assert_eq!(store.import(None, &link).await.unwrap(), model());
+    fs::remove_file(&own).unwrap();
+    let path = store.verified(&model()).await.unwrap();
+    assert_eq!(fs::read(path).unwrap(), content(), "the file was taken, not the link to it");
 }
 
 #[tokio::test]
