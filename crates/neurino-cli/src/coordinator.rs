@@ -1,5 +1,6 @@
 //! `neurino coordinator`: gateway, routing and ledger for other machines' nodes.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,15 +45,19 @@ impl Charter {
     fn of(folder: &Path, args: &CoordinatorArgs) -> anyhow::Result<Self> {
         let path = folder.join(Self::FILE);
         let charter = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Self>(&bytes)
-                .with_context(|| format!("{} is damaged; put it back", path.display()))?,
+            Ok(bytes) => serde_json::from_slice::<Self>(&bytes).with_context(|| {
+                format!(
+                    "{} is damaged; put it back from a backup, or write it anew: it holds the \
+                     network's name and its rule set",
+                    path.display()
+                )
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let network = args.network.clone().unwrap_or_else(|| "club".into());
                 let rules = args.rules.clone().unwrap_or_else(|| "season2".into());
                 RuleSets::built_in().named(&rules)?;
                 let charter = Self { network, rules };
-                let text = serde_json::to_vec_pretty(&charter)?;
-                std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+                charter.write(&path).with_context(|| format!("write {}", path.display()))?;
                 charter
             }
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
@@ -69,6 +74,15 @@ impl Charter {
             return Ok(Self { rules: rules.clone(), ..charter });
         }
         Ok(charter)
+    }
+
+    /// Writes the file whole or not at all: a network that forgot its name could not go on.
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let beside = path.with_extension("json.part");
+        let mut file = std::fs::File::create(&beside)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        Ok(std::fs::rename(&beside, path)?)
     }
 }
 
@@ -181,4 +195,30 @@ async fn ledger(coordinator: &Arc<Coordinator>, format: Format) -> anyhow::Resul
     }
     anyhow::ensure!(check.holds(), "the ledger does not hold; keep the file and report this");
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_keeps_its_name_and_a_damaged_one_is_not_renamed() {
+        use clap::Parser as _;
+        let folder = tempfile::tempdir().unwrap();
+        let args = |line: &str| match crate::Cli::parse_from(line.split(' ')).role {
+            Some(crate::Role::Coordinator(args)) => args,
+            other => panic!("{other:?} is no coordinator"),
+        };
+        let made = Charter::of(folder.path(), &args("neurino coordinator --network pool")).unwrap();
+        assert_eq!(made.network, "pool");
+        let again = Charter::of(folder.path(), &args("neurino coordinator")).unwrap();
+        assert_eq!(again.network, "pool");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+
+        std::fs::write(folder.path().join(Charter::FILE), "{\"netw").unwrap();
+        let error = Charter::of(folder.path(), &args("neurino coordinator")).unwrap_err();
+        assert!(error.to_string().contains("put it back from a backup"), "{error}");
+    }
 }
