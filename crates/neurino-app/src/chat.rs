@@ -64,7 +64,7 @@ struct ChunkUsage {
 struct EdgeError {
     message: String,
     #[serde(default)]
-    code: Option<ErrorCode>,
+    code: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +74,15 @@ struct ErrorAnswer {
 
 impl From<EdgeError> for ErrorBody {
     fn from(error: EdgeError) -> Self {
-        ErrorBody::new(error.code.unwrap_or(ErrorCode::Internal), error.message)
+        let code = match error.code.as_deref() {
+            // The words of OpenAI's own clients, where they have some; else ours.
+            Some("model_not_found") => Some(ErrorCode::UnknownModel),
+            Some("context_length_exceeded") => Some(ErrorCode::ContextTooLong),
+            Some("invalid_api_key") => Some(ErrorCode::Unauthorized),
+            Some(ours) => serde_json::from_value(ours.into()).ok(),
+            None => None,
+        };
+        ErrorBody::new(code.unwrap_or(ErrorCode::Internal), error.message)
     }
 }
 
@@ -209,5 +217,20 @@ mod tests {
         assert_eq!(data_of(b"data:[DONE]\n"), Some("[DONE]"));
         assert_eq!(data_of(b": keep-alive\n"), None);
         assert_eq!(data_of(b"\n"), None);
+    }
+
+    #[test]
+    fn errors_keep_their_code_whatever_it_is_called() {
+        for (code, expect) in [
+            (r#""model_not_found""#, ErrorCode::UnknownModel),
+            (r#""context_length_exceeded""#, ErrorCode::ContextTooLong),
+            (r#""overloaded""#, ErrorCode::Overloaded),
+            (r#""something_new""#, ErrorCode::Internal),
+            ("null", ErrorCode::Internal),
+        ] {
+            let text = format!(r#"{{"error":{{"message":"words","type":"x","code":{code}}}}}"#);
+            let answer: ErrorAnswer = serde_json::from_str(&text).expect("an error");
+            assert_eq!(ErrorBody::from(answer.error), ErrorBody::new(expect, "words"), "{code}");
+        }
     }
 }

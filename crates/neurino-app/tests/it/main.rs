@@ -1,0 +1,9 @@
+//! The application as the window uses it: commands in, events out, over a scripted engine.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod chat;
+mod library;
+mod life;
+mod mining;
+mod remote;
+mod world;
