@@ -104,6 +104,8 @@ impl ModelSource {
             open_folder(path)
         } else if path.is_file() && Gguf::is_gguf(path) {
             open_gguf(path)
+        } else if let Err(source) = path.metadata() {
+            Err(LlmError::Unreadable { path: path.to_owned(), source })
         } else {
             Err(LlmError::NotAModel { path: path.to_owned() })
         }

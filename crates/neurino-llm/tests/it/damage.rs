@@ -153,11 +153,15 @@ fn no_model_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("notes.txt");
     fs::write(&text, "neither").unwrap();
-    for path in [folder.path(), &text, &folder.path().join("absent")] {
+    for path in [folder.path(), &text] {
         let error = open_error(path);
         assert!(matches!(error, LlmError::NotAModel { .. }), "{error}");
         assert_helps(&error, "config.json");
     }
+    // A file that vanished is not called a wrong one.
+    let error = open_error(&folder.path().join("absent"));
+    assert!(matches!(error, LlmError::Unreadable { .. }), "{error}");
+    assert_helps(&error, "download the model again");
 }
 
 #[test]
