@@ -8,6 +8,7 @@
 //! `edge` (HTTP, WebSocket).
 
 pub mod books;
+mod challenge;
 pub mod config;
 mod coordinator;
 mod edge;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::challenge::Answered;
 use crate::coordinator::Coordinator;
 use crate::error::shutting_down;
 use crate::jobs::short;
@@ -21,10 +22,6 @@ use crate::store::AttemptEnd;
 
 /// Messages that may wait for a slow link; a slower one is ended.
 const OUTBOX: usize = 256;
-/// How long a challenge can be answered.
-const NONCE_LIFE: Duration = Duration::from_mins(5);
-/// Challenges that may be open at once.
-const NONCES_MAX: usize = 16_384;
 /// How long a lease that a heartbeat does not name is kept for a result that is on its way.
 const UNNAMED_WAIT: Duration = Duration::from_secs(1);
 /// Most models and slots a node can announce.
@@ -46,17 +43,13 @@ impl Coordinator {
     /// A fresh challenge, good for one hello within five minutes.
     ///
     /// # Errors
-    /// `Overloaded`, `Unreachable` (shutting down).
+    /// `Unreachable` (shutting down).
     pub(crate) fn challenge(&self) -> Result<CoordinatorMessage, ErrorBody> {
-        let nonce = hex::encode(rand::random::<[u8; 32]>());
-        let mut state = self.state();
+        let state = self.state();
         if state.stopping {
             return Err(shutting_down());
         }
-        if state.nonces.len() >= NONCES_MAX {
-            return Err(too_many("too many nodes are connecting at once"));
-        }
-        state.nonces.insert(nonce.clone(), Instant::now() + NONCE_LIFE);
+        let nonce = state.challenges.issue(rand::random(), Instant::now());
         let network = self.config.network.clone();
         Ok(CoordinatorMessage::Challenge { version: PROTOCOL_VERSION, network, nonce })
     }
@@ -81,13 +74,8 @@ impl Coordinator {
             );
         }
         let address = address_of(&hello.node)?;
-        let expiry = self.state().nonces.remove(&hello.nonce);
-        if expiry.is_none_or(|expiry| expiry < Instant::now()) {
-            return Err(ErrorBody::new(
-                ErrorCode::Unauthorized,
-                "the challenge is unknown, was used before, or is older than five minutes",
-            )
-            .with_hint("ask for a new challenge and sign that one"));
+        if !self.state().challenges.is_open(&hello.nonce, Instant::now()) {
+            return Err(void_challenge());
         }
         let message = Hello::message(&self.config.network, &hello.node, &hello.nonce);
         verify(&message, &hello.signature, address).map_err(|_| {
@@ -107,6 +95,14 @@ impl Coordinator {
                 && !state.sessions.contains_key(&hello.node)
             {
                 return Err(too_many("the coordinator has no room for another node"));
+            }
+            match state.challenges.answer(&hello.nonce, Instant::now()) {
+                Answered::Once => {}
+                // Another hello with it was faster.
+                Answered::Void => return Err(void_challenge()),
+                Answered::TooMany => {
+                    return Err(too_many("too many nodes are connecting at once"));
+                }
             }
             self.enter(&mut state, &hello.node, outbox, end.clone())
         };
@@ -357,6 +353,14 @@ pub(crate) fn address_of(node: &NodeId) -> Result<&str, ErrorBody> {
 /// Words from outside, fit for a log line or an error: no control characters, at most 300.
 fn printable(words: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn void_challenge() -> ErrorBody {
+    ErrorBody::new(
+        ErrorCode::Unauthorized,
+        "the challenge is unknown, was used before, or is older than five minutes",
+    )
+    .with_hint("ask for a new challenge and sign that one")
 }
 
 fn too_many(message: &str) -> ErrorBody {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::challenge::Challenges;
 use crate::router::Router;
 use crate::store::AttemptEnd;
 use crate::watch::Feed;
@@ -86,8 +87,7 @@ pub(crate) struct State {
     pub(crate) node_leases: HashMap<NodeId, HashSet<LeaseId>>,
     pub(crate) sessions: HashMap<NodeId, Session>,
     pub(crate) last_session: u64,
-    /// Challenges that were not answered yet, and when they expire.
-    pub(crate) nonces: HashMap<String, Instant>,
+    pub(crate) challenges: Challenges,
     /// When a connected node last served a model.
     pub(crate) last_served: HashMap<ModelId, Instant>,
     pub(crate) rng: StdRng,
@@ -103,7 +103,7 @@ impl State {
             node_leases: HashMap::new(),
             sessions: HashMap::new(),
             last_session: 0,
-            nonces: HashMap::new(),
+            challenges: Challenges::new(rand::random(), Instant::now()),
             last_served: HashMap::new(),
             rng,
             stopping: false,

@@ -64,7 +64,7 @@ impl Coordinator {
             if state.stopping {
                 return;
             }
-            state.nonces.retain(|_, expiry| *expiry > now);
+            state.challenges.expire(now);
             self.end_silent_sessions(&state, now);
             due(&mut state, now)
         };

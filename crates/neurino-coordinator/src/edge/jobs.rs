@@ -1,6 +1,7 @@
 //! Durable jobs: accepted with 202 once they are on disk, asked for by id later.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -44,13 +45,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ErrorB
 /// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended.
 pub(crate) async fn show(
     State(coordinator): State<Edge>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let coordinator = &coordinator;
     let payer = payer(coordinator, &headers).await.map_err(ApiError::plain)?;
     let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
-    let id: JobId = id.parse().map_err(|_| ApiError::plain(missing()))?;
+    let id = id.ok().and_then(|Path(id)| id.parse::<JobId>().ok());
+    let id = id.ok_or_else(|| ApiError::plain(missing()))?;
     let job = coordinator.stored_job(id).await.map_err(ApiError::plain)?;
     if job.payer != payer {
         // Somebody else's job looks like none at all.

@@ -193,6 +193,7 @@ async fn unknown_paths_and_methods_are_typed() {
         (Method::GET, "/v1/node/session", 405, false),
         (Method::GET, "/v1/node/link", 400, false),
         (Method::GET, "/v1/jobs/not-an-id", 404, false),
+        (Method::GET, "/v1/jobs/%ff", 404, false),
     ] {
         let (found, body) = world.call(method, path, Value::Null).await;
         assert_eq!(found.as_u16(), status, "{path}");
@@ -377,6 +378,10 @@ async fn who_speaks_too_slowly_is_cut_off() {
         let _ = tokio::time::timeout(crate::world::PATIENCE, reading).await.expect("cut off");
         answer
     };
+    // Nobody speaks at all, or speaks HTTP/2, which these limits would not hold for.
+    assert_eq!(answer_to(String::new()).await, "");
+    let answer = answer_to("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     // A head that never ends, and a body that never comes.
     let answer = answer_to("POST /v1/jobs HTTP/1.1\r\nhost: x\r\n".into()).await;
     assert!(!answer.starts_with("HTTP/1.1 200"));

@@ -68,6 +68,17 @@ async fn a_hello_is_good_once_and_only_for_its_signer() {
 }
 
 #[tokio::test]
+async fn open_challenges_take_no_room_from_other_nodes() {
+    let world = World::new().await;
+    for _ in 0..20_000 {
+        let (status, _) = world.send(Method::POST, "/v1/node/challenge", None, &[], "").await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    let (status, _) = open_session(&world, &Identity::new("rig1")).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_signature_for_another_network_opens_nothing() {
     let world = World::new().await;
     let identity = Identity::new("rig1");
