@@ -93,7 +93,7 @@ impl TextJob {
             return bad("stop", format!("takes at most {} strings", Self::STOP_LIMIT));
         }
         if self.stop.iter().any(|s| s.is_empty() || s.len() > 256) {
-            return bad("stop", "each stop string must be 1 to 256 bytes".into());
+            return bad("stop", "takes strings of 1 to 256 bytes each".into());
         }
         let s = &self.sampling;
         if !(0.0..=2.0).contains(&s.temperature) {
@@ -286,10 +286,7 @@ impl JobState {
         matches!(
             (self, next),
             (Self::Queued, Self::Leased | Self::Failed | Self::Cancelled)
-                | (
-                    Self::Leased,
-                    Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled
-                )
+                | (Self::Leased, Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled)
         )
     }
 }

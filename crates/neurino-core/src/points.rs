@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 /// The two currencies of work.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, TS,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, TS)]
 #[serde(rename_all = "snake_case")]
 pub enum PointsKind {
     /// Paid for text.
@@ -31,18 +29,7 @@ impl PointsKind {
 
 /// An amount in micro-points (1e-6 point); negative in the debiting half of a posting pair.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    TS,
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, TS,
 )]
 #[serde(transparent)]
 #[ts(type = "number")]

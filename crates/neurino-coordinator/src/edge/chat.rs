@@ -46,7 +46,8 @@ pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, R
     };
     refuse_unsupported(fields)?;
     let model: String = required(fields, "model")?;
-    let model = ModelId::new(model).map_err(|e| Refusal::new("model", e.rule))?;
+    let model =
+        ModelId::new(model).map_err(|e| Refusal::new("model", format!("must be {}", e.rule)))?;
     let max_tokens = match optional::<u32>(fields, "max_completion_tokens")? {
         Some(tokens) => tokens,
         None => optional(fields, "max_tokens")?.unwrap_or(MAX_TOKENS_DEFAULT),
