@@ -174,16 +174,14 @@ fn no_key(error: &neurino_wallet::WalletError) -> Check {
     let finding = format!("The identity key cannot be opened: {}.", told_with_causes(error));
     with_fix(
         check(KEY_STORE, CheckStatus::Fail, finding),
-        "nothing was overwritten; put the key's file back, or restore it from its words",
+        "nothing was overwritten; put the key back where it was",
     )
 }
 
 fn key_store(opened: &OpenedIdentity) -> Check {
-    let mut finding = format!("The identity key is kept in {}", opened.store.describe());
-    if let Some(problem) = &opened.os_store_problem {
-        finding.push_str(&format!(" ({})", problem.trim_end_matches('.')));
-    }
-    finding.push('.');
+    let why = opened.os_store_problem.as_ref();
+    let why = why.map_or_else(String::new, |why| format!(" ({})", why.trim_end_matches('.')));
+    let finding = format!("The identity key is kept in {}{why}.", opened.store.describe());
     match opened.store {
         StoreKind::OsKeyStore | StoreKind::PassphraseFile => {
             check(KEY_STORE, CheckStatus::Ok, finding)

@@ -275,14 +275,15 @@ fn miner_problem(status: &MinerStatus) -> Option<ErrorBody> {
 
 fn miner_state(state: &MinerState) -> (MiningState, Option<String>) {
     match state {
-        MinerState::Connecting { attempt: 0 | 1, .. } => (MiningState::Waiting, None),
+        MinerState::Connecting { attempt: 0 | 1, .. } | MinerState::Waiting => {
+            (MiningState::Waiting, None)
+        }
         MinerState::Connecting { attempt, .. } => {
             (MiningState::Starting, Some(format!("connecting, attempt {attempt}")))
         }
         MinerState::LoadingModel { model, .. } => {
             (MiningState::Starting, Some(format!("loading {model}")))
         }
-        MinerState::Waiting => (MiningState::Waiting, None),
         MinerState::Working => (MiningState::Working, None),
         MinerState::Finishing => (MiningState::Finishing, None),
         MinerState::NeedsYou { .. } => (MiningState::NeedsYou, None),

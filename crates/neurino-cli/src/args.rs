@@ -11,15 +11,15 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "neurino", version, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Folder for data, settings and logs instead of the system's usual places.
+    /// Keep everything in this folder instead of the system's usual places.
     #[arg(long, global = true, value_name = "DIR", env = neurino_config::env::HOME)]
     pub home: Option<PathBuf>,
 
-    /// Prints machine-readable JSON where a command supports it.
+    /// Answer in JSON, for scripts.
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Opens in the tray, without a window.
+    /// Start in the tray, without opening the window.
     #[arg(long)]
     pub hidden: bool,
 
@@ -28,30 +28,30 @@ pub struct Cli {
     pub role: Option<Role>,
 }
 
-/// What the program does.
+/// What the program does. The words are in the imperative, as clap's own ones for help are.
 #[derive(Debug, Subcommand)]
 pub enum Role {
-    /// Runs the whole system on this machine: coordinator, miner and a few real jobs.
+    /// Try everything on this machine: run a few real jobs and earn practice points.
     Practice(PracticeArgs),
-    /// Mines for a coordinator, without a window.
+    /// Mine for a network, without a window.
     Node(NodeArgs),
-    /// Runs a coordinator: gateway, routing, ledger.
+    /// Run a network: take requests, hand out jobs, keep the books.
     Coordinator(CoordinatorArgs),
-    /// Lists, fetches and checks models.
+    /// List, fetch, check or remove models.
     Models {
         /// What to do with them.
         #[command(subcommand)]
         action: ModelsAction,
     },
-    /// Shows this machine's identity.
+    /// Show who this machine is on the network.
     Wallet {
         /// What to show.
         #[command(subcommand)]
         action: WalletAction,
     },
-    /// Checks this machine and says how to fix what is wrong.
+    /// Check this machine and say how to fix what is wrong.
     Doctor,
-    /// Measures this machine.
+    /// Measure how fast this machine is.
     Bench {
         /// What to measure.
         #[command(subcommand)]
@@ -66,20 +66,25 @@ pub enum Role {
 #[derive(Debug, Args)]
 pub struct PracticeArgs {
     /// How many jobs to run.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
     pub jobs: u32,
-    /// Keeps running as a local OpenAI-compatible server until interrupted, instead of running jobs.
+    /// Run no jobs, but serve OpenAI-compatible programs on this machine until Ctrl-C.
     #[arg(long, conflicts_with = "jobs")]
     pub serve: bool,
-    /// Port of the gateway on this machine; 0 picks a free one.
-    #[arg(long)]
+    /// Port to serve at on this machine; 0 picks a free one.
+    #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
 }
 
 /// `neurino node`
 #[derive(Debug, Args)]
 pub struct NodeArgs {
-    /// The coordinator, for example `https://pool.example.org`.
+    /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
 }
@@ -87,61 +92,60 @@ pub struct NodeArgs {
 /// `neurino coordinator`
 #[derive(Debug, Args)]
 pub struct CoordinatorArgs {
-    /// A task beside serving.
+    /// A task beside serving; works while the coordinator runs, too.
     #[command(subcommand)]
     pub action: Option<CoordinatorAction>,
-    /// Address to listen on. Other machines reach it through a TLS proxy in front.
-    #[arg(long, default_value = "127.0.0.1:43110")]
+    /// Address and port to listen at; other machines need a TLS proxy in front.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:43110")]
     pub listen: SocketAddr,
-    /// Says that a TLS proxy stands in front, so that another address than this machine's own may
-    /// be listened on.
+    /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,
-    /// The network's name, as receipts carry it; `club` for a new one. It is chosen once.
-    #[arg(long)]
+    /// Name of the network, chosen once; without it a new network is called `club`.
+    #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
-    /// The rule set that prices jobs; `season2` for a new network.
-    #[arg(long)]
+    /// Rules that price the jobs; without them a new network begins with `season2`.
+    #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
 }
 
 /// Tasks of a coordinator.
 #[derive(Debug, Subcommand)]
 pub enum CoordinatorAction {
-    /// Creates an API key for the gateway and prints it once.
+    /// Make an API key for somebody who sends requests, and print it this once.
     Key {
         /// Whom it is for.
         name: String,
     },
-    /// Prints the ledger's totals.
+    /// Add the books up: jobs, balances, and whether everything fits.
     Ledger,
 }
 
 /// `neurino models`
 #[derive(Debug, Subcommand)]
 pub enum ModelsAction {
-    /// Lists the catalogue and what is on this machine.
+    /// List the models there are, and which of them are on this machine.
     List,
-    /// Fetches a model and checks it.
+    /// Fetch a model and check it.
     Get {
-        /// Its id.
+        /// The model, as `neurino models list` names it.
         model: String,
     },
-    /// Takes a model from a file that is already on this machine.
+    /// Take a model from a file that is already on this machine.
     Import {
-        /// Its id.
+        /// The model, as `neurino models list` names it.
         model: String,
         /// The file.
         file: PathBuf,
     },
-    /// Checks a model's files against their digests.
+    /// Check that a model's files are unharmed.
     Verify {
-        /// Its id.
+        /// The model, as `neurino models list` names it.
         model: String,
     },
-    /// Removes a model from this machine.
+    /// Remove a model from this machine.
     Remove {
-        /// Its id.
+        /// The model, as `neurino models list` names it.
         model: String,
     },
 }
@@ -149,11 +153,11 @@ pub enum ModelsAction {
 /// `neurino wallet`
 #[derive(Debug, Subcommand)]
 pub enum WalletAction {
-    /// Prints the address of the identity key and where the key is kept.
+    /// Print this machine's address, and where its key is kept.
     Show,
-    /// Prints the twelve words that restore the identity key. Anybody who has them is you.
+    /// Print the twelve words of this machine's key; whoever has them can act as you.
     Phrase {
-        /// Confirms that nobody looks over your shoulder.
+        /// Say that nobody looks over your shoulder.
         #[arg(long)]
         reveal: bool,
     },
@@ -162,31 +166,106 @@ pub enum WalletAction {
 /// `neurino bench`
 #[derive(Debug, Subcommand)]
 pub enum BenchAction {
-    /// Prefill and decode speed of a language model, beside this machine's memory bandwidth.
+    /// Measure how fast a language model reads and writes, and how fast the memory is.
     Text {
-        /// A model of the catalogue that is on this machine.
+        /// A model that is on this machine.
         #[arg(long, default_value = "smollm2-135m-instruct")]
         model: String,
-        /// Length of the prompt in tokens.
-        #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        /// Tokens to read.
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 128,
+            value_parser = clap::value_parser!(u32).range(1..=4096)
+        )]
         prompt: u32,
-        /// Tokens to generate.
-        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        /// Tokens to write.
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 64,
+            value_parser = clap::value_parser!(u32).range(1..=4096)
+        )]
         tokens: u32,
-        /// Runs; the median is printed.
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        /// How often to measure; the median is shown.
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 5,
+            value_parser = clap::value_parser!(u32).range(1..=100)
+        )]
         runs: u32,
     },
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
 
+    fn parse(line: &str) -> Result<Cli, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
     #[test]
     fn the_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_no_command_understands_is_refused() {
+        use clap::error::ErrorKind::{
+            ArgumentConflict, InvalidSubcommand, MissingRequiredArgument, UnknownArgument,
+            ValueValidation,
+        };
+        for (line, kind) in [
+            ("neurino mine", InvalidSubcommand),
+            ("neurino practice --jobs 0", ValueValidation),
+            ("neurino practice --port 65536", ValueValidation),
+            ("neurino practice --serve --jobs 2", ArgumentConflict),
+            ("neurino practice --hidden", UnknownArgument),
+            ("neurino node", MissingRequiredArgument),
+            ("neurino models get", MissingRequiredArgument),
+            ("neurino coordinator --listen 43110", ValueValidation),
+            ("neurino coordinator key", MissingRequiredArgument),
+            ("neurino bench text --runs 101", ValueValidation),
+        ] {
+            assert_eq!(parse(line).unwrap_err(), kind, "{line}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["neurino --json --home /x doctor", "neurino doctor --json --home /x"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json && matches!(cli.role, Some(Role::Doctor)));
+            assert_eq!(cli.home, Some(PathBuf::from("/x")));
+        }
+        let cli = parse("neurino --hidden").unwrap();
+        assert!(cli.hidden && cli.role.is_none());
+    }
+
+    #[test]
+    fn every_help_text_reads_well() {
+        let mut pages = Vec::new();
+        collect(&Cli::command(), &mut vec!["neurino".to_owned()], &mut pages);
+        insta::assert_snapshot!(pages.join("\n"));
+    }
+
+    /// What `--help` prints, for a command and those below it.
+    fn collect(command: &clap::Command, path: &mut Vec<String>, pages: &mut Vec<String>) {
+        // The variable's value at the moment is no part of the grammar.
+        let whole = Cli::command().term_width(100).mut_arg("home", |a| a.hide_env_values(true));
+        let line = path.iter().cloned().chain(["--help".to_owned()]);
+        let help = whole.try_get_matches_from(line).unwrap_err().to_string();
+        let help: Vec<_> = help.lines().map(str::trim_end).collect();
+        pages.push(format!("$ {} --help\n{}\n", path.join(" "), help.join("\n")));
+        for child in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+            path.push(child.get_name().to_owned());
+            collect(child, path, pages);
+            path.pop();
+        }
     }
 }

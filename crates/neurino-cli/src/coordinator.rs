@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use neurino_config::{InstanceLock, env};
+use neurino_coordinator::books::ledger_check;
+use neurino_coordinator::keys::create_api_key;
 use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
 use neurino_core::{MicroPoints, RuleSets};
 use serde::{Deserialize, Serialize};
@@ -19,16 +21,23 @@ use crate::output::{self, Format};
 use crate::{Setting, interrupted};
 
 pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
-    check_listen_address(args.listen, args.behind_proxy)?;
-    let coordinator = open(&setting, &args).await?;
-    let outcome = match &args.action {
-        Some(CoordinatorAction::Key { name }) => key(&coordinator, name, setting.format).await,
-        Some(CoordinatorAction::Ledger) => ledger(&coordinator, setting.format).await,
-        None => serve(&setting, &args, &coordinator).await,
-    };
-    coordinator.shutdown().await;
-    outcome.map(|()| ExitCode::SUCCESS)
+    match &args.action {
+        Some(CoordinatorAction::Key { name }) => key(&setting, &args, name).await?,
+        Some(CoordinatorAction::Ledger) => ledger(&setting).await?,
+        None => {
+            check_listen_address(args.listen, args.behind_proxy)?;
+            let _lock = InstanceLock::acquire(&setting.dirs)?;
+            let coordinator = open(&setting, &args).await?;
+            let outcome = serve(&setting, &args, &coordinator).await;
+            coordinator.shutdown().await;
+            outcome?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
+
+/// The books, in the folder of a network.
+const DATABASE: &str = "coordinator.sqlite";
 
 /// What was chosen when the network was made; lies beside its books.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,25 +95,22 @@ impl Charter {
     }
 }
 
+/// Where a coordinator for others keeps its books.
+fn folder(setting: &Setting) -> PathBuf {
+    setting.dirs.data.join("coordinator")
+}
+
 async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
-    // The books of the practice network lie in their own folder; a coordinator for others keeps
-    // its books beside it, unless it is only asked about the books that are there.
-    let practice = setting.dirs.data.join("practice");
-    let own = setting.dirs.data.join("coordinator");
-    let asked_only = matches!(args.action, Some(CoordinatorAction::Ledger));
-    let is_practice = asked_only && !own.is_dir() && practice.is_dir();
-    let folder = if is_practice { practice } else { own };
+    let folder = folder(setting);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
     let key =
         neurino_wallet::load_or_create_named(&folder, "coordinator", passphrase.as_deref()).await?;
-    let mut config = CoordinatorConfig::practice(folder.join("coordinator.sqlite"), key);
-    if !is_practice {
-        let charter = Charter::of(&folder, args)?;
-        config.practice = false;
-        config.network = charter.network;
-        config.rule_set = charter.rules;
-    }
+    let charter = Charter::of(&folder, args)?;
+    let mut config = CoordinatorConfig::practice(folder.join(DATABASE), key);
+    config.practice = false;
+    config.network = charter.network;
+    config.rule_set = charter.rules;
     Ok(Coordinator::open(config).await?)
 }
 
@@ -113,7 +119,6 @@ async fn serve(
     args: &CoordinatorArgs,
     coordinator: &Arc<Coordinator>,
 ) -> anyhow::Result<()> {
-    let _lock = InstanceLock::acquire(&setting.dirs)?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", args.listen))?;
@@ -125,11 +130,17 @@ async fn serve(
             "address": coordinator.address(),
         }))?,
         Format::Text => {
-            output::line(format!("Coordinator of `{}` at http://{address}", coordinator.network()));
-            output::line(format!("Gateway      {url}"));
-            output::line(format!("Signs as     {}", coordinator.address()));
-            output::line("Keys for payers: neurino coordinator key NAME");
-            output::line(format!("Nodes join with: neurino node --coordinator http://{address}"));
+            output::line(format!(
+                "Network   {}, coordinated at http://{address}",
+                coordinator.network()
+            ));
+            output::line(format!("Signs as  {}", coordinator.address()));
+            output::line(format!(
+                "Mine for it:        neurino node --coordinator http://{address}"
+            ));
+            output::line("Make an API key:    neurino coordinator key NAME");
+            output::line(format!("Send requests to:   {url}  (OpenAI-compatible)"));
+            output::line("Ctrl-C ends.");
         }
     }
     let stop = CancellationToken::new();
@@ -145,9 +156,14 @@ async fn serve(
     Ok(())
 }
 
-async fn key(coordinator: &Arc<Coordinator>, name: &str, format: Format) -> anyhow::Result<()> {
-    let key = coordinator.create_api_key(name).await?;
-    match format {
+async fn key(setting: &Setting, args: &CoordinatorArgs, name: &str) -> anyhow::Result<()> {
+    let database = folder(setting).join(DATABASE);
+    if !database.is_file() {
+        // The first command of a network makes its books.
+        open(setting, args).await?.shutdown().await;
+    }
+    let key = create_api_key(&database, name).await?;
+    match setting.format {
         Format::Json => output::json(&json!({
             "id": key.info.id, "name": key.info.name, "api_key": key.expose_secret(),
         })),
@@ -159,13 +175,17 @@ async fn key(coordinator: &Arc<Coordinator>, name: &str, format: Format) -> anyh
     }
 }
 
-async fn ledger(coordinator: &Arc<Coordinator>, format: Format) -> anyhow::Result<()> {
-    let check = coordinator.ledger_check().await?;
+async fn ledger(setting: &Setting) -> anyhow::Result<()> {
+    let own = folder(setting).join(DATABASE);
+    let practice = setting.dirs.data.join("practice").join(DATABASE);
+    // Where no coordinator for others was ever run, the practice network's books are meant.
+    let database = if !own.is_file() && practice.is_file() { practice } else { own };
+    let check = ledger_check(&database).await?;
     let nodes = || check.balances.iter().filter(|b| matches!(b.account, Account::Node(_)));
     let paid: MicroPoints = nodes().map(|b| b.balance_micro).sum();
     let receipts: MicroPoints = nodes().map(|b| b.receipts_micro).sum();
     let postings: MicroPoints = check.sums_micro.values().copied().sum();
-    match format {
+    match setting.format {
         Format::Json => output::json(&json!({
             "holds": check.holds(),
             "jobs": check.jobs,
@@ -177,23 +197,20 @@ async fn ledger(coordinator: &Arc<Coordinator>, format: Format) -> anyhow::Resul
             "balances": check.balances,
         }))?,
         Format::Text => {
+            output::line(format!("Books    {}", database.display()));
             for (state, n) in &check.jobs {
-                output::line(format!("{n:>10}  jobs {state}"));
+                output::line(format!("{n:>18}  jobs {state}"));
             }
             for b in &check.balances {
-                output::line(format!(
-                    "{:>18}  {} ({})",
-                    b.balance_micro.to_string(),
-                    b.account,
-                    b.points.as_str()
-                ));
+                let amount = b.balance_micro.to_string();
+                output::line(format!("{amount:>18}  {} points, {}", b.points.as_str(), b.account));
             }
-            let word =
-                if check.holds() { "The books balance." } else { "THE BOOKS DO NOT BALANCE." };
-            output::line(word);
+            if check.holds() {
+                output::line("The books balance.");
+            }
         }
     }
-    anyhow::ensure!(check.holds(), "the ledger does not hold; keep the file and report this");
+    anyhow::ensure!(check.holds(), "THE BOOKS DO NOT BALANCE; keep the file and report this");
     Ok(())
 }
 

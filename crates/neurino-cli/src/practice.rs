@@ -22,7 +22,7 @@ use report::{JobReport, LedgerReport, Report};
 use screen::Screen;
 
 /// Longest wait for the miner to be ready: it may have to fetch the model first.
-const READY_WAIT: Duration = Duration::from_secs(900);
+const READY_WAIT: Duration = Duration::from_mins(15);
 
 pub(crate) async fn run(mut setting: Setting, args: PracticeArgs) -> anyhow::Result<ExitCode> {
     setting.settings.network.coordinator = NetworkSetting::Practice;
