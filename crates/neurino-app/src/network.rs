@@ -166,11 +166,11 @@ async fn listen(port: u16, any_port: bool) -> Result<TcpListener, StartError> {
 }
 
 /// The Playground's key, kept beside the coordinator's books. The file holds the key's id and its
-/// secret; a key the books do not know (they were deleted) is replaced.
+/// secret; a key the books do not know (they were deleted, or the file was cut short) is replaced.
 async fn gateway_key(coordinator: &Arc<Coordinator>, path: &Path) -> Result<String, StartError> {
     if let Ok(text) = std::fs::read_to_string(path)
-        && let Some((id, secret)) = text.trim().split_once(' ')
-        && coordinator.api_keys().iter().any(|k| k.id == id)
+        && let Some((_, secret)) = text.trim().split_once(' ')
+        && coordinator.knows_api_key(secret)
     {
         return Ok(secret.to_owned());
     }

@@ -160,6 +160,11 @@ impl Coordinator {
         self.keys.payer_of(token)
     }
 
+    /// Whether a secret opens the gateway, as far as this process knows its keys.
+    pub fn knows_api_key(&self, secret: &str) -> bool {
+        self.keys.payer_of(secret).is_some()
+    }
+
     /// The gateway keys, without their secrets.
     pub fn api_keys(&self) -> Vec<ApiKeyInfo> {
         let keys = self.keys.all.read().unwrap_or_else(PoisonError::into_inner);

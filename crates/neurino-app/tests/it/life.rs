@@ -154,6 +154,25 @@ async fn no_secret_leaves_the_application() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_key_is_kept_and_a_damaged_one_is_replaced() {
+    let world = World::answering("unused");
+    let key = async || {
+        let viewer = world.start().await;
+        let key = viewer.app.gateway_key().unwrap();
+        viewer.end().await;
+        key
+    };
+    let first = key().await;
+    assert_eq!(key().await, first, "kept");
+    let file = world.dirs().data.join("practice/gateway-key");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    let second = key().await;
+    assert!(second.len() == first.len() && second != first, "half a key opens nothing");
+    assert_eq!(key().await, second, "the new one is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_looks_at_what_runs() {
     let world = World::answering("unused");
     let viewer = world.start().await;
