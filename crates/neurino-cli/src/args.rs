@@ -104,7 +104,7 @@ pub struct CoordinatorArgs {
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
-    /// Rules that price the jobs; without them a new network begins with `season2`.
+    /// Rules that price the jobs; without them a new network begins with `club1`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
 }

@@ -63,7 +63,7 @@ impl Charter {
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let network = args.network.clone().unwrap_or_else(|| "club".into());
-                let rules = args.rules.clone().unwrap_or_else(|| "season2".into());
+                let rules = args.rules.clone().unwrap_or_else(|| "club1".into());
                 RuleSets::built_in().named(&rules)?;
                 let charter = Self { network, rules };
                 charter.write(&path).with_context(|| format!("write {}", path.display()))?;
@@ -158,7 +158,10 @@ async fn serve(
 
 async fn key(setting: &Setting, args: &CoordinatorArgs, name: &str) -> anyhow::Result<()> {
     let database = folder(setting).join(DATABASE);
-    if !database.is_file() {
+    if database.is_file() {
+        // For the network that is there, or not at all.
+        Charter::of(&folder(setting), args)?;
+    } else {
         // The first command of a network makes its books.
         open(setting, args).await?.shutdown().await;
     }

@@ -45,13 +45,14 @@ pub fn main(cli: Cli) -> ExitCode {
         Role::Engine => engine::run(),
         role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            output::note(format!("neurino: {error:#}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    let outcome = outcome.and_then(|code| match output::lost() {
+        Some(error) => Err(anyhow::anyhow!("the answer could not be written: {error}")),
+        None => Ok(code),
+    });
+    outcome.unwrap_or_else(|error| {
+        output::note(format!("neurino: {error:#}"));
+        ExitCode::from(FAILED)
+    })
 }
 
 /// What every role but the engine starts from.

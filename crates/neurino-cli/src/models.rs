@@ -1,5 +1,6 @@
 //! `neurino models`
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -20,10 +21,10 @@ pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Resul
         ModelsAction::Get { model } => get(&setting, &store, id(&model)?).await?,
         ModelsAction::Import { model, file } => {
             let model = store.import(Some(&id(&model)?), &file).await?;
-            done(&setting, "imported", &store.verified(&model).await?)?;
+            done(&setting, "imported", "Imported", &store.verified(&model).await?)?;
         }
         ModelsAction::Verify { model } => {
-            done(&setting, "verified", &store.verified(&id(&model)?).await?)?;
+            done(&setting, "verified", "Unharmed", &store.verified(&id(&model)?).await?)?;
         }
         ModelsAction::Remove { model } => {
             store.remove(&id(&model)?).await?;
@@ -40,11 +41,12 @@ fn id(text: &str) -> anyhow::Result<ModelId> {
     Ok(text.parse::<ModelId>()?)
 }
 
-fn done(setting: &Setting, what: &str, path: &std::path::Path) -> anyhow::Result<()> {
+/// `key` is for scripts, `word` for people.
+fn done(setting: &Setting, key: &str, word: &str, path: &Path) -> anyhow::Result<()> {
     match setting.format {
-        Format::Json => output::json(&json!({ what: path })),
+        Format::Json => output::json(&json!({ key: path })),
         Format::Text => {
-            output::line(format!("{what}: {}", path.display()));
+            output::line(format!("{word}: {}", path.display()));
             Ok(())
         }
     }
@@ -109,5 +111,5 @@ async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::R
     };
     bar.finish_and_clear();
     let path = path?;
-    done(setting, "ready", &path)
+    done(setting, "ready", "Ready", &path)
 }

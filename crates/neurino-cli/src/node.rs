@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use neurino_app::{App, AppOptions, EngineHost};
 use neurino_config::NetworkSetting;
-use neurino_protocol::app::{Command, Event, MiningState, Snapshot};
+use neurino_protocol::app::{Command, Event, MiningState, MiningStatus, Snapshot};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -78,20 +78,49 @@ pub(crate) async fn follow(
 
 /// Prints the state sentence when it says something new; figures that only count up are left out.
 fn tell(snapshot: &Snapshot, last: &mut String, format: Format) -> anyhow::Result<()> {
-    let sentence = &snapshot.mining.sentence;
-    let gist = sentence.split(':').next().unwrap_or(sentence);
-    if gist == last {
+    let sentence = at_rest(&snapshot.mining);
+    let gist: String = sentence.chars().filter(|c| !c.is_ascii_digit()).collect();
+    if gist == *last {
         return Ok(());
     }
-    gist.clone_into(last);
+    *last = gist;
     match format {
         Format::Json => output::json_line(&json!({ "event": "state", "mining": snapshot.mining })),
         Format::Text => {
-            output::line(sentence);
+            output::line(output::plain(&sentence));
             if let Some(hint) = snapshot.mining.problem.as_ref().and_then(|p| p.hint.as_ref()) {
-                output::line(format!("  -> {hint}"));
+                output::line(format!("  -> {}", output::plain(hint)));
             }
             Ok(())
         }
+    }
+}
+
+/// The state sentence; while a job runs, without its figures.
+fn at_rest(mining: &MiningStatus) -> String {
+    match (mining.state, mining.sentence.split_once(": ")) {
+        (MiningState::Working | MiningState::Finishing, Some((what, _))) => format!("{what}."),
+        _ => mining.sentence.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(state: MiningState, sentence: &str, expect: &str) {
+        let sentence = sentence.to_owned();
+        let mining = MiningStatus { state, sentence, since_ms: 0, problem: None };
+        assert_eq!(at_rest(&mining), expect);
+    }
+
+    #[test]
+    fn a_running_job_is_told_once() {
+        let running = "Running a text job for 127.0.0.1:43110: 43 tokens, 3.1 s of 180 s.";
+        check(MiningState::Working, running, "Running a text job for 127.0.0.1:43110.");
+        let loading = "Loading m for a job of the practice network.";
+        check(MiningState::Working, loading, loading);
+        let fetching = "Getting ready: fetching the starter model (42 %).";
+        check(MiningState::Starting, fetching, fetching);
     }
 }

@@ -1,12 +1,17 @@
 //! The one place that writes to standard output.
 //!
 //! A reader that has gone away (`neurino practice | head -1`) is no error: the work goes on, and
-//! what it says is heard by nobody.
+//! what it says is heard by nobody. Any other failure, a full disk above all, makes the command
+//! fail when it ends: an answer was lost.
 #![expect(clippy::print_stderr, reason = "this module is the output")]
 
 use std::io::{self, Write as _};
+use std::sync::OnceLock;
 
 use serde::Serialize;
+
+/// Why an answer could not be written.
+static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// How a command answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +25,18 @@ pub(crate) enum Format {
 /// One line to standard output, at once: a reader may be waiting for it.
 pub(crate) fn line(text: impl AsRef<str>) {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
+    match writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // The first one says why.
+            let _ = LOST.set(error);
+        }
+        _ => {}
+    }
+}
+
+/// Why an answer was lost, if one was.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// One line to standard error.

@@ -170,6 +170,7 @@ mod tests {
         check("season2", "dolphin-2.9-llama3-8b", 1000, 240_000);
         check("season2", "hermes-3-llama3.1-8b", 3, 1_500);
         check("practice1", "smollm2-135m-instruct", 105, 105_000);
+        check("club1", "smollm2-135m-instruct", 1000, 10_000);
     }
 
     #[test]
