@@ -7,7 +7,6 @@
 
 mod damage;
 mod generate;
-mod generate;
 mod parity;
 mod starter;
 
