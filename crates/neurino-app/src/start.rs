@@ -93,7 +93,7 @@ pub enum StartError {
     #[error("the practice network cannot start")]
     Coordinator(#[from] neurino_coordinator::CoordinatorError),
     /// The coordinator's address.
-    #[error("the network cannot be used")]
+    #[error(transparent)]
     Client(#[from] neurino_client::ClientError),
     /// The gateway's port is in use, or may not be used.
     #[error(
