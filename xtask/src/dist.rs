@@ -146,6 +146,8 @@ impl Common<'_> {
         for unit in UNITS {
             copy(&self.server_file(unit), &tree.join("usr/lib/systemd/system").join(unit))?;
         }
+        let paper = tree.join("usr/share/doc/neurino-server/README.md");
+        copy(&self.server_file("README.md"), &paper)?;
         copy(&self.server_file("neurino.env"), &tree.join("etc/neurino/neurino.env"))?;
         copy(&self.server_file("postinst"), &tree.join("DEBIAN/postinst"))?;
         fs::write(tree.join("DEBIAN/conffiles"), "/etc/neurino/neurino.env\n")?;
