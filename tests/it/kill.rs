@@ -78,7 +78,7 @@ impl Payer {
 
     /// Waits until every accepted job has ended; returns each one's last state and receipt.
     async fn settle(&self) -> Vec<Value> {
-        let deadline = Instant::now() + Duration::from_secs(600);
+        let deadline = Instant::now() + Duration::from_mins(10);
         let mut ended = Vec::new();
         for id in self.accepted.values() {
             loop {
@@ -125,7 +125,8 @@ async fn judge(name: &str, payer: &Payer, kills: u32, ledger_home: &Path, final_
         );
     }
     assert!(payer.accepted.len() as u32 > kills / 4, "enough jobs were accepted to mean something");
-    assert_eq!(succeeded, payer.accepted.len(), "no accepted job is lost");
+    let lost: Vec<_> = ended.iter().filter(|j| j["state"] != "succeeded").collect();
+    assert!(lost.is_empty(), "no accepted job is lost: {lost:?}");
     assert_eq!(distinct.len(), succeeded, "each has one receipt of its own");
     assert_eq!(ledger["jobs_paid_twice"], 0);
     assert_eq!(ledger["postings_sum_micro"], 0);
