@@ -132,7 +132,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ChatUpdate {
-    /// The network accepted the request; nobody works on it yet.
+    /// The request is on its way; nobody works on it yet. A refusal follows as `Failed`.
     Queued,
     /// More text.
     Delta {
