@@ -61,7 +61,9 @@ pub struct Limits {
     pub chat_no_node_wait_ms: u64,
     /// Failed attempts after which a job is given up. Jobs handed back do not count.
     pub failures_max: u32,
-    /// Lost attempts (the node vanished) after which a job is given up.
+    /// Lost attempts (the node vanished) after which a job is given up. A backstop: engines live in
+    /// processes of their own, so a node that vanishes says little about the job; power cuts and
+    /// restarts are the usual cause.
     pub losses_max: u32,
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
@@ -91,7 +93,7 @@ impl Default for Limits {
             no_node_wait_ms: 600_000,
             chat_no_node_wait_ms: 30_000,
             failures_max: 3,
-            losses_max: 10,
+            losses_max: 100,
             body_bytes_max: 1 << 20,
             prompt_bytes_max: 256 << 10,
             output_bytes_max: 256 << 10,

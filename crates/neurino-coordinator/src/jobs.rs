@@ -386,7 +386,7 @@ impl Coordinator {
         } else if end == AttemptEnd::Lost && live.losses + 1 >= limits.losses_max {
             Some(ErrorBody::new(
                 ErrorCode::NoNodeAvailable,
-                format!("{} nodes in a row vanished while they worked on it", limits.losses_max),
+                format!("its node vanished {} times while working on it", limits.losses_max),
             ))
         } else {
             None
