@@ -5,7 +5,6 @@ mod gateway;
 mod jobs;
 mod leases;
 mod links;
-mod load;
 mod node;
 mod random;
 mod restart;
