@@ -12,8 +12,9 @@ pub mod receipt;
 
 pub use ids::{EventId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{
-    ChatMessage, FinishReason, JobKind, JobOutput, JobSpec, JobState, ResultDigest, Role,
-    SamplingParams, TextJob, TextOutput, Usage,
+    ChatMessage, FinishReason, InvalidJob, JobKind, JobOutput, JobSpec, JobState, RatedToken,
+    ResponseFormat, ResultDigest, Role, SamplingParams, TextChoice, TextDelta, TextJob, TextOutput,
+    TokenLogprob, ToolCall, ToolChoice, ToolDefinition, Usage,
 };
 pub use lease::{Lease, ResultStatement};
 pub use points::{MicroPoints, Multiplier, PointsKind};

@@ -142,16 +142,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::{ChatMessage, Role, SamplingParams, TextJob};
+    use crate::job::{ChatMessage, Role, TextJob};
 
     fn text(model: &str) -> JobSpec {
-        JobSpec::Text(TextJob {
-            model: ModelId::new(model).expect("valid"),
-            messages: vec![ChatMessage { role: Role::User, content: "hi".into() }],
-            sampling: SamplingParams::default(),
-            max_tokens: 8,
-            stop: vec![],
-        })
+        let messages = vec![ChatMessage::new(Role::User, "hi")];
+        JobSpec::Text(TextJob::new(ModelId::new(model).expect("valid"), messages, 8))
     }
 
     fn check(rules: &str, model: &str, tokens: u32, expect_micro: i64) {

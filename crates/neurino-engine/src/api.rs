@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use neurino_core::{JobOutput, JobSpec, ModelId};
+use neurino_core::{JobOutput, JobSpec, ModelId, TextDelta};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -78,11 +78,11 @@ pub enum JobEvent {
         /// Its length in tokens.
         prompt_tokens: u32,
     },
-    /// More text. May be empty while a stop string or a character is incomplete.
+    /// More of an answer. Its text may be empty while a stop string or a character is incomplete.
     Delta {
-        /// Text since the last event.
-        text: String,
-        /// Tokens generated so far.
+        /// What was added to which answer since its last event.
+        delta: TextDelta,
+        /// Tokens generated so far, in all answers.
         tokens: u32,
     },
     /// Done.

@@ -11,15 +11,17 @@
 //! `Failed`. `Submit` is repeated (also after reconnecting, also after a crash) until `Settled` or
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
 
-use neurino_core::{JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement};
+use neurino_core::{
+    JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement, TextDelta,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorBody, ErrorCode};
 
 /// The protocol's version; both sides send it and refuse another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Largest message on a link, in bytes.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// How often a node sends [`NodeMessage::Heartbeat`], in seconds; three missed ones end the session.
 pub const HEARTBEAT_SECS: u64 = 5;
 
@@ -36,8 +38,8 @@ pub enum NodeMessage {
     Progress {
         /// The lease.
         lease: LeaseId,
-        /// Text generated since the last message.
-        delta: String,
+        /// What was generated since the last message, at most one for each answer.
+        deltas: Vec<TextDelta>,
         /// Tokens generated so far.
         tokens: u32,
     },
@@ -111,7 +113,7 @@ pub struct Ready {
 }
 
 /// A finished job, signed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
     /// What is signed.
     pub statement: ResultStatement,
