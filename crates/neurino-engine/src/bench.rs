@@ -99,7 +99,7 @@ fn one_run(
     let vocabulary = model.vocab_size() as u32;
     let token = |n: u32| n.wrapping_mul(2_654_435_761) % vocabulary;
     let prompt: Vec<u32> = (0..options.prompt_tokens).map(token).collect();
-    let mut cache = model.new_cache((options.prompt_tokens + options.new_tokens) as usize);
+    let mut cache = model.new_sequence((options.prompt_tokens + options.new_tokens) as usize);
     let started = Instant::now();
     model.forward(&prompt, &mut cache)?;
     let prefill = started.elapsed().as_secs_f64();

@@ -25,7 +25,7 @@ fn main() -> Result<(), LlmError> {
     for round in 0..3 {
         let vocab = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
         let prompt: Vec<u32> = (0..prompt_tokens as u32).map(|i| (i * 7919 + 3) % vocab).collect();
-        let mut cache = model.new_cache(prompt_tokens + new_tokens);
+        let mut cache = model.new_sequence(prompt_tokens + new_tokens);
         let start = Instant::now();
         let mut logits = model.forward(&prompt, &mut cache)?;
         let prefill = start.elapsed().as_secs_f64();

@@ -121,7 +121,7 @@ pub fn generate(
     let tokens = answer.tokens;
     let (text, finish_reason) = answer.finish(finish_reason, emit)?;
     let usage = Usage { prompt_tokens, completion_tokens: tokens };
-    Ok(TextOutput { text, finish_reason, usage })
+    Ok(TextOutput::single(text, finish_reason, usage))
 }
 
 /// Generates tokens until `take` breaks (`Stop`) or `max_tokens` are there (`Length`).
@@ -137,7 +137,7 @@ pub fn decode(
     take: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<FinishReason, GenerateError> {
     let check = || if cancelled() { Err(GenerateError::Cancelled) } else { Ok(()) };
-    let mut cache = model.new_cache(prompt.len() + max_tokens);
+    let mut cache = model.new_sequence(prompt.len() + max_tokens);
     let mut rest = prompt;
     while let Some((piece, behind)) = rest.split_at_checked(PREFILL_CHUNK_TOKENS)
         && !behind.is_empty()

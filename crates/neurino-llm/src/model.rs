@@ -1,12 +1,13 @@
 //! A loaded language model: tokens in, scores of the next token out.
 
-use burn::tensor::{Device, Tensor};
-use neurino_nn::KvCache;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use neurino_nn::device::{download, run_near};
+use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
+use neurino_nn::{NnError, PagedKvCache};
 
 use crate::LlmError;
 use crate::checkpoint::Precision;
-use crate::models::llama::{Llama, last_row};
+use crate::models::llama::Llama;
 use crate::source::{ModelArch, ModelSource};
 
 /// The most tokens that one pass through the layers takes. A longer prompt goes through in pieces,
@@ -18,6 +19,75 @@ pub const PREFILL_CHUNK_TOKENS: usize = 256;
 pub enum LanguageModel {
     /// Llama and models built like it.
     Llama(Box<Llama>),
+}
+
+/// Scores of the next token, for some rows of a step.
+#[derive(Debug)]
+pub struct Logits {
+    values: Vec<f32>,
+    vocab_size: usize,
+}
+
+impl Logits {
+    /// Rows that were asked for.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.vocab_size
+    }
+
+    /// The scores of one of them, by token.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.vocab_size..][..self.vocab_size]
+    }
+
+    /// All rows, to be changed in place by samplers.
+    pub fn rows_mut(&mut self) -> std::slice::ChunksExactMut<'_, f32> {
+        self.values.chunks_exact_mut(self.vocab_size)
+    }
+}
+
+/// One text and a cache of its own: for tests and measurements. Jobs share a cache, see
+/// [`crate::serving`].
+#[derive(Debug)]
+pub struct Sequence {
+    cache: PagedKvCache,
+    len: usize,
+    capacity: usize,
+}
+
+impl Sequence {
+    /// Tokens held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that fit.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all tokens after the first `len`, keeping the memory.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    fn check_room(&self, count: usize) -> Result<(), NnError> {
+        let needed_tokens = self.len.saturating_add(count);
+        if needed_tokens <= self.capacity {
+            return Ok(());
+        }
+        Err(NnError::CacheFull { needed_tokens, capacity_tokens: self.capacity })
+    }
+
+    /// The layout of a step that adds `rows` tokens.
+    fn layout(&self, rows: usize) -> BatchLayout {
+        let blocks = (0..self.cache.n_blocks() as u32).collect();
+        BatchLayout { sequences: vec![SequenceSpan { rows, start: self.len, blocks }] }
+    }
 }
 
 /// All that a pass computed, for parity tests.
@@ -91,47 +161,79 @@ impl LanguageModel {
         }
     }
 
-    /// An empty cache for a sequence of at most `capacity_tokens`, or of the model's context if
-    /// that is less.
-    pub fn new_cache(&self, capacity_tokens: usize) -> KvCache {
-        let capacity = capacity_tokens.min(self.context_tokens());
+    /// An empty cache of `n_blocks` blocks of [`BLOCK_TOKENS`] tokens.
+    pub fn new_cache(&self, n_blocks: usize) -> PagedKvCache {
         match self {
-            Self::Llama(model) => model.new_cache(capacity),
+            Self::Llama(model) => model.new_cache(n_blocks),
         }
     }
 
-    /// Adds `tokens` to the sequence in `cache` and returns the scores of the token after the last,
-    /// one for each of [`LanguageModel::vocab_size`]. Prompt and single tokens alike; more than
-    /// [`PREFILL_CHUNK_TOKENS`] go through in pieces.
+    /// Memory that one block of the cache takes.
+    pub fn block_bytes(&self) -> u64 {
+        match self {
+            Self::Llama(model) => model.kv_shape(1).block_bytes(),
+        }
+    }
+
+    /// Runs the new tokens of several sequences through all layers and returns the scores after
+    /// the rows `logit_rows`. `tokens` has a token for each row of `batch`.
     ///
     /// # Errors
-    /// `NoTokens`, `TokenOutOfRange`; `Nn` if the cache is full or the device fails.
-    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, LlmError> {
-        cache.check_room(tokens.len())?;
+    /// `NoTokens`, `TokenOutOfRange`; `Nn` if layout and cache do not fit or the device fails.
+    pub fn step(
+        &self,
+        tokens: &[u32],
+        batch: &BatchLayout,
+        logit_rows: &[usize],
+        cache: &mut PagedKvCache,
+    ) -> Result<Logits, LlmError> {
+        let vocab_size = self.vocab_size();
         run_near(self.device(), || {
-            let hidden = self.pass(tokens, cache)?;
-            Ok(download(self.head(last_row(hidden)))?)
+            let hidden = self.hidden_states(tokens, batch, cache, &mut |_| ())?;
+            let values = match logit_rows {
+                [] => Vec::new(),
+                rows => download(self.head(select_rows(hidden, rows)))?,
+            };
+            Ok(Logits { values, vocab_size })
         })
     }
 
-    /// Adds `tokens` to the sequence without computing scores: for all pieces of a prompt but the
-    /// last.
+    /// An empty sequence of at most `capacity_tokens`, or of the model's context if that is less.
+    pub fn new_sequence(&self, capacity_tokens: usize) -> Sequence {
+        let capacity = capacity_tokens.min(self.context_tokens());
+        let cache = self.new_cache(capacity.div_ceil(BLOCK_TOKENS));
+        Sequence { cache, len: 0, capacity }
+    }
+
+    /// Adds `tokens` to a sequence and returns the scores of the token after the last, one for each
+    /// of [`LanguageModel::vocab_size`]. Prompt and single tokens alike; more than
+    /// [`PREFILL_CHUNK_TOKENS`] go through in pieces.
+    ///
+    /// # Errors
+    /// `NoTokens`, `TokenOutOfRange`; `Nn` if the sequence is full or the device fails.
+    pub fn forward(&self, tokens: &[u32], sequence: &mut Sequence) -> Result<Vec<f32>, LlmError> {
+        self.pieces(tokens, sequence, true)
+    }
+
+    /// Adds `tokens` to a sequence without computing scores.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`].
-    pub fn prefill(&self, tokens: &[u32], cache: &mut KvCache) -> Result<(), LlmError> {
-        cache.check_room(tokens.len())?;
-        run_near(self.device(), || self.pass(tokens, cache).map(drop))
+    pub fn prefill(&self, tokens: &[u32], sequence: &mut Sequence) -> Result<(), LlmError> {
+        self.pieces(tokens, sequence, false).map(drop)
     }
 
     /// One pass that keeps everything.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`].
-    pub fn trace(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Trace, LlmError> {
-        let Self::Llama(model) = self;
+    pub fn trace(&self, tokens: &[u32], sequence: &mut Sequence) -> Result<Trace, LlmError> {
+        sequence.check_room(tokens.len())?;
         let mut states = Vec::new();
-        let last = model.hidden_states(tokens, cache, |x| states.push(x.clone()))?;
+        let layout = sequence.layout(tokens.len());
+        let mut observe = |x: &Tensor<2>| states.push(x.clone());
+        let last = self.hidden_states(tokens, &layout, &mut sequence.cache, &mut observe)?;
+        sequence.len += tokens.len();
         let hidden = states.into_iter().map(download).collect::<Result<_, _>>()?;
         Ok(Trace { hidden, logits: download(self.head(last))? })
     }
@@ -143,14 +245,46 @@ impl LanguageModel {
         }
     }
 
-    /// The last piece's hidden states.
-    fn pass(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor<2>, LlmError> {
-        let Self::Llama(model) = self;
-        let mut hidden = None;
+    fn pieces(
+        &self,
+        tokens: &[u32],
+        sequence: &mut Sequence,
+        scores: bool,
+    ) -> Result<Vec<f32>, LlmError> {
+        sequence.check_room(tokens.len())?;
+        let mut logits = Logits { values: Vec::new(), vocab_size: self.vocab_size() };
+        let mut left = tokens.len();
         for piece in tokens.chunks(PREFILL_CHUNK_TOKENS) {
-            hidden = Some(model.hidden_states(piece, cache, |_| ())?);
+            left -= piece.len();
+            let last = piece.len() - 1;
+            let rows: &[usize] = if scores && left == 0 { &[last] } else { &[] };
+            let layout = sequence.layout(piece.len());
+            logits = self.step(piece, &layout, rows, &mut sequence.cache)?;
+            sequence.len += piece.len();
         }
-        hidden.ok_or(LlmError::NoTokens)
+        if tokens.is_empty() { Err(LlmError::NoTokens) } else { Ok(logits.values) }
+    }
+
+    fn hidden_states(
+        &self,
+        tokens: &[u32],
+        batch: &BatchLayout,
+        cache: &mut PagedKvCache,
+        observe: &mut dyn FnMut(&Tensor<2>),
+    ) -> Result<Tensor<2>, LlmError> {
+        if tokens.is_empty() {
+            return Err(LlmError::NoTokens);
+        }
+        let vocab_size = self.vocab_size();
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            return Err(LlmError::TokenOutOfRange { token, vocab_size });
+        }
+        if tokens.len() != batch.rows() {
+            return Err(NnError::BadBatch { reason: "as many tokens as rows are needed" }.into());
+        }
+        match self {
+            Self::Llama(model) => model.hidden_states(tokens, batch, cache, observe),
+        }
     }
 
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
@@ -158,4 +292,16 @@ impl LanguageModel {
             Self::Llama(model) => model.logits(hidden),
         }
     }
+}
+
+/// Some rows of `[rows, features]`.
+fn select_rows(hidden: Tensor<2>, rows: &[usize]) -> Tensor<2> {
+    if rows.iter().copied().eq(0..hidden.dims()[0]) {
+        return hidden;
+    }
+    let device = hidden.device();
+    let indices: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let indices: Tensor<1, Int> =
+        Tensor::from_data(TensorData::new(indices, [rows.len()]), (&device, DType::I32));
+    hidden.select(0, indices)
 }

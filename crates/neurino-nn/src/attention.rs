@@ -4,20 +4,23 @@ use burn::tensor::{DType, Device, Tensor, activation};
 
 use crate::device::upload;
 
-/// The mask of one step, shared by all layers; a single query sees every key and needs none.
+/// The mask of one sequence in a step, shared by all layers.
 #[derive(Debug, Clone)]
 pub struct CausalMask(Option<Tensor<4>>);
 
 impl CausalMask {
-    /// The mask for `seq` queries at the positions `start ..`, over the keys `0 .. start + seq`.
-    pub fn new(start: usize, seq: usize, device: &Device) -> Self {
-        if seq == 1 {
+    /// The mask for `seq` queries at the positions `start ..`, over the keys `0 .. start + seq`:
+    /// the query at `p` sees the keys up to `p`, with a `window` only the last so many of them.
+    pub fn new(start: usize, seq: usize, window: Option<usize>, device: &Device) -> Self {
+        let keys = start + seq;
+        let first_seen = |position: usize| window.map_or(0, |w| (position + 1).saturating_sub(w));
+        if seq == 1 && first_seen(start) == 0 {
             return Self(None);
         }
-        let keys = start + seq;
         let mut values = vec![0.0; seq * keys];
         for (query, row) in values.chunks_exact_mut(keys).enumerate() {
             row[start + query + 1..].fill(f32::NEG_INFINITY);
+            row[..first_seen(start + query)].fill(f32::NEG_INFINITY);
         }
         Self(Some(upload(values, [1, 1, seq, keys], device)))
     }
@@ -79,6 +82,12 @@ mod tests {
 
     #[test]
     fn matches_the_definition_for_each_head_and_position() {
+        for window in [None, Some(1), Some(3), Some(100)] {
+            check(window);
+        }
+    }
+
+    fn check(window: Option<usize>) {
         let device = Device::flex();
         let (n_heads, n_kv_heads, start, seq, dim) = (6, 2, 3, 4, 8);
         let len = start + seq;
@@ -91,7 +100,7 @@ mod tests {
             upload(q.clone(), [n_heads, seq, dim], &device),
             upload(k.clone(), [n_kv_heads, len, dim], &device),
             upload(v.clone(), [n_kv_heads, len, dim], &device),
-            &CausalMask::new(start, seq, &device),
+            &CausalMask::new(start, seq, window, &device),
         ))
         .expect("download");
 
@@ -101,7 +110,8 @@ mod tests {
             for position in 0..seq {
                 let row = (head * seq + position) * dim;
                 let first = head / (n_heads / n_kv_heads) * len;
-                let seen = first..first + start + position + 1;
+                let end = start + position + 1;
+                let seen = first + end.saturating_sub(window.unwrap_or(end))..first + end;
                 let expect = naive(&q[row..row + dim], &k[seen.clone()], &v[seen]);
                 for (found, expect) in found[row..row + dim].iter().zip(expect) {
                     assert!((found - expect).abs() < 1e-5, "head {head} position {position}");

@@ -3,7 +3,7 @@
 /// Why a layer could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
-    /// The sequence would outgrow its key-value cache.
+    /// The sequence would outgrow its cache.
     #[error(
         "the text needs room for {needed_tokens} tokens and the cache holds {capacity_tokens}; shorten the conversation or the answer"
     )]
@@ -12,6 +12,12 @@ pub enum NnError {
         needed_tokens: usize,
         /// Tokens the cache was made for.
         capacity_tokens: usize,
+    },
+    /// A step's rows and the cache do not fit together: a fault of the caller.
+    #[error("a step was laid out wrongly ({reason}); this is a fault in the program")]
+    BadBatch {
+        /// What is wrong, as a noun phrase.
+        reason: &'static str,
     },
     /// An earlier step failed half-way, so the cache no longer fits the text.
     #[error(

@@ -1,7 +1,7 @@
 //! Layers that language models share and burn lacks, or has in a form that does not fit decoding.
 //!
 //! Reading order: [`linear`] and [`embedding`] (weights, dense or packed), [`rms_norm`], [`rotary`],
-//! [`kv_cache`], [`attention`]; then [`quant`], the packed weights and their CPU kernel.
+//! [`paged`], [`attention`]; then [`quant`], the packed weights and their CPU kernel.
 //!
 //! Shapes are written `[outermost, .., innermost]`. Activations are f32; weights and the cache may
 //! be narrower.
@@ -10,15 +10,15 @@ pub mod attention;
 pub mod device;
 pub mod embedding;
 pub mod error;
-pub mod kv_cache;
 pub mod linear;
+pub mod paged;
 pub mod quant;
 pub mod rms_norm;
 pub mod rotary;
 
 pub use embedding::Embedding;
 pub use error::NnError;
-pub use kv_cache::KvCache;
 pub use linear::Linear;
+pub use paged::PagedKvCache;
 pub use rms_norm::RmsNorm;
 pub use rotary::RotaryEmbedding;

@@ -52,12 +52,13 @@ impl RotaryEmbedding {
         &self.inv_freq
     }
 
-    /// The rotations of the positions `start .. start + len`, shared by all layers of a step.
-    pub fn tables(&self, start: usize, len: usize, device: &Device) -> RotaryTables {
-        let angles: Vec<f32> = (start..start + len)
-            .flat_map(|position| self.inv_freq.iter().map(move |freq| position as f32 * freq))
+    /// The rotations of rows at these positions, shared by all layers of a step.
+    pub fn tables(&self, positions: &[usize], device: &Device) -> RotaryTables {
+        let angles: Vec<f32> = positions
+            .iter()
+            .flat_map(|&position| self.inv_freq.iter().map(move |freq| position as f32 * freq))
             .collect();
-        let shape = [1, len, self.inv_freq.len()];
+        let shape = [positions.len(), 1, self.inv_freq.len()];
         let table =
             |f: fn(f32) -> f32| upload(angles.iter().copied().map(f).collect(), shape, device);
         RotaryTables { cos: table(f32::cos), sin: table(f32::sin) }
@@ -86,20 +87,36 @@ fn scaled(inv_freq: f32, index: usize, scaling: &RopeScaling) -> f32 {
     }
 }
 
-/// Cosines and sines of a run of positions.
+/// Cosines and sines of the positions of a step's rows.
 #[derive(Debug, Clone)]
 pub struct RotaryTables {
-    /// `[1, seq, head_dim / 2]`
+    /// `[rows, 1, head_dim / 2]`
     cos: Tensor<3>,
-    /// `[1, seq, head_dim / 2]`
+    /// `[rows, 1, head_dim / 2]`
     sin: Tensor<3>,
 }
 
 impl RotaryTables {
+    /// `[rows, 1, head_dim / 2]`
+    pub fn cos(&self) -> &Tensor<3> {
+        &self.cos
+    }
+
+    /// `[rows, 1, head_dim / 2]`
+    pub fn sin(&self) -> &Tensor<3> {
+        &self.sin
+    }
+
+    /// The same on another device.
+    pub fn to_device(&self, device: &Device) -> Self {
+        let there = |table: &Tensor<3>| table.clone().to_device(device);
+        Self { cos: there(&self.cos), sin: there(&self.sin) }
+    }
+
     /// Rotates queries or keys.
     ///
     /// # Shapes
-    /// - `x`: `[heads, seq, head_dim]`, f32; returns the same
+    /// - `x`: `[rows, heads, head_dim]`, f32; returns the same
     pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
         let half = x.dims()[2] / 2;
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
@@ -121,7 +138,7 @@ mod tests {
         let rotary = RotaryEmbedding::new(4, 100.0, &RopeScaling::None);
         assert_eq!(rotary.inv_freq(), [1.0, 0.1]);
         let x = upload(vec![1.0, 0.0, 0.0, 2.0], [1, 1, 4], &device);
-        let found = download(rotary.tables(3, 1, &device).apply(x)).expect("download");
+        let found = download(rotary.tables(&[3], &device).apply(x)).expect("download");
         let expect = [3f32.cos(), -2.0 * 0.3f32.sin(), 3f32.sin(), 2.0 * 0.3f32.cos()];
         for (found, expect) in found.iter().zip(expect) {
             assert!((found - expect).abs() < 1e-6, "{found} {expect}");

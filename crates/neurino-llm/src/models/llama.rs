@@ -1,12 +1,12 @@
 //! Llama 2, 3 and 3.1, and models built like them.
 //!
 //! Source: Touvron et al. 2023; `transformers@4.44.2 modeling_llama.py`. Names are the
-//! checkpoint's. Shapes leave out the batch: one sequence at a time.
+//! checkpoint's. `rows` are the new tokens of all sequences of a step, see `neurino_nn::paged`.
 
-use burn::tensor::{DType, Device, Tensor, activation, s};
-use neurino_nn::attention::{CausalMask, grouped_query_attention};
+use burn::tensor::{DType, Device, Tensor, activation};
+use neurino_nn::paged::{BatchLayout, KvShape, store_on};
 use neurino_nn::rotary::{RotaryEmbedding, RotaryTables};
-use neurino_nn::{Embedding, KvCache, Linear, RmsNorm};
+use neurino_nn::{Embedding, Linear, PagedKvCache, RmsNorm};
 
 use crate::LlmError;
 use crate::checkpoint::{Checkpoint, LayerLoader, Precision};
@@ -53,12 +53,6 @@ struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
-}
-
-/// What all layers of one step share: where the new tokens stand in the text.
-struct Step {
-    rotations: RotaryTables,
-    mask: CausalMask,
 }
 
 impl Llama {
@@ -125,48 +119,46 @@ impl Llama {
         self.weights_bytes - self.lookup_bytes
     }
 
-    /// An empty cache with room for `capacity` tokens.
-    pub fn new_cache(&self, capacity: usize) -> KvCache {
-        let config = &self.config;
-        let (n_kv_heads, head_dim) = (config.n_kv_heads(), config.head_dim());
-        let n_layers = config.num_hidden_layers;
-        KvCache::new(n_layers, n_kv_heads, head_dim, capacity, self.cache_dtype, &self.device)
+    /// The size of a cache of `n_blocks`.
+    pub fn kv_shape(&self, n_blocks: usize) -> KvShape {
+        KvShape {
+            n_layers: self.config.num_hidden_layers,
+            n_kv_heads: self.config.n_kv_heads(),
+            head_dim: self.config.head_dim(),
+            n_blocks,
+            dtype: self.cache_dtype,
+        }
     }
 
-    /// Runs `tokens`, which follow those in `cache`, through all layers. `observe` sees the
-    /// embeddings, then the output of each layer, the last one after the final norm.
+    /// An empty cache of `n_blocks`.
+    pub fn new_cache(&self, n_blocks: usize) -> PagedKvCache {
+        let shape = self.kv_shape(n_blocks);
+        let store = store_on(&self.device, &shape);
+        PagedKvCache::new(vec![(shape, store)])
+    }
+
+    /// Runs `tokens`, laid out as `batch` says, through all layers. `observe` sees the embeddings,
+    /// then the output of each layer, the last one after the final norm.
     ///
     /// # Shapes
-    /// - returns `[tokens.len(), hidden_size]`, after the final norm
+    /// - returns `[rows, hidden_size]`, after the final norm
     ///
     /// # Errors
-    /// `NoTokens`, `TokenOutOfRange`; `Nn` if the cache is full.
+    /// `Nn`.
     pub fn hidden_states(
         &self,
         tokens: &[u32],
-        cache: &mut KvCache,
-        mut observe: impl FnMut(&Tensor<2>),
+        batch: &BatchLayout,
+        cache: &mut PagedKvCache,
+        observe: &mut dyn FnMut(&Tensor<2>),
     ) -> Result<Tensor<2>, LlmError> {
-        let vocab_size = self.config.vocab_size;
-        if tokens.is_empty() {
-            return Err(LlmError::NoTokens);
-        }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
-            return Err(LlmError::TokenOutOfRange { token, vocab_size });
-        }
-        cache.check_room(tokens.len())?;
-
-        let (start, seq) = (cache.len(), tokens.len());
-        let step = Step {
-            rotations: self.rotary.tables(start, seq, &self.device),
-            mask: CausalMask::new(start, seq, &self.device),
-        };
+        cache.begin(batch)?;
+        let rotations = self.rotary.tables(&batch.positions(), &self.device);
         let mut x = self.embed_tokens.forward(tokens, &self.device);
         for (layer, block) in self.layers.iter().enumerate() {
             observe(&x);
-            x = block.forward(x, &step, layer, cache)?;
+            x = block.forward(x, &rotations, layer, cache)?;
         }
-        cache.advance(seq);
         let x = self.norm.forward(x);
         observe(&x);
         Ok(x)
@@ -175,7 +167,7 @@ impl Llama {
     /// Scores of the next token.
     ///
     /// # Shapes
-    /// - `hidden`: `[seq, hidden_size]`; returns `[seq, vocab_size]`
+    /// - `hidden`: `[rows, hidden_size]`; returns `[rows, vocab_size]`
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.lm_head.forward(hidden)
     }
@@ -193,17 +185,16 @@ impl Block {
         })
     }
 
-    /// `x`: `[seq, hidden_size]`; returns the same.
+    /// `x`: `[rows, hidden_size]`; returns the same.
     fn forward(
         &self,
         x: Tensor<2>,
-        step: &Step,
+        rotations: &RotaryTables,
         layer: usize,
-        cache: &mut KvCache,
+        cache: &mut PagedKvCache,
     ) -> Result<Tensor<2>, LlmError> {
-        let attended =
-            self.self_attn.forward(self.input_layernorm.forward(x.clone()), step, layer, cache)?;
-        let x = x + attended;
+        let normed = self.input_layernorm.forward(x.clone());
+        let x = x + self.self_attn.forward(normed, rotations, layer, cache)?;
         let thought = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         Ok(x + thought)
     }
@@ -226,31 +217,29 @@ impl Attention {
         })
     }
 
-    /// `x`: `[seq, hidden_size]`; returns the same.
+    /// `x`: `[rows, hidden_size]`; returns the same.
     fn forward(
         &self,
         x: Tensor<2>,
-        step: &Step,
+        rotations: &RotaryTables,
         layer: usize,
-        cache: &mut KvCache,
+        cache: &mut PagedKvCache,
     ) -> Result<Tensor<2>, LlmError> {
         let q = self.heads(self.q_proj.forward(x.clone()), self.n_heads);
         let k = self.heads(self.k_proj.forward(x.clone()), self.n_kv_heads);
         let v = self.heads(self.v_proj.forward(x), self.n_kv_heads);
 
-        let q = step.rotations.apply(q);
-        let k = step.rotations.apply(k);
-        let (k, v) = cache.append(layer, k, v)?;
-        let out = grouped_query_attention(q, k, v, &step.mask);
+        let q = cache.append(layer, q, k, v, rotations)?;
+        let out = cache.attend(layer, q, None)?;
 
-        let [n_heads, seq, head_dim] = out.dims();
-        Ok(self.o_proj.forward(out.swap_dims(0, 1).reshape([seq, n_heads * head_dim])))
+        let [rows, n_heads, head_dim] = out.dims();
+        Ok(self.o_proj.forward(out.reshape([rows, n_heads * head_dim])))
     }
 
-    /// `[seq, heads * head_dim]` to `[heads, seq, head_dim]`.
+    /// `[rows, heads * head_dim]` to `[rows, heads, head_dim]`.
     fn heads(&self, x: Tensor<2>, heads: usize) -> Tensor<3> {
-        let [seq, _] = x.dims();
-        x.reshape([seq, heads, self.head_dim]).swap_dims(0, 1)
+        let [rows, _] = x.dims();
+        x.reshape([rows, heads, self.head_dim])
     }
 }
 
@@ -265,15 +254,9 @@ impl Mlp {
         })
     }
 
-    /// `x`: `[seq, hidden_size]`; returns the same.
+    /// `x`: `[rows, hidden_size]`; returns the same.
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = activation::silu(self.gate_proj.forward(x.clone()));
         self.down_proj.forward(gate * self.up_proj.forward(x))
     }
-}
-
-/// The last row of `[seq, features]`, as `[1, features]`.
-pub fn last_row(hidden: Tensor<2>) -> Tensor<2> {
-    let [seq, _] = hidden.dims();
-    hidden.slice(s![seq - 1..seq, ..])
 }

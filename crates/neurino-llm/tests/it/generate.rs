@@ -33,13 +33,11 @@ fn parts_of(path: &Path) -> Parts {
 }
 
 fn job(words: &str) -> TextJob {
-    TextJob {
-        model: ModelId::new("tiny").unwrap(),
-        messages: vec![ChatMessage { role: Role::User, content: words.into() }],
-        sampling: SamplingParams { temperature: 0.9, top_p: 0.95, top_k: 0, seed: 42 },
-        max_tokens: 40,
-        stop: vec![],
-    }
+    let messages = vec![ChatMessage::new(Role::User, words)];
+    let mut job = TextJob::new(ModelId::new("tiny").unwrap(), messages, 40);
+    job.sampling =
+        SamplingParams { temperature: 0.9, top_p: 0.95, seed: 42, ..SamplingParams::default() };
+    job
 }
 
 /// The output, and the emitted texts with the prompt's length.
@@ -89,28 +87,28 @@ fn greedy_ids_are_the_references() {
 fn pieces_join_to_the_text_and_the_same_seed_repeats_it() {
     let parts = parts();
     let (output, prompt, texts) = answer(&parts, &job("Tell me a story.")).unwrap();
-    assert_eq!(texts.concat(), output.text);
+    assert_eq!(texts.concat(), output.text());
     assert_eq!(output.usage.prompt_tokens, prompt);
     assert!((1..=40).contains(&output.usage.completion_tokens));
     assert_eq!(answer(&parts, &job("Tell me a story.")).unwrap().0, output);
     let mut other = job("Tell me a story.");
     other.sampling.seed = 43;
-    assert_ne!(answer(&parts, &other).unwrap().0.text, output.text);
+    assert_ne!(answer(&parts, &other).unwrap().0.text(), output.text());
 }
 
 #[test]
 fn a_stop_string_ends_the_answer_and_is_cut_off() {
     let parts = parts();
     let (whole, ..) = answer(&parts, &job("Go on.")).unwrap();
-    let from = whole.text.char_indices().nth(12).unwrap().0;
-    let to = whole.text.char_indices().nth(17).unwrap().0;
+    let from = whole.text().char_indices().nth(12).unwrap().0;
+    let to = whole.text().char_indices().nth(17).unwrap().0;
     let stop = whole.text[from..to].to_owned();
-    let expected = whole.text.split(stop.as_str()).next().unwrap();
+    let expected = whole.text().split(stop.as_str()).next().unwrap();
     let (cut, _, texts) =
         answer(&parts, &TextJob { stop: vec![stop.clone()], ..job("Go on.") }).unwrap();
     assert_eq!(cut.text, expected);
     assert_eq!(texts.concat(), expected, "nothing of the stop string was let through");
-    assert_eq!(cut.finish_reason, FinishReason::Stop);
+    assert_eq!(cut.choices[0].finish_reason, FinishReason::Stop);
     assert!(cut.usage.completion_tokens < whole.usage.completion_tokens);
 }
 
@@ -125,10 +123,10 @@ fn a_prompt_of_several_pieces_reads_as_one() {
     let now: Zoned = "2026-11-21T12:00:00[UTC]".parse().unwrap();
     let text = parts.template.render(&long.messages, &now).unwrap();
     let tokens = parts.tokenizer.encode(&text, false).unwrap();
-    let mut cache = parts.model.new_cache(tokens.len());
+    let mut cache = parts.model.new_sequence(tokens.len());
     let logits = parts.model.forward(&tokens, &mut cache).unwrap();
     let first = Sampler::new(greedy).pick(&logits, 0).unwrap();
-    assert!(output.text.starts_with(&parts.tokenizer.decode(&[first]).unwrap()));
+    assert!(output.text().starts_with(&parts.tokenizer.decode(&[first]).unwrap()));
 }
 
 #[test]
@@ -184,6 +182,6 @@ fn the_starter_model_reads_and_answers_as_the_reference() {
         let greedy_text = case["greedy_text"].as_str().unwrap();
         assert_eq!(parts.tokenizer.decode(&numbers("greedy_ids")).unwrap(), greedy_text);
         let (output, ..) = answer(&parts, &job).unwrap();
-        assert!(greedy_text.starts_with(&output.text), "{}", output.text);
+        assert!(greedy_text.starts_with(output.text()), "{}", output.text());
     }
 }

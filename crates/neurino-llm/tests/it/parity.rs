@@ -51,7 +51,7 @@ fn check_prompts(name: &str) {
     let vocab = model.vocab_size();
     for prompt in 0..3 {
         let ids = reference.ids(&format!("p{prompt}.ids"));
-        let trace = model.trace(&ids, &mut model.new_cache(ids.len())).unwrap();
+        let trace = model.trace(&ids, &mut model.new_sequence(ids.len())).unwrap();
         let expect = reference.floats(&format!("p{prompt}.logits"));
         assert_rows_close(&format!("{name} p{prompt}"), &trace.logits, &expect, vocab, LIMIT);
         if prompt == 0 {
@@ -75,7 +75,7 @@ fn check_greedy(name: &str) {
         let greedy = reference.ids(&format!("p{prompt}.greedy_ids"));
         let margins = reference.floats(&format!("p{prompt}.step_margin"));
         let step_logits = reference.floats(&format!("p{prompt}.step_logits"));
-        let mut cache = model.new_cache(ids.len() + greedy.len());
+        let mut cache = model.new_sequence(ids.len() + greedy.len());
         let mut logits = model.forward(&ids, &mut cache).unwrap();
         let mut compared = 0;
         for (step, expect) in step_logits.chunks(vocab).enumerate() {
@@ -119,7 +119,7 @@ fn half_precision_stays_close() {
     for name in ["llama3", "llama31"] {
         let (model, reference) = (load_as(&folder(name), Precision::Half), Reference::open(name));
         let ids = reference.ids("p0.ids");
-        let trace = model.trace(&ids, &mut model.new_cache(ids.len())).unwrap();
+        let trace = model.trace(&ids, &mut model.new_sequence(ids.len())).unwrap();
         let expect = reference.floats("p0.logits");
         assert_rows_close(name, &trace.logits, &expect, model.vocab_size(), HALF_LIMIT);
     }
@@ -142,9 +142,9 @@ fn rotation_frequencies() {
 fn pieces_of_a_prompt_equal_one_pass() {
     let (model, reference) = (load(&folder("llama3")), Reference::open("llama3"));
     let ids = reference.ids("p0.ids");
-    let whole = model.forward(&ids, &mut model.new_cache(ids.len())).unwrap();
+    let whole = model.forward(&ids, &mut model.new_sequence(ids.len())).unwrap();
     for piece in [1, 7, 44] {
-        let mut cache = model.new_cache(ids.len());
+        let mut cache = model.new_sequence(ids.len());
         let (pieces, last) = ids.split_at((ids.len() - 1) / piece * piece);
         for ids in pieces.chunks(piece) {
             model.prefill(ids, &mut cache).unwrap();
@@ -155,8 +155,8 @@ fn pieces_of_a_prompt_equal_one_pass() {
 
     // Longer than one chunk: `forward` cuts it itself.
     let long: Vec<u32> = ids.iter().copied().cycle().take(2 * PREFILL_CHUNK_TOKENS + 3).collect();
-    let found = model.forward(&long, &mut model.new_cache(long.len())).unwrap();
-    let trace = model.trace(&long, &mut model.new_cache(long.len())).unwrap();
+    let found = model.forward(&long, &mut model.new_sequence(long.len())).unwrap();
+    let trace = model.trace(&long, &mut model.new_sequence(long.len())).unwrap();
     let expect = &trace.logits[trace.logits.len() - found.len()..];
     assert_rows_close("a long prompt", &found, expect, found.len(), 1e-5);
 }
@@ -167,7 +167,7 @@ fn a_step_that_cannot_be_taken_is_refused_and_changes_nothing() {
     use neurino_nn::NnError;
 
     let model = load(&folder("llama3"));
-    let mut cache = model.new_cache(4);
+    let mut cache = model.new_sequence(4);
     let expect = model.forward(&[1, 2, 3], &mut cache).unwrap();
     cache.truncate(2);
 

@@ -86,7 +86,7 @@ fn check_greedy(precision: Precision, limit: f32) {
     let Some(path) = starter_model() else { return };
     let model = load_as(&path, precision);
     for (number, case) in reference().cases.into_iter().enumerate() {
-        let mut cache = model.new_cache(case.ids.len() + case.greedy_ids.len());
+        let mut cache = model.new_sequence(case.ids.len() + case.greedy_ids.len());
         let mut logits = model.forward(&case.ids, &mut cache).unwrap();
         let mut compared = 0;
         for (step, &token) in case.greedy_ids.iter().enumerate() {
