@@ -102,11 +102,11 @@ fn a_stop_string_ends_the_answer_and_is_cut_off() {
     let (whole, ..) = answer(&parts, &job("Go on.")).unwrap();
     let from = whole.text().char_indices().nth(12).unwrap().0;
     let to = whole.text().char_indices().nth(17).unwrap().0;
-    let stop = whole.text[from..to].to_owned();
+    let stop = whole.text()[from..to].to_owned();
     let expected = whole.text().split(stop.as_str()).next().unwrap();
     let (cut, _, texts) =
         answer(&parts, &TextJob { stop: vec![stop.clone()], ..job("Go on.") }).unwrap();
-    assert_eq!(cut.text, expected);
+    assert_eq!(cut.text(), expected);
     assert_eq!(texts.concat(), expected, "nothing of the stop string was let through");
     assert_eq!(cut.choices[0].finish_reason, FinishReason::Stop);
     assert!(cut.usage.completion_tokens < whole.usage.completion_tokens);
