@@ -53,6 +53,9 @@ pub struct RuleSet {
     /// Factor of each text model in millionths; a text job's base is (tokens in + out) / 1000.
     #[serde(default)]
     pub text: BTreeMap<ModelId, Multiplier>,
+    /// Factor of every text model that is not listed; without it they have no price.
+    #[serde(default)]
+    pub other_text: Option<Multiplier>,
 }
 
 /// How an amount came about; every step of the formula as an integer.
@@ -84,7 +87,8 @@ impl RuleSet {
         multiplier: Multiplier,
     ) -> Result<Quote, PriceError> {
         let JobSpec::Text(job) = spec;
-        let factor = *self.text.get(&job.model).ok_or_else(|| PriceError::UnknownModel {
+        let listed = self.text.get(&job.model).copied();
+        let factor = listed.or(self.other_text).ok_or_else(|| PriceError::UnknownModel {
             rule_set: self.name.clone(),
             model: job.model.clone(),
         })?;
@@ -165,6 +169,8 @@ mod tests {
         check("season2", "dolphin-2.9-llama3-8b", 1000, 240_000);
         check("season2", "hermes-3-llama3.1-8b", 3, 1_500);
         check("practice1", "smollm2-135m-instruct", 105, 105_000);
+        check("practice2", "smollm2-135m-instruct", 105, 105_000);
+        check("practice2", "my-own-model", 105, 105_000);
         check("club1", "smollm2-135m-instruct", 1000, 10_000);
     }
 
