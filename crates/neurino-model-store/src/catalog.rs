@@ -168,6 +168,14 @@ impl ModelManifest {
         }
     }
 
+    /// The manifest itself, if it keeps the rules that a written one has to keep.
+    pub(crate) fn checked(self) -> Result<Self, StoreError> {
+        match self.problem() {
+            Some(problem) => Err(StoreError::BadManifest { name: self.id.to_string(), problem }),
+            None => Ok(self),
+        }
+    }
+
     /// Size of all files in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).fold(0, u64::saturating_add)

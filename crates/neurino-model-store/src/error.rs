@@ -36,6 +36,14 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
+    /// A person's own model would hide one that the catalogue knows.
+    #[error(
+        "there is already a model `{model}`; choose another id with --id, or remove that one first"
+    )]
+    IdTaken {
+        /// The id asked for.
+        model: ModelId,
+    },
     /// What should be imported is a folder, a pipe or a device.
     #[error("`{}` is not a file; name the model's file itself", path.display())]
     NotAFile {

@@ -11,11 +11,13 @@ pub mod error;
 pub mod fetch;
 pub mod store;
 
+mod adopt;
 mod import;
 mod part;
 mod source;
 mod stamp;
 
+pub use adopt::OwnModel;
 pub use catalog::{Catalog, ModelFile, ModelManifest, Source};
 pub use digest::Digest;
 pub use error::{SourceError, SourceFailure, StoreError};

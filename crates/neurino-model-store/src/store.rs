@@ -98,6 +98,11 @@ impl ModelStore {
         self.inner.folder.join(folder_name(model))
     }
 
+    /// Where manifests beyond the built-in ones lie.
+    pub(crate) fn catalog_folder(&self) -> PathBuf {
+        self.inner.folder.join("catalog")
+    }
+
     /// Where a model stands; reads no file of it.
     ///
     /// # Errors
@@ -158,9 +163,18 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError::UnknownModel`], [`StoreError::Busy`], [`StoreError::Io`].
     pub async fn remove(&self, model: &ModelId) -> Result<(), StoreError> {
-        self.manifest(model)?;
+        let manifest = self.manifest(model)?;
+        // A person's own model: nothing could bring it back, so it leaves the catalogue as well.
+        let own = manifest.files.iter().all(|file| file.sources.is_empty());
         let (store, model) = (self.clone(), model.clone());
         blocking(move || {
+            if own {
+                let manifest = store.catalog_folder().join(crate::adopt::manifest_name(&model));
+                if manifest.exists() {
+                    fs::remove_file(&manifest)
+                        .map_err(|error| StoreError::io("delete", &manifest, error))?;
+                }
+            }
             let folder = store.folder(&model);
             if !folder.exists() {
                 return Ok(());

@@ -1,0 +1,221 @@
+//! Taking in a model that no catalogue knows: a file or folder that the person has.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use neurino_core::ModelId;
+use tracing::info;
+
+use crate::catalog::{ModelFile, ModelManifest};
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::fetch::SPACE_RESERVE_BYTES;
+use crate::part;
+use crate::store::{ModelStore, blocking, settle};
+
+/// What is said about a person's own model; its files' names, sizes and digests are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnModel {
+    /// The id it gets.
+    pub id: ModelId,
+    /// Its name for people.
+    pub name: String,
+    /// The architecture, as its files name it.
+    pub arch: String,
+    /// How most of its weights are stored.
+    pub dtype: String,
+    /// Longest sequence, prompt and answer together, in tokens.
+    pub context_tokens: u32,
+    /// Memory the device needs to run it, in bytes.
+    pub memory_bytes_min: u64,
+}
+
+/// The ends of the names of files that a model folder needs; everything else in it (pictures,
+/// optimiser states, other formats) stays where it is.
+const NEEDED: [&str; 6] = [".safetensors", ".json", ".model", ".txt", ".jinja", ".gguf"];
+
+impl ModelStore {
+    /// Takes in a model from `path`, a file or the folder with its files. Files are linked where
+    /// the drive allows it, else copied, and hashed; the manifest is written last, to
+    /// `catalog/<id>.toml`, and counts from the next start of a program.
+    ///
+    /// # Errors
+    /// [`StoreError::IdTaken`], [`StoreError::NotAFile`], [`StoreError::BadManifest`],
+    /// [`StoreError::Busy`], [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub async fn adopt(&self, own: OwnModel, path: &Path) -> Result<ModelManifest, StoreError> {
+        let (store, path) = (self.clone(), path.to_owned());
+        blocking(move || store.adopt_blocking(own, &path)).await
+    }
+
+    fn adopt_blocking(&self, own: OwnModel, path: &Path) -> Result<ModelManifest, StoreError> {
+        if self.catalog().get(&own.id).is_some() {
+            return Err(StoreError::IdTaken { model: own.id });
+        }
+        let sources = files_of(path)?;
+        let manifest = manifest_of(own, &sources)?;
+        let id = &manifest.id;
+        let _lock = self.lock(id)?;
+        for (file, source) in manifest.files.iter().zip(&sources) {
+            self.take(id, file, source)?;
+        }
+        let folder = self.catalog_folder();
+        fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
+        let target = folder.join(manifest_name(id));
+        let text = toml::to_string(&manifest).map_err(|e| StoreError::BadManifest {
+            name: id.to_string(),
+            problem: e.to_string(),
+        })?;
+        // Whole or not at all: half a manifest would hide the model.
+        let draft = target.with_extension("toml.new");
+        fs::write(&draft, text)
+            .and_then(|()| File::open(&draft)?.sync_all())
+            .and_then(|()| fs::rename(&draft, &target))
+            .map_err(|error| StoreError::io("write", &target, error))?;
+        info!(model.id = %id, "took in {id}");
+        Ok(manifest)
+    }
+
+    fn take(&self, id: &ModelId, file: &ModelFile, source: &Path) -> Result<(), StoreError> {
+        let target = self.folder(id).join(&file.name);
+        // What an interrupted attempt left, or an earlier model of this id.
+        let _ = fs::remove_file(&target);
+        if fs::hard_link(source, &target).is_ok() {
+            settle(&self.folder(id), file)?;
+        } else {
+            self.check_space(file.size_bytes + SPACE_RESERVE_BYTES)?;
+            let part = part::path(&self.folder(id), file);
+            fs::copy(source, &part)
+                .and_then(|_| File::options().write(true).open(&part)?.sync_all())
+                .map_err(|error| StoreError::io("write", &part, error))?;
+            self.accept(id, file)?;
+        }
+        // The source may have changed since it was hashed; what counts is what lies here now.
+        self.check_file(id, file)
+    }
+}
+
+/// The files to take, by name. Links are followed: model folders of other programs consist of
+/// them.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let read = |path: &Path| {
+        let target = path.canonicalize().and_then(|target| Ok((fs::metadata(&target)?, target)));
+        target.map_err(|error| StoreError::io("read", path, error))
+    };
+    let (kind, target) = read(path)?;
+    if kind.is_file() {
+        // Its name is the one the person gave, not that of a link's target.
+        return Ok(vec![path.to_owned()]);
+    }
+    if !kind.is_dir() {
+        return Err(StoreError::NotAFile { path: path.to_owned() });
+    }
+    let entries = fs::read_dir(&target).map_err(|error| StoreError::io("read", path, error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| StoreError::io("read", path, error))?;
+        let name = entry.file_name().to_string_lossy().to_lowercase();
+        let needed = !name.starts_with('.') && NEEDED.iter().any(|end| name.ends_with(end));
+        let (kind, _) = read(&entry.path())?;
+        if needed && kind.is_file() && kind.len() > 0 {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn manifest_of(own: OwnModel, sources: &[PathBuf]) -> Result<ModelManifest, StoreError> {
+    let mut files = Vec::new();
+    for source in sources {
+        let failed = |error| StoreError::io("read", source, error);
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let size_bytes = fs::metadata(source).map_err(failed)?.len();
+        let sha256 = Digest::of_file(source).map_err(failed)?;
+        files.push(ModelFile { name, sha256, size_bytes, sources: Vec::new() });
+    }
+    let manifest = ModelManifest {
+        summary: format!("Your own model, from {}.", place(sources)),
+        family: own.arch.clone(),
+        id: own.id,
+        name: own.name,
+        arch: own.arch,
+        dtype: own.dtype,
+        context_tokens: own.context_tokens,
+        memory_bytes_min: own.memory_bytes_min,
+        licence: "LicenseRef-unknown".into(),
+        attribution: "unknown: the files do not say".into(),
+        files,
+    };
+    manifest.checked()
+}
+
+/// Where the files came from: the file's or the folder's name, without the way there.
+fn place(sources: &[PathBuf]) -> String {
+    let path = match sources {
+        [file] => Some(file.as_path()),
+        files => files.first().and_then(|file| file.parent()),
+    };
+    let name = path.and_then(Path::file_name).unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+pub(crate) fn manifest_name(id: &ModelId) -> String {
+    format!("{}.toml", id.as_str().replace('/', "--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+    use crate::store::ModelState;
+
+    fn own(id: &str) -> OwnModel {
+        OwnModel {
+            id: ModelId::new(id).expect("valid"),
+            name: "Mine".into(),
+            arch: "llama".into(),
+            dtype: "f16".into(),
+            context_tokens: 64,
+            memory_bytes_min: 1000,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_becomes_a_model_that_the_next_start_knows() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (library, mine) = (place.path().join("library"), place.path().join("mine"));
+        fs::create_dir_all(mine.join("checkpoints")).expect("created");
+        for (name, text) in [("config.json", "{}"), ("a.safetensors", "w"), ("cat.png", "x")] {
+            fs::write(mine.join(name), text).expect("written");
+        }
+        let store = ModelStore::open(&library).expect("opened");
+        let manifest = store.adopt(own("me/mine"), &mine).await.expect("taken in");
+        let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["a.safetensors", "config.json"], "what a model needs, no more");
+        assert_eq!(manifest.summary, "Your own model, from mine.");
+
+        let again = ModelStore::open(&library).expect("opened again");
+        let id = ModelId::new("me/mine").expect("valid");
+        assert_eq!(again.state(&id).expect("known"), ModelState::Verified);
+        assert_eq!(again.verified(&id).await.expect("verified"), again.folder(&id));
+        let taken = again.adopt(own("me/mine"), &mine).await;
+        assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{taken:?}");
+
+        again.remove(&id).await.expect("removed");
+        assert!(ModelStore::open(&library).expect("opened").state(&id).is_err(), "and forgotten");
+        assert!(mine.join("config.json").exists(), "the person's own files stay");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_model_leaves_nothing_behind() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (library, empty) = (place.path().join("library"), place.path().join("empty"));
+        fs::create_dir_all(&empty).expect("created");
+        let store = ModelStore::open(&library).expect("opened");
+        for path in [empty, place.path().join("absent.gguf")] {
+            assert!(store.adopt(own("mine"), &path).await.is_err(), "{}", path.display());
+        }
+        let known = Catalog::built_in().with_folder(&library.join("catalog"));
+        assert_eq!(known.models().len(), Catalog::built_in().models().len());
+    }
+}
