@@ -41,6 +41,8 @@ pub struct LoadedModel {
     pub device: String,
     /// Longest sequence, prompt and answer together, in tokens.
     pub context_tokens: u32,
+    /// Jobs it computes at once; more wait inside the engine. At least 1.
+    pub slots: u32,
     /// Memory its weights take, in bytes.
     pub weights_bytes: u64,
     /// How long loading took, in milliseconds.

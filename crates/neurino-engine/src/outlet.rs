@@ -1,36 +1,38 @@
 //! The sending half of a job's stream: never blocks the engine, never loses the last event.
 
-use neurino_core::JobOutput;
+use neurino_core::{JobOutput, TextDelta, TextJob};
 use tokio::sync::mpsc;
 
 use crate::api::{EngineError, EngineErrorCode, JobEvent, JobStream};
 
-/// Events a stream holds before text is held back and joined.
+/// Events a stream holds before deltas are held back and joined.
 const STREAM_EVENTS: usize = 64;
+/// Room kept from the start: the rest of each answer, and the last event.
+const LAST_EVENTS: usize = TextJob::CHOICES_LIMIT as usize + 1;
 
 /// Sends one job's events.
 ///
-/// A slow reader gets fewer and longer deltas instead of stopping the engine; room for the last
-/// delta and the last event is kept from the start.
+/// A slow reader gets fewer and longer deltas, answer by answer, instead of stopping the engine;
+/// room for the rest of every answer and for the last event is kept from the start.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     events: mpsc::Sender<JobEvent>,
-    last_delta: Option<mpsc::OwnedPermit<JobEvent>>,
-    last: Option<mpsc::OwnedPermit<JobEvent>>,
-    held: String,
+    last: Vec<mpsc::OwnedPermit<JobEvent>>,
+    /// At most one for each answer.
+    held: Vec<TextDelta>,
     tokens: u32,
 }
 
 impl Outlet {
     /// A new stream and its sending half.
     pub(crate) fn new() -> (Self, JobStream) {
-        let (events, stream) = mpsc::channel(STREAM_EVENTS);
+        let (events, stream) = mpsc::channel(STREAM_EVENTS + LAST_EVENTS);
         let reserve = || {
             let room = events.clone().try_reserve_owned();
-            Some(room.expect("a new channel with its receiver has room"))
+            room.expect("a new channel with its receiver has room")
         };
-        let (last_delta, last) = (reserve(), reserve());
-        (Self { events, last_delta, last, held: String::new(), tokens: 0 }, stream)
+        let last = std::iter::repeat_with(reserve).take(LAST_EVENTS).collect();
+        (Self { events, last, held: Vec::new(), tokens: 0 }, stream)
     }
 
     /// Whether the reader is gone.
@@ -49,16 +51,21 @@ impl Outlet {
         let _ = self.events.try_send(JobEvent::Started { prompt_tokens });
     }
 
-    /// Sends text now, or with the next delta that finds room.
-    pub(crate) fn delta(&mut self, text: &str, tokens: u32) {
-        self.held.push_str(text);
+    /// Sends a delta now, or joined with the next one that finds room.
+    pub(crate) fn delta(&mut self, delta: TextDelta, tokens: u32) {
         self.tokens = tokens;
-        if let Ok(room) = self.events.try_reserve() {
-            room.send(JobEvent::Delta { text: std::mem::take(&mut self.held), tokens });
+        match self.held.iter_mut().find(|held| held.choice == delta.choice) {
+            Some(held) => held.append(delta),
+            None => self.held.push(delta),
+        }
+        let room = self.events.capacity().min(self.held.len());
+        for delta in self.held.drain(..room) {
+            // Nobody else sends: the room that was there is still there, unless nobody reads.
+            let _ = self.events.try_send(JobEvent::Delta { delta, tokens });
         }
     }
 
-    /// Sends text that was still held back, then the output as the last event.
+    /// Sends what was still held back, then the output as the last event.
     pub(crate) fn finish(mut self, output: JobOutput) {
         self.end(JobEvent::Finished { output });
     }
@@ -69,14 +76,13 @@ impl Outlet {
     }
 
     fn end(&mut self, event: JobEvent) {
-        let (Some(for_delta), Some(room)) = (self.last_delta.take(), self.last.take()) else {
-            return;
-        };
-        if !self.held.is_empty() {
-            let text = std::mem::take(&mut self.held);
-            for_delta.send(JobEvent::Delta { text, tokens: self.tokens });
+        let deltas = self.held.drain(..).map(|delta| {
+            let tokens = self.tokens;
+            JobEvent::Delta { delta, tokens }
+        });
+        for (event, room) in deltas.chain([event]).zip(self.last.drain(..)) {
+            room.send(event);
         }
-        room.send(event);
     }
 }
 
@@ -93,23 +99,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_reader_gets_joined_text_and_always_the_last_event() {
+    fn a_slow_reader_gets_joined_text_of_every_answer_and_always_the_last_event() {
         let (mut outlet, mut stream) = Outlet::new();
+        let say = |choice, text: &str| TextDelta { choice, ..TextDelta::text(text) };
         outlet.started(3);
         for n in 1..=1000 {
-            outlet.delta("x", n);
+            outlet.delta(say(n % TextJob::CHOICES_LIMIT, "x"), n);
         }
         assert!(matches!(stream.blocking_recv(), Some(JobEvent::Started { prompt_tokens: 3 })));
-        outlet.delta("y", 1001);
+        outlet.delta(say(2, "y"), 1001);
         outlet.fail(EngineError::new(EngineErrorCode::Cancelled, "the job was cancelled"));
-        let (mut text, mut last) = (String::new(), None);
+        let (mut texts, mut last) = (vec![String::new(); 8], None);
         while let Some(event) = stream.blocking_recv() {
-            if let JobEvent::Delta { text: more, .. } = &event {
-                text.push_str(more);
+            if let JobEvent::Delta { delta, .. } = &event {
+                texts[delta.choice as usize].push_str(&delta.text);
             }
             last = Some(event);
         }
-        assert_eq!(text, "x".repeat(1000) + "y");
+        let mut expected = vec!["x".repeat(125); 8];
+        expected[2].push('y');
+        assert_eq!(texts, expected);
         assert!(matches!(last, Some(JobEvent::Failed { .. })));
     }
 
@@ -119,7 +128,7 @@ mod tests {
         assert!(!outlet.is_closed());
         drop(stream);
         assert!(outlet.is_closed());
-        outlet.delta("nobody reads this", 1);
+        outlet.delta(TextDelta::text("nobody reads this"), 1);
     }
 
     #[test]

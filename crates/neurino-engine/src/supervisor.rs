@@ -393,7 +393,7 @@ impl Session {
         let Some(mut job) = self.jobs.remove(&id) else { return };
         match event {
             JobEvent::Started { prompt_tokens } => job.outlet.started(prompt_tokens),
-            JobEvent::Delta { text, tokens } => job.outlet.delta(&text, tokens),
+            JobEvent::Delta { delta, tokens } => job.outlet.delta(delta, tokens),
             JobEvent::Finished { output } => return job.end(|outlet| outlet.finish(output)),
             JobEvent::Failed { error } => {
                 // The job waited for a model that could not be loaded again: say why.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use neurino_core::{JobOutput, JobSpec, TextJob, TextOutput};
+use neurino_core::{JobOutput, JobSpec, TextDelta, TextJob, TextOutput};
 use neurino_llm::chat::ChatTemplate;
 use neurino_llm::generate::{GenerateError, Step, generate};
 use neurino_llm::model::LanguageModel;
@@ -117,6 +117,7 @@ impl Worker {
             },
             device: self.device_name.clone(),
             context_tokens: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
+            slots: 1,
             weights_bytes: model.weights_bytes(),
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
@@ -154,7 +155,7 @@ impl Worker {
         };
         let mut emit = |step: Step<'_>| match step {
             Step::Prompt { tokens } => outlet.started(tokens),
-            Step::Text { text, tokens } => outlet.delta(text, tokens),
+            Step::Text { text, tokens } => outlet.delta(TextDelta::text(text), tokens),
         };
         let now = jiff::Zoned::now();
         let Loaded { model, tokenizer, template, .. } = loaded;

@@ -57,12 +57,12 @@ async fn an_answer_arrives_in_pieces_and_as_a_whole(engine: &dyn Engine) {
     };
     let mut joined = String::new();
     for event in &events[1..events.len() - 1] {
-        let JobEvent::Delta { text, .. } = event else { panic!("{event:?}") };
-        joined.push_str(text);
+        let JobEvent::Delta { delta, .. } = event else { panic!("{event:?}") };
+        joined.push_str(&delta.text);
     }
-    assert_eq!(joined, output.text);
+    assert_eq!(joined, output.text());
     assert!(!joined.is_empty());
-    assert_eq!(output.finish_reason, FinishReason::Length);
+    assert_eq!(output.choices[0].finish_reason, FinishReason::Length);
     assert_eq!((output.usage.prompt_tokens, output.usage.completion_tokens), (*prompt_tokens, 20));
 }
 

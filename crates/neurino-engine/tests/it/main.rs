@@ -24,12 +24,10 @@ fn model() -> ModelRef {
 
 /// Greedy on this model, it goes on for as long as it may.
 fn job(max_tokens: u32) -> JobSpec {
+    let messages = vec![ChatMessage::new(Role::User, "Once upon a time")];
     JobSpec::Text(TextJob {
-        model: model().id,
-        messages: vec![ChatMessage { role: Role::User, content: "Once upon a time".into() }],
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-        max_tokens,
-        stop: vec![],
+        ..TextJob::new(model().id, messages, max_tokens)
     })
 }
 

@@ -22,8 +22,8 @@ async fn the_starter_model_knows_a_capital() {
     eprintln!("{facts:?}");
     let JobSpec::Text(mut chat) = job(64);
     chat.model = model.id;
-    let question = "What is the capital of France?".into();
-    chat.messages = vec![ChatMessage { role: Role::User, content: question }];
+    let question = "What is the capital of France?";
+    chat.messages = vec![ChatMessage::new(Role::User, question)];
     chat.sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
     for round in ["cold", "warm"] {
         let asked = Instant::now();
@@ -42,13 +42,13 @@ async fn the_starter_model_knows_a_capital() {
         let steps = f64::from(output.usage.completion_tokens.saturating_sub(1));
         eprintln!(
             "{round}: {:?}, {:?}, first token after {:?}, then {:.1} tokens/s",
-            output.text,
+            output.text(),
             output.usage,
             first - asked,
             steps / first.elapsed().as_secs_f64(),
         );
-        assert!(output.text.contains("Paris"), "{}", output.text);
-        assert_eq!(output.finish_reason, FinishReason::Stop);
+        assert!(output.text().contains("Paris"), "{}", output.text());
+        assert_eq!(output.choices[0].finish_reason, FinishReason::Stop);
     }
     engine.shutdown().await;
 }
