@@ -3,19 +3,29 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
+use burn::tensor::{DType as TensorType, Device, ExecutionError, Tensor, TensorData};
 use neurino_nn::device::{is_cpu, upload};
+use neurino_nn::quant::packed::Packing;
 use neurino_nn::quant::{self, PackedMatrix};
-use neurino_nn::{Embedding, Linear, RmsNorm};
-use neurino_weights::{DType, Gguf, Safetensors, TensorView};
+use neurino_nn::{Embedding, Linear, NnError, RmsNorm};
+use neurino_weights::convert::rows_from_f32;
+use neurino_weights::dtype::BLOCK;
+use neurino_weights::gptq::{GptqConfig, GptqParts};
+use neurino_weights::prefetch::{Fetched, Prefetch, budget_bytes};
+use neurino_weights::{DType, Gguf, Safetensors, StoredTensor, TensorView, WeightsError};
 
 use crate::LlmError;
 
-/// The mapped weights of one model.
+mod names;
+mod plan;
+
+/// The weights of one model, opened and not yet read.
 #[derive(Debug)]
 pub enum Checkpoint {
     /// Hugging Face's container, with its names.
     Safetensors(Safetensors),
+    /// The same, with projections that are quantised by GPTQ.
+    Gptq(Safetensors, GptqConfig),
     /// llama.cpp's container, with its own names and row order.
     Gguf(Gguf),
 }
@@ -29,6 +39,9 @@ pub enum Precision {
     Full,
     /// 16 bits as stored (f16 for weights stored otherwise): half the memory of a GPU.
     Half,
+    /// Projections are quantised to 4 bits while loading (the head to 8), unless they are stored with
+    /// as few already: for cards whose memory does not hold 16 bits. All else is as in `Half`.
+    FourBit,
 }
 
 impl Precision {
@@ -66,50 +79,60 @@ impl Checkpoint {
     /// Bytes of the stored weights.
     pub fn weights_bytes(&self) -> u64 {
         match self {
-            Self::Safetensors(file) => file.weights_bytes(),
+            Self::Safetensors(file) | Self::Gptq(file, _) => file.weights_bytes(),
             Self::Gguf(file) => file.weights_bytes(),
         }
     }
 
-    /// A tensor by its Hugging Face name.
+    /// All tensors, in no order.
+    fn tensors(&self) -> Box<dyn Iterator<Item = &StoredTensor> + '_> {
+        match self {
+            Self::Safetensors(file) | Self::Gptq(file, _) => Box::new(file.tensors()),
+            Self::Gguf(file) => Box::new(file.tensors()),
+        }
+    }
+
+    /// Memory for reading ahead: with the largest tensor it stays within the largest file.
+    fn reading_budget_bytes(&self) -> u64 {
+        let largest_file = match self {
+            Self::Safetensors(file) | Self::Gptq(file, _) => file.largest_shard_bytes(),
+            Self::Gguf(file) => file.size_bytes(),
+        };
+        let largest_tensor = self.tensors().map(StoredTensor::size_bytes).max().unwrap_or(0);
+        budget_bytes(largest_file, largest_tensor as u64)
+    }
+
+    /// Where the tensor of a Hugging Face name lies; nothing is read. An expert's matrix is found in
+    /// a merged tensor of all experts too.
     ///
     /// # Errors
-    /// `Weights` if it is absent.
-    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, LlmError> {
-        Ok(match self {
-            Self::Safetensors(file) => file.tensor(name)?,
-            Self::Gguf(file) => file.tensor(&gguf_name(name))?,
-        })
+    /// `TensorAbsent`.
+    pub fn stored(&self, name: &str) -> Result<StoredTensor, WeightsError> {
+        let gguf = match self {
+            Self::Safetensors(file) | Self::Gptq(file, _) => return file.stored(name).cloned(),
+            Self::Gguf(file) => file,
+        };
+        let own = names::gguf(name);
+        match own.merged.and_then(|(merged, expert)| gguf.stored(&merged).ok()?.part(expert)) {
+            Some(part) => Ok(part),
+            None => gguf.stored(&own.whole).cloned(),
+        }
+    }
+
+    /// The parts of a matrix if it is quantised by GPTQ.
+    fn gptq(
+        &self,
+        name: &str,
+    ) -> Result<Option<(GptqParts<StoredTensor>, GptqConfig)>, WeightsError> {
+        let Self::Gptq(file, config) = self else { return Ok(None) };
+        let base = name.strip_suffix(".weight").unwrap_or(name);
+        let parts = GptqParts::find(base, |part| file.stored(part).cloned())?;
+        Ok(parts.map(|parts| (parts, *config)))
     }
 }
 
-/// llama.cpp's name of a Hugging Face tensor. Names it does not know are passed on unchanged.
-fn gguf_name(name: &str) -> String {
-    let outer = match name {
-        "model.embed_tokens.weight" => Some("token_embd.weight"),
-        "model.norm.weight" => Some("output_norm.weight"),
-        "lm_head.weight" => Some("output.weight"),
-        _ => None,
-    };
-    if let Some(outer) = outer {
-        return outer.to_owned();
-    }
-    let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-    let Some((layer, part)) = layer else { return name.to_owned() };
-    let part = match part {
-        "self_attn.q_proj.weight" => "attn_q.weight",
-        "self_attn.k_proj.weight" => "attn_k.weight",
-        "self_attn.v_proj.weight" => "attn_v.weight",
-        "self_attn.o_proj.weight" => "attn_output.weight",
-        "mlp.gate_proj.weight" => "ffn_gate.weight",
-        "mlp.up_proj.weight" => "ffn_up.weight",
-        "mlp.down_proj.weight" => "ffn_down.weight",
-        "input_layernorm.weight" => "attn_norm.weight",
-        "post_attention_layernorm.weight" => "ffn_norm.weight",
-        _ => return name.to_owned(),
-    };
-    format!("blk.{layer}.{part}")
-}
+/// Bytes that may be on their way to a device before it is waited for.
+const PENDING_BYTES_MAX: u64 = 1 << 29;
 
 /// Makes layers on a device and counts what has been read.
 pub struct LayerLoader<'a> {
@@ -117,8 +140,13 @@ pub struct LayerLoader<'a> {
     device: &'a Device,
     precision: Precision,
     progress: &'a dyn Fn(u64, u64),
+    prefetch: Prefetch,
+    cancelled: Option<&'a dyn Fn() -> bool>,
+    total_bytes: u64,
     read_bytes: Cell<u64>,
     held_bytes: Cell<u64>,
+    /// Handed to the device since it was last waited for.
+    pending_bytes: Cell<u64>,
 }
 
 impl<'a> LayerLoader<'a> {
@@ -129,8 +157,22 @@ impl<'a> LayerLoader<'a> {
         precision: Precision,
         progress: &'a dyn Fn(u64, u64),
     ) -> Self {
-        let (read_bytes, held_bytes) = (Cell::new(0), Cell::new(0));
-        Self { checkpoint, device, precision, progress, read_bytes, held_bytes }
+        let plan = plan::reading_order(checkpoint);
+        let prefetch = Prefetch::start(plan, checkpoint.reading_budget_bytes());
+        let (read_bytes, held_bytes, pending_bytes) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let total_bytes = checkpoint.weights_bytes();
+        Self {
+            checkpoint,
+            device,
+            precision,
+            progress,
+            prefetch,
+            cancelled: None,
+            total_bytes,
+            read_bytes,
+            held_bytes,
+            pending_bytes,
+        }
     }
 
     /// Memory of the layers made so far.
@@ -138,18 +180,26 @@ impl<'a> LayerLoader<'a> {
         self.held_bytes.get()
     }
 
+    /// Gives up with an error at the next tensor once `cancelled` says so.
+    #[must_use]
+    pub fn cancelled_by(self, cancelled: &'a dyn Fn() -> bool) -> Self {
+        Self { cancelled: Some(cancelled), ..self }
+    }
+
     /// A norm over `features`.
     ///
     /// # Errors
-    /// `Weights` if the tensor is absent or of another shape.
+    /// `Weights` if the tensor is absent or of another shape, the file changed, or loading was
+    /// cancelled: as for all that follow.
     pub fn rms_norm(&self, name: &str, features: usize, eps: f64) -> Result<RmsNorm, LlmError> {
-        let view = self.checkpoint.tensor(name)?.with_shape(&[features])?;
-        let weight = upload(view.to_f32()?, [features], self.device);
-        self.count(&view, features * size_of::<f32>());
-        Ok(RmsNorm::new(weight, eps))
+        let weight = self.fetch(&self.checkpoint.stored(name)?.with_shape(&[features])?)?;
+        let values = weight.view().to_f32()?;
+        self.count(weight.len(), features * size_of::<f32>())?;
+        Ok(RmsNorm::new(upload(values, [features], self.device), eps))
     }
 
-    /// A projection of shape `[out, in]`.
+    /// A projection of shape `[out, in]`; an expert's too, by its Hugging Face name, even if the file
+    /// keeps all experts in one tensor.
     ///
     /// # Errors
     /// `Weights` if the tensor is absent, of another shape or stored in an unknown format.
@@ -168,7 +218,7 @@ impl<'a> LayerLoader<'a> {
         head_dim: usize,
     ) -> Result<Linear, LlmError> {
         let rows = match self.checkpoint {
-            Checkpoint::Safetensors(_) => Rows::AsStored,
+            Checkpoint::Safetensors(_) | Checkpoint::Gptq(..) => Rows::AsStored,
             Checkpoint::Gguf(_) => Rows::HalvesApart { head_dim },
         };
         self.projection(name, shape, rows)
@@ -184,27 +234,72 @@ impl<'a> LayerLoader<'a> {
         shape: [usize; 2],
         tied: bool,
     ) -> Result<(Embedding, Option<Linear>), LlmError> {
-        let view = self.checkpoint.tensor(name)?.with_shape(&shape)?;
-        if self.stays_packed(&view) {
-            let matrix = self.packed(&view, Rows::AsStored)?;
+        let table = self.fetch(&self.checkpoint.stored(name)?.with_shape(&shape)?)?;
+        if self.precision == Precision::Packed && is_packable(table.tensor().dtype()) {
+            let matrix = self.packed(&table.view(), Rows::AsStored)?;
             let head = tied.then(|| self.packed_linear(&matrix));
             return Ok((Embedding::packed(matrix), head));
         }
-        let table = self.dense(&view, shape, Rows::AsStored)?;
+        let table = self.dense(table, shape, Rows::AsStored)?;
         let head = tied.then(|| Linear::dense(table.clone()));
         Ok((Embedding::dense(table), head))
     }
 
+    /// The one place that decides in which form a matrix is kept.
     fn projection(&self, name: &str, shape: [usize; 2], rows: Rows) -> Result<Linear, LlmError> {
-        let view = self.checkpoint.tensor(name)?.with_shape(&shape)?;
-        if self.stays_packed(&view) {
-            return Ok(self.packed_linear(&self.packed(&view, rows)?));
+        if let Some(parts) = self.checkpoint.gptq(name)? {
+            return self.gptq_projection(&parts, shape);
         }
-        Ok(Linear::dense(self.dense(&view, shape, rows)?))
+        let matrix = self.fetch(&self.checkpoint.stored(name)?.with_shape(&shape)?)?;
+        let dtype = matrix.tensor().dtype();
+        let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1);
+        match self.precision {
+            Precision::Packed | Precision::FourBit
+                if four_bits || (is_packable(dtype) && self.precision == Precision::Packed) =>
+            {
+                Ok(self.packed_linear(&self.packed(&matrix.view(), rows)?))
+            }
+            Precision::FourBit if shape[1].is_multiple_of(BLOCK) => {
+                let target = if name == "lm_head.weight" { DType::Q8_0 } else { DType::Q4_1 };
+                let blocks = matrix.view().rows_as(target, |row| rows.source(row))?;
+                self.repacked(matrix.len(), target, &blocks, shape)
+            }
+            _ => Ok(Linear::dense(self.dense(matrix, shape, rows)?)),
+        }
     }
 
-    fn stays_packed(&self, view: &TensorView<'_>) -> bool {
-        self.precision == Precision::Packed && view.dtype.is_quantized()
+    fn gptq_projection(
+        &self,
+        (parts, config): &(GptqParts<StoredTensor>, GptqConfig),
+        shape: [usize; 2],
+    ) -> Result<Linear, LlmError> {
+        let found = parts.shape(*config)?;
+        if [found.out_features, found.in_features] != shape {
+            return Err(WeightsError::WrongShape {
+                file: parts.qweight.file().to_owned(),
+                tensor: parts.qweight.name().to_owned(),
+                expected: shape.to_vec(),
+                found: vec![found.out_features, found.in_features],
+            }
+            .into());
+        }
+        let read = parts.try_map(|tensor| self.fetch(tensor))?;
+        let read_bytes = [&read.qweight, &read.qzeros, &read.scales].map(|part| part.len());
+        let read_bytes =
+            read_bytes.iter().sum::<usize>() + read.g_idx.as_ref().map_or(0, |part| part.len());
+        let views = read.try_map(|part| Ok::<_, LlmError>(part.view()))?;
+        let values = parts.weights(*config, &views)?.to_f32();
+        let dtype = self.dense_type(DType::F16);
+        let tensor = match dtype {
+            TensorType::F32 => upload(values, shape, self.device),
+            _ => {
+                let halves = rows_from_f32(&values, shape[1], DType::F16).unwrap_or_default();
+                drop(values);
+                self.upload_bytes(halves, shape, TensorType::F16)
+            }
+        };
+        self.count(read_bytes, shape[0] * shape[1] * dtype.size())?;
+        Ok(Linear::dense(tensor))
     }
 
     fn packed_linear(&self, matrix: &Arc<PackedMatrix>) -> Linear {
@@ -213,49 +308,100 @@ impl<'a> LayerLoader<'a> {
 
     fn packed(&self, view: &TensorView<'_>, rows: Rows) -> Result<Arc<PackedMatrix>, LlmError> {
         let matrix = PackedMatrix::from_view(view, |row| rows.source(row))?;
-        self.count(view, matrix.size_bytes());
+        self.count(view.bytes.len(), matrix.size_bytes())?;
         Ok(Arc::new(matrix))
+    }
+
+    /// A projection of blocks that were quantised just now.
+    fn repacked(
+        &self,
+        read_bytes: usize,
+        dtype: DType,
+        blocks: &[u8],
+        [out, features]: [usize; 2],
+    ) -> Result<Linear, LlmError> {
+        let packing = if dtype == DType::Q8_0 { Packing::Q8 } else { Packing::Q4Minimum };
+        let matrix = PackedMatrix::from_blocks(packing, out, features, blocks, |row| row)?;
+        self.count(read_bytes, matrix.size_bytes())?;
+        Ok(self.packed_linear(&Arc::new(matrix)))
     }
 
     fn dense(
         &self,
-        view: &TensorView<'_>,
+        matrix: Fetched,
         shape: [usize; 2],
         rows: Rows,
     ) -> Result<Tensor<2>, LlmError> {
-        let dtype = match (self.precision, view.dtype) {
-            (Precision::Packed | Precision::Full, _) => TensorType::F32,
-            (Precision::Half, DType::BF16) => TensorType::BF16,
-            (Precision::Half, _) => TensorType::F16,
+        let (stored, read_bytes) = (matrix.tensor().dtype(), matrix.len());
+        let dtype = self.dense_type(stored);
+        let tensor = match (dtype, stored, rows) {
+            (TensorType::F16, DType::F16, Rows::AsStored)
+            | (TensorType::BF16, DType::BF16, Rows::AsStored) => {
+                self.upload_bytes(matrix.into_vec(), shape, dtype)
+            }
+            (TensorType::F32, _, Rows::AsStored) => {
+                upload(matrix.view().to_f32()?, shape, self.device)
+            }
+            (TensorType::F32, ..) => {
+                upload(in_order(&matrix.view().to_f32()?, shape, rows), shape, self.device)
+            }
+            _ => {
+                let target = if dtype == TensorType::BF16 { DType::BF16 } else { DType::F16 };
+                let bytes = matrix.view().rows_as(target, |row| rows.source(row))?;
+                self.upload_bytes(bytes, shape, dtype)
+            }
         };
-        let as_stored = matches!(rows, Rows::AsStored)
-            && matches!((dtype, view.dtype), (TensorType::F16, DType::F16) | (TensorType::BF16, _));
-        let tensor = if as_stored {
-            let data = TensorData::from_bytes_vec(view.bytes.to_vec(), shape, dtype);
-            Tensor::from_data(data, (self.device, dtype))
-        } else {
-            let values = in_order(view.to_f32()?, shape, rows);
-            upload(values, shape, self.device).cast(dtype)
-        };
-        self.count(view, shape[0] * shape[1] * dtype.size());
+        self.count(read_bytes, shape[0] * shape[1] * dtype.size())?;
         Ok(tensor)
     }
 
-    fn count(&self, view: &TensorView<'_>, held_bytes: usize) {
+    /// The number format in which unpacked weights that are stored as `stored` are kept.
+    fn dense_type(&self, stored: DType) -> TensorType {
+        match (self.precision, stored) {
+            (Precision::Packed | Precision::Full, _) => TensorType::F32,
+            (Precision::Half | Precision::FourBit, DType::BF16) => TensorType::BF16,
+            (Precision::Half | Precision::FourBit, _) => TensorType::F16,
+        }
+    }
+
+    fn upload_bytes(&self, bytes: Vec<u8>, shape: [usize; 2], dtype: TensorType) -> Tensor<2> {
+        Tensor::from_data(TensorData::from_bytes_vec(bytes, shape, dtype), (self.device, dtype))
+    }
+
+    fn fetch(&self, tensor: &StoredTensor) -> Result<Fetched, LlmError> {
+        if self.cancelled.is_some_and(|cancelled| cancelled()) {
+            self.prefetch.stop();
+        }
+        Ok(self.prefetch.fetch(tensor)?)
+    }
+
+    /// Notes that a tensor of `read_bytes` became a layer of `held_bytes`.
+    fn count(&self, read_bytes: usize, held_bytes: usize) -> Result<(), LlmError> {
         self.held_bytes.set(self.held_bytes.get() + held_bytes as u64);
-        self.read_bytes.set(self.read_bytes.get() + view.bytes.len() as u64);
-        (self.progress)(self.read_bytes.get(), self.checkpoint.weights_bytes());
+        self.read_bytes.set(self.read_bytes.get() + read_bytes as u64);
+        (self.progress)(self.read_bytes.get(), self.total_bytes);
+        // What a GPU has not copied yet still lies in this machine's memory.
+        let pending = self.pending_bytes.get() + held_bytes as u64;
+        let full = pending > PENDING_BYTES_MAX && !is_cpu(self.device);
+        self.pending_bytes.set(if full { 0 } else { pending });
+        if full {
+            let failed = |e: ExecutionError| NnError::Device { reason: e.to_string() };
+            self.device.sync().map_err(failed)?;
+        }
+        Ok(())
     }
 }
 
-fn in_order(values: Vec<f32>, [out, features]: [usize; 2], rows: Rows) -> Vec<f32> {
-    match rows {
-        Rows::AsStored => values,
-        Rows::HalvesApart { .. } => (0..out)
-            .flat_map(|row| &values[rows.source(row) * features..][..features])
-            .copied()
-            .collect(),
-    }
+/// Whether [`PackedMatrix`] takes the format as it is stored.
+fn is_packable(dtype: DType) -> bool {
+    matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q8_0)
+}
+
+fn in_order(values: &[f32], [out, features]: [usize; 2], rows: Rows) -> Vec<f32> {
+    (0..out)
+        .flat_map(|row| &values[rows.source(row) * features..][..features])
+        .copied()
+        .collect()
 }
 
 #[cfg(test)]
@@ -263,14 +409,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_rows_of_gguf() {
-        assert_eq!(gguf_name("model.layers.12.self_attn.q_proj.weight"), "blk.12.attn_q.weight");
-        assert_eq!(gguf_name("lm_head.weight"), "output.weight");
+    fn rows_of_gguf() {
         let rows = Rows::HalvesApart { head_dim: 6 };
         let found: Vec<usize> = (0..12).map(|row| rows.source(row)).collect();
         assert_eq!(found, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
-        let values = (0..24u8).map(f32::from).collect();
-        let moved = in_order(values, [12, 2], rows);
+        let values: Vec<f32> = (0..24u8).map(f32::from).collect();
+        let moved = in_order(&values, [12, 2], rows);
         assert_eq!(moved[..8], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 2.0, 3.0]);
     }
 }

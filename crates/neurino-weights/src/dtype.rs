@@ -1,17 +1,14 @@
 //! How numbers are stored, and their conversion to f32.
-//!
-//! GGUF block formats keep 32 consecutive weights of a row together (little endian):
-//! - `Q4_0`: f16 d, 16 bytes; w = d * (q - 8)
-//! - `Q4_1`: f16 d, f16 m, 16 bytes; w = d * q + m
-//! - `Q8_0`: f16 d, 32 i8; w = d * q
-//!
-//! In the 4-bit formats the low nibbles are the first 16 weights, the high nibbles the last 16.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// Weights in one block of the quantised formats.
+use crate::blocks;
+
+/// Weights in one block of the simple quantised formats.
 pub const BLOCK: usize = 32;
+/// Weights in one block of the K formats.
+pub const SUPER_BLOCK: usize = 256;
 
 /// The number format of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,25 +19,52 @@ pub enum DType {
     F16,
     /// 16-bit float (8-bit exponent).
     BF16,
-    /// 4-bit blocks with a scale.
+    /// GGUF: 4-bit blocks with a scale.
     Q4_0,
-    /// 4-bit blocks with a scale and a minimum.
+    /// GGUF: 4-bit blocks with a scale and a minimum.
     Q4_1,
-    /// 8-bit blocks with a scale.
+    /// GGUF: 5-bit blocks with a scale.
+    Q5_0,
+    /// GGUF: 5-bit blocks with a scale and a minimum.
+    Q5_1,
+    /// GGUF: 8-bit blocks with a scale.
     Q8_0,
+    /// GGUF: 4 bits, blocks of 256 with eight 6-bit scales and minima.
+    Q4K,
+    /// GGUF: 5 bits, blocks of 256 with eight 6-bit scales and minima.
+    Q5K,
+    /// GGUF: 6 bits, blocks of 256 with sixteen 8-bit scales.
+    Q6K,
+    /// 64-bit integer: dimensions beside quantised weights.
+    I64,
+    /// 32-bit integer: packed integers of quantised weights.
+    I32,
+    /// 8-bit integer: packed integers of quantised weights.
+    U8,
     /// A format that can be listed but not read; its name.
     Other(&'static str),
 }
 
 impl DType {
+    /// The formats that hold weights by themselves, for messages.
+    pub const READABLE: &'static str =
+        "F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1 or Q4_0";
+
     /// `(weights, bytes)` of the smallest unit, `None` for [`DType::Other`].
     pub fn unit(self) -> Option<(usize, usize)> {
         match self {
-            Self::F32 => Some((1, 4)),
+            Self::F32 | Self::I32 => Some((1, 4)),
             Self::F16 | Self::BF16 => Some((1, 2)),
+            Self::I64 => Some((1, 8)),
+            Self::U8 => Some((1, 1)),
             Self::Q4_0 => Some((BLOCK, 18)),
             Self::Q4_1 => Some((BLOCK, 20)),
+            Self::Q5_0 => Some((BLOCK, 22)),
+            Self::Q5_1 => Some((BLOCK, 24)),
             Self::Q8_0 => Some((BLOCK, 34)),
+            Self::Q4K => Some((SUPER_BLOCK, 144)),
+            Self::Q5K => Some((SUPER_BLOCK, 176)),
+            Self::Q6K => Some((SUPER_BLOCK, 210)),
             Self::Other(_) => None,
         }
     }
@@ -53,14 +77,27 @@ impl DType {
             Self::BF16 => "BF16",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
             Self::Q8_0 => "Q8_0",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+            Self::I64 => "I64",
+            Self::I32 => "I32",
+            Self::U8 => "U8",
             Self::Other(name) => name,
         }
     }
 
     /// Whether the format stores blocks of integers with a scale.
     pub fn is_quantized(self) -> bool {
-        matches!(self, Self::Q4_0 | Self::Q4_1 | Self::Q8_0)
+        self.unit().is_some_and(|(weights, _)| weights > 1)
+    }
+
+    /// Whether the format stands for real numbers by itself, so that it converts to f32.
+    pub fn is_float(self) -> bool {
+        !matches!(self, Self::I64 | Self::I32 | Self::U8 | Self::Other(_))
     }
 
     /// Bytes of a tensor of `shape`; `None` if the format is not readable, the last dimension does
@@ -74,66 +111,45 @@ impl DType {
         (count / weights).checked_mul(bytes)
     }
 
-    /// Converts `bytes` to f32, appending to `out`. Bytes that do not fill a unit are ignored.
-    /// [`DType::Other`] appends nothing.
-    pub fn append_f32(self, bytes: &[u8], out: &mut Vec<f32>) {
+    /// Converts whole units in `bytes` to f32. Weights of `out` for which there are no bytes stay
+    /// as they are; integers and [`DType::Other`] write nothing.
+    pub fn dequantize(self, bytes: &[u8], out: &mut [f32]) {
         match self {
             Self::F32 => {
-                out.extend(bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)));
-            }
-            Self::F16 => append_f16(bytes, out),
-            Self::BF16 => out.extend(
-                bytes
-                    .as_chunks::<2>()
-                    .0
-                    .iter()
-                    .map(|&chunk| f32::from_bits(u32::from(u16::from_le_bytes(chunk)) << 16)),
-            ),
-            Self::Q4_0 => {
-                for block in bytes.as_chunks::<18>().0 {
-                    let d = scale(block[0], block[1]);
-                    append_nibbles(&block[2..], out, |q| d * (f32::from(q) - 8.0));
+                for (out, &chunk) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *out = f32::from_le_bytes(chunk);
                 }
             }
-            Self::Q4_1 => {
-                for block in bytes.as_chunks::<20>().0 {
-                    let (d, m) = (scale(block[0], block[1]), scale(block[2], block[3]));
-                    append_nibbles(&block[4..], out, |q| d * f32::from(q) + m);
+            Self::F16 => widen_f16(bytes, out),
+            Self::BF16 => {
+                for (out, &chunk) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *out = f32::from_bits(u32::from(u16::from_le_bytes(chunk)) << 16);
                 }
             }
-            Self::Q8_0 => {
-                for block in bytes.as_chunks::<34>().0 {
-                    let d = scale(block[0], block[1]);
-                    out.extend(block[2..].iter().map(|&q| d * f32::from(q.cast_signed())));
-                }
-            }
-            Self::Other(_) => {}
+            Self::Q4_0 => blocks::each(bytes, out, blocks::q4_0),
+            Self::Q4_1 => blocks::each(bytes, out, blocks::q4_1),
+            Self::Q5_0 => blocks::each(bytes, out, blocks::q5_0),
+            Self::Q5_1 => blocks::each(bytes, out, blocks::q5_1),
+            Self::Q8_0 => blocks::each(bytes, out, blocks::q8_0),
+            Self::Q4K => blocks::each(bytes, out, blocks::q4_k),
+            Self::Q5K => blocks::each(bytes, out, blocks::q5_k),
+            Self::Q6K => blocks::each(bytes, out, blocks::q6_k),
+            Self::I64 | Self::I32 | Self::U8 | Self::Other(_) => {}
         }
     }
 }
 
-fn scale(low: u8, high: u8) -> f32 {
-    f16::from_le_bytes([low, high]).to_f32()
-}
-
-fn append_nibbles(bytes: &[u8], out: &mut Vec<f32>, weight: impl Fn(u8) -> f32) {
-    out.extend(bytes.iter().map(|byte| weight(byte & 15)));
-    out.extend(bytes.iter().map(|byte| weight(byte >> 4)));
-}
-
 /// In pieces that stay in the first cache level, so that the conversion can use the CPU's own
 /// instruction on aligned halves.
-fn append_f16(bytes: &[u8], out: &mut Vec<f32>) {
+fn widen_f16(bytes: &[u8], out: &mut [f32]) {
     const PIECE: usize = 2048;
     let mut halves = [f16::ZERO; PIECE];
-    for piece in bytes.chunks(PIECE * 2) {
-        let (pairs, _) = piece.as_chunks::<2>();
-        for (half, &pair) in halves.iter_mut().zip(pairs) {
+    for (bytes, out) in bytes.as_chunks::<2>().0.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+        let count = bytes.len().min(out.len());
+        for (half, &pair) in halves.iter_mut().zip(&bytes[..count]) {
             *half = f16::from_le_bytes(pair);
         }
-        let start = out.len();
-        out.resize(start + pairs.len(), 0.0);
-        halves[..pairs.len()].convert_to_f32_slice(&mut out[start..]);
+        halves[..count].convert_to_f32_slice(&mut out[..count]);
     }
 }
 
@@ -142,8 +158,8 @@ mod tests {
     use super::*;
 
     fn check(dtype: DType, bytes: &[u8], expect: &[f32]) {
-        let mut found = Vec::new();
-        dtype.append_f32(bytes, &mut found);
+        let mut found = vec![f32::NAN; expect.len()];
+        dtype.dequantize(bytes, &mut found);
         assert_eq!(found, expect, "{dtype:?}");
     }
 
@@ -159,31 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn blocks() {
-        let half = |x: f32| f16::from_f32(x).to_le_bytes();
-        let nibbles: Vec<u8> = (0..16u8).map(|i| i | ((15 - i) << 4)).collect();
-
-        let block = [&half(0.5)[..], &nibbles].concat();
-        let expect: Vec<f32> =
-            (0..16).chain((0..16).rev()).map(|q| 0.5 * (q as f32 - 8.0)).collect();
-        check(DType::Q4_0, &block, &expect);
-
-        let block = [&half(0.5)[..], &half(-3.0), &nibbles].concat();
-        let expect: Vec<f32> = (0..16).chain((0..16).rev()).map(|q| 0.5 * q as f32 - 3.0).collect();
-        check(DType::Q4_1, &block, &expect);
-
-        let quants: Vec<u8> = (-16i8..16).map(|q| (q * 8).cast_unsigned()).collect();
-        let block = [&half(0.25)[..], &quants].concat();
-        let expect: Vec<f32> = (-16..16).map(|q| 2.0 * q as f32).collect();
-        check(DType::Q8_0, &block, &expect);
-    }
-
-    #[test]
     fn sizes_refuse_overflow_and_partial_blocks() {
         assert_eq!(DType::Q4_1.size_bytes(&[3, 64]), Some(120));
         assert_eq!(DType::Q4_1.size_bytes(&[3, 33]), None);
+        assert_eq!(DType::Q6K.size_bytes(&[2, 512]), Some(840));
+        assert_eq!(DType::Q6K.size_bytes(&[2, 32]), None);
         assert_eq!(DType::F32.size_bytes(&[usize::MAX, 2]), None);
         assert_eq!(DType::F32.size_bytes(&[]), Some(4));
-        assert_eq!(DType::Other("Q6_K").size_bytes(&[1]), None);
+        assert_eq!(DType::Other("Q3_K").size_bytes(&[1]), None);
     }
 }

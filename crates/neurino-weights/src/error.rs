@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Why weights could not be read. Every message names the file and a way out.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The file cannot be opened or mapped.
+    /// The file cannot be opened or read.
     #[error("cannot read {}; check that it exists and that you may read it", file.display())]
     Unreadable {
         /// The file asked for.
@@ -49,6 +49,18 @@ pub enum WeightsError {
         /// The index file.
         index: PathBuf,
     },
+    /// The file was written to, or cut short, after it had been opened.
+    #[error("{} changed while it was read; close the program that writes it, or download the model again", file.display())]
+    Changed {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Reading was given up because the caller asked for it.
+    #[error("reading {} was stopped; start it again when you want the model", file.display())]
+    Stopped {
+        /// The file that would have been read next.
+        file: PathBuf,
+    },
     /// A folder without any weights.
     #[error("{} holds no model.safetensors and no model.safetensors.index.json; point to the model's folder or download it again", folder.display())]
     NoWeights {
@@ -76,7 +88,7 @@ pub enum WeightsError {
         found: Vec<usize>,
     },
     /// A tensor is stored in a number format that this build cannot read.
-    #[error("tensor `{tensor}` in {} is stored as {dtype}, which this build cannot read; choose a copy of the model in F32, F16, BF16, Q8_0, Q4_0 or Q4_1", file.display())]
+    #[error("tensor `{tensor}` in {} is stored as {dtype}, which this build cannot read; choose a copy of the model in {}", file.display(), crate::DType::READABLE)]
     UnsupportedDType {
         /// The file.
         file: PathBuf,
@@ -84,6 +96,24 @@ pub enum WeightsError {
         tensor: String,
         /// The format's name.
         dtype: String,
+    },
+    /// A tensor's values, or those of the tensors beside it, make no sense together.
+    #[error("tensor `{tensor}` in {} is damaged ({reason}); download the model again", file.display())]
+    BadTensor {
+        /// The file.
+        file: PathBuf,
+        /// The checkpoint's name of the tensor.
+        tensor: String,
+        /// What was found, as a fragment.
+        reason: String,
+    },
+    /// The description of a model's quantisation makes no sense or asks for what is not here.
+    #[error("{} describes a quantisation that this build cannot read ({reason}); choose a copy of the model in GPTQ with 2, 4 or 8 bits, in GGUF, or unquantised", file.display())]
+    UnsupportedQuantization {
+        /// The file with the description.
+        file: PathBuf,
+        /// What was found, as a fragment.
+        reason: String,
     },
     /// GGUF metadata lacks a value or holds it in another type.
     #[error("the metadata `{key}` of {} is missing or is not {expected}; get another copy of the model", file.display())]

@@ -1,24 +1,28 @@
-//! A file mapped read-only: the one home of mmap.
+//! An opened weight file and positioned reads from it.
+//!
+//! Nothing is mapped: a file that shrinks or changes while it is read ends in an error and never in
+//! a signal, and several threads can read different places at once.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
+use std::time::SystemTime;
 
 use crate::WeightsError;
 
-/// A whole file, mapped into memory. Pages are read when they are touched.
+/// A file that stays open, with the size it had when it was opened.
 #[derive(Debug)]
-pub struct MappedFile {
+pub struct WeightFile {
     path: PathBuf,
-    map: Mmap,
+    file: File,
+    size_bytes: u64,
+    modified: Option<SystemTime>,
 }
 
-impl MappedFile {
-    /// Maps `path`.
+impl WeightFile {
+    /// Opens `path`.
     ///
     /// # Errors
-    /// `Unreadable` if it cannot be opened or mapped, `Truncated` if it is empty.
+    /// `Unreadable` if it cannot be opened or is no regular file, `Truncated` if it is empty.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let unreadable = |source| WeightsError::Unreadable { file: path.to_owned(), source };
         let file = File::open(path).map_err(unreadable)?;
@@ -26,12 +30,12 @@ impl MappedFile {
         if !metadata.is_file() {
             return Err(unreadable(std::io::Error::other("not a regular file")));
         }
-        if metadata.len() == 0 {
+        let (size_bytes, modified) = identity(&metadata);
+        if size_bytes == 0 {
             let file = path.to_owned();
-            return Err(WeightsError::Truncated { file, size_bytes: 0, expected_bytes: 8 });
+            return Err(WeightsError::Truncated { file, size_bytes, expected_bytes: 8 });
         }
-        let map = map(&file).map_err(unreadable)?;
-        Ok(Self { path: path.to_owned(), map })
+        Ok(Self { path: path.to_owned(), file, size_bytes, modified })
     }
 
     /// Where the file lies.
@@ -39,18 +43,59 @@ impl MappedFile {
         &self.path
     }
 
-    /// The file's bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
+    /// The size it had when it was opened.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Fills `out` with the bytes that start at `offset`.
+    ///
+    /// # Errors
+    /// `Changed` if the file ends before `out` is full or was written to since it was opened,
+    /// `Unreadable` if the system refuses.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), WeightsError> {
+        let unreadable = |source| WeightsError::Unreadable { file: self.path.clone(), source };
+        let mut done = 0;
+        while done < out.len() {
+            match read_some(&self.file, offset + done as u64, &mut out[done..]) {
+                Ok(0) => return Err(WeightsError::Changed { file: self.path.clone() }),
+                Ok(count) => done += count,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(unreadable(e)),
+            }
+        }
+        let now = self.file.metadata().map_err(unreadable)?;
+        if identity(&now) != (self.size_bytes, self.modified) {
+            return Err(WeightsError::Changed { file: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// The first bytes, at most `count` of them.
+    ///
+    /// # Errors
+    /// As [`WeightFile::read_at`].
+    pub fn first(&self, count: usize) -> Result<Vec<u8>, WeightsError> {
+        let count = usize::try_from(self.size_bytes).map_or(count, |size| size.min(count));
+        let mut bytes = vec![0; count];
+        self.read_at(0, &mut bytes)?;
+        Ok(bytes)
     }
 }
 
-#[expect(unsafe_code, reason = "mapping a file is the one operation here without a safe form")]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is private to this process and read-only, and every value read from it is
-    // validated as plain bytes. Model files are written under a temporary name and renamed when
-    // complete, so nothing in the program shortens or rewrites a file that is mapped.
-    unsafe { Mmap::map(file) }
+/// What changes when somebody writes to a file.
+fn identity(metadata: &Metadata) -> (u64, Option<SystemTime>) {
+    (metadata.len(), metadata.modified().ok())
+}
+
+#[cfg(unix)]
+fn read_some(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_some(file: &File, offset: u64, out: &mut [u8]) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, out, offset)
 }
 
 #[cfg(test)]
@@ -58,14 +103,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_was_written_and_refuses_an_empty_file() {
+    fn reads_places_and_refuses_an_empty_file() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("weights");
         std::fs::write(&path, b"neurino").expect("write");
-        assert_eq!(MappedFile::open(&path).expect("open").bytes(), b"neurino");
+        let file = WeightFile::open(&path).expect("open");
+        let mut bytes = [0; 3];
+        file.read_at(2, &mut bytes).expect("read");
+        assert_eq!(&bytes, b"uri");
+        assert_eq!(file.first(100).expect("read"), b"neurino");
 
         std::fs::write(&path, b"").expect("write");
-        assert!(matches!(MappedFile::open(&path), Err(WeightsError::Truncated { .. })));
-        assert!(matches!(MappedFile::open(folder.path()), Err(WeightsError::Unreadable { .. })));
+        assert!(matches!(WeightFile::open(&path), Err(WeightsError::Truncated { .. })));
+        assert!(matches!(WeightFile::open(folder.path()), Err(WeightsError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_open_is_an_error() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("weights");
+        let writer = |bytes: &[u8]| std::fs::write(&path, bytes).expect("write");
+        for after in [&[1u8; 10][..], &[1; 4096], &[1; 8000]] {
+            writer(&[0; 4096]);
+            let file = WeightFile::open(&path).expect("open");
+            let mut bytes = [0; 4000];
+            file.read_at(0, &mut bytes).expect("nothing changed yet");
+            writer(after);
+            let later = SystemTime::now() + std::time::Duration::from_secs(5);
+            let handle = File::options().write(true).open(&path).expect("open");
+            handle.set_modified(later).expect("time stamp");
+            let found = file.read_at(0, &mut bytes);
+            assert!(matches!(found, Err(WeightsError::Changed { .. })), "{found:?}");
+        }
     }
 }

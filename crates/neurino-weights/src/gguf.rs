@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::file::MappedFile;
-use crate::{DType, TensorView, WeightsError};
+use crate::file::WeightFile;
+use crate::tensor::{StoredTensor, TensorData};
+use crate::{DType, WeightsError};
 
 mod cursor;
 mod value;
@@ -17,53 +19,45 @@ const DIMENSIONS_MAX: u32 = 4;
 /// Where data starts unless `general.alignment` says otherwise.
 const ALIGNMENT_DEFAULT: u64 = 32;
 
-/// A mapped GGUF file with its metadata read and its tensor table validated.
+/// A GGUF file with its metadata read and its tensor table validated.
 #[derive(Debug)]
 pub struct Gguf {
-    file: MappedFile,
+    file: Arc<WeightFile>,
     version: u32,
     metadata: HashMap<String, Value>,
-    tensors: HashMap<String, Entry>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    dtype: DType,
-    /// Outermost dimension first (the file lists them innermost first).
-    shape: Vec<usize>,
-    /// Range in the file; empty for formats whose size this build does not know.
-    start: usize,
-    end: usize,
+    tensors: HashMap<String, StoredTensor>,
 }
 
 impl Gguf {
-    /// Maps and validates `path`.
+    /// Opens and validates `path`; reads no tensor.
     ///
     /// # Errors
     /// `Truncated`, `CorruptHeader`, `UnsupportedVersion`, `Unreadable`.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        let file = MappedFile::open(path)?;
-        let (version, metadata, tensors) = {
-            let mut cursor = Cursor::new(path, file.bytes());
-            let version = read_magic(&mut cursor)?;
-            let n_tensors = cursor.count("tensors", 24)?;
-            let n_values = cursor.count("metadata values", 13)?;
-            let metadata = read_metadata(&mut cursor, n_values)?;
-            let alignment = alignment(&cursor, &metadata)?;
-            let tensors = read_tensors(&mut cursor, n_tensors, alignment)?;
-            (version, metadata, tensors)
-        };
+        let file = Arc::new(WeightFile::open(path)?);
+        let mut cursor = Cursor::new(&file);
+        let version = read_magic(&mut cursor)?;
+        let n_tensors = cursor.count("tensors", 24)?;
+        let n_values = cursor.count("metadata values", 13)?;
+        let metadata = read_metadata(&mut cursor, n_values)?;
+        let alignment = alignment(&cursor, &metadata)?;
+        let tensors = read_tensors(&mut cursor, n_tensors, alignment, &file)?;
         Ok(Self { file, version, metadata, tensors })
     }
 
     /// Whether the file at `path` starts as a GGUF file does. Unreadable files do not.
     pub fn is_gguf(path: &Path) -> bool {
-        MappedFile::open(path).is_ok_and(|file| file.bytes().starts_with(b"GGUF"))
+        WeightFile::open(path).and_then(|file| file.first(4)).is_ok_and(|magic| magic == b"GGUF")
     }
 
     /// Where the file lies.
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// The file's size.
+    pub fn size_bytes(&self) -> u64 {
+        self.file.size_bytes()
     }
 
     /// The format's version, 2 or 3.
@@ -139,28 +133,32 @@ impl Gguf {
 
     /// Bytes of all readable tensors.
     pub fn weights_bytes(&self) -> u64 {
-        self.tensors.values().map(|entry| (entry.end - entry.start) as u64).sum()
+        self.tensors.values().map(|tensor| tensor.size_bytes as u64).sum()
     }
 
-    /// One tensor, blocks and all.
+    /// All tensors, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = &StoredTensor> {
+        self.tensors.values()
+    }
+
+    /// Where a tensor lies and what it is; nothing is read.
     ///
     /// # Errors
-    /// `TensorAbsent`; `UnsupportedDType` for a format whose size this build does not know.
-    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, WeightsError> {
-        let (name, entry) = self.tensors.get_key_value(name).ok_or_else(|| {
-            WeightsError::TensorAbsent { file: self.path().to_owned(), tensor: name.to_owned() }
-        })?;
-        let view = TensorView {
-            name,
-            file: self.path(),
-            dtype: entry.dtype,
-            shape: &entry.shape,
-            bytes: &self.file.bytes()[entry.start..entry.end],
-        };
-        match entry.dtype {
-            DType::Other(dtype) => Err(view.unsupported(dtype)),
-            _ => Ok(view),
-        }
+    /// `TensorAbsent`.
+    pub fn stored(&self, name: &str) -> Result<&StoredTensor, WeightsError> {
+        self.tensors.get(name).ok_or_else(|| WeightsError::TensorAbsent {
+            file: self.path().to_owned(),
+            tensor: name.to_owned(),
+        })
+    }
+
+    /// Reads one tensor, blocks and all.
+    ///
+    /// # Errors
+    /// `TensorAbsent`, `Changed`, `Unreadable`; `UnsupportedDType` for a format whose size this build
+    /// does not know.
+    pub fn tensor(&self, name: &str) -> Result<TensorData, WeightsError> {
+        self.stored(name)?.read()
     }
 }
 
@@ -205,7 +203,8 @@ fn read_tensors(
     cursor: &mut Cursor<'_>,
     count: usize,
     alignment: u64,
-) -> Result<HashMap<String, Entry>, WeightsError> {
+    file: &Arc<WeightFile>,
+) -> Result<HashMap<String, StoredTensor>, WeightsError> {
     let mut table = Vec::new();
     for _ in 0..count {
         let name = cursor.string()?;
@@ -227,19 +226,21 @@ fn read_tensors(
         table.push((name, dtype, shape, offset));
     }
 
-    let data_start = (cursor.position() as u64).next_multiple_of(alignment);
+    let data_start = cursor.position().next_multiple_of(alignment);
     let mut tensors = HashMap::new();
     for (name, dtype, shape, offset) in table {
-        let (start, end) = if dtype.unit().is_none() {
+        let (start, size_bytes) = if dtype.unit().is_none() {
             (0, 0)
         } else {
-            let size = dtype.size_bytes(&shape).ok_or_else(|| {
+            let size_bytes = dtype.size_bytes(&shape).ok_or_else(|| {
                 cursor
                     .corrupt(format!("tensor `{name}` does not hold whole blocks or is too large"))
             })?;
-            cursor.range(data_start, offset, size)?
+            (cursor.place(data_start, offset, size_bytes)?, size_bytes)
         };
-        if tensors.insert(name.clone(), Entry { dtype, shape, start, end }).is_some() {
+        let file = Arc::clone(file);
+        let tensor = StoredTensor { name: name.clone(), file, dtype, shape, start, size_bytes };
+        if tensors.insert(name.clone(), tensor).is_some() {
             return Err(cursor.corrupt(format!("tensor `{name}` is stored twice")));
         }
     }
@@ -253,16 +254,16 @@ fn tensor_type(id: u32) -> DType {
         1 => DType::F16,
         2 => DType::Q4_0,
         3 => DType::Q4_1,
+        6 => DType::Q5_0,
+        7 => DType::Q5_1,
         8 => DType::Q8_0,
+        12 => DType::Q4K,
+        13 => DType::Q5K,
+        14 => DType::Q6K,
         30 => DType::BF16,
-        6 => DType::Other("Q5_0"),
-        7 => DType::Other("Q5_1"),
         9 => DType::Other("Q8_1"),
         10 => DType::Other("Q2_K"),
         11 => DType::Other("Q3_K"),
-        12 => DType::Other("Q4_K"),
-        13 => DType::Other("Q5_K"),
-        14 => DType::Other("Q6_K"),
         15 => DType::Other("Q8_K"),
         16..=23 | 29 => DType::Other("an IQ format"),
         24..=28 => DType::Other("an integer or 64-bit format"),

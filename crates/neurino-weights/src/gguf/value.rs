@@ -164,7 +164,7 @@ fn list<const N: usize, T>(
     cursor: &mut Cursor<'_>,
     read: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>, WeightsError> {
-    let count = cursor.count("values in a list", N)?;
+    let count = cursor.count("values in a list", N as u64)?;
     let bytes = cursor.take(count * N)?;
     Ok(bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect())
 }

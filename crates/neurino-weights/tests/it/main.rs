@@ -2,12 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod gguf;
+mod gptq;
+mod prefetch;
+mod quant;
 mod safetensors;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+
+/// A reference file of `tests/fixtures/quant`.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/quant").join(name)
+}
 
 /// A file with `bytes` in a folder that lasts as long as the first value.
 fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {

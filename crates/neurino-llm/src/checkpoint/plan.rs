@@ -1,0 +1,117 @@
+//! In which order a model will ask for its tensors, guessed from their names.
+//!
+//! A wrong guess costs time and nothing else; see [`neurino_weights::prefetch`].
+
+use neurino_weights::StoredTensor;
+
+use super::Checkpoint;
+use super::names::{EXPERT_PARTS, LAYER_PARTS};
+
+/// What a matrix consists of, in the order in which it is read.
+const SUFFIXES: [&str; 5] = [".weight", ".qweight", ".qzeros", ".scales", ".g_idx"];
+
+/// Sorts tensors: section of the model, layer, part of the layer, expert, its matrix, suffix.
+type Rank = [usize; 6];
+
+/// The tensors that a model needs, in the order in which it is built. Others are left out.
+pub(super) fn reading_order(checkpoint: &Checkpoint) -> Vec<StoredTensor> {
+    let mut ranked: Vec<(Rank, StoredTensor)> = Vec::new();
+    for tensor in checkpoint.tensors() {
+        match (rank(tensor.name()), merged_rank(tensor.name())) {
+            (Some(rank), _) => ranked.push((rank, tensor.clone())),
+            (None, Some(rank)) => {
+                let experts = tensor.shape().first().copied().unwrap_or(0);
+                let parts = (0..experts).map_while(|e| Some((e, tensor.part(e)?)));
+                ranked.extend(parts.map(|(expert, part)| {
+                    let [section, layer, last, _, matrix, suffix] = rank;
+                    ([section, layer, last, expert, matrix, suffix], part)
+                }));
+            }
+            (None, None) => {}
+        }
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, tensor)| tensor).collect()
+}
+
+fn rank(name: &str) -> Option<Rank> {
+    match name {
+        "model.embed_tokens.weight" | "token_embd.weight" => return Some([0; 6]),
+        "model.norm.weight" | "output_norm.weight" => return Some([2, 0, 0, 0, 0, 0]),
+        "lm_head.weight" | "output.weight" => return Some([2, 1, 0, 0, 0, 0]),
+        _ => {}
+    }
+    let (layer, rest) = in_layer(name)?;
+    let suffix = SUFFIXES.iter().position(|suffix| rest.ends_with(suffix))?;
+    let part = rest.strip_suffix(SUFFIXES[suffix])?;
+    if let Some(place) = LAYER_PARTS.iter().position(|(a, b)| part == *a || part == *b) {
+        return Some([1, layer, place, 0, 0, suffix]);
+    }
+    let (expert, matrix) = match part.strip_prefix("block_sparse_moe.experts.") {
+        Some(expert) => {
+            let (expert, matrix) = expert.split_once('.')?;
+            (expert, EXPERT_PARTS.iter().position(|(theirs, _)| matrix == *theirs)?)
+        }
+        None => {
+            let (matrix, expert) = part.split_once('.')?;
+            (expert, EXPERT_PARTS.iter().position(|(_, own)| matrix == *own)?)
+        }
+    };
+    Some([1, layer, LAYER_PARTS.len(), expert.parse().ok()?, matrix, suffix])
+}
+
+/// The rank of the first expert in a merged tensor.
+fn merged_rank(name: &str) -> Option<Rank> {
+    let (layer, rest) = in_layer(name)?;
+    let part = rest.strip_suffix("_exps.weight")?;
+    let matrix = EXPERT_PARTS.iter().position(|(_, own)| part == *own)?;
+    Some([1, layer, LAYER_PARTS.len(), 0, matrix, 0])
+}
+
+fn in_layer(name: &str) -> Option<(usize, &str)> {
+    let rest = name.strip_prefix("model.layers.").or_else(|| name.strip_prefix("blk."))?;
+    let (layer, rest) = rest.split_once('.')?;
+    Some((layer.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_sort_as_a_model_is_built() {
+        let theirs = [
+            "model.embed_tokens.weight",
+            "model.layers.0.input_layernorm.weight",
+            "model.layers.0.self_attn.q_proj.qweight",
+            "model.layers.0.self_attn.q_proj.g_idx",
+            "model.layers.0.mlp.down_proj.weight",
+            "model.layers.9.block_sparse_moe.gate.weight",
+            "model.layers.9.block_sparse_moe.experts.1.w3.weight",
+            "model.layers.9.block_sparse_moe.experts.2.w1.weight",
+            "model.layers.10.self_attn.k_proj.weight",
+            "model.norm.weight",
+            "lm_head.weight",
+        ];
+        let own = [
+            "token_embd.weight",
+            "blk.0.attn_norm.weight",
+            "blk.0.attn_q.weight",
+            "blk.0.ffn_down.weight",
+            "blk.9.ffn_gate_inp.weight",
+            "blk.9.ffn_gate.1.weight",
+            "blk.9.ffn_up.1.weight",
+            "blk.10.attn_k.weight",
+            "output_norm.weight",
+            "output.weight",
+        ];
+        for names in [&theirs[..], &own] {
+            assert!(names.iter().all(|name| rank(name).is_some()), "{names:?}");
+            assert!(names.is_sorted_by_key(|name| rank(name)), "{names:?}");
+        }
+        assert_eq!(rank("blk.9.ffn_up_exps.weight"), None);
+        assert!(merged_rank("blk.9.ffn_up_exps.weight") < rank("blk.10.attn_k.weight"));
+        assert_eq!(rank("model.layers.0.self_attn.rotary_emb.inv_freq"), None);
+        assert_eq!(rank("rope_freqs.weight"), None);
+    }
+}
