@@ -25,13 +25,10 @@ const QUESTIONS: &[&str] = &[
 /// The `n`th practice job for a model; repeats after a while with another seed.
 pub fn practice_job(model: &ModelId, n: u64) -> JobSpec {
     let question = QUESTIONS[(n % QUESTIONS.len() as u64) as usize];
-    JobSpec::Text(TextJob {
-        model: model.clone(),
-        messages: vec![ChatMessage { role: Role::User, content: question.into() }],
-        sampling: SamplingParams { temperature: 0.2, top_p: 0.9, top_k: 0, seed: n },
-        max_tokens: MAX_TOKENS,
-        stop: Vec::new(),
-    })
+    let messages = vec![ChatMessage::new(Role::User, question)];
+    let mut job = TextJob::new(model.clone(), messages, MAX_TOKENS);
+    job.sampling = SamplingParams { temperature: 0.2, top_p: 0.9, seed: n, ..job.sampling };
+    JobSpec::Text(job)
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ use tracing::{info, warn};
 
 use crate::{App, demand, internal, lock, now_ms, told_with_causes};
 
-/// Jobs that one engine takes at once.
-const SLOTS: u32 = 1;
 /// Pause of the practice network's own demand between two jobs.
 const DEMAND_PAUSE: Duration = Duration::from_secs(6);
 
@@ -237,7 +235,6 @@ impl App {
             node: self.node.clone(),
             capabilities: self.capabilities(),
             models,
-            slots: SLOTS,
             outbox_dir: self.dirs.outbox.join(self.network.folder()),
             receipts: Arc::clone(&self.receipts),
         };
@@ -328,7 +325,7 @@ impl App {
                 Err(error) => Err(error),
             };
             match watched {
-                Ok((id, watch)) => tokio::select! {
+                Ok((id, mut watch)) => tokio::select! {
                     () = stop.cancelled() => {
                         // Nobody would serve it any more; nothing is owed for it.
                         let _ = coordinator.cancel_job(id).await;

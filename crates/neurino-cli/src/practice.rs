@@ -149,7 +149,7 @@ async fn watch(
         match update {
             JobUpdate::Queued => screen.answer_void(),
             JobUpdate::Leased { .. } => {}
-            JobUpdate::Delta { text } => screen.answer(&text),
+            JobUpdate::Delta(delta) => screen.answer(&delta.text),
             JobUpdate::Finished { output, receipt } => {
                 report.state = "succeeded";
                 report.output = Some(output);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use neurino_core::{JobSpec, ModelId, NodeId, Receipt, RuleSets};
+use neurino_core::{JobSpec, ModelId, NodeId, Receipt, ResponseFormat, RuleSets, TextJob};
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -232,8 +232,36 @@ pub(crate) fn now_ms() -> i64 {
 /// byte, and chat templates add a few words per message and an own introduction.
 pub(crate) fn prompt_tokens_bound(spec: &JobSpec) -> u32 {
     let JobSpec::Text(job) = spec;
-    let bytes: usize = job.messages.iter().map(|m| m.content.len() + 16).sum();
-    u32::try_from(bytes + 256).unwrap_or(u32::MAX)
+    let frames = 256 + 16 * job.messages.len();
+    // Templates explain tools in words of their own, and some indent their schemas.
+    let tools = if job.tools.is_empty() { 0 } else { 2048 + tool_bytes(job) };
+    u32::try_from(prompt_bytes(job) + frames + tools).unwrap_or(u32::MAX)
+}
+
+/// Bytes of everything in a job that becomes part of its prompt.
+pub(crate) fn prompt_bytes(job: &TextJob) -> usize {
+    let said = job.messages.iter().map(|message| {
+        let calls = message.tool_calls.iter();
+        let calls = calls.map(|c| 32 + c.id.len() + c.name.len() + c.arguments.len());
+        let about = message.tool_call_id.iter().chain(&message.name).map(String::len);
+        message.content.len() + calls.sum::<usize>() + about.sum::<usize>()
+    });
+    said.sum::<usize>() + tool_bytes(job)
+}
+
+/// Bytes of the tools and of the answer's schema.
+fn tool_bytes(job: &TextJob) -> usize {
+    let json_bytes = |schema: &serde_json::Value| schema.to_string().len();
+    let tools = job.tools.iter().map(|tool| {
+        let description = tool.description.as_ref().map_or(0, String::len);
+        64 + tool.name.len() + description + tool.parameters.as_ref().map_or(0, json_bytes)
+    });
+    let answer = match &job.response_format {
+        ResponseFormat::Text => 0,
+        ResponseFormat::JsonObject => 64,
+        ResponseFormat::JsonSchema { schema } => 64 + json_bytes(schema),
+    };
+    tools.sum::<usize>() + answer
 }
 
 /// Brings a job back from the books.
@@ -255,7 +283,7 @@ fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         closing: false,
     };
     if let Some(attempt) = &job.running {
-        live.feed.leased(attempt.node.clone());
+        live.feed.leased(attempt.node.clone(), None);
     }
     state.jobs.insert(job.id, live);
     match job.running {

@@ -17,7 +17,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::coordinator::{Coordinator, now_ms, prompt_tokens_bound};
+use crate::coordinator::{Coordinator, now_ms, prompt_bytes, prompt_tokens_bound};
 use crate::error::shutting_down;
 use crate::state::{LeasePhase, LiveJob, LiveLease, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
@@ -116,10 +116,11 @@ impl Coordinator {
         let JobSpec::Text(mut job) = spec;
         let invalid = |words: String| ErrorBody::new(ErrorCode::InvalidRequest, words);
         job.validate().map_err(|e| invalid(e.to_string()))?;
-        let bytes: usize = job.messages.iter().map(|m| m.content.len()).sum();
+        let bytes = prompt_bytes(&job);
         let bytes_max = self.config.limits.prompt_bytes_max;
         if bytes > bytes_max {
-            let message = format!("`messages` hold {bytes} bytes of text; at most {bytes_max} fit");
+            let message =
+                format!("`messages` and `tools` hold {bytes} bytes; at most {bytes_max} fit");
             return Err(ErrorBody::new(ErrorCode::TooLarge, message)
                 .with_hint("shorten or split the conversation"));
         }
@@ -313,7 +314,8 @@ impl Coordinator {
             points: live.spec.kind().points(),
             rule_set: live.rule_set.clone(),
         };
-        live.feed.leased(node.clone());
+        let fingerprint = state.sessions.get(node).map(|s| s.fingerprint.clone());
+        live.feed.leased(node.clone(), fingerprint);
         let short = short(node);
         tracing::info!(job.id = %job, lease.id = %id, "leased job {job} to {short}");
         state.send(node, CoordinatorMessage::Assign(message));
@@ -325,7 +327,8 @@ impl Coordinator {
         let JobSpec::Text(text) = &*job.spec;
         let usage = Usage {
             prompt_tokens: prompt_tokens_bound(&job.spec),
-            completion_tokens: text.max_tokens,
+            // No overflow in a job that was admitted.
+            completion_tokens: text.choices.saturating_mul(text.max_tokens),
         };
         self.rules
             .named(&job.rule_set)

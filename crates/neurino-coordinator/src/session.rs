@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{JobOutput, LeaseId, NodeId};
+use neurino_core::{JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
 use neurino_protocol::node::{CoordinatorMessage, Hello, NodeMessage, PROTOCOL_VERSION, Ready};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use crate::error::shutting_down;
 use crate::jobs::short;
 use crate::state::{LeasePhase, Session, State};
 use crate::store::AttemptEnd;
+use crate::watch::FeedLimits;
 
 /// Messages that may wait for a slow link; a slower one is ended.
 const OUTBOX: usize = 256;
@@ -104,7 +106,7 @@ impl Coordinator {
                     return Err(too_many("too many nodes are connecting at once"));
                 }
             }
-            self.enter(&mut state, &hello.node, outbox, end.clone())
+            self.enter(&mut state, hello, outbox, end.clone())
         };
         tracing::info!(session = id, agent = %printable(&hello.agent), "node {} connected", short(&hello.node));
         let node = hello.node.clone();
@@ -119,10 +121,11 @@ impl Coordinator {
     fn enter(
         &self,
         state: &mut State,
-        node: &NodeId,
+        hello: &Hello,
         outbox: mpsc::Sender<CoordinatorMessage>,
         end: CancellationToken,
     ) -> u64 {
+        let node = &hello.node;
         if let Some(old) = state.sessions.remove(node) {
             let error = ErrorBody::new(ErrorCode::Cancelled, "the node opened another session");
             // The old link is likely dead; nobody needs to read this.
@@ -133,7 +136,8 @@ impl Coordinator {
         state.last_session += 1;
         let id = state.last_session;
         let now = Instant::now();
-        let session = Session { id, outbox, last_seen: now, polls: 0, end };
+        let fingerprint = fingerprint_of(hello);
+        let session = Session { id, outbox, fingerprint, last_seen: now, polls: 0, end };
         state.sessions.insert(node.clone(), session);
         // Its first heartbeat says which leases it still works on; give it the time to speak.
         let silence = Duration::from_millis(self.config.limits.silence_ms);
@@ -183,7 +187,7 @@ impl NodeSession {
                 self.end.cancel();
             }
             NodeMessage::Ready(ready) => self.ready(ready),
-            NodeMessage::Progress { lease, delta, .. } => self.progress(lease, &delta),
+            NodeMessage::Progress { lease, deltas, .. } => self.progress(lease, deltas),
             NodeMessage::Submit(submission) => {
                 let reply = self.coordinator.settle(&self.node, submission).await;
                 if let Some(reply) = reply {
@@ -249,7 +253,7 @@ impl NodeSession {
         self.coordinator.dispatch();
     }
 
-    fn progress(&self, id: LeaseId, delta: &str) {
+    fn progress(&self, id: LeaseId, deltas: Vec<TextDelta>) {
         let bytes_max = self.coordinator.config.limits.output_bytes_max;
         let too_long = {
             let state = self.coordinator.state();
@@ -262,7 +266,10 @@ impl NodeSession {
             if lease.phase != LeasePhase::Running || lease.gap {
                 return;
             }
-            let fits = state.jobs.get(&lease.job).is_none_or(|j| j.feed.delta(delta, bytes_max));
+            let fits = state.jobs.get(&lease.job).is_none_or(|job| {
+                let JobSpec::Text(text) = &*job.spec;
+                job.feed.deltas(deltas, FeedLimits::of(text, bytes_max))
+            });
             if !fits {
                 let code = ErrorCode::TooLarge;
                 state.send(&self.node, CoordinatorMessage::Cancel { lease: id, code });
@@ -320,11 +327,19 @@ impl Drop for Polling<'_> {
     }
 }
 
+/// Equal for equal programs on equal devices. A digest, because payers need not learn what people
+/// have at home.
+fn fingerprint_of(hello: &Hello) -> String {
+    let capabilities = &hello.capabilities;
+    let words = format!("{}\n{}\n{}", hello.agent, capabilities.device, capabilities.gpu);
+    format!("fp_{}", hex::encode(&Sha256::digest(words)[..6]))
+}
+
 /// Whether streamed text and signed text agree.
 pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -> bool {
     let JobOutput::Text(answer) = output;
     state.leases.get(&id).is_none_or(|lease| {
-        lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(&answer.text))
+        lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(answer))
     })
 }
 

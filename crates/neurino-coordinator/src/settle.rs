@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use neurino_core::{
     JobId, JobOutput, JobSpec, JobState, LeaseId, Multiplier, NodeId, Receipt, ResultStatement,
+    TextChoice, TextJob, TextOutput,
 };
 use neurino_ledger::{Account, EntryKind, Event, event_of};
 use neurino_protocol::node::{CoordinatorMessage, Submission};
@@ -16,6 +17,7 @@ use crate::jobs::short;
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Settled, Settlement, StoredAttempt};
+use crate::watch::{FeedLimits, answer_bytes};
 
 /// A lease whose result is being checked; nothing else may end it meanwhile.
 struct Claim {
@@ -141,14 +143,13 @@ impl Coordinator {
             return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
         }
         let (JobOutput::Text(answer), JobSpec::Text(job)) = (output, &*claim.spec);
-        if answer.text.len() > self.config.limits.output_bytes_max {
-            return refuse(ErrorCode::TooLarge, "the answer is longer than a result may be");
-        }
+        plausible(answer, job, self.config.limits.output_bytes_max)?;
         let usage = answer.usage;
         let prompt_max = prompt_tokens_bound(&claim.spec);
         let prompt = (1..=prompt_max).contains(&usage.prompt_tokens);
-        let written = usage.completion_tokens <= job.max_tokens
-            && (usage.completion_tokens > 0 || answer.text.is_empty());
+        let most = job.choices.saturating_mul(job.max_tokens);
+        let least = answer.choices.iter().filter(|choice| says_something(choice)).count();
+        let written = (least..=most as usize).contains(&(usage.completion_tokens as usize));
         if !prompt || !written {
             return refuse(ErrorCode::InvalidRequest, "the token counts do not fit the job");
         }
@@ -230,6 +231,40 @@ impl Coordinator {
     fn is_over(&self, id: LeaseId) -> bool {
         self.state().leases.get(&id).is_none_or(|l| Instant::now() >= l.deadline)
     }
+}
+
+/// Whether an answer has anything that costs a token.
+fn says_something(choice: &TextChoice) -> bool {
+    !choice.text.is_empty() || !choice.tool_calls.is_empty()
+}
+
+/// What a result must look like to be an answer to its job.
+fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(), ErrorBody> {
+    let refuse = |code, message: &str| Err(ErrorBody::new(code, message));
+    if output.choices.len() != job.choices as usize {
+        return refuse(ErrorCode::InvalidRequest, "the result has another number of answers");
+    }
+    let limits = FeedLimits::of(job, bytes_max);
+    if output.choices.iter().map(answer_bytes).sum::<usize>() > bytes_max {
+        return refuse(ErrorCode::TooLarge, "the answer is longer than a result may be");
+    }
+    for choice in &output.choices {
+        if job.tools.is_empty() && !choice.tool_calls.is_empty() {
+            return refuse(
+                ErrorCode::InvalidRequest,
+                "the result calls functions it was not given",
+            );
+        }
+        if choice.logprobs.is_some() != job.logprobs.is_some() {
+            return refuse(ErrorCode::InvalidRequest, "log-probabilities are not as asked for");
+        }
+        let rated = choice.logprobs.as_deref().unwrap_or_default();
+        let rivals = job.logprobs.unwrap_or(0) as usize;
+        if rated.len() > limits.logprobs || rated.iter().any(|token| token.top.len() > rivals) {
+            return refuse(ErrorCode::TooLarge, "there are more log-probabilities than asked for");
+        }
+    }
+    Ok(())
 }
 
 fn why_over(attempt: Option<&StoredAttempt>) -> ErrorBody {

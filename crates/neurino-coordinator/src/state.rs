@@ -72,6 +72,8 @@ pub(crate) struct LiveLease {
 pub(crate) struct Session {
     pub(crate) id: u64,
     pub(crate) outbox: mpsc::Sender<CoordinatorMessage>,
+    /// Names its program and device, see `JobWatch::fingerprint`.
+    pub(crate) fingerprint: String,
     pub(crate) last_seen: Instant,
     /// Long polls that wait at this moment; a waiting poll is a sign of life.
     pub(crate) polls: u32,

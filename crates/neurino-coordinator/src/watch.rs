@@ -1,10 +1,12 @@
 //! Following one job: the writing half (`Feed`) and the reading half ([`JobWatch`]).
 //!
-//! The feed keeps the text so far, so a slow reader never loses a piece and costs no queue: it
+//! The feed keeps the answers so far, so a slow reader never loses a piece and costs no queue: it
 //! reads on from where it stopped.
 
 use futures::Stream;
-use neurino_core::{JobOutput, NodeId, Receipt};
+use neurino_core::{
+    JobOutput, NodeId, Receipt, TextChoice, TextDelta, TextJob, TextOutput, ToolCall,
+};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
 
@@ -19,11 +21,8 @@ pub enum JobUpdate {
         /// The node.
         node: NodeId,
     },
-    /// More text.
-    Delta {
-        /// The text since the last update.
-        text: String,
-    },
+    /// More of an answer, since the last update of that answer.
+    Delta(TextDelta),
     /// A result was accepted and paid.
     Finished {
         /// The result.
@@ -49,7 +48,117 @@ pub(crate) struct FeedState {
     /// Rises with each return to the queue.
     round: u32,
     phase: Phase,
-    text: String,
+    /// The answers so far, by their number; those at the end that nothing was heard of are missing.
+    answers: Vec<TextDelta>,
+    /// Bytes of text and calls in all of them.
+    bytes: usize,
+    /// What the node computes with, see [`JobWatch::fingerprint`].
+    fingerprint: Option<String>,
+}
+
+/// How much of an answer is known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    text_bytes: usize,
+    calls: usize,
+    logprobs: usize,
+}
+
+impl Seen {
+    fn of(answer: &TextDelta) -> Self {
+        Self {
+            text_bytes: answer.text.len(),
+            calls: answer.tool_calls.len(),
+            logprobs: answer.logprobs.len(),
+        }
+    }
+
+    /// What an answer has beyond this; `None` when that is nothing.
+    fn rest(self, answer: &TextDelta) -> Option<TextDelta> {
+        let rest = TextDelta {
+            choice: answer.choice,
+            text: answer.text.get(self.text_bytes..).unwrap_or_default().to_owned(),
+            tool_calls: answer.tool_calls.get(self.calls..).unwrap_or_default().to_vec(),
+            logprobs: answer.logprobs.get(self.logprobs..).unwrap_or_default().to_vec(),
+        };
+        let empty = rest.text.is_empty() && rest.tool_calls.is_empty() && rest.logprobs.is_empty();
+        (!empty).then_some(rest)
+    }
+}
+
+/// A finished answer as if it had been streamed.
+fn as_streamed(choice: usize, answer: &TextChoice) -> TextDelta {
+    TextDelta {
+        choice: u32::try_from(choice).unwrap_or(u32::MAX),
+        text: answer.text.clone(),
+        tool_calls: answer.tool_calls.clone(),
+        logprobs: answer.logprobs.clone().unwrap_or_default(),
+    }
+}
+
+/// Bytes of text and calls in an answer.
+pub(crate) fn answer_bytes(answer: &TextChoice) -> usize {
+    answer.text.len() + call_bytes(&answer.tool_calls)
+}
+
+fn call_bytes(calls: &[ToolCall]) -> usize {
+    calls.iter().map(|c| c.id.len() + c.name.len() + c.arguments.len()).sum()
+}
+
+/// What a job's answers may grow to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FeedLimits {
+    /// How many answers there are.
+    pub(crate) choices: u32,
+    /// Bytes of text and calls in all of them.
+    pub(crate) bytes: usize,
+    /// Tokens with log-probabilities in each; zero unless they were asked for.
+    pub(crate) logprobs: usize,
+}
+
+impl FeedLimits {
+    /// The limits of a job on a network whose results hold at most so many bytes of text.
+    pub(crate) fn of(job: &TextJob, bytes: usize) -> Self {
+        let logprobs = if job.logprobs.is_some() { job.max_tokens as usize } else { 0 };
+        Self { choices: job.choices, bytes, logprobs }
+    }
+}
+
+impl FeedState {
+    /// Appends a piece; `false` when it does not fit.
+    fn append(&mut self, delta: TextDelta, limits: FeedLimits, changed: &mut bool) -> bool {
+        let choice = delta.choice;
+        if choice >= limits.choices {
+            return false;
+        }
+        let at = choice as usize;
+        let (bytes, logprobs) =
+            (delta.text.len() + call_bytes(&delta.tool_calls), delta.logprobs.len());
+        let known = self.answers.get(at).map_or(0, |answer| answer.logprobs.len());
+        if self.bytes + bytes > limits.bytes || known + logprobs > limits.logprobs {
+            return false;
+        }
+        if bytes > 0 || logprobs > 0 {
+            while self.answers.len() <= at {
+                let choice = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
+                self.answers.push(TextDelta { choice, ..TextDelta::default() });
+            }
+            self.bytes += bytes;
+            self.answers[at].append(delta);
+            *changed = true;
+        }
+        true
+    }
+
+    fn is_prefix_of(&self, output: &TextOutput) -> bool {
+        self.answers.len() <= output.choices.len()
+            && self.answers.iter().zip(&output.choices).all(|(streamed, answer)| {
+                let logprobs = answer.logprobs.as_deref().unwrap_or_default();
+                answer.text.starts_with(&streamed.text)
+                    && answer.tool_calls.starts_with(&streamed.tool_calls)
+                    && logprobs.starts_with(&streamed.logprobs)
+            })
+    }
 }
 
 /// The writing half.
@@ -58,45 +167,57 @@ pub(crate) struct Feed(watch::Sender<FeedState>);
 
 impl Feed {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(FeedState { round: 0, phase: Phase::Queued, text: String::new() }))
+        Self(watch::Sender::new(FeedState {
+            round: 0,
+            phase: Phase::Queued,
+            answers: Vec::new(),
+            bytes: 0,
+            fingerprint: None,
+        }))
     }
 
     pub(crate) fn queued(&self) {
         self.0.send_modify(|s| {
             s.round += 1;
             s.phase = Phase::Queued;
-            s.text.clear();
+            s.answers.clear();
+            s.bytes = 0;
+            s.fingerprint = None;
         });
     }
 
-    pub(crate) fn leased(&self, node: NodeId) {
-        self.0.send_modify(|s| s.phase = Phase::Leased(node));
+    pub(crate) fn leased(&self, node: NodeId, fingerprint: Option<String>) {
+        self.0.send_modify(|s| {
+            s.phase = Phase::Leased(node);
+            s.fingerprint = fingerprint;
+        });
     }
 
-    /// Appends text unless the answer would outgrow `bytes_max`; says whether it fit.
-    pub(crate) fn delta(&self, text: &str, bytes_max: usize) -> bool {
+    /// Appends to the answers unless one of them would outgrow `limits`; says whether all fit.
+    pub(crate) fn deltas(&self, deltas: Vec<TextDelta>, limits: FeedLimits) -> bool {
         let mut fits = true;
         self.0.send_if_modified(|s| {
-            fits = s.text.len() + text.len() <= bytes_max;
-            if fits {
-                s.text.push_str(text);
+            let mut changed = false;
+            for delta in deltas {
+                fits &= s.append(delta, limits, &mut changed);
             }
-            fits && !text.is_empty()
+            changed
         });
         fits
     }
 
-    /// Whether an answer continues what was streamed.
-    pub(crate) fn is_prefix_of(&self, text: &str) -> bool {
-        text.starts_with(&self.0.borrow().text)
+    /// Whether a result continues what was streamed.
+    pub(crate) fn is_prefix_of(&self, output: &TextOutput) -> bool {
+        self.0.borrow().is_prefix_of(output)
     }
 
-    /// Ends the feed; the part of the answer that was not streamed becomes its last piece.
+    /// Ends the feed; the part of the answers that was not streamed becomes their last pieces.
     pub(crate) fn finished(&self, output: JobOutput, receipt: Receipt) {
         self.0.send_modify(|s| {
-            let JobOutput::Text(answer) = &output;
-            if answer.text.starts_with(&s.text) {
-                s.text.clone_from(&answer.text);
+            let JobOutput::Text(text) = &output;
+            if s.is_prefix_of(text) {
+                let answers = text.choices.iter().enumerate();
+                s.answers = answers.map(|(at, answer)| as_streamed(at, answer)).collect();
             }
             s.phase = Phase::Finished(Box::new((output, receipt)));
         });
@@ -107,7 +228,7 @@ impl Feed {
     }
 
     pub(crate) fn watch(&self) -> JobWatch {
-        JobWatch { feed: self.0.subscribe(), seen: None, text_seen: 0, done: false, terminal: None }
+        JobWatch::new(self.0.subscribe(), None)
     }
 }
 
@@ -117,17 +238,27 @@ pub struct JobWatch {
     feed: watch::Receiver<FeedState>,
     /// Round and whether its lease was told.
     seen: Option<(u32, bool)>,
-    text_seen: usize,
+    /// How much of each answer was told.
+    told: Vec<Seen>,
     done: bool,
     /// For a job that had ended before anybody watched.
     terminal: Option<JobUpdate>,
 }
 
 impl JobWatch {
+    fn new(feed: watch::Receiver<FeedState>, terminal: Option<JobUpdate>) -> Self {
+        Self { feed, seen: None, told: Vec::new(), done: false, terminal }
+    }
+
     /// A watch on a job that has ended.
     pub(crate) fn ended(update: JobUpdate) -> Self {
-        let feed = Feed::new().0.subscribe();
-        Self { feed, seen: None, text_seen: 0, done: false, terminal: Some(update) }
+        Self::new(Feed::new().0.subscribe(), Some(update))
+    }
+
+    /// Names what the node of the present attempt computes with: equal for equal programs on equal
+    /// devices, which with one seed give one answer. `None` while no node works on the job.
+    pub fn fingerprint(&self) -> Option<String> {
+        self.feed.borrow().fingerprint.clone()
     }
 
     /// The next update; `None` after the last one. A coordinator that shuts down ends the watch
@@ -164,20 +295,26 @@ impl JobWatch {
             _ if matches!(state.phase, Phase::Failed(_)) => true,
             _ => {
                 self.seen = Some((state.round, false));
-                self.text_seen = 0;
+                self.told.clear();
                 return Some(JobUpdate::Queued);
             }
         };
+        if let Phase::Leased(node) = &state.phase
+            && !told_lease
+        {
+            self.seen = Some((state.round, true));
+            return Some(JobUpdate::Leased { node: node.clone() });
+        }
+        if matches!(state.phase, Phase::Leased(_) | Phase::Finished(_)) {
+            self.told.resize(state.answers.len().max(self.told.len()), Seen::default());
+            for (told, answer) in self.told.iter_mut().zip(&state.answers) {
+                if let Some(rest) = told.rest(answer) {
+                    *told = Seen::of(answer);
+                    return Some(JobUpdate::Delta(rest));
+                }
+            }
+        }
         match &state.phase {
-            Phase::Leased(node) if !told_lease => {
-                self.seen = Some((state.round, true));
-                Some(JobUpdate::Leased { node: node.clone() })
-            }
-            Phase::Leased(_) | Phase::Finished(_) if self.text_seen < state.text.len() => {
-                let text = state.text[self.text_seen..].to_owned();
-                self.text_seen = state.text.len();
-                Some(JobUpdate::Delta { text })
-            }
             Phase::Queued | Phase::Leased(_) => None,
             Phase::Finished(both) => {
                 self.done = true;
@@ -195,7 +332,7 @@ impl JobWatch {
     ///
     /// # Errors
     /// The error the job ended with.
-    pub async fn finished(mut self) -> Result<(JobOutput, Receipt), ErrorBody> {
+    pub async fn finished(&mut self) -> Result<(JobOutput, Receipt), ErrorBody> {
         while let Some(update) = self.next().await {
             match update {
                 JobUpdate::Finished { output, receipt } => return Ok((output, *receipt)),
@@ -222,14 +359,20 @@ mod tests {
     async fn a_late_reader_gets_the_whole_text_and_a_new_round_voids_it() {
         let feed = Feed::new();
         let node = NodeId::new("0xab").expect("valid");
-        feed.leased(node.clone());
-        assert!(feed.delta("Hel", 8));
-        assert!(feed.delta("lo", 8));
-        assert!(!feed.delta("overflow", 8), "text past the limit is refused");
+        let limits = FeedLimits { choices: 2, bytes: 8, logprobs: 0 };
+        feed.leased(node.clone(), Some("fp_1".into()));
+        assert!(feed.deltas(vec![TextDelta::text("Hel")], limits));
+        let second = TextDelta { choice: 1, ..TextDelta::text("B") };
+        assert!(feed.deltas(vec![TextDelta::text("lo"), second.clone()], limits));
+        assert!(!feed.deltas(vec![TextDelta::text("overflow")], limits), "too much text");
+        let third = TextDelta { choice: 2, ..TextDelta::text("C") };
+        assert!(!feed.deltas(vec![third], limits), "too many answers");
         let mut watch = feed.watch();
         assert_eq!(watch.next().await, Some(JobUpdate::Queued));
         assert_eq!(watch.next().await, Some(JobUpdate::Leased { node: node.clone() }));
-        assert_eq!(watch.next().await, Some(JobUpdate::Delta { text: "Hello".into() }));
+        assert_eq!(watch.next().await, Some(JobUpdate::Delta(TextDelta::text("Hello"))));
+        assert_eq!(watch.next().await, Some(JobUpdate::Delta(second)));
+        assert_eq!(watch.fingerprint().as_deref(), Some("fp_1"));
         feed.queued();
         assert_eq!(watch.next().await, Some(JobUpdate::Queued));
         let error = ErrorBody::new(ErrorCode::Cancelled, "withdrawn");

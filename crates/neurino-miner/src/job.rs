@@ -1,14 +1,15 @@
 //! One job: load its model if needed, run it within its budget, sign and save the result.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use neurino_core::{JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement};
+use neurino_core::{JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement, TextDelta};
 use neurino_engine::{Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef};
 use neurino_protocol::node::{MESSAGE_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
-use tokio::sync::{RwLock, RwLockReadGuard, mpsc};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::{self, Finished};
@@ -21,45 +22,74 @@ const ENVELOPE_BYTES: usize = 4 << 10;
 /// nobody replaces the model below them; loading takes it for writing.
 pub(crate) struct Loaded {
     pub(crate) engine: Arc<dyn Engine>,
-    model: RwLock<Option<ModelId>>,
+    model: RwLock<Option<Held>>,
+    /// Taken by whoever wants another model than the held one, so that jobs of the same model wait
+    /// for one load and not each for one of its own.
+    turn: Mutex<()>,
 }
+
+/// A model in the engine.
+pub(crate) struct Held {
+    pub(crate) facts: LoadedModel,
+    /// Set by a job that was told otherwise: the engine's process came back without it.
+    lost: AtomicBool,
+}
+
+/// The model stays in the engine while this lives.
+type Hold<'a> = RwLockReadGuard<'a, Option<Held>>;
 
 impl Loaded {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, model: RwLock::new(None) }
+        Self { engine, model: RwLock::new(None), turn: Mutex::new(()) }
     }
 
     /// Loads a model once no job runs. Free when the engine still holds it.
     pub(crate) async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
-        let mut held = self.model.write().await;
-        *held = None;
-        let loaded = self.engine.load(model).await?;
-        *held = Some(model.id.clone());
-        Ok(loaded)
+        let _turn = self.turn.lock().await;
+        self.replace(model).await.map(|held| facts(&held))
     }
 
     /// Waits until the engine holds the model, and keeps it there while the guard lives.
-    async fn hold(
-        &self,
-        model: &ModelRef,
-    ) -> Result<RwLockReadGuard<'_, Option<ModelId>>, EngineError> {
-        loop {
-            let held = self.model.read().await;
-            if held.as_ref() == Some(&model.id) {
-                return Ok(held);
-            }
-            drop(held);
-            self.load(model).await?;
+    async fn hold(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
+        if let Some(held) = self.held(&model.id).await {
+            return Ok(held);
         }
+        let _turn = self.turn.lock().await;
+        // Another job of this model may have had its turn meanwhile.
+        if let Some(held) = self.held(&model.id).await {
+            return Ok(held);
+        }
+        self.replace(model).await
     }
+
+    async fn held(&self, model: &ModelId) -> Option<Hold<'_>> {
+        let held = self.model.read().await;
+        let fit =
+            held.as_ref().is_some_and(|h| h.facts.id == *model && !h.lost.load(Ordering::Acquire));
+        fit.then_some(held)
+    }
+
+    /// Loads and holds a model; for whoever has the turn.
+    async fn replace(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
+        let mut held = self.model.write().await;
+        *held = None;
+        let facts = self.engine.load(model).await?;
+        *held = Some(Held { facts, lost: AtomicBool::new(false) });
+        // At once, so that nobody loads another one before this is used.
+        Ok(held.downgrade())
+    }
+}
+
+fn facts(held: &Hold<'_>) -> LoadedModel {
+    held.as_ref().expect("a guard is handed out only with a model").facts.clone()
 }
 
 /// What happened to a job.
 pub(crate) enum JobUpdate {
-    /// The engine holds its model.
-    Running,
-    /// More text.
-    Delta { text: String, tokens: u32 },
+    /// The engine holds its model, which takes so many jobs at once.
+    Running { slots: u32 },
+    /// More of an answer, and the tokens of all answers so far.
+    Delta { delta: TextDelta, tokens: u32 },
     /// The result, on disk unless `problem` says why not.
     Finished { finished: Box<Finished>, problem: Option<ErrorBody> },
     /// No result. `engine` is set when the engine is to blame and must be seen to.
@@ -105,13 +135,12 @@ impl JobTask {
     }
 
     async fn compute(&self) -> Result<JobOutput, (ErrorBody, bool)> {
-        let mut reloaded = false;
+        let mut again = false;
         loop {
             match self.compute_once().await {
                 // The engine's process came back without its model.
-                Err(error) if error.code == EngineErrorCode::ModelNotLoaded && !reloaded => {
-                    reloaded = true;
-                    self.loaded.load(&self.model).await.map_err(|e| blame(&e))?;
+                Err(error) if error.code == EngineErrorCode::ModelNotLoaded && !again => {
+                    again = true;
                 }
                 Err(error) => return Err(blame(&error)),
                 Ok(output) => return Ok(output),
@@ -120,8 +149,19 @@ impl JobTask {
     }
 
     async fn compute_once(&self) -> Result<JobOutput, EngineError> {
-        let _held = self.loaded.hold(&self.model).await?;
-        self.tell(JobUpdate::Running).await;
+        let held = self.loaded.hold(&self.model).await?;
+        self.tell(JobUpdate::Running { slots: facts(&held).slots }).await;
+        let computed = self.stream().await;
+        if let (Err(error), Some(held)) = (&computed, held.as_ref())
+            && error.code == EngineErrorCode::ModelNotLoaded
+        {
+            held.lost.store(true, Ordering::Release);
+        }
+        computed
+    }
+
+    /// The job in the engine.
+    async fn stream(&self) -> Result<JobOutput, EngineError> {
         // Dropping the stream cancels the job in the engine, and so does this token's drop guard.
         let cancel = self.cancel.child_token();
         let _guard = cancel.clone().drop_guard();
@@ -129,8 +169,8 @@ impl JobTask {
         while let Some(event) = stream.recv().await {
             match event {
                 JobEvent::Started { .. } => {}
-                JobEvent::Delta { text, tokens } => {
-                    self.tell(JobUpdate::Delta { text, tokens }).await;
+                JobEvent::Delta { delta, tokens } => {
+                    self.tell(JobUpdate::Delta { delta, tokens }).await;
                 }
                 JobEvent::Finished { output } => return Ok(output),
                 JobEvent::Failed { error } => return Err(error),

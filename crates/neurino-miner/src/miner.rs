@@ -33,8 +33,6 @@ pub struct MinerConfig {
     pub capabilities: Capabilities,
     /// Verified models it may serve, the one to load first at the front.
     pub models: Vec<ModelRef>,
-    /// Jobs it takes at once; at least one.
-    pub slots: u32,
     /// Folder of finished results that are not settled yet. It holds other people's answers in
     /// clear, each file readable by this user alone and removed once settled. One miner at a time.
     pub outbox_dir: PathBuf,

@@ -176,11 +176,8 @@ mod tests {
     use super::*;
 
     fn finished(text: &str, at: i64) -> Finished {
-        let output = JobOutput::Text(TextOutput {
-            text: text.into(),
-            finish_reason: FinishReason::Stop,
-            usage: Usage { prompt_tokens: 3, completion_tokens: 2 },
-        });
+        let usage = Usage { prompt_tokens: 3, completion_tokens: 2 };
+        let output = JobOutput::Text(TextOutput::single(text, FinishReason::Stop, usage));
         let statement = ResultStatement {
             job: JobId(Uuid::now_v7()),
             lease: LeaseId(Uuid::new_v4()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use neurino_client::{ClientError, Coordinator, Session};
-use neurino_core::{LeaseId, ModelId, Receipt};
+use neurino_core::{LeaseId, ModelId, Receipt, TextDelta};
 use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::node::{CoordinatorMessage, HEARTBEAT_SECS, NodeMessage, Ready};
@@ -53,8 +53,8 @@ pub(crate) enum Inside {
 pub(crate) struct Job {
     pub(crate) shown: RunningJob,
     pub(crate) cancel: CancellationToken,
-    /// Text not sent yet.
-    pub(crate) pending: String,
+    /// What was generated and not sent yet, one for each answer.
+    pub(crate) pending: Vec<TextDelta>,
     /// Tokens at the last progress message.
     pub(crate) tokens_sent: u32,
 }
@@ -80,6 +80,8 @@ pub(crate) struct Run {
     pub(crate) jobs_seen: u64,
     /// The model in the engine while it is fit for work.
     pub(crate) ready: Option<ModelId>,
+    /// Jobs it takes at once.
+    pub(crate) engine_slots: u32,
     /// The model being loaded, or to be loaded at `load_at`.
     pub(crate) loading: ModelRef,
     pub(crate) engine_status: watch::Receiver<EngineStatus>,
@@ -149,6 +151,7 @@ impl Run {
             jobs: BTreeMap::new(),
             jobs_seen: 0,
             ready: None,
+            engine_slots: 1,
             loading,
             engine_needs_you: None,
             link_needs_you: None,
@@ -352,12 +355,18 @@ impl Run {
         let others = self.config.models.iter().map(|m| &m.id).filter(|id| *id != first);
         let models = std::iter::once(first).chain(others).cloned().collect();
         let open = self.ready.is_some() && !self.finishing && self.engine_needs_you.is_none();
-        let slots = if open { self.config.slots.max(1) } else { 0 };
+        let slots = if open { self.slots() } else { 0 };
         let ready = Ready { models, slots };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));
             self.announced = Some(ready);
         }
+    }
+
+    /// Jobs this node takes at once: what the engine takes. After a failure that is the engine's,
+    /// one at a time until one succeeds: a job that makes the engine fail takes no others along.
+    pub(crate) fn slots(&self) -> u32 {
+        if self.engine_back_off.failures() > 0 { 1 } else { self.engine_slots.max(1) }
     }
 
     fn publish(&self) {
@@ -471,7 +480,15 @@ impl Job {
         }
         self.tokens_sent = self.shown.tokens;
         let (lease, tokens) = (self.shown.lease, self.shown.tokens);
-        Some(NodeMessage::Progress { lease, delta: std::mem::take(&mut self.pending), tokens })
+        Some(NodeMessage::Progress { lease, deltas: std::mem::take(&mut self.pending), tokens })
+    }
+
+    /// Keeps a piece until the next progress message, joined with what waits of its answer.
+    pub(crate) fn add(&mut self, delta: TextDelta) {
+        match self.pending.iter_mut().find(|waiting| waiting.choice == delta.choice) {
+            Some(waiting) => waiting.append(delta),
+            None => self.pending.push(delta),
+        }
     }
 }
 

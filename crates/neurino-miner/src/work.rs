@@ -121,12 +121,13 @@ impl Run {
         if self.finishing || self.ready.is_none() {
             return self.hand_back(lease.id, "the node takes no jobs now");
         }
-        if busy >= self.config.slots.max(1) as usize {
+        if busy >= self.slots() as usize {
             return self.hand_back(lease.id, "the node has no free slot");
         }
         tracing::info!(job.id = %lease.job, lease.id = %lease.id, model.id = %model.id, "took a job");
         let (network, cancel) = (session.network.clone(), CancellationToken::new());
-        let (received, max_tokens) = (StdInstant::now(), text.max_tokens);
+        let received = StdInstant::now();
+        let max_tokens = text.choices.saturating_mul(text.max_tokens);
         let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
         let shown = RunningJob {
             job: lease.job,
@@ -138,7 +139,7 @@ impl Run {
             started: received,
             budget_ms,
         };
-        let job = Job { shown, cancel: cancel.clone(), pending: String::new(), tokens_sent: 0 };
+        let job = Job { shown, cancel: cancel.clone(), pending: Vec::new(), tokens_sent: 0 };
         self.jobs.insert(self.jobs_seen, job);
         self.jobs_seen += 1;
         let task = JobTask {
@@ -171,10 +172,10 @@ impl Run {
             JobUpdate::Finished { finished, problem } => self.on_finished(*finished, problem),
             // The rest is about a job that was cancelled meanwhile.
             _ if key.is_none() => {}
-            JobUpdate::Running => self.on_running(lease),
-            JobUpdate::Delta { text, tokens } => {
+            JobUpdate::Running { slots } => self.on_running(lease, slots),
+            JobUpdate::Delta { delta, tokens } => {
                 self.change(lease, |job| {
-                    job.pending.push_str(&text);
+                    job.add(delta);
                     job.shown.tokens = tokens;
                 });
                 self.flush_soon();
@@ -198,7 +199,7 @@ impl Run {
         }
     }
 
-    fn on_running(&mut self, lease: LeaseId) {
+    fn on_running(&mut self, lease: LeaseId, slots: u32) {
         let mut model = None;
         self.change(lease, |job| {
             job.shown.stage = Stage::Running;
@@ -207,6 +208,7 @@ impl Run {
         // The job may have had another model loaded; it is announced first from now on.
         if self.ready.is_some() && model.is_some() {
             self.ready = model;
+            self.engine_slots = slots;
         }
     }
 
@@ -315,6 +317,7 @@ impl Run {
             Ok(loaded) => {
                 tracing::info!(model.id = %model.id, duration_ms = loaded.load_ms, "loaded {}", model.id);
                 self.ready = Some(model.id.clone());
+                self.engine_slots = loaded.slots;
                 self.load_error = None;
                 return;
             }

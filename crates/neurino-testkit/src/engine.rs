@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use neurino_core::{JobOutput, JobSpec, TextOutput};
+use neurino_core::{JobSpec, TextJob};
 use neurino_engine::{
     Engine, EngineError, EngineErrorCode, EngineStatus, JobEvent, JobStream, LoadedModel, ModelRef,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::script::{Ending, Script};
@@ -21,8 +21,9 @@ const STREAM_EVENTS: usize = 1024;
 
 /// An engine that answers from scripts. Clones share everything.
 ///
-/// Like the real ones it runs jobs one after another, refuses a model that is not loaded, and ends
-/// a job within one step of its cancellation.
+/// Like the real ones it runs so many jobs at once as it has slots (one, unless told otherwise) and
+/// the others after them, refuses a model that is not loaded, and ends a job within one step of its
+/// cancellation.
 #[derive(Clone)]
 pub struct ScriptedEngine {
     shared: Arc<Shared>,
@@ -41,8 +42,10 @@ struct State {
     loaded: Option<ModelRef>,
     loads: usize,
     jobs: Vec<JobSpec>,
-    /// Cancelled when the newest job is over; the next one waits for it.
-    last_over: CancellationToken,
+    slots: u32,
+    /// One for each job that may run; the others wait, the oldest first.
+    free: Arc<Semaphore>,
+    most_at_once: usize,
     /// Cancelled by a crash; jobs started before it fail.
     alive: CancellationToken,
 }
@@ -50,8 +53,6 @@ struct State {
 impl ScriptedEngine {
     /// An engine whose every job follows this script, unless another was queued.
     pub fn new(usual: Script) -> Self {
-        let over = CancellationToken::new();
-        over.cancel();
         let state = State {
             usual,
             next: VecDeque::new(),
@@ -60,7 +61,9 @@ impl ScriptedEngine {
             loaded: None,
             loads: 0,
             jobs: Vec::new(),
-            last_over: over,
+            slots: 1,
+            free: Arc::new(Semaphore::new(1)),
+            most_at_once: 0,
             alive: CancellationToken::new(),
         };
         let status = watch::Sender::new(EngineStatus::Idle);
@@ -70,6 +73,15 @@ impl ScriptedEngine {
     /// An engine that answers every job with this text at once.
     pub fn answering(text: &str) -> Self {
         Self::new(Script::answer(text))
+    }
+
+    /// The same engine, before its first job, with so many slots.
+    #[must_use]
+    pub fn with_slots(self, slots: u32) -> Self {
+        let mut state = self.state();
+        (state.slots, state.free) = (slots, Arc::new(Semaphore::new(slots as usize)));
+        drop(state);
+        self
     }
 
     /// Queues a script for one coming job; queued scripts are used in order.
@@ -105,16 +117,22 @@ impl ScriptedEngine {
         self.state().loads
     }
 
+    /// Most jobs that were running at one time.
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().expect("no test holds the lock while it panics")
     }
 
-    fn facts(model: &ModelRef) -> LoadedModel {
+    fn facts(model: &ModelRef, slots: u32) -> LoadedModel {
         LoadedModel {
             id: model.id.clone(),
             arch: "llama".into(),
             device: "scripted".into(),
             context_tokens: CONTEXT_TOKENS,
+            slots,
             weights_bytes: WEIGHTS_BYTES,
             load_ms: 1,
         }
@@ -127,7 +145,7 @@ impl Engine for ScriptedEngine {
         let (delay, error) = {
             let mut state = self.state();
             if state.loaded.as_ref() == Some(model) {
-                return Ok(Self::facts(model));
+                return Ok(Self::facts(model, state.slots));
             }
             state.loaded = None;
             (state.load_delay, state.load_errors.pop_front())
@@ -138,12 +156,12 @@ impl Engine for ScriptedEngine {
             self.shared.status.send_replace(EngineStatus::Idle);
             return Err(error);
         }
-        let facts = Self::facts(model);
-        {
+        let facts = {
             let mut state = self.state();
             state.loaded = Some(model.clone());
             state.loads += 1;
-        }
+            Self::facts(model, state.slots)
+        };
         self.shared.status.send_replace(EngineStatus::Ready(facts.clone()));
         Ok(facts)
     }
@@ -153,27 +171,36 @@ impl Engine for ScriptedEngine {
         job: &JobSpec,
         cancel: CancellationToken,
     ) -> Result<JobStream, EngineError> {
-        let (script, before, over, alive) = {
+        let (script, free, alive) = {
             let mut state = self.state();
             let loaded = state.loaded.as_ref().filter(|m| &m.id == job.model());
             let Some(model) = loaded.cloned() else {
                 let message = format!("model `{}` is not loaded", job.model());
                 return Err(EngineError::new(EngineErrorCode::ModelNotLoaded, message));
             };
-            self.shared.status.send_replace(EngineStatus::Ready(Self::facts(&model)));
+            self.shared.status.send_replace(EngineStatus::Ready(Self::facts(&model, state.slots)));
             state.jobs.push(job.clone());
             let script = state.next.pop_front().unwrap_or_else(|| state.usual.clone());
-            let over = CancellationToken::new();
-            let before = std::mem::replace(&mut state.last_over, over.clone());
-            (script, before, over, state.alive.clone())
+            (script, state.free.clone(), state.alive.clone())
         };
         let (events, stream) = mpsc::channel(STREAM_EVENTS);
         let engine = self.clone();
+        let JobSpec::Text(job) = job.clone();
+        // Queues now, so that jobs run in the order of their calls.
+        let mut slot = Box::pin(free.clone().acquire_owned());
+        let first = futures::poll!(slot.as_mut());
         tokio::spawn(async move {
-            let _over = over.drop_guard();
             let course = async {
-                before.cancelled().await;
-                play(&script, &events).await
+                let _slot = match first {
+                    std::task::Poll::Ready(slot) => slot,
+                    std::task::Poll::Pending => slot.await,
+                };
+                {
+                    let mut state = engine.state();
+                    let running = state.slots as usize - free.available_permits();
+                    state.most_at_once = state.most_at_once.max(running);
+                }
+                play(&script, &job, &events).await
             };
             let last = tokio::select! {
                 biased;
@@ -213,7 +240,7 @@ fn failed(code: EngineErrorCode) -> JobEvent {
 }
 
 /// Says the pieces; returns the last event.
-async fn play(script: &Script, events: &mpsc::Sender<JobEvent>) -> JobEvent {
+async fn play(script: &Script, job: &TextJob, events: &mpsc::Sender<JobEvent>) -> JobEvent {
     // Sends fail only when the stream was dropped, which ends this future from outside.
     let _ = events.send(JobEvent::Started { prompt_tokens: script.prompt_tokens }).await;
     let mut tokens = 0;
@@ -222,16 +249,10 @@ async fn play(script: &Script, events: &mpsc::Sender<JobEvent>) -> JobEvent {
             tokio::time::sleep(piece.delay).await;
         }
         tokens += piece.tokens;
-        let _ = events.send(JobEvent::Delta { text: piece.text.clone(), tokens }).await;
+        let _ = events.send(JobEvent::Delta { delta: piece.delta.clone(), tokens }).await;
     }
     match &script.ending {
-        Ending::Finish(finish_reason) => JobEvent::Finished {
-            output: JobOutput::Text(TextOutput {
-                text: script.text(),
-                finish_reason: *finish_reason,
-                usage: script.usage(),
-            }),
-        },
+        Ending::Finish(reason) => JobEvent::Finished { output: script.output(job, *reason) },
         Ending::Fail(error) => JobEvent::Failed { error: error.clone() },
         Ending::Hang => std::future::pending().await,
         Ending::Crash => failed(EngineErrorCode::Crashed),
@@ -241,7 +262,7 @@ async fn play(script: &Script, events: &mpsc::Sender<JobEvent>) -> JobEvent {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use neurino_core::{ChatMessage, ModelId, Role, SamplingParams, TextJob};
+    use neurino_core::{ChatMessage, JobOutput, ModelId, Role, TextDelta};
 
     use super::*;
 
@@ -250,13 +271,7 @@ mod tests {
     }
 
     fn job() -> JobSpec {
-        JobSpec::Text(TextJob {
-            model: model().id,
-            messages: vec![ChatMessage { role: Role::User, content: "hi".into() }],
-            sampling: SamplingParams::default(),
-            max_tokens: 16,
-            stop: vec![],
-        })
+        JobSpec::Text(TextJob::new(model().id, vec![ChatMessage::new(Role::User, "hi")], 16))
     }
 
     async fn all(mut stream: JobStream) -> Vec<JobEvent> {
@@ -285,7 +300,7 @@ mod tests {
         let Some(JobEvent::Finished { output: JobOutput::Text(text) }) = events.last() else {
             panic!("{events:?}")
         };
-        assert_eq!((text.text.as_str(), text.usage.total()), ("one two three", 14));
+        assert_eq!((text.text(), text.usage.total()), ("one two three", 14));
         assert_eq!(engine.jobs(), [job()]);
     }
 
@@ -302,6 +317,31 @@ mod tests {
         cancel.cancel();
         assert_eq!(last_code(&all(first).await), Some(EngineErrorCode::Cancelled));
         assert_eq!(last_code(&all(second).await), None);
+    }
+
+    #[tokio::test]
+    async fn slots_run_jobs_side_by_side_and_answers_are_told_apart() {
+        let second = |text: &str| TextDelta { choice: 1, ..TextDelta::text(text) };
+        let script = Script::said([TextDelta::text("a"), second("b"), TextDelta::text("c")])
+            .paced(Duration::from_millis(20));
+        let engine = ScriptedEngine::new(script).with_slots(2);
+        assert_eq!(engine.load(&model()).await.unwrap().slots, 2);
+        let JobSpec::Text(mut two) = job();
+        two.choices = 2;
+        let two = JobSpec::Text(two);
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            streams.push(engine.run(&two, CancellationToken::new()).await.unwrap());
+        }
+        for stream in streams {
+            let events = all(stream).await;
+            let Some(JobEvent::Finished { output: JobOutput::Text(output) }) = events.last() else {
+                panic!("{events:?}")
+            };
+            let texts: Vec<_> = output.choices.iter().map(|c| c.text.as_str()).collect();
+            assert_eq!(texts, ["ac", "b"]);
+        }
+        assert_eq!(engine.most_at_once(), 2);
     }
 
     #[tokio::test]

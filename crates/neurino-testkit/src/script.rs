@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use neurino_core::{FinishReason, Usage};
+use neurino_core::{FinishReason, JobOutput, TextChoice, TextDelta, TextJob, TextOutput, Usage};
 use neurino_engine::EngineError;
 
 /// One step of a scripted answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
-    /// The text it adds; may be empty.
-    pub text: String,
+    /// What it adds to which answer; may be empty.
+    pub delta: TextDelta,
     /// How long it takes.
     pub delay: Duration,
     /// How many tokens it counts as.
@@ -30,7 +30,7 @@ pub enum Ending {
 }
 
 /// The course of one job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Script {
     /// Tokens the prompt counts as.
     pub prompt_tokens: u32,
@@ -44,10 +44,13 @@ impl Script {
     /// Says a text word by word, one token each and without delay, after a prompt of 10 tokens,
     /// and ends with a stop.
     pub fn answer(text: &str) -> Self {
-        let pieces = text
-            .split_inclusive(' ')
-            .map(|word| Piece { text: word.into(), delay: Duration::ZERO, tokens: 1 })
-            .collect();
+        Self::said(text.split_inclusive(' ').map(TextDelta::text))
+    }
+
+    /// Says these pieces, of any answers, one token each and otherwise as [`Script::answer`].
+    pub fn said(deltas: impl IntoIterator<Item = TextDelta>) -> Self {
+        let piece = |delta| Piece { delta, delay: Duration::ZERO, tokens: 1 };
+        let pieces = deltas.into_iter().map(piece).collect();
         Self { prompt_tokens: 10, pieces, ending: Ending::Finish(FinishReason::Stop) }
     }
 
@@ -74,9 +77,25 @@ impl Script {
         self
     }
 
-    /// The whole text.
+    /// The first answer's whole text.
     pub fn text(&self) -> String {
-        self.pieces.iter().map(|p| p.text.as_str()).collect()
+        self.of_answer(0).map(|delta| delta.text.as_str()).collect()
+    }
+
+    fn of_answer(&self, choice: u32) -> impl Iterator<Item = &TextDelta> {
+        self.pieces.iter().map(|piece| &piece.delta).filter(move |delta| delta.choice == choice)
+    }
+
+    /// The result for a job, which has as many answers as it asked for, said or not.
+    pub(crate) fn output(&self, job: &TextJob, finish_reason: FinishReason) -> JobOutput {
+        let choice = |n| {
+            let mut whole = TextDelta { choice: n, ..TextDelta::default() };
+            self.of_answer(n).for_each(|piece| whole.append(piece.clone()));
+            let TextDelta { text, tool_calls, logprobs, .. } = whole;
+            TextChoice { text, tool_calls, finish_reason, logprobs: job.logprobs.map(|_| logprobs) }
+        };
+        let choices = (0..job.choices).map(choice).collect();
+        JobOutput::Text(TextOutput { choices, usage: self.usage() })
     }
 
     /// What the job counts as when it finishes: the prompt, its pieces and the end token.

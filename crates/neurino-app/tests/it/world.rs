@@ -248,7 +248,7 @@ pub(crate) fn question(chat: &str) -> Command {
 }
 
 pub(crate) fn question_of(chat: &str, model: ModelId) -> Command {
-    let message = ChatMessage { role: Role::User, content: "What is a neuron?".into() };
+    let message = ChatMessage::new(Role::User, "What is a neuron?");
     Command::ChatSend {
         chat: chat.into(),
         model,

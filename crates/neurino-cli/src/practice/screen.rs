@@ -70,7 +70,7 @@ impl Screen {
     pub(super) fn job_ended(&self, report: &JobReport) {
         let seconds = self.started.get().elapsed().as_secs_f64();
         if let Some(JobOutput::Text(answer)) = &report.output {
-            self.say(format!("  {}", output::plain(answer.text.trim()).replace('\n', "\n  ")));
+            self.say(format!("  {}", output::plain(answer.text().trim()).replace('\n', "\n  ")));
         }
         match (&report.receipt, &report.error) {
             (Some(receipt), _) => self.say(format!(

@@ -3,15 +3,45 @@
 //! Fields are read one by one, so that an error names its field. What would change the answer and is
 //! not supported is refused in plain words; unknown fields are ignored, as OpenAI's clients expect.
 
-use neurino_core::{ChatMessage, JobSpec, ModelId, Role, SamplingParams, TextJob};
+mod messages;
+mod tools;
+
+use neurino_core::{JobSpec, ModelId, SamplingParams, TextJob};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Tokens to generate when the request does not say.
 const MAX_TOKENS_DEFAULT: u32 = 512;
-/// Seeds stay exact in JavaScript clients.
+/// Seeds drawn here stay exact in JavaScript clients.
 const SEED_BITS: u32 = 53;
+/// Fields of OpenAI's and of other servers' that would make the answer another one.
+const UNSUPPORTED: [&str; 22] = [
+    "audio",
+    "bad_words",
+    "best_of",
+    "chat_template",
+    "chat_template_kwargs",
+    "echo",
+    "function_call",
+    "functions",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "ignore_eos",
+    "length_penalty",
+    "min_tokens",
+    "prompt_logprobs",
+    "stop_token_ids",
+    "structural_tag",
+    "structured_outputs",
+    "truncate_prompt_tokens",
+    "use_beam_search",
+    "web_search_options",
+];
+
+type Fields = Map<String, Value>;
 
 /// A translated request.
 #[derive(Debug)]
@@ -19,6 +49,8 @@ pub(crate) struct ChatRequest {
     pub(crate) spec: JobSpec,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    /// Whether an answer may call several functions at once; if not, the first call is kept.
+    pub(crate) parallel_calls: bool,
 }
 
 /// A field that cannot be served, and why.
@@ -26,12 +58,18 @@ pub(crate) struct ChatRequest {
 pub(crate) struct Refusal {
     pub(crate) param: Option<String>,
     pub(crate) message: String,
+    /// What OpenAI calls this kind of error.
+    pub(crate) code: &'static str,
 }
 
 impl Refusal {
     fn new(param: impl Into<String>, rule: impl std::fmt::Display) -> Self {
         let param = param.into();
-        Self { message: format!("`{param}` {rule}"), param: Some(param) }
+        Self { message: format!("`{param}` {rule}"), param: Some(param), code: "invalid_value" }
+    }
+
+    fn unsupported(param: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+        Self { code: "unsupported_parameter", ..Self::new(param, rule) }
     }
 
     pub(crate) fn body(&self) -> ErrorBody {
@@ -42,7 +80,8 @@ impl Refusal {
 /// Translates a request. `random_seed` is used when the request has none.
 pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, Refusal> {
     let Value::Object(fields) = body else {
-        return Err(Refusal { param: None, message: "the body must be a JSON object".into() });
+        let message = "the body must be a JSON object".into();
+        return Err(Refusal { param: None, message, code: "invalid_type" });
     };
     refuse_unsupported(fields)?;
     let model: String = required(fields, "model")?;
@@ -52,137 +91,123 @@ pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, R
         Some(tokens) => tokens,
         None => optional(fields, "max_tokens")?.unwrap_or(MAX_TOKENS_DEFAULT),
     };
-    let seed = match optional::<i64>(fields, "seed")? {
-        Some(seed) => {
-            u64::try_from(seed).map_err(|_| Refusal::new("seed", "must not be negative"))?
-        }
-        None => random_seed >> (u64::BITS - SEED_BITS),
-    };
+    let tools = tools::definitions(fields)?;
     let job = TextJob {
         model,
-        messages: messages(fields)?,
-        sampling: SamplingParams {
-            temperature: optional(fields, "temperature")?.unwrap_or(1.0),
-            top_p: optional(fields, "top_p")?.unwrap_or(1.0),
-            top_k: optional::<i64>(fields, "top_k")?.map_or(Ok(0), |k| {
-                // Some clients send -1 for "all".
-                u32::try_from(k.max(0)).map_err(|_| Refusal::new("top_k", "is too large"))
-            })?,
-            seed,
-        },
+        messages: messages::messages(fields)?,
+        sampling: sampling(fields, random_seed)?,
         max_tokens,
         stop: stops(fields)?,
+        tool_choice: tools::choice(fields, &tools)?,
+        tools,
+        response_format: tools::response_format(fields)?,
+        choices: optional(fields, "n")?.unwrap_or(1),
+        logprobs: logprobs(fields)?,
+        logit_bias: logit_bias(fields)?,
     };
     job.validate().map_err(|e| Refusal::new(e.field, e.rule))?;
-    let stream = optional(fields, "stream")?.unwrap_or(false);
-    let options: Map<String, Value> = optional(fields, "stream_options")?.unwrap_or_default();
-    let include_usage = optional(&options, "include_usage")?.unwrap_or(false);
-    Ok(ChatRequest { spec: JobSpec::Text(job), stream, include_usage })
+    let options: Fields = optional(fields, "stream_options")?.unwrap_or_default();
+    Ok(ChatRequest {
+        spec: JobSpec::Text(job),
+        stream: optional(fields, "stream")?.unwrap_or(false),
+        include_usage: optional(&options, "include_usage")?.unwrap_or(false),
+        parallel_calls: optional(fields, "parallel_tool_calls")?.unwrap_or(true),
+    })
 }
 
-fn optional<T: DeserializeOwned>(
-    fields: &Map<String, Value>,
-    name: &str,
-) -> Result<Option<T>, Refusal> {
+fn optional<T: DeserializeOwned>(fields: &Fields, name: &str) -> Result<Option<T>, Refusal> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => T::deserialize(value).map(Some).map_err(|error| {
             let words: String = error.to_string().chars().take(200).collect();
-            Refusal::new(name, format!("cannot be used: {words}"))
+            Refusal {
+                code: "invalid_type",
+                ..Refusal::new(name, format!("cannot be used: {words}"))
+            }
         }),
     }
 }
 
-fn required<T: DeserializeOwned>(fields: &Map<String, Value>, name: &str) -> Result<T, Refusal> {
-    optional(fields, name)?.ok_or_else(|| Refusal::new(name, "is missing"))
+fn required<T: DeserializeOwned>(fields: &Fields, name: &str) -> Result<T, Refusal> {
+    let missing =
+        || Refusal { code: "missing_required_parameter", ..Refusal::new(name, "is missing") };
+    optional(fields, name)?.ok_or_else(missing)
 }
 
 /// Refuses what would make the answer another one than asked for.
-fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), Refusal> {
-    for name in ["tools", "functions", "logit_bias"] {
-        let empty = match fields.get(name) {
-            None | Some(Value::Null) => true,
+fn refuse_unsupported(fields: &Fields) -> Result<(), Refusal> {
+    for name in UNSUPPORTED {
+        let unset = match fields.get(name) {
+            None | Some(Value::Null | Value::Bool(false)) => true,
             Some(Value::Array(items)) => items.is_empty(),
             Some(Value::Object(items)) => items.is_empty(),
+            Some(Value::Number(number)) => number.as_u64() == Some(0),
             Some(_) => false,
         };
-        if !empty {
-            return Err(Refusal::new(name, "is not supported by this network; leave it out"));
+        if !unset {
+            let rule = match name {
+                "functions" | "function_call" => "is not supported; use `tools`",
+                _ => "is not supported by this network; leave it out",
+            };
+            return Err(Refusal::unsupported(name, rule));
         }
-    }
-    if optional::<f64>(fields, "n")?.is_some_and(|n| (n - 1.0).abs() > f64::EPSILON) {
-        return Err(Refusal::new("n", "must be 1; send the request again for another answer"));
-    }
-    for name in ["presence_penalty", "frequency_penalty"] {
-        if optional::<f64>(fields, name)?.is_some_and(|p| p != 0.0) {
-            return Err(Refusal::new(name, "is not supported by this network; leave it out"));
-        }
-    }
-    if optional::<bool>(fields, "logprobs")?.unwrap_or(false) {
-        return Err(Refusal::new("logprobs", "are not supported by this network; leave them out"));
-    }
-    if let Some(format) = fields.get("response_format").filter(|f| !f.is_null())
-        && format.get("type").and_then(Value::as_str) != Some("text")
-    {
-        return Err(Refusal::new("response_format", "can only be `text`"));
     }
     let modalities: Vec<String> = optional(fields, "modalities")?.unwrap_or_default();
     if modalities.iter().any(|m| m != "text") {
-        return Err(Refusal::new("modalities", "can only be `text`"));
+        return Err(Refusal::unsupported("modalities", "can only be `text`"));
     }
     Ok(())
 }
 
-fn messages(fields: &Map<String, Value>) -> Result<Vec<ChatMessage>, Refusal> {
-    let list: Vec<Map<String, Value>> = required(fields, "messages")?;
-    list.iter()
-        .enumerate()
-        .map(|(at, message)| {
-            let name = |field: &str| format!("messages[{at}].{field}");
-            let role = match message.get("role").and_then(Value::as_str) {
-                Some("system" | "developer") => Role::System,
-                Some("user") => Role::User,
-                Some("assistant") => Role::Assistant,
-                Some("tool" | "function") => {
-                    return Err(Refusal::new(
-                        name("role"),
-                        "cannot be `tool`: tools are not supported",
-                    ));
-                }
-                _ => {
-                    let rule = "must be `system`, `user` or `assistant`";
-                    return Err(Refusal::new(name("role"), rule));
-                }
-            };
-            let content = match message.get("content") {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Array(parts)) => text_of(parts, &name("content"))?,
-                _ => return Err(Refusal::new(name("content"), "must be text")),
-            };
-            Ok(ChatMessage { role, content })
-        })
-        .collect()
+fn sampling(fields: &Fields, random_seed: u64) -> Result<SamplingParams, Refusal> {
+    let usual = SamplingParams::default();
+    let number = |name, usual| optional::<f32>(fields, name).map(|n| n.unwrap_or(usual));
+    Ok(SamplingParams {
+        temperature: number("temperature", usual.temperature)?,
+        top_p: number("top_p", usual.top_p)?,
+        top_k: optional::<i64>(fields, "top_k")?.map_or(Ok(usual.top_k), |k| {
+            // Some clients send -1 for "all".
+            u32::try_from(k.max(0)).map_err(|_| Refusal::new("top_k", "is too large"))
+        })?,
+        min_p: number("min_p", usual.min_p)?,
+        repetition_penalty: number("repetition_penalty", usual.repetition_penalty)?,
+        frequency_penalty: number("frequency_penalty", usual.frequency_penalty)?,
+        presence_penalty: number("presence_penalty", usual.presence_penalty)?,
+        seed: seed(fields)?.unwrap_or(random_seed >> (u64::BITS - SEED_BITS)),
+    })
 }
 
-/// The text of a content given in parts.
-fn text_of(parts: &[Value], name: &str) -> Result<String, Refusal> {
-    let mut text = String::new();
-    for part in parts {
-        match (part.get("type").and_then(Value::as_str), part.get("text")) {
-            (Some("text"), Some(Value::String(piece))) => text.push_str(piece),
-            (Some("text"), _) => return Err(Refusal::new(name, "has a text part without text")),
-            _ => {
-                return Err(Refusal::new(
-                    name,
-                    "can only hold text; images, sound and files cannot be read",
-                ));
-            }
-        }
+/// OpenAI's seeds are signed; any 64 bits make one.
+fn seed(fields: &Fields) -> Result<Option<u64>, Refusal> {
+    match fields.get("seed").and_then(Value::as_u64) {
+        Some(seed) => Ok(Some(seed)),
+        None => Ok(optional::<i64>(fields, "seed")?.map(i64::cast_unsigned)),
     }
-    Ok(text)
 }
 
-fn stops(fields: &Map<String, Value>) -> Result<Vec<String>, Refusal> {
+fn logprobs(fields: &Fields) -> Result<Option<u32>, Refusal> {
+    let wanted = optional::<bool>(fields, "logprobs")?.unwrap_or(false);
+    match optional::<u32>(fields, "top_logprobs")? {
+        Some(rivals) if wanted => Ok(Some(rivals)),
+        Some(rivals) if rivals > 0 => {
+            Err(Refusal::new("top_logprobs", "needs `logprobs` to be true"))
+        }
+        _ => Ok(wanted.then_some(0)),
+    }
+}
+
+/// Token ids travel as the keys of an object, which are strings.
+fn logit_bias(fields: &Fields) -> Result<Vec<(u32, f32)>, Refusal> {
+    let biases: Fields = optional(fields, "logit_bias")?.unwrap_or_default();
+    let bias = |(token, bias): (String, Value)| {
+        let token = token.parse().ok();
+        let bias = bias.as_f64().map(|bias| bias as f32);
+        token.zip(bias).ok_or_else(|| Refusal::new("logit_bias", "maps token ids to numbers"))
+    };
+    biases.into_iter().map(bias).collect()
+}
+
+fn stops(fields: &Fields) -> Result<Vec<String>, Refusal> {
     match fields.get("stop") {
         Some(Value::String(stop)) => Ok(vec![stop.clone()]),
         _ => Ok(optional(fields, "stop")?.unwrap_or_default()),
@@ -220,17 +245,21 @@ mod tests {
 
     #[test]
     fn what_would_change_the_answer_is_refused_by_name() {
-        check("tools", json!([]), None);
-        check("tools", json!([{ "type": "function" }]), Some("tools"));
-        check("n", json!(1), None);
-        check("n", json!(2), Some("n"));
-        check("presence_penalty", json!(0), None);
-        check("presence_penalty", json!(0.5), Some("presence_penalty"));
-        check("logprobs", json!(true), Some("logprobs"));
-        check("response_format", json!({ "type": "text" }), None);
-        check("response_format", json!({ "type": "json_object" }), Some("response_format"));
-        check("user", json!("somebody"), None);
-        check("made_up", json!({ "a": 1 }), None);
+        check("functions", json!([]), None);
+        check("functions", json!([{ "name": "f" }]), Some("functions"));
+        check("function_call", json!("auto"), Some("function_call"));
+        check("audio", json!({ "voice": "x" }), Some("audio"));
+        check("modalities", json!(["text"]), None);
+        check("modalities", json!(["text", "audio"]), Some("modalities"));
+        check("use_beam_search", json!(false), None);
+        check("use_beam_search", json!(true), Some("use_beam_search"));
+        check("min_tokens", json!(0), None);
+        check("min_tokens", json!(5), Some("min_tokens"));
+        for accepted in ["user", "safety_identifier", "service_tier", "made_up"] {
+            check(accepted, json!("somebody"), None);
+        }
+        check("metadata", json!({ "a": "b" }), None);
+        check("store", json!(true), None);
     }
 
     #[test]
@@ -241,7 +270,18 @@ mod tests {
         check("temperature", json!(3), Some("temperature"));
         check("temperature", json!("hot"), Some("temperature"));
         check("top_p", json!(0), Some("top_p"));
-        check("seed", json!(-1), Some("seed"));
+        check("seed", json!("x"), Some("seed"));
+        check("n", json!(0), Some("n"));
+        check("n", json!(9), Some("n"));
+        check("n", json!(1.5), Some("n"));
+        check("presence_penalty", json!(2.5), Some("presence_penalty"));
+        check("top_k", json!(-1), None);
+        check("top_logprobs", json!(2), Some("top_logprobs"));
+        check("top_logprobs", json!(0), None);
+        check("logit_bias", json!({ "7": -100, "9": 1.5 }), None);
+        check("logit_bias", json!({ "seven": 1 }), Some("logit_bias"));
+        check("logit_bias", json!({ "7": "1" }), Some("logit_bias"));
+        check("logit_bias", json!({ "7": 101 }), Some("logit_bias"));
         check("stop", json!(["a", 1]), Some("stop"));
         check("messages", json!([]), Some("messages"));
         check("messages", json!("hi"), Some("messages"));
@@ -250,6 +290,40 @@ mod tests {
         check("model", json!("a b"), Some("model"));
         check("model", Value::Null, Some("model"));
         check("stream", json!("yes"), Some("stream"));
+    }
+
+    #[test]
+    fn fields_reach_the_job() {
+        let request = request(|body| {
+            body["seed"] = json!(-1);
+            body["n"] = json!(3);
+            body["logprobs"] = json!(true);
+            body["top_logprobs"] = json!(4);
+            body["logit_bias"] = json!({ "7": -100 });
+            body["min_p"] = json!(0.25);
+            body["repetition_penalty"] = json!(1.5);
+            body["frequency_penalty"] = json!(-1);
+            body["parallel_tool_calls"] = json!(false);
+        });
+        let request = request.expect("valid");
+        let JobSpec::Text(job) = request.spec;
+        assert_eq!((job.sampling.seed, job.choices, job.logprobs), (u64::MAX, 3, Some(4)));
+        assert_eq!(job.logit_bias, [(7, -100.0)]);
+        let SamplingParams { min_p, repetition_penalty, frequency_penalty, .. } = job.sampling;
+        assert_eq!([min_p, repetition_penalty, frequency_penalty], [0.25, 1.5, -1.0]);
+        assert!(!request.parallel_calls);
+    }
+
+    #[test]
+    fn kinds_of_errors_have_openais_names() {
+        let check = |field: &str, value: Value, code: &str| {
+            let refusal = request(|body| body[field] = value).expect_err("refused");
+            assert_eq!(refusal.code, code, "{field}");
+        };
+        check("model", Value::Null, "missing_required_parameter");
+        check("temperature", json!("hot"), "invalid_type");
+        check("temperature", json!(3), "invalid_value");
+        check("audio", json!({ "voice": "x" }), "unsupported_parameter");
     }
 
     #[test]

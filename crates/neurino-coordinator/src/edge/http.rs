@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::Method};
@@ -15,6 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::coordinator::Coordinator;
+
+/// The header that names a request, for whoever asks about it: the job's id once there is one.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 /// How much of an oversize body is read and thrown away, in multiples of the limit, so that its
 /// sender gets to read the answer instead of a broken connection.
@@ -36,11 +41,13 @@ pub(crate) struct ApiError {
     body: ErrorBody,
     shape: Shape,
     param: Option<String>,
+    /// What OpenAI calls it, where that is more than our own name says.
+    named: Option<&'static str>,
 }
 
 impl ApiError {
     pub(crate) fn plain(body: ErrorBody) -> Self {
-        Self { status: status_of(body.code), body, shape: Shape::Plain, param: None }
+        Self { status: status_of(body.code), body, shape: Shape::Plain, param: None, named: None }
     }
 
     pub(crate) fn openai(body: ErrorBody) -> Self {
@@ -53,6 +60,12 @@ impl ApiError {
         self
     }
 
+    /// Gives the error OpenAI's name for it.
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
+        self.named = Some(name);
+        self
+    }
+
     /// The error as OpenAI's clients read it.
     pub(crate) fn openai_json(&self) -> serde_json::Value {
         let mut message = self.body.message.clone();
@@ -60,11 +73,12 @@ impl ApiError {
             message = format!("{message}; {hint}");
         }
         let (kind, code) = match self.body.code {
+            _ if self.named.is_some() => ("invalid_request_error", json!(self.named)),
             ErrorCode::UnknownModel => ("invalid_request_error", "model_not_found".into()),
             ErrorCode::ContextTooLong => {
                 ("invalid_request_error", "context_length_exceeded".into())
             }
-            ErrorCode::Unauthorized => ("authentication_error", "invalid_api_key".into()),
+            ErrorCode::Unauthorized => ("invalid_request_error", "invalid_api_key".into()),
             ErrorCode::Overloaded => ("rate_limit_error", json!(ErrorCode::Overloaded)),
             other if self.status.is_client_error() => ("invalid_request_error", json!(other)),
             other => ("server_error", json!(other)),
@@ -126,6 +140,17 @@ pub(crate) async fn no_such_path(uri: Uri) -> ApiError {
     for_path(&uri, body)
 }
 
+/// Names a request in its answer, unless it has a name.
+pub(crate) async fn with_request_id(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if !headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::from_str(&uuid::Uuid::now_v7().to_string())
+    {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
 /// The path exists, the method does not.
 pub(crate) async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     let body = ErrorBody::new(
@@ -162,8 +187,22 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
     coordinator: &Coordinator,
     request: Request,
 ) -> Result<T, ErrorBody> {
+    let named =
+        request.headers().get(CONTENT_TYPE).map(|kind| is_json(kind.to_str().unwrap_or("")));
     let bytes = read_body(coordinator, request).await?;
+    if named == Some(false) {
+        let message = "the header `Content-Type` says that the body is not JSON";
+        return Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
+            .with_hint("send JSON with `Content-Type: application/json`"));
+    }
     parse_json(&bytes)
+}
+
+/// Whether a media type is JSON; its parameters do not matter.
+fn is_json(kind: &str) -> bool {
+    let essence = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 /// Parses JSON; the error says whether it is JSON at all.

@@ -1,12 +1,15 @@
-//! The HTTP edge: `gateway` (OpenAI-compatible), `jobs`, `nodes`, and what they share: errors,
-//! bodies, keys (`http`), connections (`serve`).
+//! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
+//! answers), `jobs`, `nodes`, and what they share: errors, bodies, keys (`http`), connections
+//! (`serve`).
 
+mod answer;
 mod chat;
 mod gateway;
 mod http;
 mod jobs;
 mod nodes;
 mod serve;
+mod stream;
 
 use std::sync::Arc;
 
@@ -29,6 +32,7 @@ impl Coordinator {
         Router::new()
             .route("/healthz", get(gateway::health))
             .route("/v1/models", get(gateway::models))
+            .route("/v1/models/{*id}", get(gateway::model))
             .route("/v1/chat/completions", post(gateway::chat_completions))
             .route("/v1/jobs", post(jobs::submit))
             .route("/v1/jobs/{id}", get(jobs::show))
@@ -38,6 +42,7 @@ impl Coordinator {
             .route("/v1/node/exchange", post(nodes::exchange))
             .fallback(http::no_such_path)
             .method_not_allowed_fallback(http::no_such_method)
+            .layer(axum::middleware::map_response(http::with_request_id))
             .with_state(Arc::clone(self))
     }
 

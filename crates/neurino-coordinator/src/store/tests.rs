@@ -2,7 +2,7 @@
 
 use neurino_core::{
     FinishReason, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroPoints, ModelId, Multiplier,
-    NodeId, PointsKind, Quote, Receipt, SamplingParams, TextJob, TextOutput, Usage,
+    NodeId, PointsKind, Quote, Receipt, TextJob, TextOutput, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, event_of};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -30,13 +30,7 @@ fn node() -> NodeId {
 }
 
 fn new_job(n: u128) -> NewJob {
-    let text = TextJob {
-        model: ModelId::new("m").expect("valid"),
-        messages: vec![],
-        sampling: SamplingParams::default(),
-        max_tokens: 1,
-        stop: vec![],
-    };
+    let text = TextJob::new(ModelId::new("m").expect("valid"), vec![], 1);
     NewJob {
         id: job(n),
         payer: PayerId::local(),
@@ -75,8 +69,7 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
     let event = Event::transfer(event_of(lease(attempt)), kind, points, from, to, amount_micro)
         .expect("balances");
     let usage = Usage { prompt_tokens: 1, completion_tokens: 6 };
-    let output =
-        JobOutput::Text(TextOutput { text: "hi".into(), finish_reason: FinishReason::Stop, usage });
+    let output = JobOutput::Text(TextOutput::single("hi", FinishReason::Stop, usage));
     let receipt = Receipt {
         event: event.id(),
         job: job(n),

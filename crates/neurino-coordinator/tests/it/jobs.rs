@@ -28,7 +28,7 @@ async fn a_job_is_accepted_done_and_shown() {
     let receipt = node.settled().await;
     let (_, shown) = world.call(Method::GET, &path, Value::Null).await;
     assert_eq!(shown["receipt"], serde_json::to_value(&receipt).unwrap());
-    insta::assert_json_snapshot!("job_succeeded", shown, {
+    assert_snapshot!("job_succeeded", shown, {
         ".id" => "[id]", ".created_at_ms" => "[ms]", ".finished_at_ms" => "[ms]",
         ".receipt.event" => "[id]", ".receipt.job" => "[id]", ".receipt.lease" => "[id]",
         ".receipt.node" => "[node]", ".receipt.coordinator" => "[address]",
@@ -91,6 +91,7 @@ async fn bad_jobs_name_their_fault() {
 #[tokio::test]
 async fn a_watch_tells_a_job_from_queue_to_receipt() {
     use neurino_coordinator::JobUpdate;
+    use neurino_core::TextDelta;
 
     let world = World::new().await;
     let mut settled = world.coordinator.events();
@@ -101,10 +102,10 @@ async fn a_watch_tells_a_job_from_queue_to_receipt() {
     let lease = node.lease().await;
     assert_eq!(watch.next().await, Some(JobUpdate::Leased { node: node.identity.id.clone() }));
     node.stream(&lease, "one ").await;
-    assert_eq!(watch.next().await, Some(JobUpdate::Delta { text: "one ".into() }));
+    assert_eq!(watch.next().await, Some(JobUpdate::Delta(TextDelta::text("one "))));
     node.submit(&lease, output("one two", 2)).await;
     let receipt = Box::new(node.settled().await);
-    assert_eq!(watch.next().await, Some(JobUpdate::Delta { text: "two".into() }));
+    assert_eq!(watch.next().await, Some(JobUpdate::Delta(TextDelta::text("two"))));
     let output = output("one two", 2);
     let finished = JobUpdate::Finished { output, receipt: receipt.clone() };
     assert_eq!(watch.next().await, Some(finished.clone()));

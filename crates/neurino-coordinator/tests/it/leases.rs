@@ -88,11 +88,8 @@ async fn a_result_that_does_not_hold_is_refused_and_the_job_goes_on() {
 }
 
 fn tokens(prompt_tokens: u32, completion_tokens: u32) -> JobOutput {
-    JobOutput::Text(TextOutput {
-        text: "hello".into(),
-        finish_reason: FinishReason::Stop,
-        usage: Usage { prompt_tokens, completion_tokens },
-    })
+    let usage = Usage { prompt_tokens, completion_tokens };
+    JobOutput::Text(TextOutput::single("hello", FinishReason::Stop, usage))
 }
 
 /// The same statement over another output, properly signed.
@@ -182,7 +179,7 @@ async fn a_node_that_comes_back_in_time_keeps_its_lease() {
     let mut text = String::new();
     while let Some(update) = watch.next().await {
         match update {
-            JobUpdate::Delta { text: piece } => text.push_str(&piece),
+            JobUpdate::Delta(piece) => text.push_str(&piece.text),
             JobUpdate::Finished { .. } => break,
             JobUpdate::Failed(error) => panic!("{error}"),
             JobUpdate::Queued | JobUpdate::Leased { .. } => {}
@@ -249,7 +246,7 @@ async fn a_job_past_its_deadline_earns_nothing_and_is_tried_three_times() {
     let limits = Limits { text_budget_ms: 150, ..short_limits() };
     let world = World::with(limits).await;
     let job = world.submit("hi").await;
-    let watch = world.coordinator.watch_job(job).await.unwrap();
+    let mut watch = world.coordinator.watch_job(job).await.unwrap();
     let mut node = Node::ready(&world.coordinator).await;
     let mut next = None;
     for attempt in 1..=3 {
@@ -282,7 +279,7 @@ async fn a_job_past_its_deadline_earns_nothing_and_is_tried_three_times() {
 async fn three_failures_end_a_job_but_handing_back_does_not_count() {
     let world = World::new().await;
     let job = world.submit("hi").await;
-    let watch = world.coordinator.watch_job(job).await.unwrap();
+    let mut watch = world.coordinator.watch_job(job).await.unwrap();
     let mut node = Node::ready(&world.coordinator).await;
     for _ in 0..5 {
         let lease = node.lease().await;

@@ -58,7 +58,7 @@ async fn a_hello_is_good_once_and_only_for_its_signer() {
     refused(good, "unauthorized").await;
     let fresh = async || hello(&world, &identity).await;
     refused(Hello { nonce: "made up".into(), ..fresh().await }, "unauthorized").await;
-    refused(Hello { version: 2, ..fresh().await }, "unsupported_version").await;
+    refused(Hello { version: PROTOCOL_VERSION + 1, ..fresh().await }, "unsupported_version").await;
     let other = Identity::new("rig1").id;
     refused(Hello { node: other, ..fresh().await }, "bad_signature").await;
     let tagged = NodeId::new(format!("{}-rig2", identity.key.address())).unwrap();
@@ -176,8 +176,7 @@ async fn a_slow_or_silent_node_does_not_hold_the_coordinator() {
     let mut deaf = Node::ready(&world.coordinator).await;
     for n in 0..2_000u32 {
         let lease = neurino_core::LeaseId(uuid::Uuid::from_u128(u128::from(n)));
-        let delta = String::new();
-        let message = NodeMessage::Progress { lease, delta, tokens: n };
+        let message = NodeMessage::Progress { lease, deltas: vec![], tokens: n };
         if deaf.session.outbox.send(message).await.is_err() {
             break;
         }

@@ -1,6 +1,15 @@
 //! The coordinator from outside: its HTTP edge by `oneshot`, nodes by scripted sessions.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+/// Compares JSON with a snapshot; the order of an object's fields does not matter.
+macro_rules! assert_snapshot {
+    ($($arguments:tt)*) => {
+        insta::with_settings!({ sort_maps => true }, {
+            insta::assert_json_snapshot!($($arguments)*);
+        })
+    };
+}
+
 mod gateway;
 mod jobs;
 mod leases;

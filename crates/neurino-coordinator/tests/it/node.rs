@@ -5,8 +5,8 @@ use std::time::Duration;
 use neurino_client::{Coordinator as _, Session};
 use neurino_coordinator::Coordinator;
 use neurino_core::{
-    FinishReason, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement, TextOutput,
-    Usage,
+    FinishReason, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement, TextDelta,
+    TextOutput, Usage,
 };
 use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage, Ready, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -54,11 +54,8 @@ pub(crate) fn capabilities() -> Capabilities {
 }
 
 pub(crate) fn output(text: &str, completion_tokens: u32) -> JobOutput {
-    JobOutput::Text(TextOutput {
-        text: text.into(),
-        finish_reason: FinishReason::Stop,
-        usage: Usage { prompt_tokens: 10, completion_tokens },
-    })
+    let usage = Usage { prompt_tokens: 10, completion_tokens };
+    JobOutput::Text(TextOutput::single(text, FinishReason::Stop, usage))
 }
 
 pub(crate) struct Node {
@@ -106,7 +103,8 @@ impl Node {
     }
 
     pub(crate) async fn stream(&self, lease: &Lease, delta: &str) {
-        self.say(NodeMessage::Progress { lease: lease.id, delta: delta.into(), tokens: 1 }).await;
+        let deltas = vec![TextDelta::text(delta)];
+        self.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1 }).await;
     }
 
     pub(crate) async fn submit(&self, lease: &Lease, output: JobOutput) {

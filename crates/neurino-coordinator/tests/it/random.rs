@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neurino_coordinator::{Coordinator, Limits, PayerId};
-use neurino_core::{JobId, Lease, ModelId};
+use neurino_core::{JobId, Lease, ModelId, TextDelta};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{CoordinatorMessage, NodeMessage, Ready};
 use rand::rngs::StdRng;
@@ -152,8 +152,11 @@ async fn unruly(
 /// Does something with a lease; `false` ends the session.
 async fn act(rng: &mut StdRng, node: &Node, lease: &Lease) -> bool {
     let good = node.identity.submission(lease, output("hello", rng.random_range(1..64)));
-    let mut messages =
-        vec![NodeMessage::Progress { lease: lease.id, delta: "he".into(), tokens: 1 }];
+    let mut messages = vec![NodeMessage::Progress {
+        lease: lease.id,
+        deltas: vec![TextDelta::text("he")],
+        tokens: 1,
+    }];
     match rng.random_range(0..12) {
         0 => messages.push(NodeMessage::HandBack { lease: lease.id, reason: "test".into() }),
         1 => {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits, PayerId};
-use neurino_core::{ChatMessage, JobId, JobSpec, ModelId, Role, SamplingParams, TextJob};
+use neurino_core::{ChatMessage, JobId, JobSpec, ModelId, Role, TextJob};
 use neurino_wallet::IdentityKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -159,13 +159,10 @@ pub(crate) fn chat_body(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 pub(crate) fn spec(model: &str, text: &str) -> JobSpec {
-    JobSpec::Text(TextJob {
-        model: ModelId::new(model).unwrap(),
-        messages: vec![ChatMessage { role: Role::User, content: text.into() }],
-        sampling: SamplingParams { seed: 1, ..SamplingParams::default() },
-        max_tokens: 64,
-        stop: vec![],
-    })
+    let messages = vec![ChatMessage::new(Role::User, text)];
+    let mut job = TextJob::new(ModelId::new(model).unwrap(), messages, 64);
+    job.sampling.seed = 1;
+    JobSpec::Text(job)
 }
 
 /// The code of an error in either shape.

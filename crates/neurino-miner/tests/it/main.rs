@@ -55,7 +55,6 @@ impl Bench {
             node: NodeId::new(self.key.address()).unwrap(),
             capabilities: Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false },
             models: vec![model(MODEL)],
-            slots: 1,
             outbox_dir: self.outbox(),
             receipts: self.log.clone(),
         }
@@ -115,9 +114,9 @@ async fn a_job_is_computed_signed_submitted_and_paid() {
     let (mut text, mut last) = (String::new(), 0);
     let submission = loop {
         match peer.next().await.unwrap() {
-            NodeMessage::Progress { lease: of, delta, tokens } => {
+            NodeMessage::Progress { lease: of, deltas, tokens } => {
                 assert!(of == lease.id && tokens >= last);
-                text.push_str(&delta);
+                deltas.iter().for_each(|delta| text.push_str(&delta.text));
                 last = tokens;
             }
             NodeMessage::Submit(submission) => break submission,

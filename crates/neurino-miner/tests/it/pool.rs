@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use neurino_client::{ClientError, Coordinator, Session};
 use neurino_core::{
     ChatMessage, EventId, JobId, JobSpec, Lease, LeaseId, MicroPoints, ModelId, Multiplier, NodeId,
-    PointsKind, Quote, Receipt, Role, SamplingParams, TextJob, Usage,
+    PointsKind, Quote, Receipt, Role, TextJob, Usage,
 };
 use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage, Ready, Submission};
 use neurino_wallet::{IdentityKey, verify};
@@ -182,13 +182,11 @@ pub(crate) fn lease(budget_ms: u64) -> Lease {
         id: LeaseId(Uuid::new_v4()),
         job: JobId(Uuid::now_v7()),
         fence: 1,
-        spec: JobSpec::Text(TextJob {
-            model: ModelId::new(MODEL).unwrap(),
-            messages: vec![ChatMessage { role: Role::User, content: "hi".into() }],
-            sampling: SamplingParams::default(),
-            max_tokens: 64,
-            stop: Vec::new(),
-        }),
+        spec: JobSpec::Text(TextJob::new(
+            ModelId::new(MODEL).unwrap(),
+            vec![ChatMessage::new(Role::User, "hi")],
+            64,
+        )),
         budget_ms,
         quote_micro: MicroPoints(74_000),
         points: PointsKind::Llama,

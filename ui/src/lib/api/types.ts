@@ -10,9 +10,21 @@ export type ChatMessage = {
  */
 role: Role,
 /**
- * What is said.
+ * What is said; what a function returned, for [`Role::Tool`].
  */
-content: string, };
+content: string,
+/**
+ * The functions that an earlier answer called.
+ */
+tool_calls?: Array<ToolCall>,
+/**
+ * For [`Role::Tool`]: the call that this is the result of.
+ */
+tool_call_id?: string | null,
+/**
+ * For [`Role::Tool`]: the function's name, if the caller says it.
+ */
+name?: string | null, };
 
 /**
  * One step of a conversation's answer.
@@ -510,7 +522,7 @@ export type ResultDigest = string;
 /**
  * Who speaks in a conversation.
  */
-export type Role = "system" | "user" | "assistant";
+export type Role = "system" | "user" | "assistant" | "tool";
 
 /**
  * Everything the window shows.
@@ -564,6 +576,23 @@ export type StopMode = "finish" | "now";
 export type Theme = "system" | "light" | "dark";
 
 /**
+ * A function call in an answer.
+ */
+export type ToolCall = {
+/**
+ * Names the call, so that its result can refer to it.
+ */
+id: string,
+/**
+ * The function.
+ */
+name: string,
+/**
+ * Its arguments, as JSON text: exactly what the model wrote.
+ */
+arguments: string, };
+
+/**
  * Tokens read and written by one job.
  */
 export type Usage = {
@@ -572,7 +601,7 @@ export type Usage = {
  */
 prompt_tokens: number,
 /**
- * Tokens generated, the end token included.
+ * Tokens generated in all answers, end tokens included.
  */
 completion_tokens: number, };
 
