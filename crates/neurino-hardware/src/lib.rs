@@ -2,12 +2,14 @@
 //!
 //! Reading order: [`probe`] ([`Hardware`]: what is there, and how busy it is), [`nvidia`] (what
 //! stands between this program and an NVIDIA card, layer by layer), [`bandwidth`] (how fast the
-//! memory can be read), [`process`] (peak memory of a process), [`disk`].
+//! memory can be read), [`memory`] (how much is free, of the machine and of a card), [`process`]
+//! (memory of a process), [`disk`].
 //!
 //! Nothing here needs an NVIDIA library to link or to start: NVML is loaded at run time.
 
 pub mod bandwidth;
 pub mod disk;
+pub mod memory;
 pub mod nvidia;
 pub mod probe;
 pub mod process;
@@ -19,8 +21,11 @@ mod pci;
 pub use bandwidth::{ReadBandwidth, measure_read_bandwidth};
 pub use cpu::Cpu;
 pub use disk::free_bytes as disk_free_bytes;
+pub use memory::{CardMemory, CardMemoryMeter, MachineMemory, machine_memory};
 pub use nvidia::{CudaVersion, NvidiaReport, NvidiaStatus};
 pub use nvml::Gpu;
 pub use pci::PciCard;
 pub use probe::{CpuSample, GpuSample, Hardware, Sample, nvidia_driver};
-pub use process::{peak_memory_bytes, peak_memory_bytes_of};
+pub use process::{
+    peak_memory_bytes, peak_memory_bytes_of, resident_memory_bytes, resident_memory_bytes_of,
+};
