@@ -17,7 +17,7 @@ async fn five_jobs_are_paid_and_the_books_balance() {
     assert_eq!(jobs.len(), 5);
     for job in jobs {
         assert_eq!(job["state"], "succeeded");
-        assert!(!job["output"]["text"].as_str().unwrap().trim().is_empty());
+        assert!(!job["output"]["choices"][0]["text"].as_str().unwrap().trim().is_empty());
         let quote = &job["receipt"]["quote"];
         let tokens = quote["units"].as_i64().unwrap();
         assert!(tokens > 0);

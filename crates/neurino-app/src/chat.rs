@@ -65,6 +65,8 @@ struct EdgeError {
     message: String,
     #[serde(default)]
     code: Option<String>,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +84,8 @@ impl From<EdgeError> for ErrorBody {
             Some(ours) => serde_json::from_value(ours.into()).ok(),
             None => None,
         };
+        let refused = error.kind.as_deref() == Some("invalid_request_error");
+        let code = code.or(refused.then_some(ErrorCode::InvalidRequest));
         ErrorBody::new(code.unwrap_or(ErrorCode::Internal), error.message)
     }
 }
@@ -217,6 +221,14 @@ mod tests {
         assert_eq!(data_of(b"data:[DONE]\n"), Some("[DONE]"));
         assert_eq!(data_of(b": keep-alive\n"), None);
         assert_eq!(data_of(b"\n"), None);
+    }
+
+    #[test]
+    fn a_refused_field_is_an_invalid_request_whatever_is_wrong_with_it() {
+        let text = r#"{"error":{"message":"words","type":"invalid_request_error",
+            "code":"invalid_value","param":"temperature"}}"#;
+        let answer: ErrorAnswer = serde_json::from_str(text).expect("an error");
+        assert_eq!(ErrorBody::from(answer.error).code, ErrorCode::InvalidRequest);
     }
 
     #[test]

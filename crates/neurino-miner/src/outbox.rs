@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 const TEMPORARY: &str = ".writing-";
 
 /// A finished job, signed by the key that held the lease.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Finished {
     version: u32,
     /// The network that gave the job; no other is sent the result.
