@@ -16,6 +16,7 @@ use neurino_weights::{DType, Gguf, Safetensors, StoredTensor, TensorView, Weight
 
 use crate::LlmError;
 
+pub mod memory;
 mod names;
 mod plan;
 
@@ -48,6 +49,14 @@ impl Precision {
     /// What suits `device`.
     pub fn for_device(device: &Device) -> Self {
         if is_cpu(device) { Self::Packed } else { Self::Half }
+    }
+
+    /// How keys and values are kept.
+    pub fn cache_dtype(self) -> TensorType {
+        match self {
+            Self::Packed | Self::Full => TensorType::F32,
+            Self::Half | Self::FourBit => TensorType::F16,
+        }
     }
 }
 
@@ -137,7 +146,7 @@ const PENDING_BYTES_MAX: u64 = 1 << 29;
 /// Makes layers on a device and counts what has been read.
 pub struct LayerLoader<'a> {
     checkpoint: &'a Checkpoint,
-    device: &'a Device,
+    device: Cell<&'a Device>,
     precision: Precision,
     progress: &'a dyn Fn(u64, u64),
     prefetch: Prefetch,
@@ -163,7 +172,7 @@ impl<'a> LayerLoader<'a> {
         let total_bytes = checkpoint.weights_bytes();
         Self {
             checkpoint,
-            device,
+            device: Cell::new(device),
             precision,
             progress,
             prefetch,
@@ -178,6 +187,11 @@ impl<'a> LayerLoader<'a> {
     /// Memory of the layers made so far.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes.get()
+    }
+
+    /// Makes the layers that follow on `device`.
+    pub fn place_on(&self, device: &'a Device) {
+        self.device.set(device);
     }
 
     /// Gives up with an error at the next tensor once `cancelled` says so.
@@ -195,7 +209,7 @@ impl<'a> LayerLoader<'a> {
         let weight = self.fetch(&self.checkpoint.stored(name)?.with_shape(&[features])?)?;
         let values = weight.view().to_f32()?;
         self.count(weight.len(), features * size_of::<f32>())?;
-        Ok(RmsNorm::new(upload(values, [features], self.device), eps))
+        Ok(RmsNorm::new(upload(values, [features], self.device.get()), eps))
     }
 
     /// A projection of shape `[out, in]`; an expert's too, by its Hugging Face name, even if the file
@@ -291,7 +305,7 @@ impl<'a> LayerLoader<'a> {
         let values = parts.weights(*config, &views)?.to_f32();
         let dtype = self.dense_type(DType::F16);
         let tensor = match dtype {
-            TensorType::F32 => upload(values, shape, self.device),
+            TensorType::F32 => upload(values, shape, self.device.get()),
             _ => {
                 let halves = rows_from_f32(&values, shape[1], DType::F16).unwrap_or_default();
                 drop(values);
@@ -303,7 +317,7 @@ impl<'a> LayerLoader<'a> {
     }
 
     fn packed_linear(&self, matrix: &Arc<PackedMatrix>) -> Linear {
-        Linear::packed(quant::matmul_on(matrix, self.device, TensorType::F32))
+        Linear::packed(quant::matmul_on(matrix, self.device.get(), TensorType::F32))
     }
 
     fn packed(&self, view: &TensorView<'_>, rows: Rows) -> Result<Arc<PackedMatrix>, LlmError> {
@@ -340,10 +354,10 @@ impl<'a> LayerLoader<'a> {
                 self.upload_bytes(matrix.into_vec(), shape, dtype)
             }
             (TensorType::F32, _, Rows::AsStored) => {
-                upload(matrix.view().to_f32()?, shape, self.device)
+                upload(matrix.view().to_f32()?, shape, self.device.get())
             }
             (TensorType::F32, ..) => {
-                upload(in_order(&matrix.view().to_f32()?, shape, rows), shape, self.device)
+                upload(in_order(&matrix.view().to_f32()?, shape, rows), shape, self.device.get())
             }
             _ => {
                 let target = if dtype == TensorType::BF16 { DType::BF16 } else { DType::F16 };
@@ -365,7 +379,7 @@ impl<'a> LayerLoader<'a> {
     }
 
     fn upload_bytes(&self, bytes: Vec<u8>, shape: [usize; 2], dtype: TensorType) -> Tensor<2> {
-        Tensor::from_data(TensorData::from_bytes_vec(bytes, shape, dtype), (self.device, dtype))
+        Tensor::from_data(TensorData::from_bytes_vec(bytes, shape, dtype), (self.device.get(), dtype))
     }
 
     fn fetch(&self, tensor: &StoredTensor) -> Result<Fetched, LlmError> {
@@ -382,11 +396,11 @@ impl<'a> LayerLoader<'a> {
         (self.progress)(self.read_bytes.get(), self.total_bytes);
         // What a GPU has not copied yet still lies in this machine's memory.
         let pending = self.pending_bytes.get() + held_bytes as u64;
-        let full = pending > PENDING_BYTES_MAX && !is_cpu(self.device);
+        let full = pending > PENDING_BYTES_MAX && !is_cpu(self.device.get());
         self.pending_bytes.set(if full { 0 } else { pending });
         if full {
             let failed = |e: ExecutionError| NnError::Device { reason: e.to_string() };
-            self.device.sync().map_err(failed)?;
+            self.device.get().sync().map_err(failed)?;
         }
         Ok(())
     }

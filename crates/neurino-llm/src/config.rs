@@ -4,78 +4,180 @@ use std::path::Path;
 
 use neurino_nn::rotary::{RopeScaling, RotaryEmbedding};
 use neurino_weights::Gguf;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::LlmError;
+use crate::source::ModelArch;
 
-/// Llama's configuration in the checkpoint's own keys.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub mod shapes;
+
+/// The dimensions of a model, all filled in and found consistent. Names are the checkpoint's.
+#[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the keys are the checkpoint's")]
-pub struct LlamaConfig {
+pub struct ModelConfig {
+    pub arch: ModelArch,
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub num_hidden_layers: usize,
     pub num_attention_heads: usize,
-    /// Defaults to `num_attention_heads`.
-    pub num_key_value_heads: Option<usize>,
-    /// Defaults to `hidden_size / num_attention_heads`.
-    pub head_dim: Option<usize>,
+    pub num_key_value_heads: usize,
+    pub head_dim: usize,
     pub vocab_size: usize,
     /// Tokens of context the model was made for.
     pub max_position_embeddings: usize,
     pub rms_norm_eps: f64,
-    #[serde(default = "default_rope_theta")]
     pub rope_theta: f32,
-    pub rope_scaling: Option<RopeScalingConfig>,
-    #[serde(default)]
+    pub rope_scaling: RopeScaling,
     pub tie_word_embeddings: bool,
-    #[serde(default)]
-    pub attention_bias: bool,
-    #[serde(default)]
-    pub mlp_bias: bool,
-    #[serde(default = "default_hidden_act")]
-    pub hidden_act: String,
+    /// Keys that a query sees, its own included; `None` if all before it.
+    pub sliding_window: Option<usize>,
+    /// One for models without a mixture of experts.
+    pub num_local_experts: usize,
+    /// Experts that compute each token.
+    pub num_experts_per_tok: usize,
 }
 
-/// `rope_scaling` in the checkpoint's own keys.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the keys are the checkpoint's")]
-pub struct RopeScalingConfig {
-    #[serde(alias = "type")]
-    pub rope_type: String,
-    pub factor: Option<f32>,
-    pub low_freq_factor: Option<f32>,
-    pub high_freq_factor: Option<f32>,
-    pub original_max_position_embeddings: Option<f32>,
-    /// GGUF's form of Llama 3.1's scaling; no checkpoint key.
-    #[serde(skip)]
-    pub divisors: Vec<f32>,
+/// `config.json`. What a checkpoint leaves out has the default of its architecture.
+#[derive(Deserialize)]
+struct Keys {
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    #[serde(default, deserialize_with = "given")]
+    num_key_value_heads: Option<Option<usize>>,
+    head_dim: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f32>,
+    rope_scaling: Option<RopeKeys>,
+    /// The newer name of both.
+    rope_parameters: Option<RopeKeys>,
+    tie_word_embeddings: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    sliding_window: Option<Option<usize>>,
+    num_local_experts: Option<usize>,
+    num_experts_per_tok: Option<usize>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    hidden_act: Option<String>,
 }
 
-fn default_rope_theta() -> f32 {
-    10_000.0
+/// Tells `null` (`Some(None)`) from a key that is not there (`None`).
+fn given<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(json).map(Some)
 }
 
-fn default_hidden_act() -> String {
-    "silu".to_owned()
+/// `rope_scaling` or `rope_parameters`.
+#[derive(Deserialize, Default)]
+struct RopeKeys {
+    rope_type: Option<String>,
+    /// The older name of `rope_type`; files that were written anew have both.
+    r#type: Option<String>,
+    rope_theta: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<f32>,
 }
 
-impl LlamaConfig {
-    /// Reads the text of a `config.json` that lies at `path`.
+/// What `transformers@4.44.2` takes for a key that `config.json` lacks (`configuration_*.py`).
+struct Defaults {
+    intermediate_size: usize,
+    /// `None`: as many as query heads.
+    num_key_value_heads: Option<usize>,
+    max_position_embeddings: usize,
+    rms_norm_eps: f64,
+    rope_theta: f32,
+    sliding_window: Option<usize>,
+}
+
+impl Defaults {
+    fn of(arch: ModelArch) -> Self {
+        let mistral = Self {
+            intermediate_size: 14_336,
+            num_key_value_heads: Some(8),
+            max_position_embeddings: 131_072,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            sliding_window: Some(4096),
+        };
+        match arch {
+            ModelArch::Llama => Self {
+                intermediate_size: 11_008,
+                num_key_value_heads: None,
+                max_position_embeddings: 2048,
+                sliding_window: None,
+                ..mistral
+            },
+            ModelArch::Mistral => mistral,
+            ModelArch::Mixtral => {
+                Self { rms_norm_eps: 1e-5, rope_theta: 1e6, sliding_window: None, ..mistral }
+            }
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Reads the text of a `config.json` that lies at `path` and belongs to a model of `arch`.
     ///
     /// # Errors
     /// `BadConfig`, `UnsupportedFeature`.
-    pub fn from_json(path: &Path, json: &[u8]) -> Result<Self, LlmError> {
-        let config: Self = serde_json::from_slice(json)
-            .map_err(|e| LlmError::BadConfig { path: path.to_owned(), reason: e.to_string() })?;
-        config.validated(path)
+    pub fn from_json(path: &Path, json: &[u8], arch: ModelArch) -> Result<Self, LlmError> {
+        let bad = |reason: String| LlmError::BadConfig { path: path.to_owned(), reason };
+        let unsupported =
+            |feature: String| LlmError::UnsupportedFeature { path: path.to_owned(), feature };
+        let keys: Keys = serde_json::from_slice(json).map_err(|e| bad(e.to_string()))?;
+        if keys.attention_bias == Some(true) || keys.mlp_bias == Some(true) {
+            return Err(unsupported("layers with biases".to_owned()));
+        }
+        if let Some(act) = keys.hidden_act.filter(|act| act != "silu") {
+            return Err(unsupported(format!("the activation `{act}`")));
+        }
+
+        let defaults = Defaults::of(arch);
+        let rope = keys.rope_parameters.or(keys.rope_scaling).unwrap_or_default();
+        let heads = keys.num_attention_heads.unwrap_or(32);
+        let hidden_size = keys.hidden_size.unwrap_or(4096);
+        if heads == 0 || keys.head_dim.is_none() && !hidden_size.is_multiple_of(heads) {
+            return Err(bad("the hidden size cannot be shared out over the heads".to_owned()));
+        }
+        let window = keys.sliding_window.unwrap_or(defaults.sliding_window);
+        let mixture = arch == ModelArch::Mixtral;
+        Self {
+            arch,
+            hidden_size,
+            intermediate_size: keys.intermediate_size.unwrap_or(defaults.intermediate_size),
+            num_hidden_layers: keys.num_hidden_layers.unwrap_or(32),
+            num_attention_heads: heads,
+            num_key_value_heads: keys
+                .num_key_value_heads
+                .unwrap_or(defaults.num_key_value_heads)
+                .unwrap_or(heads),
+            head_dim: keys.head_dim.unwrap_or(hidden_size / heads),
+            vocab_size: keys.vocab_size.unwrap_or(32_000),
+            max_position_embeddings: keys
+                .max_position_embeddings
+                .unwrap_or(defaults.max_position_embeddings),
+            rms_norm_eps: keys.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
+            rope_theta: keys.rope_theta.or(rope.rope_theta).unwrap_or(defaults.rope_theta),
+            rope_scaling: rope.scaling().map_err(unsupported)?,
+            tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(false),
+            // The others have none, whatever their configuration says: early files of Mixtral
+            // name one that it was never trained with.
+            sliding_window: window.filter(|_| arch == ModelArch::Mistral),
+            num_local_experts: if mixture { keys.num_local_experts.unwrap_or(8) } else { 1 },
+            num_experts_per_tok: if mixture { keys.num_experts_per_tok.unwrap_or(2) } else { 1 },
+        }
+        .validated(path)
     }
 
-    /// Reads the metadata of a GGUF file of architecture `llama`.
+    /// Reads the metadata of a GGUF file of architecture `llama`, which Mistral and Mixtral are too.
     ///
     /// # Errors
     /// `BadConfig`, `UnsupportedFeature`; `Weights` for metadata that is absent or of a wrong type.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self, LlmError> {
+    pub fn from_gguf(gguf: &Gguf, arch: ModelArch) -> Result<Self, LlmError> {
         let count = |key: &str| {
             let key = format!("llama.{key}");
             let found = gguf.uint(&key)?.and_then(|n| usize::try_from(n).ok());
@@ -86,18 +188,21 @@ impl LlamaConfig {
             found.map(|n| n.and_then(|n| usize::try_from(n).ok()))
         };
         let epsilon = "llama.attention.layer_norm_rms_epsilon";
-        let embedding = gguf.tensor("token_embd.weight")?;
-        let config = Self {
-            hidden_size: count("embedding_length")?,
+        let embedding = gguf.stored("token_embd.weight")?;
+        let (hidden_size, heads) = (count("embedding_length")?, count("attention.head_count")?);
+        let key_length = match optional("attention.key_length")? {
+            None => optional("rope.dimension_count")?,
+            found => found,
+        };
+        Self {
+            arch,
+            hidden_size,
             intermediate_size: count("feed_forward_length")?,
             num_hidden_layers: count("block_count")?,
-            num_attention_heads: count("attention.head_count")?,
-            num_key_value_heads: optional("attention.head_count_kv")?,
-            head_dim: match optional("attention.key_length")? {
-                None => optional("rope.dimension_count")?,
-                found => found,
-            },
-            vocab_size: embedding.shape.first().copied().unwrap_or(0),
+            num_attention_heads: heads,
+            num_key_value_heads: optional("attention.head_count_kv")?.unwrap_or(heads),
+            head_dim: key_length.or(hidden_size.checked_div(heads)).unwrap_or(0),
+            vocab_size: embedding.shape().first().copied().unwrap_or(0),
             max_position_embeddings: count("context_length")?,
             rms_norm_eps: gguf
                 .float(epsilon)?
@@ -105,118 +210,123 @@ impl LlamaConfig {
             rope_theta: gguf.float("llama.rope.freq_base")?.map_or(10_000.0, |theta| theta as f32),
             rope_scaling: gguf_rope_scaling(gguf)?,
             tie_word_embeddings: !gguf.names().any(|name| name == "output.weight"),
-            attention_bias: false,
-            mlp_bias: false,
-            hidden_act: default_hidden_act(),
-        };
-        config.validated(gguf.path())
+            sliding_window: optional("attention.sliding_window")?.filter(|window| *window > 0),
+            num_local_experts: optional("expert_count")?.filter(|n| *n > 0).unwrap_or(1),
+            num_experts_per_tok: optional("expert_used_count")?.filter(|n| *n > 0).unwrap_or(1),
+        }
+        .validated(gguf.path())
     }
 
     fn validated(self, path: &Path) -> Result<Self, LlmError> {
         let bad = |reason: &str| {
             Err(LlmError::BadConfig { path: path.to_owned(), reason: reason.to_owned() })
         };
-        let unsupported =
-            |feature: String| Err(LlmError::UnsupportedFeature { path: path.to_owned(), feature });
         let sizes = [
             self.hidden_size,
             self.intermediate_size,
             self.num_hidden_layers,
             self.num_attention_heads,
-            self.n_kv_heads(),
+            self.num_key_value_heads,
             self.vocab_size,
             self.max_position_embeddings,
+            self.sliding_window.unwrap_or(1),
         ];
         // Real models are far below; products of two sizes stay far from overflow.
         if sizes.iter().any(|size| !(1..=1 << 26).contains(size)) {
             return bad("a dimension is zero or absurdly large");
         }
-        if !self.num_attention_heads.is_multiple_of(self.n_kv_heads()) {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return bad("the query heads cannot be shared out over the key-value heads");
         }
-        if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return bad("the hidden size cannot be shared out over the heads");
-        }
-        if !(2..=1 << 16).contains(&self.head_dim()) || !self.head_dim().is_multiple_of(2) {
+        if !(2..=1 << 16).contains(&self.head_dim) || !self.head_dim.is_multiple_of(2) {
             return bad("the size of a head is odd or absurd");
+        }
+        if !(1..=1 << 12).contains(&self.num_local_experts)
+            || !(1..=self.num_local_experts).contains(&self.num_experts_per_tok)
+        {
+            return bad("the number of experts is absurd, or fewer than a token needs");
         }
         let positive = |x: f32| x.is_finite() && x > 0.0;
         if !positive(self.rope_theta) || !(f64::MIN_POSITIVE..1.0).contains(&self.rms_norm_eps) {
             return bad("rope_theta or rms_norm_eps is out of range");
         }
-        if self.attention_bias || self.mlp_bias {
-            return unsupported("layers with biases".to_owned());
-        }
-        if self.hidden_act != "silu" {
-            return unsupported(format!("the activation `{}`", self.hidden_act));
-        }
-        match self.scaling() {
-            Some(_) => Ok(self),
-            None => unsupported(match &self.rope_scaling {
-                Some(scaling) => format!("rope scaling `{}` with these values", scaling.rope_type),
-                None => "this rope scaling".to_owned(),
-            }),
-        }
-    }
-
-    /// Key-value heads.
-    pub fn n_kv_heads(&self) -> usize {
-        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
-    }
-
-    /// Features of one head.
-    pub fn head_dim(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+        Ok(self)
     }
 
     /// The model's position embedding.
     pub fn rotary(&self) -> RotaryEmbedding {
-        let scaling = self.scaling().unwrap_or(RopeScaling::None);
-        RotaryEmbedding::new(self.head_dim(), self.rope_theta, &scaling)
+        RotaryEmbedding::new(self.head_dim, self.rope_theta, &self.rope_scaling)
     }
 
-    /// `None` if the scaling is one we do not have, or lacks a value.
-    fn scaling(&self) -> Option<RopeScaling> {
-        let Some(scaling) = &self.rope_scaling else { return Some(RopeScaling::None) };
-        let factor = scaling.factor.filter(|factor| factor.is_finite() && *factor > 0.0);
-        match scaling.rope_type.as_str() {
-            "default" => Some(RopeScaling::None),
-            "linear" => Some(RopeScaling::Linear { factor: factor? }),
-            "llama3" => Some(RopeScaling::Llama3 {
-                factor: factor?,
-                low_freq_factor: scaling.low_freq_factor?,
-                high_freq_factor: scaling.high_freq_factor?,
-                original_context: scaling.original_max_position_embeddings?,
-            }),
-            GGUF_DIVISORS => Some(RopeScaling::Divisors(scaling.divisors.clone())),
-            _ => None,
+    /// Memory that a step of `rows` rows, `logit_rows` of them scored, needs at its peak beside
+    /// weights and cache; without what attention keeps of its scores. Activations are f32.
+    pub fn activation_bytes(&self, rows: usize, logit_rows: usize) -> u64 {
+        let features = self.hidden_size;
+        // The residual stream and its normalised copy stay while a sub-layer computes.
+        let attention = 2 * self.q_size() + 2 * self.kv_size() + features;
+        let feed_forward = self.num_experts_per_tok * (3 * self.intermediate_size + features);
+        let layer = rows * (2 * features + attention.max(feed_forward));
+        let head = rows * features + logit_rows * (features + self.vocab_size);
+        (layer.max(head) * size_of::<f32>()) as u64
+    }
+
+    /// Features of all query heads.
+    pub fn q_size(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Features of all key heads, and of all value heads.
+    pub fn kv_size(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+}
+
+impl RopeKeys {
+    /// The error is the missing feature, in words.
+    fn scaling(&self) -> Result<RopeScaling, String> {
+        let kind = self.rope_type.as_ref().or(self.r#type.as_ref()).map_or("default", |kind| kind);
+        let incomplete = || format!("rope scaling `{}` with these values", printable(kind));
+        let positive = |x: Option<f32>| x.filter(|x| x.is_finite() && *x > 0.0);
+        let factor = || positive(self.factor).ok_or_else(incomplete);
+        match kind {
+            "default" => Ok(RopeScaling::None),
+            // It stretches only texts beyond the context, where we end.
+            "dynamic" => factor().map(|_| RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+            "llama3" => {
+                let value = |x| positive(x).ok_or_else(incomplete);
+                Ok(RopeScaling::Llama3 {
+                    factor: factor()?,
+                    low_freq_factor: value(self.low_freq_factor)?,
+                    high_freq_factor: value(self.high_freq_factor)?,
+                    original_context: value(self.original_max_position_embeddings)?,
+                })
+            }
+            other => Err(format!("rope scaling `{}`", printable(other))),
         }
     }
 }
 
-/// Our name for the scaling that a GGUF file stores as the tensor `rope_freqs.weight`.
-const GGUF_DIVISORS: &str = "gguf_divisors";
+/// A word of a file, fit for a message.
+fn printable(word: &str) -> String {
+    word.chars().filter(|c| !c.is_control()).take(60).collect()
+}
 
-fn gguf_rope_scaling(gguf: &Gguf) -> Result<Option<RopeScalingConfig>, LlmError> {
-    let scaling = |rope_type: &str, factor, divisors| RopeScalingConfig {
-        rope_type: rope_type.to_owned(),
-        factor,
-        low_freq_factor: None,
-        high_freq_factor: None,
-        original_max_position_embeddings: None,
-        divisors,
-    };
+/// Llama 3.1's scaling is a tensor of divisors there; linear scaling is metadata.
+fn gguf_rope_scaling(gguf: &Gguf) -> Result<RopeScaling, LlmError> {
     if gguf.names().any(|name| name == "rope_freqs.weight") {
-        let divisors = gguf.tensor("rope_freqs.weight")?.to_f32()?;
-        return Ok(Some(scaling(GGUF_DIVISORS, None, divisors)));
+        return Ok(RopeScaling::Divisors(gguf.tensor("rope_freqs.weight")?.to_f32()?));
     }
-    Ok(match gguf.text("llama.rope.scaling.type")? {
-        None | Some("none") => None,
-        Some(kind) => {
-            let factor = gguf.float("llama.rope.scaling.factor")?.map(|factor| factor as f32);
-            Some(scaling(kind, factor, Vec::new()))
-        }
-    })
+    let keys = RopeKeys {
+        rope_type: match gguf.text("llama.rope.scaling.type")? {
+            None | Some("none") => return Ok(RopeScaling::None),
+            Some(kind) => Some(kind.to_owned()),
+        },
+        factor: gguf.float("llama.rope.scaling.factor")?.map(|factor| factor as f32),
+        ..RopeKeys::default()
+    };
+    let path = gguf.path().to_owned();
+    keys.scaling().map_err(|feature| LlmError::UnsupportedFeature { path, feature })
 }
 
 #[cfg(test)]
@@ -227,36 +337,94 @@ mod tests {
         "num_attention_heads":4,"num_key_value_heads":2,"vocab_size":513,
         "max_position_embeddings":8192,"rms_norm_eps":1e-5}"#;
 
-    fn read(change: &str) -> Result<LlamaConfig, LlmError> {
-        let json = GOOD.replacen('{', &format!("{{{change}"), 1);
-        LlamaConfig::from_json(Path::new("config.json"), json.as_bytes())
+    fn read_as(arch: ModelArch, json: &str) -> Result<ModelConfig, LlmError> {
+        ModelConfig::from_json(Path::new("config.json"), json.as_bytes(), arch)
+    }
+
+    fn read(change: &str) -> Result<ModelConfig, LlmError> {
+        read_as(ModelArch::Llama, &GOOD.replacen('{', &format!("{{{change}"), 1))
     }
 
     #[test]
     fn fills_in_what_old_checkpoints_leave_out() {
         let config = read("").expect("valid");
-        assert_eq!((config.n_kv_heads(), config.head_dim()), (2, 16));
-        assert_eq!((config.rope_theta, config.hidden_act.as_str()), (10_000.0, "silu"));
+        assert_eq!((config.num_key_value_heads, config.head_dim), (2, 16));
+        assert_eq!((config.rope_theta, config.sliding_window), (10_000.0, None));
         assert!(!config.tie_word_embeddings);
         assert_eq!(config.rotary().inv_freq().len(), 8);
+        assert_eq!(read(r#""head_dim":24,"#).expect("valid").q_size(), 96);
+    }
+
+    /// Exporters write only what differs from the architecture's defaults.
+    #[test]
+    fn an_empty_configuration_is_the_architectures_default() {
+        let config = read_as(ModelArch::Llama, "{}").expect("valid");
+        assert_eq!((config.hidden_size, config.num_key_value_heads), (4096, 32));
+        assert_eq!((config.max_position_embeddings, config.rms_norm_eps), (2048, 1e-6));
+        let config = read_as(ModelArch::Mistral, "{}").expect("valid");
+        assert_eq!((config.num_key_value_heads, config.sliding_window), (8, Some(4096)));
+        let config = read_as(ModelArch::Mixtral, "{}").expect("valid");
+        assert_eq!((config.num_local_experts, config.num_experts_per_tok), (8, 2));
+        assert_eq!((config.rope_theta, config.sliding_window), (1e6, None));
+    }
+
+    #[test]
+    fn null_is_not_the_default() {
+        let nothing = r#"{"sliding_window":null,"num_key_value_heads":null}"#;
+        let config = read_as(ModelArch::Mistral, nothing).expect("valid");
+        assert_eq!((config.sliding_window, config.num_key_value_heads), (None, 32));
+        let config = read_as(ModelArch::Llama, r#"{"sliding_window":16}"#).expect("valid");
+        assert_eq!(config.sliding_window, None, "Llama has none");
+    }
+
+    #[test]
+    fn every_spelling_of_rope_scaling() {
+        let scaling = |json: &str| read(json).expect("valid").rope_scaling;
+        let linear = RopeScaling::Linear { factor: 2.0 };
+        for json in [
+            r#""rope_scaling":{"type":"linear","factor":2.0},"#,
+            r#""rope_scaling":{"type":"linear","rope_type":"linear","factor":2},"#,
+            r#""rope_parameters":{"rope_type":"linear","factor":2.0,"rope_theta":7.0},"#,
+        ] {
+            assert_eq!(scaling(json), linear, "{json}");
+        }
+        let theta = r#""rope_parameters":{"rope_type":"default","rope_theta":7.0},"#;
+        assert_eq!(read(theta).expect("valid").rope_theta, 7.0);
+        let dynamic = r#""rope_scaling":{"type":"dynamic","factor":2.0},"#;
+        assert_eq!(scaling(dynamic), RopeScaling::None);
+        assert_eq!(scaling(r#""rope_scaling":null,"#), RopeScaling::None);
     }
 
     #[test]
     fn refuses_what_it_cannot_compute() {
         for feature in [
             r#""attention_bias":true,"#,
+            r#""mlp_bias":true,"#,
             r#""hidden_act":"gelu","#,
-            r#""rope_scaling":{"type":"yarn","factor":4.0},"#,
+            r#""rope_scaling":{"type":"longrope","factor":4.0},"#,
+            r#""rope_scaling":{"type":"linear","factor":0.0},"#,
             r#""rope_scaling":{"rope_type":"llama3","factor":8.0},"#,
         ] {
             let found = read(feature);
             assert!(matches!(found, Err(LlmError::UnsupportedFeature { .. })), "{feature}");
         }
-        for damage in [r#""head_dim":3,"#, r#""rope_theta":-1.0,"#, r#""head_dim":"wide","#] {
+        for damage in [
+            r#""head_dim":3,"#,
+            r#""rope_theta":-1.0,"#,
+            r#""head_dim":"wide","#,
+            r#""sliding_window":"wide","#,
+        ] {
             assert!(matches!(read(damage), Err(LlmError::BadConfig { .. })), "{damage}");
         }
         let heads = GOOD.replace("\"num_key_value_heads\":2", "\"num_key_value_heads\":3");
-        let found = LlamaConfig::from_json(Path::new("config.json"), heads.as_bytes());
-        assert!(matches!(found, Err(LlmError::BadConfig { .. })));
+        let no_heads = GOOD.replace("\"num_attention_heads\":4", "\"num_attention_heads\":0");
+        for json in [heads, no_heads] {
+            let found = read_as(ModelArch::Llama, &json);
+            assert!(matches!(found, Err(LlmError::BadConfig { .. })), "{json}");
+        }
+        for experts in [r#"{"num_local_experts":0}"#, r#"{"num_experts_per_tok":9}"#] {
+            let found = read_as(ModelArch::Mixtral, experts);
+            assert!(matches!(found, Err(LlmError::BadConfig { .. })), "{experts}");
+        }
     }
 }

@@ -20,6 +20,16 @@ pub enum LlmError {
         /// What was opened.
         path: PathBuf,
     },
+    /// Something that is known, but no language model that this build reads.
+    #[error("{} is {found}; {way_out}", path.display())]
+    NotALanguageModel {
+        /// What was opened.
+        path: PathBuf,
+        /// What it is, as a noun phrase.
+        found: &'static str,
+        /// What to do instead.
+        way_out: &'static str,
+    },
     /// A file beside the weights cannot be read.
     #[error("cannot read {}; check that you may read it or download the model again", path.display())]
     Unreadable {
@@ -62,6 +72,14 @@ pub enum LlmError {
         path: PathBuf,
         /// The file or metadata that should be there.
         missing: &'static str,
+    },
+    /// Layers were given to devices wrongly: a fault of the caller.
+    #[error("{placed} layers were given to devices and the model has {layers}; this is a fault in the program")]
+    BadPlacement {
+        /// Layers that have a device.
+        placed: usize,
+        /// Layers of the model.
+        layers: usize,
     },
     /// A step without any token.
     #[error("there is no text to continue; give at least one token")]

@@ -6,19 +6,20 @@ use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
 use neurino_nn::{NnError, PagedKvCache};
 
 use crate::LlmError;
-use crate::checkpoint::Precision;
-use crate::models::llama::Llama;
-use crate::source::{ModelArch, ModelSource};
+use crate::checkpoint::{LayerLoader, Precision};
+use crate::config::ModelConfig;
+use crate::models::decoder::{Decoder, Placement};
+use crate::models::random::{RandomLayers, WeightFormat};
+use crate::source::ModelSource;
 
 /// The most tokens that one pass through the layers takes. A longer prompt goes through in pieces,
 /// so that memory is bounded and a caller that feeds the pieces itself can stop between them.
 pub const PREFILL_CHUNK_TOKENS: usize = 256;
 
-/// A model of any supported architecture, with its weights on a device.
+/// A model of any supported architecture, with its weights on a device or several.
 #[derive(Debug)]
-pub enum LanguageModel {
-    /// Llama and models built like it.
-    Llama(Box<Llama>),
+pub struct LanguageModel {
+    decoder: Decoder,
 }
 
 /// Scores of the next token, for some rows of a step.
@@ -124,55 +125,91 @@ impl LanguageModel {
         precision: Precision,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self, LlmError> {
-        match source.arch {
-            ModelArch::Llama => {
-                let (config, checkpoint) = (&source.config, &source.checkpoint);
-                let model = Llama::load(config, checkpoint, device, precision, progress)?;
-                Ok(Self::Llama(Box::new(model)))
-            }
-        }
+        let placement = Placement::whole(device, source.config.num_hidden_layers);
+        Self::load_over(source, &placement, precision, progress, &|| false)
+    }
+
+    /// Loads the weights onto the devices of `placement`; gives up at the next tensor once
+    /// `cancelled` says so. What was loaded by then is freed.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`]; `BadPlacement`; `Weights` (`Stopped`) if it was cancelled.
+    pub fn load_over(
+        source: &ModelSource,
+        placement: &Placement,
+        precision: Precision,
+        progress: &dyn Fn(u64, u64),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, LlmError> {
+        let (first, _) = &placement.layers()[0];
+        let loader = LayerLoader::new(&source.checkpoint, first, precision, progress)
+            .cancelled_by(cancelled);
+        let cache_dtype = precision.cache_dtype();
+        let decoder = Decoder::load(&source.config, &loader, placement, cache_dtype)?;
+        Ok(Self { decoder })
+    }
+
+    /// A model of these dimensions with random weights, for measurements: fast to make, fit to
+    /// compute with, and of no use otherwise.
+    ///
+    /// # Errors
+    /// `Nn` if the shapes do not fit the format.
+    pub fn random(
+        config: &ModelConfig,
+        format: WeightFormat,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Self, LlmError> {
+        let placement = Placement::whole(device, config.num_hidden_layers);
+        let layers = RandomLayers::new(format, device, seed);
+        let decoder = Decoder::load(config, &layers, &placement, format.cache_dtype(device))?;
+        Ok(Self { decoder })
+    }
+
+    /// The dimensions.
+    pub fn config(&self) -> &ModelConfig {
+        self.decoder.config()
     }
 
     /// Tokens of context the model was made for.
     pub fn context_tokens(&self) -> usize {
-        match self {
-            Self::Llama(model) => model.config().max_position_embeddings,
-        }
+        self.config().max_position_embeddings
     }
 
     /// Tokens the model knows.
     pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Llama(model) => model.config().vocab_size,
-        }
+        self.config().vocab_size
     }
 
-    /// Memory of the weights.
+    /// Memory of the weights on all devices.
     pub fn weights_bytes(&self) -> u64 {
-        match self {
-            Self::Llama(model) => model.weights_bytes(),
-        }
+        self.device_weights_bytes().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Memory of the weights on each device, in the order of the layers.
+    pub fn device_weights_bytes(&self) -> impl Iterator<Item = (&Device, u64)> {
+        self.decoder.weights_bytes()
     }
 
     /// Bytes of weights that one generated token reads.
     pub fn bytes_per_token(&self) -> u64 {
-        match self {
-            Self::Llama(model) => model.bytes_per_token(),
-        }
+        self.decoder.bytes_per_token()
+    }
+
+    /// Memory that a step of `rows` rows, `logit_rows` of them scored, needs at its peak beside
+    /// weights and cache; without what attention keeps of its scores.
+    pub fn activation_bytes(&self, rows: usize, logit_rows: usize) -> u64 {
+        self.config().activation_bytes(rows, logit_rows)
     }
 
     /// An empty cache of `n_blocks` blocks of [`BLOCK_TOKENS`] tokens.
     pub fn new_cache(&self, n_blocks: usize) -> PagedKvCache {
-        match self {
-            Self::Llama(model) => model.new_cache(n_blocks),
-        }
+        self.decoder.new_cache(n_blocks)
     }
 
     /// Memory that one block of the cache takes.
     pub fn block_bytes(&self) -> u64 {
-        match self {
-            Self::Llama(model) => model.kv_shape(1).block_bytes(),
-        }
+        self.decoder.block_bytes()
     }
 
     /// Runs the new tokens of several sequences through all layers and returns the scores after
@@ -238,11 +275,9 @@ impl LanguageModel {
         Ok(Trace { hidden, logits: download(self.head(last))? })
     }
 
-    /// Where the weights are.
+    /// Where the weights are, or the first of them.
     pub fn device(&self) -> &Device {
-        match self {
-            Self::Llama(model) => model.device(),
-        }
+        self.decoder.first_device()
     }
 
     fn pieces(
@@ -282,15 +317,11 @@ impl LanguageModel {
         if tokens.len() != batch.rows() {
             return Err(NnError::BadBatch { reason: "as many tokens as rows are needed" }.into());
         }
-        match self {
-            Self::Llama(model) => model.hidden_states(tokens, batch, cache, observe),
-        }
+        self.decoder.hidden_states(tokens, batch, cache, observe)
     }
 
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.logits(hidden),
-        }
+        self.decoder.logits(hidden)
     }
 }
 

@@ -34,6 +34,26 @@ pub(super) fn reading_order(checkpoint: &Checkpoint) -> Vec<StoredTensor> {
     ranked.into_iter().map(|(_, tensor)| tensor).collect()
 }
 
+/// Where a tensor belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    TokenTable,
+    Layer(usize),
+    Norm,
+    Head,
+}
+
+/// Where the tensor of a name belongs, in either spelling, the parts of merged experts included.
+pub(super) fn part_of(name: &str) -> Option<Part> {
+    let whole = name.split('[').next().unwrap_or(name);
+    Some(match rank(whole).or_else(|| merged_rank(whole))? {
+        [0, ..] => Part::TokenTable,
+        [1, layer, ..] => Part::Layer(layer),
+        [_, 0, ..] => Part::Norm,
+        _ => Part::Head,
+    })
+}
+
 fn rank(name: &str) -> Option<Rank> {
     match name {
         "model.embed_tokens.weight" | "token_embd.weight" => return Some([0; 6]),
@@ -109,6 +129,9 @@ mod tests {
             assert!(names.iter().all(|name| rank(name).is_some()), "{names:?}");
             assert!(names.is_sorted_by_key(|name| rank(name)), "{names:?}");
         }
+        assert_eq!(part_of(theirs[0]), Some(Part::TokenTable));
+        assert_eq!(part_of("blk.9.ffn_up_exps.weight[3]"), Some(Part::Layer(9)));
+        assert_eq!([theirs[9], own[9]].map(part_of), [Some(Part::Norm), Some(Part::Head)]);
         assert_eq!(rank("blk.9.ffn_up_exps.weight"), None);
         assert!(merged_rank("blk.9.ffn_up_exps.weight") < rank("blk.10.attn_k.weight"));
         assert_eq!(rank("model.layers.0.self_attn.rotary_emb.inv_freq"), None);

@@ -1,0 +1,205 @@
+//! What a model will need on its devices, known from metadata before anything is read.
+
+use std::ops::Range;
+
+use neurino_nn::paged::KvShape;
+use neurino_weights::dtype::BLOCK;
+use neurino_weights::{DType, StoredTensor};
+
+use super::{Checkpoint, Precision, is_packable, plan};
+use crate::config::ModelConfig;
+use crate::source::ModelSource;
+
+/// The memory of a model by its parts, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelMemory {
+    /// The token table, which lies on the first device.
+    pub token_table_bytes: u64,
+    /// The layers.
+    pub layer_bytes: Vec<u64>,
+    /// The final norm and the head, which lie on the last device. A head that is tied to the token
+    /// table counts nothing here.
+    pub head_bytes: u64,
+    /// The copy of the token table that a tied head needs on another device than the table's.
+    pub tied_head_bytes: u64,
+    /// One layer's share of one block of the cache.
+    pub layer_block_bytes: u64,
+}
+
+impl ModelMemory {
+    /// All weights, on one device.
+    pub fn weights_bytes(&self) -> u64 {
+        self.token_table_bytes + self.layer_bytes.iter().sum::<u64>() + self.head_bytes
+    }
+
+    /// One block of the cache in all layers.
+    pub fn block_bytes(&self) -> u64 {
+        self.layer_block_bytes * self.layer_bytes.len() as u64
+    }
+
+    /// Gives each device the run of layers that fits into its budget beside `cache_blocks` blocks,
+    /// as many as possible to the first. Devices that are not needed get none. `None` if all
+    /// together are too small.
+    pub fn split(&self, budgets_bytes: &[u64], cache_blocks: u64) -> Option<Vec<Range<usize>>> {
+        let n_layers = self.layer_bytes.len();
+        let cache = self.layer_block_bytes.checked_mul(cache_blocks)?;
+        let mut runs = Vec::new();
+        let mut next = 0;
+        for budget in budgets_bytes {
+            let mut left = if next == 0 {
+                budget.checked_sub(self.token_table_bytes)?
+            } else {
+                *budget
+            };
+            let start = next;
+            while next < n_layers {
+                // The last layer brings the head along.
+                let head = match next + 1 == n_layers {
+                    true if start == 0 => self.head_bytes,
+                    true => self.head_bytes + self.tied_head_bytes,
+                    false => 0,
+                };
+                let needed = self.layer_bytes[next].checked_add(cache)?.checked_add(head)?;
+                let Some(rest) = left.checked_sub(needed) else { break };
+                left = rest;
+                next += 1;
+            }
+            if next == start {
+                return None;
+            }
+            runs.push(start..next);
+            if next == n_layers {
+                return Some(runs);
+            }
+        }
+        None
+    }
+}
+
+impl ModelSource {
+    /// What the model will need if it is loaded in `precision`: exactly what
+    /// [`crate::LanguageModel::weights_bytes`] will be.
+    pub fn memory(&self, precision: Precision) -> ModelMemory {
+        memory(&self.checkpoint, &self.config, precision)
+    }
+}
+
+fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -> ModelMemory {
+    let mut memory = ModelMemory {
+        token_table_bytes: 0,
+        layer_bytes: vec![0; config.num_hidden_layers],
+        head_bytes: 0,
+        tied_head_bytes: 0,
+        layer_block_bytes: KvShape {
+            n_layers: 1,
+            n_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            n_blocks: 1,
+            dtype: precision.cache_dtype(),
+        }
+        .block_bytes(),
+    };
+    for tensor in plan::reading_order(checkpoint) {
+        match plan::part_of(tensor.name()) {
+            Some(plan::Part::TokenTable) => {
+                memory.token_table_bytes = held_bytes(&tensor, precision, Use::TokenTable);
+                if config.tie_word_embeddings {
+                    memory.tied_head_bytes = memory.token_table_bytes;
+                }
+            }
+            Some(plan::Part::Layer(layer)) => {
+                if let Some(bytes) = memory.layer_bytes.get_mut(layer) {
+                    *bytes += held_bytes(&tensor, precision, Use::Projection);
+                }
+            }
+            Some(plan::Part::Norm) => {
+                memory.head_bytes += held_bytes(&tensor, precision, Use::Projection);
+            }
+            Some(plan::Part::Head) if !config.tie_word_embeddings => {
+                memory.head_bytes += held_bytes(&tensor, precision, Use::Head);
+            }
+            Some(plan::Part::Head) | None => {}
+        }
+    }
+    memory
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Use {
+    TokenTable,
+    Projection,
+    Head,
+}
+
+/// What [`super::LayerLoader`] makes of a tensor.
+fn held_bytes(tensor: &StoredTensor, precision: Precision, usage: Use) -> u64 {
+    let (dtype, shape) = (tensor.dtype(), tensor.shape());
+    let count = shape.iter().product::<usize>() as u64;
+    let dense = match precision {
+        Precision::Packed | Precision::Full => 4,
+        Precision::Half | Precision::FourBit => 2,
+    };
+    let packed = |dtype| match dtype {
+        DType::Q4_0 => count / BLOCK as u64 * 20,
+        DType::Q4_1 => count / BLOCK as u64 * 24,
+        _ => count / BLOCK as u64 * 36,
+    };
+    // GPTQ's integers become dense weights; its other tensors are gone by then.
+    if tensor.name().ends_with(".qweight") {
+        return count * 8 * dense;
+    }
+    if [".qzeros", ".scales", ".g_idx"].iter().any(|part| tensor.name().ends_with(part)) {
+        return 0;
+    }
+    let [.., _, features] = shape else { return count * 4 };
+    let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1) && usage != Use::TokenTable;
+    match precision {
+        Precision::Packed if is_packable(dtype) => packed(dtype),
+        Precision::FourBit if four_bits => packed(dtype),
+        Precision::FourBit if usage == Use::Projection && features.is_multiple_of(BLOCK) => {
+            packed(DType::Q4_1)
+        }
+        Precision::FourBit if usage == Use::Head && features.is_multiple_of(BLOCK) => {
+            packed(DType::Q8_0)
+        }
+        _ => count * dense,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> ModelMemory {
+        ModelMemory {
+            token_table_bytes: 50,
+            layer_bytes: vec![100; 4],
+            head_bytes: 60,
+            tied_head_bytes: 0,
+            layer_block_bytes: 1,
+        }
+    }
+
+    #[test]
+    fn layers_fill_one_device_after_the_other() {
+        let memory = model();
+        assert_eq!((memory.weights_bytes(), memory.block_bytes()), (510, 4));
+        assert_eq!(memory.split(&[510], 0), Some(vec![0..4]));
+        assert_eq!(memory.split(&[509], 0), None);
+        assert_eq!(memory.split(&[550], 10), Some(vec![0..4]), "ten blocks of four layers");
+        assert_eq!(memory.split(&[549], 10), None);
+        assert_eq!(memory.split(&[250, 260, 900], 0), Some(vec![0..2, 2..4]));
+        assert_eq!(memory.split(&[250, 259, 160], 0), Some(vec![0..2, 2..3, 3..4]));
+        assert_eq!(memory.split(&[250, 260], 1), None);
+        assert_eq!(memory.split(&[40, 900], 0), None, "the table does not fit the first");
+        assert_eq!(memory.split(&[], 0), None);
+    }
+
+    #[test]
+    fn a_tied_head_is_counted_where_it_is_a_copy() {
+        let memory = ModelMemory { tied_head_bytes: 50, head_bytes: 10, ..model() };
+        assert_eq!(memory.split(&[460], 0), Some(vec![0..4]));
+        assert_eq!(memory.split(&[350, 160], 0), Some(vec![0..3, 3..4]));
+        assert_eq!(memory.split(&[350, 159], 0), None);
+    }
+}

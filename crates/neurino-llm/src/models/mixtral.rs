@@ -1,0 +1,228 @@
+//! Mixtral 8x7B, and models built like it: a Mistral whose feed-forward network is a choice of
+//! experts, made anew for each token and layer.
+//!
+//! Source: Jiang et al. 2024; `transformers@4.44.2 modeling_mixtral.py`. Names are the checkpoint's.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use neurino_nn::device::{download, upload};
+use neurino_nn::{Linear, RmsNorm, swiglu};
+
+use super::attention::Attention;
+use super::decoder::{Block, LayerStep};
+use super::layers::LayerSource;
+use crate::LlmError;
+use crate::config::ModelConfig;
+
+/// One layer: attention, then a mixture of experts.
+#[derive(Debug)]
+pub struct MixtralBlock {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    block_sparse_moe: SparseMoe,
+}
+
+impl MixtralBlock {
+    /// Loads the layer called `name`.
+    ///
+    /// # Errors
+    /// `Weights`.
+    pub fn load<'a>(
+        config: &ModelConfig,
+        layers: &dyn LayerSource<'a>,
+        name: &str,
+    ) -> Result<Self, LlmError> {
+        let (features, eps) = (config.hidden_size, config.rms_norm_eps);
+        let norm = |part: &str| layers.rms_norm(&format!("{name}.{part}.weight"), features, eps);
+        let moe = format!("{name}.block_sparse_moe");
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(config, layers, &format!("{name}.self_attn"))?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            block_sparse_moe: SparseMoe::load(config, layers, &moe)?,
+        })
+    }
+}
+
+impl Block for MixtralBlock {
+    fn forward(&self, x: Tensor<2>, step: &mut LayerStep<'_>) -> Result<Tensor<2>, LlmError> {
+        let seen = self.self_attn.forward(self.input_layernorm.forward(x.clone()), step)?;
+        let (x, normed) = self.post_attention_layernorm.add_forward(x, seen);
+        Ok(x + self.block_sparse_moe.forward(normed)?)
+    }
+}
+
+/// A router and its experts.
+#[derive(Debug)]
+struct SparseMoe {
+    /// Scores the experts.
+    gate: Linear,
+    experts: Vec<Expert>,
+    /// Experts that compute each row.
+    per_row: usize,
+}
+
+impl SparseMoe {
+    fn load<'a>(
+        config: &ModelConfig,
+        layers: &dyn LayerSource<'a>,
+        name: &str,
+    ) -> Result<Self, LlmError> {
+        let n_experts = config.num_local_experts;
+        let gate = layers.linear(&format!("{name}.gate.weight"), [n_experts, config.hidden_size])?;
+        let experts = (0..n_experts)
+            .map(|expert| Expert::load(config, layers, &format!("{name}.experts.{expert}")))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { gate, experts, per_row: config.num_experts_per_tok })
+    }
+
+    /// Each expert computes the rows that chose it; each row then gathers what its own experts made
+    /// of it, in the order of their numbers. So no row's sum depends on the other rows.
+    ///
+    /// The choice is made on the host, which costs a device one wait a layer and saves it the
+    /// weights of all the experts that nobody chose.
+    ///
+    /// `x`: `[rows, hidden_size]`; returns the same.
+    fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, LlmError> {
+        let [rows, _] = x.dims();
+        let device = x.device();
+        let scores = download(self.gate.forward(x.clone()))?;
+        let routing = Routing::new(&scores, rows, self.per_row);
+
+        let mut outputs = Vec::new();
+        for (expert, rows) in self.experts.iter().zip(&routing.rows_of) {
+            if !rows.is_empty() {
+                outputs.push(expert.forward(x.clone().select(0, indices(rows, &device))));
+            }
+        }
+        let outputs = Tensor::cat(outputs, 0);
+
+        let mut sum: Option<Tensor<2>> = None;
+        for (places, weights) in routing.places.iter().zip(routing.weights) {
+            let weights: Tensor<2> = upload(weights, [rows, 1], &device);
+            let part = outputs.clone().select(0, indices(places, &device)) * weights;
+            sum = Some(match sum {
+                Some(sum) => sum + part,
+                None => part,
+            });
+        }
+        Ok(sum.unwrap_or_else(|| x.zeros_like()))
+    }
+}
+
+fn indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
+    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let count = rows.len();
+    Tensor::from_data(TensorData::new(rows, [count]), (device, DType::I32))
+}
+
+/// Which rows go to which expert, and where each row finds its experts' outputs.
+#[derive(Debug, PartialEq)]
+struct Routing {
+    /// Of each expert: the rows that chose it, ascending.
+    rows_of: Vec<Vec<usize>>,
+    /// Of each choice of a row: where it lies in the outputs of all experts, one below the other.
+    places: Vec<Vec<usize>>,
+    /// Of each choice of a row: its weight.
+    weights: Vec<Vec<f32>>,
+}
+
+impl Routing {
+    /// `scores` are `[rows, experts]`.
+    fn new(scores: &[f32], rows: usize, per_row: usize) -> Self {
+        let n_experts = scores.len().checked_div(rows).unwrap_or(0);
+        let mut rows_of = vec![Vec::new(); n_experts];
+        let mut weights = vec![Vec::with_capacity(rows); per_row];
+        // Of each row and choice: the expert, and the how-many-th of its rows this is.
+        let mut chosen = Vec::with_capacity(rows * per_row);
+        for (row, scores) in scores.chunks_exact(n_experts.max(1)).enumerate() {
+            for (choice, (expert, weight)) in choose(scores, per_row).into_iter().enumerate() {
+                chosen.push((expert, rows_of[expert].len()));
+                rows_of[expert].push(row);
+                weights[choice].push(weight);
+            }
+        }
+        let first_of: Vec<usize> = rows_of
+            .iter()
+            .scan(0, |next, rows: &Vec<usize>| Some(std::mem::replace(next, *next + rows.len())))
+            .collect();
+        let mut places = vec![Vec::with_capacity(rows); per_row];
+        for (nth, (expert, place)) in chosen.into_iter().enumerate() {
+            places[nth % per_row].push(first_of[expert] + place);
+        }
+        Self { rows_of, places, weights }
+    }
+}
+
+/// The best experts of one row and their weights, which sum to one: softmax over all experts, the
+/// best of them, renormalised. In the order of their numbers; of equals, the lower number wins.
+fn choose(scores: &[f32], count: usize) -> Vec<(usize, f32)> {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
+    let total: f32 = exponentials.iter().sum();
+    let mut experts: Vec<(usize, f32)> =
+        exponentials.into_iter().map(|x| x / total).enumerate().collect();
+    experts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    experts.truncate(count);
+    let kept: f32 = experts.iter().map(|(_, probability)| probability).sum();
+    experts.sort_by_key(|(expert, _)| *expert);
+    experts.into_iter().map(|(expert, probability)| (expert, probability / kept)).collect()
+}
+
+/// One expert: w2(silu(w1 x) * w3 x).
+#[derive(Debug)]
+struct Expert {
+    w1: Linear,
+    w2: Linear,
+    w3: Linear,
+}
+
+impl Expert {
+    fn load<'a>(
+        config: &ModelConfig,
+        layers: &dyn LayerSource<'a>,
+        name: &str,
+    ) -> Result<Self, LlmError> {
+        let (features, inner) = (config.hidden_size, config.intermediate_size);
+        let name = |part: &str| format!("{name}.{part}.weight");
+        Ok(Self {
+            w1: layers.linear(&name("w1"), [inner, features])?,
+            w2: layers.linear(&name("w2"), [features, inner])?,
+            w3: layers.linear(&name("w3"), [inner, features])?,
+        })
+    }
+
+    /// `x`: `[rows, hidden_size]`; returns the same.
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let [gate, up] = Linear::forward_each([&self.w1, &self.w3], x);
+        self.w2.forward(swiglu(gate, up))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_two_share_the_whole_weight() {
+        let found = choose(&[0.0, 2.0, -1.0, 3.0], 2);
+        assert_eq!(found.iter().map(|(expert, _)| *expert).collect::<Vec<_>>(), [1, 3]);
+        let third = 1.0 / (1.0 + 1f32.exp());
+        assert!((found[0].1 - third).abs() < 1e-6 && (found[1].1 - 1.0 + third).abs() < 1e-6);
+        let equals = choose(&[1.0, 1.0, 1.0], 2);
+        assert_eq!(equals, [(0, 0.5), (1, 0.5)]);
+        assert_eq!(choose(&[5.0], 1), [(0, 1.0)]);
+    }
+
+    #[test]
+    fn every_row_finds_its_experts_outputs() {
+        let scores = [[9.0, 0.0, 8.0], [0.0, 9.0, 8.0], [9.0, 8.0, 0.0]].concat();
+        let routing = Routing::new(&scores, 3, 2);
+        assert_eq!(routing.rows_of, [vec![0, 2], vec![1, 2], vec![0, 1]]);
+        assert_eq!(routing.places, [vec![0, 2, 1], vec![4, 5, 3]]);
+        for row in 0..3 {
+            let sum: f32 = routing.weights.iter().map(|weights| weights[row]).sum();
+            assert!((sum - 1.0).abs() < 1e-6);
+        }
+    }
+}
