@@ -1,0 +1,52 @@
+//! DDIM without added noise.
+//!
+//! Source: Song et al. 2020, equation 12 with sigma 0; `diffusers@0.30.2 scheduling_ddim.py`
+//! ("leading" timesteps, offset 1, `set_alpha_to_one` false).
+
+use super::discrete::{DiscreteSchedule, leading_timesteps};
+use super::{NoiseScheduler, SchedulerError, check_steps};
+
+/// A deterministic schedule on the trained levels.
+#[derive(Debug, Clone)]
+pub struct Ddim {
+    timesteps: Vec<f64>,
+    sigmas: Vec<f32>,
+    /// The signal's variance at each step, and after the last.
+    alphas: Vec<f32>,
+}
+
+impl Ddim {
+    /// A schedule of `steps`.
+    ///
+    /// # Errors
+    /// `Steps`.
+    pub fn new(schedule: &DiscreteSchedule, steps: usize) -> Result<Self, SchedulerError> {
+        check_steps(steps, schedule.levels())?;
+        let levels = schedule.levels();
+        let timesteps = leading_timesteps(steps, levels);
+        let trained = schedule.alphas_cumprod();
+        let of = |t: &f64| trained[(*t as usize).min(levels - 1)];
+        // The last step goes to the first trained level, not to no noise at all.
+        let alphas: Vec<f32> = timesteps.iter().map(of).chain([trained[0]]).collect();
+        let sigmas = alphas.iter().map(|&a| ((1.0 - a) / a).sqrt()).collect();
+        Ok(Self { timesteps, sigmas, alphas })
+    }
+}
+
+impl NoiseScheduler for Ddim {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn sigmas(&self) -> &[f32] {
+        &self.sigmas
+    }
+
+    fn step(&mut self, model_output: &[f32], sample: &mut [f32], _noise: &[f32], i: usize) {
+        let (from, to) = (self.alphas[i], self.alphas[i + 1]);
+        for (x, output) in sample.iter_mut().zip(model_output) {
+            let clean = (*x - (1.0 - from).sqrt() * output) / from.sqrt();
+            *x = to.sqrt() * clean + (1.0 - to).sqrt() * output;
+        }
+    }
+}

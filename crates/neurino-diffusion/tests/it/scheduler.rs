@@ -1,0 +1,133 @@
+//! Schedules and the samples they lead through, with given model outputs.
+
+use neurino_diffusion::NoiseScheduler;
+use neurino_diffusion::scheduler::{
+    Ddim, DiscreteSchedule, DpmSolverSde, Euler, EulerAncestral, FlowMatchEuler, flow_mu,
+};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+use crate::{fixture, floats, values};
+
+#[derive(Deserialize)]
+struct Reference {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    prefix: String,
+    scheduler: String,
+    steps: usize,
+    init_noise_sigma: Option<f32>,
+    image_tokens: Option<usize>,
+    mu: Option<f64>,
+}
+
+fn make(case: &Case) -> Box<dyn NoiseScheduler> {
+    let trained = DiscreteSchedule::stable_diffusion();
+    match case.scheduler.as_str() {
+        "dpmpp_2m_sde_karras" => Box::new(DpmSolverSde::new(&trained, case.steps).unwrap()),
+        "euler" => Box::new(Euler::new(&trained, case.steps).unwrap()),
+        "flow" => {
+            let mu = flow_mu(case.image_tokens.unwrap());
+            assert!((mu - case.mu.unwrap()).abs() < 1e-12);
+            Box::new(FlowMatchEuler::new(case.steps, mu).unwrap())
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expect: &[f32], limit: f32) {
+    assert_eq!(found.len(), expect.len(), "{what}");
+    let largest = expect.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let apart = found.iter().zip(expect).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(apart <= limit * largest, "{what}: {apart} of {largest}");
+}
+
+#[test]
+fn schedules_and_trajectories_are_the_references() {
+    let json = std::fs::read(fixture("sched/schedules.json")).unwrap();
+    let reference: Reference = serde_json::from_slice(&json).unwrap();
+    let bytes = std::fs::read(fixture("sched/schedules.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let trained = DiscreteSchedule::stable_diffusion();
+    assert_close("alphas", trained.alphas_cumprod(), &floats(&tensors, "alphas_cumprod"), 1e-5);
+    let mut walked = 0;
+    for case in &reference.cases {
+        let prefix = &case.prefix;
+        let mut scheduler = make(case);
+        let times = values(&tensors, &format!("{prefix}.timesteps"));
+        for (found, expect) in scheduler.timesteps().iter().zip(&times) {
+            let limit = if case.scheduler == "flow" { 1e-5 * expect } else { 0.0 };
+            assert!((found - expect).abs() <= limit, "{prefix}: {found} {expect}");
+        }
+        assert_eq!(scheduler.timesteps().len(), times.len());
+        let sigmas = floats(&tensors, &format!("{prefix}.sigmas"));
+        for (found, expect) in scheduler.sigmas().iter().zip(&sigmas) {
+            assert!((found - expect).abs() <= 1e-5 * expect, "{prefix}: {found} {expect}");
+        }
+        if let Some(start) = case.init_noise_sigma {
+            assert_close(prefix, &[scheduler.init_noise_sigma()], &[start], 1e-5);
+        }
+        if tensors.tensor(&format!("{prefix}.sample0")).is_err() {
+            continue;
+        }
+        let part = |name: &str, i: usize| floats(&tensors, &format!("{prefix}.{name}{i}"));
+        let mut sample = part("sample", 0);
+        for i in 0..case.steps {
+            let mut input = sample.clone();
+            scheduler.scale_model_input(&mut input, i);
+            if tensors.tensor(&format!("{prefix}.scaled{i}")).is_ok() {
+                assert_close(&format!("{prefix} input {i}"), &input, &part("scaled", i), 1e-4);
+            }
+            let noise = if scheduler.needs_noise() { part("noise", i) } else { Vec::new() };
+            scheduler.step(&part("output", i), &mut sample, &noise, i);
+            assert_close(&format!("{prefix} step {i}"), &sample, &part("sample", i + 1), 1e-4);
+        }
+        walked += 1;
+    }
+    assert_eq!(walked, 12);
+}
+
+/// If the model always finds the same clean sample, every schedule ends at it.
+#[test]
+fn a_perfect_model_is_followed_to_the_clean_sample() {
+    let trained = DiscreteSchedule::stable_diffusion();
+    let clean = 0.7f32;
+    let end = |mut scheduler: Box<dyn NoiseScheduler>, variance_kept: bool| {
+        let steps = scheduler.timesteps().len();
+        let first = scheduler.sigmas()[0];
+        let level = |sigma: f32| if variance_kept { (sigma * sigma + 1.0).sqrt() } else { 1.0 };
+        let mut sample = [(clean + first * 0.3) / level(first)];
+        for i in 0..steps {
+            let sigma = scheduler.sigmas()[i];
+            let noise = (sample[0] * level(sigma) - clean) / sigma;
+            scheduler.step(&[noise], &mut sample, &[0.5], i);
+        }
+        sample[0]
+    };
+    for steps in [1, 7, 20] {
+        let euler = Euler::new(&trained, steps).unwrap();
+        let ancestral = EulerAncestral::new(&trained, steps).unwrap();
+        let dpm = DpmSolverSde::new(&trained, steps).unwrap();
+        assert!((end(Box::new(euler), false) - clean).abs() < 1e-4);
+        assert!((end(Box::new(ancestral), false) - clean).abs() < 1e-4);
+        assert!((end(Box::new(dpm), true) - clean).abs() < 1e-3);
+        // DDIM stops at the first trained level, where a little noise is left.
+        let ddim = Ddim::new(&trained, steps).unwrap();
+        assert!((end(Box::new(ddim), true) - clean).abs() < 0.05);
+    }
+}
+
+#[test]
+fn impossible_numbers_of_steps_are_refused() {
+    let trained = DiscreteSchedule::stable_diffusion();
+    for steps in [0, 1001] {
+        assert!(Euler::new(&trained, steps).is_err());
+        assert!(DpmSolverSde::new(&trained, steps).is_err());
+        assert!(Ddim::new(&trained, steps).is_err());
+        assert!(FlowMatchEuler::new(steps, 1.0).is_err());
+    }
+}
