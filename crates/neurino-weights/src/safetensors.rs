@@ -31,6 +31,10 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+fn is_index(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".safetensors.index.json")
+}
+
 impl Safetensors {
     /// Opens the checkpoint in `folder`: its index with all shards, or its single file.
     ///
@@ -38,15 +42,28 @@ impl Safetensors {
     /// `NoWeights`, `MissingShard`, `Truncated`, `CorruptHeader`, `TensorAbsent` (named by the index
     /// but in no shard), `Unreadable`.
     pub fn open_folder(folder: &Path) -> Result<Self, WeightsError> {
-        let index = folder.join(INDEX);
-        if index.is_file() {
-            return Self::open_shards(folder, &index);
+        match Self::in_folder(folder) {
+            Some(index) if is_index(&index) => Self::open_shards(folder, &index),
+            Some(single) => Self::open_file(&single),
+            None => Err(WeightsError::NoWeights { folder: folder.to_owned() }),
         }
-        let single = folder.join(SINGLE);
-        if single.is_file() {
-            return Self::open_file(&single);
+    }
+
+    /// The index or the single file of the checkpoint in `folder`, by its name; AutoGPTQ's own names
+    /// count too.
+    pub fn in_folder(folder: &Path) -> Option<PathBuf> {
+        let usual = [INDEX, SINGLE].map(|name| folder.join(name));
+        if let Some(path) = usual.into_iter().find(|path| path.is_file()) {
+            return Some(path);
         }
-        Err(WeightsError::NoWeights { folder: folder.to_owned() })
+        let entries = std::fs::read_dir(folder).ok()?.flatten();
+        let named = entries.map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let ours = is_index(path) || name.ends_with(".safetensors");
+            name.starts_with("gptq_model") && ours && !name.contains("-of-")
+        });
+        // The index, if there is one, is the longer name.
+        named.max_by_key(|path| (is_index(path), path.clone()))
     }
 
     /// Opens one file.
