@@ -1,224 +1,301 @@
-//! Chooses the next token from its logits, in vLLM's order: temperature, top-k, top-p.
+//! Chooses the next token from its logits, in vLLM's order: repetition penalty, frequency and
+//! presence penalties, logit bias, a guide's mask, temperature, top-k, top-p, min-p.
 //!
-//! A choice is a function of the logits, the parameters and the position alone, so that the same
-//! job gives the same answer wherever its steps are computed.
+//! A choice is a function of the logits, the parameters, what was chosen before, the answer's number
+//! and the position alone, so that the same job gives the same answer wherever and beside whatever
+//! its steps are computed. See `docs/SAMPLING.md`.
 
-use neurino_core::SamplingParams;
+mod distribution;
+mod scores;
+
+use std::collections::HashMap;
+
+use neurino_core::{SamplingParams, TextJob};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Temperatures below this mean the likeliest token.
 const GREEDY_BELOW: f32 = 1e-5;
+/// Up to here, the best tokens are found in one pass; beyond, by partial sorting.
+const FEW: usize = 256;
 
-/// Chooses tokens by one job's parameters.
+/// Chooses the tokens of one answer.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplingParams,
+    bias: Vec<(u32, f32)>,
+    choice: u32,
+    /// How many rivals' log-probabilities to give, if any.
+    rivals: Option<usize>,
+    /// How often each token is in the answer, for tokens of prompt and answer; kept only for
+    /// penalties.
+    seen: Option<HashMap<u32, u32>>,
+    /// Tokens chosen.
+    position: u32,
+}
+
+/// A chosen token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draw {
+    /// The token.
+    pub token: u32,
+    /// How likely it was, if the job asks for it.
+    pub rating: Option<Rating>,
+}
+
+/// Log-probabilities of a token and its rivals as the model gave them: before penalties, bias, mask,
+/// temperature and filters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rating {
+    /// Of the chosen token; at most 0.
+    pub logprob: f32,
+    /// The likeliest tokens with theirs, likeliest first; the chosen one may be among them.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// A token that may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Candidate {
-    /// The token.
-    pub id: u32,
-    /// Its probability.
-    pub probability: f64,
+struct Candidate {
+    id: u32,
+    /// Relative to the likeliest token's, before any filter.
+    weight: f32,
+}
+
+/// Memory that draws use one after the other.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    raw: Vec<f32>,
+    values: Vec<f32>,
+    sums: Vec<f64>,
+    kept: Vec<Candidate>,
+    order: Vec<Candidate>,
+}
+
+/// What may be drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Field {
+    /// One token.
+    One(u32),
+    /// All tokens: weights in `values`, their sums in `sums`.
+    All,
+    /// Those in `kept`, by rising id.
+    Some,
 }
 
 impl Sampler {
-    /// A sampler for these parameters.
+    /// A sampler for plain parameters: no bias, no log-probabilities, an empty prompt.
     pub fn new(params: SamplingParams) -> Self {
-        Self { params }
+        let penalised = params.repetition_penalty != 1.0
+            || params.frequency_penalty != 0.0
+            || params.presence_penalty != 0.0;
+        let seen = penalised.then(HashMap::new);
+        Self { params, bias: Vec::new(), choice: 0, rivals: None, seen, position: 0 }
     }
 
-    /// The token at a position of the answer, counted from 0. `None` when no logit is a number, or
-    /// one is not: a broken model must not look like an answer.
-    pub fn pick(&self, logits: &[f32], position: u64) -> Option<u32> {
-        let candidates = self.candidates(logits)?;
-        let mut random = ChaCha8Rng::seed_from_u64(self.params.seed);
-        random.set_stream(position);
-        let mut left = random.random::<f64>();
-        for candidate in &candidates {
-            left -= candidate.probability;
-            if left < 0.0 {
-                return Some(candidate.id);
+    /// The sampler for an answer of a job, counted from 0, to a prompt of these tokens.
+    pub fn for_answer(job: &TextJob, choice: u32, prompt: &[u32]) -> Self {
+        let mut sampler = Self::new(job.sampling);
+        sampler.bias.clone_from(&job.logit_bias);
+        sampler.choice = choice;
+        sampler.rivals = job.logprobs.map(|rivals| rivals as usize);
+        sampler.see(prompt);
+        sampler
+    }
+
+    /// Counts tokens as part of the prompt.
+    fn see(&mut self, prompt: &[u32]) {
+        if let Some(seen) = &mut self.seen {
+            seen.extend(prompt.iter().map(|&token| (token, 0)));
+        }
+    }
+
+    /// Chooses the next token. `mask` may forbid tokens by setting their logits to negative
+    /// infinity. The logits are changed in place. `None` when no logit is a number, or one is not:
+    /// a broken model must not look like an answer.
+    pub fn draw(
+        &mut self,
+        logits: &mut [f32],
+        mask: Option<&mut dyn FnMut(&mut [f32])>,
+        scratch: &mut Scratch,
+    ) -> Option<Draw> {
+        let highest = scores::highest(logits)?;
+        let changes = self.seen.is_some() || !self.bias.is_empty() || mask.is_some();
+        if self.rivals.is_some() {
+            scratch.raw.clear();
+            scratch.raw.extend_from_slice(logits);
+        }
+        if changes {
+            self.adjust(logits);
+        }
+        if let Some(mask) = mask {
+            mask(logits);
+        }
+        let highest_now = if changes { scores::highest(logits)? } else { highest };
+        let field = self.filter(logits, highest_now, scratch);
+        let token = self.pick(field, scratch)?;
+        let rating = self.rivals.map(|rivals| rate(&scratch.raw, highest, token, rivals));
+        self.position += 1;
+        if let Some(seen) = &mut self.seen {
+            *seen.entry(token).or_default() += 1;
+        }
+        Some(Draw { token, rating })
+    }
+
+    /// Penalties, then bias.
+    fn adjust(&self, logits: &mut [f32]) {
+        let params = &self.params;
+        for (&token, &count) in self.seen.iter().flatten() {
+            let Some(logit) = logits.get_mut(token as usize) else { continue };
+            let penalty = params.repetition_penalty;
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            if count > 0 {
+                *logit -= params.frequency_penalty * count as f32;
+                *logit -= params.presence_penalty;
             }
         }
-        // Rounding left the probabilities a hair below one.
-        candidates.last().map(|c| c.id)
+        for &(token, bias) in &self.bias {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
     }
 
-    /// The tokens that may be chosen, by rising id, with probabilities that sum to one.
-    pub fn candidates(&self, logits: &[f32]) -> Option<Vec<Candidate>> {
-        let highest = highest(logits)?;
-        if self.params.temperature < GREEDY_BELOW {
-            return Some(vec![Candidate { id: highest.0, probability: 1.0 }]);
+    /// Temperature, top-k, top-p and min-p.
+    fn filter(&self, logits: &[f32], highest: f32, scratch: &mut Scratch) -> Field {
+        let params = &self.params;
+        if params.temperature < GREEDY_BELOW {
+            let first = logits.iter().position(|&logit| logit == highest);
+            return Field::One(first.unwrap_or_default() as u32);
         }
-        let temperature = f64::from(self.params.temperature);
-        let least = self.least_of_top_k(logits);
-        let mut kept: Vec<Candidate> = (0..)
-            .zip(logits)
-            .filter(|(_, logit)| **logit >= least && **logit > f32::NEG_INFINITY)
-            .map(|(id, &logit)| {
-                let distance = f64::from(logit) - f64::from(highest.1);
-                Candidate { id, probability: (distance / temperature).exp() }
-            })
-            .collect();
-        normalise(&mut kept);
-        if self.params.top_p < 1.0 {
-            top_p(&mut kept, f64::from(self.params.top_p));
-            normalise(&mut kept);
+        let k = params.top_k as usize;
+        let total = if k > 0 && k < logits.len() {
+            let least = least_of_best(logits, k, &mut scratch.values);
+            self.weigh_from(least, logits, highest, &mut scratch.kept)
+        } else if params.top_p < 1.0 || params.min_p > 0.0 {
+            let Scratch { values, sums, kept, .. } = scratch;
+            let total = scores::weigh(logits, highest, params.temperature, values, sums);
+            // What top-p cuts in whatever order, since all of it together is too little.
+            let cut = 1.0 - f64::from(params.top_p);
+            let negligible = (cut * total / logits.len() as f64) as f32;
+            let floor = if params.top_p < 1.0 { negligible } else { 0.0 };
+            kept.clear();
+            let weighed = (0..).zip(values.iter()).filter(|(_, weight)| **weight > floor);
+            kept.extend(weighed.map(|(id, &weight)| Candidate { id, weight }));
+            total
+        } else {
+            let Scratch { values, sums, .. } = scratch;
+            scores::weigh(logits, highest, params.temperature, values, sums);
+            return Field::All;
+        };
+        if params.top_p < 1.0 {
+            let least =
+                least_of_mass(&scratch.kept, f64::from(params.top_p) * total, &mut scratch.order);
+            scratch.kept.retain(|candidate| !is_behind(candidate, &least));
         }
-        Some(kept)
+        if params.min_p > 0.0 {
+            scratch.kept.retain(|candidate| candidate.weight >= params.min_p);
+        }
+        Field::Some
     }
 
-    /// The lowest logit that top-k keeps; equal ones stay together.
-    fn least_of_top_k(&self, logits: &[f32]) -> f32 {
-        let k = self.params.top_k as usize;
-        if k == 0 || k >= logits.len() {
-            return f32::NEG_INFINITY;
+    /// Weighs the tokens whose logits are at least `least`; returns the sum.
+    fn weigh_from(
+        &self,
+        least: f32,
+        logits: &[f32],
+        highest: f32,
+        kept: &mut Vec<Candidate>,
+    ) -> f64 {
+        kept.clear();
+        let far_enough = |(_, logit): &(u32, &f32)| **logit >= least && **logit > f32::NEG_INFINITY;
+        kept.extend((0..).zip(logits).filter(far_enough).map(|(id, &logit)| Candidate {
+            id,
+            weight: scores::exp((logit - highest) / self.params.temperature),
+        }));
+        kept.iter().map(|c| f64::from(c.weight)).sum()
+    }
+
+    /// Draws by weight. The random number depends on seed, answer and position alone.
+    fn pick(&self, field: Field, scratch: &Scratch) -> Option<u32> {
+        if let Field::One(token) = field {
+            return Some(token);
         }
-        let mut sorted = logits.to_vec();
-        *sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+        let mut random = ChaCha8Rng::seed_from_u64(self.params.seed);
+        random.set_stream(u64::from(self.choice) << 32 | u64::from(self.position));
+        let share = random.random::<f64>();
+        if field == Field::Some {
+            let weights = || scratch.kept.iter().map(|c| f64::from(c.weight));
+            let at = place(weights(), share * weights().sum::<f64>())?;
+            return Some(scratch.kept[at.0].id);
+        }
+        let sums = || scratch.sums.iter().copied();
+        let (span, left) = place(sums(), share * sums().sum::<f64>())?;
+        let first = span * scores::SPAN;
+        let weights = scratch.values[first..].iter().take(scores::SPAN).map(|&w| f64::from(w));
+        Some((first + place(weights, left)?.0) as u32)
     }
 }
 
-/// The first of the highest logits.
-fn highest(logits: &[f32]) -> Option<(u32, f32)> {
-    let mut best: Option<(u32, f32)> = None;
-    for (id, &logit) in (0..).zip(logits) {
-        if logit.is_nan() {
-            return None;
-        }
-        if best.is_none_or(|(_, value)| logit > value) {
-            best = Some((id, logit));
+/// Which of the weights a point falls on that lies so far behind their beginning, and how far into
+/// it. Rounding may put it behind the end: then the last weight that is not 0.
+fn place(weights: impl Iterator<Item = f64>, mut point: f64) -> Option<(usize, f64)> {
+    let mut last = None;
+    for (index, weight) in weights.enumerate() {
+        if weight > 0.0 {
+            if point < weight {
+                return Some((index, point));
+            }
+            point -= weight;
+            last = Some((index, weight));
         }
     }
-    best.filter(|(_, value)| value.is_finite())
+    last
 }
 
-fn normalise(candidates: &mut [Candidate]) {
-    let sum: f64 = candidates.iter().map(|c| c.probability).sum();
-    for candidate in candidates {
-        candidate.probability /= sum;
+/// The lowest logit that top-k keeps; equal ones stay together.
+fn least_of_best(logits: &[f32], k: usize, memory: &mut Vec<f32>) -> f32 {
+    if k <= FEW {
+        return scores::best(logits, k).last().map_or(f32::NEG_INFINITY, |(_, logit)| *logit);
     }
+    memory.clear();
+    memory.extend_from_slice(logits);
+    *memory.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// Cuts the least likely tokens as long as all that is cut sums to at most `1 - p`.
-fn top_p(candidates: &mut Vec<Candidate>, p: f64) {
-    let cut = 1.0 - p;
-    // What is this unlikely is cut whatever the order, which spares sorting the long tail.
-    let negligible = cut / candidates.len() as f64;
-    let mut sum = 0.0;
-    candidates.retain(|c| {
-        let keep = c.probability > negligible;
-        sum += if keep { 0.0 } else { c.probability };
-        keep
-    });
-    candidates
-        .sort_unstable_by(|a, b| a.probability.total_cmp(&b.probability).then(b.id.cmp(&a.id)));
-    let last = candidates.len().saturating_sub(1);
-    let first_kept = candidates[..last]
-        .iter()
-        .position(|c| {
-            sum += c.probability;
-            sum > cut
-        })
-        .unwrap_or(last);
-    candidates.drain(..first_kept);
-    candidates.sort_unstable_by_key(|c| c.id);
+/// Whether `a` is less likely than `b`, or as likely with a higher id.
+fn is_behind(a: &Candidate, b: &Candidate) -> bool {
+    a.weight < b.weight || a.weight == b.weight && a.id > b.id
+}
+
+/// The last of the likeliest candidates that together reach `mass`.
+fn least_of_mass(candidates: &[Candidate], mass: f64, order: &mut Vec<Candidate>) -> Candidate {
+    order.clear();
+    order.extend_from_slice(candidates);
+    // All before `from` are needed and sum to `sum`; none from `to` on is.
+    let (mut from, mut to, mut sum) = (0, order.len(), 0.0);
+    while to - from > 1 {
+        let half = (to - from) / 2;
+        let part = &mut order[from..to];
+        part.select_nth_unstable_by(half, |a, b| {
+            b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
+        });
+        let likelier: f64 = part[..half].iter().map(|c| f64::from(c.weight)).sum();
+        if sum + likelier >= mass {
+            to = from + half;
+        } else {
+            sum += likelier;
+            from += half;
+        }
+    }
+    order.get(from).copied().unwrap_or(Candidate { id: u32::MAX, weight: 0.0 })
+}
+
+fn rate(raw: &[f32], highest: f32, token: u32, rivals: usize) -> Rating {
+    let log_sum = scores::log_sum(raw, highest);
+    let logprob = |logit: f32| (f64::from(logit) - f64::from(highest) - log_sum).min(0.0) as f32;
+    let top = scores::best(raw, rivals).into_iter().map(|(id, logit)| (id, logprob(logit)));
+    Rating { logprob: logprob(raw[token as usize]), top: top.collect() }
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use safetensors::SafeTensors;
-    use serde_json::Value;
-
-    use super::*;
-
-    const CASES: &str = include_str!("../../../tests/fixtures/llm/sampling.json");
-    const TENSORS: &[u8] = include_bytes!("../../../tests/fixtures/llm/sampling.safetensors");
-
-    fn params(temperature: f32, top_k: u32, top_p: f32) -> SamplingParams {
-        SamplingParams { temperature, top_p, top_k, seed: 7 }
-    }
-
-    fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
-        let bytes = tensors.tensor(name).unwrap().data();
-        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-    }
-
-    #[test]
-    fn distributions_agree_with_the_reference() {
-        let tensors = SafeTensors::deserialize(TENSORS).unwrap();
-        let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
-        let ours = ["case", "prompt", "output", "temperature", "top_k", "top_p"];
-        let mut compared = 0;
-        for case in &cases {
-            // Penalties and min-p are not part of a text job.
-            if !case.as_object().unwrap().keys().all(|k| ours.contains(&k.as_str())) {
-                continue;
-            }
-            let number = |key: &str, default: f64| case[key].as_f64().unwrap_or(default);
-            let sampler = Sampler::new(params(
-                number("temperature", 1.0) as f32,
-                number("top_k", 0.0) as u32,
-                number("top_p", 1.0) as f32,
-            ));
-            let index = case["case"].as_u64().unwrap();
-            let logits = floats(&tensors, &format!("case{index}.logits"));
-            let expected = floats(&tensors, &format!("case{index}.probabilities"));
-            let mut found = vec![0.0; expected.len()];
-            for candidate in sampler.candidates(&logits).unwrap() {
-                found[candidate.id as usize] = candidate.probability as f32;
-            }
-            for (id, (a, b)) in found.iter().zip(&expected).enumerate() {
-                assert!((a - b).abs() < 1e-6, "case {index}, token {id}: {a} instead of {b}");
-                assert_eq!(*a == 0.0, *b == 0.0, "case {index}, token {id}");
-            }
-            compared += 1;
-        }
-        assert_eq!(compared, 6);
-    }
-
-    #[test]
-    fn choices_follow_the_distribution_and_repeat() {
-        let logits = [0.0, 1.0, f32::NEG_INFINITY, 2.0];
-        let sampler = Sampler::new(params(1.0, 0, 1.0));
-        let mut counts = [0_u32; 4];
-        for position in 0..20_000 {
-            let id = sampler.pick(&logits, position).unwrap();
-            assert_eq!(sampler.pick(&logits, position), Some(id));
-            counts[id as usize] += 1;
-        }
-        for candidate in sampler.candidates(&logits).unwrap() {
-            let share = f64::from(counts[candidate.id as usize]) / 20_000.0;
-            assert!((share - candidate.probability).abs() < 0.015, "{candidate:?}: {share}");
-        }
-        assert_eq!(counts[2], 0);
-        let other = Sampler::new(SamplingParams { seed: 8, ..params(1.0, 0, 1.0) });
-        assert!((0..64).any(|n| other.pick(&logits, n) != sampler.pick(&logits, n)));
-    }
-
-    #[test]
-    fn a_long_flat_tail_is_cut_as_by_a_full_sort() {
-        let logits: Vec<f32> = (0_u16..5000).map(|n| f32::from(n % 97) * 0.05).collect();
-        let kept = Sampler::new(params(0.8, 0, 0.4)).candidates(&logits).unwrap();
-        let all = Sampler::new(params(0.8, 0, 1.0)).candidates(&logits).unwrap();
-        let least = kept.iter().map(|c| c.id).map(|id| logits[id as usize]).reduce(f32::min);
-        let mass: f64 = kept.iter().map(|c| all[c.id as usize].probability).sum();
-        let smallest = all[0].probability * f64::from(least.unwrap() / 0.8).exp();
-        assert!(mass >= 0.4 && mass - smallest < 0.4, "{mass}");
-    }
-
-    #[test]
-    fn broken_logits_are_no_answer() {
-        let sampler = Sampler::new(params(0.0, 0, 1.0));
-        assert_eq!(sampler.pick(&[], 0), None);
-        assert_eq!(sampler.pick(&[0.0, f32::NAN], 0), None);
-        assert_eq!(sampler.pick(&[f32::NEG_INFINITY], 0), None);
-        assert_eq!(sampler.pick(&[f32::INFINITY, 0.0], 0), None);
-        assert_eq!(sampler.pick(&[1.0, 3.0, 3.0], 0), Some(1));
-    }
-}
+mod tests;

@@ -1,0 +1,20 @@
+//! Many requests at once through one model: continuous batching over a paged cache.
+//!
+//! A [`Runner`] owns a model and its cache. Requests come in with [`Runner::submit`]; each
+//! [`Runner::step`] computes the next tokens of as many of them as fit and says what became of
+//! them. A request's answers are a function of the request, the model and the build alone, whatever
+//! else runs beside it: see `docs/SAMPLING.md`.
+//!
+//! Reading order: `blocks` (who holds which block of the cache), `scheduler` (what a step computes),
+//! `answer` (tokens to text), `request` (a job to a prompt), `runner`.
+
+mod answer;
+mod blocks;
+mod request;
+mod runner;
+mod scheduler;
+
+pub use blocks::BlockCounters;
+pub use request::GenerateError;
+pub use runner::{Admitted, RequestId, Runner, RunnerCounters, RunnerEvent};
+pub use scheduler::{SchedulerCounters, ServingLimits};

@@ -1,0 +1,271 @@
+//! One answer as it grows: from a row of logits to text, calls and log-probabilities.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use neurino_core::job::{RatedToken, TokenLogprob};
+use neurino_core::{FinishReason, TextChoice, TextDelta, TextJob};
+
+use super::request::{GenerateError, fingerprint};
+use crate::guide::Guide;
+use crate::sampler::{Draw, Rating, Sampler, Scratch};
+use crate::stop::StopMatcher;
+use crate::tokenizer::{TextStream, Tokenizer};
+use crate::tools::{TextPiece, ToolStream, ToolSyntax};
+
+thread_local! {
+    /// Answers are sampled on many threads; each keeps its memory.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// One answer of a request, without its tokens.
+pub(crate) struct Answer {
+    choice: u32,
+    sampler: Sampler,
+    guide: Option<Guide>,
+    characters: TextStream,
+    stop: StopMatcher,
+    tools: Option<ToolStream>,
+    ratings: Option<Ratings>,
+    tokens: u32,
+    max_tokens: u32,
+    so_far: TextChoice,
+}
+
+/// What a token did to an answer.
+pub(crate) struct Advance {
+    pub(crate) token: u32,
+    /// What became certain. Its text is empty while a character, a stop string or a call is open.
+    pub(crate) delta: TextDelta,
+    /// The whole answer, if this was its last token.
+    pub(crate) end: Option<TextChoice>,
+}
+
+impl Answer {
+    /// An empty answer to `prompt`. With a `syntax` the text is searched for calls.
+    pub(crate) fn new(
+        job: &TextJob,
+        choice: u32,
+        prompt: &[u32],
+        guide: Option<Guide>,
+        syntax: Option<ToolSyntax>,
+        tokenizer: &Tokenizer,
+    ) -> Self {
+        // Calls need names that no earlier turn of the conversation used.
+        let seed = fingerprint(job.sampling.seed.wrapping_add(u64::from(choice) << 32), prompt);
+        Self {
+            choice,
+            sampler: Sampler::for_answer(job, choice, prompt),
+            guide,
+            characters: match syntax {
+                Some(syntax) => tokenizer.stream_with_tools(syntax),
+                None => tokenizer.stream(),
+            },
+            stop: StopMatcher::new(&job.stop),
+            tools: syntax.map(|syntax| ToolStream::new(syntax, &job.tools, seed)),
+            ratings: job.logprobs.map(|_| Ratings::default()),
+            tokens: 0,
+            max_tokens: job.max_tokens,
+            so_far: TextChoice {
+                logprobs: job.logprobs.map(|_| Vec::new()),
+                ..TextChoice::new("", FinishReason::Stop)
+            },
+        }
+    }
+
+    /// Draws the next token and takes it in. The logits are changed.
+    ///
+    /// # Errors
+    /// `NoLogits`, `Guide`.
+    pub(crate) fn advance(
+        &mut self,
+        logits: &mut [f32],
+        tokenizer: &Tokenizer,
+    ) -> Result<Advance, GenerateError> {
+        let Draw { token, rating } = self.draw(logits)?;
+        self.tokens += 1;
+        let mut delta = TextDelta { choice: self.choice, ..TextDelta::default() };
+        let reason = if tokenizer.is_end(token) {
+            Some(FinishReason::Stop)
+        } else {
+            self.take(token, rating, tokenizer, &mut delta)?
+        };
+        let reason =
+            reason.or_else(|| (self.tokens == self.max_tokens).then_some(FinishReason::Length));
+        if let Some(reason) = reason {
+            self.finish(reason, &mut delta);
+        }
+        self.so_far.text.push_str(&delta.text);
+        self.so_far.tool_calls.extend_from_slice(&delta.tool_calls);
+        self.so_far.logprobs.iter_mut().for_each(|all| all.extend_from_slice(&delta.logprobs));
+        let end = reason.is_some().then(|| std::mem::replace(&mut self.so_far, nothing()));
+        Ok(Advance { token, delta, end })
+    }
+
+    fn draw(&mut self, logits: &mut [f32]) -> Result<Draw, GenerateError> {
+        let mut refused = None;
+        let drawn = SCRATCH.with_borrow_mut(|scratch| match &mut self.guide {
+            Some(guide) => {
+                let mut mask = |logits: &mut [f32]| refused = guide.mask(logits).err();
+                self.sampler.draw(logits, Some(&mut mask), scratch)
+            }
+            None => self.sampler.draw(logits, None, scratch),
+        });
+        match refused {
+            Some(error) => Err(error.into()),
+            None => drawn.ok_or(GenerateError::NoLogits),
+        }
+    }
+
+    /// Takes a token that is no end token. Tells whether the answer ends with it.
+    fn take(
+        &mut self,
+        token: u32,
+        rating: Option<Rating>,
+        tokenizer: &Tokenizer,
+        delta: &mut TextDelta,
+    ) -> Result<Option<FinishReason>, GenerateError> {
+        let piece = self.characters.push(token);
+        if let (Some(ratings), Some(rating)) = (&mut self.ratings, rating) {
+            ratings.push(rated(token, &rating, tokenizer), piece.len());
+        }
+        let passed = self.stop.push(&piece);
+        self.pass(passed.text, delta);
+        if passed.stopped {
+            self.ratings.iter_mut().for_each(Ratings::cut);
+            return Ok(Some(FinishReason::Stop));
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.accept(token)?;
+            if guide.is_complete() {
+                return Ok(Some(FinishReason::Stop));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds text that stop strings let through.
+    fn pass(&mut self, text: String, delta: &mut TextDelta) {
+        if let Some(ratings) = &mut self.ratings {
+            delta.logprobs.extend(ratings.pass(text.len()));
+        }
+        match &mut self.tools {
+            Some(tools) => append(delta, tools.push(&text)),
+            None => delta.text.push_str(&text),
+        }
+    }
+
+    /// Lets go of what was held back, which may complete a stop string after all.
+    fn finish(&mut self, mut reason: FinishReason, delta: &mut TextDelta) {
+        let characters = self.characters.clone().finish();
+        let last = self.stop.push(&characters);
+        self.pass(last.text, delta);
+        if last.stopped {
+            reason = FinishReason::Stop;
+        } else {
+            let held = self.stop.clone().finish();
+            self.pass(held, delta);
+        }
+        if let Some(ratings) = &mut self.ratings {
+            delta.logprobs.extend(ratings.rest());
+        }
+        if let Some(tools) = self.tools.take() {
+            append(delta, tools.finish());
+        }
+        let called = !(self.so_far.tool_calls.is_empty() && delta.tool_calls.is_empty());
+        self.so_far.finish_reason = match reason {
+            FinishReason::Stop if called => FinishReason::ToolCalls,
+            other => other,
+        };
+    }
+}
+
+fn append(delta: &mut TextDelta, piece: TextPiece) {
+    delta.text.push_str(&piece.text);
+    delta.tool_calls.extend(piece.calls);
+}
+
+fn nothing() -> TextChoice {
+    TextChoice::new("", FinishReason::Stop)
+}
+
+fn rated(token: u32, rating: &Rating, tokenizer: &Tokenizer) -> TokenLogprob {
+    let rated = |token, logprob| RatedToken { bytes: tokenizer.token_bytes(token), logprob };
+    TokenLogprob {
+        chosen: rated(token, rating.logprob),
+        top: rating.top.iter().map(|&(token, logprob)| rated(token, logprob)).collect(),
+    }
+}
+
+/// Log-probabilities wait until the text of their tokens is certain, so that a token that was cut
+/// off with a stop string leaves none.
+#[derive(Debug, Default)]
+struct Ratings {
+    /// With the place of the token's text, in bytes: where it begins, and where it ends.
+    held: VecDeque<(usize, usize, TokenLogprob)>,
+    produced_bytes: usize,
+    passed_bytes: usize,
+}
+
+impl Ratings {
+    fn push(&mut self, rating: TokenLogprob, text_bytes: usize) {
+        let begin = self.produced_bytes;
+        self.produced_bytes += text_bytes;
+        self.held.push_back((begin, self.produced_bytes, rating));
+    }
+
+    /// Lets through the tokens whose text is out, after so many more bytes.
+    fn pass(&mut self, text_bytes: usize) -> Vec<TokenLogprob> {
+        self.passed_bytes += text_bytes;
+        let out = self.held.iter().take_while(|(_, end, _)| *end <= self.passed_bytes).count();
+        self.held.drain(..out).map(|(_, _, rating)| rating).collect()
+    }
+
+    /// Drops the tokens whose text is cut off from its beginning.
+    fn cut(&mut self) {
+        self.held.retain(|(begin, _, _)| *begin < self.passed_bytes);
+    }
+
+    fn rest(&mut self) -> impl Iterator<Item = TokenLogprob> {
+        self.held.drain(..).map(|(_, _, rating)| rating)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rating(byte: u8) -> TokenLogprob {
+        let chosen = RatedToken { bytes: vec![byte], logprob: -1.0 };
+        TokenLogprob { chosen, top: Vec::new() }
+    }
+
+    fn bytes(ratings: impl IntoIterator<Item = TokenLogprob>) -> Vec<u8> {
+        ratings.into_iter().flat_map(|r| r.chosen.bytes).collect()
+    }
+
+    #[test]
+    fn log_probabilities_come_out_with_their_text() {
+        let mut ratings = Ratings::default();
+        ratings.push(rating(b'a'), 2);
+        assert_eq!(bytes(ratings.pass(2)), b"a");
+        ratings.push(rating(b'b'), 3);
+        assert_eq!(bytes(ratings.pass(1)), b"", "two bytes are held back");
+        ratings.push(rating(b'c'), 1);
+        assert_eq!(bytes(ratings.pass(2)), b"b");
+        ratings.push(rating(b'd'), 0);
+        assert_eq!(bytes(ratings.rest()), b"cd", "what is left at the end");
+    }
+
+    #[test]
+    fn tokens_of_a_stop_string_leave_none() {
+        let mut ratings = Ratings::default();
+        ratings.push(rating(b'a'), 3);
+        ratings.push(rating(b'b'), 3);
+        ratings.push(rating(b'c'), 3);
+        // The stop string begins in the middle of the second token.
+        assert_eq!(bytes(ratings.pass(4)), b"a");
+        ratings.cut();
+        assert_eq!(bytes(ratings.rest()), b"b");
+    }
+}

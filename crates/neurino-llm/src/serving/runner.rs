@@ -1,0 +1,342 @@
+//! Drives a model: plans a step, computes it, draws the next tokens, tells what became of whom.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Zoned;
+use neurino_core::{TextDelta, TextJob, TextOutput};
+use neurino_nn::paged::{BatchLayout, PagedKvCache, SequenceSpan};
+use rayon::prelude::*;
+
+use super::answer::{Advance, Answer};
+use super::blocks::Release;
+use super::request::{GenerateError, Open, Request, prepare, too_large};
+use super::scheduler::{Plan, Scheduler, SchedulerCounters, SequenceId, ServingLimits};
+use crate::LlmError;
+use crate::chat::ChatTemplate;
+use crate::model::{LanguageModel, Logits};
+use crate::tokenizer::Tokenizer;
+
+/// The caller's number for a request; not used by another one under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A request that was taken on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// Tokens of its prompt.
+    pub prompt_tokens: u32,
+}
+
+/// What a step did to a request.
+#[derive(Debug)]
+pub enum RunnerEvent {
+    /// An answer got a token.
+    Delta {
+        /// The request.
+        id: RequestId,
+        /// What became certain. Its text is empty while a character, a stop string or a call is
+        /// open.
+        delta: TextDelta,
+        /// Tokens generated so far in all answers of the request.
+        tokens: u32,
+    },
+    /// All answers are complete. The last event of the request.
+    Finished {
+        /// The request.
+        id: RequestId,
+        /// Its answers. Their texts are those of the deltas, joined.
+        output: TextOutput,
+    },
+    /// There will be no answer. The last event of the request.
+    Failed {
+        /// The request.
+        id: RequestId,
+        /// Why.
+        error: GenerateError,
+    },
+}
+
+/// Counts of a runner, all since it was made but those of `scheduler`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunnerCounters {
+    /// Blocks and sequences.
+    pub scheduler: SchedulerCounters,
+    /// Requests under way.
+    pub requests: usize,
+    /// Steps computed.
+    pub steps: u64,
+    /// Tokens computed, those computed again included.
+    pub rows: u64,
+    /// Tokens drawn.
+    pub tokens: u64,
+    /// Time of the steps.
+    pub step_time: Duration,
+    /// Of it, time inside the model.
+    pub model_time: Duration,
+}
+
+/// Serves many requests with one model.
+pub struct Runner {
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    cache: PagedKvCache,
+    scheduler: Scheduler,
+    /// By the scheduler's number.
+    open: HashMap<u64, Open>,
+    numbers: HashMap<RequestId, u64>,
+    answers: HashMap<SequenceId, Box<Answer>>,
+    counters: RunnerCounters,
+}
+
+impl Runner {
+    /// A runner with an empty cache, which takes `limits.n_blocks` times
+    /// [`LanguageModel::block_bytes`] of the device's memory.
+    pub fn new(
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        limits: ServingLimits,
+    ) -> Self {
+        Self {
+            cache: model.new_cache(limits.n_blocks),
+            model,
+            tokenizer,
+            template,
+            scheduler: Scheduler::new(limits),
+            open: HashMap::new(),
+            numbers: HashMap::new(),
+            answers: HashMap::new(),
+            counters: RunnerCounters::default(),
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &LanguageModel {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// Takes a job on; its answers come with the next steps. `now` is the date a chat template may
+    /// print. An `id` that is under way is begun anew.
+    ///
+    /// # Errors
+    /// Any [`GenerateError`] but `NoLogits`. Nothing was taken on then.
+    pub fn submit(
+        &mut self,
+        id: RequestId,
+        job: &TextJob,
+        now: &Zoned,
+    ) -> Result<Admitted, GenerateError> {
+        let request = prepare(job, now, &self.model, &self.tokenizer, &self.template)?;
+        let Request { prompt, max_tokens, answers } = request;
+        let (prompt_tokens, choices) = (prompt.len(), answers.len());
+        self.cancel(id);
+        let number = self
+            .scheduler
+            .submit(prompt, job.choices, max_tokens)
+            .map_err(|error| too_large(error, prompt_tokens, max_tokens))?;
+        self.numbers.insert(id, number);
+        self.open.insert(number, Open::new(id, prompt_tokens, choices));
+        for (choice, answer) in (0..).zip(answers) {
+            self.answers.insert(SequenceId { request: number, choice }, Box::new(answer));
+        }
+        Ok(Admitted { prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX) })
+    }
+
+    /// Forgets a request; its memory is free at once, and no event of it follows. `false` if it was
+    /// not under way.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        let Some(&number) = self.numbers.get(&id) else { return false };
+        self.forget(number, Release::Keep);
+        true
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    /// Counts.
+    pub fn counters(&self) -> RunnerCounters {
+        let (scheduler, requests) = (self.scheduler.counters(), self.open.len());
+        RunnerCounters { scheduler, requests, ..self.counters }
+    }
+
+    /// Computes a step: the next token of every running answer, and pieces of prompts. Nothing when
+    /// idle.
+    ///
+    /// If the model fails, the requests of the step fail with it and the cache is made anew; all
+    /// others go on.
+    pub fn step(&mut self) -> Vec<RunnerEvent> {
+        let started = Instant::now();
+        let mut events = Vec::new();
+        let plan = self.scheduler.plan();
+        if plan.parts.is_empty() {
+            return events;
+        }
+        let computing = Instant::now();
+        let computed = self.compute(&plan);
+        self.counters.model_time += computing.elapsed();
+        match computed {
+            Ok(logits) => self.draw(&plan, logits, &mut events),
+            Err(error) => self.fail_step(&plan, error, &mut events),
+        }
+        self.counters.steps += 1;
+        self.counters.rows += plan.tokens.len() as u64;
+        self.counters.step_time += started.elapsed();
+        events
+    }
+
+    /// The scores after each part that draws, in their order.
+    fn compute(&mut self, plan: &Plan) -> Result<Logits, LlmError> {
+        // A store may copy all pairs of a call at once, so none may read what another wrote.
+        for pairs in independent(&plan.copies) {
+            self.cache.copy_blocks(pairs)?;
+        }
+        let (mut sequences, mut logit_rows, mut row) = (Vec::new(), Vec::new(), 0);
+        for part in &plan.parts {
+            row += part.rows;
+            if part.draws {
+                logit_rows.push(row - 1);
+            }
+            let (rows, start, blocks) = (part.rows, part.start, part.blocks.clone());
+            sequences.push(SequenceSpan { rows, start, blocks });
+        }
+        let batch = BatchLayout { sequences };
+        self.model.step(&plan.tokens, &batch, &logit_rows, &mut self.cache)
+    }
+
+    /// Draws a token for each answer that has scores now.
+    fn draw(&mut self, plan: &Plan, mut logits: Logits, events: &mut Vec<RunnerEvent>) {
+        let draws = self.scheduler.complete(plan);
+        let mut work = Vec::new();
+        for (ids, row) in draws.into_iter().zip(logits.rows_mut()) {
+            let Some((last, others)) = ids.split_last() else { continue };
+            // Drawing changes the row.
+            for id in others {
+                work.extend(self.answers.remove(id).map(|a| (*id, a, Row::Copied(row.to_vec()))));
+            }
+            work.extend(self.answers.remove(last).map(|a| (*last, a, Row::Borrowed(row))));
+        }
+        let tokenizer = &self.tokenizer;
+        let drawn: Vec<_> = work
+            .into_par_iter()
+            .map(|(id, mut answer, mut row)| {
+                let advance = answer.advance(row.values(), tokenizer);
+                (id, answer, advance)
+            })
+            .collect();
+        for (id, answer, advance) in drawn {
+            match advance {
+                Ok(advance) => self.take(id, answer, advance, events),
+                Err(error) => self.fail(id.request, error, events),
+            }
+        }
+    }
+
+    /// Notes what an answer drew.
+    fn take(
+        &mut self,
+        id: SequenceId,
+        answer: Box<Answer>,
+        advance: Advance,
+        events: &mut Vec<RunnerEvent>,
+    ) {
+        // Another answer of the same request may have failed in this step.
+        let Some(open) = self.open.get_mut(&id.request) else { return };
+        let Advance { token, delta, end } = advance;
+        self.counters.tokens += 1;
+        let (request, tokens) = (open.request, open.count_token());
+        events.push(RunnerEvent::Delta { id: request, delta, tokens });
+        let Some(end) = end else {
+            self.scheduler.push(id, token);
+            self.answers.insert(id, answer);
+            return;
+        };
+        let output = open.end(id.choice, end);
+        self.scheduler.finish(id);
+        if let Some(output) = output {
+            self.open.remove(&id.request);
+            self.numbers.remove(&request);
+            events.push(RunnerEvent::Finished { id: request, output });
+        }
+    }
+
+    /// Fails the requests of a step. Nobody knows what the cache holds now, so that it is made anew.
+    fn fail_step(&mut self, plan: &Plan, error: LlmError, events: &mut Vec<RunnerEvent>) {
+        tracing::error!(%error, rows = plan.tokens.len(), "a step failed");
+        let error = Arc::new(error);
+        let requests: HashSet<u64> = plan.parts.iter().map(|part| part.id.request).collect();
+        let mut requests: Vec<u64> = requests.into_iter().collect();
+        requests.sort_unstable();
+        for number in requests {
+            self.fail(number, GenerateError::Model(Arc::clone(&error)), events);
+        }
+        self.scheduler.forget_cache();
+        let n_blocks = self.scheduler.n_blocks();
+        // The old one's memory first.
+        self.cache = self.model.new_cache(0);
+        self.cache = self.model.new_cache(n_blocks);
+    }
+
+    fn fail(&mut self, number: u64, error: GenerateError, events: &mut Vec<RunnerEvent>) {
+        if let Some(open) = self.open.get(&number) {
+            events.push(RunnerEvent::Failed { id: open.request, error });
+            self.forget(number, Release::Forget);
+        }
+    }
+
+    fn forget(&mut self, number: u64, release: Release) {
+        self.scheduler.cancel(number, release);
+        if let Some(open) = self.open.remove(&number) {
+            self.numbers.remove(&open.request);
+        }
+        self.answers.retain(|id, _| id.request != number);
+    }
+}
+
+/// A row of logits to draw from.
+enum Row<'a> {
+    Borrowed(&'a mut [f32]),
+    Copied(Vec<f32>),
+}
+
+impl Row<'_> {
+    fn values(&mut self) -> &mut [f32] {
+        match self {
+            Self::Borrowed(values) => values,
+            Self::Copied(values) => values,
+        }
+    }
+}
+
+/// Cuts copies into runs in which no block is both read and written.
+fn independent(copies: &[(u32, u32)]) -> impl Iterator<Item = &[(u32, u32)]> {
+    let mut touched = (HashSet::new(), HashSet::new());
+    copies.chunk_by(move |before, next| {
+        let (read, written) = &mut touched;
+        read.insert(before.0);
+        written.insert(before.1);
+        let apart = !read.contains(&next.1) && !written.contains(&next.0);
+        if !apart {
+            read.clear();
+            written.clear();
+        }
+        apart
+    })
+}
+
+#[cfg(test)]
+mod tests;
