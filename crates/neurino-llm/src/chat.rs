@@ -1,19 +1,24 @@
 //! A conversation as the text its model was trained on: the model's own Jinja template.
 
 use std::fmt;
-use std::io;
 
 use jiff::Zoned;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, context};
-use neurino_core::ChatMessage;
-use serde::Serialize;
+use minijinja::value::Value;
+use minijinja::{Error, ErrorKind};
+use neurino_core::job::ToolDefinition;
+use neurino_core::{ChatMessage, Role};
 
 use crate::source::ModelSource;
 use crate::tokenizer::Tokenizer;
+use crate::tools::ToolSyntax;
 
-/// The name under which the template is kept.
-const NAME: &str = "chat";
+mod engine;
+mod plain;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use engine::{Engine, EngineError};
 
 /// Why a conversation could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +27,31 @@ pub enum ChatError {
     #[error("the model brings no chat template; choose one that was made for chats")]
     Missing,
     /// The template is not valid Jinja, or uses what this build lacks.
-    #[error("the model's chat template is not understood")]
+    #[error("the model's chat template is not understood; choose another model")]
     Malformed(#[source] Error),
     /// The template refused the conversation, for example for the order of its roles.
     #[error("the model's chat template refuses the conversation: {0}")]
     Refused(String),
+    /// The template is too long, does not end, or makes values without end.
+    #[error(
+        "the model's chat template asks for more than a conversation needs; choose another model"
+    )]
+    TooMuch,
     /// The template failed.
     #[error("the model's chat template failed")]
     Failed(#[source] Error),
 }
 
 /// A model's chat template, ready to render.
+#[derive(Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    plain: Engine,
+    /// The template for conversations with functions, if it is another one.
+    with_tools: Option<Engine>,
+    /// How calls are written.
+    syntax: ToolSyntax,
+    /// Whether the template knows functions. If not, they are described in plain messages.
+    knows_tools: bool,
     bos: Option<String>,
     eos: Option<String>,
 }
@@ -43,36 +60,95 @@ impl ChatTemplate {
     /// The template of a model.
     ///
     /// # Errors
-    /// `Missing`, `Malformed`.
+    /// `Missing`, `Malformed`, `TooMuch`.
     pub fn open(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         let template = source.chat_template.as_deref().ok_or(ChatError::Missing)?;
-        Self::new(template, tokenizer.bos(), tokenizer.eos())
+        let with_tools = source.tool_template.as_deref();
+        Self::new(template, with_tools, tokenizer.bos(), tokenizer.eos())
     }
 
-    /// A template from its Jinja text. `bos` and `eos` are the texts it may print.
+    /// A template from its Jinja text, with another one for conversations with functions where the
+    /// model has two. `bos` and `eos` are the texts it may print.
     ///
     /// # Errors
-    /// `Malformed`.
-    pub fn new(template: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, ChatError> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", to_json);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_template_owned(NAME, template.to_owned()).map_err(ChatError::Malformed)?;
-        Ok(Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
+    /// `Malformed`, `TooMuch`.
+    pub fn new(
+        template: &str,
+        with_tools: Option<&str>,
+        bos: Option<&str>,
+        eos: Option<&str>,
+    ) -> Result<Self, ChatError> {
+        let compile = |text: &str| {
+            Engine::new(text).map_err(|error| match error {
+                EngineError::TooMuch => ChatError::TooMuch,
+                EngineError::Jinja(error) => ChatError::Malformed(error),
+            })
+        };
+        let plain = compile(template)?;
+        let tools = with_tools.map(compile).transpose()?;
+        let knows_tools = tools.as_ref().unwrap_or(&plain).mentions("tools");
+        let syntax = ToolSyntax::of_template(with_tools.unwrap_or(template));
+        Ok(Self {
+            syntax: syntax.filter(|_| knows_tools).unwrap_or(ToolSyntax::Hermes),
+            knows_tools,
+            plain,
+            with_tools: tools,
+            bos: bos.map(str::to_owned),
+            eos: eos.map(str::to_owned),
+        })
+    }
+
+    /// How the model writes function calls. A model whose template knows none is asked for Hermes'
+    /// way.
+    pub fn tool_syntax(&self) -> ToolSyntax {
+        self.syntax
     }
 
     /// The text of a conversation, up to where the model's answer begins.
     ///
-    /// `now` is what the template may print as today's date.
+    /// `tools` are the functions that the model may call. `now` is what the template may print as
+    /// today's date.
     ///
     /// # Errors
-    /// `Refused`, `Failed`.
-    pub fn render(&self, messages: &[ChatMessage], now: &Zoned) -> Result<String, ChatError> {
-        self.render_values(Value::from_serialize(messages), Value::from(()), now)
+    /// `Refused`, `TooMuch`, `Failed`.
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        tools: &[ToolDefinition],
+        now: &Zoned,
+    ) -> Result<String, ChatError> {
+        let about_tools = |m: &ChatMessage| m.role == Role::Tool || !m.tool_calls.is_empty();
+        let with_tools = !tools.is_empty() || messages.iter().any(about_tools);
+        if !with_tools {
+            return self.render_form(messages, &[], now, &self.plain);
+        }
+        if self.knows_tools {
+            let engine = self.with_tools.as_ref().unwrap_or(&self.plain);
+            return self.render_form(messages, tools, now, engine);
+        }
+        let messages = plain::without_tools(messages, tools);
+        match self.render_form(&messages, &[], now, &self.plain) {
+            Err(ChatError::Refused(_)) => {
+                let messages = plain::without_system(&messages);
+                self.render_form(&messages, &[], now, &self.plain)
+            }
+            done => done,
+        }
+    }
+
+    fn render_form(
+        &self,
+        messages: &[ChatMessage],
+        tools: &[ToolDefinition],
+        now: &Zoned,
+        engine: &Engine,
+    ) -> Result<String, ChatError> {
+        let messages = Value::from_serialize(values::message_values(messages));
+        let tools = match tools {
+            [] => Value::from(()),
+            tools => Value::from_serialize(values::tool_values(tools)),
+        };
+        self.render_values(messages, tools, now, engine)
     }
 
     fn render_values(
@@ -80,6 +156,7 @@ impl ChatTemplate {
         messages: Value,
         tools: Value,
         now: &Zoned,
+        engine: &Engine,
     ) -> Result<String, ChatError> {
         let now = now.clone();
         let strftime = move |format: &str| {
@@ -91,16 +168,17 @@ impl ChatTemplate {
             ("tools", tools),
             ("add_generation_prompt", Value::from(true)),
             ("strftime_now", Value::from_function(strftime)),
+            ("raise_exception", Value::from_function(raise_exception)),
         ];
         // A token the model lacks stays undefined, as in the original.
         variables.extend(self.bos.iter().map(|t| ("bos_token", Value::from(t.as_str()))));
         variables.extend(self.eos.iter().map(|t| ("eos_token", Value::from(t.as_str()))));
-        let template = self.environment.get_template(NAME).map_err(ChatError::Failed)?;
-        template.render(context! { ..Value::from_iter(variables) }).map_err(|error| {
-            match refusal(&error) {
+        engine.render(variables).map_err(|error| match error {
+            EngineError::TooMuch => ChatError::TooMuch,
+            EngineError::Jinja(error) => match refusal(&error) {
                 Some(words) => ChatError::Refused(words),
                 None => ChatError::Failed(error),
-            }
+            },
         })
     }
 }
@@ -118,6 +196,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 fn raise_exception(words: String) -> Result<Value, Error> {
+    let words = words.chars().filter(|c| !c.is_control()).take(300).collect();
     let error = Error::new(ErrorKind::InvalidOperation, "the template refuses the conversation");
     Err(error.with_source(Refusal(words)))
 }
@@ -131,138 +210,4 @@ fn refusal(error: &Error) -> Option<String> {
         next = cause.source();
     }
     None
-}
-
-/// JSON as Python's `json.dumps(.., ensure_ascii=False)` writes it, which the models have seen.
-#[expect(clippy::needless_pass_by_value, reason = "what the template engine calls")]
-fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // `ensure_ascii`, `separators` and `sort_keys` are accepted in their usual setting.
-    let mut text = Vec::new();
-    let result = match indent {
-        Some(width) => {
-            let indent = " ".repeat(width.min(16));
-            let format = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, format))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, Python)),
-    };
-    result.map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    let text = String::from_utf8(text)
-        .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    Ok(Value::from_safe_string(text))
-}
-
-/// `", "` between items and `": "` behind keys.
-struct Python;
-
-impl serde_json::ser::Formatter for Python {
-    fn begin_array_value<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use std::path::Path;
-
-    use neurino_core::Role;
-    use serde::Deserialize;
-
-    use super::*;
-    use crate::source::TokenizerSource;
-
-    const CASES: &str = include_str!("../../../tests/fixtures/text/chat.json");
-
-    #[derive(Deserialize)]
-    struct Fixture {
-        templates: std::collections::BTreeMap<String, String>,
-        cases: Vec<Case>,
-    }
-
-    #[derive(Deserialize)]
-    struct Case {
-        tokenizer: String,
-        template: String,
-        messages: Value,
-        tools: Value,
-        text: String,
-        ids: Vec<u32>,
-    }
-
-    fn noon() -> Zoned {
-        "2026-11-21T12:00:00[UTC]".parse().unwrap()
-    }
-
-    fn says(role: Role, content: &str) -> ChatMessage {
-        ChatMessage { role, content: content.into() }
-    }
-
-    fn render(template: &str, messages: &[ChatMessage]) -> Result<String, ChatError> {
-        ChatTemplate::new(template, Some("<s>"), None)?.render(messages, &noon())
-    }
-
-    #[test]
-    fn renders_and_encodes_as_the_reference() {
-        let fixture: Fixture = serde_json::from_str(CASES).unwrap();
-        assert!(fixture.cases.len() >= 18);
-        for case in fixture.cases {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/text");
-            let source = TokenizerSource::HuggingFace { folder: root.join(&case.tokenizer) };
-            let tokenizer = Tokenizer::open(&source, &[]).unwrap();
-            let jinja = &fixture.templates[&case.template];
-            let template = ChatTemplate::new(jinja, tokenizer.bos(), tokenizer.eos()).unwrap();
-            let text = template.render_values(case.messages, case.tools, &noon()).unwrap();
-            assert_eq!(text, case.text, "{} with {}", case.template, case.tokenizer);
-            assert_eq!(tokenizer.encode(&text, false).unwrap(), case.ids, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_conversation_of_the_network_renders() {
-        let template = "{{ bos_token }}{%- for m in messages %}\n  [{{ m.role }}] {{ m['content'].strip() }}\n\
-                        {%- endfor %}{% if eos_token is defined %}!{% endif %}|{{ strftime_now('%d %b %Y') }}";
-        let messages = [says(Role::System, " be kind "), says(Role::User, "hi")];
-        // A block swallows the line break behind it, as in the original.
-        let expected = "<s>  [system] be kind  [user] hi|21 Nov 2026";
-        assert_eq!(render(template, &messages).unwrap(), expected);
-    }
-
-    #[test]
-    fn json_is_written_as_python_writes_it() {
-        let template =
-            "{{ {'b': [1, 2.5, 'é<\\n'], 'a': none, 'c': true, 'd': {}, 'e': []} | tojson }}";
-        let expected = r#"{"b": [1, 2.5, "é<\n"], "a": null, "c": true, "d": {}, "e": []}"#;
-        assert_eq!(render(template, &[]).unwrap(), expected);
-        let indented = render("{{ {'b': [1]} | tojson(indent=2) }}", &[]).unwrap();
-        assert_eq!(indented, "{\n  \"b\": [\n    1\n  ]\n}");
-    }
-
-    #[test]
-    fn a_refusal_says_why_and_other_faults_are_told_apart() {
-        let refuse = "{{ raise_exception('roles must alternate') }}";
-        let error = render(refuse, &[]).unwrap_err();
-        assert!(matches!(&error, ChatError::Refused(why) if why == "roles must alternate"));
-        let nested = format!("{{% macro m() %}}{refuse}{{% endmacro %}}{{{{ m() }}}}");
-        assert!(matches!(render(&nested, &[]), Err(ChatError::Refused(_))));
-        assert!(matches!(render("{{ nothing() }}", &[]), Err(ChatError::Failed(_))));
-        assert!(matches!(render("{% if %}", &[]), Err(ChatError::Malformed(_))));
-    }
 }

@@ -1,0 +1,137 @@
+//! Byte-level BPE from `vocab.json` and `merges.txt`, and CLIP's variant of it.
+
+use std::collections::BTreeMap;
+
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::NFC;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
+
+use super::{TokenizerError, folder};
+
+/// What CLIP takes as a word; everything between is dropped.
+const CLIP_PATTERN: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// CLIP's marks around a text, and its end token stands for what the vocabulary lacks.
+const CLIP_BOS: &str = "<|startoftext|>";
+const CLIP_EOS: &str = "<|endoftext|>";
+
+/// The tokenizer of the two files.
+pub(super) fn build(
+    vocab: BTreeMap<String, u32>,
+    merges: &str,
+    is_clip: bool,
+    bos: Option<&String>,
+    eos: Option<&String>,
+) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    let vocab: Vocab = vocab.into_iter().collect();
+    let lines = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
+    let builder = BPE::builder().vocab_and_merges(vocab, pairs(lines)?);
+    let failed = TokenizerError::damaged;
+    let mut inner = if is_clip {
+        let builder = builder.end_of_word_suffix("</w>".to_owned()).unk_token(CLIP_EOS.to_owned());
+        let mut inner = tokenizers::Tokenizer::new(builder.build().map_err(failed)?);
+        let pattern = SplitPattern::Regex(CLIP_PATTERN.to_owned());
+        let split = Split::new(pattern, SplitDelimiterBehavior::Removed, true).map_err(failed)?;
+        inner.with_normalizer(Some(NFC)).map_err(failed)?;
+        inner.with_pre_tokenizer(Some(Sequence::new(vec![
+            PreTokenizerWrapper::Split(split),
+            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
+        ])));
+        inner
+    } else {
+        let mut inner = tokenizers::Tokenizer::new(builder.build().map_err(failed)?);
+        inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        inner
+    };
+    inner.with_decoder(Some(ByteLevel::default()));
+    let (clip_bos, clip_eos) = (CLIP_BOS.to_owned(), CLIP_EOS.to_owned());
+    let (bos, eos) = match is_clip {
+        true => (bos.or(Some(&clip_bos)), eos.or(Some(&clip_eos))),
+        false => (bos, eos),
+    };
+    // GPT-2's files name special tokens, but nothing is put around a text.
+    let special = [bos, eos].into_iter().flatten().filter(|t| inner.token_to_id(t).is_some());
+    let special: Vec<AddedToken> =
+        special.map(|t| AddedToken::from(t.clone(), true).normalized(false)).collect();
+    inner.add_special_tokens(special).map_err(failed)?;
+    if is_clip {
+        folder::surround(&mut inner, bos, eos)?;
+    }
+    Ok(inner)
+}
+
+/// Merges as pairs of tokens, from lines with a space between the two.
+///
+/// # Errors
+/// `Damaged`.
+pub(super) fn pairs<'a>(
+    lines: impl Iterator<Item = &'a str>,
+) -> Result<Vec<(String, String)>, TokenizerError> {
+    lines
+        .map(|merge| {
+            let (a, b) = merge.split_once(' ').ok_or_else(|| {
+                TokenizerError::Damaged(format!("the merge `{merge}` is not a pair"))
+            })?;
+            Ok((a.to_owned(), b.to_owned()))
+        })
+        .collect()
+}
+
+/// CLIP's cleaning where its text fixer is not installed: no control characters, spaces around
+/// Chinese characters, single spaces, lower case; accents stay.
+pub(super) fn clean(text: &str) -> String {
+    let mut spaced = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\0' | char::REPLACEMENT_CHARACTER => {}
+            '\t' | '\n' | '\r' => spaced.push(' '),
+            c if c.is_whitespace() => spaced.push(' '),
+            c if is_control(c) => {}
+            c if is_chinese(c) => spaced.extend([' ', c, ' ']),
+            c => spaced.push(c),
+        }
+    }
+    let words: Vec<&str> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
+    words.join(" ").to_lowercase()
+}
+
+/// Unicode's control and format characters (Cc, Cf), private and unassigned ones left out: the
+/// tokenizer's vocabulary has bytes for those.
+fn is_control(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            u32::from(character),
+            0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x180e
+                | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x2064 | 0x2066..=0x206f | 0xfeff
+                | 0xfff9..=0xfffb | 0x110bd | 0x110cd | 0x13430..=0x1343f | 0x1bca0..=0x1bca3
+                | 0x1d173..=0x1d17a | 0xe0001 | 0xe0020..=0xe007f
+        )
+}
+
+/// The blocks of Chinese characters that BERT's cleaning knows.
+fn is_chinese(character: char) -> bool {
+    matches!(
+        u32::from(character),
+        0x4e00..=0x9fff | 0x3400..=0x4dbf | 0x2_0000..=0x2_a6df | 0x2_a700..=0x2_b73f
+            | 0x2_b740..=0x2_b81f | 0x2_b820..=0x2_ceaf | 0xf900..=0xfaff | 0x2_f800..=0x2_fa1f
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cleaned_as_the_miner_does_it() {
+        assert_eq!(clean(" A\tRED\u{200b} cat\n"), "a red cat");
+        assert_eq!(clean("\u{6771}\u{4eac}GO"), "\u{6771} \u{4eac} go");
+        assert_eq!(
+            clean("Gr\u{d6}\u{df}e \u{3a3}\u{391}\u{3a3}"),
+            "gr\u{f6}\u{df}e \u{3c3}\u{3b1}\u{3c2}"
+        );
+    }
+}
