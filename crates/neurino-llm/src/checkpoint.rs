@@ -273,7 +273,9 @@ impl<'a> LayerLoader<'a> {
             {
                 Ok(self.packed_linear(&self.packed(&matrix.view(), rows)?))
             }
-            Precision::FourBit if shape[1].is_multiple_of(BLOCK) => {
+            Precision::FourBit
+                if shape[1].is_multiple_of(BLOCK) && !name.ends_with(names::ROUTER) =>
+            {
                 let target = if name == "lm_head.weight" { DType::Q8_0 } else { DType::Q4_1 };
                 let blocks = matrix.view().rows_as(target, |row| rows.source(row))?;
                 self.repacked(matrix.len(), target, &blocks, shape)
@@ -317,12 +319,25 @@ impl<'a> LayerLoader<'a> {
     }
 
     fn packed_linear(&self, matrix: &Arc<PackedMatrix>) -> Linear {
-        Linear::packed(quant::matmul_on(matrix, self.device.get(), TensorType::F32))
+        Linear::packed(quant::matmul_on(matrix, self.device.get(), self.unpacked_type()))
+    }
+
+    /// What packed weights become on a device that cannot multiply with them.
+    fn unpacked_type(&self) -> TensorType {
+        if self.precision == Precision::FourBit { TensorType::F16 } else { TensorType::F32 }
+    }
+
+    /// Memory that a packed matrix takes on the device.
+    fn packed_bytes(&self, matrix: &PackedMatrix) -> usize {
+        if is_cpu(self.device.get()) {
+            return matrix.size_bytes();
+        }
+        matrix.out_features() * matrix.in_features() * self.unpacked_type().size()
     }
 
     fn packed(&self, view: &TensorView<'_>, rows: Rows) -> Result<Arc<PackedMatrix>, LlmError> {
         let matrix = PackedMatrix::from_view(view, |row| rows.source(row))?;
-        self.count(view.bytes.len(), matrix.size_bytes())?;
+        self.count(view.bytes.len(), self.packed_bytes(&matrix))?;
         Ok(Arc::new(matrix))
     }
 
@@ -336,7 +351,7 @@ impl<'a> LayerLoader<'a> {
     ) -> Result<Linear, LlmError> {
         let packing = if dtype == DType::Q8_0 { Packing::Q8 } else { Packing::Q4Minimum };
         let matrix = PackedMatrix::from_blocks(packing, out, features, blocks, |row| row)?;
-        self.count(read_bytes, matrix.size_bytes())?;
+        self.count(read_bytes, self.packed_bytes(&matrix))?;
         Ok(self.packed_linear(&Arc::new(matrix)))
     }
 

@@ -8,22 +8,32 @@ use serde::Deserialize;
 
 use crate::LlmError;
 use crate::checkpoint::Checkpoint;
-use crate::config::LlamaConfig;
+use crate::tokenizer::Tokenizer;
+use crate::config::ModelConfig;
+
+mod foreign;
+mod quantization;
 
 /// The architectures of this build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelArch {
     /// Llama 2 and 3 and everything built like them (SmolLM2, Hermes 3, ..).
     Llama,
+    /// Mistral 7B: a Llama whose attention may be limited to a window.
+    Mistral,
+    /// Mixtral 8x7B: a Mistral with a mixture of experts.
+    Mixtral,
 }
 
 impl ModelArch {
     /// The names in metadata that would work, for error messages.
-    const SUPPORTED: &'static str = "llama";
+    const SUPPORTED: &'static str = "llama, mistral, mixtral";
 
     fn from_name(name: &str, path: &Path) -> Result<Self, LlmError> {
         match name {
             "llama" => Ok(Self::Llama),
+            "mistral" => Ok(Self::Mistral),
+            "mixtral" => Ok(Self::Mixtral),
             other => Err(LlmError::UnsupportedArchitecture {
                 path: path.to_owned(),
                 found: other.chars().filter(|c| !c.is_control()).take(60).collect(),
@@ -81,11 +91,13 @@ pub struct ModelSource {
     /// The architecture.
     pub arch: ModelArch,
     /// The dimensions.
-    pub config: LlamaConfig,
+    pub config: ModelConfig,
     /// The tokenizer's description.
     pub tokenizer: TokenizerSource,
     /// The Jinja template that turns a conversation into a prompt.
     pub chat_template: Option<String>,
+    /// The template for conversations with functions, where the model has one of its own.
+    pub tool_template: Option<String>,
     /// The token that starts a text.
     pub bos: Option<u32>,
     /// The tokens that end an answer.
@@ -97,17 +109,18 @@ impl ModelSource {
     /// Opens `path`, a GGUF file or a model folder.
     ///
     /// # Errors
-    /// `NotAModel`, `UnsupportedArchitecture`, `UnsupportedFeature`, `BadConfig`,
+    /// `NotAModel`, `NotALanguageModel`, `UnsupportedArchitecture`, `UnsupportedFeature`, `BadConfig`,
     /// `TokenizerMissing`, `Unreadable`, and `Weights` for damaged, short or missing weight files.
     pub fn open(path: &Path) -> Result<Self, LlmError> {
-        if path.join("config.json").is_file() {
-            open_folder(path)
-        } else if path.is_file() && Gguf::is_gguf(path) {
+        let gguf = || foreign::only_gguf(path);
+        if path.is_file() && Gguf::is_gguf(path) {
             open_gguf(path)
-        } else if let Err(source) = path.metadata() {
-            Err(LlmError::Unreadable { path: path.to_owned(), source })
+        } else if let (None, Some(gguf)) = (Safetensors::in_folder(path), gguf()) {
+            open_gguf(&gguf)
+        } else if path.join("config.json").is_file() {
+            open_folder(path)
         } else {
-            Err(LlmError::NotAModel { path: path.to_owned() })
+            Err(foreign::refuse(path))
         }
     }
 
@@ -120,6 +133,9 @@ impl ModelSource {
 /// The part of `config.json` that says what the rest means, and its token ids.
 #[derive(Deserialize)]
 struct Identity {
+    /// Only parts of diffusers' models have it.
+    #[serde(rename = "_class_name")]
+    class_name: Option<String>,
     model_type: Option<String>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<OneOrMany>,
@@ -171,44 +187,60 @@ fn open_folder(folder: &Path) -> Result<ModelSource, LlmError> {
     let config_path = folder.join("config.json");
     let json = read(&config_path)?;
     let identity: Identity = parse(&config_path, &json)?;
+    if identity.class_name.is_some() {
+        return Err(foreign::part_of_image_model(folder));
+    }
     let model_type = identity.model_type.unwrap_or_else(|| "unnamed".to_owned());
     let arch = ModelArch::from_name(&model_type, folder)?;
-    let config = LlamaConfig::from_json(&config_path, &json)?;
-    if !folder.join("tokenizer.json").is_file() {
+    let config = ModelConfig::from_json(&config_path, &json, arch)?;
+    if !Tokenizer::is_in(folder) {
         let path = folder.to_owned();
-        return Err(LlmError::TokenizerMissing { path, missing: "tokenizer.json" });
+        let missing = "tokenizer.json or tokenizer.model";
+        return Err(LlmError::TokenizerMissing { path, missing });
     }
+    let (chat_template, tool_template) = folder_chat_templates(folder)?;
     let generation: GenerationConfig = optional(&folder.join("generation_config.json"))?;
     let eos = generation.eos_token_id.or(identity.eos_token_id);
-    let checkpoint = Checkpoint::Safetensors(Safetensors::open_folder(folder)?);
+    let checkpoint = quantization::checkpoint(folder, &config_path, &json)
+        .map_err(|error| foreign::other_weights(folder, error))?;
     Ok(ModelSource {
         path: folder.to_owned(),
         arch,
         config,
         tokenizer: TokenizerSource::HuggingFace { folder: folder.to_owned() },
-        chat_template: folder_chat_template(folder)?,
+        chat_template,
+        tool_template,
         bos: generation.bos_token_id.or(identity.bos_token_id),
         eos: eos.map(OneOrMany::into_vec).unwrap_or_default(),
         checkpoint,
     })
 }
 
-/// `chat_template.jinja` if there is one, else the entry in `tokenizer_config.json`.
-fn folder_chat_template(folder: &Path) -> Result<Option<String>, LlmError> {
-    let path = folder.join("chat_template.jinja");
-    if path.is_file() {
-        return match String::from_utf8(read(&path)?) {
+/// The usual template and the one for functions: `chat_template.jinja` (and
+/// `additional_chat_templates/tool_use.jinja`) if there is one, else the entry in
+/// `tokenizer_config.json`, which may be a list with "default" and "tool_use".
+fn folder_chat_templates(folder: &Path) -> Result<(Option<String>, Option<String>), LlmError> {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        match String::from_utf8(read(&path)?) {
             Ok(template) => Ok(Some(template)),
             Err(e) => Err(LlmError::BadConfig { path, reason: e.to_string() }),
-        };
+        }
+    };
+    if let Some(template) = file("chat_template.jinja")? {
+        return Ok((Some(template), file("additional_chat_templates/tool_use.jinja")?));
     }
     let config: TokenizerConfig = optional(&folder.join("tokenizer_config.json"))?;
     Ok(match config.chat_template {
-        None => None,
-        Some(ChatTemplates::One(template)) => Some(template),
+        None => (None, None),
+        Some(ChatTemplates::One(template)) => (Some(template), None),
         Some(ChatTemplates::Named(templates)) => {
-            let default = templates.into_iter().find(|template| template.name == "default");
-            default.map(|template| template.template)
+            let named = |name: &str| templates.iter().find(|template| template.name == name);
+            let text = |name: &str| named(name).map(|template| template.template.clone());
+            (text("default").or_else(|| text("tool_use")), text("tool_use"))
         }
     })
 }
@@ -228,26 +260,46 @@ fn optional<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, 
 
 fn open_gguf(path: &Path) -> Result<ModelSource, LlmError> {
     let gguf = Gguf::open(path)?;
+    foreign::refuse_parts(&gguf)?;
     let name = gguf.text("general.architecture")?.unwrap_or("unnamed");
-    let arch = ModelArch::from_name(name, path)?;
-    if gguf.uint("llama.expert_count")?.unwrap_or(0) > 0 {
-        return Err(LlmError::UnsupportedFeature {
-            path: path.to_owned(),
-            feature: "a mixture of experts".to_owned(),
-        });
+    let arch = gguf_arch(&gguf, ModelArch::from_name(name, path)?)?;
+    if let Some(foreign) = gguf.tensors().find(|tensor| tensor.dtype().unit().is_none()) {
+        return Err(foreign.unsupported(foreign.dtype().name()).into());
     }
-    let config = LlamaConfig::from_gguf(&gguf)?;
+    let config = ModelConfig::from_gguf(&gguf, arch)?;
     let tokenizer = gguf_tokenizer(&gguf)?;
-    let chat_template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
+    let template = |key: &str| gguf.text(key).map(|text| text.map(str::to_owned));
+    let chat_template = template("tokenizer.chat_template")?;
+    let tool_template = template("tokenizer.chat_template.tool_use")?;
     Ok(ModelSource {
         path: path.to_owned(),
         arch,
         config,
         chat_template,
+        tool_template,
         bos: tokenizer.bos,
         eos: tokenizer.eos.into_iter().collect(),
         tokenizer: TokenizerSource::Gguf(tokenizer),
         checkpoint: Checkpoint::Gguf(gguf),
+    })
+}
+
+/// GGUF files of Mistral and Mixtral say `llama`; their dimensions tell.
+fn gguf_arch(gguf: &Gguf, named: ModelArch) -> Result<ModelArch, LlmError> {
+    let positive = |key: &str| gguf.uint(key).map(|n| n.is_some_and(|n| n > 0));
+    if named != ModelArch::Llama {
+        // Their metadata would have another prefix; no exporter writes such files.
+        return Err(LlmError::UnsupportedFeature {
+            path: gguf.path().to_owned(),
+            feature: "metadata of an unknown exporter".to_owned(),
+        });
+    }
+    Ok(if positive("llama.expert_count")? {
+        ModelArch::Mixtral
+    } else if positive("llama.attention.sliding_window")? {
+        ModelArch::Mistral
+    } else {
+        ModelArch::Llama
     })
 }
 

@@ -13,8 +13,9 @@ use crate::tensor::{StoredTensor, TensorView};
 
 /// Threads that read: enough to keep a fast disk busy.
 const READERS: usize = 4;
-/// The most that is worth having ready.
-const BUDGET_BYTES_MAX: u64 = 1 << 30;
+/// The most that is worth having ready: larger buffers are reused less, and touching new memory costs
+/// more than waiting for a disk does.
+const BUDGET_BYTES_MAX: u64 = 1 << 28;
 
 /// Reader threads and what they have read. Dropping it stops them and frees all buffers.
 #[derive(Debug)]

@@ -27,6 +27,9 @@ pub(super) const LAYER_PARTS: [(&str, &str); 10] = [
 pub(super) const EXPERT_PARTS: [(&str, &str); 3] =
     [("w1", "ffn_gate"), ("w2", "ffn_down"), ("w3", "ffn_up")];
 
+/// The router of a mixture of experts: small, and sensitive to rounding.
+pub(super) const ROUTER: &str = "block_sparse_moe.gate.weight";
+
 /// llama.cpp's name of a Hugging Face tensor. Names it does not know are passed on unchanged.
 pub(super) fn gguf(name: &str) -> GgufName {
     layer_tensor(name).unwrap_or_else(|| {

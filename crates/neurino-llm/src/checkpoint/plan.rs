@@ -137,4 +137,16 @@ mod tests {
         assert_eq!(rank("model.layers.0.self_attn.rotary_emb.inv_freq"), None);
         assert_eq!(rank("rope_freqs.weight"), None);
     }
+
+    #[test]
+    fn every_tensor_of_a_model_is_planned() {
+        let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
+        for name in ["llama3", "llama31", "mistral", "mixtral", "mixtral_gptq"] {
+            let source = crate::ModelSource::open(&models.join(name)).expect("a fixture");
+            let plan = reading_order(&source.checkpoint);
+            assert_eq!(plan.len(), source.checkpoint.tensors().count(), "{name}");
+            let bytes: usize = plan.iter().map(StoredTensor::size_bytes).sum();
+            assert_eq!(bytes as u64, source.checkpoint.weights_bytes(), "{name}");
+        }
+    }
 }
