@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 /// Our packages from the ground up. A package may depend on those above its own line in this table,
 /// never on its own line or below.
 const LAYERS: [&[&str]; 9] = [
-    &["neurino-core", "neurino-weights"],
+    &["neurino-core", "neurino-weights", "neurino-kernels"],
     &[
         "neurino-ledger",
         "neurino-protocol",
@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 9] = [
         "neurino-hardware",
         "neurino-model-store",
     ],
-    &["neurino-llm", "neurino-client", "neurino-config"],
+    &["neurino-llm", "neurino-diffusion", "neurino-client", "neurino-config"],
     &["neurino-engine"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],
     &["neurino-app"],
@@ -40,8 +40,8 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("axum*", &["neurino-coordinator"]),
     ("sqlx*", &["neurino-coordinator"]),
     ("tower-http", &["neurino-coordinator"]),
-    ("burn*", &["neurino-nn", "neurino-llm", "neurino-engine"]),
-    ("cubecl*", &["neurino-nn", "neurino-engine"]),
+    ("burn*", &["neurino-kernels", "neurino-nn", "neurino-llm", "neurino-engine"]),
+    ("cubecl*", &["neurino-kernels", "neurino-nn", "neurino-engine"]),
     ("clap", &["neurino-cli"]),
     ("indicatif", &["neurino-cli"]),
     ("memmap2", &["neurino-weights"]),
