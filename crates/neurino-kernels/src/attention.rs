@@ -299,7 +299,7 @@ fn split_kernel<C: Float>(
     let mut run = Array::<f32>::new(turns);
     let mut run_most = Array::<f32>::new(turns);
     let mut run_total = Array::<f32>::new(turns);
-    #[unroll]
+    #[unroll(turns <= 16)]
     for turn in 0..turns {
         run_most[turn] = f32::new(UNSEEN);
     }
@@ -311,7 +311,7 @@ fn split_kernel<C: Float>(
         sync_cube();
         gather::<C>(&scores, values, tables, table, split, kv_head, end, &mut parts, plan);
         sync_cube();
-        #[unroll]
+        #[unroll(turns <= 16)]
         for turn in 0..turns {
             let e = turn * units + UNIT_POS as usize;
             if e < elements {
@@ -346,7 +346,7 @@ fn split_kernel<C: Float>(
         split += 1;
     }
     if comptime!(plan.walk) {
-        #[unroll]
+        #[unroll(turns <= 16)]
         for turn in 0..turns {
             let e = turn * units + UNIT_POS as usize;
             let row = first_row + e / dim / plan.group;

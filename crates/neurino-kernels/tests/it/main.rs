@@ -3,6 +3,7 @@
 #![cfg(feature = "cpu-runtime")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod layer;
 mod math;
 mod matvec;
 mod support;
