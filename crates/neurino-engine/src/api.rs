@@ -21,7 +21,8 @@ pub struct ModelRef {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
-    /// The first NVIDIA card if this build and this machine have one, else the CPU.
+    /// The first NVIDIA card if this build and this machine have one, with the others for models
+    /// that do not fit it; else the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -45,8 +46,23 @@ pub struct LoadedModel {
     pub slots: u32,
     /// Memory its weights take, in bytes.
     pub weights_bytes: u64,
+    /// What was planned for it, and what it came to.
+    #[serde(default)]
+    pub memory: MemoryUse,
     /// How long loading took, in milliseconds.
     pub load_ms: u64,
+}
+
+/// Memory of a loaded model, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUse {
+    /// Weights, cache and activations, as planned before loading.
+    pub planned_bytes: u64,
+    /// How much more memory the device (or, on a CPU, this process) had in use after loading;
+    /// `None` where nobody tells.
+    pub measured_bytes: Option<u64>,
+    /// The part of the key-value cache.
+    pub cache_bytes: u64,
 }
 
 /// What the engine does.
@@ -55,10 +71,16 @@ pub struct LoadedModel {
 pub enum EngineStatus {
     /// No model in memory.
     Idle,
-    /// A model is being loaded.
+    /// A model is being loaded. `unload` ends it.
     Loading {
         /// The model.
         model: ModelId,
+        /// Bytes of its files read so far.
+        #[serde(default)]
+        done_bytes: u64,
+        /// All bytes to read; 0 until they are counted.
+        #[serde(default)]
+        total_bytes: u64,
     },
     /// A model is in memory.
     Ready(LoadedModel),
@@ -128,8 +150,10 @@ pub enum EngineErrorCode {
     OutOfMemory,
     /// The requested device does not exist here.
     NoSuchDevice,
-    /// The job was cancelled.
+    /// The job was cancelled, or the load by an unload.
     Cancelled,
+    /// The engine has as many jobs as it takes; the job can be tried again.
+    Busy,
     /// The engine's process ended; the job can be tried again.
     Crashed,
     /// A fault inside.
@@ -155,24 +179,49 @@ impl EngineError {
     }
 }
 
-/// Something that loads one model at a time and runs jobs on it.
+/// How much the engine has to do, and with what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineCounters {
+    /// Jobs that were taken and have not ended.
+    pub jobs: u32,
+    /// Sequences in the cache; each answer of a job is one.
+    pub sequences_running: u32,
+    /// Sequences that wait for room.
+    pub sequences_waiting: u32,
+    /// Blocks of the cache held by sequences.
+    pub blocks_used: u32,
+    /// Blocks that nobody holds, kept because a later prompt may begin alike.
+    pub blocks_cached: u32,
+    /// Empty blocks.
+    pub blocks_free: u32,
+    /// Blocks that did not have to be computed, since the model was loaded.
+    pub prefix_hits: u64,
+    /// How often a sequence had to give up its blocks, since the model was loaded.
+    pub preemptions: u64,
+    /// Steps of work since the engine started.
+    pub steps: u64,
+}
+
+/// Something that loads one model at a time and runs jobs on it, many at once.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// Loads a model, replacing the one in memory. Loading the loaded model again is free.
+    /// Loads a model, replacing the one in memory once its jobs have ended. Loading the loaded model
+    /// again is free. An `unload` ends a load that is under way; dropping the future does not.
     ///
     /// # Errors
-    /// `ModelUnreadable`, `NoSuchDevice`, `OutOfMemory`, `Crashed`.
+    /// `ModelUnreadable`, `NoSuchDevice`, `OutOfMemory`, `Cancelled`, `Crashed`.
     async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError>;
 
     /// Starts a job on the loaded model and returns its events at once. Cancelling (or dropping the
     /// stream) ends it within one step, with `Failed { Cancelled }` as the last event.
     ///
     /// # Errors
-    /// `ModelNotLoaded`, `Crashed`; everything later arrives as [`JobEvent::Failed`].
+    /// `ModelNotLoaded`, `Busy`, `Crashed`; everything later arrives as [`JobEvent::Failed`].
     async fn run(&self, job: &JobSpec, cancel: CancellationToken)
     -> Result<JobStream, EngineError>;
 
-    /// Frees the model and its memory. A no-op without one.
+    /// Frees the model and its memory once its jobs have ended; cancel them to be quick. A no-op
+    /// without a model.
     ///
     /// # Errors
     /// `Crashed`.
@@ -180,4 +229,13 @@ pub trait Engine: Send + Sync {
 
     /// What the engine does, now and later.
     fn status(&self) -> watch::Receiver<EngineStatus>;
+
+    /// Counts of this moment: what ended a job before its last event is in them. All zero for an
+    /// engine that does not count.
+    ///
+    /// # Errors
+    /// `Crashed`.
+    async fn counters(&self) -> Result<EngineCounters, EngineError> {
+        Ok(EngineCounters::default())
+    }
 }

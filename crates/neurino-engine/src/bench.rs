@@ -51,7 +51,7 @@ pub struct TextBench {
 /// # Errors
 /// `ModelUnreadable`, `NoSuchDevice`, `ContextTooLong`, `Internal`.
 pub fn text(model: &ModelRef, options: &TextBenchOptions) -> Result<TextBench, EngineError> {
-    let (device, name) = device::open(options.device)?;
+    let device::OpenDevice { device, name, .. } = device::open(options.device)?.swap_remove(0);
     let unreadable = |e: neurino_llm::LlmError| {
         EngineError::new(EngineErrorCode::ModelUnreadable, e.to_string())
     };

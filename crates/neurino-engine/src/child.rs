@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{EngineError, JobEvent, JobStream};
+use crate::api::{EngineError, EngineStatus, JobEvent, JobStream};
 use crate::frame::{self, FrameError, FromChild, ToChild};
 use crate::local::LocalEngine;
+use crate::worker::Faults;
 
 /// How often the process says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// Serves frames from standard input on standard output until the input closes.
 ///
@@ -29,7 +30,7 @@ pub fn run_child() -> Result<(), FrameError> {
     let ToChild::Hello { version, device } = frame::read(&mut input)? else {
         return Err(FrameError::Closed);
     };
-    let engine = LocalEngine::start(device);
+    let engine = LocalEngine::start_with(device, Faults::EndProcess);
     let hello = engine.as_ref().map(|e| e.device().to_owned()).map_err(Clone::clone);
     output.send(&FromChild::Hello { version: frame::VERSION, device: hello });
     let Ok(engine) = engine else { return Ok(()) };
@@ -45,7 +46,10 @@ pub fn run_child() -> Result<(), FrameError> {
     std::thread::spawn({
         let (engine, output) = (Arc::clone(&engine), output.clone());
         move || {
-            while output.send(&FromChild::Heartbeat { steps: engine.steps() }) {
+            let mut progress = None;
+            while output.send(&FromChild::Heartbeat { steps: engine.steps() })
+                && tell_progress(&engine, &output, &mut progress)
+            {
                 std::thread::sleep(HEARTBEAT);
             }
         }
@@ -57,6 +61,16 @@ pub fn run_child() -> Result<(), FrameError> {
         Err(FrameError::Closed) => Ok(()),
         other => other,
     }
+}
+
+/// Passes on how far a load is, if that changed. `false` when the parent is gone.
+fn tell_progress(engine: &LocalEngine, output: &Output, told: &mut Option<u64>) -> bool {
+    let EngineStatus::Loading { done_bytes, total_bytes, .. } = engine.status_now() else {
+        *told = None;
+        return true;
+    };
+    told.replace(done_bytes) == Some(done_bytes)
+        || output.send(&FromChild::Loading { done_bytes, total_bytes })
 }
 
 /// What the parent asked for and was not answered yet.
@@ -111,6 +125,10 @@ impl Parent {
                         output.send(&FromChild::Job { job, event: JobEvent::Failed { error } });
                     }
                 }
+            }
+            ToChild::Count { request } => {
+                let counters = self.engine.counters_now();
+                output.send(&FromChild::Counted { request, counters });
             }
             ToChild::Cancel { job } => {
                 if let Some(cancel) = self.cancels.get(&job) {

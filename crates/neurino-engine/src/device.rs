@@ -4,8 +4,58 @@
 //! and then panics. A card is taken only after the driver listed it.
 
 use burn::tensor::Device;
+use neurino_hardware::{CardMemoryMeter, machine_memory, resident_memory_bytes};
 
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
+use crate::memory::DeviceMemory;
+
+/// A device that was taken.
+pub(crate) struct OpenDevice {
+    pub(crate) device: Device,
+    /// For people.
+    pub(crate) name: String,
+    /// `None` for the CPU, and for a card whose driver does not tell.
+    meter: Option<CardMemoryMeter>,
+    is_cpu: bool,
+    /// Instead of what it has.
+    limit: Option<DeviceMemory>,
+}
+
+impl OpenDevice {
+    pub(crate) fn is_cpu(&self) -> bool {
+        self.is_cpu
+    }
+
+    /// Its memory now. A card that does not tell is taken for a small one.
+    pub(crate) fn memory(&self) -> DeviceMemory {
+        if let Some(memory) = self.limit {
+            return memory;
+        }
+        if self.is_cpu {
+            let memory = machine_memory();
+            let (total_bytes, free_bytes) = (memory.total_bytes, memory.available_bytes);
+            return DeviceMemory { total_bytes, free_bytes, is_cpu: true };
+        }
+        let (total_bytes, free_bytes) = match self.meter.as_ref().map(|meter| meter.read(None)) {
+            Some(Ok(memory)) => (memory.total_bytes, memory.free_bytes),
+            _ => (UNKNOWN_CARD_BYTES, UNKNOWN_CARD_BYTES),
+        };
+        DeviceMemory { total_bytes, free_bytes, is_cpu: false }
+    }
+
+    /// Memory in use: by this process on a CPU or where the driver tells, else by all; `None` where
+    /// nobody tells.
+    pub(crate) fn used_bytes(&self) -> Option<u64> {
+        if self.is_cpu {
+            return resident_memory_bytes();
+        }
+        let memory = self.meter.as_ref()?.read(Some(std::process::id())).ok()?;
+        Some(memory.process_bytes.unwrap_or(memory.used_bytes))
+    }
+}
+
+/// What a card has whose driver does not tell: the smallest that the network sees often.
+const UNKNOWN_CARD_BYTES: u64 = 8 << 30;
 
 /// The devices this build and this machine have, best first. The CPU is always among them.
 pub fn available() -> Vec<DeviceChoice> {
@@ -18,19 +68,22 @@ pub fn available() -> Vec<DeviceChoice> {
 /// # Errors
 /// `NoSuchDevice`.
 pub fn describe(choice: DeviceChoice) -> Result<String, EngineError> {
-    open(choice).map(|(_, name)| name)
+    Ok(open(choice)?.swap_remove(0).name)
 }
 
-/// The device of a choice, and its name.
+/// The devices of a choice, at least one. `Auto` takes all cards: a model that one of them does not
+/// hold is split.
 ///
 /// # Errors
 /// `NoSuchDevice`.
-pub(crate) fn open(choice: DeviceChoice) -> Result<(Device, String), EngineError> {
+pub(crate) fn open(choice: DeviceChoice) -> Result<Vec<OpenDevice>, EngineError> {
     let mut cards = cards();
     let index = match choice {
-        DeviceChoice::Cpu => return Ok(cpu()),
-        DeviceChoice::Auto if cards.is_empty() => return Ok(cpu()),
-        DeviceChoice::Auto => 0,
+        DeviceChoice::Cpu => return Ok(vec![cpu()]),
+        DeviceChoice::Auto if cards.is_empty() => return Ok(vec![cpu()]),
+        DeviceChoice::Auto => {
+            return Ok(cards.into_iter().enumerate().map(|(i, card)| open_card(card, i)).collect());
+        }
         DeviceChoice::Cuda(index) => index as usize,
     };
     if index >= cards.len() {
@@ -42,15 +95,28 @@ pub(crate) fn open(choice: DeviceChoice) -> Result<(Device, String), EngineError
         let message = format!("there is no NVIDIA card {index}: {found}");
         return Err(EngineError::new(EngineErrorCode::NoSuchDevice, message));
     }
-    let card = cards.swap_remove(index);
-    let name = card_name(&card, index);
-    Ok((card, name))
+    Ok(vec![open_card(cards.swap_remove(index), index)])
 }
 
-fn cpu() -> (Device, String) {
+fn open_card(device: Device, index: usize) -> OpenDevice {
+    let name = card_name(&device, index);
+    let meter = CardMemoryMeter::open(pci_address(&device).as_deref(), index as u32);
+    OpenDevice { device, name, meter, is_cpu: false, limit: None }
+}
+
+fn cpu() -> OpenDevice {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let unit = if threads == 1 { "thread" } else { "threads" };
-    (Device::flex(), format!("CPU ({threads} {unit})"))
+    let name = format!("CPU ({threads} {unit})");
+    OpenDevice { device: Device::flex(), name, meter: None, is_cpu: true, limit: None }
+}
+
+/// A processor that claims to have so much memory and all of it free, for tests of what happens on
+/// small devices.
+#[cfg(test)]
+pub(crate) fn small_cpu(memory_bytes: u64) -> OpenDevice {
+    let memory = DeviceMemory { total_bytes: memory_bytes, free_bytes: memory_bytes, is_cpu: true };
+    OpenDevice { limit: Some(memory), ..cpu() }
 }
 
 #[cfg(feature = "cuda")]
@@ -69,6 +135,17 @@ fn card_name(card: &Device, index: usize) -> String {
         Some(identity) => format!("{} (card {index})", identity.name),
         None => format!("NVIDIA card {index}"),
     }
+}
+
+/// Where the card sits, by which its driver's library finds it.
+#[cfg(feature = "cuda")]
+fn pci_address(card: &Device) -> Option<String> {
+    Some(card.identity()?.physical?.pci_address?.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn pci_address(_card: &Device) -> Option<String> {
+    None
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -10,13 +10,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::api::{DeviceChoice, EngineError, JobEvent, LoadedModel, ModelRef};
+use crate::api::{DeviceChoice, EngineCounters, EngineError, JobEvent, LoadedModel, ModelRef};
 
 /// The version of this conversation; both sides are the same program, so only equality counts.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// Largest frame, in bytes: far above the longest conversation a job may carry.
-pub const LIMIT_BYTES: u32 = 16 << 20;
+/// Largest frame, in bytes: far above the longest conversation a job may carry, and above the output
+/// of a job that asked for as many log-probabilities as it may.
+pub const LIMIT_BYTES: u32 = 32 << 20;
 
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,11 @@ pub enum ToChild {
         /// The job.
         job: u64,
     },
+    /// Count; answered by [`FromChild::Counted`].
+    Count {
+        /// Names the request.
+        request: u64,
+    },
 }
 
 /// What the engine process sends.
@@ -93,6 +99,20 @@ pub enum FromChild {
     Heartbeat {
         /// Steps of work since the start; while something runs, it must rise.
         steps: u64,
+    },
+    /// A model is being loaded.
+    Loading {
+        /// Bytes read.
+        done_bytes: u64,
+        /// Bytes to read.
+        total_bytes: u64,
+    },
+    /// The answer to [`ToChild::Count`].
+    Counted {
+        /// The request.
+        request: u64,
+        /// The counts.
+        counters: EngineCounters,
     },
     /// The answer to [`ToChild::Load`].
     Loaded {
@@ -241,6 +261,25 @@ mod tests {
             };
             assert!(fits, "{bytes:?}: {error:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_output_fits_and_survives() {
+        use neurino_core::job::{RatedToken, TextChoice, TokenLogprob};
+        use neurino_core::{FinishReason, JobOutput, TextJob, TextOutput, Usage};
+        // As long as tokens get in any vocabulary in use, and the longest numbers there are.
+        let rated = || RatedToken { bytes: vec![200; 128], logprob: -12.345_678 };
+        let rivals = TextJob::TOP_LOGPROBS_LIMIT;
+        let tokens = (TextJob::LOGPROBS_LIMIT / (1 + rivals)) as usize;
+        let top = std::iter::repeat_with(rated).take(rivals as usize).collect();
+        let logprob = TokenLogprob { chosen: rated(), top };
+        let mut choice = TextChoice::new("\u{1}".repeat(128 * tokens), FinishReason::Length);
+        choice.logprobs = Some(vec![logprob; tokens]);
+        let output = TextOutput { choices: vec![choice], usage: Usage::default() };
+        let event = JobEvent::Finished { output: JobOutput::Text(output) };
+        let message = FromChild::Job { job: 1, event };
+        let frame = encode(&message).unwrap();
+        assert_eq!(read::<FromChild>(&mut frame.as_slice()).unwrap(), message);
     }
 
     #[test]

@@ -11,18 +11,22 @@ pub mod api;
 pub mod bench;
 pub mod child;
 pub mod device;
+mod fault;
 pub mod frame;
 mod link;
 pub mod local;
+pub mod memory;
 mod outlet;
 pub mod process;
 mod queue;
+mod serving;
 mod supervisor;
+mod warm_up;
 mod worker;
 
 pub use api::{
-    DeviceChoice, Engine, EngineError, EngineErrorCode, EngineStatus, JobEvent, JobStream,
-    LoadedModel, ModelRef,
+    DeviceChoice, Engine, EngineCounters, EngineError, EngineErrorCode, EngineStatus, JobEvent,
+    JobStream, LoadedModel, MemoryUse, ModelRef,
 };
 pub use local::LocalEngine;
 pub use process::{ProcessEngine, ProcessEngineConfig, ProcessLimits};

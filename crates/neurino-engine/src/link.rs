@@ -12,9 +12,11 @@ use tokio::time::timeout;
 use crate::api::EngineError;
 use crate::frame::{self, FrameError, FromChild, ToChild};
 use crate::process::ProcessEngineConfig;
+use crate::queue;
 
-/// Frames on their way in either direction.
-const FRAMES: usize = 256;
+/// Frames on their way in either direction: a run and a cancel of every job, and some more. With so
+/// many unread, the process has stopped reading.
+const FRAMES: usize = 3 * queue::JOBS_LIMIT;
 /// How long a process may take to end by itself once its standard input is closed.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// Longest line of the child's log that is passed on, in bytes.

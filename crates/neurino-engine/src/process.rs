@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    DeviceChoice, Engine, EngineError, EngineStatus, JobStream, LoadedModel, ModelRef,
+    DeviceChoice, Engine, EngineCounters, EngineError, EngineStatus, JobStream, LoadedModel,
+    ModelRef,
 };
 use crate::outlet::Outlet;
 use crate::supervisor::{Command, Shared, Supervisor};
@@ -155,7 +156,7 @@ impl Engine for ProcessEngine {
     ) -> Result<JobStream, EngineError> {
         let held = self.shared.model().map(|m| m.id);
         let coming = match &*self.shared.status.borrow() {
-            EngineStatus::Loading { model } => Some(model.clone()),
+            EngineStatus::Loading { model, .. } => Some(model.clone()),
             _ => None,
         };
         if ![held, coming].iter().flatten().any(|id| id == job.model()) {
@@ -173,6 +174,10 @@ impl Engine for ProcessEngine {
 
     fn status(&self) -> watch::Receiver<EngineStatus> {
         self.shared.status.subscribe()
+    }
+
+    async fn counters(&self) -> Result<EngineCounters, EngineError> {
+        self.ask(|reply| Command::Count { reply }).await
     }
 }
 

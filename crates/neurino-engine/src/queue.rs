@@ -3,20 +3,38 @@
 use std::collections::VecDeque;
 
 use neurino_core::JobSpec;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{EngineError, EngineErrorCode, LoadedModel, ModelRef};
 use crate::outlet::Outlet;
 
-/// Commands that may wait.
-pub(crate) const LIMIT: usize = 64;
+/// Jobs an engine takes before it is busy, waiting ones included.
+pub(crate) const JOBS_LIMIT: usize = 256;
+/// Commands on their way to the thread: all jobs, and some loads and unloads.
+pub(crate) const LIMIT: usize = JOBS_LIMIT + 32;
 
 /// What the handle asks of the thread.
 pub(crate) enum Command {
     Load { model: ModelRef, reply: oneshot::Sender<Result<LoadedModel, EngineError>> },
     Unload { reply: oneshot::Sender<()> },
-    Run { spec: JobSpec, cancel: CancellationToken, outlet: Outlet },
+    Run(Job),
+}
+
+/// A job and its way out.
+pub(crate) struct Job {
+    pub(crate) spec: JobSpec,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) outlet: Outlet,
+    /// One of [`JOBS_LIMIT`].
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+impl Job {
+    /// Whether nobody wants it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || self.outlet.is_closed()
+    }
 }
 
 /// The thread's end of the queue.
@@ -30,31 +48,55 @@ impl Queue {
         Self { incoming, waiting: VecDeque::new() }
     }
 
-    /// Waits for the next command; `None` when the handle is gone.
-    pub(crate) fn next(&mut self) -> Option<Command> {
-        self.waiting.pop_front().or_else(|| self.incoming.blocking_recv())
-    }
-
-    /// Ends waiting jobs that were cancelled or whose reader is gone. Called between the steps of
-    /// the running one.
-    pub(crate) fn sweep(&mut self) {
-        while self.waiting.len() < LIMIT
-            && let Ok(command) = self.incoming.try_recv()
+    /// Sleeps until there is a command; `false` when the handle is gone.
+    pub(crate) fn wait(&mut self) -> bool {
+        if self.waiting.is_empty()
+            && let Some(command) = self.incoming.blocking_recv()
         {
             self.waiting.push_back(command);
         }
-        let is_over = |command: &Command| match command {
-            Command::Run { cancel, outlet, .. } => cancel.is_cancelled() || outlet.is_closed(),
-            Command::Load { .. } | Command::Unload { .. } => false,
-        };
+        !self.waiting.is_empty()
+    }
+
+    /// Takes in what has arrived, and ends waiting jobs that nobody wants any more.
+    pub(crate) fn sweep(&mut self) {
+        while let Ok(command) = self.incoming.try_recv() {
+            self.waiting.push_back(command);
+        }
+        let is_over = |command: &Command| matches!(command, Command::Run(job) if job.is_over());
         while let Some(at) = self.waiting.iter().position(is_over) {
-            if let Some(Command::Run { outlet, .. }) = self.waiting.remove(at) {
-                outlet.fail(cancelled());
+            if let Some(Command::Run(job)) = self.waiting.remove(at) {
+                job.outlet.fail(cancelled());
             }
         }
+    }
+
+    /// The command whose turn it is.
+    pub(crate) fn first(&self) -> Option<&Command> {
+        self.waiting.front()
+    }
+
+    /// Takes the command whose turn it is.
+    pub(crate) fn take(&mut self) -> Option<Command> {
+        self.waiting.pop_front()
+    }
+
+    /// Whether an unload waits.
+    pub(crate) fn has_unload(&self) -> bool {
+        self.waiting.iter().any(|command| matches!(command, Command::Unload { .. }))
+    }
+
+    /// Jobs that wait.
+    pub(crate) fn jobs(&self) -> usize {
+        self.waiting.iter().filter(|command| matches!(command, Command::Run(_))).count()
     }
 }
 
 pub(crate) fn cancelled() -> EngineError {
     EngineError::new(EngineErrorCode::Cancelled, "the job was cancelled")
+}
+
+pub(crate) fn busy() -> EngineError {
+    let message = format!("the engine has {JOBS_LIMIT} jobs already; try later");
+    EngineError::new(EngineErrorCode::Busy, message)
 }

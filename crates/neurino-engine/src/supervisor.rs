@@ -12,11 +12,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{EngineError, EngineErrorCode, EngineStatus, JobEvent, LoadedModel, ModelRef};
+use crate::api::{
+    EngineCounters, EngineError, EngineErrorCode, EngineStatus, JobEvent, LoadedModel, ModelRef,
+};
 use crate::frame::{FrameError, FromChild, ToChild};
 use crate::link::Link;
 use crate::outlet::Outlet;
 use crate::process::{ProcessEngineConfig, ProcessLimits};
+use crate::queue;
 
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -25,6 +28,7 @@ pub(crate) enum Command {
     Load { model: ModelRef, reply: Reply<LoadedModel> },
     Unload { reply: Reply<()> },
     Run { spec: JobSpec, cancel: CancellationToken, outlet: Outlet },
+    Count { reply: Reply<EngineCounters> },
 }
 
 impl Command {
@@ -34,6 +38,7 @@ impl Command {
             Self::Load { reply, .. } => drop(reply.send(Err(error))),
             Self::Unload { reply } => drop(reply.send(Err(error))),
             Self::Run { outlet, .. } => outlet.fail(error),
+            Self::Count { reply } => drop(reply.send(Err(error))),
         }
     }
 }
@@ -147,6 +152,8 @@ impl Supervisor {
                     self.shared.set_model(None);
                     let _ = reply.send(Ok(()));
                 }
+                // Nothing runs.
+                Command::Count { reply } => drop(reply.send(Ok(EngineCounters::default()))),
                 command => return Some(command),
             }
         }
@@ -200,6 +207,7 @@ enum Request {
     Load(ModelRef, Reply<LoadedModel>),
     Reload(ModelRef),
     Unload(Reply<()>),
+    Count(Reply<EngineCounters>),
 }
 
 struct Job {
@@ -273,13 +281,18 @@ impl Session {
                 self.send(&ToChild::Unload { request })
             }
             Command::Run { spec, cancel, outlet } => self.run(spec, cancel, outlet),
+            Command::Count { reply } => {
+                let request = self.request(Request::Count(reply));
+                self.send(&ToChild::Count { request })
+            }
         }
     }
 
     fn load(&mut self, model: ModelRef, request: Request) -> Result<(), String> {
         self.loaded = true;
         self.reload_error = None;
-        let status = EngineStatus::Loading { model: model.id.clone() };
+        let model_id = model.id.clone();
+        let status = EngineStatus::Loading { model: model_id, done_bytes: 0, total_bytes: 0 };
         if !matches!(&*self.shared.status.borrow(), EngineStatus::Ready(m) if m.id == model.id) {
             self.shared.status.send_replace(status);
         }
@@ -299,6 +312,10 @@ impl Session {
         cancel: CancellationToken,
         outlet: Outlet,
     ) -> Result<(), String> {
+        if self.jobs.len() >= queue::JOBS_LIMIT {
+            outlet.fail(queue::busy());
+            return Ok(());
+        }
         if !self.loaded
             && let Some(model) = self.shared.model()
         {
@@ -343,6 +360,20 @@ impl Session {
                     (self.steps, self.moved_at) = (steps, self.heard_at);
                 }
             }
+            FromChild::Loading { done_bytes: done, total_bytes: total } => {
+                self.moved_at = self.heard_at;
+                self.shared.status.send_if_modified(|status| match status {
+                    EngineStatus::Loading { done_bytes, total_bytes, .. } => {
+                        (*done_bytes, *total_bytes) = (done, total);
+                        true
+                    }
+                    _ => false,
+                });
+            }
+            FromChild::Counted { request, counters } => match self.requests.remove(&request) {
+                Some(Request::Count(reply)) => drop(reply.send(Ok(counters))),
+                _ => return Err("the engine's process answered what nobody asked".into()),
+            },
             FromChild::Loaded { request, result } => self.loaded(request, result)?,
             FromChild::Unloaded { request, result } => match self.requests.remove(&request) {
                 Some(Request::Unload(reply)) => {
@@ -431,6 +462,7 @@ impl Session {
                 }
                 Request::Reload(_) => self.shared.set_model(None),
                 Request::Unload(reply) => drop(reply.send(Ok(()))),
+                Request::Count(reply) => drop(reply.send(Err(error.clone()))),
             }
         }
     }

@@ -1,82 +1,202 @@
-//! The engine's thread: owns the model, runs commands in order, survives panics below it.
+//! The engine's thread: owns the model, takes commands between steps, survives faults below it.
 
-use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use burn::tensor::Device;
-use neurino_core::{JobOutput, JobSpec, TextDelta, TextJob, TextOutput};
 use neurino_llm::chat::ChatTemplate;
-use neurino_llm::generate::{GenerateError, Step, generate};
 use neurino_llm::model::LanguageModel;
+use neurino_llm::models::decoder::Placement;
+use neurino_llm::serving::{Runner, ServingLimits};
 use neurino_llm::source::{ModelArch, ModelSource};
 use neurino_llm::tokenizer::Tokenizer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef};
-use crate::outlet::Outlet;
-use crate::queue::{Command, Queue};
+use crate::api::{
+    EngineCounters, EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef,
+};
+use crate::device::OpenDevice;
+use crate::fault::{self, guarded};
+use crate::memory::{self, MemoryPlan};
+use crate::queue::{Command, Job, Queue};
+use crate::serving::{Ended, Serving};
+use crate::warm_up::warm_up;
 
-/// A model in memory with everything a job needs.
-struct Loaded {
+/// What follows a fault that is no lack of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Faults {
+    /// The model is loaded again.
+    Reload,
+    /// On a card the process ends: its CUDA context is lost for good. On a CPU as `Reload`.
+    EndProcess,
+}
+
+/// A model in memory.
+pub(crate) struct Loaded {
     reference: ModelRef,
     facts: LoadedModel,
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    serving: Serving,
 }
 
 /// The thread's state.
 pub(crate) struct Worker {
-    queue: RefCell<Queue>,
-    device: Device,
-    device_name: String,
-    status: watch::Sender<EngineStatus>,
-    steps: Arc<AtomicU64>,
-    end: CancellationToken,
-    loaded: Option<Loaded>,
+    pub(crate) queue: RefCell<Queue>,
+    /// At least one; all are of one kind.
+    pub(crate) devices: Vec<OpenDevice>,
+    pub(crate) faults: Faults,
+    pub(crate) status: watch::Sender<EngineStatus>,
+    pub(crate) counters: watch::Sender<EngineCounters>,
+    pub(crate) steps: Arc<AtomicU64>,
+    pub(crate) end: CancellationToken,
+    pub(crate) loaded: Option<Loaded>,
 }
 
 impl Worker {
-    pub(crate) fn new(
-        queue: Queue,
-        device: Device,
-        device_name: String,
-        status: watch::Sender<EngineStatus>,
-        steps: Arc<AtomicU64>,
-        end: CancellationToken,
-    ) -> Self {
-        let queue = RefCell::new(queue);
-        Self { queue, device, device_name, status, steps, end, loaded: None }
-    }
-
-    /// Serves commands in order until the handle is gone.
+    /// Serves commands until the handle is gone. They begin in their order; a load of another model
+    /// and an unload wait, and let wait, until the jobs before them have ended.
     pub(crate) fn run(mut self) {
         loop {
-            let Some(command) = self.queue.get_mut().next() else { return };
-            if self.end.is_cancelled() {
+            let sleeps = !self.is_busy();
+            if sleeps && !self.queue.get_mut().wait() || self.end.is_cancelled() {
                 return;
             }
-            // A caller that is gone does not need its answer.
-            match command {
-                Command::Load { model, reply } => drop(reply.send(self.load(model))),
-                Command::Unload { reply } => {
-                    self.forget();
-                    let _ = reply.send(());
-                }
-                Command::Run { spec, cancel, outlet } => self.job(&spec, &cancel, outlet),
+            self.sweep();
+            while let Some(command) = self.next() {
+                self.begin(command);
+            }
+            if self.is_busy() {
+                self.step();
             }
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.loaded.as_ref().is_some_and(|loaded| !loaded.serving.is_idle())
+    }
+
+    /// Ends what nobody wants any more, running or waiting.
+    fn sweep(&mut self) {
+        self.queue.get_mut().sweep();
+        if let Some(loaded) = &mut self.loaded {
+            let ended = loaded.serving.sweep();
+            self.tell(ended);
+        }
+    }
+
+    /// The first command, if it may begin now.
+    fn next(&mut self) -> Option<Command> {
+        let busy = self.is_busy();
+        let queue = self.queue.get_mut();
+        let may_begin = match queue.first()? {
+            Command::Run(_) => true,
+            Command::Load { model, .. } => {
+                !busy || self.loaded.as_ref().is_some_and(|loaded| loaded.reference == *model)
+            }
+            Command::Unload { .. } => !busy,
+        };
+        if may_begin { queue.take() } else { None }
+    }
+
+    fn begin(&mut self, command: Command) {
+        // A caller that is gone does not need its answer.
+        match command {
+            Command::Load { model, reply } => drop(reply.send(self.load(model))),
+            Command::Unload { reply } => {
+                self.forget();
+                let _ = reply.send(());
+            }
+            Command::Run(job) => self.job(job),
+        }
+    }
+
+    fn job(&mut self, job: Job) {
+        let model = job.spec.model();
+        let Some(loaded) = self.loaded.as_mut().filter(|l| l.reference.id == *model) else {
+            let error = EngineError::not_loaded(model);
+            return job.outlet.fail(error);
+        };
+        match guarded("reading the job", || loaded.serving.begin(job)) {
+            Ok(refused) => self.tell(refused.into_iter().collect()),
+            // The job's outlet was dropped by the panic and has told its reader.
+            Err(fault) => self.recover(&fault),
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(loaded) = &mut self.loaded else { return };
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        let (published, queue, steps) = (&self.counters, &self.queue, &self.steps);
+        let computed = |counters| publish(published, counters, &queue.borrow(), steps);
+        match guarded("a step", || loaded.serving.step(computed)) {
+            Ok(ended) => {
+                let out_of_memory = ended.iter().any(Ended::is_out_of_memory);
+                self.tell(ended);
+                if out_of_memory {
+                    let error = "the device ran out of memory; the job can be tried again";
+                    self.shrink(&EngineError::new(EngineErrorCode::OutOfMemory, error));
+                }
+            }
+            Err(fault) => self.recover(&fault),
+        }
+    }
+
+    /// Publishes the counters, then tells the readers of jobs that have ended.
+    fn tell(&mut self, ended: Vec<Ended>) {
+        self.publish();
+        ended.into_iter().for_each(Ended::tell);
+    }
+
+    fn publish(&self) {
+        let counters = self.loaded.as_ref().map(|loaded| loaded.serving.counters());
+        let queue = self.queue.borrow();
+        publish(&self.counters, counters.unwrap_or_default(), &queue, &self.steps);
+    }
+
+    /// Goes on after a panic. What it left behind is not trusted.
+    fn recover(&mut self, fault: &EngineError) {
+        tracing::error!("{fault}");
+        if fault.code == EngineErrorCode::OutOfMemory {
+            return self.shrink(fault);
+        }
+        if self.faults == Faults::EndProcess && !self.devices[0].is_cpu() {
+            // The parent fails the jobs, starts a new process and loads the model there.
+            std::process::exit(FAULT_EXIT);
+        }
+        let Some(mut loaded) = self.loaded.take() else { return };
+        let ended = loaded.serving.fail_all(fault);
+        let reference = loaded.reference.clone();
+        drop(loaded);
+        self.tell(ended);
+        if let Err(error) = self.load(reference) {
+            tracing::error!("the model could not be loaded again: {error}");
+        }
+    }
+
+    /// Goes on with a smaller cache after the device ran out of memory; without a model if that is
+    /// not enough.
+    fn shrink(&mut self, fault: &EngineError) {
+        let Some(Loaded { reference, mut facts, mut serving }) = self.loaded.take() else { return };
+        let ended = serving.fail_all(fault);
+        let smaller = guarded("making a smaller cache", || serving.smaller());
+        self.clean_up();
+        if let Ok(Some(serving)) = smaller {
+            facts.memory.cache_bytes = serving.cache_bytes();
+            tracing::warn!(cache_bytes = facts.memory.cache_bytes, "going on with less memory");
+            self.status.send_replace(EngineStatus::Ready(facts.clone()));
+            self.loaded = Some(Loaded { reference, facts, serving });
+        } else {
+            self.forget();
+        }
+        self.tell(ended);
     }
 
     fn forget(&mut self) {
         if self.loaded.take().is_some() {
-            self.device.memory_cleanup();
+            self.clean_up();
         }
+        self.publish();
         self.status.send_replace(EngineStatus::Idle);
     }
 
@@ -86,19 +206,60 @@ impl Worker {
         }
         // Two models need not fit: the old one goes first.
         self.forget();
-        self.status.send_replace(EngineStatus::Loading { model: model.id.clone() });
+        self.progress(&model, 0, 0);
         match guarded("loading the model", || self.read(model)).flatten() {
             Ok(loaded) => {
                 let facts = loaded.facts.clone();
                 self.loaded = Some(loaded);
+                self.publish();
                 self.status.send_replace(EngineStatus::Ready(facts.clone()));
                 Ok(facts)
             }
             Err(error) => {
+                self.clean_up();
                 self.forget();
                 Err(error)
             }
         }
+    }
+
+    /// Says how far a load is.
+    fn progress(&self, model: &ModelRef, done_bytes: u64, total_bytes: u64) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        let model = model.id.clone();
+        self.status.send_replace(EngineStatus::Loading { model, done_bytes, total_bytes });
+        self.queue.borrow_mut().sweep();
+    }
+
+    fn weights(
+        &self,
+        source: &ModelSource,
+        plan: &MemoryPlan,
+        progress: &dyn Fn(u64, u64),
+        unwanted: &dyn Fn() -> bool,
+    ) -> Result<LanguageModel, EngineError> {
+        let runs = self.devices.iter().zip(&plan.runs);
+        let placement =
+            Placement::new(runs.map(|(d, run)| (d.device.clone(), run.clone())).collect())
+                .ok_or_else(|| EngineError::internal("the plan leaves layers out"))?;
+        LanguageModel::load_over(source, &placement, plan.precision, progress, unwanted)
+            .map_err(|error| if unwanted() { stopped() } else { unreadable(error) })
+    }
+
+    /// Memory in use on all devices.
+    fn used_bytes(&self) -> Option<u64> {
+        // The processor counts once, however often it is listed.
+        let devices = if self.devices[0].is_cpu() { &self.devices[..1] } else { &self.devices };
+        devices.iter().map(OpenDevice::used_bytes).sum()
+    }
+
+    fn clean_up(&self) {
+        self.devices.iter().for_each(|device| device.device.memory_cleanup());
+    }
+
+    fn device_name(&self, plan: &MemoryPlan) -> String {
+        let names: Vec<_> = self.devices.iter().take(plan.runs.len()).map(|d| &*d.name).collect();
+        names.join(" and ")
     }
 
     fn read(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
@@ -106,123 +267,91 @@ impl Worker {
         let source = ModelSource::open(&reference.path).map_err(unreadable)?;
         let tokenizer = Tokenizer::open(&source.tokenizer, &source.eos).map_err(unreadable)?;
         let template = ChatTemplate::open(&source, &tokenizer).map_err(unreadable)?;
-        let step = |_, _| {
-            self.steps.fetch_add(1, Ordering::Relaxed);
+        let memories: Vec<_> = self.devices.iter().map(OpenDevice::memory).collect();
+        let plan = memory::plan(&source, &memories).checked()?;
+        let before = self.used_bytes();
+        let progress = |done, total| self.progress(&reference, done, total);
+        let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
+        let model = self.weights(&source, &plan, &progress, &unwanted)?;
+        let (limits, all) = (plan.limits(), source.weights_bytes());
+        let go_on = || {
+            progress(all, all);
+            !unwanted()
         };
-        let model = LanguageModel::load(&source, &self.device, &step).map_err(unreadable)?;
-        let facts = LoadedModel {
-            id: reference.id.clone(),
-            arch: match source.arch {
-                ModelArch::Llama => "llama".into(),
-            },
-            device: self.device_name.clone(),
-            context_tokens: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
-            slots: 1,
-            weights_bytes: model.weights_bytes(),
-            load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        };
-        Ok(Loaded { reference, facts, model, tokenizer, template })
-    }
-
-    fn job(&mut self, spec: &JobSpec, cancel: &CancellationToken, mut outlet: Outlet) {
-        let JobSpec::Text(job) = spec;
-        let Some(loaded) = self.loaded.as_ref().filter(|l| l.reference.id == job.model) else {
-            return outlet.fail(EngineError::not_loaded(&job.model));
-        };
-        match guarded("the job", || self.text(loaded, job, cancel, &mut outlet)) {
-            Ok(Ok(output)) => outlet.finish(JobOutput::Text(output)),
-            Ok(Err(error)) => outlet.fail(from_generate(&error)),
-            Err(fault) => {
-                // What the panic left behind is not trusted: the model must be loaded again.
-                self.forget();
-                outlet.fail(fault);
-            }
+        if !warm_up(&model, &limits, &go_on).map_err(unreadable)? {
+            return Err(stopped());
         }
+        let mut facts = LoadedModel {
+            id: reference.id.clone(),
+            arch: arch_name(source.arch).into(),
+            device: self.device_name(&plan),
+            context_tokens: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
+            slots: u32::try_from(limits.sequences_max).unwrap_or(u32::MAX),
+            weights_bytes: model.weights_bytes(),
+            memory: MemoryUse::default(),
+            load_ms: 0,
+        };
+        let serving = Serving::new(Runner::new(model, tokenizer, template, limits), limits);
+        let used = self.used_bytes();
+        let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
+        facts.memory = MemoryUse {
+            planned_bytes: plan.total_bytes(),
+            measured_bytes,
+            cache_bytes: serving.cache_bytes(),
+        };
+        facts.load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        log(&plan, &facts, limits);
+        Ok(Loaded { reference, facts, serving })
     }
+}
 
-    fn text(
-        &self,
-        loaded: &Loaded,
-        job: &TextJob,
-        cancel: &CancellationToken,
-        outlet: &mut Outlet,
-    ) -> Result<TextOutput, GenerateError> {
-        let closed = outlet.watch();
-        let stop = || {
-            self.steps.fetch_add(1, Ordering::Relaxed);
-            self.queue.borrow_mut().sweep();
-            cancel.is_cancelled() || closed.is_closed() || self.end.is_cancelled()
-        };
-        let mut emit = |step: Step<'_>| match step {
-            Step::Prompt { tokens } => outlet.started(tokens),
-            Step::Text { text, tokens } => outlet.delta(TextDelta::text(text), tokens),
-        };
-        let now = jiff::Zoned::now();
-        let Loaded { model, tokenizer, template, .. } = loaded;
-        generate(model, tokenizer, template, job, &now, &stop, &mut emit)
+/// The exit code of a process that a fault of its card ended.
+const FAULT_EXIT: i32 = 3;
+
+fn log(plan: &MemoryPlan, facts: &LoadedModel, limits: ServingLimits) {
+    let planned = plan.total_bytes();
+    let error = facts.memory.measured_bytes.map(|m| m as f64 / planned.max(1) as f64 - 1.0);
+    tracing::info!(
+        planned_bytes = planned,
+        weights_bytes = facts.weights_bytes,
+        planned_weights_bytes = plan.weights_bytes,
+        measured_bytes = facts.memory.measured_bytes,
+        plan_error = error,
+        blocks = limits.n_blocks,
+        "the model is loaded"
+    );
+}
+
+/// Publishes the counts of a model, with those of the engine.
+fn publish(
+    published: &watch::Sender<EngineCounters>,
+    mut counters: EngineCounters,
+    queue: &Queue,
+    steps: &AtomicU64,
+) {
+    counters.jobs += u32::try_from(queue.jobs()).unwrap_or(u32::MAX);
+    counters.steps = steps.load(Ordering::Relaxed);
+    published.send_replace(counters);
+}
+
+fn arch_name(arch: ModelArch) -> &'static str {
+    match arch {
+        ModelArch::Llama => "llama",
+        ModelArch::Mistral => "mistral",
+        ModelArch::Mixtral => "mixtral",
     }
+}
+
+fn stopped() -> EngineError {
+    EngineError::new(EngineErrorCode::Cancelled, "loading was ended by an unload")
 }
 
 fn unreadable(error: impl std::error::Error) -> EngineError {
-    EngineError::new(EngineErrorCode::ModelUnreadable, chain(&error))
-}
-
-fn from_generate(error: &GenerateError) -> EngineError {
-    let code = match error {
-        GenerateError::Cancelled => EngineErrorCode::Cancelled,
-        GenerateError::ContextTooLong { .. } => EngineErrorCode::ContextTooLong,
-        GenerateError::Chat(_) | GenerateError::InvalidJob(_) => EngineErrorCode::InvalidRequest,
-        GenerateError::Tokenizer(_) | GenerateError::Model(_) | GenerateError::NoLogits => {
-            EngineErrorCode::Internal
-        }
+    let words = fault::chain(&error);
+    let code = if fault::is_out_of_memory(&words) {
+        EngineErrorCode::OutOfMemory
+    } else {
+        EngineErrorCode::ModelUnreadable
     };
-    EngineError::new(code, chain(error))
-}
-
-/// An error with its causes, which do not cross the process boundary by themselves.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}
-
-/// Runs something that may panic, and turns a panic into an error.
-fn guarded<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T, EngineError> {
-    // Whoever gets the error drops what the work had borrowed.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| from_panic(doing, &*panic))
-}
-
-fn from_panic(doing: &str, panic: &(dyn Any + Send)) -> EngineError {
-    let words = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no words");
-    let lower = words.to_lowercase();
-    if lower.contains("out of memory") || lower.contains("outofmemory") {
-        let message = format!("the device ran out of memory while {doing} was under way");
-        return EngineError::new(EngineErrorCode::OutOfMemory, message);
-    }
-    EngineError::internal(format!("a fault ended {doing}: {words}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_becomes_an_error_of_its_kind() {
-        let code = |words: &'static str| {
-            guarded("the job", || std::panic::resume_unwind(Box::new(words)))
-                .map_or_else(|e: EngineError| e.code, |()| EngineErrorCode::Cancelled)
-        };
-        assert_eq!(code("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), EngineErrorCode::OutOfMemory);
-        assert_eq!(code("index out of bounds"), EngineErrorCode::Internal);
-        assert_eq!(from_panic("the job", &7_u8).code, EngineErrorCode::Internal);
-        assert_eq!(guarded("the job", || 5), Ok(5));
-    }
+    EngineError::new(code, words)
 }

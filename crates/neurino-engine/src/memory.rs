@@ -1,0 +1,310 @@
+//! Plans, before anything is read, what a model takes of the memory of its devices, in which
+//! precision it fits and on how many of them: weights, activations of a step, and what is left for
+//! the key-value cache.
+
+use std::ops::Range;
+
+use neurino_llm::checkpoint::Precision;
+use neurino_llm::serving::ServingLimits;
+use neurino_llm::source::ModelSource;
+use neurino_nn::paged::BLOCK_TOKENS;
+
+use crate::api::{EngineError, EngineErrorCode};
+
+const MIB: u64 = 1 << 20;
+/// Sequences that decode together: on a CPU more would only make each slower.
+const SEQUENCES_CPU: usize = 8;
+const SEQUENCES_CARD: usize = 64;
+/// Tokens of a step; long prompts go through in pieces of this length.
+const ROWS_CPU: usize = 256;
+const ROWS_CARD: usize = 1024;
+/// Tokens that a cache must hold at least to be of use.
+const CACHE_TOKENS_MIN: usize = 1024;
+/// Tokens of cache for each sequence that decodes.
+const TOKENS_EACH: usize = 256;
+/// The cache of a CPU, if that holds one whole context: memory that others may want.
+const CACHE_BYTES_CPU: u64 = 512 * MIB;
+
+/// Memory of a device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// All of it.
+    pub total_bytes: u64,
+    /// Nobody's at the moment.
+    pub free_bytes: u64,
+    /// Whether it is the machine's own.
+    pub is_cpu: bool,
+}
+
+impl DeviceMemory {
+    /// What is left to others: the desktop and its programs.
+    fn reserve_bytes(&self) -> u64 {
+        if self.is_cpu {
+            (self.total_bytes / 8).clamp(256 * MIB, 4096 * MIB)
+        } else {
+            (self.total_bytes / 16).clamp(512 * MIB, 2048 * MIB)
+        }
+    }
+}
+
+/// Whether a model fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does.
+    Fits,
+    /// Not even with its smallest weights.
+    TooLarge {
+        /// What weights, activations and a small cache would take, in bytes.
+        needed_bytes: u64,
+        /// What there is, the reserve taken off, in bytes.
+        available_bytes: u64,
+    },
+}
+
+/// How a model would be kept in the memory of its devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// How weights are kept.
+    pub precision: Precision,
+    /// The layers of each device that is used, in the order of the devices.
+    pub runs: Vec<Range<usize>>,
+    /// Memory of the weights.
+    pub weights_bytes: u64,
+    /// Blocks of the key-value cache.
+    pub kv_blocks: usize,
+    /// Memory of one of them, in all layers.
+    pub block_bytes: u64,
+    /// Most memory of what a step computes on its way, on each device.
+    pub activation_bytes: u64,
+    /// What is left to others on the first device.
+    pub reserve_bytes: u64,
+    /// Most sequences that decode together.
+    pub sequences_max: usize,
+    /// Most tokens of a step.
+    pub rows_per_step: usize,
+    /// Whether all of that fits.
+    pub verdict: Verdict,
+}
+
+impl MemoryPlan {
+    /// Weights, cache and activations on all devices.
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes + self.cache_bytes() + self.activation_bytes * self.runs.len() as u64
+    }
+
+    /// Memory of the key-value cache.
+    pub fn cache_bytes(&self) -> u64 {
+        self.block_bytes * self.kv_blocks as u64
+    }
+
+    /// The plan, if it can be kept.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, with the numbers.
+    pub fn checked(self) -> Result<Self, EngineError> {
+        let Verdict::TooLarge { needed_bytes, available_bytes } = self.verdict else {
+            return Ok(self);
+        };
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let message = format!(
+            "the model needs {:.1} GB of memory and {:.1} GB are free for it; close other programs, \
+             or choose a smaller model",
+            gb(needed_bytes),
+            gb(available_bytes)
+        );
+        Err(EngineError::new(EngineErrorCode::OutOfMemory, message))
+    }
+
+    /// What the scheduler may use.
+    pub fn limits(&self) -> ServingLimits {
+        ServingLimits {
+            n_blocks: self.kv_blocks,
+            rows_per_step: self.rows_per_step,
+            sequences_max: self.sequences_max,
+        }
+    }
+}
+
+/// Plans a model on `devices`, of which there is at least one: in the precision that suits them, on
+/// the first alone or else on as many as it takes; where that does not fit, with 4-bit weights.
+pub fn plan(source: &ModelSource, devices: &[DeviceMemory]) -> MemoryPlan {
+    let is_cpu = devices.iter().all(|device| device.is_cpu);
+    let wanted = if is_cpu { Precision::Packed } else { Precision::Half };
+    let whole = plan_as(source, devices, wanted);
+    if whole.verdict == Verdict::Fits {
+        whole
+    } else {
+        plan_as(source, devices, Precision::FourBit)
+    }
+}
+
+/// Plans a model in a chosen precision.
+pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precision) -> MemoryPlan {
+    let (config, memory) = (&source.config, source.memory(precision));
+    let is_cpu = devices.iter().all(|device| device.is_cpu);
+    let (sequences, rows_per_step) =
+        if is_cpu { (SEQUENCES_CPU, ROWS_CPU) } else { (SEQUENCES_CARD, ROWS_CARD) };
+    let activation_bytes = config.activation_bytes(rows_per_step, sequences);
+    let available =
+        |device: &DeviceMemory| device.free_bytes.saturating_sub(device.reserve_bytes());
+    let budget = |device| available(device).saturating_sub(activation_bytes);
+    let budgets: Vec<u64> = devices.iter().map(budget).collect();
+
+    let context_blocks = config.max_position_embeddings.div_ceil(BLOCK_TOKENS);
+    let least_blocks = CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS).min(context_blocks);
+    let block_bytes = memory.block_bytes();
+    // Whole contexts for all; one block more, for a copy of what two answers share.
+    let mut most_blocks = (context_blocks + 1) * sequences;
+    if is_cpu {
+        let enough_bytes = CACHE_BYTES_CPU.max(block_bytes * context_blocks as u64);
+        let allowed_bytes = enough_bytes.min(devices.iter().map(|d| d.total_bytes / 4).sum());
+        let allowed = usize::try_from(allowed_bytes / block_bytes.max(1)).unwrap_or(usize::MAX);
+        most_blocks = most_blocks.min(allowed);
+    }
+    // With fewer devices in use a block is the same, so the first that holds enough is taken.
+    let best_on = |count: usize| {
+        let runs = |blocks: usize| memory.split(&budgets[..count], blocks as u64);
+        largest(least_blocks, most_blocks.max(least_blocks), |n| runs(n).is_some())
+            .and_then(|blocks| Some((blocks, runs(blocks)?)))
+    };
+    let found = (1..=devices.len()).find_map(best_on);
+    let fits = found.is_some();
+    let whole = 0..config.num_hidden_layers;
+    let (kv_blocks, runs) = found.unwrap_or((least_blocks, vec![whole]));
+    let needed_bytes =
+        memory.weights_bytes() + activation_bytes + block_bytes * least_blocks as u64;
+    let available_bytes = devices.iter().map(available).sum();
+    MemoryPlan {
+        precision,
+        runs,
+        weights_bytes: memory.weights_bytes(),
+        kv_blocks,
+        block_bytes,
+        activation_bytes,
+        reserve_bytes: devices.first().map_or(0, DeviceMemory::reserve_bytes),
+        // Each with room for a conversation of some length.
+        sequences_max: (kv_blocks * BLOCK_TOKENS / TOKENS_EACH).clamp(1, sequences),
+        rows_per_step,
+        verdict: if fits {
+            Verdict::Fits
+        } else {
+            Verdict::TooLarge { needed_bytes, available_bytes }
+        },
+    }
+}
+
+/// The largest number from `least` to `most` that fits; all below it do, too.
+fn largest(least: usize, most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    if !fits(least) {
+        return None;
+    }
+    let (mut yes, mut no) = (least, most + 1);
+    while yes + 1 < no {
+        let middle = yes.midpoint(no);
+        if fits(middle) {
+            yes = middle;
+        } else {
+            no = middle;
+        }
+    }
+    Some(yes)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use burn::tensor::Device;
+    use neurino_llm::model::LanguageModel;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn fixtures() -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
+        let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut models: Vec<_> = folders.filter(|p| p.join("config.json").is_file()).collect();
+        models.sort();
+        models
+    }
+
+    fn cpu(free_bytes: u64) -> DeviceMemory {
+        DeviceMemory { total_bytes: 16 * GIB, free_bytes, is_cpu: true }
+    }
+
+    fn card(free_bytes: u64) -> DeviceMemory {
+        DeviceMemory { total_bytes: 8 * GIB, free_bytes, is_cpu: false }
+    }
+
+    /// The least that a card must have free for a plan.
+    fn least_free(plan: &MemoryPlan) -> u64 {
+        let blocks = CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS) as u64;
+        let needed = plan.weights_bytes + plan.activation_bytes + blocks * plan.block_bytes;
+        card(0).reserve_bytes() + needed
+    }
+
+    #[test]
+    fn weights_take_what_was_planned() {
+        let mut checked = 0;
+        for path in fixtures() {
+            let Ok(source) = ModelSource::open(&path) else { continue };
+            let plan = plan(&source, &[cpu(8 * GIB)]);
+            let model = LanguageModel::load(&source, &Device::flex(), &|_, _| {}).unwrap();
+            let (planned, held) = (plan.weights_bytes as f64, model.weights_bytes() as f64);
+            assert!((planned / held - 1.0).abs() < 0.05, "{path:?} {planned} {held}");
+            assert_eq!(plan.block_bytes, model.block_bytes(), "{path:?}");
+            checked += 1;
+        }
+        assert!(checked >= 3);
+    }
+
+    #[test]
+    fn the_cache_gets_the_rest_and_no_more_than_is_of_use() {
+        let source = ModelSource::open(&fixtures()[0]).unwrap();
+        let roomy = plan(&source, &[cpu(8 * GIB)]);
+        assert_eq!(roomy.verdict, Verdict::Fits);
+        assert!(roomy.cache_bytes() <= CACHE_BYTES_CPU);
+        assert_eq!(roomy.sequences_max, SEQUENCES_CPU);
+        let none = plan(&source, &[cpu(GIB)]);
+        assert!(matches!(none.verdict, Verdict::TooLarge { available_bytes: 0, .. }));
+        let error = none.checked().unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::OutOfMemory);
+        assert!(error.message.contains("0.0 GB are free for it"), "{error}");
+    }
+
+    #[test]
+    fn a_card_takes_16_bits_then_4_bits_then_nothing() {
+        let source = ModelSource::open(&fixtures()[0]).unwrap();
+        let whole = plan(&source, &[card(4 * GIB)]);
+        assert_eq!((whole.precision, &whole.verdict), (Precision::Half, &Verdict::Fits));
+        let small = plan_as(&source, &[card(4 * GIB)], Precision::FourBit);
+        assert!(small.weights_bytes < whole.weights_bytes);
+        let found = plan(&source, &[card(least_free(&whole).midpoint(least_free(&small)))]);
+        assert_eq!((found.precision, &found.verdict), (Precision::FourBit, &Verdict::Fits));
+        let found = plan(&source, &[card(least_free(&small) - small.weights_bytes / 2)]);
+        assert!(matches!(found.verdict, Verdict::TooLarge { .. }), "{found:?}");
+    }
+
+    #[test]
+    fn a_model_too_large_for_one_card_is_split_over_two() {
+        let source = ModelSource::open(&fixtures()[0]).unwrap();
+        let whole = plan(&source, &[card(4 * GIB)]);
+        let cards = [card(least_free(&whole) - 1), card(least_free(&whole) - 1)];
+        let split = plan(&source, &cards);
+        assert_eq!((split.precision, &split.verdict), (Precision::Half, &Verdict::Fits));
+        assert_eq!(split.runs.len(), 2);
+        assert_eq!(split.runs[1].end, source.config.num_hidden_layers);
+        let roomy = plan(&source, &[card(4 * GIB), card(4 * GIB)]);
+        assert_eq!(roomy.runs.len(), 1, "one card is enough");
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        for limit in 3..20 {
+            assert_eq!(largest(3, 17, |n| n <= limit), Some(limit.min(17)));
+        }
+        assert_eq!(largest(3, 17, |n| n <= 2), None);
+    }
+}
