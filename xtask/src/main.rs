@@ -4,6 +4,7 @@
 //! commands are run and shown), `system`, `wheels`, `cuda`, `ui`, `starter` (what has to be
 //! there before a build or a run), then `run`, `test`, `dist`, `gpu_check`, `generate`, `tidy`.
 
+mod clients;
 mod cuda;
 mod debian;
 mod dist;

@@ -9,7 +9,7 @@ use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{run, starter, tidy, ui};
+use crate::{clients, run, starter, tidy, ui};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -104,7 +104,8 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
                 let tests =
                     test_targets(workspace).fold(tests, |cmd, name| cmd.args(["--test", name]));
                 let documented = cargo_test(workspace)?.arg("--doc");
-                Ok(vec![tests.args(["--", "--skip", "kill::"]), documented])
+                let elsewhere = ["--", "--skip", "kill::", "--skip", "openai::"];
+                Ok(vec![tests.args(elsewhere), documented])
             })),
         },
         Step {
@@ -114,6 +115,20 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
             action: Action::Planned(Box::new(|| {
                 let tests = cargo_test(workspace)?.args(["--test", "it"]);
                 Ok(vec![tests.args(["--", "kill::", "--nocapture"])])
+            })),
+        },
+        Step {
+            name: "clients",
+            what: "the official OpenAI clients work with the gateway",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                let clients = clients::kept(workspace)?;
+                let tests = cargo_test(workspace)?
+                    .env("NEURINO_TEST_PYTHON_PACKAGES", clients.python)
+                    .env("NEURINO_TEST_NODE_PACKAGES", clients.node)
+                    .args(["--test", "it"]);
+                // One after the other: what they time is theirs alone.
+                Ok(vec![tests.args(["--", "openai::", "--nocapture", "--test-threads=1"])])
             })),
         },
         Step {

@@ -68,7 +68,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn npm() -> &'static str {
+pub(crate) fn npm() -> &'static str {
     if cfg!(windows) { "npm.cmd" } else { "npm" }
 }
 
@@ -86,7 +86,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// A digest over names and contents.
-fn hash(base: &Path, files: &[PathBuf]) -> Result<String> {
+pub(crate) fn hash(base: &Path, files: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     for path in files {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

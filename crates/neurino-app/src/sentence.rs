@@ -38,7 +38,8 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
         MiningState::Finishing => match (facts.preparing, facts.job) {
             (Some(what), _) => format!("Stopping: {what}."),
             (None, Some(job)) => {
-                format!("Finishing the last job, then stopping: {}.", progress(job))
+                let last = if job.jobs > 1 { format!("{} jobs", job.jobs) } else { "job".into() };
+                format!("Finishing the last {last}, then stopping: {}.", progress(job))
             }
             (None, None) => "Finishing, then stopping.".into(),
         },
@@ -65,6 +66,9 @@ fn told(message: &str) -> String {
 fn working(job: &CurrentJob, network: &str) -> String {
     match job.stage {
         JobStage::Loading => format!("Loading {} for a job of {network}.", job.model),
+        JobStage::Running if job.jobs > 1 => {
+            format!("Running {} text jobs for {network}: {}.", job.jobs, progress(job))
+        }
         JobStage::Running => format!("Running a text job for {network}: {}.", progress(job)),
         JobStage::Sending => format!("Sending the result of a text job to {network}."),
     }
@@ -73,8 +77,9 @@ fn working(job: &CurrentJob, network: &str) -> String {
 fn progress(job: &CurrentJob) -> String {
     let tenths = job.elapsed_ms / 100;
     let unit = if job.tokens == 1 { "token" } else { "tokens" };
+    let whose = if job.jobs > 1 { " for the oldest" } else { "" };
     format!(
-        "{} {unit}, {}.{} s of {} s",
+        "{} {unit}, {}.{} s of {} s{whose}",
         job.tokens,
         tenths / 10,
         tenths % 10,
@@ -108,6 +113,7 @@ mod tests {
             max_tokens: 512,
             elapsed_ms: 3_149,
             budget_ms: 180_000,
+            jobs: 1,
         }
     }
 
@@ -140,6 +146,17 @@ mod tests {
             MiningState::Working,
             Some(&job(JobStage::Running)),
             "Running a text job for the practice network: 43 tokens, 3.1 s of 180 s.",
+        );
+        let three = CurrentJob { jobs: 3, ..job(JobStage::Running) };
+        check(
+            MiningState::Working,
+            Some(&three),
+            "Running 3 text jobs for the practice network: 43 tokens, 3.1 s of 180 s for the oldest.",
+        );
+        check(
+            MiningState::Finishing,
+            Some(&three),
+            "Finishing the last 3 jobs, then stopping: 43 tokens, 3.1 s of 180 s for the oldest.",
         );
         check(
             MiningState::Finishing,

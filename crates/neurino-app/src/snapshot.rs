@@ -80,7 +80,7 @@ impl App {
             (mining.phase.clone(), mining.since_ms, mining.miner())
         };
         let status = miner.map(|handle| handle.status().borrow().clone());
-        let job = status.as_ref().and_then(|s| s.job.as_ref()).map(current_job);
+        let job = status.as_ref().and_then(|s| Some(current_job(s.job.as_ref()?, s.jobs)));
         let network = NetworkStatus {
             name: self.network.name().to_owned(),
             practice: self.network.is_practice(),
@@ -200,7 +200,7 @@ impl App {
     }
 }
 
-fn current_job(job: &RunningJob) -> CurrentJob {
+fn current_job(job: &RunningJob, jobs: u32) -> CurrentJob {
     CurrentJob {
         job: job.job,
         model: job.model.clone(),
@@ -213,6 +213,7 @@ fn current_job(job: &RunningJob) -> CurrentJob {
         max_tokens: job.max_tokens,
         elapsed_ms: job.started.elapsed().as_millis() as u64,
         budget_ms: job.budget_ms,
+        jobs,
     }
 }
 
@@ -229,7 +230,10 @@ fn mining_status(
         (Phase::Problem(error), _) => (MiningState::NeedsYou, None, Some(error.clone())),
         (Phase::Finishing(_), _) => (MiningState::Finishing, None, None),
         (Phase::Stopping(_), _) => {
-            let what = job.map(|_| "handing the running job back".to_owned());
+            let what = job.map(|job| match job.jobs {
+                0 | 1 => "handing the running job back".to_owned(),
+                jobs => format!("handing {jobs} running jobs back"),
+            });
             (MiningState::Finishing, what, None)
         }
         (Phase::Running(_), None) => (MiningState::Starting, None, None),

@@ -79,7 +79,13 @@ pub(crate) async fn follow(
 /// Prints the state sentence when it says something new; figures that only count up are left out.
 fn tell(snapshot: &Snapshot, last: &mut String, format: Format) -> anyhow::Result<()> {
     let sentence = at_rest(&snapshot.mining);
-    let gist: String = sentence.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let gist: String = match (snapshot.mining.state, &snapshot.job) {
+        // How many jobs run changes all the time.
+        (state @ (MiningState::Working | MiningState::Finishing), Some(job)) => {
+            format!("{state:?}, {:?}", job.stage)
+        }
+        _ => sentence.chars().filter(|c| !c.is_ascii_digit()).collect(),
+    };
     if gist == *last {
         return Ok(());
     }

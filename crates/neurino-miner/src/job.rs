@@ -224,6 +224,7 @@ fn blame(error: &EngineError) -> (ErrorBody, bool) {
         EngineErrorCode::InvalidRequest => (ErrorCode::InvalidRequest, false),
         EngineErrorCode::ModelUnreadable => (ErrorCode::ModelUnreadable, true),
         EngineErrorCode::ModelNotLoaded => (ErrorCode::ModelNotReady, true),
+        EngineErrorCode::Busy => (ErrorCode::Overloaded, false),
         EngineErrorCode::OutOfMemory
         | EngineErrorCode::NoSuchDevice
         | EngineErrorCode::Cancelled

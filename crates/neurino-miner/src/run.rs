@@ -370,7 +370,9 @@ impl Run {
     }
 
     fn publish(&self) {
-        let oldest = self.jobs.values().next().map(|job| job.shown.clone());
+        let shown = || self.jobs.values().map(|job| &job.shown);
+        let computed = shown().find(|job| job.stage != Stage::Sending);
+        let oldest = computed.or_else(|| shown().next()).cloned();
         self.show(self.state(), oldest, self.jobs.len());
     }
 

@@ -16,7 +16,7 @@ pub struct MinerStatus {
     pub connected: bool,
     /// The network's name, once the coordinator has said it.
     pub network: Option<String>,
-    /// The oldest job in work.
+    /// The oldest job that is being computed, else the oldest on its way.
     pub job: Option<RunningJob>,
     /// Jobs in work.
     pub jobs: u32,

@@ -180,6 +180,12 @@ impl Run {
                 });
                 self.flush_soon();
             }
+            JobUpdate::Failed { error, .. } if error.code == ErrorCode::Overloaded => {
+                // The engine has more to do than it said it takes; the job is unharmed.
+                self.jobs.retain(|_, job| job.shown.lease != lease);
+                tracing::warn!(lease.id = %lease, "the engine took no more jobs: {error}");
+                self.hand_back(lease, "the engine has no room for it");
+            }
             JobUpdate::Failed { error, engine } => {
                 let job = key.and_then(|key| self.jobs.remove(&key));
                 tracing::warn!(lease.id = %lease, code = ?error.code, "a job failed: {error}");

@@ -270,7 +270,7 @@ pub enum DeviceKind {
     Cpu,
 }
 
-/// The job in work.
+/// The job in work; of several, the oldest that is being computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 pub struct CurrentJob {
     /// The job.
@@ -289,6 +289,8 @@ pub struct CurrentJob {
     /// Milliseconds from receipt after which it earns nothing.
     #[ts(type = "number")]
     pub budget_ms: u64,
+    /// Jobs in work, this one included.
+    pub jobs: u32,
 }
 
 /// What happens to a job on this machine.

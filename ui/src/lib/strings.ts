@@ -87,6 +87,8 @@ export const t = {
     stages,
     words: (tokens: number, time: string) =>
       `${tokens} ${tokens === 1 ? 'token' : 'tokens'}, ${time}`,
+    /** Jobs computed at the same time as the one that is shown. */
+    beside: (others: number) => (others > 0 ? ` · ${others} more at the same time` : ''),
     bar: 'Time used',
     budget: 'A job that runs out of time earns nothing.',
     none: 'No job right now',

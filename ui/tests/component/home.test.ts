@@ -137,6 +137,11 @@ describe('the machine and its job', () => {
     expect(card.textContent).toContain('43 tokens, 3.1 s of 180 s');
     expect(card.textContent).toContain('SmolLM2 135M Instruct');
     expect(within(card).getByRole('progressbar').getAttribute('aria-valuenow')).toBe('1');
+    expect(card.textContent).not.toContain('at the same time');
+    const working = snapshot('working');
+    const job = working.job ? { ...working.job, jobs: 3 } : null;
+    emit({ event: 'snapshot', payload: { ...working, job } });
+    expect(card.textContent).toContain('2 more at the same time');
     emit({ event: 'snapshot', payload: snapshot('waiting') });
     await fireEvent.click(within(card).getByText('Ask something in the Playground'));
     expect(screen.getByTestId('chat-input')).toBeTruthy();

@@ -163,6 +163,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
           max_tokens: 256,
           elapsed_ms: 3140,
           budget_ms: 180_000,
+          jobs: 1,
         }
       : null,
     models:

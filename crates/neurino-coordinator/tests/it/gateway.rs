@@ -200,7 +200,10 @@ async fn unknown_paths_and_methods_are_typed() {
         let (found, body) = world.call(method, path, Value::Null).await;
         assert_eq!(found.as_u16(), status, "{path}");
         assert_eq!(body["error"].is_object(), openai, "{path}: {body}");
-        assert!(["not_found", "invalid_request", "model_not_found"].contains(&code(&body)), "{path}: {body}");
+        assert!(
+            ["not_found", "invalid_request", "model_not_found"].contains(&code(&body)),
+            "{path}: {body}"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ macro_rules! assert_snapshot {
     };
 }
 
+mod answers;
 mod gateway;
 mod jobs;
 mod leases;

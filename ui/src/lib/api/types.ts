@@ -127,7 +127,7 @@ preferences: Preferences, } } | { "cmd": "window", "payload": {
 action: WindowAction, } };
 
 /**
- * The job in work.
+ * The job in work; of several, the oldest that is being computed.
  */
 export type CurrentJob = {
 /**
@@ -157,7 +157,11 @@ elapsed_ms: number,
 /**
  * Milliseconds from receipt after which it earns nothing.
  */
-budget_ms: number, };
+budget_ms: number,
+/**
+ * Jobs in work, this one included.
+ */
+jobs: number, };
 
 /**
  * A device of this machine.

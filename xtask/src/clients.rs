@@ -1,0 +1,68 @@
+//! The official OpenAI clients for the tests of the gateway: pinned, and kept in the target folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::shell::{Cmd, say};
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// Where the pinned versions are listed and the cases are.
+const SOURCE: &str = "tests/openai";
+
+/// Where the clients are.
+pub(crate) struct Clients {
+    /// Folder of the Python client's packages.
+    pub(crate) python: PathBuf,
+    /// Folder whose `node_modules` holds the Node client.
+    pub(crate) node: PathBuf,
+}
+
+/// The clients, fetched with pip and npm unless the pinned ones are there. Both programs use the
+/// registries that this machine is configured for.
+///
+/// # Errors
+/// When pip or npm fails.
+pub(crate) fn kept(workspace: &Workspace) -> Result<Clients> {
+    let (source, kept) = (workspace.path(SOURCE), workspace.kept().join("openai-clients"));
+    let clients = Clients { python: kept.join("python"), node: kept.join("node") };
+    install(&source, &["requirements.txt"], &clients.python, |dir| {
+        Cmd::new(dir, "python3")
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            // Everything is listed, so nothing is resolved; and nothing is built here.
+            .args(["--no-deps", "--only-binary=:all:", "--no-warn-conflicts"])
+            .args(["--root-user-action=ignore", "--target", ".", "-r", "requirements.txt"])
+    })?;
+    install(&source, &["package.json", "package-lock.json", ".npmrc"], &clients.node, |dir| {
+        Cmd::new(dir, ui::npm()).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+    })?;
+    Ok(clients)
+}
+
+/// Fills a folder by a command that reads these files, unless it was filled from the same ones.
+fn install(
+    source: &Path,
+    files: &[&str],
+    folder: &Path,
+    command: impl FnOnce(&Path) -> Cmd,
+) -> Result<()> {
+    let paths: Vec<PathBuf> = files.iter().map(|file| source.join(file)).collect();
+    let wanted = ui::hash(source, &paths)?;
+    let stamp = folder.join(".xtask-packages");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder)?;
+    for (file, path) in files.iter().zip(&paths) {
+        fs::copy(path, folder.join(file))?;
+    }
+    say(format!("fetching what {} lists", paths[0].display()));
+    command(folder).run()?;
+    fs::write(&stamp, wanted)?;
+    Ok(())
+}
