@@ -306,13 +306,12 @@ impl<'a> LayerLoader<'a> {
         let views = read.try_map(|part| Ok::<_, LlmError>(part.view()))?;
         let values = parts.weights(*config, &views)?.to_f32();
         let dtype = self.dense_type(DType::F16);
-        let tensor = match dtype {
-            TensorType::F32 => upload(values, shape, self.device.get()),
-            _ => {
-                let halves = rows_from_f32(&values, shape[1], DType::F16).unwrap_or_default();
-                drop(values);
-                self.upload_bytes(halves, shape, TensorType::F16)
-            }
+        let tensor = if dtype == TensorType::F32 {
+            upload(values, shape, self.device.get())
+        } else {
+            let halves = rows_from_f32(&values, shape[1], DType::F16).unwrap_or_default();
+            drop(values);
+            self.upload_bytes(halves, shape, TensorType::F16)
         };
         self.count(read_bytes, shape[0] * shape[1] * dtype.size())?;
         Ok(Linear::dense(tensor))
@@ -355,12 +354,7 @@ impl<'a> LayerLoader<'a> {
         Ok(self.packed_linear(&Arc::new(matrix)))
     }
 
-    fn dense(
-        &self,
-        matrix: Fetched,
-        shape: [usize; 2],
-        rows: Rows,
-    ) -> Result<Tensor<2>, LlmError> {
+    fn dense(&self, matrix: Fetched, shape: [usize; 2], rows: Rows) -> Result<Tensor<2>, LlmError> {
         let (stored, read_bytes) = (matrix.tensor().dtype(), matrix.len());
         let dtype = self.dense_type(stored);
         let tensor = match (dtype, stored, rows) {
@@ -394,7 +388,10 @@ impl<'a> LayerLoader<'a> {
     }
 
     fn upload_bytes(&self, bytes: Vec<u8>, shape: [usize; 2], dtype: TensorType) -> Tensor<2> {
-        Tensor::from_data(TensorData::from_bytes_vec(bytes, shape, dtype), (self.device.get(), dtype))
+        Tensor::from_data(
+            TensorData::from_bytes_vec(bytes, shape, dtype),
+            (self.device.get(), dtype),
+        )
     }
 
     fn fetch(&self, tensor: &StoredTensor) -> Result<Fetched, LlmError> {
@@ -427,10 +424,7 @@ fn is_packable(dtype: DType) -> bool {
 }
 
 fn in_order(values: &[f32], [out, features]: [usize; 2], rows: Rows) -> Vec<f32> {
-    (0..out)
-        .flat_map(|row| &values[rows.source(row) * features..][..features])
-        .copied()
-        .collect()
+    (0..out).flat_map(|row| &values[rows.source(row) * features..][..features]).copied().collect()
 }
 
 #[cfg(test)]

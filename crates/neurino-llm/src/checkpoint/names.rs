@@ -67,7 +67,10 @@ mod tests {
         let whole = |name: &str| gguf(name).whole;
         assert_eq!(whole("model.layers.12.self_attn.q_proj.weight"), "blk.12.attn_q.weight");
         assert_eq!(whole("lm_head.weight"), "output.weight");
-        assert_eq!(whole("model.layers.1.block_sparse_moe.gate.weight"), "blk.1.ffn_gate_inp.weight");
+        assert_eq!(
+            whole("model.layers.1.block_sparse_moe.gate.weight"),
+            "blk.1.ffn_gate_inp.weight"
+        );
         assert_eq!(
             gguf("model.layers.3.block_sparse_moe.experts.7.w2.weight"),
             GgufName {

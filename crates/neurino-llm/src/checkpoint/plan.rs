@@ -5,7 +5,7 @@
 use neurino_weights::StoredTensor;
 
 use super::Checkpoint;
-use super::names::{EXPERT_PARTS, LAYER_PARTS};
+use super::names::{EXPERT_PARTS, LAYER_PARTS, ROUTER};
 
 /// What a matrix consists of, in the order in which it is read.
 const SUFFIXES: [&str; 5] = [".weight", ".qweight", ".qzeros", ".scales", ".g_idx"];
@@ -54,6 +54,11 @@ pub(super) fn part_of(name: &str) -> Option<Part> {
     })
 }
 
+/// Whether a tensor, in either spelling, scores experts.
+pub(super) fn is_router(name: &str) -> bool {
+    name.ends_with(ROUTER) || name.ends_with("ffn_gate_inp.weight")
+}
+
 fn rank(name: &str) -> Option<Rank> {
     match name {
         "model.embed_tokens.weight" | "token_embd.weight" => return Some([0; 6]),
@@ -67,16 +72,10 @@ fn rank(name: &str) -> Option<Rank> {
     if let Some(place) = LAYER_PARTS.iter().position(|(a, b)| part == *a || part == *b) {
         return Some([1, layer, place, 0, 0, suffix]);
     }
-    let (expert, matrix) = match part.strip_prefix("block_sparse_moe.experts.") {
-        Some(expert) => {
-            let (expert, matrix) = expert.split_once('.')?;
-            (expert, EXPERT_PARTS.iter().position(|(theirs, _)| matrix == *theirs)?)
-        }
-        None => {
-            let (matrix, expert) = part.split_once('.')?;
-            (expert, EXPERT_PARTS.iter().position(|(_, own)| matrix == *own)?)
-        }
-    };
+    let theirs = part.strip_prefix("block_sparse_moe.experts.").and_then(|e| e.split_once('.'));
+    let own = || part.split_once('.').map(|(matrix, expert)| (expert, matrix));
+    let (expert, matrix) = theirs.or_else(own)?;
+    let matrix = EXPERT_PARTS.iter().position(|(a, b)| matrix == *a || matrix == *b)?;
     Some([1, layer, LAYER_PARTS.len(), expert.parse().ok()?, matrix, suffix])
 }
 
@@ -140,7 +139,8 @@ mod tests {
 
     #[test]
     fn every_tensor_of_a_model_is_planned() {
-        let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
+        let models =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
         for name in ["llama3", "llama31", "mistral", "mixtral", "mixtral_gptq"] {
             let source = crate::ModelSource::open(&models.join(name)).expect("a fixture");
             let plan = reading_order(&source.checkpoint);

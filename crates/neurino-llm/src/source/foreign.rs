@@ -40,9 +40,7 @@ pub(super) fn other_weights(folder: &Path, error: LlmError) -> LlmError {
     let names = names(folder);
     let any = |test: &dyn Fn(&str) -> bool| names.iter().any(|name| test(name));
     let pickle = |name: &str| {
-        name.starts_with("pytorch_model") && name.ends_with(".bin")
-            || name.ends_with(".pth")
-            || name.ends_with(".pt")
+        name.starts_with("pytorch_model") && ends(name, &[".bin"]) || ends(name, &[".pth", ".pt"])
     };
     let verdict = if any(&is_unfinished) {
         ("an unfinished download", AGAIN)
@@ -62,7 +60,10 @@ pub(super) fn part_of_image_model(folder: &Path) -> LlmError {
 /// Refuses GGUF files that are not a whole model.
 pub(super) fn refuse_parts(gguf: &Gguf) -> Result<(), LlmError> {
     let verdict = if gguf.uint("split.count")?.is_some_and(|count| count > 1) {
-        ("one part of a GGUF file that was split", "join the parts with llama-gguf-split, or choose a copy in one file")
+        (
+            "one part of a GGUF file that was split",
+            "join the parts with llama-gguf-split, or choose a copy in one file",
+        )
     } else if gguf.text("general.type")? == Some("adapter") {
         ("a LoRA, which changes a model and is none", LANGUAGE_MODEL)
     } else {
@@ -74,7 +75,7 @@ pub(super) fn refuse_parts(gguf: &Gguf) -> Result<(), LlmError> {
 /// The only GGUF file in `folder`.
 pub(super) fn only_gguf(folder: &Path) -> Option<PathBuf> {
     let names = names(folder);
-    let mut ggufs = names.iter().filter(|name| name.to_ascii_lowercase().ends_with(".gguf"));
+    let mut ggufs = names.iter().filter(|name| ends(name, &[".gguf"]));
     let first = ggufs.next()?;
     ggufs.next().is_none().then(|| folder.join(first))
 }
@@ -94,30 +95,34 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// Names that browsers and download tools give to files that are not complete yet.
 fn is_unfinished(name: &str) -> bool {
+    let ending = [".part", ".partial", ".crdownload", ".incomplete", ".aria2", ".download", ".tmp"];
+    ends(name, &ending)
+}
+
+/// Whether a file's name ends in one of these, in small or capital letters.
+fn ends(name: &str, with: &[&str]) -> bool {
     let name = name.to_ascii_lowercase();
-    [".part", ".partial", ".crdownload", ".incomplete", ".aria2", ".download", ".tmp"]
-        .iter()
-        .any(|end| name.ends_with(end))
+    with.iter().any(|end| name.ends_with(end))
 }
 
 /// A folder without `config.json`.
 fn folder(path: &Path) -> Option<Verdict> {
     let names = names(path);
     let has = |name: &str| names.iter().any(|other| other == name);
-    let any_ends = |end: &str| names.iter().any(|name| name.ends_with(end));
+    let any_ends = |with: &[&str]| names.iter().any(|name| ends(name, with));
     Some(if has("model_index.json") {
         ("an image model in diffusers' layout", LANGUAGE_MODEL)
     } else if has("adapter_config.json") {
         ("a LoRA, which changes a model and is none", LANGUAGE_MODEL)
     } else if names.iter().any(|name| is_unfinished(name)) {
         ("an unfinished download", AGAIN)
-    } else if any_ends(".gguf") {
+    } else if any_ends(&[".gguf"]) {
         ("a folder with several GGUF files", "point to one of them")
     } else if has("params.json") || names.iter().any(|name| name.starts_with("consolidated.")) {
         ("a model in its maker's own layout", OURS)
-    } else if any_ends(".safetensors") {
+    } else if any_ends(&[".safetensors"]) {
         ("a folder with weights but without config.json", AGAIN)
-    } else if any_ends(".bin") || any_ends(".pth") || any_ends(".pt") || any_ends(".ckpt") {
+    } else if any_ends(&[".bin", ".pth", ".pt", ".ckpt"]) {
         ("a folder with PyTorch files (pickle) but without config.json", OURS)
     } else {
         return None;
@@ -127,7 +132,10 @@ fn folder(path: &Path) -> Option<Verdict> {
 /// A file that is not GGUF.
 fn file(path: &Path) -> Result<Option<Verdict>, LlmError> {
     if path.file_name().is_some_and(|name| is_unfinished(&name.to_string_lossy())) {
-        return Ok(Some(("an unfinished download", "wait for its end or download the model again")));
+        return Ok(Some((
+            "an unfinished download",
+            "wait for its end or download the model again",
+        )));
     }
     let first = WeightFile::open(path)?.first(4096)?;
     if first.get(8) == Some(&b'{') && first[4..8] == [0; 4] {
@@ -136,8 +144,7 @@ fn file(path: &Path) -> Result<Option<Verdict>, LlmError> {
     }
     let text = String::from_utf8_lossy(&first).trim_start().to_ascii_lowercase();
     let contains = |bytes: &[u8]| first.windows(bytes.len()).any(|window| window == bytes);
-    let pickle =
-        ("a PyTorch file (pickle), which could run any program when it is opened", OURS);
+    let pickle = ("a PyTorch file (pickle), which could run any program when it is opened", OURS);
     Ok(Some(match first.as_slice() {
         [b'P', b'K', 3, 4, ..] if contains(b"data.pkl") || contains(b"/version") => pickle,
         [0x80, 2..=5, ..] => pickle,
@@ -146,15 +153,17 @@ fn file(path: &Path) -> Result<Option<Verdict>, LlmError> {
         | [b'7', b'z', 0xbc, 0xaf, ..]
         | [b'R', b'a', b'r', b'!', ..]
         | [0xfd, b'7', b'z', b'X', b'Z', ..]
-        | [0x28, 0xb5, 0x2f, 0xfd, ..] => ("an archive", "unpack it, then point to the model in it"),
-        [b'l', b'm', b'g', b'g', ..]
-        | [b'f', b'm', b'g', b'g', ..]
-        | [b't', b'j', b'g', b'g', ..]
-        | [b'a', b'l', b'g', b'g', ..] => ("a file in a format older than GGUF", OURS),
-        [0x89, b'H', b'D', b'F', ..] => ("a Keras file (HDF5)", OURS),
-        _ if text.starts_with("<!doctype html") || text.starts_with("<html") => {
-            ("a web page that was saved under a model's name, perhaps one that asks to log in", AGAIN)
+        | [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            ("an archive", "unpack it, then point to the model in it")
         }
+        [b'l' | b'f' | b't', b'm' | b'j', b'g', b'g', ..] | [b'a', b'l', b'g', b'g', ..] => {
+            ("a file in a format older than GGUF", OURS)
+        }
+        [0x89, b'H', b'D', b'F', ..] => ("a Keras file (HDF5)", OURS),
+        _ if text.starts_with("<!doctype html") || text.starts_with("<html") => (
+            "a web page that was saved under a model's name, perhaps one that asks to log in",
+            AGAIN,
+        ),
         _ if text.starts_with("version https://git-lfs") => (
             "a pointer of Git LFS instead of the file itself",
             "fetch the real file, or download the model again",
@@ -171,7 +180,7 @@ fn safetensors(path: &Path) -> Result<Verdict, LlmError> {
     let weights = Safetensors::open_file(path)?;
     let starts = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let contains = |part: &str| weights.names().any(|name| name.contains(part));
-    Ok(if contains("lora_") || contains(".lora") {
+    Ok(if ["lora_", ".lora", "_lora."].into_iter().any(&contains) {
         ("a LoRA, which changes a model and is none", LANGUAGE_MODEL)
     } else if starts("conditioner.embedders.") {
         ("an image model (SDXL)", LANGUAGE_MODEL)

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::{device, fixtures};
 
 /// A copy of a fixture that may be damaged.
-fn copy(name: &str) -> TempDir {
+pub(crate) fn copy(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(fixtures().join("llm").join(name)).unwrap() {
         let entry = entry.unwrap();
@@ -26,16 +26,16 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[track_caller]
-fn open_error(path: &Path) -> LlmError {
+pub(crate) fn open_error(path: &Path) -> LlmError {
     ModelSource::open(path).expect_err("the damage was not noticed")
 }
 
 /// Every message ends in a way out and names a file.
 #[track_caller]
-fn assert_helps(error: &LlmError, file: &str) {
+pub(crate) fn assert_helps(error: &LlmError, file: &str) {
     let text = error.to_string();
     assert!(text.contains(file), "does not name {file}: {text}");
-    let ways_out = ["download", "choose", "point to", "check"];
+    let ways_out = ["download", "choose", "point to", "check", "unpack"];
     assert!(ways_out.iter().any(|way| text.contains(way)), "no way out: {text}");
 }
 
@@ -57,7 +57,7 @@ fn shard_shorter_than_its_header() {
     let folder = copy("llama3");
     edit(&shard(&folder, 1), |bytes| bytes.truncate(50));
     let error = open_error(folder.path());
-    assert!(matches!(error, LlmError::Weights(WeightsError::CorruptHeader { .. })), "{error}");
+    assert!(matches!(error, LlmError::Weights(WeightsError::Truncated { .. })), "{error}");
     assert_helps(&error, "model-00001-of-00002.safetensors");
 }
 
@@ -97,7 +97,7 @@ fn missing_tokenizer() {
     let folder = copy("llama31");
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     let error = open_error(folder.path());
-    assert!(matches!(error, LlmError::TokenizerMissing { missing: "tokenizer.json", .. }));
+    assert!(matches!(error, LlmError::TokenizerMissing { .. }), "{error}");
     assert_helps(&error, "tokenizer.json");
 }
 
@@ -136,16 +136,6 @@ fn tensor_that_is_not_there() {
     let error = LanguageModel::load(&source, &device(), &|_, _| ()).unwrap_err();
     assert!(matches!(error, LlmError::Weights(WeightsError::TensorAbsent { .. })), "{error}");
     assert_helps(&error, "model.layers.3.");
-}
-
-#[test]
-fn foreign_architecture() {
-    for name in ["mistral", "mixtral"] {
-        let error = open_error(&fixtures().join("llm").join(name));
-        assert!(matches!(error, LlmError::UnsupportedArchitecture { .. }), "{error}");
-        assert_helps(&error, name);
-        assert!(error.to_string().contains("llama"), "names what would work: {error}");
-    }
 }
 
 #[test]

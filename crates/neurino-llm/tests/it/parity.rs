@@ -7,9 +7,12 @@ use neurino_llm::ModelSource;
 use neurino_llm::checkpoint::Precision;
 use neurino_llm::model::PREFILL_CHUNK_TOKENS;
 use safetensors::SafeTensors;
+use serde::Deserialize;
 
 use crate::{argmax, assert_rows_close, device, fixtures, load, load_as};
 
+/// Every architecture.
+const NAMES: [&str; 5] = ["llama3", "llama31", "mistral", "mixtral", "mixtral_gptq"];
 /// Largest difference, relative to the row's largest value.
 const LIMIT: f32 = 1e-4;
 /// The same for 16-bit weights.
@@ -51,7 +54,7 @@ fn check_prompts(name: &str) {
     let vocab = model.vocab_size();
     for prompt in 0..3 {
         let ids = reference.ids(&format!("p{prompt}.ids"));
-        let trace = model.trace(&ids, &mut model.new_sequence(ids.len())).unwrap();
+        let trace = model.trace(&ids).unwrap();
         let expect = reference.floats(&format!("p{prompt}.logits"));
         assert_rows_close(&format!("{name} p{prompt}"), &trace.logits, &expect, vocab, LIMIT);
         if prompt == 0 {
@@ -94,32 +97,65 @@ fn check_greedy(name: &str) {
 }
 
 #[test]
-fn llama3_prompts() {
-    check_prompts("llama3");
+fn llama() {
+    for name in ["llama3", "llama31"] {
+        check_prompts(name);
+        check_greedy(name);
+    }
 }
 
 #[test]
-fn llama31_prompts() {
-    check_prompts("llama31");
+fn mistral() {
+    check_prompts("mistral");
+    check_greedy("mistral");
 }
 
 #[test]
-fn llama3_greedy_through_the_cache() {
-    check_greedy("llama3");
+fn mixtral() {
+    for name in ["mixtral", "mixtral_gptq"] {
+        check_prompts(name);
+        check_greedy(name);
+    }
 }
 
+/// The reference's choices over many steps.
+#[derive(Deserialize)]
+struct Run {
+    ids: Vec<u32>,
+    greedy_ids: Vec<u32>,
+    margins: Vec<f32>,
+}
+
+/// Token by token, each fed back as it was chosen; where two were as good as equal, the reference's.
 #[test]
-fn llama31_greedy_through_the_cache() {
-    check_greedy("llama31");
+fn greedy_tokens_over_hundreds_of_steps() {
+    for name in NAMES {
+        let model = load(&folder(name));
+        let json = std::fs::read(folder(name).join("greedy.json")).unwrap();
+        let runs: Vec<Run> = serde_json::from_slice(&json).unwrap();
+        for (number, run) in runs.iter().enumerate() {
+            assert!(run.greedy_ids.len() >= 200);
+            let mut sequence = model.new_sequence(run.ids.len() + run.greedy_ids.len());
+            let mut logits = model.forward(&run.ids, &mut sequence).unwrap();
+            let mut equal = 0;
+            for (step, (&token, &margin)) in run.greedy_ids.iter().zip(&run.margins).enumerate() {
+                let chosen = argmax(&logits);
+                assert!(chosen == token || margin <= MARGIN, "{name} p{number} step {step}");
+                equal += usize::from(chosen == token);
+                logits = model.forward(&[token], &mut sequence).unwrap();
+            }
+            assert!(equal >= 200, "{name} p{number}: {equal}");
+        }
+    }
 }
 
 /// What a GPU runs: weights as stored in bf16, activations between the layers in f32.
 #[test]
 fn half_precision_stays_close() {
-    for name in ["llama3", "llama31"] {
+    for name in NAMES {
         let (model, reference) = (load_as(&folder(name), Precision::Half), Reference::open(name));
         let ids = reference.ids("p0.ids");
-        let trace = model.trace(&ids, &mut model.new_sequence(ids.len())).unwrap();
+        let trace = model.trace(&ids).unwrap();
         let expect = reference.floats("p0.logits");
         assert_rows_close(name, &trace.logits, &expect, model.vocab_size(), HALF_LIMIT);
     }
@@ -127,7 +163,7 @@ fn half_precision_stays_close() {
 
 #[test]
 fn rotation_frequencies() {
-    for name in ["llama3", "llama31"] {
+    for name in NAMES {
         let rotary = ModelSource::open(&folder(name)).unwrap().config.rotary();
         let expect = Reference::open(name).floats("rope.inv_freq");
         assert_eq!(rotary.inv_freq().len(), expect.len());
@@ -156,7 +192,7 @@ fn pieces_of_a_prompt_equal_one_pass() {
     // Longer than one chunk: `forward` cuts it itself.
     let long: Vec<u32> = ids.iter().copied().cycle().take(2 * PREFILL_CHUNK_TOKENS + 3).collect();
     let found = model.forward(&long, &mut model.new_sequence(long.len())).unwrap();
-    let trace = model.trace(&long, &mut model.new_sequence(long.len())).unwrap();
+    let trace = model.trace(&long).unwrap();
     let expect = &trace.logits[trace.logits.len() - found.len()..];
     assert_rows_close("a long prompt", &found, expect, found.len(), 1e-5);
 }

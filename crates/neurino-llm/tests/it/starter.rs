@@ -55,7 +55,7 @@ fn metadata() {
     let source = ModelSource::open(&path).unwrap();
     assert_eq!(source.arch, ModelArch::Llama);
     assert_eq!((source.bos, source.eos.as_slice()), (Some(1), &[2][..]));
-    assert_eq!(source.config.head_dim(), 64);
+    assert_eq!(source.config.head_dim, 64);
     assert!(source.config.tie_word_embeddings);
     assert!(source.chat_template.unwrap().contains("<|im_start|>"));
     let TokenizerSource::Gguf(tokenizer) = source.tokenizer else { panic!("not from metadata") };
@@ -71,7 +71,7 @@ fn dequantised_samples() {
     let gguf = Gguf::open(&path).unwrap();
     for (name, sample) in reference().tensors {
         let view = gguf.tensor(&name).unwrap();
-        assert_eq!(view.dtype.name(), sample.r#type);
+        assert_eq!(view.tensor().dtype().name(), sample.r#type);
         let values = view.to_f32().unwrap();
         for (found, expect) in values.iter().zip(&sample.row0) {
             assert!((found - expect).abs() <= 1e-6, "{name}: {found} {expect}");

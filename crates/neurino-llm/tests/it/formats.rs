@@ -1,0 +1,135 @@
+//! One model in several forms: the same numbers, or nearly; and loading that is interrupted.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use neurino_llm::checkpoint::Precision;
+use neurino_llm::models::decoder::Placement;
+use neurino_llm::{LanguageModel, LlmError, ModelSource};
+use neurino_weights::WeightsError;
+
+use crate::{damage, device, fixtures, gguf, load, load_as};
+
+const TOKENS: [u32; 9] = [1, 17, 290, 33, 8, 401, 77, 12, 5];
+
+fn folder(name: &str) -> PathBuf {
+    fixtures().join("llm").join(name)
+}
+
+fn logits(model: &LanguageModel) -> Vec<f32> {
+    model.trace(&TOKENS).unwrap().logits
+}
+
+/// The largest difference over the largest value.
+fn apart(found: &[f32], expect: &[f32]) -> f32 {
+    assert_eq!(found.len(), expect.len());
+    let largest = expect.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    found.iter().zip(expect).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+}
+
+#[test]
+fn mixtral_as_gguf_in_both_layouts_of_experts() {
+    let expect = logits(&load(&folder("mixtral")));
+    for merged in [true, false] {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("mixtral.gguf");
+        fs::write(&path, gguf::mixtral(&folder("mixtral"), merged)).unwrap();
+        let found = logits(&load(&path));
+        assert!(apart(&found, &expect) < 1e-6, "merged: {merged}: {}", apart(&found, &expect));
+    }
+}
+
+#[test]
+fn gptq_is_recognised_by_either_description() {
+    let expect = logits(&load(&folder("mixtral_gptq")));
+    for absent in ["quantize_config.json", "config.json"] {
+        let copy = damage::copy("mixtral_gptq");
+        let path = copy.path().join(absent);
+        if absent == "config.json" {
+            let text = fs::read_to_string(&path).unwrap();
+            let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+            config.as_object_mut().unwrap().remove("quantization_config").unwrap();
+            fs::write(&path, config.to_string()).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(logits(&load(copy.path())), expect, "without the one in {absent}");
+    }
+    // AutoGPTQ's own file name.
+    let copy = damage::copy("mixtral_gptq");
+    let old = copy.path().join("model.safetensors");
+    fs::rename(old, copy.path().join("gptq_model-4bit-32g.safetensors")).unwrap();
+    assert_eq!(logits(&load(copy.path())), expect);
+}
+
+#[test]
+fn four_bits_on_load() {
+    for name in ["llama3", "mistral", "mixtral"] {
+        let expect = logits(&load(&folder(name)));
+        let half = load_as(&folder(name), Precision::Half);
+        let four = load_as(&folder(name), Precision::FourBit);
+        let (plain, packed) = (apart(&logits(&half), &expect), apart(&logits(&four), &expect));
+        // Random weights suffer more than trained ones; a wrong layout is off by about 1.
+        assert!(packed < 0.25, "{name}: {packed}");
+        assert!(packed > plain, "{name}: {packed} with 4 bits and {plain} with 16");
+        let (four, half) = (four.weights_bytes(), half.weights_bytes());
+        assert!(four * 10 < half * 7, "{name}: {four} of {half} bytes");
+    }
+}
+
+fn open(path: &Path) -> ModelSource {
+    ModelSource::open(path).unwrap()
+}
+
+#[test]
+fn progress_rises_to_the_end() {
+    for name in ["llama31", "mixtral", "mixtral_gptq"] {
+        let source = open(&folder(name));
+        let last = Cell::new((0, 0));
+        let progress = |done: u64, total: u64| {
+            assert!(done > last.get().0 && done <= total, "{name}: {done} of {total}");
+            last.set((done, total));
+        };
+        LanguageModel::load_as(&source, &device(), Precision::Full, &progress).unwrap();
+        assert_eq!(last.get(), (source.weights_bytes(), source.weights_bytes()), "{name}");
+    }
+}
+
+#[test]
+fn loading_can_be_given_up() {
+    let source = open(&folder("llama31"));
+    let placement = Placement::whole(&device(), source.config.num_hidden_layers);
+    let seen = Cell::new(0);
+    let progress = |_, _| seen.set(seen.get() + 1);
+    let cancelled = || seen.get() >= 3;
+    let result =
+        LanguageModel::load_over(&source, &placement, Precision::Full, &progress, &cancelled);
+    let error = result.unwrap_err();
+    assert!(matches!(error, LlmError::Weights(WeightsError::Stopped { .. })), "{error}");
+    assert_eq!(seen.get(), 3, "no tensor after the word");
+    // The source is as good as before.
+    LanguageModel::load(&source, &device(), &|_, _| ()).unwrap();
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_loaded() {
+    let copy = damage::copy("llama31");
+    let source = open(copy.path());
+    let path = copy.path().join("model.safetensors");
+    let progress = |done: u64, _| {
+        if done < 200_000 {
+            fs::File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+        }
+    };
+    let result = LanguageModel::load_as(&source, &device(), Precision::Full, &progress);
+    // What was read ahead is good; if that was all, there is nothing to complain about.
+    if let Err(error) = result {
+        assert!(matches!(error, LlmError::Weights(WeightsError::Changed { .. })), "{error}");
+        damage::assert_helps(&error, "model.safetensors");
+    }
+    // From here on, nothing is read ahead.
+    let again = LanguageModel::load_as(&source, &device(), Precision::Full, &|_, _| ());
+    let error = again.unwrap_err();
+    assert!(matches!(error, LlmError::Weights(WeightsError::Changed { .. })), "{error}");
+}
