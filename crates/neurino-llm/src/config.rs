@@ -80,6 +80,9 @@ struct RopeKeys {
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
     original_max_position_embeddings: Option<f32>,
+    attention_factor: Option<f32>,
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
 }
 
 /// What `transformers@4.44.2` takes for a key that `config.json` lacks (`configuration_*.py`).
@@ -145,6 +148,7 @@ impl ModelConfig {
         }
         let window = keys.sliding_window.unwrap_or(defaults.sliding_window);
         let mixture = arch == ModelArch::Mixtral;
+        let context = keys.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
         Self {
             arch,
             hidden_size,
@@ -157,12 +161,10 @@ impl ModelConfig {
                 .unwrap_or(heads),
             head_dim: keys.head_dim.unwrap_or(hidden_size / heads),
             vocab_size: keys.vocab_size.unwrap_or(32_000),
-            max_position_embeddings: keys
-                .max_position_embeddings
-                .unwrap_or(defaults.max_position_embeddings),
+            max_position_embeddings: context,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
             rope_theta: keys.rope_theta.or(rope.rope_theta).unwrap_or(defaults.rope_theta),
-            rope_scaling: rope.scaling().map_err(unsupported)?,
+            rope_scaling: rope.scaling(context).map_err(unsupported)?,
             tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(false),
             // The others have none, whatever their configuration says: early files of Mixtral
             // name one that it was never trained with.
@@ -190,6 +192,7 @@ impl ModelConfig {
         let epsilon = "llama.attention.layer_norm_rms_epsilon";
         let embedding = gguf.stored("token_embd.weight")?;
         let (hidden_size, heads) = (count("embedding_length")?, count("attention.head_count")?);
+        let context = count("context_length")?;
         let key_length = match optional("attention.key_length")? {
             None => optional("rope.dimension_count")?,
             found => found,
@@ -203,12 +206,12 @@ impl ModelConfig {
             num_key_value_heads: optional("attention.head_count_kv")?.unwrap_or(heads),
             head_dim: key_length.or(hidden_size.checked_div(heads)).unwrap_or(0),
             vocab_size: embedding.shape().first().copied().unwrap_or(0),
-            max_position_embeddings: count("context_length")?,
+            max_position_embeddings: context,
             rms_norm_eps: gguf
                 .float(epsilon)?
                 .ok_or_else(|| gguf.bad_metadata(epsilon, "a number"))?,
             rope_theta: gguf.float("llama.rope.freq_base")?.map_or(10_000.0, |theta| theta as f32),
-            rope_scaling: gguf_rope_scaling(gguf)?,
+            rope_scaling: gguf_rope_scaling(gguf, context)?,
             tie_word_embeddings: !gguf.names().any(|name| name == "output.weight"),
             sliding_window: optional("attention.sliding_window")?.filter(|window| *window > 0),
             num_local_experts: optional("expert_count")?.filter(|n| *n > 0).unwrap_or(1),
@@ -282,8 +285,8 @@ impl ModelConfig {
 }
 
 impl RopeKeys {
-    /// The error is the missing feature, in words.
-    fn scaling(&self) -> Result<RopeScaling, String> {
+    /// For a model made for `context` tokens. The error is the missing feature, in words.
+    fn scaling(&self, context: usize) -> Result<RopeScaling, String> {
         let kind = self.rope_type.as_ref().or(self.r#type.as_ref()).map_or("default", |kind| kind);
         let incomplete = || format!("rope scaling `{}` with these values", printable(kind));
         let positive = |x: Option<f32>| x.filter(|x| x.is_finite() && *x > 0.0);
@@ -302,6 +305,17 @@ impl RopeKeys {
                     original_context: value(self.original_max_position_embeddings)?,
                 })
             }
+            "yarn" => {
+                let factor = factor()?;
+                Ok(RopeScaling::Yarn {
+                    factor,
+                    magnitude: positive(self.attention_factor).unwrap_or(0.1 * factor.ln() + 1.0),
+                    beta_fast: positive(self.beta_fast).unwrap_or(32.0),
+                    beta_slow: positive(self.beta_slow).unwrap_or(1.0),
+                    context: positive(self.original_max_position_embeddings)
+                        .unwrap_or(context as f32),
+                })
+            }
             other => Err(format!("rope scaling `{}`", printable(other))),
         }
     }
@@ -313,7 +327,7 @@ fn printable(word: &str) -> String {
 }
 
 /// Llama 3.1's scaling is a tensor of divisors there; linear scaling is metadata.
-fn gguf_rope_scaling(gguf: &Gguf) -> Result<RopeScaling, LlmError> {
+fn gguf_rope_scaling(gguf: &Gguf, context: usize) -> Result<RopeScaling, LlmError> {
     if gguf.names().any(|name| name == "rope_freqs.weight") {
         return Ok(RopeScaling::Divisors(gguf.tensor("rope_freqs.weight")?.to_f32()?));
     }
@@ -323,10 +337,13 @@ fn gguf_rope_scaling(gguf: &Gguf) -> Result<RopeScaling, LlmError> {
             Some(kind) => Some(kind.to_owned()),
         },
         factor: gguf.float("llama.rope.scaling.factor")?.map(|factor| factor as f32),
+        original_max_position_embeddings: gguf
+            .uint("llama.rope.scaling.original_context_length")?
+            .map(|tokens| tokens as f32),
         ..RopeKeys::default()
     };
     let path = gguf.path().to_owned();
-    keys.scaling().map_err(|feature| LlmError::UnsupportedFeature { path, feature })
+    keys.scaling(context).map_err(|feature| LlmError::UnsupportedFeature { path, feature })
 }
 
 #[cfg(test)]
@@ -393,6 +410,11 @@ mod tests {
         let dynamic = r#""rope_scaling":{"type":"dynamic","factor":2.0},"#;
         assert_eq!(scaling(dynamic), RopeScaling::None);
         assert_eq!(scaling(r#""rope_scaling":null,"#), RopeScaling::None);
+        let yarn = r#""rope_scaling":{"type":"yarn","factor":4.0,"beta_fast":16},"#;
+        let magnitude = 0.1 * 4f32.ln() + 1.0;
+        let (beta_fast, beta_slow, context) = (16.0, 1.0, 8192.0);
+        let expect = RopeScaling::Yarn { factor: 4.0, magnitude, beta_fast, beta_slow, context };
+        assert_eq!(scaling(yarn), expect);
     }
 
     #[test]

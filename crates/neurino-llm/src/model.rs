@@ -260,17 +260,19 @@ impl LanguageModel {
         self.pieces(tokens, sequence, false).map(drop)
     }
 
-    /// One pass that keeps everything.
+    /// One pass over a whole text that keeps everything.
     ///
     /// # Errors
     /// As [`LanguageModel::forward`].
-    pub fn trace(&self, tokens: &[u32], sequence: &mut Sequence) -> Result<Trace, LlmError> {
-        sequence.check_room(tokens.len())?;
+    pub fn trace(&self, tokens: &[u32]) -> Result<Trace, LlmError> {
+        let n_blocks = tokens.len().div_ceil(BLOCK_TOKENS);
+        let blocks = (0..n_blocks as u32).collect();
+        let layout =
+            BatchLayout { sequences: vec![SequenceSpan { rows: tokens.len(), start: 0, blocks }] };
         let mut states = Vec::new();
-        let layout = sequence.layout(tokens.len());
         let mut observe = |x: &Tensor<2>| states.push(x.clone());
-        let last = self.hidden_states(tokens, &layout, &mut sequence.cache, &mut observe)?;
-        sequence.len += tokens.len();
+        let mut cache = self.new_cache(n_blocks);
+        let last = self.hidden_states(tokens, &layout, &mut cache, &mut observe)?;
         let hidden = states.into_iter().map(download).collect::<Result<_, _>>()?;
         Ok(Trace { hidden, logits: download(self.head(last))? })
     }

@@ -174,13 +174,13 @@ impl Sampler {
         } else if params.top_p < 1.0 || params.min_p > 0.0 {
             let Scratch { values, sums, kept, .. } = scratch;
             let total = scores::weigh(logits, highest, params.temperature, values, sums);
-            // What top-p cuts in whatever order, since all of it together is too little.
+            // What is less likely is cut by top-p in whatever order, since all of it together is too
+            // little; or else by min-p.
             let cut = 1.0 - f64::from(params.top_p);
             let negligible = (cut * total / logits.len() as f64) as f32;
-            let floor = if params.top_p < 1.0 { negligible } else { 0.0 };
+            let floor = if params.top_p < 1.0 { negligible } else { params.min_p };
             kept.clear();
-            let weighed = (0..).zip(values.iter()).filter(|(_, weight)| **weight > floor);
-            kept.extend(weighed.map(|(id, &weight)| Candidate { id, weight }));
+            scores::at_least(values, floor, |id, weight| kept.push(Candidate { id, weight }));
             total
         } else {
             let Scratch { values, sums, .. } = scratch;
@@ -207,11 +207,12 @@ impl Sampler {
         kept: &mut Vec<Candidate>,
     ) -> f64 {
         kept.clear();
-        let far_enough = |(_, logit): &(u32, &f32)| **logit >= least && **logit > f32::NEG_INFINITY;
-        kept.extend((0..).zip(logits).filter(far_enough).map(|(id, &logit)| Candidate {
-            id,
-            weight: scores::exp((logit - highest) / self.params.temperature),
-        }));
+        scores::at_least(logits, least, |id, logit| {
+            if logit > f32::NEG_INFINITY {
+                let weight = scores::exp((logit - highest) / self.params.temperature);
+                kept.push(Candidate { id, weight });
+            }
+        });
         kept.iter().map(|c| f64::from(c.weight)).sum()
     }
 

@@ -27,6 +27,23 @@ pub enum RopeScaling {
         /// Tokens the model was first trained on.
         original_context: f32,
     },
+    /// YaRN: pairs that turn seldom within `context` tokens are divided by `factor`, those that turn
+    /// often are kept, a ramp between; all are stretched by `magnitude`.
+    ///
+    /// Source: Peng et al. 2023; `transformers@4.44.2 modeling_rope_utils.py`
+    /// `_compute_yarn_parameters`.
+    Yarn {
+        /// The divisor of the long wavelengths.
+        factor: f32,
+        /// What cosines and sines are multiplied by.
+        magnitude: f32,
+        /// Pairs that turn more often than this are kept.
+        beta_fast: f32,
+        /// Pairs that turn less often than this are divided.
+        beta_slow: f32,
+        /// Tokens the model was first trained on.
+        context: f32,
+    },
     /// One divisor for each frequency, as GGUF files store Llama 3.1's.
     Divisors(Vec<f32>),
 }
@@ -37,14 +54,30 @@ pub enum RopeScaling {
 #[derive(Debug, Clone)]
 pub struct RotaryEmbedding {
     inv_freq: Vec<f32>,
+    /// What cosines and sines are multiplied by.
+    magnitude: f32,
 }
 
 impl RotaryEmbedding {
     /// Frequencies for heads of `head_dim` features (even) and base `theta`.
     pub fn new(head_dim: usize, theta: f32, scaling: &RopeScaling) -> Self {
         let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32);
-        let inv_freq = (0..head_dim / 2).map(|i| scaled(frequency(i), i, scaling)).collect();
-        Self { inv_freq }
+        let plain: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
+        let (inv_freq, magnitude) = match *scaling {
+            RopeScaling::Yarn { factor, magnitude, beta_fast, beta_slow, context } => {
+                let ramp = yarn_ramp(head_dim, theta, context, [beta_fast, beta_slow]);
+                let blend = |(i, freq): (usize, f32)| {
+                    let divided = ramp(i);
+                    freq / factor * divided + freq * (1.0 - divided)
+                };
+                (plain.into_iter().enumerate().map(blend).collect(), magnitude)
+            }
+            _ => {
+                let scaled = |(i, freq)| scaled(freq, i, scaling);
+                (plain.into_iter().enumerate().map(scaled).collect(), 1.0)
+            }
+        };
+        Self { inv_freq, magnitude }
     }
 
     /// Radians per token of each feature pair.
@@ -59,15 +92,17 @@ impl RotaryEmbedding {
             .flat_map(|&position| self.inv_freq.iter().map(move |freq| position as f32 * freq))
             .collect();
         let shape = [positions.len(), 1, self.inv_freq.len()];
-        let table =
-            |f: fn(f32) -> f32| upload(angles.iter().copied().map(f).collect(), shape, device);
+        let table = |f: fn(f32) -> f32| {
+            let values = angles.iter().map(|angle| f(*angle) * self.magnitude).collect();
+            upload(values, shape, device)
+        };
         RotaryTables { cos: table(f32::cos), sin: table(f32::sin) }
     }
 }
 
 fn scaled(inv_freq: f32, index: usize, scaling: &RopeScaling) -> f32 {
     match *scaling {
-        RopeScaling::None => inv_freq,
+        RopeScaling::None | RopeScaling::Yarn { .. } => inv_freq,
         RopeScaling::Linear { factor } => inv_freq / factor,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
             let wavelength = 2.0 * PI / inv_freq;
@@ -85,6 +120,25 @@ fn scaled(inv_freq: f32, index: usize, scaling: &RopeScaling) -> f32 {
             inv_freq / divisors.get(index).copied().unwrap_or(1.0)
         }
     }
+}
+
+/// How far each pair is divided, 0 to 1, by the pair's number.
+fn yarn_ramp(
+    head_dim: usize,
+    theta: f32,
+    context: f32,
+    [beta_fast, beta_slow]: [f32; 2],
+) -> impl Fn(usize) -> f32 {
+    // The pair, as a fraction, that turns so many times within the context.
+    let pair = |turns: f32| {
+        let (context, turns, theta) = (f64::from(context), f64::from(turns), f64::from(theta));
+        let turns = turns * 2.0 * std::f64::consts::PI;
+        head_dim as f64 * (context / turns).ln() / (2.0 * theta.ln())
+    };
+    let first = pair(beta_fast).floor().max(0.0) as f32;
+    let last = pair(beta_slow).ceil().min(head_dim as f64 - 1.0) as f32;
+    let last = if first == last { last + 0.001 } else { last };
+    move |i| ((i as f32 - first) / (last - first)).clamp(0.0, 1.0)
 }
 
 /// Cosines and sines of the positions of a step's rows.
@@ -143,6 +197,25 @@ mod tests {
         for (found, expect) in found.iter().zip(expect) {
             assert!((found - expect).abs() < 1e-6, "{found} {expect}");
         }
+    }
+
+    #[test]
+    fn yarn_keeps_fast_pairs_divides_slow_ones_and_stretches_all() {
+        let plain = RotaryEmbedding::new(64, 10_000.0, &RopeScaling::None);
+        let scaling = RopeScaling::Yarn {
+            factor: 4.0,
+            magnitude: 1.5,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            context: 4096.0,
+        };
+        let yarn = RotaryEmbedding::new(64, 10_000.0, &scaling);
+        let ratio = |i: usize| plain.inv_freq()[i] / yarn.inv_freq()[i];
+        assert!((ratio(0) - 1.0).abs() < 1e-6 && (ratio(31) - 4.0).abs() < 1e-5);
+        assert!((0..31).all(|i| ratio(i) <= ratio(i + 1) + 1e-6), "a ramp in between");
+        let tables = yarn.tables(&[0], &Device::flex());
+        let cosines = download(tables.cos().clone()).expect("download");
+        assert!(cosines.iter().all(|cosine| (cosine - 1.5).abs() < 1e-6));
     }
 
     #[test]

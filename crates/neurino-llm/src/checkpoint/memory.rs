@@ -46,11 +46,8 @@ impl ModelMemory {
         let mut runs = Vec::new();
         let mut next = 0;
         for budget in budgets_bytes {
-            let mut left = if next == 0 {
-                budget.checked_sub(self.token_table_bytes)?
-            } else {
-                *budget
-            };
+            let mut left =
+                if next == 0 { budget.checked_sub(self.token_table_bytes)? } else { *budget };
             let start = next;
             while next < n_layers {
                 // The last layer brings the head along.
@@ -77,8 +74,8 @@ impl ModelMemory {
 }
 
 impl ModelSource {
-    /// What the model will need if it is loaded in `precision`: exactly what
-    /// [`crate::LanguageModel::weights_bytes`] will be.
+    /// What the model will need if it is loaded in `precision` on devices that compute with packed
+    /// weights: exactly what [`crate::LanguageModel::weights_bytes`] will be.
     pub fn memory(&self, precision: Precision) -> ModelMemory {
         memory(&self.checkpoint, &self.config, precision)
     }
@@ -108,8 +105,10 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -
                 }
             }
             Some(plan::Part::Layer(layer)) => {
+                let router = plan::is_router(tensor.name());
+                let usage = if router { Use::Router } else { Use::Projection };
                 if let Some(bytes) = memory.layer_bytes.get_mut(layer) {
-                    *bytes += held_bytes(&tensor, precision, Use::Projection);
+                    *bytes += held_bytes(&tensor, precision, usage);
                 }
             }
             Some(plan::Part::Norm) => {
@@ -128,6 +127,7 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -
 enum Use {
     TokenTable,
     Projection,
+    Router,
     Head,
 }
 

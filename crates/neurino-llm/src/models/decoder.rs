@@ -288,10 +288,9 @@ mod tests {
     #[test]
     fn a_placement_covers_every_layer_once() {
         let device = Device::flex();
-        let place =
-            |runs: &[Range<usize>]| {
-                Placement::new(runs.iter().map(|run| (device.clone(), run.clone())).collect())
-            };
+        let place = |runs: &[Range<usize>]| {
+            Placement::new(runs.iter().map(|run| (device.clone(), run.clone())).collect())
+        };
         assert_eq!(place(&[0..2, 2..5]).map(|placement| placement.n_layers()), Some(5));
         for wrong in [&[][..], &[1..2], &[0..2, 3..4], &[0..2, 1..4], &[0..2, 2..2]] {
             assert!(place(wrong).is_none(), "{wrong:?}");

@@ -69,7 +69,8 @@ impl SparseMoe {
         name: &str,
     ) -> Result<Self, LlmError> {
         let n_experts = config.num_local_experts;
-        let gate = layers.linear(&format!("{name}.gate.weight"), [n_experts, config.hidden_size])?;
+        let gate =
+            layers.linear(&format!("{name}.gate.weight"), [n_experts, config.hidden_size])?;
         let experts = (0..n_experts)
             .map(|expert| Expert::load(config, layers, &format!("{name}.experts.{expert}")))
             .collect::<Result<_, _>>()?;

@@ -5,10 +5,16 @@
 //! without it.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod batch;
 mod damage;
-mod generate;
+mod foreign;
+mod formats;
+mod gguf;
 mod parity;
+mod placement;
+mod serving;
 mod starter;
+mod text;
 
 use std::path::{Path, PathBuf};
 

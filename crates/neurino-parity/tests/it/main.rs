@@ -1,0 +1,98 @@
+//! The cases of this repository, and folders that are damaged or hold something else.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use neurino_parity::{Options, ParityError, Report, Tally};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+/// Runs a folder; returns the outcomes' lines with single spaces.
+fn run(folder: &Path) -> Result<(Tally, Vec<String>), ParityError> {
+    let starter_model = std::env::var_os("NEURINO_TEST_STARTER_MODEL").map(PathBuf::from);
+    let options = Options { device: Device::flex(), starter_model, vocabularies: None };
+    let mut lines = Vec::new();
+    let mut keep = |line: &str| lines.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let tally = neurino_parity::run(folder, &options, &mut Report::new(&mut keep))?;
+    Ok((tally, lines))
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn this_builds_own_cases_pass() {
+    let (tally, lines) = run(&fixtures()).unwrap();
+    let failed: Vec<&String> = lines.iter().filter(|line| line.starts_with("FAILED")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(tally.passed > 150, "{tally:?}");
+    // Every kind of case was there.
+    for part in [
+        "llm/llama3 p0 logits",
+        "llm/llama31 rope.inv_freq",
+        "llm/mistral p0 hidden",
+        "llm/mixtral in one batch: greedy_ids",
+        "llm/mixtral_gptq p2 greedy.json",
+        "llm/sampling case 8",
+        "text/tokenize mistral 0",
+        "text/chat 0 llama3 chatml",
+        "text/tool_calls 0",
+        "text/stop 0",
+        "quant/gptq.sym.act.64x96",
+    ] {
+        let found = lines.iter().any(|line| line.starts_with(&format!("ok {part} ")));
+        assert!(found, "{part} is not among the cases that passed");
+    }
+}
+
+#[test]
+fn a_model_that_computes_something_else_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("llm/llama31");
+    copy(&fixtures().join("llm/llama31"), &model);
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let other = config.replace("\"factor\": 8.0", "\"factor\": 4.0");
+    assert_ne!(other, config);
+    fs::write(model.join("config.json"), other).unwrap();
+    let (tally, lines) = run(folder.path()).unwrap();
+    assert!(tally.failed > 3, "{lines:#?}");
+    for part in ["rope.inv_freq", "p0 logits", "p0 hidden", "p0 step_logits"] {
+        let line = format!("FAILED llm/llama31 {part} error ");
+        assert!(lines.iter().any(|found| found.starts_with(&line)), "{part}: {lines:#?}");
+    }
+}
+
+#[test]
+fn missing_extras_are_left_out_and_damage_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("llm/m");
+    copy(&fixtures().join("llm/llama3"), &model);
+    for extra in ["generation_config.json", "reference.json", "greedy.json"] {
+        fs::remove_file(model.join(extra)).unwrap();
+    }
+    fs::create_dir_all(folder.path().join("llm/empty")).unwrap();
+    let (tally, lines) = run(folder.path()).unwrap();
+    assert_eq!((tally.failed, tally.skipped), (0, 1), "{lines:#?}");
+    assert!(tally.passed >= 12, "{lines:#?}");
+
+    fs::write(model.join("model-00001-of-00002.safetensors"), b"").unwrap();
+    let (tally, lines) = run(folder.path()).unwrap();
+    assert_eq!((tally.passed, tally.failed), (0, 1), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("model-00001")), "{lines:#?}");
+}
+
+#[test]
+fn a_folder_without_cases_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(run(folder.path()), Err(ParityError::NoCases(_))));
+    assert!(matches!(run(&folder.path().join("absent")), Err(ParityError::NoFolder(_))));
+}
