@@ -5,16 +5,17 @@
 //! them. A request's answers are a function of the request, the model and the build alone, whatever
 //! else runs beside it: see `docs/SAMPLING.md`.
 //!
-//! Reading order: `blocks` (who holds which block of the cache), `scheduler` (what a step computes),
-//! `answer` (tokens to text), `request` (a job to a prompt), `runner`.
+//! Reading order: `blocks` (who holds which block of the cache), `plan` and `scheduler` (what a step
+//! computes), `answer` (tokens to text), `request` (a job to a prompt), `runner`.
 
 mod answer;
 mod blocks;
+mod plan;
 mod request;
 mod runner;
 mod scheduler;
 
 pub use blocks::BlockCounters;
+pub use plan::{SchedulerCounters, ServingLimits};
 pub use request::GenerateError;
 pub use runner::{Admitted, RequestId, Runner, RunnerCounters, RunnerEvent};
-pub use scheduler::{SchedulerCounters, ServingLimits};

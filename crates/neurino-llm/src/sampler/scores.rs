@@ -13,20 +13,35 @@ pub(crate) const SPAN: usize = 128;
 pub(crate) fn highest(logits: &[f32]) -> Option<f32> {
     let (lanes, rest) = logits.as_chunks::<LANES>();
     let mut best = [f32::NEG_INFINITY; LANES];
-    let mut broken = [false; LANES];
+    // As numbers, so that they stay in vectors.
+    let mut broken = [0.0_f32; LANES];
     for values in lanes {
         for lane in 0..LANES {
             best[lane] = larger(values[lane], best[lane]);
-            broken[lane] |= values[lane].is_nan();
+            broken[lane] = if values[lane].is_nan() { 1.0 } else { broken[lane] };
         }
     }
     let best = best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
-    let broken = broken.contains(&true) || rest.iter().any(|x| x.is_nan());
+    let broken = broken.contains(&1.0) || rest.iter().any(|x| x.is_nan());
     (!broken && best.is_finite()).then_some(best)
 }
 
 fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
+}
+
+/// Hands over every value of at least `floor`, with its index. Fast where they are few.
+pub(crate) fn at_least(values: &[f32], floor: f32, mut take: impl FnMut(u32, f32)) {
+    for (chunk, first) in values.chunks(2 * LANES).zip((0_u32..).step_by(2 * LANES)) {
+        if chunk.iter().copied().fold(f32::NEG_INFINITY, larger) < floor {
+            continue;
+        }
+        for (index, &value) in (first..).zip(chunk) {
+            if value >= floor {
+                take(index, value);
+            }
+        }
+    }
 }
 
 /// The `count` best tokens with their logits, best first; of equal ones the lower id.
@@ -155,6 +170,17 @@ mod tests {
         }
         assert_eq!(best(&[f32::NEG_INFINITY, 1.0], 2), [(1, 1.0), (0, f32::NEG_INFINITY)]);
         assert!(best(&[1.0], 0).is_empty());
+    }
+
+    #[test]
+    fn those_above_a_floor_are_found_in_order() {
+        let values = noise(1003);
+        for floor in [f32::NEG_INFINITY, -5.0, 7.5, 99.0] {
+            let mut found = Vec::new();
+            at_least(&values, floor, |index, value| found.push((index, value)));
+            let expected = (0..).zip(values.iter().copied()).filter(|(_, value)| *value >= floor);
+            assert!(found.into_iter().eq(expected), "from {floor}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use neurino_core::job::{InvalidJob, ResponseFormat, ToolChoice};
 use neurino_core::{TextChoice, TextJob, TextOutput, Usage};
 
 use super::answer::Answer;
-use super::scheduler::TooLarge;
+use super::plan::TooLarge;
 use crate::LlmError;
 use crate::chat::{ChatError, ChatTemplate};
 use crate::guide::{Guide, GuideError};

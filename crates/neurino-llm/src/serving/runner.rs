@@ -11,8 +11,9 @@ use rayon::prelude::*;
 
 use super::answer::{Advance, Answer};
 use super::blocks::Release;
+use super::plan::{Plan, SchedulerCounters, SequenceId, ServingLimits};
 use super::request::{GenerateError, Open, Request, prepare, too_large};
-use super::scheduler::{Plan, Scheduler, SchedulerCounters, SequenceId, ServingLimits};
+use super::scheduler::Scheduler;
 use crate::LlmError;
 use crate::chat::ChatTemplate;
 use crate::model::{LanguageModel, Logits};
@@ -126,6 +127,11 @@ impl Runner {
     /// The chat template.
     pub fn template(&self) -> &ChatTemplate {
         &self.template
+    }
+
+    /// Gives the parts back that it was made of; what is under way is lost.
+    pub fn into_parts(self) -> (LanguageModel, Tokenizer, ChatTemplate) {
+        (self.model, self.tokenizer, self.template)
     }
 
     /// Takes a job on; its answers come with the next steps. `now` is the date a chat template may
