@@ -35,7 +35,7 @@ const LAYERS: [&[&str]; 9] = [
 
 /// Dependencies with one home: the name (`*` at the end stands for any continuation) and the only
 /// packages that may name it directly. Dev-dependencies do not count.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("tauri*", &["neurino"]),
     ("axum*", &["neurino-coordinator"]),
     ("sqlx*", &["neurino-coordinator"]),
@@ -44,7 +44,6 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("cubecl*", &["neurino-kernels", "neurino-nn", "neurino-engine"]),
     ("clap", &["neurino-cli"]),
     ("indicatif", &["neurino-cli"]),
-    ("memmap2", &["neurino-weights"]),
     ("safetensors", &["neurino-weights"]),
     ("tokenizers", &["neurino-llm"]),
     ("minijinja*", &["neurino-llm"]),

@@ -83,7 +83,7 @@ pub struct GgufTokenizer {
     pub add_space_prefix: bool,
 }
 
-/// An opened model: its metadata is read and checked, its weights are mapped and not yet touched.
+/// An opened model: its metadata is read and checked, its weights are not read yet.
 #[derive(Debug)]
 pub struct ModelSource {
     /// The GGUF file or the folder.
