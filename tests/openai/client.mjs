@@ -34,7 +34,7 @@ const cities = ['Paris', 'Rome'];
 const tools = {
   messages: [{ role: 'user', content: 'What is the weather like in Paris?' }],
   tools: [tool('get_weather', 'city', cities), tool('get_time', 'zone', ['CET', 'UTC'])],
-  max_tokens: 64,
+  max_tokens: 160,
 };
 
 const chat = (changes = {}) => client.chat.completions.create({ ...greedy, ...changes });
@@ -194,7 +194,7 @@ const cases = {
     const named = { type: 'function', function: { name: 'get_time' } };
     const [time] = (await chat({ ...tools, tool_choice: named })).choices[0].message.tool_calls;
     checkCall(time, ['get_time']);
-    const none = await chat({ ...tools, tool_choice: 'none' });
+    const none = await chat({ ...tools, tool_choice: 'none', max_tokens: 32 });
     assert.ok(none.choices[0].message.content && !none.choices[0].message.tool_calls);
     const auto = await chat({ ...tools, tool_choice: 'auto' });
     for (const call of auto.choices[0].message.tool_calls ?? []) {
@@ -219,7 +219,7 @@ const cases = {
       content: '{"weather": "sunny, 21 degrees"}',
     };
     const messages = [...tools.messages, message, told];
-    const answer = await chat({ ...tools, messages, tool_choice: 'none' });
+    const answer = await chat({ ...tools, messages, tool_choice: 'none', max_tokens: 32 });
     assert.ok(answer.choices[0].message.content.trim());
   },
 

@@ -3,6 +3,7 @@
 
 mod crash;
 mod pool;
+mod several;
 mod stop;
 mod trouble;
 
