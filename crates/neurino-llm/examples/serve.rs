@@ -47,14 +47,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let before = runner.counters();
         let prompt_rows = before.rows - start.rows;
-        let prompt_time = before.step_time - start.step_time;
+        let prompt_time = before.step_time.saturating_sub(start.step_time);
         while !runner.is_idle() {
             runner.step();
         }
         let after = runner.counters();
         let (steps, tokens) = (after.steps - before.steps, after.tokens - before.tokens);
-        let time = after.step_time - before.step_time;
-        let own = time.saturating_sub(after.model_time - before.model_time);
+        let time = after.step_time.saturating_sub(before.step_time);
+        let in_model = after.model_time.saturating_sub(before.model_time);
+        let own = time.saturating_sub(in_model);
         println!(
             "{batch} at once: prompts {:.0} tok/s; answers {:.1} tok/s, {:.2} ms a step, \
              {:.3} ms of it outside the model ({:.2} %)",

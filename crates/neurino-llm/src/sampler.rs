@@ -8,6 +8,7 @@
 mod distribution;
 mod scores;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use neurino_core::{SamplingParams, TextJob};
@@ -61,6 +62,9 @@ struct Candidate {
     weight: f32,
 }
 
+/// Forbids tokens by setting their logits to negative infinity.
+pub type Mask<'a> = dyn FnMut(&mut [f32]) + 'a;
+
 /// Memory that draws use one after the other.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -85,9 +89,9 @@ enum Field {
 impl Sampler {
     /// A sampler for plain parameters: no bias, no log-probabilities, an empty prompt.
     pub fn new(params: SamplingParams) -> Self {
-        let penalised = params.repetition_penalty != 1.0
-            || params.frequency_penalty != 0.0
-            || params.presence_penalty != 0.0;
+        let penalties =
+            (params.repetition_penalty, params.frequency_penalty, params.presence_penalty);
+        let penalised = penalties != (1.0, 0.0, 0.0);
         let seen = penalised.then(HashMap::new);
         Self { params, bias: Vec::new(), choice: 0, rivals: None, seen, position: 0 }
     }
@@ -109,13 +113,12 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token. `mask` may forbid tokens by setting their logits to negative
-    /// infinity. The logits are changed in place. `None` when no logit is a number, or one is not:
+    /// Chooses the next token, among those that `mask` leaves. The logits are changed in place. `None` when no logit is a number, or one is not:
     /// a broken model must not look like an answer.
     pub fn draw(
         &mut self,
         logits: &mut [f32],
-        mask: Option<&mut dyn FnMut(&mut [f32])>,
+        mask: Option<&mut Mask<'_>>,
         scratch: &mut Scratch,
     ) -> Option<Draw> {
         let highest = scores::highest(logits)?;
@@ -164,7 +167,7 @@ impl Sampler {
     fn filter(&self, logits: &[f32], highest: f32, scratch: &mut Scratch) -> Field {
         let params = &self.params;
         if params.temperature < GREEDY_BELOW {
-            let first = logits.iter().position(|&logit| logit == highest);
+            let first = logits.iter().position(|&logit| logit >= highest);
             return Field::One(first.unwrap_or_default() as u32);
         }
         let k = params.top_k as usize;
@@ -190,7 +193,7 @@ impl Sampler {
         if params.top_p < 1.0 {
             let least =
                 least_of_mass(&scratch.kept, f64::from(params.top_p) * total, &mut scratch.order);
-            scratch.kept.retain(|candidate| !is_behind(candidate, &least));
+            scratch.kept.retain(|candidate| by_weight(*candidate, least).is_le());
         }
         if params.min_p > 0.0 {
             scratch.kept.retain(|candidate| candidate.weight >= params.min_p);
@@ -263,9 +266,9 @@ fn least_of_best(logits: &[f32], k: usize, memory: &mut Vec<f32>) -> f32 {
     *memory.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
-/// Whether `a` is less likely than `b`, or as likely with a higher id.
-fn is_behind(a: &Candidate, b: &Candidate) -> bool {
-    a.weight < b.weight || a.weight == b.weight && a.id > b.id
+/// The likelier first; of equal ones the lower id.
+fn by_weight(a: Candidate, b: Candidate) -> Ordering {
+    b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
 /// The last of the likeliest candidates that together reach `mass`.
@@ -277,9 +280,7 @@ fn least_of_mass(candidates: &[Candidate], mass: f64, order: &mut Vec<Candidate>
     while to - from > 1 {
         let half = (to - from) / 2;
         let part = &mut order[from..to];
-        part.select_nth_unstable_by(half, |a, b| {
-            b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
-        });
+        part.select_nth_unstable_by(half, |a, b| by_weight(*a, *b));
         let likelier: f64 = part[..half].iter().map(|c| f64::from(c.weight)).sum();
         if sum + likelier >= mass {
             to = from + half;

@@ -130,7 +130,7 @@ impl Answer {
             ratings.push(rated(token, &rating, tokenizer), piece.len());
         }
         let passed = self.stop.push(&piece);
-        self.pass(passed.text, delta);
+        self.pass(&passed.text, delta);
         if passed.stopped {
             self.ratings.iter_mut().for_each(Ratings::cut);
             return Ok(Some(FinishReason::Stop));
@@ -145,13 +145,13 @@ impl Answer {
     }
 
     /// Adds text that stop strings let through.
-    fn pass(&mut self, text: String, delta: &mut TextDelta) {
+    fn pass(&mut self, text: &str, delta: &mut TextDelta) {
         if let Some(ratings) = &mut self.ratings {
             delta.logprobs.extend(ratings.pass(text.len()));
         }
         match &mut self.tools {
-            Some(tools) => append(delta, tools.push(&text)),
-            None => delta.text.push_str(&text),
+            Some(tools) => append(delta, tools.push(text)),
+            None => delta.text.push_str(text),
         }
     }
 
@@ -159,12 +159,12 @@ impl Answer {
     fn finish(&mut self, mut reason: FinishReason, delta: &mut TextDelta) {
         let characters = self.characters.clone().finish();
         let last = self.stop.push(&characters);
-        self.pass(last.text, delta);
+        self.pass(&last.text, delta);
         if last.stopped {
             reason = FinishReason::Stop;
         } else {
             let held = self.stop.clone().finish();
-            self.pass(held, delta);
+            self.pass(&held, delta);
         }
         if let Some(ratings) = &mut self.ratings {
             delta.logprobs.extend(ratings.rest());

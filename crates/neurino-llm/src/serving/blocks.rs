@@ -120,7 +120,9 @@ impl BlockPool {
 
     /// Holds the blocks that [`BlockPool::find`] found; returns the text they are.
     pub(crate) fn reuse(&mut self, found: &[u32]) -> Chain {
-        found.iter().for_each(|&block| self.hold(block));
+        for &block in found {
+            self.hold(block);
+        }
         self.hits += found.len() as u64;
         let last = found.last().and_then(|&block| self.blocks[block as usize].known_as.as_ref());
         last.map_or(Chain::EMPTY, |(_, chain)| *chain)

@@ -36,7 +36,8 @@ fn requests() -> BTreeMap<RequestId, TextJob> {
         job.choices = 1 + u32::from(n % 3 == 1) + u32::from(n % 6 == 4);
         job.logprobs = (n % 4 != 3).then_some(n % 4);
         job.stop = if n % 8 == 3 { vec!["e".into()] } else { Vec::new() };
-        job.logit_bias = if n % 5 == 0 { vec![(17, 3.0), (20, -100.0)] } else { Vec::new() };
+        job.logit_bias =
+            if n.is_multiple_of(5) { vec![(17, 3.0), (20, -100.0)] } else { Vec::new() };
         (RequestId(number), job)
     };
     (0..16).map(of_number).collect()
@@ -47,7 +48,7 @@ fn together(runner: &mut neurino_llm::Runner, jobs: &BTreeMap<RequestId, TextJob
     let mut ledger = Ledger::default();
     for (id, job) in jobs {
         runner.submit(*id, job, &noon()).unwrap();
-        if id.0 % 3 == 0 {
+        if id.0.is_multiple_of(3) {
             runner.step().into_iter().for_each(|event| ledger.note(event));
         }
         if id.0 > 3 && (id.0 - 3) % 5 == 4 {
