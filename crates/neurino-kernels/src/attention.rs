@@ -591,3 +591,39 @@ impl Attention {
         }
     }
 }
+
+#[cfg(feature = "cpu-runtime")]
+pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
+    use crate::ptx::{BUFFER as B, Case, device, settings, target};
+    let heads = Heads { query: 32, kv: 8, dim: 128 };
+    let cut = Cut::CUDA;
+    let plan = Plan { heads, group: 4, rows: 1, table: 512, window: 0, walk: false, cut };
+    let mut cases = Vec::new();
+    for (name, plan) in [
+        ("attention, decode", plan),
+        ("attention, decode, window", Plan { window: 4096, ..plan }),
+        ("attention, prefill", Plan { rows: 2, walk: true, ..plan }),
+    ] {
+        let kernel = split_kernel::SplitKernel::<f16>::new(
+            settings(cut),
+            device(),
+            target(),
+            B,
+            B,
+            B,
+            B,
+            B,
+            B,
+            B,
+            B,
+            B,
+            (),
+            plan,
+        );
+        cases.push(Case::new(name, kernel));
+    }
+    let kernel =
+        merge_kernel::MergeKernel::new(settings(cut), device(), target(), B, B, B, B, (), plan);
+    cases.push(Case::new("attention, merge", kernel));
+    cases
+}

@@ -38,3 +38,18 @@ pub fn swiglu(gpu: &Gpu, gate: &Buffer, up: &Buffer, y: &Buffer) {
         );
     }
 }
+
+#[cfg(feature = "cpu-runtime")]
+pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
+    use crate::ptx::{BUFFER, Case, device, settings, target};
+    let kernel = gate_kernel::GateKernel::new(
+        settings(crate::lanes::Cut::CUDA),
+        device(),
+        target(),
+        BUFFER,
+        BUFFER,
+        BUFFER,
+        (),
+    );
+    vec![Case::new("swiglu", kernel)]
+}

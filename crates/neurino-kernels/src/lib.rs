@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`format`] (how packed weights lie in memory, plain Rust); [`lanes`] and [`math`]
 //! (what the kernels share); then one module a kernel: [`matvec`], [`norm`], [`rope`],
-//! [`attention`], [`gate`], [`lookup`], [`sample`]. Beside each stands its oracle in plain Rust.
+//! [`attention`], [`gate`], [`sample`]; last [`tensor`], the same on burn's tensors. Beside each stands its oracle in plain Rust.
 //!
 //! Written once with CubeCL: on NVIDIA cards they become PTX, in tests they run on CubeCL's CPU
 //! runtime. Without the feature `cube` only the memory formats are compiled, so that a build for
@@ -31,5 +31,11 @@ pub mod math;
 pub mod matvec;
 #[cfg(feature = "cube")]
 pub mod norm;
+#[cfg(feature = "cpu-runtime")]
+pub mod ptx;
 #[cfg(feature = "cube")]
 pub mod rope;
+#[cfg(feature = "cube")]
+pub mod sample;
+#[cfg(feature = "burn")]
+pub mod tensor;

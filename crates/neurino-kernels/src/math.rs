@@ -1,7 +1,7 @@
-//! The exponential, in additions and multiplications alone.
+//! The exponential and the logarithm, in additions, multiplications and a division alone.
 //!
-//! CUDA's own lies in a file beside the driver (`libdevice.10.bc`) that not every machine has, and
-//! it differs in the last bits from a CPU's. This one gives the same bits everywhere.
+//! CUDA's own lie in a file beside the driver (`libdevice.10.bc`) that not every machine has, and
+//! they differ in the last bits from a CPU's. These give the same bits everywhere.
 #![expect(missing_docs, reason = "`#[cube]` makes a module of each function")]
 
 use cubecl::prelude::*;
@@ -32,6 +32,26 @@ pub fn exp(x: f32) -> f32 {
     // The low bits of `rounded` are n; shifted, they are added to the exponent.
     let bits = u32::reinterpret(p) + (u32::reinterpret(rounded) << 23u32);
     select(x < f32::new(-87.0f32), f32::new(0.0f32), f32::reinterpret(bits))
+}
+
+/// ln x for normal x above 0, within 3e-7 of it or of 1, whichever is larger.
+///
+/// Source: ln m = 2 artanh((m - 1) / (m + 1)) for the mantissa, from 1/sqrt(2) to sqrt(2).
+#[cube]
+pub fn ln(x: f32) -> f32 {
+    let bits = u32::reinterpret(x);
+    // The bits of 1/sqrt(2): above it, a mantissa belongs to the next power of two.
+    let shifted = bits - 0x3F35_04F3u32 + 0x3F80_0000u32;
+    let n = f32::cast_from(shifted >> 23u32) - f32::new(127.0f32);
+    let m = f32::reinterpret((shifted & 0x007F_FFFFu32) + 0x3F35_04F3u32);
+    let s = (m - f32::new(1.0f32)) / (m + f32::new(1.0f32));
+    let square = s * s;
+    let mut p = f32::new(1.0f32 / 9.0f32);
+    p = fma(p, square, f32::new(1.0f32 / 7.0f32));
+    p = fma(p, square, f32::new(1.0f32 / 5.0f32));
+    p = fma(p, square, f32::new(1.0f32 / 3.0f32));
+    p = fma(p, square, f32::new(1.0f32));
+    fma(n, f32::new(std::f32::consts::LN_2), f32::new(2.0f32) * s * p)
 }
 
 /// x / (1 + e^-x).

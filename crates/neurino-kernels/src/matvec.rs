@@ -19,8 +19,6 @@ use crate::math::silu;
 
 /// Rows of `x` that one pass over the weights serves.
 pub const ROWS_MAX: usize = 8;
-/// Steps whose loads are in flight together.
-const AHEAD: usize = 2;
 
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +35,8 @@ pub struct Plan {
     outs: usize,
     /// Warps that share a row of the matrix.
     split: usize,
+    /// Steps whose loads are in flight together.
+    ahead: usize,
     /// Whether the matrix has `2 * out` rows, gates first, and `y = silu(gate) * up`.
     gated: bool,
     cut: Cut,
@@ -59,6 +59,8 @@ impl Plan {
             rows: rows.next_power_of_two().min(ROWS_MAX),
             outs: if gated || out >= 1024 { 2 } else { 1 },
             split: split.min(cut.planes),
+            // Eight rows need the registers for their sums.
+            ahead: if rows > 4 { 1 } else { 2 },
             gated,
             cut,
         }
@@ -74,7 +76,7 @@ impl Plan {
     }
 
     fn steps(&self) -> usize {
-        self.units().div_ceil(self.cut.lanes * self.split * AHEAD)
+        self.units().div_ceil(self.cut.lanes * self.split * self.ahead)
     }
 
     fn cubes(&self, rows: usize) -> CubeCount {
@@ -250,13 +252,13 @@ fn packed_kernel<X: Float, Y: Float, W: Size>(
     let mut quants = Array::<f32>::new(comptime!(plan.outs * UNIT));
     let mut scale = Array::<f32>::new(plan.outs);
     let mut offset = Array::<f32>::new(plan.outs);
-    let mut ahead = Array::<Vector<u32, W>>::new(comptime!(plan.outs * AHEAD));
+    let mut ahead = Array::<Vector<u32, W>>::new(comptime!(plan.outs * plan.ahead));
     let lane = (UNIT_POS_Y as usize % plan.split) * plan.cut.lanes + UNIT_POS_X as usize;
     let stride = comptime!(plan.cut.lanes * plan.split);
     for step in 0..comptime!(plan.steps()) {
-        let first = step * comptime!(stride * AHEAD) + lane;
+        let first = step * comptime!(stride * plan.ahead) + lane;
         #[unroll]
-        for a in 0..AHEAD {
+        for a in 0..plan.ahead {
             let unit = usize::min(first + a * stride, units - 1);
             #[unroll]
             for r in 0..plan.outs {
@@ -264,7 +266,7 @@ fn packed_kernel<X: Float, Y: Float, W: Size>(
             }
         }
         #[unroll]
-        for a in 0..AHEAD {
+        for a in 0..plan.ahead {
             let inside = first + a * stride < units;
             let unit = usize::min(first + a * stride, units - 1);
             #[unroll]
@@ -308,13 +310,13 @@ fn dense_kernel<X: Float, Y: Float, E: Float>(
     let mut quants = Array::<f32>::new(comptime!(plan.outs * UNIT));
     let mut scale = Array::<f32>::new(plan.outs);
     let offset = Array::<f32>::new(plan.outs);
-    let mut ahead = Array::<Vector<E, Const<8>>>::new(comptime!(plan.outs * AHEAD));
+    let mut ahead = Array::<Vector<E, Const<8>>>::new(comptime!(plan.outs * plan.ahead));
     let lane = (UNIT_POS_Y as usize % plan.split) * plan.cut.lanes + UNIT_POS_X as usize;
     let stride = comptime!(plan.cut.lanes * plan.split);
     for step in 0..comptime!(plan.steps()) {
-        let first = step * comptime!(stride * AHEAD) + lane;
+        let first = step * comptime!(stride * plan.ahead) + lane;
         #[unroll]
-        for a in 0..AHEAD {
+        for a in 0..plan.ahead {
             let unit = usize::min(first + a * stride, units - 1);
             #[unroll]
             for r in 0..plan.outs {
@@ -322,7 +324,7 @@ fn dense_kernel<X: Float, Y: Float, E: Float>(
             }
         }
         #[unroll]
-        for a in 0..AHEAD {
+        for a in 0..plan.ahead {
             let inside = first + a * stride < units;
             let unit = usize::min(first + a * stride, units - 1);
             #[unroll]
@@ -385,6 +387,30 @@ impl Matrix {
                 offsets,
             },
         }
+    }
+
+    /// Packed weights of `[out, inner, group]`, already on the device: words, scales, and offsets (of
+    /// which anything is taken where the format has none).
+    ///
+    /// # Errors
+    /// If the shape has no kernel, or a buffer has another length.
+    pub fn packed(
+        format: Format,
+        [out, inner, group]: [usize; 3],
+        [words, scales, offsets]: [Buffer; 3],
+    ) -> Result<Self, Unsupported> {
+        if group == 0 || !group.is_multiple_of(UNIT) || !inner.is_multiple_of(group) {
+            return Err(Unsupported("groups that are not a multiple of eight weights"));
+        }
+        let groups = out * (inner / group);
+        let fits = words.len() == out * inner / UNIT * format.unit_words()
+            && scales.len() == groups
+            && (offsets.len() == groups || !format.has_offsets());
+        if !fits || groups == 0 {
+            return Err(Unsupported("a buffer of another length than its matrix"));
+        }
+        let weights = Weights::Packed { format, group, words, scales, offsets };
+        Ok(Self { out, inner, weights })
     }
 
     /// Dense weights `[out, inner]`, already on the device as f16.
@@ -481,4 +507,45 @@ fn dense<E: Float>(client: &Client, plan: Plan, [x, weights, y]: [&Buffer; 3], r
             plan,
         );
     }
+}
+
+#[cfg(feature = "cpu-runtime")]
+pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
+    use crate::ptx::{BUFFER, Case, device, settings, target};
+    let formats = [Format::Q4, Format::Q4Offset, Format::Q4Zero, Format::Q8];
+    let mut cases = Vec::new();
+    for rows in [1, 8] {
+        for (out, inner, gated) in [(4096, 4096, false), (14336, 4096, true)] {
+            let plan = Plan::new(Cut::CUDA, [out, inner, 32], rows, gated);
+            for format in formats {
+                let kernel = packed_kernel::PackedKernel::<f32, f32>::new(
+                    settings(plan.cut),
+                    device(),
+                    target(),
+                    BUFFER,
+                    BUFFER,
+                    BUFFER,
+                    BUFFER,
+                    BUFFER,
+                    (),
+                    format.unit_words(),
+                    plan,
+                    format,
+                );
+                cases.push(Case::new(format!("{format:?} {out}x{inner} rows {rows}"), kernel));
+            }
+            let kernel = dense_kernel::DenseKernel::<f32, f32, f16>::new(
+                settings(plan.cut),
+                device(),
+                target(),
+                BUFFER,
+                BUFFER,
+                BUFFER,
+                (),
+                plan,
+            );
+            cases.push(Case::new(format!("f16 {out}x{inner} rows {rows}"), kernel));
+        }
+    }
+    cases
 }

@@ -1,4 +1,4 @@
-//! Residual sum and RMS normalisation in one launch: `x += delta; y = x / rms(x) * weight`.
+//! Residual sum and RMS normalisation in one launch: `sum = x + delta; y = sum / rms(sum) * weight`.
 //!
 //! Source: Zhang and Sennrich 2019; the order of operations is that of
 //! `transformers@4.44.2 LlamaRMSNorm`.
@@ -21,9 +21,10 @@ struct Plan {
 /// One cube a row.
 #[cube(launch_unchecked)]
 fn norm_kernel(
-    x: &mut [Vector<f32, Const<4>>],
+    x: &[Vector<f32, Const<4>>],
     delta: &[Vector<f32, Const<4>>],
     weight: &[Vector<f32, Const<4>>],
+    sum: &mut [Vector<f32, Const<4>>],
     y: &mut [Vector<f32, Const<4>>],
     epsilon: f32,
     #[comptime] plan: Plan,
@@ -38,7 +39,7 @@ fn norm_kernel(
             let mut value = x[base + i];
             if plan.add {
                 value += delta[base + i];
-                x[base + i] = value;
+                sum[base + i] = value;
             }
             #[unroll]
             for k in 0..4usize {
@@ -51,15 +52,17 @@ fn norm_kernel(
     for turn in 0..turns {
         let i = turn * units + UNIT_POS as usize;
         if i < plan.vectors {
-            y[base + i] = x[base + i] * Vector::new(scale) * weight[i];
+            let value = if plan.add { sum[base + i] } else { x[base + i] };
+            y[base + i] = value * Vector::new(scale) * weight[i];
         }
     }
 }
 
-/// Launches `x += delta` (in place, where there is a delta) and `y = norm(x) * weight`.
+/// Launches `sum = x + delta` (where there is a pair of delta and sum) and
+/// `y = norm(sum or x) * weight`. `sum` may be the memory of `x`.
 ///
 /// # Shapes
-/// - `x`, `delta`, `y`: `[rows, width]`, `weight`: `[width]`, f32
+/// - `x`, `delta`, `sum`, `y`: `[rows, width]`, `weight`: `[width]`, f32
 ///
 /// # Errors
 /// `Unsupported` if `width` is no multiple of four.
@@ -69,7 +72,7 @@ fn norm_kernel(
 pub fn add_rms_norm(
     gpu: &Gpu,
     x: &Buffer,
-    delta: Option<&Buffer>,
+    delta: Option<[&Buffer; 2]>,
     weight: &Buffer,
     y: &Buffer,
     epsilon: f32,
@@ -79,10 +82,12 @@ pub fn add_rms_norm(
         return Err(Unsupported("rows that are not a multiple of four values"));
     }
     assert!(x.len().is_multiple_of(width) && y.len() == x.len(), "rows of {width} values");
-    assert!(delta.is_none_or(|delta| delta.len() == x.len()), "one delta a value");
+    let fits = |[delta, sum]: [&Buffer; 2]| delta.len() == x.len() && sum.len() == x.len();
+    assert!(delta.is_none_or(fits), "one delta a value");
+    let [added, sum] = delta.unwrap_or([weight, y]);
     let plan = Plan { vectors: width / 4, add: delta.is_some(), cut: gpu.cut };
     // SAFETY: the lengths were checked, and the kernel reads and writes inside them. Without a
-    // delta, `weight` stands in for it and is not read as such.
+    // delta, others stand in for it and the sum and are not used as such.
     #[expect(unsafe_code, reason = "unchecked access is what makes the kernel fast")]
     unsafe {
         norm_kernel::launch_unchecked(
@@ -90,12 +95,32 @@ pub fn add_rms_norm(
             CubeCount::Static((x.len() / width) as u32, 1, 1),
             gpu.cut.dim(),
             x.arg(4),
-            delta.unwrap_or(weight).arg(4),
+            added.arg(4),
             weight.arg(4),
+            sum.arg(4),
             y.arg(4),
             epsilon,
             plan,
         );
     }
     Ok(())
+}
+
+#[cfg(feature = "cpu-runtime")]
+pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
+    use crate::ptx::{BUFFER, Case, device, settings, target};
+    let plan = Plan { vectors: 1024, add: true, cut: Cut::CUDA };
+    let kernel = norm_kernel::NormKernel::new(
+        settings(plan.cut),
+        device(),
+        target(),
+        BUFFER,
+        BUFFER,
+        BUFFER,
+        BUFFER,
+        BUFFER,
+        (),
+        plan,
+    );
+    vec![Case::new("add_rms_norm", kernel)]
 }

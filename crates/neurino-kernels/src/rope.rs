@@ -186,3 +186,28 @@ pub fn rope_kv_write(
     }
     Ok(())
 }
+
+#[cfg(feature = "cpu-runtime")]
+pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
+    use crate::ptx::{BUFFER as B, Case, device, settings, target};
+    let heads = Heads { query: 32, kv: 8, dim: 128 };
+    let settings = settings(crate::lanes::Cut::CUDA);
+    let kernel = rope_kernel::RopeKernel::<f16>::new(
+        settings,
+        device(),
+        target(),
+        B,
+        B,
+        B,
+        B,
+        B,
+        B,
+        B,
+        B,
+        B,
+        B,
+        (),
+        heads,
+    );
+    vec![Case::new("rope_kv_write", kernel)]
+}

@@ -33,7 +33,7 @@ fn sums_are_normalised() {
             add_rms_norm(&gpu, &bx, None, &bw, &y, 1e-5).unwrap();
             assert_close("norm", &floats(&gpu, &y), &norm(&x, &weight, 1e-5), 1e-6);
             assert_eq!(floats(&gpu, &bx), x, "nothing was added");
-            add_rms_norm(&gpu, &bx, Some(&bd), &bw, &y, 1e-5).unwrap();
+            add_rms_norm(&gpu, &bx, Some([&bd, &bx]), &bw, &y, 1e-5).unwrap();
             assert_eq!(floats(&gpu, &bx), sum);
             assert_close("sum", &floats(&gpu, &y), &norm(&sum, &weight, 1e-5), 1e-6);
         }

@@ -6,4 +6,6 @@
 mod layer;
 mod math;
 mod matvec;
+mod ptx;
+mod sample;
 mod support;

@@ -1,7 +1,7 @@
 //! The exponential.
 
 use cubecl::prelude::*;
-use neurino_kernels::math::{exp, silu};
+use neurino_kernels::math::{exp, ln, silu};
 
 use crate::support::client;
 
@@ -33,5 +33,30 @@ fn exp_and_silu_agree_with_the_standard_library() {
         let in_range = x.abs() < 1e4;
         let close = (f64::from(*z) - expect).abs() <= 1e-6 * expect.abs() + 1e-30;
         assert!(close || !in_range, "silu({x}) is {z} instead of {expect}");
+    }
+}
+
+#[cube(launch)]
+fn logarithm(x: &[f32], y: &mut [f32]) {
+    if ABSOLUTE_POS < x.len() {
+        y[ABSOLUTE_POS] = ln(x[ABSOLUTE_POS]);
+    }
+}
+
+#[test]
+fn ln_agrees_with_the_standard_library() {
+    let client = client();
+    let x: Vec<f32> = (-870..880).map(|i| (i as f32 * 0.1).exp()).chain([1.0, 1.5]).collect();
+    let memory = [client.create_from_slice(f32::as_bytes(&x)), client.empty(4 * x.len())];
+    #[expect(unsafe_code, reason = "a kernel's argument is a raw range of device memory")]
+    // SAFETY: each buffer was just made with this many values.
+    let [input, y] =
+        memory.clone().map(|handle| unsafe { BufferArg::from_raw_parts(handle, x.len()) });
+    let cubes = CubeCount::Static(x.len().div_ceil(32) as u32, 1, 1);
+    logarithm::launch(&client, cubes, CubeDim::new_1d(32), input, y);
+    let found = client.read_one(memory[1].clone()).unwrap();
+    for (x, found) in x.iter().zip(f32::from_bytes(&found)) {
+        let error = (f64::from(*found) - f64::from(*x).ln()).abs();
+        assert!(error <= 3e-7 * f64::from(*x).ln().abs().max(1.0), "ln {x} is {found}");
     }
 }

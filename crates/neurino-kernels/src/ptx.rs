@@ -1,0 +1,105 @@
+//! Every kernel as PTX, compiled without a card: for tests of what a card would be given.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use cubecl::Compiler;
+use cubecl::ir::features::Features;
+use cubecl::ir::nvidia::SmArch;
+use cubecl::ir::{DeviceIdentity, HardwareProperties, MemoryDeviceProperties};
+use cubecl::prelude::*;
+use cubecl_llvm::nvptx::ptx_version::PtxVersion;
+use cubecl_llvm::{LlvmTarget, PlironArtifact, PlironCompiler, PlironOptions};
+
+use crate::lanes::Cut;
+
+/// The architectures that must work: RTX 20, 30, 40 and 50, H100 and H200.
+pub const ARCHITECTURES: [(u32, bool); 5] =
+    [(75, false), (86, false), (89, false), (90, true), (120, true)];
+
+/// A kernel, ready to be compiled.
+pub struct Case {
+    /// Which one.
+    pub name: String,
+    /// Itself.
+    pub kernel: Box<dyn CubeKernel>,
+}
+
+impl Case {
+    pub(crate) fn new(name: impl Into<String>, kernel: impl CubeKernel) -> Self {
+        Self { name: name.into(), kernel: Box::new(kernel) }
+    }
+
+    /// PTX for `sm_{architecture}`, with its special instructions if `specific`.
+    ///
+    /// # Errors
+    /// The compiler's, as text.
+    pub fn compile(&self, architecture: u32, specific: bool) -> Result<String, String> {
+        let mut compiler = PlironCompiler { target: LlvmTarget::Nvptx };
+        let options = PlironOptions {
+            sm_arch: Some(SmArch::new(architecture, specific)),
+            ptx_version: PtxVersion::for_driver(12080),
+            ..Default::default()
+        };
+        let definition = self.kernel.define();
+        match compiler.compile(definition, &options).map_err(|error| error.to_string())? {
+            PlironArtifact::NvptxCode(module) => {
+                // SAFETY: the module's PTX ends with a zero.
+                #[expect(unsafe_code, reason = "the compiler hands out C text")]
+                let text = unsafe { CStr::from_ptr(module.ptx.as_ptr()) };
+                Ok(text.to_string_lossy().into_owned())
+            }
+            _ => Err("the compiler made no PTX".into()),
+        }
+    }
+}
+
+/// Every kernel in the forms that Llama-3-8B needs, and its rarer forms.
+pub fn cases() -> Vec<Case> {
+    let mut cases = crate::matvec::ptx_cases();
+    cases.extend(crate::norm::ptx_cases());
+    cases.extend(crate::gate::ptx_cases());
+    cases.extend(crate::rope::ptx_cases());
+    cases.extend(crate::attention::ptx_cases());
+    cases.extend(crate::sample::ptx_cases());
+    cases
+}
+
+pub(crate) fn settings(cut: Cut) -> KernelSettings {
+    KernelSettings::new(*cut.dim(), ExecutionMode::Unchecked, AddressType::U32)
+}
+
+pub(crate) fn target() -> Arc<TargetProperties> {
+    Arc::new(TargetProperties::default())
+}
+
+pub(crate) const BUFFER: BufferCompilationArg = BufferCompilationArg { inplace: None };
+
+/// What every card since Turing has.
+pub(crate) fn device() -> Arc<DeviceProperties> {
+    let hardware = HardwareProperties {
+        load_width: 128,
+        vector_register_count: None,
+        plane_size_min: 32,
+        plane_size_max: 32,
+        max_bindings: 32,
+        max_shared_memory_size: 48 << 10,
+        max_cube_count: (i32::MAX as u32, u32::from(u16::MAX), u32::from(u16::MAX)),
+        max_units_per_cube: 1024,
+        max_cube_dim: (1024, 1024, 64),
+        num_streaming_multiprocessors: None,
+        num_tensor_cores: None,
+        min_tensor_cores_dim: None,
+        num_cpu_cores: None,
+        last_level_cache_size: None,
+        max_vector_size: 16,
+        cube_mma_reserved_shared_memory: 0,
+    };
+    Arc::new(DeviceProperties::new(
+        Features::default(),
+        MemoryDeviceProperties::new(u64::MAX, 256),
+        hardware,
+        cubecl::profile::TimingMethod::Device,
+        DeviceIdentity { name: "offline".into(), fingerprint: "offline".into(), physical: None },
+    ))
+}

@@ -1,0 +1,48 @@
+//! Every kernel becomes PTX for every card, without CUDA's mathematical library.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use neurino_kernels::ptx::{ARCHITECTURES, cases};
+
+/// With `NEURINO_PTXAS` naming NVIDIA's assembler, the PTX is assembled too, and no kernel may spill.
+#[test]
+fn every_kernel_is_compiled_for_every_card() {
+    let assembler = std::env::var_os("NEURINO_PTXAS").map(PathBuf::from);
+    let mut spilled = Vec::new();
+    for case in cases() {
+        for (architecture, specific) in ARCHITECTURES {
+            let name = format!("{} for sm_{architecture}", case.name);
+            let ptx =
+                case.compile(architecture, specific).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert!(ptx.contains(".visible .entry"), "{name}:\n{ptx}");
+            assert!(!ptx.contains(".extern .func"), "{name} calls a library:\n{ptx}");
+            if let Some(assembler) = &assembler {
+                let suffix = if specific { "a" } else { "" };
+                let report = assemble(assembler, &ptx, &format!("sm_{architecture}{suffix}"));
+                println!("{name}: {report}");
+                if !report.contains(" 0 bytes spill stores") {
+                    spilled.push(name);
+                }
+            }
+        }
+    }
+    assert!(spilled.is_empty(), "{spilled:?}");
+}
+
+fn assemble(assembler: &PathBuf, ptx: &str, architecture: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kernel.ptx");
+    std::fs::write(&file, ptx.trim_end_matches('\0')).unwrap();
+    let arguments = ["-v", "-arch", architecture, "-o"];
+    let mut command = Command::new(assembler);
+    let out =
+        command.args(arguments).arg(folder.path().join("kernel.o")).arg(&file).output().unwrap();
+    let report = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{report}");
+    let lines = report.lines().filter(|line| line.contains("spill") || line.contains("registers"));
+    lines
+        .map(|line| line.trim().trim_start_matches("ptxas info    : "))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
