@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::steps::{self, Action, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{cuda, run, starter, ui};
+use crate::{cuda, parity, run, starter, ui};
 
 /// The device that doctor and benchmark are told to use.
 const DEVICE: &str = "cuda:0";
@@ -50,7 +50,9 @@ pub(crate) fn gpu_check(workspace: &Workspace) -> Result<ExitCode> {
             action: Action::Planned(Box::new(|| {
                 let tests = workspace.cargo_all("test").args(["--features", "neurino-llm/cuda"]);
                 let tests = tests.args(["--test", "it", "--", "parity::", "--nocapture"]);
-                Ok(vec![tests.env("NEURINO_TEST_DEVICE", "cuda").env("CUDA_PATH", &cuda_path)])
+                let tests = tests.env("NEURINO_TEST_DEVICE", "cuda").env("CUDA_PATH", &cuda_path);
+                let cases = parity::own_cases(workspace, "cuda");
+                Ok(vec![tests, parity::build(workspace), cases])
             })),
         },
         Step {

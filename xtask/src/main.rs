@@ -2,7 +2,7 @@
 //!
 //! Reading order: `workspace` (where things are, which engines this machine can use), `shell` (how
 //! commands are run and shown), `system`, `wheels`, `cuda`, `ui`, `starter` (what has to be
-//! there before a build or a run), then `run`, `test`, `dist`, `gpu_check`, `generate`, `tidy`.
+//! there before a build or a run), then `run`, `test`, `dist`, `gpu_check`, `parity`, `generate`, `tidy`.
 
 mod clients;
 mod cuda;
@@ -10,6 +10,7 @@ mod debian;
 mod dist;
 mod generate;
 mod gpu_check;
+mod parity;
 mod run;
 mod shell;
 mod starter;
@@ -38,6 +39,9 @@ cargo xtask COMMAND [OPTIONS]
   ci               the same as test
   setup            only install what is missing: system packages, the web UI's packages, LLVM
   gen [--check]    write the generated files anew (TypeScript types, docs/ENVIRONMENT.md)
+  parity FOLDER [OPTIONS]
+                   the reference cases of a folder: each one's error and limit (`--device cuda`:
+                   on the card; `--starter-model FILE`, `--vocabularies FOLDER`: what it may lack)
   tidy             the layer table, purpose lines, links, file sizes
   dist             the release: .deb for the desktop, .deb and tarball for servers
   gpu-check        on a machine with an NVIDIA card: parity tests and the benchmark on the card
@@ -129,6 +133,10 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
         "dist" => {
             options.no_more_words()?;
             dist::dist(&workspace, options.engines != Some(Engines::Cpu))?;
+        }
+        "parity" => {
+            let args = [options.words, options.passed_on].concat();
+            return parity::parity(&workspace, &args);
         }
         "gpu-check" => {
             options.no_more_words()?;

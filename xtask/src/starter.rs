@@ -29,6 +29,16 @@ pub(crate) fn kept(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
     Ok(path.with_context(|| format!("`neurino models get` answered {answer}"))?.into())
 }
 
+/// The model's file if [`kept`] has fetched it already, or if the environment names one.
+pub(crate) fn if_here(workspace: &Workspace) -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os("NEURINO_TEST_STARTER_MODEL") {
+        return Some(given.into());
+    }
+    let folder = workspace.kept().join("home").join("models").join(STARTER);
+    let files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    files.filter(|path| path.is_file()).find(|path| path.extension().is_some_and(|e| e == "gguf"))
+}
+
 fn get(program: &Path) -> Cmd {
     Cmd::new(Path::new("."), program).args(["models", "get", STARTER])
 }
