@@ -131,7 +131,15 @@ pub enum ModelsAction {
         /// The model, as `neurino models list` names it.
         model: String,
     },
-    /// Take a model from a file that is already on this machine.
+    /// Take in a model of your own: a GGUF file, or a folder with config.json and its weights.
+    Add {
+        /// The file or folder.
+        path: PathBuf,
+        /// The id it gets; by default made from its name.
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+    /// Take a model of the catalogue from a file that is already on this machine.
     Import {
         /// The model, as `neurino models list` names it.
         model: String,

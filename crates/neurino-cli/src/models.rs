@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use neurino_core::ModelId;
-use neurino_model_store::{FetchOptions, ModelState, ModelStore, Progress};
+use neurino_engine::inspect::inspect;
+use neurino_model_store::{FetchOptions, ModelState, ModelStore, OwnModel, Progress};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Resul
     match action {
         ModelsAction::List => list(&store, setting.format)?,
         ModelsAction::Get { model } => get(&setting, &store, id(&model)?).await?,
+        ModelsAction::Add { path, id } => add(&setting, &store, &path, id.as_deref()).await?,
         ModelsAction::Import { model, file } => {
             let model = store.import(Some(&id(&model)?), &file).await?;
             done(&setting, "imported", "Imported", &store.verified(&model).await?)?;
@@ -82,6 +84,71 @@ fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn add(
+    setting: &Setting,
+    store: &ModelStore,
+    path: &Path,
+    wanted: Option<&str>,
+) -> anyhow::Result<()> {
+    let name = named(path);
+    let model = match wanted {
+        Some(wanted) => id(wanted)?,
+        None => id(&id_from(&name)).with_context(|| {
+            format!("no id can be made from `{name}`; choose one with --id, for example my-model")
+        })?,
+    };
+    // Minutes for a large model, and none of them on the threads that serve.
+    let read = path.to_owned();
+    let facts = tokio::task::spawn_blocking(move || inspect(&read)).await??;
+    let own = OwnModel {
+        id: model,
+        name,
+        arch: facts.arch,
+        dtype: facts.storage,
+        context_tokens: facts.context_tokens,
+        memory_bytes_min: facts.memory_bytes_min,
+    };
+    let bar = match setting.format {
+        Format::Json => ProgressBar::hidden(),
+        Format::Text => ProgressBar::new_spinner(),
+    };
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar.set_message("reading and hashing its files");
+    let taken = store.adopt(own, path).await;
+    bar.finish_and_clear();
+    let manifest = taken?;
+    match setting.format {
+        Format::Json => output::json(&json!({ "added": manifest.id })),
+        Format::Text => {
+            let gb = |bytes: u64| bytes as f64 / 1e9;
+            output::line(format!(
+                "Added {}: {} {}, {:.1} GB, needs {:.1} GB of memory at least.",
+                manifest.id,
+                manifest.arch,
+                manifest.dtype,
+                gb(manifest.size_bytes()),
+                gb(manifest.memory_bytes_min)
+            ));
+            output::line("Programs that run already know it after a restart.");
+            Ok(())
+        }
+    }
+}
+
+/// What a person would call a model file or folder.
+fn named(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // A link's own name says more than that of a store's blob behind it.
+    let name = last(path).or_else(|| last(&whole)).unwrap_or_default();
+    name.strip_suffix(".gguf").map_or(name.clone(), str::to_owned)
+}
+
+fn id_from(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    name.to_lowercase().chars().map(plain).collect::<String>().trim_matches('-').to_owned()
+}
+
 async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let bar = match setting.format {
@@ -112,4 +179,16 @@ async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::R
     bar.finish_and_clear();
     let path = path?;
     done(setting, "ready", "Ready", &path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_from_the_files_name() {
+        let id = |path: &str| id_from(&named(Path::new(path)));
+        assert_eq!(id("/models/Llama-3 8B (Q4_K_M).gguf"), "llama-3-8b--q4_k_m");
+        assert_eq!(id("/models/Mistral-7B/"), "mistral-7b");
+    }
 }

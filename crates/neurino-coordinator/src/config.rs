@@ -28,13 +28,13 @@ pub struct CoordinatorConfig {
 }
 
 impl CoordinatorConfig {
-    /// The built-in practice network: name `practice`, rule set `practice1`.
+    /// The built-in practice network: name `practice`, rule set `practice2`.
     pub fn practice(database: PathBuf, key: Arc<IdentityKey>) -> Self {
         Self {
             database,
             network: "practice".into(),
             practice: true,
-            rule_set: "practice1".into(),
+            rule_set: "practice2".into(),
             key,
             limits: Limits::default(),
             seed: None,

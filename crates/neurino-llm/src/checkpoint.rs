@@ -101,6 +101,19 @@ impl Checkpoint {
         }
     }
 
+    /// How most weights are stored, by bytes.
+    pub(crate) fn storage(&self) -> String {
+        if let Self::Gptq(_, config) = self {
+            return format!("gptq-{}bit", config.bits);
+        }
+        let mut bytes = std::collections::BTreeMap::new();
+        for tensor in self.tensors() {
+            *bytes.entry(tensor.dtype().name()).or_insert(0) += tensor.size_bytes();
+        }
+        let most = bytes.into_iter().max_by_key(|&(_, bytes)| bytes);
+        most.map_or("unknown", |(name, _)| name).to_lowercase()
+    }
+
     /// Memory for reading ahead: with the largest tensor it stays within the largest file.
     fn reading_budget_bytes(&self) -> u64 {
         let largest_file = match self {

@@ -29,6 +29,15 @@ impl ModelArch {
     /// The names in metadata that would work, for error messages.
     const SUPPORTED: &'static str = "llama, mistral, mixtral";
 
+    /// Its name in metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Mixtral => "mixtral",
+        }
+    }
+
     fn from_name(name: &str, path: &Path) -> Result<Self, LlmError> {
         match name {
             "llama" => Ok(Self::Llama),
@@ -127,6 +136,11 @@ impl ModelSource {
     /// Bytes of the stored weights: what loading reads.
     pub fn weights_bytes(&self) -> u64 {
         self.checkpoint.weights_bytes()
+    }
+
+    /// How most weights are stored, for people: `bf16`, `q4_k`, `gptq-4bit`, ..
+    pub fn storage(&self) -> String {
+        self.checkpoint.storage()
     }
 }
 
