@@ -2,6 +2,9 @@
 
 use burn::tensor::{Tensor, activation};
 
+use crate::device::{download, is_cpu, upload};
+use crate::rows;
+
 /// `silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))`.
 ///
 /// # Shapes
@@ -9,5 +12,13 @@ use burn::tensor::{Tensor, activation};
 ///
 /// Source: Shazeer 2020 (SwiGLU).
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    let device = gate.device();
+    if is_cpu(&device) {
+        const IS: &str = "a tensor of the CPU is in memory, and f32 is asked for";
+        let shape = gate.dims();
+        let (mut gate, mut up) = (download(gate).expect(IS), download(up).expect(IS));
+        rows::swiglu(&mut gate, &mut up);
+        return upload(gate, shape, &device);
+    }
     activation::silu(gate) * up
 }

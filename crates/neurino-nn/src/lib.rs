@@ -1,13 +1,18 @@
 //! Layers that language models share and burn lacks, or has in a form that does not fit decoding.
 //!
 //! Reading order: [`linear`] and [`embedding`] (weights, dense or packed), [`rms_norm`], [`rotary`],
-//! [`paged`], [`attention`]; then [`quant`], the packed weights and their CPU kernel.
+//! [`paged`], [`attention`]; then [`quant`], the packed weights. What the CPU computes is in `cpu`,
+//! `dense`, `rows` and `quant::kernel`, over the vectors of `simd`.
 //!
 //! Shapes are written `[outermost, .., innermost]`. Activations are f32; weights and the cache may
 //! be narrower.
 
 pub mod activation;
 pub mod attention;
+mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod dense;
 pub mod device;
 pub mod embedding;
 pub mod error;
@@ -16,6 +21,8 @@ pub mod paged;
 pub mod quant;
 pub mod rms_norm;
 pub mod rotary;
+mod rows;
+mod simd;
 
 pub use activation::swiglu;
 pub use embedding::Embedding;

@@ -110,6 +110,12 @@ pub trait KvStore: Debug + Send {
 
 /// The best store on `device`.
 pub fn store_on(device: &Device, shape: &KvShape) -> Box<dyn KvStore> {
+    #[cfg(feature = "cuda")]
+    if !crate::device::is_cpu(device)
+        && let Some(store) = crate::cuda::CudaKv::new(shape, device)
+    {
+        return Box::new(store);
+    }
     Box::new(TensorKv::new(shape, device))
 }
 

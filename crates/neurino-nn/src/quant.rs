@@ -1,22 +1,30 @@
 //! Packed weights: multiply without unpacking them into memory first.
 //!
-//! [`packed`] holds the weights, [`kernel`] multiplies on the CPU, [`Dequantized`] is the plain
-//! form that every device has and that the kernel is tested against.
+//! [`packed`] holds the weights, [`crate::cpu`] multiplies with them on the CPU, [`Dequantized`] is the
+//! plain form that every device has and that the kernels are tested against.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::cpu::CpuMatrix;
 use crate::device::{is_cpu, upload};
+use crate::simd::Isa;
 
 mod activations;
-mod blocks;
-pub mod kernel;
+mod format;
+mod kernel;
 pub mod packed;
+mod source;
+#[cfg(test)]
+mod tests;
 
-pub use kernel::CpuKernel;
-pub use packed::PackedMatrix;
+pub use packed::{PackedMatrix, PackedRow, Packing};
+
+pub(crate) use activations::Activations;
+use kernel::Stripe;
 
 /// Multiplies activations with a packed matrix.
 pub trait QuantMatmul: Debug + Send + Sync {
@@ -25,6 +33,11 @@ pub trait QuantMatmul: Debug + Send + Sync {
     /// # Shapes
     /// - `x`: `[seq, in]`, f32; returns `[seq, out]`, f32
     fn matmul(&self, x: Tensor<2>) -> Tensor<2>;
+
+    /// The weights themselves if they lie in this machine's memory for its CPU.
+    fn on_cpu(&self) -> Option<&Arc<PackedMatrix>> {
+        None
+    }
 }
 
 /// The best way to multiply with `matrix` on `device`. Where the weights have to be unpacked, they
@@ -37,6 +50,10 @@ pub fn matmul_on(
     if is_cpu(device) {
         Arc::new(CpuKernel::new(Arc::clone(matrix)))
     } else {
+        #[cfg(feature = "cuda")]
+        if let Some(matrix) = crate::cuda::CudaMatrix::new(matrix, device) {
+            return Arc::new(matrix);
+        }
         Arc::new(Dequantized::new(matrix, device, dtype))
     }
 }
@@ -60,5 +77,42 @@ impl QuantMatmul for Dequantized {
     fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
         let weight = self.weight.clone();
         x.cast(weight.dtype()).matmul(weight.transpose()).cast(DType::F32)
+    }
+}
+
+/// Multiplies on the CPU without unpacking the weights into memory.
+#[derive(Debug)]
+pub struct CpuKernel {
+    matrix: Arc<PackedMatrix>,
+}
+
+impl CpuKernel {
+    /// A kernel over `matrix`.
+    pub fn new(matrix: Arc<PackedMatrix>) -> Self {
+        Self { matrix }
+    }
+}
+
+impl QuantMatmul for CpuKernel {
+    fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
+        let [y] = crate::cpu::matmul([&CpuMatrix::Packed(Arc::clone(&self.matrix))], x);
+        y
+    }
+
+    fn on_cpu(&self) -> Option<&Arc<PackedMatrix>> {
+        Some(&self.matrix)
+    }
+}
+
+impl PackedMatrix {
+    /// Multiplies the features of `panels` with all activations into `out`, one slice a row.
+    pub(crate) fn multiply(
+        &self,
+        activations: &Activations,
+        panels: Range<usize>,
+        out: &mut [&mut [f32]],
+        isa: Isa,
+    ) {
+        Stripe { matrix: self, activations, panels, out }.run(isa);
     }
 }

@@ -1,6 +1,11 @@
 //! Root-mean-square normalisation.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
+
+use crate::device::{download, is_cpu, upload};
+use crate::rows;
 
 /// `x / sqrt(mean(x^2) + eps) * weight`, in f32.
 ///
@@ -9,18 +14,27 @@ use burn::tensor::Tensor;
 pub struct RmsNorm {
     /// `[1, features]`
     weight: Tensor<2>,
+    /// The same in this machine's memory, if the CPU computes.
+    on_cpu: Option<Arc<[f32]>>,
     epsilon: f64,
 }
 
 impl RmsNorm {
     /// A norm with the given `weight` of shape `[features]`, f32.
     pub fn new(weight: Tensor<1>, epsilon: f64) -> Self {
-        Self { weight: weight.unsqueeze(), epsilon }
+        let on_cpu = is_cpu(&weight.device()).then(|| in_memory(weight.clone()).into());
+        Self { weight: weight.unsqueeze(), on_cpu, epsilon }
     }
 
     /// # Shapes
     /// - `x`: `[seq, features]`, f32; returns the same
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        if let Some(weight) = &self.on_cpu {
+            let (shape, device) = (x.dims(), x.device());
+            let mut x = in_memory(x);
+            let normed = rows::rms_norm(&mut x, None, weight, self.epsilon as f32);
+            return upload(normed, shape, &device);
+        }
         let mean_square = x.clone().square().mean_dim(1);
         let scale = mean_square.add_scalar(self.epsilon).sqrt().recip();
         x * scale * self.weight.clone()
@@ -32,10 +46,20 @@ impl RmsNorm {
     /// # Shapes
     /// - `x`, `delta`: `[seq, features]`, f32; returns the same
     pub fn add_forward(&self, x: Tensor<2>, delta: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        if let Some(weight) = &self.on_cpu {
+            let (shape, device) = (x.dims(), x.device());
+            let (mut x, delta) = (in_memory(x), in_memory(delta));
+            let normed = rows::rms_norm(&mut x, Some(&delta), weight, self.epsilon as f32);
+            return (upload(x, shape, &device), upload(normed, shape, &device));
+        }
         let sum = x + delta;
         let normed = self.forward(sum.clone());
         (sum, normed)
     }
+}
+
+fn in_memory<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    download(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
 }
 
 #[cfg(test)]

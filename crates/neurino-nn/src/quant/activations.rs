@@ -1,83 +1,148 @@
 //! Activations as 16-bit integers with one scale for every 32, so that the dot product with packed
 //! weights is integer work. With 15 bits the rounding costs 1e-5 of a result, a hundredth of what
 //! the usual 8 bits cost, so that tokens agree with those of unpacked weights.
+#![expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined into its caller loses the caller's instruction set"
+)]
 
 use neurino_weights::dtype::BLOCK;
-use pulp::Arch;
+use rayon::prelude::*;
+
+use crate::simd::{Isa, Kernel, Simd};
 
 /// The largest magnitude of a quantised activation.
 const LIMIT: f32 = 32_767.0;
 /// Adding 1.5 * 2^23 leaves the rounded integer in the low bits of an f32.
 const ROUNDER: f32 = 12_582_912.0;
+/// Pairs of activations in a block.
+pub(super) const PAIRS: usize = BLOCK / 2;
+/// From this many values on, quantising is shared among threads.
+const PARALLEL_VALUES_MIN: usize = 1 << 16;
 
-/// Rows of quantised activations.
-#[derive(Debug, Default)]
-pub(super) struct Activations {
-    blocks: usize,
-    /// One a block.
-    scales: Vec<f32>,
-    /// The sum of a block's activations, for the weights' minima.
-    sums: Vec<f32>,
-    quants: Vec<[i16; BLOCK]>,
+/// Rows that a kernel takes at once; the more, the less often weights are unpacked.
+pub(super) fn tile_sizes(isa: Isa) -> &'static [usize] {
+    if isa.is_wide() { &[8, 4, 2, 1] } else { &[4, 2, 1] }
 }
 
-/// One row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ActivationRow<'a> {
-    pub(super) scales: &'a [f32],
-    pub(super) sums: &'a [f32],
-    pub(super) quants: &'a [[i16; BLOCK]],
+/// Quantised rows, cut into tiles.
+#[derive(Debug)]
+pub(crate) struct Activations {
+    tiles: Vec<Tile>,
+}
+
+/// Some rows side by side, block after block.
+#[derive(Debug)]
+pub(super) struct Tile {
+    /// Where it begins.
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+    /// `[blocks, rows]`
+    pub(super) scales: Vec<f32>,
+    /// The sum of a block's activations, for the weights' minima: `[blocks, rows]`.
+    pub(super) sums: Vec<f32>,
+    /// Two 16-bit integers each, `[blocks, PAIRS, rows]`.
+    pub(super) pairs: Vec<i32>,
 }
 
 impl Activations {
-    /// Quantises rows of `in_features` values each; `in_features` is a multiple of 32.
-    pub(super) fn new(values: &[f32], in_features: usize) -> Self {
-        let blocks = values.len() / BLOCK;
-        let mut quantised = Self {
-            blocks: in_features / BLOCK,
-            scales: Vec::with_capacity(blocks),
-            sums: Vec::with_capacity(blocks),
-            quants: Vec::with_capacity(blocks),
-        };
-        Arch::new().dispatch(|| {
-            for block in values.as_chunks::<BLOCK>().0 {
-                quantised.push(block);
+    /// Quantises rows of `in_features` values each; `in_features` is a multiple of 32. With an
+    /// `order`, value `i` of a row becomes what stood at `order[i]`.
+    pub(crate) fn new(
+        values: &[f32],
+        in_features: usize,
+        order: Option<&[u32]>,
+        isa: Isa,
+    ) -> Self {
+        let rows = values.len() / in_features;
+        let mut cuts = Vec::new();
+        let mut first_row = 0;
+        for &size in tile_sizes(isa) {
+            while rows - first_row >= size {
+                cuts.push((first_row, size));
+                first_row += size;
             }
-        });
-        quantised
+        }
+        let make = |&(first_row, rows): &(usize, usize)| {
+            let values = &values[first_row * in_features..][..rows * in_features];
+            let ordered: Vec<f32>;
+            let values = match order {
+                None => values,
+                Some(order) => {
+                    let rows = values.chunks_exact(in_features);
+                    ordered = rows
+                        .flat_map(|row| order.iter().map(|&input| row[input as usize]))
+                        .collect();
+                    &ordered
+                }
+            };
+            let blocks = in_features / BLOCK;
+            let mut tile = Tile {
+                first_row,
+                rows,
+                scales: vec![0.0; blocks * rows],
+                sums: vec![0.0; blocks * rows],
+                pairs: vec![0; blocks * PAIRS * rows],
+            };
+            isa.run(Quantize { tile: &mut tile, values });
+            tile
+        };
+        let tiles = if values.len() >= PARALLEL_VALUES_MIN {
+            cuts.par_iter().map(make).collect()
+        } else {
+            cuts.iter().map(make).collect()
+        };
+        Self { tiles }
     }
 
-    #[expect(clippy::inline_always, reason = "inlined, it has the caller's instruction set")]
+    pub(super) fn tiles(&self) -> &[Tile] {
+        &self.tiles
+    }
+}
+
+struct Quantize<'a> {
+    tile: &'a mut Tile,
+    values: &'a [f32],
+}
+
+impl Kernel for Quantize<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn push(&mut self, block: &[f32; BLOCK]) {
-        let largest = block.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let scale = largest / LIMIT;
-        let inverse = if largest > 0.0 { LIMIT / largest } else { 0.0 };
-        let mut quants = [0i16; BLOCK];
-        let mut sum = 0i32;
-        for (quant, x) in quants.iter_mut().zip(block) {
-            let rounded = (x * inverse + ROUNDER).to_bits().cast_signed();
-            let rounded = rounded.wrapping_sub(ROUNDER.to_bits().cast_signed());
-            *quant = rounded as i16;
-            sum += i32::from(*quant);
-        }
-        self.scales.push(scale);
-        self.sums.push(sum as f32 * scale);
-        self.quants.push(quants);
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.quants.len() / self.blocks
-    }
-
-    pub(super) fn row(&self, row: usize) -> ActivationRow<'_> {
-        let range = row * self.blocks..(row + 1) * self.blocks;
-        ActivationRow {
-            scales: &self.scales[range.clone()],
-            sums: &self.sums[range.clone()],
-            quants: &self.quants[range],
+    fn run<S: Simd>(self, _simd: S) {
+        let rows = self.tile.rows;
+        let in_features = self.values.len() / rows;
+        for (row, values) in self.values.chunks_exact(in_features).enumerate() {
+            for (block, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
+                let (scale, quants, sum) = quantize(values);
+                let at = block * rows + row;
+                self.tile.scales[at] = scale;
+                self.tile.sums[at] = sum as f32 * scale;
+                let pairs = &mut self.tile.pairs[block * PAIRS * rows + row..];
+                for (pair, out) in quants.as_chunks::<2>().0.iter().zip(pairs.iter_mut().step_by(rows)) {
+                    *out = i32::from(pair[0] as u16) | i32::from(pair[1]) << 16;
+                }
+            }
         }
     }
+}
+
+#[inline(always)]
+fn quantize(block: &[f32; BLOCK]) -> (f32, [i16; BLOCK], i32) {
+    let mut largest = 0.0f32;
+    for x in block {
+        largest = largest.max(x.abs());
+    }
+    let inverse = if largest > 0.0 { LIMIT / largest } else { 0.0 };
+    let mut quants = [0i16; BLOCK];
+    let mut sum = 0i32;
+    for (quant, x) in quants.iter_mut().zip(block) {
+        let rounded = (x * inverse + ROUNDER).to_bits().cast_signed();
+        let rounded = rounded.wrapping_sub(ROUNDER.to_bits().cast_signed());
+        *quant = rounded as i16;
+        sum += i32::from(*quant);
+    }
+    (largest / LIMIT, quants, sum)
 }
 
 #[cfg(test)]
@@ -90,13 +155,35 @@ mod tests {
         for (i, value) in values[..BLOCK].iter_mut().enumerate() {
             *value = (i as f32 * 0.9).sin() * 3.0;
         }
-        let quantised = Activations::new(&values, 2 * BLOCK);
-        let row = quantised.row(0);
-        assert_eq!(quantised.rows(), 1);
-        for (quant, value) in row.quants[0].iter().zip(values) {
-            assert!((f32::from(*quant) * row.scales[0] - value).abs() <= 0.51 * row.scales[0]);
+        for isa in Isa::available() {
+            let quantised = Activations::new(&values, 2 * BLOCK, None, isa);
+            let [tile] = quantised.tiles() else { panic!("one row is one tile") };
+            for (i, value) in values[..BLOCK].iter().enumerate() {
+                let quant = (tile.pairs[i / 2] >> (i % 2 * 16)) as i16;
+                let step = tile.scales[0];
+                assert!((f32::from(quant) * step - value).abs() <= 0.51 * step);
+            }
+            assert!((tile.sums[0] - values.iter().sum::<f32>()).abs() < 1e-3);
+            assert_eq!((tile.scales[1], &tile.pairs[PAIRS..]), (0.0, &[0; PAIRS][..]));
         }
-        assert!((row.sums[0] - values.iter().sum::<f32>()).abs() < 1e-3);
-        assert_eq!((row.scales[1], row.quants[1]), (0.0, [0; BLOCK]));
+    }
+
+    #[test]
+    fn rows_are_cut_into_tiles_and_put_in_order() {
+        let (rows, features) = (11, BLOCK);
+        let values: Vec<f32> = (0..rows * features).map(|i| (i as f32 * 0.3).cos()).collect();
+        let order: Vec<u32> = (0..features as u32).rev().collect();
+        for isa in Isa::available() {
+            let cut = Activations::new(&values, features, Some(&order), isa);
+            assert_eq!(cut.tiles().iter().map(|tile| tile.rows).sum::<usize>(), rows);
+            for tile in cut.tiles() {
+                for row in 0..tile.rows {
+                    let first = tile.pairs[row] as i16;
+                    let expect = values[(tile.first_row + row) * features + features - 1];
+                    let found = f32::from(first) * tile.scales[row];
+                    assert!((found - expect).abs() < 1e-4, "{isa:?} {found} {expect}");
+                }
+            }
+        }
     }
 }
