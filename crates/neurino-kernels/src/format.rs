@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(pack(Format::Q4, &quants)[15..18], [3.5, -16.0, -14.0]);
         assert_eq!(pack(Format::Q4Offset, &quants)[15..18], [10.5, -1.0, 1.0]);
         assert_eq!(pack(Format::Q4Zero, &quants)[15..18], [6.0, 2.0, 4.0]);
-        let signed: Vec<i8> = (0..32).map(|i| i * 8 - 128).collect();
+        let signed: Vec<i8> = (0..32_i16).map(|i| (i * 8 - 128) as i8).collect();
         assert_eq!(pack(Format::Q8, &signed)[15..18], [-4.0, 0.0, 16.0]);
     }
 }

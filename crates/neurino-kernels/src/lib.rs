@@ -37,5 +37,7 @@ pub mod ptx;
 pub mod rope;
 #[cfg(feature = "cube")]
 pub mod sample;
+#[cfg(feature = "cube")]
+pub mod step;
 #[cfg(feature = "burn")]
 pub mod tensor;

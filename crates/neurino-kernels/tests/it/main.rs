@@ -8,4 +8,5 @@ mod math;
 mod matvec;
 mod ptx;
 mod sample;
+mod step;
 mod support;
