@@ -13,6 +13,7 @@ mod gpu_check;
 mod parity;
 mod run;
 mod shell;
+mod soak;
 mod starter;
 mod steps;
 mod system;
@@ -45,6 +46,9 @@ cargo xtask COMMAND [OPTIONS]
   tidy             the layer table, purpose lines, links, file sizes
   dist             the release: .deb for the desktop, .deb and tarball for servers
   gpu-check        on a machine with an NVIDIA card: parity tests and the benchmark on the card
+
+  soak [--minutes N] [--requests N]
+                   half an hour of mixed requests against the starter model: streams, memory, counters
 
   --cpu            leave the NVIDIA engine out, whatever the machine has
   --cuda           build the NVIDIA engine, even if no driver is found here";
@@ -138,6 +142,7 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
             let args = [options.words, options.passed_on].concat();
             return parity::parity(&workspace, &args);
         }
+        "soak" => return soak::soak(&workspace, &options.words),
         "gpu-check" => {
             options.no_more_words()?;
             return gpu_check::gpu_check(&workspace);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use neurino_config::DeviceSetting;
 
 /// Turns an idle gaming GPU into AI compute.
 ///
@@ -174,36 +175,99 @@ pub enum WalletAction {
 /// `neurino bench`
 #[derive(Debug, Subcommand)]
 pub enum BenchAction {
-    /// Measure how fast a language model reads and writes, and how fast the memory is.
-    Text {
-        /// A model that is on this machine.
-        #[arg(long, default_value = "smollm2-135m-instruct")]
-        model: String,
-        /// Tokens to read.
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 128,
-            value_parser = clap::value_parser!(u32).range(1..=4096)
-        )]
-        prompt: u32,
-        /// Tokens to write.
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 64,
-            value_parser = clap::value_parser!(u32).range(1..=4096)
-        )]
-        tokens: u32,
-        /// How often to measure; the median is shown.
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 5,
-            value_parser = clap::value_parser!(u32).range(1..=100)
-        )]
-        runs: u32,
-    },
+    /// Measure how fast a language model reads and writes, beside what the device can do at best.
+    Text(BenchTextArgs),
+    /// Run mixed requests for a while and check every answer, the memory and the counters.
+    Soak(BenchSoakArgs),
+}
+
+/// `neurino bench text`
+#[derive(Debug, Args)]
+pub struct BenchTextArgs {
+    /// A model that is on this machine.
+    #[arg(long, default_value = "smollm2-135m-instruct", conflicts_with_all = ["file", "shape"])]
+    pub model: String,
+    /// A model file or folder that is in no library.
+    #[arg(long, value_name = "PATH", conflicts_with = "shape")]
+    pub file: Option<PathBuf>,
+    /// Random weights of this shape, for example `llama3-8b`, `mistral-7b` or `mixtral-8x7b`.
+    #[arg(long, value_name = "NAME")]
+    pub shape: Option<String>,
+    /// How random weights are kept: `f32`, `f16`, `q8` or `q4`.
+    #[arg(long, value_name = "FORMAT", requires = "shape")]
+    pub quant: Option<String>,
+    /// The device instead of the one in the settings: `auto`, `cpu` or `cuda:0`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceSetting>,
+    /// Tokens to read.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..=131_072)
+    )]
+    pub prompt: u32,
+    /// Tokens to write.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=4096)
+    )]
+    pub tokens: u32,
+    /// How many conversations write at the same time, one measurement for each number.
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_values_t = [1, 8, 32],
+        value_parser = clap::value_parser!(u32).range(1..=256)
+    )]
+    pub batch: Vec<u32>,
+    /// How often to measure; the median is shown.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub runs: u32,
+    /// Show where the time of a step goes.
+    #[arg(long)]
+    pub profile: bool,
+    /// Measure other engines that are on this machine in the same run.
+    #[arg(long)]
+    pub compare: bool,
+    /// Where another engine is: llama.cpp's `llama-batched-bench`, or a Python that has one.
+    #[arg(long, value_name = "PATH", requires = "compare")]
+    pub peer: Option<PathBuf>,
+}
+
+/// `neurino bench soak`
+#[derive(Debug, Args)]
+pub struct BenchSoakArgs {
+    /// A model that is on this machine.
+    #[arg(long, default_value = "smollm2-135m-instruct", conflicts_with = "file")]
+    pub model: String,
+    /// A model file or folder that is in no library.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// How long, in minutes.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub minutes: u32,
+    /// Requests at the same time.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=200)
+    )]
+    pub requests: u32,
 }
 
 #[cfg(test)]

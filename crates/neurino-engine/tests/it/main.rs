@@ -6,6 +6,7 @@
 
 mod contract;
 mod process;
+mod soak;
 mod starter;
 
 use std::path::Path;
