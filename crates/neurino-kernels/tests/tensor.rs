@@ -1,5 +1,5 @@
 //! The kernels called through burn, fusion included, on CubeCL's CPU runtime.
-
+#![cfg(feature = "burn-cpu")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
