@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 use crate::Embedding;
 use crate::cpu::{self, CpuMatrix};
@@ -82,7 +82,7 @@ impl Linear {
             #[cfg(not(feature = "cuda"))]
             Weight::Tensor(weight) => {
                 let x = x.cast(weight.dtype());
-                x.matmul(weight.clone().transpose()).cast(DType::F32)
+                x.matmul(weight.clone().transpose()).cast(burn::tensor::DType::F32)
             }
         }
     }
