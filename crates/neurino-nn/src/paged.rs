@@ -10,16 +10,22 @@
 //!
 //! Source: Kwon et al. 2023 (paged attention); Yu et al. 2022 (batches of unequal sequences).
 
+mod cpu_attention;
+mod cpu_kv;
 mod layout;
 mod tensor_kv;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::NnError;
+use crate::device::is_cpu;
 use crate::rotary::RotaryTables;
 
+use cpu_kv::CpuKv;
 pub use layout::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
 pub use tensor_kv::TensorKv;
 
@@ -110,6 +116,13 @@ pub trait KvStore: Debug + Send {
 
 /// The best store on `device`.
 pub fn store_on(device: &Device, shape: &KvShape) -> Box<dyn KvStore> {
+    if is_cpu(device) {
+        match shape.dtype {
+            DType::F32 => return Box::new(CpuKv::<f32>::new(shape, device)),
+            DType::F16 => return Box::new(CpuKv::<u16>::new(shape, device)),
+            _ => {}
+        }
+    }
     #[cfg(feature = "cuda")]
     if !crate::device::is_cpu(device)
         && let Some(store) = crate::cuda::CudaKv::new(shape, device)

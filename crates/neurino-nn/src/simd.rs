@@ -40,8 +40,6 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     fn store(self, x: Self::F, out: &mut [f32; LANES]);
     /// Widens IEEE halves.
     fn load_f16(self, bits: &[u16; LANES]) -> Self::F;
-    /// Rounds to IEEE halves; what is too large becomes infinite.
-    fn store_f16(self, x: Self::F, bits: &mut [u16; LANES]);
     /// Widens bf16.
     fn load_bf16(self, bits: &[u16; LANES]) -> Self::F;
     /// Converts signed bytes.

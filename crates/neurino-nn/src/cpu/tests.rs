@@ -1,6 +1,6 @@
 //! Dense weights against the definition, and rows against themselves in other company.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use super::*;
 

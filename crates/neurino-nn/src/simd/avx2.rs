@@ -91,20 +91,6 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn store_f16(self, x: Self::F, bits: &mut [u16; LANES]) {
-        let [a, b]: [&mut [u16; 8]; 2] = halves_mut(bits);
-        unsafe {
-            _mm_storeu_si128(
-                a.as_mut_ptr().cast(),
-                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x[0]),
-            );
-            _mm_storeu_si128(
-                b.as_mut_ptr().cast(),
-                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x[1]),
-            );
-        }
-    }
-    #[inline(always)]
     fn load_bf16(self, bits: &[u16; LANES]) -> Self::F {
         let widen = |x: &[u16; 8]| unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));

@@ -57,13 +57,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast())) }
     }
     #[inline(always)]
-    fn store_f16(self, x: __m512, bits: &mut [u16; LANES]) {
-        unsafe {
-            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x);
-            _mm256_storeu_si256(bits.as_mut_ptr().cast(), halves);
-        }
-    }
-    #[inline(always)]
     fn load_bf16(self, bits: &[u16; LANES]) -> __m512 {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.as_ptr().cast()));

@@ -59,10 +59,6 @@ impl Simd for Portable {
         each(bits, |bits| f16::from_bits(bits).to_f32())
     }
     #[inline(always)]
-    fn store_f16(self, x: Self::F, bits: &mut [u16; LANES]) {
-        *bits = each(&x, |x| f16::from_f32(x).to_bits());
-    }
-    #[inline(always)]
     fn load_bf16(self, bits: &[u16; LANES]) -> Self::F {
         each(bits, |bits| bf16::from_bits(bits).to_f32())
     }

@@ -24,8 +24,7 @@ impl Kernel for All {
             out
         };
         let (a, b) = (s.load(&self.a), s.load(&self.b));
-        let mut halves = [0; LANES];
-        s.store_f16(a, &mut halves);
+        let halves = self.a.map(|x| f16::from_f32(x).to_bits());
         let bf16 = self.a.map(|x| half::bf16::from_f32(x).to_bits());
         let (low, _) = self.bytes.split_first_chunk::<LANES>().expect("twice as long");
         let words = s.widen_i8(&self.bytes);
