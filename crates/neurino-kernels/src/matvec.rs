@@ -7,6 +7,11 @@
 //!
 //! The order of a sum is: the eight products of a unit, the units of a lane, the lanes as a tree, the
 //! warps that split the row. It depends on the matrix alone, never on the number of rows.
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::large_enum_variant,
+    reason = "what clippy takes for four bytes are registers; matrices are few"
+)]
 
 use cubecl::prelude::*;
 use half::f16;

@@ -49,7 +49,7 @@ impl Case {
                 let text = unsafe { CStr::from_ptr(module.ptx.as_ptr()) };
                 Ok(text.to_string_lossy().into_owned())
             }
-            _ => Err("the compiler made no PTX".into()),
+            PlironArtifact::Jit(_) => Err("the compiler made no PTX".into()),
         }
     }
 }

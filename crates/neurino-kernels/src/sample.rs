@@ -7,6 +7,13 @@
 //!
 //! One cube works on a row. Limits are found digit by digit, as in a radix sort: the logits' bits,
 //! made to rise with their value, eight at a time.
+#![expect(
+    clippy::assign_op_pattern,
+    clippy::eq_op,
+    clippy::float_cmp,
+    clippy::manual_div_ceil,
+    reason = "cube code has its own arithmetic; exact equality is meant"
+)]
 
 use cubecl::prelude::*;
 
