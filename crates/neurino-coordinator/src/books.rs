@@ -74,6 +74,6 @@ pub struct JobsOverview {
     pub leased: usize,
     /// Connected nodes.
     pub nodes: usize,
-    /// For each model that is priced: how many connected nodes serve it.
+    /// For each model that may be asked for: how many connected nodes serve it.
     pub models: BTreeMap<ModelId, usize>,
 }

@@ -1,5 +1,6 @@
 //! The coordinator: its parts, their life from `open` to `shutdown`, and its read side.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -151,7 +152,8 @@ impl Coordinator {
             leased,
             nodes: state.sessions.len(),
             models: self
-                .priced_models()
+                .known_models(&state)
+                .into_iter()
                 .map(|model| (model.clone(), state.router.serving(model)))
                 .collect(),
         }
@@ -188,9 +190,22 @@ impl Coordinator {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Models the network's rule set prices.
-    pub(crate) fn priced_models(&self) -> impl Iterator<Item = &ModelId> {
-        self.rules.named(&self.config.rule_set).into_iter().flat_map(|rules| rules.text.keys())
+    /// Whether the network's rule set has a price for a model, and so for work on it.
+    pub(crate) fn prices(&self, model: &ModelId) -> bool {
+        let rules = self.rules.named(&self.config.rule_set);
+        rules.is_ok_and(|rules| rules.other_text.is_some() || rules.text.contains_key(model))
+    }
+
+    /// Models that somebody may ask for: those the rule set lists. Where it prices every model, also
+    /// those any rule set lists and those that a node serves or served lately.
+    pub(crate) fn known_models<'a>(&'a self, state: &'a State) -> BTreeSet<&'a ModelId> {
+        let Ok(rules) = self.rules.named(&self.config.rule_set) else { return BTreeSet::new() };
+        let mut known: BTreeSet<&ModelId> = rules.text.keys().collect();
+        if rules.other_text.is_some() {
+            known.extend(self.rules.rule_set.iter().flat_map(|rules| rules.text.keys()));
+            known.extend(state.router.served().chain(state.last_served.keys()));
+        }
+        known
     }
 
     /// The time of a new receipt: now, but after every other receipt.

@@ -124,7 +124,7 @@ impl Coordinator {
             return Err(ErrorBody::new(ErrorCode::TooLarge, message)
                 .with_hint("shorten or split the conversation"));
         }
-        if !self.priced_models().any(|model| *model == job.model) {
+        if !self.known_models(&self.state()).contains(&job.model) {
             return Err(self.unknown_model(job.model.as_str()));
         }
         for stop in NETWORK_STOPS {
@@ -141,12 +141,13 @@ impl Coordinator {
 
     /// The error for a model the network does not know; lists what it has.
     pub(crate) fn unknown_model(&self, asked: &str) -> ErrorBody {
-        let mut served: Vec<String> =
-            self.state().router.served().map(ToString::to_string).collect();
+        let state = self.state();
+        let mut served: Vec<String> = state.router.served().map(ToString::to_string).collect();
         served.sort();
         let hint = if served.is_empty() {
-            let priced: Vec<_> = self.priced_models().map(ToString::to_string).collect();
-            format!("the network knows {}; no node is connected right now", priced.join(", "))
+            let known: Vec<_> =
+                self.known_models(&state).into_iter().map(ToString::to_string).collect();
+            format!("the network knows {}; no node is connected right now", known.join(", "))
         } else {
             format!("served right now: {}", served.join(", "))
         };

@@ -241,7 +241,7 @@ impl NodeSession {
         let mut models = Vec::new();
         for model in ready.models.into_iter().take(READY_MAX as usize) {
             // A model without a price could not be paid; a doubled one would count twice.
-            if self.coordinator.priced_models().any(|m| *m == model) && !models.contains(&model) {
+            if self.coordinator.prices(&model) && !models.contains(&model) {
                 models.push(model);
             }
         }

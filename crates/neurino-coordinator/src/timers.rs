@@ -15,6 +15,8 @@ use crate::store::AttemptEnd;
 
 /// How often the memory is looked through.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a model that nobody serves any more is remembered; longer than any job waits for it.
+const SERVED_LATELY: Duration = Duration::from_hours(1);
 /// How often payloads past their keeping time are deleted.
 const PRUNE: Duration = Duration::from_hours(1);
 
@@ -136,6 +138,7 @@ fn due(state: &mut State, now: Instant) -> Due {
     for model in router.served() {
         last_served.insert(model.clone(), now);
     }
+    last_served.retain(|_, served| now.duration_since(*served) < SERVED_LATELY);
     for (id, job) in jobs {
         if job.lease.is_some() || !job.admitted || job.closing {
             continue;

@@ -222,6 +222,25 @@ async fn an_unknown_model_names_what_there_is() {
 }
 
 #[tokio::test]
+async fn a_model_of_ones_own_is_known_while_a_node_serves_it() {
+    let world = World::new().await;
+    let own = "my-own-model";
+    let (status, _) = world.chat(|b| b["model"] = json!(own)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let node = crate::node::Identity::new("rig1").connect(&world.coordinator).await;
+    node.announce(&[own], 1).await;
+    eventually("it is listed", async || {
+        let (_, body) = world.call(Method::GET, "/v1/models/my-own-model", Value::Null).await;
+        body["nodes"] == 1
+    })
+    .await;
+    let _working = node.work(&["Hello"]);
+    let (status, body) = world.chat(|b| b["model"] = json!(own)).await;
+    assert_eq!((status, &body["model"]), (StatusCode::OK, &json!(own)));
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
 async fn a_known_model_that_nobody_serves_fails_soon_and_costs_nothing() {
     let world = World::new().await;
     let _node = Node::ready(&world.coordinator).await;
