@@ -9,7 +9,7 @@ use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{clients, run, starter, tidy, ui};
+use crate::{clients, gpu_check, run, starter, tidy, ui};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -157,6 +157,19 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
             Ok(vec![server(workspace, "check").arg("--release")])
         })),
     }];
+    // The one platform whose LLVM is pinned.
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        steps.push(Step {
+            name: "kernels",
+            what: "the card's kernels give what plain Rust gives, and compile for every card",
+            place: Place::Alone,
+            action: Action::Planned(Box::new(|| {
+                let tests = gpu_check::kernels(workspace, "test", "cpu-runtime")?;
+                // One after the other: barriers on the CPU are busy threads.
+                Ok(vec![tests.args(["--lib", "--test", "it", "--", "--test-threads=1"])])
+            })),
+        });
+    }
     if workspace.engines == Engines::Cpu {
         // With CUDA in the build, clippy has seen that code already.
         steps.push(Step {
