@@ -12,7 +12,9 @@ use crate::source::ModelSource;
 use crate::tokenizer::Tokenizer;
 use crate::tools::ToolSyntax;
 
+mod budget;
 mod engine;
+mod functions;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -64,7 +66,14 @@ impl ChatTemplate {
     pub fn open(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         let template = source.chat_template.as_deref().ok_or(ChatError::Missing)?;
         let with_tools = source.tool_template.as_deref();
-        Self::new(template, with_tools, tokenizer.bos(), tokenizer.eos())
+        let mut opened = Self::new(template, with_tools, tokenizer.bos(), tokenizer.eos())?;
+        let silent = ToolSyntax::of_template(with_tools.unwrap_or(template)).is_none();
+        if let (true, true, Some(syntax)) =
+            (opened.knows_tools, silent, ToolSyntax::of_vocabulary(tokenizer))
+        {
+            opened.syntax = syntax;
+        }
+        Ok(opened)
     }
 
     /// A template from its Jinja text, with another one for conversations with functions where the
@@ -86,7 +95,7 @@ impl ChatTemplate {
         };
         let plain = compile(template)?;
         let tools = with_tools.map(compile).transpose()?;
-        let knows_tools = tools.as_ref().unwrap_or(&plain).mentions("tools");
+        let knows_tools = tools.as_ref().unwrap_or(&plain).knows_tools();
         let syntax = ToolSyntax::of_template(with_tools.unwrap_or(template));
         Ok(Self {
             syntax: syntax.filter(|_| knows_tools).unwrap_or(ToolSyntax::Hermes),
@@ -134,6 +143,26 @@ impl ChatTemplate {
             }
             done => done,
         }
+    }
+
+    /// The text of messages and tools that are in the OpenAI form already; `null` for no tools. For
+    /// comparing templates with other implementations.
+    ///
+    /// # Errors
+    /// `Refused`, `TooMuch`, `Failed`.
+    pub fn render_json(
+        &self,
+        messages: &serde_json::Value,
+        tools: &serde_json::Value,
+        now: &Zoned,
+    ) -> Result<String, ChatError> {
+        let engine = self.with_tools.as_ref().filter(|_| !tools.is_null()).unwrap_or(&self.plain);
+        self.render_values(
+            Value::from_serialize(messages),
+            Value::from_serialize(tools),
+            now,
+            engine,
+        )
     }
 
     fn render_form(
@@ -195,6 +224,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+#[expect(clippy::needless_pass_by_value, reason = "what the template engine calls")]
 fn raise_exception(words: String) -> Result<Value, Error> {
     let words = words.chars().filter(|c| !c.is_control()).take(300).collect();
     let error = Error::new(ErrorKind::InvalidOperation, "the template refuses the conversation");

@@ -20,6 +20,8 @@ const CALLS_MAX: u32 = 8;
 const SCHEMA_VALUES_MAX: usize = 20_000;
 /// Deepest nesting of a schema.
 const SCHEMA_DEPTH_MAX: usize = 64;
+/// Most properties of one object; the work grows with their square.
+const PROPERTIES_MAX: usize = 500;
 /// Longest count in a schema (`minLength`, `maxItems`, ..).
 const SCHEMA_COUNT_MAX: u64 = 10_000;
 
@@ -103,6 +105,15 @@ impl Clone for Guide {
 }
 
 impl Guide {
+    /// Makes what all guides over a vocabulary share, which takes half a second for the largest ones;
+    /// else the first guide does it.
+    ///
+    /// # Errors
+    /// `Unsupported` for a vocabulary that cannot be walked.
+    pub fn prepare(tokenizer: &Tokenizer) -> Result<(), GuideError> {
+        Vocabulary::of(tokenizer).map(|_| ())
+    }
+
     /// One JSON object with anything in it.
     ///
     /// # Errors
@@ -225,15 +236,18 @@ fn start_rule(tokenizer: &Tokenizer, syntax: ToolSyntax, more: u32) -> String {
         Some(token) if tokenizer.is_special(token) => format!("<[{token}]>"),
         _ => Value::from(text).to_string(),
     };
+    let calls = |call: &str, between: &str| match more {
+        0 => call.to_owned(),
+        _ => format!("{call} ({between} {call}){{0,{more}}}"),
+    };
     match syntax {
         ToolSyntax::Hermes => {
-            let call =
-                format!("{} \"\\n\" call \"\\n\" {}", mark("<tool_call>"), mark("</tool_call>"));
-            format!("{call} (\"\\n\" {call}){{0,{more}}}")
+            let (open, close) = (mark("<tool_call>"), mark("</tool_call>"));
+            calls(&format!("{open} \"\\n\" call \"\\n\" {close}"), "\"\\n\"")
         }
-        ToolSyntax::Llama3Json => format!("call (\"; \" call){{0,{more}}}"),
+        ToolSyntax::Llama3Json => calls("call", "\"; \""),
         ToolSyntax::Mistral => {
-            format!("{} \" [\" call (\", \" call){{0,{more}}} \"]\"", mark("[TOOL_CALLS]"))
+            format!("{} \" [\" {} \"]\"", mark("[TOOL_CALLS]"), calls("call", "\", \""))
         }
     }
 }
@@ -275,6 +289,9 @@ fn check_size(schema: &Value) -> Result<(), GuideError> {
         match value {
             Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
             Value::Object(fields) => {
+                if fields.len() > PROPERTIES_MAX {
+                    return too_complex(format!("more than {PROPERTIES_MAX} properties"));
+                }
                 for (key, field) in fields {
                     let counts = key.starts_with("min") || key.starts_with("max");
                     let counted = key.ends_with("Length")
@@ -296,16 +313,22 @@ fn check_size(schema: &Value) -> Result<(), GuideError> {
 }
 
 fn refusal(error: &str) -> GuideError {
-    let limits = ["too large", "too many", "Too many", "fuel", "limit", "too complex", "exceeded"];
-    match limits.iter().any(|word| error.contains(word)) {
-        true => GuideError::TooComplex(short(error)),
-        false => GuideError::Unsupported(short(error)),
+    if error.contains("NoExtension") {
+        return GuideError::Unsupported("no JSON can fit it".to_owned());
     }
+    let limits = ["too large", "too many", "Too many", "fuel", "limit", "too complex", "exceeded"];
+    if limits.iter().any(|word| error.contains(word)) {
+        return GuideError::TooComplex(short(error));
+    }
+    GuideError::Unsupported(short(error))
 }
 
-/// The first line of a foreign message.
+/// The line of a foreign message that says what is wrong.
 fn short(text: &str) -> String {
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason");
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("no reason");
+    // A pattern's error shows the pattern first.
+    let line = lines.find_map(|line| line.strip_prefix("error: ")).unwrap_or(first);
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 

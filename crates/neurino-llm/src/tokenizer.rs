@@ -54,6 +54,8 @@ struct Parts {
     bos: Option<String>,
     eos: Option<String>,
     clean: bool,
+    /// Further tokens that end an answer.
+    ends: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -92,7 +94,7 @@ impl Tokenizer {
     }
 
     fn from_parts(parts: Parts, ends: &[u32]) -> Result<Self, TokenizerError> {
-        let Parts { inner, spelling, bos, eos, clean } = parts;
+        let Parts { inner, spelling, bos, eos, clean, ends: known } = parts;
         let vocabulary = inner.get_vocab(true);
         if let Some((token, id)) = vocabulary.iter().find(|(_, id)| **id > TOKEN_MAX) {
             return Err(TokenizerError::Damaged(format!("`{token}` has the number {id}")));
@@ -101,7 +103,7 @@ impl Tokenizer {
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let end = eos.iter().filter_map(|token| inner.token_to_id(token));
         let shared = Shared {
-            ends: end.chain(ends.iter().copied()).collect(),
+            ends: end.chain(known).chain(ends.iter().copied()).collect(),
             pieces: Arc::new(Pieces::new(vocabulary, special, spelling)),
             vocabulary: OnceLock::new(),
             inner,

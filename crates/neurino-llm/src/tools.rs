@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::python_json;
+use crate::tokenizer::Tokenizer;
 
 /// How a model writes function calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +29,12 @@ impl ToolSyntax {
     pub fn of_template(template: &str) -> Option<Self> {
         let known = [Self::Hermes, Self::Mistral, Self::Llama3Json];
         known.into_iter().find(|syntax| template.contains(syntax.opening()))
+    }
+
+    /// The syntax that a vocabulary has tokens for, if it has.
+    pub fn of_vocabulary(tokenizer: &Tokenizer) -> Option<Self> {
+        let known = [Self::Hermes, Self::Mistral, Self::Llama3Json];
+        known.into_iter().find(|syntax| tokenizer.token_id(syntax.opening()).is_some())
     }
 
     /// The text that announces calls.

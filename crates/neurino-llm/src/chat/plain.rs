@@ -7,6 +7,8 @@
 //! - Results become `<tool_response>` blocks in a user message; results that follow each other share
 //!   one, because many templates insist on alternating roles.
 
+use std::fmt::Write as _;
+
 use neurino_core::job::ToolDefinition;
 use neurino_core::{ChatMessage, Role};
 use serde_json::json;
@@ -64,7 +66,7 @@ fn with_calls(message: &ChatMessage) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&format!("<tool_call>\n{}\n</tool_call>", json_text(&call)));
+        let _ = write!(text, "<tool_call>\n{}\n</tool_call>", json_text(&call));
     }
     text
 }

@@ -80,7 +80,7 @@ pub(super) fn open(folder: &Path) -> Result<Parts, TokenizerError> {
 fn tokenizer_json(path: &Path, config: Config) -> Result<Parts, TokenizerError> {
     let bytes = read(path)?;
     let malformed = |source| TokenizerError::Malformed { path: path.to_owned(), source };
-    check_charsmaps(&bytes).map_err(|e| malformed(e.into()))?;
+    check_charsmaps(&bytes).map_err(malformed)?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(malformed)?;
     // What a training script left behind: a prompt is neither cut nor filled up here.
     inner.with_truncation(None).map_err(TokenizerError::damaged)?.with_padding(None);
@@ -90,6 +90,7 @@ fn tokenizer_json(path: &Path, config: Config) -> Result<Parts, TokenizerError> 
         bos: config.bos_token.and_then(Special::text),
         eos: config.eos_token.and_then(Special::text),
         clean: false,
+        ends: Vec::new(),
         inner,
     })
 }
@@ -183,6 +184,7 @@ fn sentence_piece(
         bos: config.bos_token.and_then(Special::text).or(bos),
         eos: config.eos_token.and_then(Special::text).or(eos),
         clean: false,
+        ends: Vec::new(),
         inner,
     })
 }
@@ -240,7 +242,7 @@ fn vocab_and_merges(folder: &Path, config: Config) -> Result<Parts, TokenizerErr
     let eos = config.eos_token.and_then(Special::text);
     let inner = words::build(vocab, &merges, is_clip, bos.as_ref(), eos.as_ref())?;
     let spelling = if is_clip { Spelling::Words } else { Spelling::ByteLevel };
-    Ok(Parts { inner, spelling, bos, eos, clean: is_clip })
+    Ok(Parts { inner, spelling, bos, eos, clean: is_clip, ends: Vec::new() })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {

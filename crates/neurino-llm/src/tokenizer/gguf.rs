@@ -19,6 +19,18 @@ const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Tokens that end an answer in the chat formats of well-known models. The file names only one, and
+/// not always the one that the chat template uses.
+const ENDS: [&str; 7] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<end_of_turn>",
+];
+
 const SUPPORTED: &str =
     "`llama`, or `gpt2` with llama-bpe, smollm, starcoder, gpt-2, qwen2 or tekken";
 
@@ -95,7 +107,12 @@ pub(super) fn open(vocabulary: &GgufTokenizer) -> Result<Parts, TokenizerError> 
     let token = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize)).cloned();
     let (bos, eos) = (token(vocabulary.bos), token(vocabulary.eos));
     folder::surround(&mut inner, bos.as_ref().filter(|_| vocabulary.add_bos), None)?;
-    Ok(Parts { inner, spelling, bos, eos, clean: false })
+    let ends = kinds.iter().zip(&vocabulary.tokens).zip(0_u32..);
+    let ends = ends.filter(|((kind, token), _)| {
+        **kind == PieceKind::Control && ENDS.contains(&token.as_str())
+    });
+    let ends = ends.map(|(_, id)| id).collect();
+    Ok(Parts { inner, spelling, bos, eos, clean: false, ends })
 }
 
 fn unsupported(vocabulary: &GgufTokenizer) -> TokenizerError {

@@ -101,9 +101,9 @@ impl Pieces {
         special: BTreeSet<u32>,
         spelling: Spelling,
     ) -> Self {
-        let spell = |(token, id): (String, u32)| match special.contains(&id) {
-            true => (id, token.into_bytes().into_boxed_slice()),
-            false => (id, spelling.bytes(&token).into_boxed_slice()),
+        let spell = |(token, id): (String, u32)| {
+            let spelling = if special.contains(&id) { Spelling::Plain } else { spelling };
+            (id, spelling.bytes(&token).into_boxed_slice())
         };
         let bytes: HashMap<u32, Box<[u8]>> = tokens.into_iter().map(spell).collect();
         let len = bytes.keys().max().map_or(0, |max| *max as usize + 1);

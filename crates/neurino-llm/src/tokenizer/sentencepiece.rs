@@ -189,10 +189,8 @@ impl SentencePiece {
                 normalizers.push(Replace::new(" ", SPACE).map_err(TokenizerError::damaged)?.into());
             }
             Algorithm::Unigram => {
-                let scheme = match self.add_dummy_prefix {
-                    true => PrependScheme::Always,
-                    false => PrependScheme::Never,
-                };
+                let prefix = self.add_dummy_prefix;
+                let scheme = if prefix { PrependScheme::Always } else { PrependScheme::Never };
                 inner.with_pre_tokenizer(Some(Metaspace::new('\u{2581}', scheme, true)));
             }
         }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const CASES: &str = include_str!("../../../../tests/fixtures/text/tokenize.json");
+/// Ids and texts of the two SentencePiece files by the `sentencepiece` library, without other files.
 const SENTENCEPIECE: &str = include_str!("../../../../tests/fixtures/text/sentencepiece.json");
 
 fn fixture(name: &str) -> PathBuf {
@@ -165,6 +166,8 @@ fn names_ends_and_sizes() {
     let tokenizer = Tokenizer::open(&gguf, &[7]).unwrap();
     assert!(tokenizer.is_end(7) && tokenizer.is_end(tokenizer.token_id("<|im_end|>").unwrap()));
     assert_eq!(tokenizer.eos(), Some("<|im_end|>"));
+    let eot = tokenizer.token_id("<|eot_id|>").unwrap();
+    assert!(tokenizer.is_end(eot) && !llama.is_end(eot), "a GGUF file names only one");
 }
 
 #[test]

@@ -49,10 +49,8 @@ pub(super) fn build(
     };
     inner.with_decoder(Some(ByteLevel::default()));
     let (clip_bos, clip_eos) = (CLIP_BOS.to_owned(), CLIP_EOS.to_owned());
-    let (bos, eos) = match is_clip {
-        true => (bos.or(Some(&clip_bos)), eos.or(Some(&clip_eos))),
-        false => (bos, eos),
-    };
+    let (bos, eos) =
+        if is_clip { (bos.or(Some(&clip_bos)), eos.or(Some(&clip_eos))) } else { (bos, eos) };
     // GPT-2's files name special tokens, but nothing is put around a text.
     let special = [bos, eos].into_iter().flatten().filter(|t| inner.token_to_id(t).is_some());
     let special: Vec<AddedToken> =
