@@ -307,10 +307,16 @@ mod tests {
         });
         let request = request.expect("valid");
         let JobSpec::Text(job) = request.spec;
-        assert_eq!((job.sampling.seed, job.choices, job.logprobs), (u64::MAX, 3, Some(4)));
+        assert_eq!((job.choices, job.logprobs), (3, Some(4)));
         assert_eq!(job.logit_bias, [(7, -100.0)]);
-        let SamplingParams { min_p, repetition_penalty, frequency_penalty, .. } = job.sampling;
-        assert_eq!([min_p, repetition_penalty, frequency_penalty], [0.25, 1.5, -1.0]);
+        let expect = SamplingParams {
+            min_p: 0.25,
+            repetition_penalty: 1.5,
+            frequency_penalty: -1.0,
+            seed: u64::MAX,
+            ..SamplingParams::default()
+        };
+        assert_eq!(job.sampling, expect);
         assert!(!request.parallel_calls);
     }
 

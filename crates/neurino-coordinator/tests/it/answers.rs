@@ -206,9 +206,9 @@ async fn check(change: impl FnOnce(&mut Value), output: JobOutput, expect: Optio
     tokio::select! {
         biased;
         () = work => {}
-        _ = async {
+        () = async {
             world.raw(Method::POST, path, Some(&world.api_key), &[], body).await;
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         } => {}
     }
 }

@@ -115,15 +115,14 @@ mod tests {
 
     use super::*;
 
-    fn read(message: Value) -> Result<ChatMessage, Refusal> {
+    fn read(message: &Value) -> Result<ChatMessage, Refusal> {
         let fields = json!({ "messages": [message] });
         messages(fields.as_object().expect("an object")).map(|mut list| list.remove(0))
     }
 
-    fn check(message: Value, refused: &str) {
-        let shown = message.to_string();
+    fn check(message: &Value, refused: &str) {
         let param = read(message).expect_err("refused").param;
-        assert_eq!(param.as_deref(), Some(refused), "{shown}");
+        assert_eq!(param.as_deref(), Some(refused), "{message}");
     }
 
     #[test]
@@ -131,30 +130,30 @@ mod tests {
         let call = json!({ "id": "c1", "type": "function",
             "function": { "name": "f", "arguments": "{\"a\":1}" } });
         let asked = json!({ "role": "assistant", "content": null, "tool_calls": [call] });
-        let asked = read(asked).expect("valid");
+        let asked = read(&asked).expect("valid");
         assert_eq!((asked.content.as_str(), asked.tool_calls.len()), ("", 1));
         assert_eq!(asked.tool_calls[0].arguments, "{\"a\":1}");
         let told = json!({ "role": "tool", "tool_call_id": "c1", "name": "f",
             "content": [{ "type": "text", "text": "42" }] });
-        let told = read(told).expect("valid");
+        let told = read(&told).expect("valid");
         assert_eq!((told.role, told.content.as_str()), (Role::Tool, "42"));
         assert_eq!((told.tool_call_id.as_deref(), told.name.as_deref()), (Some("c1"), Some("f")));
     }
 
     #[test]
     fn broken_messages_name_the_field() {
-        check(json!({ "role": "tool", "content": "42" }), "messages[0].tool_call_id");
-        check(json!({ "role": "assistant", "content": null }), "messages[0].content");
-        check(json!({ "role": "user", "content": null }), "messages[0].content");
-        check(json!({ "role": "function", "content": "x" }), "messages[0].role");
+        check(&json!({ "role": "tool", "content": "42" }), "messages[0].tool_call_id");
+        check(&json!({ "role": "assistant", "content": null }), "messages[0].content");
+        check(&json!({ "role": "user", "content": null }), "messages[0].content");
+        check(&json!({ "role": "function", "content": "x" }), "messages[0].role");
         let call = json!({ "id": "c1", "function": { "name": "f", "arguments": {} } });
-        check(json!({ "role": "assistant", "tool_calls": [call] }), "messages[0].tool_calls");
+        check(&json!({ "role": "assistant", "tool_calls": [call] }), "messages[0].tool_calls");
         let legacy = json!({ "name": "f", "arguments": "{}" });
         check(
-            json!({ "role": "assistant", "content": "", "function_call": legacy }),
+            &json!({ "role": "assistant", "content": "", "function_call": legacy }),
             "messages[0].function_call",
         );
         let audio = json!([{ "type": "input_audio", "input_audio": {} }]);
-        check(json!({ "role": "user", "content": audio }), "messages[0].content");
+        check(&json!({ "role": "user", "content": audio }), "messages[0].content");
     }
 }

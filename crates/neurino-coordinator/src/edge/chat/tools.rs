@@ -105,11 +105,11 @@ mod tests {
 
     use super::*;
 
-    fn fields(value: Value) -> Fields {
+    fn fields(value: &Value) -> Fields {
         value.as_object().expect("an object").clone()
     }
 
-    fn tool(function: Value) -> Value {
+    fn tool(function: &Value) -> Value {
         json!({ "tools": [{ "type": "function", "function": function }] })
     }
 
@@ -118,11 +118,11 @@ mod tests {
         let schema = json!({ "type": "object", "properties": {} });
         let function =
             json!({ "name": "f", "description": "d", "strict": true, "parameters": schema });
-        let tools = definitions(&fields(tool(function))).expect("valid");
+        let tools = definitions(&fields(&tool(&function))).expect("valid");
         assert_eq!((tools[0].name.as_str(), tools[0].description.as_deref()), ("f", Some("d")));
         assert_eq!(tools[0].parameters, Some(schema));
         let check = |given: Value, expect: ToolChoice| {
-            let found = choice(&fields(json!({ "tool_choice": given })), &tools).expect("valid");
+            let found = choice(&fields(&json!({ "tool_choice": given })), &tools).expect("valid");
             assert_eq!(found, expect);
         };
         check(Value::Null, ToolChoice::Auto);
@@ -135,16 +135,16 @@ mod tests {
     #[test]
     fn broken_tools_name_the_field() {
         let check = |value: Value, param: &str| {
-            let refusal = definitions(&fields(value)).expect_err("refused");
+            let refusal = definitions(&fields(&value)).expect_err("refused");
             assert_eq!(refusal.param.as_deref(), Some(param));
         };
         check(json!({ "tools": {} }), "tools");
         check(json!({ "tools": [{ "type": "custom" }] }), "tools[0].type");
         check(json!({ "tools": [{ "type": "function" }] }), "tools[0].function");
-        check(tool(json!({})), "tools[0].function.name");
-        check(tool(json!({ "name": "f", "parameters": "x" })), "tools[0].function.parameters");
+        check(tool(&json!({})), "tools[0].function.name");
+        check(tool(&json!({ "name": "f", "parameters": "x" })), "tools[0].function.parameters");
         for given in [json!("maybe"), json!({ "type": "function", "function": { "name": "g" } })] {
-            let given = fields(json!({ "tool_choice": given }));
+            let given = fields(&json!({ "tool_choice": given }));
             assert_eq!(
                 choice(&given, &[]).expect_err("refused").param.as_deref(),
                 Some("tool_choice")
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn formats_are_understood_or_refused_by_name() {
-        let read = |value: Value| response_format(&fields(json!({ "response_format": value })));
+        let read = |value: Value| response_format(&fields(&json!({ "response_format": value })));
         assert_eq!(read(json!({ "type": "json_object" })), Ok(ResponseFormat::JsonObject));
         let schema = json!({ "type": "object" });
         let named = json!({ "name": "n", "strict": true, "schema": schema });
