@@ -4,7 +4,7 @@ use std::path::Path;
 
 use neurino_nn::rotary::{RopeScaling, RotaryEmbedding};
 use neurino_weights::Gguf;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::LlmError;
 use crate::source::ModelArch;
@@ -44,8 +44,8 @@ struct Keys {
     intermediate_size: Option<usize>,
     num_hidden_layers: Option<usize>,
     num_attention_heads: Option<usize>,
-    #[serde(default, deserialize_with = "given")]
-    num_key_value_heads: Option<Option<usize>>,
+    #[serde(default)]
+    num_key_value_heads: Setting,
     head_dim: Option<usize>,
     vocab_size: Option<usize>,
     max_position_embeddings: Option<usize>,
@@ -55,8 +55,8 @@ struct Keys {
     /// The newer name of both.
     rope_parameters: Option<RopeKeys>,
     tie_word_embeddings: Option<bool>,
-    #[serde(default, deserialize_with = "given")]
-    sliding_window: Option<Option<usize>>,
+    #[serde(default)]
+    sliding_window: Setting,
     num_local_experts: Option<usize>,
     num_experts_per_tok: Option<usize>,
     attention_bias: Option<bool>,
@@ -64,9 +64,30 @@ struct Keys {
     hidden_act: Option<String>,
 }
 
-/// Tells `null` (`Some(None)`) from a key that is not there (`None`).
-fn given<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Option<usize>>, D::Error> {
-    Option::deserialize(json).map(Some)
+/// A number for which `null` and no key at all mean different things.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(from = "Option<usize>")]
+enum Setting {
+    #[default]
+    Absent,
+    Null,
+    Number(usize),
+}
+
+impl From<Option<usize>> for Setting {
+    fn from(given: Option<usize>) -> Self {
+        given.map_or(Self::Null, Self::Number)
+    }
+}
+
+impl Setting {
+    fn or(self, default: Option<usize>) -> Option<usize> {
+        match self {
+            Self::Absent => default,
+            Self::Null => None,
+            Self::Number(number) => Some(number),
+        }
+    }
 }
 
 /// `rope_scaling` or `rope_parameters`.
@@ -146,7 +167,7 @@ impl ModelConfig {
         if heads == 0 || keys.head_dim.is_none() && !hidden_size.is_multiple_of(heads) {
             return Err(bad("the hidden size cannot be shared out over the heads".to_owned()));
         }
-        let window = keys.sliding_window.unwrap_or(defaults.sliding_window);
+        let window = keys.sliding_window.or(defaults.sliding_window);
         let mixture = arch == ModelArch::Mixtral;
         let context = keys.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
         Self {
@@ -157,7 +178,7 @@ impl ModelConfig {
             num_attention_heads: heads,
             num_key_value_heads: keys
                 .num_key_value_heads
-                .unwrap_or(defaults.num_key_value_heads)
+                .or(defaults.num_key_value_heads)
                 .unwrap_or(heads),
             head_dim: keys.head_dim.unwrap_or(hidden_size / heads),
             vocab_size: keys.vocab_size.unwrap_or(32_000),

@@ -63,20 +63,19 @@ impl RotaryEmbedding {
     pub fn new(head_dim: usize, theta: f32, scaling: &RopeScaling) -> Self {
         let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32);
         let plain: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
-        let (inv_freq, magnitude) = match *scaling {
-            RopeScaling::Yarn { factor, magnitude, beta_fast, beta_slow, context } => {
-                let ramp = yarn_ramp(head_dim, theta, context, [beta_fast, beta_slow]);
-                let blend = |(i, freq): (usize, f32)| {
-                    let divided = ramp(i);
-                    freq / factor * divided + freq * (1.0 - divided)
-                };
-                (plain.into_iter().enumerate().map(blend).collect(), magnitude)
+        let mut magnitude = 1.0;
+        let mut inv_freq: Vec<f32> =
+            plain.into_iter().enumerate().map(|(i, freq)| scaled(freq, i, scaling)).collect();
+        if let RopeScaling::Yarn { factor, magnitude: stretch, beta_fast, beta_slow, context } =
+            *scaling
+        {
+            let ramp = yarn_ramp(head_dim, theta, context, [beta_fast, beta_slow]);
+            for (i, freq) in inv_freq.iter_mut().enumerate() {
+                let divided = ramp(i);
+                *freq = *freq / factor * divided + *freq * (1.0 - divided);
             }
-            _ => {
-                let scaled = |(i, freq)| scaled(freq, i, scaling);
-                (plain.into_iter().enumerate().map(scaled).collect(), 1.0)
-            }
-        };
+            magnitude = stretch;
+        }
         Self { inv_freq, magnitude }
     }
 
@@ -135,10 +134,10 @@ fn yarn_ramp(
         let turns = turns * 2.0 * std::f64::consts::PI;
         head_dim as f64 * (context / turns).ln() / (2.0 * theta.ln())
     };
-    let first = pair(beta_fast).floor().max(0.0) as f32;
-    let last = pair(beta_slow).ceil().min(head_dim as f64 - 1.0) as f32;
-    let last = if first == last { last + 0.001 } else { last };
-    move |i| ((i as f32 - first) / (last - first)).clamp(0.0, 1.0)
+    let first = pair(beta_fast).floor().max(0.0) as i32;
+    let last = pair(beta_slow).ceil().min(head_dim as f64 - 1.0) as i32;
+    let span = if first == last { 0.001 } else { (last - first) as f32 };
+    move |i| ((i as f32 - first as f32) / span).clamp(0.0, 1.0)
 }
 
 /// Cosines and sines of the positions of a step's rows.

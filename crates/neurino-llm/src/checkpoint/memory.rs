@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use neurino_nn::paged::KvShape;
+use neurino_nn::quant::{PackedMatrix, Packing};
 use neurino_weights::dtype::BLOCK;
 use neurino_weights::{DType, StoredTensor};
 
@@ -139,10 +140,11 @@ fn held_bytes(tensor: &StoredTensor, precision: Precision, usage: Use) -> u64 {
         Precision::Packed | Precision::Full => 4,
         Precision::Half | Precision::FourBit => 2,
     };
-    let packed = |dtype| match dtype {
-        DType::Q4_0 => count / BLOCK as u64 * 20,
-        DType::Q4_1 => count / BLOCK as u64 * 24,
-        _ => count / BLOCK as u64 * 36,
+    let packed = |dtype| match (Packing::of(dtype), shape) {
+        (Some(packing), &[out, features]) => {
+            PackedMatrix::planned_bytes(packing, out, features, BLOCK) as u64
+        }
+        _ => count * dense,
     };
     // GPTQ's integers become dense weights; its other tensors are gone by then.
     if tensor.name().ends_with(".qweight") {

@@ -29,9 +29,9 @@ impl Attention {
     ///
     /// # Errors
     /// `Weights`.
-    pub fn load<'a>(
+    pub fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, head_dim) = (config.hidden_size, config.head_dim);

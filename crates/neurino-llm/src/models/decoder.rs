@@ -269,9 +269,9 @@ impl Decoder {
     }
 }
 
-fn block<'a>(
+fn block(
     config: &ModelConfig,
-    layers: &dyn LayerSource<'a>,
+    layers: &dyn LayerSource<'_>,
     name: &str,
 ) -> Result<Box<dyn Block>, LlmError> {
     Ok(match config.arch {

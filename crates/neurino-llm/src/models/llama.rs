@@ -26,9 +26,9 @@ impl LlamaBlock {
     ///
     /// # Errors
     /// `Weights`.
-    pub fn load<'a>(
+    pub fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, eps) = (config.hidden_size, config.rms_norm_eps);
@@ -66,9 +66,9 @@ impl Mlp {
     ///
     /// # Errors
     /// `Weights`.
-    pub fn load<'a>(
+    pub fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, inner) = (config.hidden_size, config.intermediate_size);

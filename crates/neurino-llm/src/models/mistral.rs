@@ -31,9 +31,9 @@ impl MistralBlock {
     ///
     /// # Errors
     /// `Weights`.
-    pub fn load<'a>(
+    pub fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, eps) = (config.hidden_size, config.rms_norm_eps);

@@ -27,9 +27,9 @@ impl MixtralBlock {
     ///
     /// # Errors
     /// `Weights`.
-    pub fn load<'a>(
+    pub fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, eps) = (config.hidden_size, config.rms_norm_eps);
@@ -63,9 +63,9 @@ struct SparseMoe {
 }
 
 impl SparseMoe {
-    fn load<'a>(
+    fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let n_experts = config.num_local_experts;
@@ -179,9 +179,9 @@ struct Expert {
 }
 
 impl Expert {
-    fn load<'a>(
+    fn load(
         config: &ModelConfig,
-        layers: &dyn LayerSource<'a>,
+        layers: &dyn LayerSource<'_>,
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, inner) = (config.hidden_size, config.intermediate_size);

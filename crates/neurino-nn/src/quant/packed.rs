@@ -181,11 +181,16 @@ impl PackedMatrix {
         Some(matrix)
     }
 
+    /// Memory that a matrix of these dimensions takes, known before it is read; without the
+    /// permutation of a matrix of GPTQ. `group` inputs share a scale where the packing does not say.
+    pub fn planned_bytes(packing: Packing, out: usize, features: usize, group: usize) -> usize {
+        let group = Stored::of(packing).map_or(group, |stored| stored.weights);
+        let panel_bytes = panel_bytes(packing, features, (group / BLOCK).max(1));
+        out.div_ceil(PANEL) * panel_bytes + ALIGNMENT
+    }
+
     fn empty(packing: Packing, out: usize, features: usize, group_blocks: usize) -> Self {
-        let blocks = features / BLOCK;
-        let groups = blocks.div_ceil(group_blocks);
-        let panel_bytes =
-            groups * packing.head_bytes() + blocks * packing.quant_bytes() * PANEL;
+        let panel_bytes = panel_bytes(packing, features, group_blocks);
         let bytes = vec![0; out.div_ceil(PANEL) * panel_bytes + ALIGNMENT];
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         Self {
@@ -308,6 +313,12 @@ impl PackedMatrix {
         }
         out
     }
+}
+
+/// Bytes of 16 rows whose blocks share a head in groups of so many.
+fn panel_bytes(packing: Packing, features: usize, group_blocks: usize) -> usize {
+    let blocks = features / BLOCK;
+    blocks.div_ceil(group_blocks) * packing.head_bytes() + blocks * packing.quant_bytes() * PANEL
 }
 
 /// Where the groups of a panel lie.
