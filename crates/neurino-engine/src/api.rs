@@ -97,9 +97,9 @@ pub enum EngineStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobEvent {
-    /// The prompt is being read.
+    /// The job was taken on; its prompt is read as soon as there is room.
     Started {
-        /// Its length in tokens.
+        /// The prompt's length in tokens.
         prompt_tokens: u32,
     },
     /// More of an answer. Its text may be empty while a stop string or a character is incomplete.

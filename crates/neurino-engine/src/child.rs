@@ -14,7 +14,7 @@ use crate::local::LocalEngine;
 use crate::worker::Faults;
 
 /// How often the process says that it lives.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Serves frames from standard input on standard output until the input closes.
 ///

@@ -3,9 +3,10 @@
 //!
 //! [`Engine`] is the contract. [`LocalEngine`] keeps it with a thread of this process, and
 //! [`ProcessEngine`] with a child process of the same program, so that a driver reset
-//! or a kernel fault cannot take the window or the ledger down. Reading order: [`api`],
-//! [`device`], [`local`] with its `queue` and `worker`, then [`frame`], [`child`], [`process`] with its
-//! `supervisor` and `link`.
+//! or a kernel fault cannot take the window or the ledger down; [`MultiEngine`] is several of them.
+//! Reading order: [`api`], [`device`], [`memory`], [`local`] with its `queue`, `worker`, `serving` and
+//! `warm_up`, then [`frame`], [`child`], [`process`] with its `supervisor` and `link`, [`multi`]; at last
+//! [`bench`] and [`soak`], which measure all of it.
 
 pub mod api;
 pub mod bench;
@@ -17,6 +18,7 @@ pub mod inspect;
 mod link;
 pub mod local;
 pub mod memory;
+pub mod multi;
 mod outlet;
 pub mod process;
 mod queue;
@@ -31,4 +33,5 @@ pub use api::{
     JobStream, LoadedModel, MemoryUse, ModelRef,
 };
 pub use local::LocalEngine;
+pub use multi::MultiEngine;
 pub use process::{ProcessEngine, ProcessEngineConfig, ProcessLimits};

@@ -254,7 +254,7 @@ impl Worker {
     }
 
     fn clean_up(&self) {
-        self.devices.iter().for_each(|device| device.device.memory_cleanup());
+        self.devices.iter().for_each(OpenDevice::clean_up);
     }
 
     fn device_name(&self, plan: &MemoryPlan) -> String {

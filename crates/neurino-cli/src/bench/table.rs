@@ -74,7 +74,8 @@ fn ceilings(bench: &TextBench, lines: &mut Vec<String>) {
         lines.push(row("decode reads", read / 1e9, "GB/s", &note));
     }
     if let Some(flop) = ceilings.matmul_flop_per_s {
-        lines.push(row("multiplication", flop / 1e9, "GFLOP/s", "measured now"));
+        let what = if bench.on_cpu { "f32 products" } else { "f16 products" };
+        lines.push(row(what, flop / 1e9, "GFLOP/s", "measured now"));
     }
     if let Some(share) = matmul_share(bench) {
         let computed = bench.rates.prefill_tokens_per_s * bench.flop_per_token;

@@ -3,20 +3,56 @@
 use std::time::Instant;
 
 use neurino_core::{ChatMessage, FinishReason, JobOutput, JobSpec, ModelId, Role, SamplingParams};
-use neurino_engine::{Engine, JobEvent, ModelRef, ProcessEngine};
+use neurino_engine::{DeviceChoice, Engine, JobEvent, LocalEngine, ModelRef, ProcessEngine};
+use neurino_hardware::resident_memory_bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::config;
 use crate::{job, next};
 
-#[tokio::test]
-#[expect(clippy::print_stderr, reason = "what was said, how fast, or why not")]
-async fn the_starter_model_knows_a_capital() {
+#[expect(clippy::print_stderr, reason = "why a test is skipped")]
+fn starter() -> Option<ModelRef> {
     let Some(path) = std::env::var_os("NEURINO_TEST_STARTER_MODEL") else {
         eprintln!("skipped: NEURINO_TEST_STARTER_MODEL does not name the starter model's file");
-        return;
+        return None;
     };
-    let model = ModelRef { id: ModelId::new("smollm2-135m-instruct").unwrap(), path: path.into() };
+    Some(ModelRef { id: ModelId::new("smollm2-135m-instruct").unwrap(), path: path.into() })
+}
+
+/// In this process, that is: the process engine's is gone with all it had.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+#[expect(clippy::print_stderr, reason = "how much came back")]
+async fn unloading_gives_memory_back_within_a_second() {
+    let Some(model) = starter() else { return };
+    let engine = LocalEngine::start(DeviceChoice::Cpu).unwrap();
+    let resident = || resident_memory_bytes().unwrap();
+    // What threads and libraries take once is not the model's.
+    engine.load(&crate::model()).await.unwrap();
+    let before = resident();
+    engine.load(&model).await.unwrap();
+    let JobSpec::Text(mut chat) = job(32);
+    chat.model = model.id.clone();
+    let stream = engine.run(&JobSpec::Text(chat), CancellationToken::new()).await.unwrap();
+    crate::rest(stream).await;
+    let with = resident();
+    let asked = Instant::now();
+    engine.unload().await.unwrap();
+    let kept = loop {
+        let kept = resident().saturating_sub(before);
+        if kept < (with - before) / 8 + (24 << 20) || asked.elapsed().as_millis() > 900 {
+            break kept;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    eprintln!("before {before}, with the model {with}, kept {kept}, {:?}", asked.elapsed());
+    assert!(kept < (with - before) / 8 + (24 << 20), "{kept} bytes of {} stay", with - before);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "what was said, and how fast")]
+async fn the_starter_model_knows_a_capital() {
+    let Some(model) = starter() else { return };
     let engine = ProcessEngine::start(config());
     let facts = engine.load(&model).await.unwrap();
     eprintln!("{facts:?}");

@@ -1,0 +1,51 @@
+//! Two engines as one: two models at the same time, and a third in place of the older.
+
+use std::sync::Arc;
+
+use neurino_core::{JobSpec, ModelId};
+use neurino_engine::{
+    DeviceChoice, Engine, EngineErrorCode, EngineStatus, LocalEngine, ModelRef, MultiEngine,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{ending, job, model, rest};
+
+fn named(name: &str) -> ModelRef {
+    ModelRef { id: ModelId::new(name).unwrap(), ..model() }
+}
+
+fn job_of(name: &str) -> JobSpec {
+    let JobSpec::Text(mut text) = job(5);
+    text.model = named(name).id;
+    JobSpec::Text(text)
+}
+
+#[tokio::test]
+async fn two_engines_hold_two_models_and_the_older_one_gives_way() {
+    let engine = || Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap()) as Arc<dyn Engine>;
+    let both = MultiEngine::new(vec![engine(), engine()]);
+    both.load(&named("one")).await.unwrap();
+    both.load(&named("two")).await.unwrap();
+    let held = |both: &MultiEngine| {
+        let names = both.statuses().into_iter().map(|status| match status {
+            EngineStatus::Ready(facts) => facts.id.to_string(),
+            other => format!("{other:?}"),
+        });
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(held(&both), ["one", "two"]);
+    let mut streams = Vec::new();
+    for name in ["one", "two", "one"] {
+        streams.push(both.run(&job_of(name), CancellationToken::new()).await.unwrap());
+    }
+    for stream in streams {
+        assert_eq!(ending(&rest(stream).await), Ok(5));
+    }
+    both.load(&named("three")).await.unwrap();
+    assert_eq!(held(&both), ["one", "three"], "`two` was not asked for the longest");
+    let error = both.run(&job_of("two"), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
+    both.unload().await.unwrap();
+    assert!(both.statuses().iter().all(|status| *status == EngineStatus::Idle));
+    assert_eq!(*both.status().borrow(), EngineStatus::Idle);
+}
