@@ -34,11 +34,12 @@ pub enum Checkpoint {
 /// How weights and the cache are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Quantised blocks stay packed, all else is f32: what CPUs run fastest.
+    /// Everything as it is stored, quantised blocks packed: what CPUs run fastest.
     Packed,
     /// All is f32, quantised blocks unpacked: the reference.
     Full,
-    /// 16 bits as stored (f16 for weights stored otherwise): half the memory of a GPU.
+    /// 16 bits as stored (f16 for weights stored wider), quantised blocks packed; keys and values in
+    /// 16 bits too: half the memory of a GPU.
     Half,
     /// Projections are quantised to 4 bits while loading (the head to 8), unless they are stored with
     /// as few already: for cards whose memory does not hold 16 bits. All else is as in `Half`.
@@ -49,6 +50,15 @@ impl Precision {
     /// What suits `device`.
     pub fn for_device(device: &Device) -> Self {
         if is_cpu(device) { Self::Packed } else { Self::Half }
+    }
+
+    /// Whether a matrix that is stored as `dtype` stays packed as it is.
+    fn keeps_packed(self, dtype: DType) -> bool {
+        match self {
+            Self::Full => false,
+            Self::Packed | Self::Half => Packing::of(dtype).is_some(),
+            Self::FourBit => matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q4K),
+        }
     }
 
     /// How keys and values are kept.
@@ -262,7 +272,8 @@ impl<'a> LayerLoader<'a> {
         tied: bool,
     ) -> Result<(Embedding, Option<Linear>), LlmError> {
         let table = self.fetch(&self.checkpoint.stored(name)?.with_shape(&shape)?)?;
-        if self.precision == Precision::Packed && is_packable(table.tensor().dtype()) {
+        let packable = Packing::of(table.tensor().dtype()).is_some();
+        if self.precision == Precision::Packed && packable {
             let matrix = self.packed(&table.view(), Rows::AsStored)?;
             let head = tied.then(|| self.packed_linear(&matrix));
             return Ok((Embedding::packed(matrix), head));
@@ -279,11 +290,8 @@ impl<'a> LayerLoader<'a> {
         }
         let matrix = self.fetch(&self.checkpoint.stored(name)?.with_shape(&shape)?)?;
         let dtype = matrix.tensor().dtype();
-        let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1);
         match self.precision {
-            Precision::Packed | Precision::FourBit
-                if four_bits || (is_packable(dtype) && self.precision == Precision::Packed) =>
-            {
+            precision if precision.keeps_packed(dtype) => {
                 Ok(self.packed_linear(&self.packed(&matrix.view(), rows)?))
             }
             Precision::FourBit
@@ -317,7 +325,13 @@ impl<'a> LayerLoader<'a> {
         let read_bytes =
             read_bytes.iter().sum::<usize>() + read.g_idx.as_ref().map_or(0, |part| part.len());
         let views = read.try_map(|part| Ok::<_, LlmError>(part.view()))?;
-        let values = parts.weights(*config, &views)?.to_f32();
+        let weights = parts.weights(*config, &views)?;
+        let whole = if self.precision == Precision::Full { None } else { weights.repack() };
+        if let Some(matrix) = whole.as_ref().and_then(PackedMatrix::from_gptq) {
+            self.count(read_bytes, self.packed_bytes(&matrix))?;
+            return Ok(self.packed_linear(&Arc::new(matrix)));
+        }
+        let values = weights.to_f32();
         let dtype = self.dense_type(DType::F16);
         let tensor = if dtype == TensorType::F32 {
             upload(values, shape, self.device.get())
@@ -336,7 +350,10 @@ impl<'a> LayerLoader<'a> {
 
     /// What packed weights become on a device that cannot multiply with them.
     fn unpacked_type(&self) -> TensorType {
-        if self.precision == Precision::FourBit { TensorType::F16 } else { TensorType::F32 }
+        match self.precision {
+            Precision::Half | Precision::FourBit => TensorType::F16,
+            Precision::Packed | Precision::Full => TensorType::F32,
+        }
     }
 
     /// Memory that a packed matrix takes on the device.
@@ -394,9 +411,10 @@ impl<'a> LayerLoader<'a> {
     /// The number format in which unpacked weights that are stored as `stored` are kept.
     fn dense_type(&self, stored: DType) -> TensorType {
         match (self.precision, stored) {
-            (Precision::Packed | Precision::Full, _) => TensorType::F32,
-            (Precision::Half | Precision::FourBit, DType::BF16) => TensorType::BF16,
-            (Precision::Half | Precision::FourBit, _) => TensorType::F16,
+            (Precision::Full, _) => TensorType::F32,
+            (_, DType::BF16) => TensorType::BF16,
+            (Precision::Packed, DType::F32) => TensorType::F32,
+            (_, _) => TensorType::F16,
         }
     }
 
@@ -429,11 +447,6 @@ impl<'a> LayerLoader<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether [`PackedMatrix`] takes the format as it is stored.
-fn is_packable(dtype: DType) -> bool {
-    matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q8_0)
 }
 
 fn in_order(values: &[f32], [out, features]: [usize; 2], rows: Rows) -> Vec<f32> {

@@ -5,9 +5,10 @@ use std::ops::Range;
 use neurino_nn::paged::KvShape;
 use neurino_nn::quant::{PackedMatrix, Packing};
 use neurino_weights::dtype::BLOCK;
+use neurino_weights::gptq::GptqConfig;
 use neurino_weights::{DType, StoredTensor};
 
-use super::{Checkpoint, Precision, is_packable, plan};
+use super::{Checkpoint, Precision, plan};
 use crate::config::ModelConfig;
 use crate::source::ModelSource;
 
@@ -97,10 +98,20 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -
         }
         .block_bytes(),
     };
+    let gptq = match checkpoint {
+        Checkpoint::Gptq(_, config) => Some(*config),
+        Checkpoint::Safetensors(_) | Checkpoint::Gguf(_) => None,
+    };
+    let held_bytes = |tensor: &StoredTensor, usage| match gptq {
+        Some(config) if GPTQ_PARTS.iter().any(|part| tensor.name().ends_with(part)) => {
+            gptq_bytes(tensor, config, precision)
+        }
+        _ => held_bytes(tensor, precision, usage),
+    };
     for tensor in plan::reading_order(checkpoint) {
         match plan::part_of(tensor.name()) {
             Some(plan::Part::TokenTable) => {
-                memory.token_table_bytes = held_bytes(&tensor, precision, Use::TokenTable);
+                memory.token_table_bytes = held_bytes(&tensor, Use::TokenTable);
                 if config.tie_word_embeddings {
                     memory.tied_head_bytes = memory.token_table_bytes;
                 }
@@ -109,14 +120,14 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -
                 let router = plan::is_router(tensor.name());
                 let usage = if router { Use::Router } else { Use::Projection };
                 if let Some(bytes) = memory.layer_bytes.get_mut(layer) {
-                    *bytes += held_bytes(&tensor, precision, usage);
+                    *bytes += held_bytes(&tensor, usage);
                 }
             }
             Some(plan::Part::Norm) => {
-                memory.head_bytes += held_bytes(&tensor, precision, Use::Projection);
+                memory.head_bytes += held_bytes(&tensor, Use::Projection);
             }
             Some(plan::Part::Head) if !config.tie_word_embeddings => {
-                memory.head_bytes += held_bytes(&tensor, precision, Use::Head);
+                memory.head_bytes += held_bytes(&tensor, Use::Head);
             }
             Some(plan::Part::Head) | None => {}
         }
@@ -132,32 +143,52 @@ enum Use {
     Head,
 }
 
+/// The ends of the names of a GPTQ matrix's tensors.
+const GPTQ_PARTS: [&str; 4] = [".qweight", ".qzeros", ".scales", ".g_idx"];
+
+/// What [`super::LayerLoader`] makes of a part of a GPTQ matrix. The order of the inputs is counted
+/// wherever the file has one, although one that changes nothing is dropped.
+fn gptq_bytes(tensor: &StoredTensor, config: GptqConfig, precision: Precision) -> u64 {
+    let &[rows, out] = tensor.shape() else {
+        let is_order = tensor.name().ends_with(".g_idx") && precision != Precision::Full;
+        return if is_order { tensor.size_bytes() as u64 } else { 0 };
+    };
+    if !tensor.name().ends_with(".qweight") {
+        return 0;
+    }
+    let features = rows * 32 / config.bits as usize;
+    let group = config.group_size.unwrap_or(features);
+    let whole = group.is_multiple_of(BLOCK) && features.is_multiple_of(BLOCK);
+    if precision == Precision::Full || !whole {
+        return (features * out) as u64 * dense_bytes(DType::F16, precision);
+    }
+    let packing = if config.bits == 8 { Packing::Grouped8 } else { Packing::Grouped4 };
+    PackedMatrix::planned_bytes(packing, out, features, group) as u64
+}
+
+/// Bytes of an unpacked weight.
+fn dense_bytes(stored: DType, precision: Precision) -> u64 {
+    match (precision, stored) {
+        (Precision::Full, _) | (Precision::Packed, DType::F32) => 4,
+        _ => 2,
+    }
+}
+
 /// What [`super::LayerLoader`] makes of a tensor.
 fn held_bytes(tensor: &StoredTensor, precision: Precision, usage: Use) -> u64 {
     let (dtype, shape) = (tensor.dtype(), tensor.shape());
     let count = shape.iter().product::<usize>() as u64;
-    let dense = match precision {
-        Precision::Packed | Precision::Full => 4,
-        Precision::Half | Precision::FourBit => 2,
-    };
+    let dense = dense_bytes(dtype, precision);
     let packed = |dtype| match (Packing::of(dtype), shape) {
         (Some(packing), &[out, features]) => {
             PackedMatrix::planned_bytes(packing, out, features, BLOCK) as u64
         }
         _ => count * dense,
     };
-    // GPTQ's integers become dense weights; its other tensors are gone by then.
-    if tensor.name().ends_with(".qweight") {
-        return count * 8 * dense;
-    }
-    if [".qzeros", ".scales", ".g_idx"].iter().any(|part| tensor.name().ends_with(part)) {
-        return 0;
-    }
     let [.., _, features] = shape else { return count * 4 };
-    let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1) && usage != Use::TokenTable;
     match precision {
-        Precision::Packed if is_packable(dtype) => packed(dtype),
-        Precision::FourBit if four_bits => packed(dtype),
+        Precision::Packed if usage == Use::TokenTable => packed(dtype),
+        _ if usage != Use::TokenTable && precision.keeps_packed(dtype) => packed(dtype),
         Precision::FourBit if usage == Use::Projection && features.is_multiple_of(BLOCK) => {
             packed(DType::Q4_1)
         }
