@@ -102,7 +102,8 @@ impl App {
         let devices = neurino_engine::device::available();
         let has_gpu_engine = devices.iter().any(|d| matches!(d, DeviceChoice::Cuda(_)));
         let device = if choice == DeviceChoice::Auto { devices[0] } else { choice };
-        let network = Network::open(&dirs.data, &settings, limits, any_port).await?;
+        let own_models = store.catalog().models().iter().map(|model| model.id.clone()).collect();
+        let network = Network::open(&dirs.data, &settings, limits, any_port, own_models).await?;
         let log = dirs.data.join(network.folder()).join("receipts.jsonl");
         let receipts = Arc::new(ReceiptLog::open(&log)?);
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use neurino_client::HttpCoordinator;
 use neurino_config::{NetworkSetting, Settings};
 use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
+use neurino_core::ModelId;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -34,18 +35,20 @@ pub(crate) struct Practice {
 }
 
 impl Network {
-    /// `data` is the program's data folder, `limits` the practice network's.
+    /// `data` is the program's data folder, `limits` and `own_models` the practice network's.
     pub(crate) async fn open(
         data: &Path,
         settings: &Settings,
         limits: Limits,
         any_port: bool,
+        own_models: Vec<ModelId>,
     ) -> Result<Self, StartError> {
         match &settings.network.coordinator {
             NetworkSetting::Practice => {
                 let folder = data.join("practice");
                 let port = settings.gateway.listen_port;
-                Practice::open(&folder, limits, port, any_port).await.map(Self::Practice)
+                let opened = Practice::open(&folder, limits, port, any_port, own_models);
+                opened.await.map(Self::Practice)
             }
             NetworkSetting::Coordinator(url) => {
                 let coordinator = Arc::new(HttpCoordinator::new(url)?);
@@ -116,13 +119,15 @@ impl Practice {
         limits: Limits,
         port: u16,
         any_port: bool,
+        own_models: Vec<ModelId>,
     ) -> Result<Self, StartError> {
         std::fs::create_dir_all(folder).map_err(file_error(folder))?;
         let listener = listen(port, any_port).await?;
         let address = listener.local_addr().map_err(|source| StartError::Port { port, source })?;
         let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await?;
         let config = CoordinatorConfig::practice(folder.join("coordinator.sqlite"), key);
-        let coordinator = Coordinator::open(CoordinatorConfig { limits, ..config }).await?;
+        let coordinator =
+            Coordinator::open(CoordinatorConfig { limits, own_models, ..config }).await?;
         let api_key = gateway_key(&coordinator, &folder.join("gateway-key")).await?;
         let gateway = Gateway {
             base_url: format!("http://{address}/v1"),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use neurino_core::ModelId;
 use neurino_engine::inspect::inspect;
-use neurino_model_store::{FetchOptions, ModelState, ModelStore, OwnModel, Progress};
+use neurino_model_store::{FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,20 @@ async fn add(
     path: &Path,
     wanted: Option<&str>,
 ) -> anyhow::Result<()> {
+    if wanted.is_none() && of_the_catalogue(store, path) {
+        match store.import(None, path).await {
+            Ok(model) => {
+                return done(
+                    setting,
+                    "imported",
+                    "Known, and imported",
+                    &store.verified(&model).await?,
+                );
+            }
+            Err(StoreError::NotTheModel { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let name = named(path);
     let model = match wanted {
         Some(wanted) => id(wanted)?,
@@ -120,18 +134,32 @@ async fn add(
     match setting.format {
         Format::Json => output::json(&json!({ "added": manifest.id })),
         Format::Text => {
-            let gb = |bytes: u64| bytes as f64 / 1e9;
             output::line(format!(
-                "Added {}: {} {}, {:.1} GB, needs {:.1} GB of memory at least.",
+                "Added {}: {} {}, {}, needs {} of memory at least.",
                 manifest.id,
                 manifest.arch,
                 manifest.dtype,
-                gb(manifest.size_bytes()),
-                gb(manifest.memory_bytes_min)
+                size(manifest.size_bytes()),
+                size(manifest.memory_bytes_min)
             ));
             output::line("Programs that run already know it after a restart.");
             Ok(())
         }
+    }
+}
+
+/// Whether a file has the size of one that the catalogue pins, so that it is worth hashing.
+fn of_the_catalogue(store: &ModelStore, path: &Path) -> bool {
+    let Ok(metadata) = path.metadata() else { return false };
+    let mut pinned = store.catalog().models().iter().flat_map(|model| &model.files);
+    metadata.is_file() && pinned.any(|file| file.size_bytes == metadata.len())
+}
+
+fn size(bytes: u64) -> String {
+    if bytes < 1_000_000_000 {
+        format!("{} MB", bytes.div_ceil(1_000_000))
+    } else {
+        format!("{:.1} GB", bytes as f64 / 1e9)
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use neurino_core::ModelId;
 use neurino_wallet::IdentityKey;
 
 use crate::error::CoordinatorError;
@@ -23,6 +24,9 @@ pub struct CoordinatorConfig {
     pub key: Arc<IdentityKey>,
     /// Sizes and waiting times.
     pub limits: Limits,
+    /// Models that may be asked for besides those that rules list or nodes serve: on the practice
+    /// network those of this machine, whose node may connect a moment later.
+    pub own_models: Vec<ModelId>,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
@@ -37,6 +41,7 @@ impl CoordinatorConfig {
             rule_set: "practice2".into(),
             key,
             limits: Limits::default(),
+            own_models: Vec::new(),
             seed: None,
         }
     }

@@ -197,13 +197,15 @@ impl Coordinator {
     }
 
     /// Models that somebody may ask for: those the rule set lists. Where it prices every model, also
-    /// those any rule set lists and those that a node serves or served lately.
+    /// those any rule set lists, those of this machine, and those that a node serves or served
+    /// lately.
     pub(crate) fn known_models<'a>(&'a self, state: &'a State) -> BTreeSet<&'a ModelId> {
         let Ok(rules) = self.rules.named(&self.config.rule_set) else { return BTreeSet::new() };
         let mut known: BTreeSet<&ModelId> = rules.text.keys().collect();
         if rules.other_text.is_some() {
             known.extend(self.rules.rule_set.iter().flat_map(|rules| rules.text.keys()));
             known.extend(state.router.served().chain(state.last_served.keys()));
+            known.extend(&self.config.own_models);
         }
         known
     }
