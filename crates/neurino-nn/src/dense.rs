@@ -52,7 +52,9 @@ impl DenseMatrix {
         let range = row * self.in_features..(row + 1) * self.in_features;
         match self.values() {
             Values::F32(values) => out.extend_from_slice(&values[range]),
-            Values::F16(values) => out.extend(values[range].iter().map(|x| f16::from_bits(*x).to_f32())),
+            Values::F16(values) => {
+                out.extend(values[range].iter().map(|x| f16::from_bits(*x).to_f32()))
+            }
             Values::Bf16(values) => {
                 out.extend(values[range].iter().map(|x| bf16::from_bits(*x).to_f32()));
             }
@@ -62,12 +64,8 @@ impl DenseMatrix {
     fn values(&self) -> Values<'_> {
         const IS: &str = "a tensor's data has the number format that it says";
         match self.data.dtype() {
-            DType::F16 => {
-                Values::F16(self.data.as_slice::<f16>().expect(IS).reinterpret_cast())
-            }
-            DType::BF16 => {
-                Values::Bf16(self.data.as_slice::<bf16>().expect(IS).reinterpret_cast())
-            }
+            DType::F16 => Values::F16(self.data.as_slice::<f16>().expect(IS).reinterpret_cast()),
+            DType::BF16 => Values::Bf16(self.data.as_slice::<bf16>().expect(IS).reinterpret_cast()),
             _ => Values::F32(self.data.as_slice().expect(IS)),
         }
     }
@@ -165,15 +163,13 @@ fn pass<S: Simd, W: Stored, const C: usize>(
     k: usize,
     out: &mut [&mut [f32]],
 ) {
-    let whole = w.len() / k / C;
-    for (index, w) in w.chunks(C * k).enumerate() {
-        if index < whole {
-            features::<S, W, C>(s, w, x, k, index * C, out);
-        } else {
-            for (i, w) in w.chunks_exact(k).enumerate() {
-                features::<S, W, 1>(s, w, x, k, index * C + i, out);
-            }
-        }
+    let count = w.len() / k;
+    let whole = count / C * C;
+    for first in (0..whole).step_by(C) {
+        features::<S, W, C>(s, &w[first * k..], x, k, first, out);
+    }
+    for first in whole..count {
+        features::<S, W, 1>(s, &w[first * k..], x, k, first, out);
     }
 }
 
@@ -203,7 +199,7 @@ fn features<S: Simd, W: Stored, const C: usize>(
     }
 }
 
-/// `C` features of `R` rows.
+/// `C` features, whose weights are the first of `w`, of `R` rows.
 #[inline(always)]
 fn tile<S: Simd, W: Stored, const R: usize, const C: usize>(
     s: S,
@@ -227,6 +223,10 @@ fn tile<S: Simd, W: Stored, const R: usize, const C: usize>(
         let mut weights = [s.splat(0.0); C];
         for c in 0..C {
             weights[c] = W::load(s, &w_rows[c][step]);
+            if R == 1 {
+                // Rows are too short for the CPU to guess where the next ones are.
+                s.prefetch(&w_rows[c][step], C * k * size_of::<W::Bits>());
+            }
         }
         for r in 0..R {
             let x = s.load(&x_rows[r][step]);

@@ -59,8 +59,12 @@ impl Embedding {
                     Tensor::from_data(TensorData::new(ids, [tokens.len()]), (device, DType::I32));
                 table.clone().select(0, ids).cast(DType::F32)
             }
-            Table::Dense(table) => rows(table.in_features(), &|row, out| table.append_row(row, out)),
-            Table::Packed(table) => rows(table.in_features(), &|row, out| table.append_row(row, out)),
+            Table::Dense(table) => {
+                rows(table.in_features(), &|row, out| table.append_row(row, out))
+            }
+            Table::Packed(table) => {
+                rows(table.in_features(), &|row, out| table.append_row(row, out))
+            }
         }
     }
 }

@@ -47,6 +47,9 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     /// Converts bytes.
     fn load_u8(self, x: &[u8; LANES]) -> Self::F;
 
+    /// Asks for the cache line that lies `ahead_bytes` after `x`, which may be anything.
+    fn prefetch<T>(self, x: &T, ahead_bytes: usize);
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -141,9 +144,8 @@ impl Isa {
 
     /// The best that this CPU has.
     pub(crate) fn best() -> Self {
-        static BEST: LazyLock<Isa> = LazyLock::new(|| {
-            Isa::available().pop().unwrap_or(Isa::Portable(Portable))
-        });
+        static BEST: LazyLock<Isa> =
+            LazyLock::new(|| Isa::available().pop().unwrap_or(Isa::Portable(Portable)));
         *BEST
     }
 

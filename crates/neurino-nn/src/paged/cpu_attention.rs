@@ -228,4 +228,5 @@ fn seen_lanes(seen: &Range<usize>, start: usize) -> u16 {
     (below(seen.end) & !below(seen.start)) as u16
 }
 
-const _: () = assert!(BLOCK_TOKENS == LANES && GROUP_TOKENS == 64, "a block's scores are one vector");
+const _: () =
+    assert!(BLOCK_TOKENS == LANES && GROUP_TOKENS == 64, "a block's scores are one vector");

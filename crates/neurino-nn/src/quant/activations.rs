@@ -48,12 +48,7 @@ pub(super) struct Tile {
 impl Activations {
     /// Quantises rows of `in_features` values each; `in_features` is a multiple of 32. With an
     /// `order`, value `i` of a row becomes what stood at `order[i]`.
-    pub(crate) fn new(
-        values: &[f32],
-        in_features: usize,
-        order: Option<&[u32]>,
-        isa: Isa,
-    ) -> Self {
+    pub(crate) fn new(values: &[f32], in_features: usize, order: Option<&[u32]>, isa: Isa) -> Self {
         let rows = values.len() / in_features;
         let mut cuts = Vec::new();
         let mut first_row = 0;
@@ -109,17 +104,19 @@ impl Kernel for Quantize<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
+    fn run<S: Simd>(self, s: S) {
         let rows = self.tile.rows;
         let in_features = self.values.len() / rows;
         for (row, values) in self.values.chunks_exact(in_features).enumerate() {
             for (block, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let (scale, quants, sum) = quantize(values);
+                let (scale, quants, sum) = quantize(s, values);
                 let at = block * rows + row;
                 self.tile.scales[at] = scale;
                 self.tile.sums[at] = sum as f32 * scale;
                 let pairs = &mut self.tile.pairs[block * PAIRS * rows + row..];
-                for (pair, out) in quants.as_chunks::<2>().0.iter().zip(pairs.iter_mut().step_by(rows)) {
+                for (pair, out) in
+                    quants.as_chunks::<2>().0.iter().zip(pairs.iter_mut().step_by(rows))
+                {
                     *out = i32::from(pair[0] as u16) | i32::from(pair[1]) << 16;
                 }
             }
@@ -128,11 +125,13 @@ impl Kernel for Quantize<'_> {
 }
 
 #[inline(always)]
-fn quantize(block: &[f32; BLOCK]) -> (f32, [i16; BLOCK], i32) {
-    let mut largest = 0.0f32;
-    for x in block {
-        largest = largest.max(x.abs());
+fn quantize<S: Simd>(s: S, block: &[f32; BLOCK]) -> (f32, [i16; BLOCK], i32) {
+    let mut largest = s.splat(0.0);
+    for part in block.as_chunks().0 {
+        let x = s.load(part);
+        largest = s.max(s.max(x, s.sub(s.splat(0.0), x)), largest);
     }
+    let largest = s.largest(largest);
     let inverse = if largest > 0.0 { LIMIT / largest } else { 0.0 };
     let mut quants = [0i16; BLOCK];
     let mut sum = 0i32;

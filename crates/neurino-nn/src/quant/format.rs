@@ -229,9 +229,8 @@ impl Format for Q6K {
     #[inline(always)]
     fn words<S: Simd>(s: S, quants: &[u8], chunk: usize) -> [S::W; 2] {
         let [low, high] = nibbles(s, quants, chunk);
-        let whole = |low: S::W, word: usize| {
-            s.sub_words(s.or(low, plane::<S, 2>(s, quants, word)), 32)
-        };
+        let whole =
+            |low: S::W, word: usize| s.sub_words(s.or(low, plane::<S, 2>(s, quants, word)), 32);
         [whole(low, 2 * chunk), whole(high, 2 * chunk + 1)]
     }
 }

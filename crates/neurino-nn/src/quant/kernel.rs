@@ -13,14 +13,18 @@ use neurino_weights::dtype::BLOCK;
 
 use super::activations::{Activations, PAIRS, Tile};
 use super::format::{
-    Format, Grouped4, Grouped8, PANEL, Q4K, Q4Minimum, Q4Symmetric, Q5K, Q5Minimum, Q5Symmetric, Q6K,
-    Q8,
+    Format, Grouped4, Grouped8, PANEL, Q4K, Q4Minimum, Q4Symmetric, Q5K, Q5Minimum, Q5Symmetric,
+    Q6K, Q8,
 };
 use super::packed::{PackedMatrix, Packing};
 use crate::simd::{Isa, Kernel, LANES, Simd};
 
 /// Memory of activations that stays in a core's second cache level while panels pass by.
 const TILE_BYTES_MAX: usize = 384 << 10;
+
+/// How far ahead weights are asked for. (For one row of 8-bit weights, which is all reading, the CPU's own
+/// guess is better.)
+const AHEAD_BYTES: usize = 2048;
 
 /// Multiplies some panels with all activations.
 pub(super) struct Stripe<'a, 'o> {
@@ -129,10 +133,17 @@ fn multiply<S: Simd, F: Format, const N: usize>(
     let x_groups = pairs.chunks(group.blocks).zip(scales.chunks(group.blocks));
     let x_groups = x_groups.zip(sums.chunks(group.blocks));
     for (weights, ((pairs, scales), sums)) in panel.chunks(group_bytes).zip(x_groups) {
-        let (head, quants) = weights.split_at(F::HEAD_BYTES);
+        // The head is not cut off: of a head whose length is known the compiler infers how many blocks
+        // there can be, and writes all of them out one after the other, more than the cache holds.
+        let (head, quants) = (weights, &weights[F::HEAD_BYTES..]);
         let x = pairs.iter().zip(scales).zip(sums).enumerate();
         for (quants, (block, ((pairs, scales), sums))) in quants.chunks_exact(F::QUANT_BYTES).zip(x)
         {
+            if N > 1 || F::QUANT_BYTES < BLOCK * PANEL {
+                for line in quants.chunks(64) {
+                    s.prefetch(&line[0], AHEAD_BYTES);
+                }
+            }
             let [d, second] = F::scales(s, head, block);
             let mut ints = [s.splat_i32(0); N];
             half_block::<S, F, N, 0>(s, quants, pairs, &mut ints);

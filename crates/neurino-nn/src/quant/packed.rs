@@ -290,9 +290,10 @@ impl PackedMatrix {
     /// Unpacks row `row` and appends its weights to `out`, in the order of the inputs.
     pub fn append_row(&self, row: usize, out: &mut Vec<f32>) {
         let row = self.row(row);
-        let weights = row.quants.iter().enumerate().map(|(column, &q)| {
-            row.scales[column / 16] * f32::from(q) + row.minima[column / 16]
-        });
+        let weights =
+            row.quants.iter().enumerate().map(|(column, &q)| {
+                row.scales[column / 16] * f32::from(q) + row.minima[column / 16]
+            });
         match &self.permutation {
             None => out.extend(weights),
             Some(permutation) => {

@@ -111,9 +111,8 @@ pub(super) fn write_plain(bits: u32, from: &[u8], lane: usize, quants: &mut [u8]
     let mask = ((1u32 << bits) - 1) as u8;
     let blocks = quants.chunks_exact_mut(packing.quant_bytes() * PANEL);
     for (from, quants) in from.chunks_exact(BLOCK / per_byte).zip(blocks) {
-        let block = std::array::from_fn(|i| {
-            from[i / per_byte] >> ((i % per_byte) as u32 * bits) & mask
-        });
+        let block =
+            std::array::from_fn(|i| from[i / per_byte] >> ((i % per_byte) as u32 * bits) & mask);
         write_block(packing, &block, lane, quants);
     }
 }

@@ -40,7 +40,8 @@ fn stored(packing: Packing, out: usize, features: usize) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(unit.bytes) {
         // Only the fields that are halves must not be arbitrary.
         let at = if packing == Packing::Q6K { 208 } else { 0 };
-        let two = at == 0 && !matches!(packing, Packing::Q4Symmetric | Packing::Q5Symmetric | Packing::Q8);
+        let two = at == 0
+            && !matches!(packing, Packing::Q4Symmetric | Packing::Q5Symmetric | Packing::Q8);
         for field in 0..=usize::from(two) {
             let value = half::f16::from_f32((f32::from(random()) - 100.0) / 1000.0);
             block[at + 2 * field..][..2].copy_from_slice(&value.to_le_bytes());
@@ -138,7 +139,11 @@ fn kernels_agree_with_the_unpacked_matrix_and_rows_stay_themselves() {
             let [found] = multiply([&cpu], &x, rows, isa);
             for (i, (found, expect)) in found.iter().zip(&expect).enumerate() {
                 let off = (found - expect).abs();
-                assert!(off <= LIMIT * largest, "{:?} {isa:?} {i}: {found} {expect}", matrix.packing());
+                assert!(
+                    off <= LIMIT * largest,
+                    "{:?} {isa:?} {i}: {found} {expect}",
+                    matrix.packing()
+                );
             }
             for count in [1, 2, 3, 5, 8, 13] {
                 let first = rows - count;

@@ -116,6 +116,11 @@ impl Simd for Avx2 {
         [widen(a), widen(b)]
     }
     #[inline(always)]
+    fn prefetch<T>(self, x: &T, ahead_bytes: usize) {
+        let line = std::ptr::from_ref(x).cast::<i8>().wrapping_add(ahead_bytes);
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         pairwise!(_mm256_add_ps, a, b)
     }
@@ -169,7 +174,8 @@ impl Simd for Avx2 {
     fn sum(self, x: Self::F) -> f32 {
         unsafe {
             let half = _mm256_add_ps(x[0], x[1]);
-            let quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
+            let quarter =
+                _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
             let pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
             _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
         }
@@ -178,7 +184,8 @@ impl Simd for Avx2 {
     fn largest(self, x: Self::F) -> f32 {
         unsafe {
             let half = _mm256_max_ps(x[0], x[1]);
-            let quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
+            let quarter =
+                _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
             let pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
             _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)))
         }
@@ -203,17 +210,15 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn widen_u8(self, x: &[u8; 2 * LANES]) -> Self::W {
-        let widen = |x: &[u8; 16]| unsafe {
-            _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()))
-        };
+        let widen =
+            |x: &[u8; 16]| unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast())) };
         let [a, b]: [&[u8; 16]; 2] = halves(x);
         [widen(a), widen(b)]
     }
     #[inline(always)]
     fn widen_i8(self, x: &[u8; 2 * LANES]) -> Self::W {
-        let widen = |x: &[u8; 16]| unsafe {
-            _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()))
-        };
+        let widen =
+            |x: &[u8; 16]| unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast())) };
         let [a, b]: [&[u8; 16]; 2] = halves(x);
         [widen(a), widen(b)]
     }

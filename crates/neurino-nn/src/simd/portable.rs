@@ -71,6 +71,8 @@ impl Simd for Portable {
         each(x, f32::from)
     }
     #[inline(always)]
+    fn prefetch<T>(self, _x: &T, _ahead_bytes: usize) {}
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         both(&a, &b, |a, b| a + b)
     }
@@ -148,7 +150,8 @@ impl Simd for Portable {
     fn dot(self, mut sum: Self::I, weights: Self::W, pair: i32) -> Self::I {
         let (first, second) = (i32::from(pair as i16), pair >> 16);
         for (lane, sum) in sum.iter_mut().enumerate() {
-            *sum += i32::from(weights[2 * lane]) * first + i32::from(weights[2 * lane + 1]) * second;
+            *sum +=
+                i32::from(weights[2 * lane]) * first + i32::from(weights[2 * lane + 1]) * second;
         }
         sum
     }

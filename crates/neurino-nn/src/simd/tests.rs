@@ -78,7 +78,10 @@ fn every_set_computes_the_same() {
         let (exact, close) = isa.run(All { a, b, bytes });
         assert_eq!(exact, plain, "{isa:?}");
         for (found, expect) in close.iter().flatten().zip(rounded.iter().flatten()) {
-            assert!((found - expect).abs() <= 1e-5 * expect.abs().max(1e-3), "{isa:?} {found} {expect}");
+            assert!(
+                (found - expect).abs() <= 1e-5 * expect.abs().max(1e-3),
+                "{isa:?} {found} {expect}"
+            );
         }
     }
 }
