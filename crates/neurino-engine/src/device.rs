@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use neurino_hardware::{CardMemoryMeter, machine_memory, resident_memory_bytes};
 
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
+use crate::heap;
 use crate::memory::DeviceMemory;
 
 /// A device that was taken.
@@ -30,7 +31,7 @@ impl OpenDevice {
     pub(crate) fn clean_up(&self) {
         self.device.memory_cleanup();
         if self.is_cpu {
-            trim_heap();
+            heap::trim();
         }
     }
 
@@ -61,23 +62,6 @@ impl OpenDevice {
         Some(memory.process_bytes.unwrap_or(memory.used_bytes))
     }
 }
-
-/// The allocator keeps what weights were read into for later use, which may never come.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn trim_heap() {
-    #[expect(unsafe_code, reason = "the C library's own function, with no safe form")]
-    unsafe extern "C" {
-        fn malloc_trim(pad: usize) -> std::ffi::c_int;
-    }
-    // SAFETY: glibc documents it as callable at any time from any thread; it frees only what is free.
-    #[expect(unsafe_code, reason = "see above")]
-    unsafe {
-        malloc_trim(0);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn trim_heap() {}
 
 /// What a card has whose driver does not tell: the smallest that the network sees often.
 const UNKNOWN_CARD_BYTES: u64 = 8 << 30;

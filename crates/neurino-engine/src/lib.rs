@@ -14,6 +14,7 @@ pub mod child;
 pub mod device;
 mod fault;
 pub mod frame;
+mod heap;
 pub mod inspect;
 mod link;
 pub mod local;

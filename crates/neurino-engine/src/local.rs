@@ -13,6 +13,7 @@ use crate::api::{
     ModelRef,
 };
 use crate::device::{self, OpenDevice};
+use crate::heap;
 use crate::outlet::Outlet;
 use crate::queue::{self, Command, Job, Queue};
 use crate::worker::{Faults, Worker};
@@ -44,6 +45,9 @@ impl LocalEngine {
 
     /// An engine on `devices`, of which there is at least one.
     pub(crate) fn start_on(devices: Vec<OpenDevice>, faults: Faults) -> Result<Self, EngineError> {
+        if devices[0].is_cpu() {
+            heap::return_large_pieces();
+        }
         let name = devices[0].name.clone();
         let (commands, queue) = mpsc::channel(queue::LIMIT);
         let (status_sender, status) = watch::channel(EngineStatus::Idle);

@@ -27,26 +27,24 @@ async fn unloading_gives_memory_back_within_a_second() {
     let Some(model) = starter() else { return };
     let engine = LocalEngine::start(DeviceChoice::Cpu).unwrap();
     let resident = || resident_memory_bytes().unwrap();
-    // What threads and libraries take once is not the model's.
-    engine.load(&crate::model()).await.unwrap();
-    let before = resident();
-    engine.load(&model).await.unwrap();
     let JobSpec::Text(mut chat) = job(32);
     chat.model = model.id.clone();
-    let stream = engine.run(&JobSpec::Text(chat), CancellationToken::new()).await.unwrap();
-    crate::rest(stream).await;
-    let with = resident();
-    let asked = Instant::now();
-    engine.unload().await.unwrap();
-    let kept = loop {
-        let kept = resident().saturating_sub(before);
-        if kept < (with - before) / 8 + (24 << 20) || asked.elapsed().as_millis() > 900 {
-            break kept;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    };
-    eprintln!("before {before}, with the model {with}, kept {kept}, {:?}", asked.elapsed());
-    assert!(kept < (with - before) / 8 + (24 << 20), "{kept} bytes of {} stay", with - before);
+    let mut kept = Vec::new();
+    let mut with = 0;
+    for _ in 0..4 {
+        engine.load(&model).await.unwrap();
+        let job = JobSpec::Text(chat.clone());
+        crate::rest(engine.run(&job, CancellationToken::new()).await.unwrap()).await;
+        with = resident();
+        let asked = Instant::now();
+        engine.unload().await.unwrap();
+        assert!(asked.elapsed() < std::time::Duration::from_secs(1));
+        kept.push(resident());
+    }
+    eprintln!("with the model {with}, afterwards {kept:?}");
+    // Other tests of this process take memory at the same time.
+    assert!(kept[3] < kept[0] + (24 << 20), "{kept:?}");
+    assert!(kept[3] + (80 << 20) < with, "{with} with the model, {kept:?} after it");
 }
 
 #[tokio::test]
