@@ -39,12 +39,11 @@ async fn measure(setting: Setting, args: BenchTextArgs) -> anyhow::Result<ExitCo
     let store = ModelStore::open(&setting.dirs.models)?;
     let quiet = setting.format == Format::Json;
     let work = move || -> anyhow::Result<TextBench> {
-        let subject = match args.shape {
-            Some(name) => BenchSubject::Shape { name, format: args.quant },
-            None => {
-                let (name, path) = model_path(&store, &args.model, args.file)?;
-                BenchSubject::File { name, path }
-            }
+        let subject = if let Some(name) = args.shape {
+            BenchSubject::Shape { name, format: args.quant }
+        } else {
+            let (name, path) = model_path(&store, &args.model, args.file)?;
+            BenchSubject::File { name, path }
         };
         let say = |words: String| {
             if !quiet {

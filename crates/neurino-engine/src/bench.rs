@@ -154,6 +154,7 @@ impl Rates {
 
 /// The times of one round, in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "the unit")]
 struct Round {
     first_token_s: f64,
     prefill_s: f64,
@@ -196,7 +197,9 @@ fn measure_all(
     let mut rounds = Vec::new();
     for run in 0..=options.runs {
         let round = own.round().map_err(|e| EngineError::internal(fault::chain(&e)))?;
-        peers.iter_mut().for_each(|peer| peer.round(options, run > 0));
+        for peer in &mut peers {
+            peer.round(options, run > 0);
+        }
         if run > 0 {
             rounds.push(round);
         }

@@ -67,8 +67,8 @@ impl LocalEngine {
             |e| EngineError::internal(format!("the engine's thread could not be started: {e}")),
         )?;
         let places = Arc::new(Semaphore::new(queue::JOBS_LIMIT));
-        let _end = end.drop_guard();
-        Ok(Self { commands, places, status, counters, steps, device: name, _end })
+        let end = end.drop_guard();
+        Ok(Self { commands, places, status, counters, steps, device: name, _end: end })
     }
 
     /// The device, for people.

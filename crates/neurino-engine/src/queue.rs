@@ -15,6 +15,7 @@ pub(crate) const JOBS_LIMIT: usize = 256;
 pub(crate) const LIMIT: usize = JOBS_LIMIT + 32;
 
 /// What the handle asks of the thread.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are jobs")]
 pub(crate) enum Command {
     Load { model: ModelRef, reply: oneshot::Sender<Result<LoadedModel, EngineError>> },
     Unload { reply: oneshot::Sender<()> },

@@ -275,13 +275,12 @@ impl Soak {
         cancel: CancellationToken,
         after: u32,
     ) {
+        let mut last = None;
         for _ in 0..after {
-            if next(&mut stream).await.is_none() {
-                break;
-            }
+            let Some(event) = next(&mut stream).await else { break };
+            last = Some(event);
         }
         cancel.cancel();
-        let mut last = None;
         while let Some(event) = next(&mut stream).await {
             last = Some(event);
         }
@@ -290,11 +289,12 @@ impl Soak {
             Some(JobEvent::Failed { error }) if error.code == EngineErrorCode::Cancelled => {
                 report.cancelled += 1;
             }
-            // It was done before it was cancelled.
-            Some(JobEvent::Finished { .. }) | None => report.cancelled += 1,
-            Some(other) => {
-                report.fault(format!("request {index}, cancelled, ended with {other:?}"))
+            Some(JobEvent::Failed { error }) if error.code == EngineErrorCode::Busy => {
+                report.refused += 1;
             }
+            // It was done before it was cancelled.
+            Some(JobEvent::Finished { .. }) => report.cancelled += 1,
+            other => report.fault(format!("request {index}, cancelled, ended with {other:?}")),
         }
     }
 

@@ -24,6 +24,7 @@ use crate::queue;
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 /// What the handle asks of the task.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are jobs")]
 pub(crate) enum Command {
     Load { model: ModelRef, reply: Reply<LoadedModel> },
     Unload { reply: Reply<()> },

@@ -75,7 +75,7 @@ pub(super) fn write_random(
     let values = metadata(config);
     head.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
     head.extend_from_slice(&(values.len() as u64).to_le_bytes());
-    values.iter().for_each(|value| head.extend_from_slice(value));
+    head.extend(values.concat());
     let mut offset = 0;
     for tensor in &tensors {
         string(&mut head, &tensor.name);
