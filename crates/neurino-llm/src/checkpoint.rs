@@ -34,7 +34,8 @@ pub enum Checkpoint {
 /// How weights and the cache are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Everything as it is stored, quantised blocks packed: what CPUs run fastest.
+    /// Everything as it is stored, quantised blocks packed, keys and values in 16 bits: what CPUs run
+    /// fastest.
     Packed,
     /// All is f32, quantised blocks unpacked: the reference.
     Full,
@@ -64,8 +65,8 @@ impl Precision {
     /// How keys and values are kept.
     pub fn cache_dtype(self) -> TensorType {
         match self {
-            Self::Packed | Self::Full => TensorType::F32,
-            Self::Half | Self::FourBit => TensorType::F16,
+            Self::Full => TensorType::F32,
+            Self::Packed | Self::Half | Self::FourBit => TensorType::F16,
         }
     }
 }
@@ -279,8 +280,9 @@ impl<'a> LayerLoader<'a> {
             return Ok((Embedding::packed(matrix), head));
         }
         let table = self.dense(table, shape, Rows::AsStored)?;
-        let head = tied.then(|| Linear::dense(table.clone()));
-        Ok((Embedding::dense(table), head))
+        let embedding = Embedding::dense(table);
+        let head = if tied { Linear::tied(&embedding) } else { None };
+        Ok((embedding, head))
     }
 
     /// The one place that decides in which form a matrix is kept.

@@ -167,7 +167,8 @@ impl<'a> LayerSource<'a> for RandomLayers<'a> {
     ) -> Result<(Embedding, Option<Linear>), LlmError> {
         // Rows of length one as they enter the first layer; as a head, scores of about that size.
         let table = self.dense(shape, 1);
-        let head = tied.then(|| Linear::dense(table.clone()));
-        Ok((Embedding::dense(table), head))
+        let embedding = Embedding::dense(table);
+        let head = if tied { Linear::tied(&embedding) } else { None };
+        Ok((embedding, head))
     }
 }
