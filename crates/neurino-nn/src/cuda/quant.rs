@@ -95,7 +95,8 @@ fn repack(matrix: &PackedMatrix) -> Option<Packed> {
     for row in 0..out {
         let PackedRow { quants: integers, scales: row_scales, minima } = matrix.row(row);
         // Signed integers come lifted by 128.
-        let signed = |q: u8| if format == Format::Q8 { (q ^ 0x80).cast_signed() } else { q.cast_signed() };
+        let signed =
+            |q: u8| if format == Format::Q8 { (q ^ 0x80).cast_signed() } else { q.cast_signed() };
         quants.extend(integers.iter().map(|&q| signed(q)));
         for (scale, minimum) in row_scales.iter().zip(&minima).step_by(BLOCK / PIECE) {
             scales.push(f16::from_f32(*scale));
@@ -119,7 +120,9 @@ mod tests {
     #[test]
     fn what_is_repacked_means_the_same() {
         let (out, inner) = (3, 64);
-        for (packing, head) in [(Packing::Q4Symmetric, 2), (Packing::Q4Minimum, 4), (Packing::Q8, 2)] {
+        for (packing, head) in
+            [(Packing::Q4Symmetric, 2), (Packing::Q4Minimum, 4), (Packing::Q8, 2)]
+        {
             let bytes = head + packing.quant_bytes();
             let mut blocks: Vec<u8> =
                 (0..out * inner / BLOCK * bytes).map(|i| (i * 37 % 251) as u8).collect();
