@@ -74,7 +74,9 @@ pub enum LlmError {
         missing: &'static str,
     },
     /// Layers were given to devices wrongly: a fault of the caller.
-    #[error("{placed} layers were given to devices and the model has {layers}; this is a fault in the program")]
+    #[error(
+        "{placed} layers were given to devices and the model has {layers}; this is a fault in the program"
+    )]
     BadPlacement {
         /// Layers that have a device.
         placed: usize,

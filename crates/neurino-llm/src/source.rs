@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::LlmError;
 use crate::checkpoint::Checkpoint;
-use crate::tokenizer::Tokenizer;
 use crate::config::ModelConfig;
+use crate::tokenizer::Tokenizer;
 
 mod foreign;
 mod quantization;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neurino_core::{JobSpec, TextJob};
 use neurino_engine::{
-    Engine, EngineError, EngineErrorCode, EngineStatus, JobEvent, JobStream, LoadedModel, ModelRef,
+    Engine, EngineError, EngineErrorCode, EngineStatus, JobEvent, JobStream, LoadedModel,
+    MemoryUse, ModelRef,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -134,6 +135,7 @@ impl ScriptedEngine {
             context_tokens: CONTEXT_TOKENS,
             slots,
             weights_bytes: WEIGHTS_BYTES,
+            memory: MemoryUse::default(),
             load_ms: 1,
         }
     }
@@ -150,7 +152,11 @@ impl Engine for ScriptedEngine {
             state.loaded = None;
             (state.load_delay, state.load_errors.pop_front())
         };
-        self.shared.status.send_replace(EngineStatus::Loading { model: model.id.clone() });
+        self.shared.status.send_replace(EngineStatus::Loading {
+            model: model.id.clone(),
+            done_bytes: 0,
+            total_bytes: 0,
+        });
         tokio::time::sleep(delay).await;
         if let Some(error) = error {
             self.shared.status.send_replace(EngineStatus::Idle);
