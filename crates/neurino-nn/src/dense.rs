@@ -53,7 +53,7 @@ impl DenseMatrix {
         match self.values() {
             Values::F32(values) => out.extend_from_slice(&values[range]),
             Values::F16(values) => {
-                out.extend(values[range].iter().map(|x| f16::from_bits(*x).to_f32()))
+                out.extend(values[range].iter().map(|x| f16::from_bits(*x).to_f32()));
             }
             Values::Bf16(values) => {
                 out.extend(values[range].iter().map(|x| bf16::from_bits(*x).to_f32()));

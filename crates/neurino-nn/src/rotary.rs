@@ -161,6 +161,7 @@ impl RotaryTables {
     }
 
     /// The same on another device.
+    #[must_use]
     pub fn to_device(&self, device: &Device) -> Self {
         let there = |table: &Tensor<3>| table.clone().to_device(device);
         Self { cos: there(&self.cos), sin: there(&self.sin) }

@@ -4,11 +4,6 @@
 //! best at run time. Every set has the same 16 lanes and does the same operations in the same order, so
 //! a layout fits all. All that a kernel calls must be `#[inline(always)]`: a function that is not
 //! inlined loses its caller's instruction set.
-#![expect(
-    clippy::inline_always,
-    reason = "a function that is not inlined into its caller loses the caller's instruction set"
-)]
-
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
@@ -92,7 +87,7 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     /// `exp(x)` for `x <= 88`, to 2 units in the last place; below -87 as at -87.
     #[inline(always)]
     fn exp(self, x: Self::F) -> Self::F {
-        const LN2_HIGH: f32 = 0.693_359_375;
+        const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
         /// Taylor's, from the fifth power down, bent to be best on +-ln(2)/2.
         const TERMS: [f32; 6] =
@@ -149,7 +144,7 @@ impl Isa {
         *BEST
     }
 
-    /// Rows that a kernel should take at once.
+    /// See [`Simd::WIDE`].
     pub(crate) fn is_wide(self) -> bool {
         match self {
             Self::Portable(_) => Portable::WIDE,

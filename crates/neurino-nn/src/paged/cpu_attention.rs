@@ -30,7 +30,7 @@ pub(super) fn tile_queries(isa: Isa) -> usize {
 /// One head of one row.
 pub(super) struct Query<'a> {
     /// `[head_dim]`
-    pub(super) query: &'a [f32],
+    pub(super) features: &'a [f32],
     /// The positions it sees.
     pub(super) seen: Range<usize>,
     /// `[head_dim]`
@@ -117,7 +117,7 @@ fn attend<S: Simd, E: Element, const N: usize>(s: S, tile: Tile<'_, E>) {
     // Feature by feature, so that a feature of all queries lies together.
     let mut q = vec![[0.0; N]; keys.dim];
     for (n, query) in queries.iter().enumerate() {
-        for (q, x) in q.iter_mut().zip(query.query) {
+        for (q, x) in q.iter_mut().zip(query.features) {
             q[n] = x * scale;
         }
     }

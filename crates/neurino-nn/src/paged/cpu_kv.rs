@@ -192,8 +192,8 @@ impl<E: Element> KvStore for CpuKv<E> {
                         .take(size)
                         .filter_map(|(at, seen)| {
                             work += seen.len() * dim * 2;
-                            let query = &queries[at * dim..(at + 1) * dim];
-                            Some(Query { query, seen, out: places.get_mut(at)?.take()? })
+                            let features = &queries[at * dim..(at + 1) * dim];
+                            Some(Query { features, seen, out: places.get_mut(at)?.take()? })
                         })
                         .collect();
                     if tile.is_empty() {

@@ -105,14 +105,13 @@ fn write<S: Simd, F: Format, const N: usize>(
     let sums = multiply::<S, F, N>(s, panel, group, tile);
     for (sum, out) in sums.into_iter().zip(out) {
         let out = &mut out[index * PANEL..];
-        match out.first_chunk_mut::<LANES>() {
-            Some(out) => s.store(sum, out),
-            None => {
-                let mut all = [0.0; LANES];
-                s.store(sum, &mut all);
-                let count = out.len();
-                out.copy_from_slice(&all[..count]);
-            }
+        if let Some(out) = out.first_chunk_mut::<LANES>() {
+            s.store(sum, out);
+        } else {
+            let mut all = [0.0; LANES];
+            s.store(sum, &mut all);
+            let count = out.len();
+            out.copy_from_slice(&all[..count]);
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The kernels against the unpacked matrix, and rows against themselves in other company.
+#![expect(clippy::float_cmp, reason = "equal means the same bits")]
 
 use burn::tensor::Device;
 use neurino_weights::dtype::BLOCK;

@@ -3,8 +3,11 @@
 #![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
-    clippy::wildcard_imports,
     reason = "intrinsics ask for an instruction set: a value of `Avx512` comes from `detect` alone, which checked it. Loads and stores are of arrays as long as the vector"
+)]
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "intrinsics, told by their names")
 )]
 
 use std::arch::x86_64::*;

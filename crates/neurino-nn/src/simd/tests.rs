@@ -1,4 +1,6 @@
 //! Every instruction set against plain arithmetic.
+#![expect(clippy::float_cmp, reason = "equal means the same bits")]
+#![expect(clippy::inline_always, reason = "see the parent module")]
 
 use half::f16;
 
@@ -30,7 +32,7 @@ impl Kernel for All {
         let words = s.widen_i8(&self.bytes);
         let nibbles = s.sub_words(s.and(s.shr(s.widen_u8(&self.bytes), 4), 15), 9);
         let nibbles = s.or(s.shl(nibbles, 2), s.and(s.widen_u8(&self.bytes), 1));
-        let pair = (-300i32 << 16) | 17;
+        let pair = (-300i32 << 16) + 17;
         let dots = [words, nibbles].map(|w| out(s.to_f32(s.dot(s.splat_i32(-5), w, pair))));
         let exact = vec![
             out(s.add(a, b)),
