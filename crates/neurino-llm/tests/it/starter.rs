@@ -112,7 +112,8 @@ fn unpacked_greedy_tokens_and_best_logits() {
 
 #[test]
 fn packed_greedy_tokens_and_best_logits() {
-    check_greedy(Precision::Packed, 5e-3);
+    // 15-bit activations, 16-bit keys and values.
+    check_greedy(Precision::Packed, 2e-2);
 }
 
 #[test]
