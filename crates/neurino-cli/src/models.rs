@@ -111,6 +111,11 @@ async fn add(
             format!("no id can be made from `{name}`; choose one with --id, for example my-model")
         })?,
     };
+    let kind = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+    // A pipe or a device would be read forever.
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(StoreError::NotAFile { path: path.to_owned() }.into());
+    }
     // Minutes for a large model, and none of them on the threads that serve.
     let read = path.to_owned();
     let facts = tokio::task::spawn_blocking(move || inspect(&read)).await??;

@@ -48,8 +48,18 @@ impl ModelStore {
     }
 
     fn adopt_blocking(&self, own: OwnModel, path: &Path) -> Result<ModelManifest, StoreError> {
-        if self.catalog().get(&own.id).is_some() {
+        // Ids that differ in a slash or in capitals would share a folder on one system or another.
+        let folder = |id: &ModelId| self.folder(id).to_string_lossy().to_lowercase();
+        let mut known = self.catalog().models().iter();
+        let taken = known.any(|model| folder(&model.id) == folder(&own.id));
+        if taken || self.catalog_folder().join(manifest_name(&own.id)).exists() {
             return Err(StoreError::IdTaken { model: own.id });
+        }
+        if own.id.as_str().split('/').any(|part| part.trim_matches('.').is_empty()) {
+            let problem =
+                "its id has an empty part, or one of dots alone; choose another with --id";
+            let name = own.id.to_string();
+            return Err(StoreError::BadManifest { name, problem: problem.into() });
         }
         let sources = files_of(path)?;
         let manifest = manifest_of(own, &sources)?;
@@ -200,6 +210,17 @@ mod tests {
         assert_eq!(again.verified(&id).await.expect("verified"), again.folder(&id));
         let taken = again.adopt(own("me/mine"), &mine).await;
         assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{taken:?}");
+        for same in ["me--mine", "Me/Mine"] {
+            let taken = again.adopt(own(same), &mine).await;
+            assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{same}: {taken:?}");
+            let taken = store.adopt(own(same), &mine).await;
+            assert!(taken.is_err() || same == "Me/Mine", "{same}: the manifest is there");
+        }
+        for odd in ["..", "a//b", "x/"] {
+            if let Ok(id) = ModelId::new(odd) {
+                assert!(again.adopt(OwnModel { id, ..own("x") }, &mine).await.is_err(), "{odd}");
+            }
+        }
 
         again.remove(&id).await.expect("removed");
         assert!(ModelStore::open(&library).expect("opened").state(&id).is_err(), "and forgotten");
