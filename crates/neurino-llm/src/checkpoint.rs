@@ -413,9 +413,8 @@ impl<'a> LayerLoader<'a> {
     /// The number format in which unpacked weights that are stored as `stored` are kept.
     fn dense_type(&self, stored: DType) -> TensorType {
         match (self.precision, stored) {
-            (Precision::Full, _) => TensorType::F32,
+            (Precision::Full, _) | (Precision::Packed, DType::F32) => TensorType::F32,
             (_, DType::BF16) => TensorType::BF16,
-            (Precision::Packed, DType::F32) => TensorType::F32,
             (_, _) => TensorType::F16,
         }
     }

@@ -427,7 +427,8 @@ mod tests {
             assert_eq!(scaling(json), linear, "{json}");
         }
         let theta = r#""rope_parameters":{"rope_type":"default","rope_theta":7.0},"#;
-        assert_eq!(read(theta).expect("valid").rope_theta, 7.0);
+        let found = read(theta).expect("valid").rope_theta;
+        assert!((found - 7.0).abs() < f32::EPSILON, "{found}");
         let dynamic = r#""rope_scaling":{"type":"dynamic","factor":2.0},"#;
         assert_eq!(scaling(dynamic), RopeScaling::None);
         assert_eq!(scaling(r#""rope_scaling":null,"#), RopeScaling::None);

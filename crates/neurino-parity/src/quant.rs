@@ -67,7 +67,7 @@ fn gptq(tensors: &Tensors, unit: &Unit, folder: &Path) -> Result<Vec<f32>, Weigh
         let (file, tensor) = (file.path().to_owned(), format!("{}.qweight", unit.name));
         return Err(WeightsError::TensorAbsent { file, tensor });
     };
-    let read = parts.try_map(|part| part.read())?;
+    let read = parts.try_map(neurino_weights::StoredTensor::read)?;
     let views = read.try_map(|part| Ok::<_, WeightsError>(part.view()))?;
     let weights = parts.weights(config, &views)?;
     // As kernels take it, if they can: the sorted form has to stand for the same weights.

@@ -13,6 +13,7 @@ use crate::reference::{Tensors, json};
 const LIMIT: f64 = 1e-6;
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the reference's key")]
 struct Case {
     case: usize,
     prompt: Vec<u32>,

@@ -200,6 +200,7 @@ fn held_bytes(tensor: &StoredTensor, precision: Precision, usage: Use) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "runs of layers are ranges")]
 mod tests {
     use super::*;
 

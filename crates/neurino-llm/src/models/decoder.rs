@@ -282,6 +282,7 @@ fn block(
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "runs of layers are ranges")]
 mod tests {
     use super::*;
 

@@ -48,7 +48,7 @@ impl Block for MixtralBlock {
     fn forward(&self, x: Tensor<2>, step: &mut LayerStep<'_>) -> Result<Tensor<2>, LlmError> {
         let seen = self.self_attn.forward(self.input_layernorm.forward(x.clone()), step)?;
         let (x, normed) = self.post_attention_layernorm.add_forward(x, seen);
-        Ok(x + self.block_sparse_moe.forward(normed)?)
+        Ok(x + self.block_sparse_moe.forward(&normed)?)
     }
 }
 
@@ -84,7 +84,7 @@ impl SparseMoe {
     /// weights of all the experts that nobody chose.
     ///
     /// `x`: `[rows, hidden_size]`; returns the same.
-    fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, LlmError> {
+    fn forward(&self, x: &Tensor<2>) -> Result<Tensor<2>, LlmError> {
         let [rows, _] = x.dims();
         let device = x.device();
         let scores = download(self.gate.forward(x.clone()))?;

@@ -50,14 +50,16 @@ impl WeightFormat {
     }
 }
 
+/// Bytes to repeat, by format and width.
+type Tiles = HashMap<(&'static str, usize), Arc<[u8]>>;
+
 /// Makes layers of random weights.
 #[derive(Debug)]
 pub struct RandomLayers<'a> {
     format: WeightFormat,
     device: Cell<&'a Device>,
     random: RefCell<ChaCha8Rng>,
-    /// By format and width.
-    tiles: RefCell<HashMap<(&'static str, usize), Arc<[u8]>>>,
+    tiles: RefCell<Tiles>,
     made: Cell<usize>,
     held_bytes: Cell<u64>,
 }

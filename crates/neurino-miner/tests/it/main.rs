@@ -117,7 +117,9 @@ async fn a_job_is_computed_signed_submitted_and_paid() {
         match peer.next().await.unwrap() {
             NodeMessage::Progress { lease: of, deltas, tokens } => {
                 assert!(of == lease.id && tokens >= last);
-                deltas.iter().for_each(|delta| text.push_str(&delta.text));
+                for delta in &deltas {
+                    text.push_str(&delta.text);
+                }
                 last = tokens;
             }
             NodeMessage::Submit(submission) => break submission,
