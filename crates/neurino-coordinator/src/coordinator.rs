@@ -248,7 +248,7 @@ pub(crate) fn now_ms() -> i64 {
 /// Longest prompt, in tokens, that a job's messages can amount to: every token covers at least one
 /// byte, and chat templates add a few words per message and an own introduction.
 pub(crate) fn prompt_tokens_bound(spec: &JobSpec) -> u32 {
-    let JobSpec::Text(job) = spec;
+    let JobSpec::Text(job) = spec else { return 0 };
     let frames = 256 + 16 * job.messages.len();
     // Templates explain tools in words of their own, and some indent their schemas.
     let tools = if job.tools.is_empty() { 0 } else { 2048 + tool_bytes(job) };

@@ -113,9 +113,12 @@ impl Coordinator {
 
     /// Checks every limit that does not need the model, and adds the network's stop strings.
     fn admissible(&self, spec: JobSpec) -> Result<JobSpec, ErrorBody> {
-        let JobSpec::Text(mut job) = spec;
         let invalid = |words: String| ErrorBody::new(ErrorCode::InvalidRequest, words);
-        job.validate().map_err(|e| invalid(e.to_string()))?;
+        spec.validate().map_err(|e| invalid(e.to_string()))?;
+        if !self.known_models(&self.state()).contains(spec.model()) {
+            return Err(self.unknown_model(spec.model().as_str()));
+        }
+        let JobSpec::Text(mut job) = spec else { return Ok(spec) };
         let bytes = prompt_bytes(&job);
         let bytes_max = self.config.limits.prompt_bytes_max;
         if bytes > bytes_max {
@@ -123,9 +126,6 @@ impl Coordinator {
                 format!("`messages` and `tools` hold {bytes} bytes; at most {bytes_max} fit");
             return Err(ErrorBody::new(ErrorCode::TooLarge, message)
                 .with_hint("shorten or split the conversation"));
-        }
-        if !self.known_models(&self.state()).contains(&job.model) {
-            return Err(self.unknown_model(job.model.as_str()));
         }
         for stop in NETWORK_STOPS {
             if !job.stop.iter().any(|s| s == stop) {
@@ -325,11 +325,13 @@ impl Coordinator {
 
     /// The most a job can pay.
     fn quote(&self, job: &LiveJob) -> MicroPoints {
-        let JobSpec::Text(text) = &*job.spec;
-        let usage = Usage {
-            prompt_tokens: prompt_tokens_bound(&job.spec),
-            // No overflow in a job that was admitted.
-            completion_tokens: text.choices.saturating_mul(text.max_tokens),
+        let usage = match &*job.spec {
+            JobSpec::Text(text) => Usage {
+                prompt_tokens: prompt_tokens_bound(&job.spec),
+                // No overflow in a job that was admitted.
+                completion_tokens: text.choices.saturating_mul(text.max_tokens),
+            },
+            JobSpec::Image(_) => Usage::default(),
         };
         self.rules
             .named(&job.rule_set)

@@ -1,5 +1,9 @@
 //! What is asked for, what comes back, and the states in between.
 
+mod image;
+mod sampling;
+mod text;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -9,12 +13,21 @@ use ts_rs::TS;
 use crate::ids::ModelId;
 use crate::points::PointsKind;
 
-/// What a job computes. Image jobs join as a second arm.
+pub use image::{ImageJob, ImageOutput, ImageStep, Png};
+pub use sampling::SamplingParams;
+pub use text::{
+    ChatMessage, FinishReason, RatedToken, ResponseFormat, Role, TextChoice, TextDelta, TextJob,
+    TextOutput, TokenLogprob, ToolCall, ToolChoice, ToolDefinition, Usage,
+};
+
+/// What a job computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobSpec {
     /// A chat completion.
     Text(TextJob),
+    /// A picture.
+    Image(ImageJob),
 }
 
 impl JobSpec {
@@ -22,6 +35,7 @@ impl JobSpec {
     pub fn model(&self) -> &ModelId {
         match self {
             Self::Text(job) => &job.model,
+            Self::Image(job) => &job.model,
         }
     }
 
@@ -29,6 +43,18 @@ impl JobSpec {
     pub fn kind(&self) -> JobKind {
         match self {
             Self::Text(_) => JobKind::Text,
+            Self::Image(_) => JobKind::Image,
+        }
+    }
+
+    /// Checks every limit that does not need the model.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] naming the field and its rule.
+    pub fn validate(&self) -> Result<(), InvalidJob> {
+        match self {
+            Self::Text(job) => job.validate(),
+            Self::Image(job) => job.validate(),
         }
     }
 }
@@ -39,6 +65,8 @@ impl JobSpec {
 pub enum JobKind {
     /// A chat completion, paid in Llama points.
     Text,
+    /// A picture, paid in Waifu points.
+    Image,
 }
 
 impl JobKind {
@@ -46,171 +74,7 @@ impl JobKind {
     pub fn points(self) -> PointsKind {
         match self {
             Self::Text => PointsKind::Llama,
-        }
-    }
-}
-
-/// A chat completion request, as the network carries it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-pub struct TextJob {
-    /// Model of the catalogue.
-    pub model: ModelId,
-    /// The conversation, oldest first; never empty.
-    pub messages: Vec<ChatMessage>,
-    /// How the next token is chosen.
-    pub sampling: SamplingParams,
-    /// Most tokens to generate, 1 to [`TextJob::MAX_TOKENS_LIMIT`].
-    pub max_tokens: u32,
-    /// Texts that end the answer; they are cut off. At most [`TextJob::STOP_LIMIT`].
-    #[serde(default)]
-    pub stop: Vec<String>,
-    /// Functions the model may call. At most [`TextJob::TOOLS_LIMIT`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<ToolDefinition>,
-    /// Whether and which of them it has to call.
-    #[serde(default)]
-    pub tool_choice: ToolChoice,
-    /// What the answer has to look like.
-    #[serde(default)]
-    pub response_format: ResponseFormat,
-    /// Answers to give, each with its own random numbers; 1 to [`TextJob::CHOICES_LIMIT`].
-    #[serde(default = "one")]
-    pub choices: u32,
-    /// Asks for the log-probability of every token, and of so many of its likeliest rivals (0 to
-    /// [`TextJob::TOP_LOGPROBS_LIMIT`]).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logprobs: Option<u32>,
-    /// Added to the logits of single tokens (token, -100 to 100). At most
-    /// [`TextJob::LOGIT_BIAS_LIMIT`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub logit_bias: Vec<(u32, f32)>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-impl TextJob {
-    /// Most tokens one job may generate (the deployed network's limit).
-    pub const MAX_TOKENS_LIMIT: u32 = 4096;
-    /// Most stop strings of one job.
-    pub const STOP_LIMIT: usize = 8;
-    /// Most messages of one conversation.
-    pub const MESSAGES_LIMIT: usize = 256;
-
-    /// Most functions of one job.
-    pub const TOOLS_LIMIT: usize = 128;
-    /// Most answers of one job.
-    pub const CHOICES_LIMIT: u32 = 8;
-    /// Most rivals of a token whose log-probabilities can be asked for.
-    pub const TOP_LOGPROBS_LIMIT: u32 = 20;
-    /// Most log-probabilities of one job, rivals counted, so that a result fits a message.
-    pub const LOGPROBS_LIMIT: u32 = 32_768;
-    /// Most single tokens whose logits are changed.
-    pub const LOGIT_BIAS_LIMIT: usize = 1024;
-    /// Most bytes of all tool schemas together, and of the answer's.
-    pub const SCHEMA_BYTES_LIMIT: usize = 64 << 10;
-
-    /// A conversation with the usual parameters, for callers that change single ones.
-    pub fn new(model: ModelId, messages: Vec<ChatMessage>, max_tokens: u32) -> Self {
-        Self {
-            model,
-            messages,
-            sampling: SamplingParams::default(),
-            max_tokens,
-            stop: Vec::new(),
-            tools: Vec::new(),
-            tool_choice: ToolChoice::default(),
-            response_format: ResponseFormat::default(),
-            choices: 1,
-            logprobs: None,
-            logit_bias: Vec::new(),
-        }
-    }
-
-    /// Checks every limit that does not need the model.
-    ///
-    /// # Errors
-    /// [`InvalidJob`] naming the field and its rule.
-    pub fn validate(&self) -> Result<(), InvalidJob> {
-        let bad = |field, rule: String| Err(InvalidJob { field, rule });
-        if self.messages.is_empty() {
-            return bad("messages", "needs at least one message".into());
-        }
-        if self.messages.len() > Self::MESSAGES_LIMIT {
-            return bad("messages", format!("takes at most {} messages", Self::MESSAGES_LIMIT));
-        }
-        if self.max_tokens == 0 || self.max_tokens > Self::MAX_TOKENS_LIMIT {
-            return bad("max_tokens", format!("must be 1 to {}", Self::MAX_TOKENS_LIMIT));
-        }
-        if self.stop.len() > Self::STOP_LIMIT {
-            return bad("stop", format!("takes at most {} strings", Self::STOP_LIMIT));
-        }
-        if self.stop.iter().any(|s| s.is_empty() || s.len() > 256) {
-            return bad("stop", "takes strings of 1 to 256 bytes each".into());
-        }
-        self.validate_answers()?;
-        self.validate_tools()?;
-        self.sampling.validate()
-    }
-
-    fn validate_answers(&self) -> Result<(), InvalidJob> {
-        let bad = |field, rule: String| Err(InvalidJob { field, rule });
-        if self.choices == 0 || self.choices > Self::CHOICES_LIMIT {
-            return bad("n", format!("must be 1 to {}", Self::CHOICES_LIMIT));
-        }
-        if let Some(rivals) = self.logprobs {
-            if rivals > Self::TOP_LOGPROBS_LIMIT {
-                return bad("top_logprobs", format!("must be 0 to {}", Self::TOP_LOGPROBS_LIMIT));
-            }
-            // No overflow: the three factors were just bounded.
-            if self.choices * self.max_tokens * (1 + rivals) > Self::LOGPROBS_LIMIT {
-                let rule = format!(
-                    "asks for too much: n * max_tokens * (1 + top_logprobs) must be at most {}",
-                    Self::LOGPROBS_LIMIT
-                );
-                return bad("logprobs", rule);
-            }
-        }
-        if self.logit_bias.len() > Self::LOGIT_BIAS_LIMIT {
-            return bad("logit_bias", format!("takes at most {} tokens", Self::LOGIT_BIAS_LIMIT));
-        }
-        if self.logit_bias.iter().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
-            return bad("logit_bias", "takes values from -100 to 100".into());
-        }
-        Ok(())
-    }
-
-    fn validate_tools(&self) -> Result<(), InvalidJob> {
-        let bad = |field, rule: String| Err(InvalidJob { field, rule });
-        if self.tools.len() > Self::TOOLS_LIMIT {
-            return bad("tools", format!("takes at most {} functions", Self::TOOLS_LIMIT));
-        }
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let named = |name: &str| (1..=64).contains(&name.len()) && name.chars().all(plain);
-        if self.tools.iter().any(|tool| !named(&tool.name)) {
-            let rule = "takes functions with names of 1 to 64 letters, digits, _ and -";
-            return bad("tools", rule.into());
-        }
-        let size = |schema: &serde_json::Value| schema.to_string().len();
-        let rule = || format!("takes schemas of at most {} bytes", Self::SCHEMA_BYTES_LIMIT);
-        let schemas = self.tools.iter().filter_map(|tool| tool.parameters.as_ref());
-        if schemas.map(size).sum::<usize>() > Self::SCHEMA_BYTES_LIMIT {
-            return bad("tools", rule());
-        }
-        if let ResponseFormat::JsonSchema { schema } = &self.response_format
-            && size(schema) > Self::SCHEMA_BYTES_LIMIT
-        {
-            return bad("response_format", rule());
-        }
-        match &self.tool_choice {
-            ToolChoice::Required | ToolChoice::Function { .. } if self.tools.is_empty() => {
-                bad("tool_choice", "needs `tools` to choose from".into())
-            }
-            ToolChoice::Function { name } if self.tools.iter().all(|tool| tool.name != *name) => {
-                bad("tool_choice", "names a function that is not in `tools`".into())
-            }
-            _ => Ok(()),
+            Self::Image => PointsKind::Waifu,
         }
     }
 }
@@ -225,200 +89,14 @@ pub struct InvalidJob {
     pub rule: String,
 }
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
-pub struct ChatMessage {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said; what a function returned, for [`Role::Tool`].
-    pub content: String,
-    /// The functions that an earlier answer called.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-    /// For [`Role::Tool`]: the call that this is the result of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool_call_id: Option<String>,
-    /// For [`Role::Tool`]: the function's name, if the caller says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
-
-impl ChatMessage {
-    /// Plain words of `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        let content = content.into();
-        Self { role, content, tool_calls: Vec::new(), tool_call_id: None, name: None }
-    }
-}
-
-/// A function that the model may call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
-pub struct ToolDefinition {
-    /// Its name.
-    pub name: String,
-    /// What it does, for the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// The JSON schema of its arguments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[ts(type = "unknown")]
-    pub parameters: Option<serde_json::Value>,
-}
-
-/// Whether the model calls functions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(tag = "mode", rename_all = "snake_case")]
-pub enum ToolChoice {
-    /// As it sees fit.
-    #[default]
-    Auto,
-    /// It must not.
-    None,
-    /// It must call at least one.
-    Required,
-    /// It must call this one.
-    Function {
-        /// The function's name.
-        name: String,
-    },
-}
-
-/// What an answer has to look like.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ResponseFormat {
-    /// Anything.
-    #[default]
-    Text,
-    /// One JSON object.
-    JsonObject,
-    /// JSON that fits a schema.
-    JsonSchema {
-        /// The schema.
-        #[ts(type = "unknown")]
-        schema: serde_json::Value,
-    },
-}
-
-/// A function call in an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
-pub struct ToolCall {
-    /// Names the call, so that its result can refer to it.
-    pub id: String,
-    /// The function.
-    pub name: String,
-    /// Its arguments, as JSON text: exactly what the model wrote.
-    pub arguments: String,
-}
-
-/// Who speaks in a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Instructions for the model.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a function that the model called.
-    Tool,
-}
-
-impl Role {
-    /// The word chat templates use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
-    }
-}
-
-/// How the next token is chosen. Applied in vLLM's order: repetition, frequency and presence
-/// penalties, the job's logit bias, temperature, top-k, top-p, min-p.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, TS)]
-pub struct SamplingParams {
-    /// 0 to 2; below 1e-5 the likeliest token is taken.
-    pub temperature: f32,
-    /// Keeps the smallest set of tokens whose probabilities reach this sum; 1 keeps all.
-    pub top_p: f32,
-    /// Keeps the likeliest so many tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keeps tokens at least this likely, relative to the likeliest; 0 keeps all.
-    #[serde(default)]
-    pub min_p: f32,
-    /// Divides (or multiplies, below zero) the logits of tokens already in prompt or answer;
-    /// 1 changes nothing.
-    #[serde(default = "unchanged")]
-    pub repetition_penalty: f32,
-    /// Taken from a logit for each time its token is in the answer, -2 to 2.
-    #[serde(default)]
-    pub frequency_penalty: f32,
-    /// Taken from a logit if its token is in the answer, -2 to 2.
-    #[serde(default)]
-    pub presence_penalty: f32,
-    /// Makes the answer repeatable. The network sets one when the payer did not.
-    #[ts(type = "number")]
-    pub seed: u64,
-}
-
-fn unchanged() -> f32 {
-    1.0
-}
-
-impl Default for SamplingParams {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            seed: 0,
-        }
-    }
-}
-
-impl SamplingParams {
-    /// Checks the limits of each parameter.
-    ///
-    /// # Errors
-    /// [`InvalidJob`] naming the field and its rule.
-    pub fn validate(&self) -> Result<(), InvalidJob> {
-        let bad = |field, rule: &str| Err(InvalidJob { field, rule: rule.into() });
-        if !(0.0..=2.0).contains(&self.temperature) {
-            return bad("temperature", "must be 0 to 2");
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return bad("top_p", "must be above 0 and at most 1");
-        }
-        if !(0.0..=1.0).contains(&self.min_p) {
-            return bad("min_p", "must be 0 to 1");
-        }
-        if !(self.repetition_penalty > 0.0 && self.repetition_penalty <= 2.0) {
-            return bad("repetition_penalty", "must be above 0 and at most 2");
-        }
-        if !(-2.0..=2.0).contains(&self.frequency_penalty) {
-            return bad("frequency_penalty", "must be -2 to 2");
-        }
-        if !(-2.0..=2.0).contains(&self.presence_penalty) {
-            return bad("presence_penalty", "must be -2 to 2");
-        }
-        Ok(())
-    }
-}
-
 /// What a job produced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobOutput {
     /// A chat completion.
     Text(TextOutput),
+    /// A picture.
+    Image(ImageOutput),
 }
 
 impl JobOutput {
@@ -426,129 +104,6 @@ impl JobOutput {
     pub fn digest(&self) -> ResultDigest {
         let bytes = serde_json::to_vec(self).expect("strings and integers always serialise");
         ResultDigest(Sha256::digest(bytes).into())
-    }
-}
-
-/// The generated answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-pub struct TextOutput {
-    /// As many as the job asked for, in order.
-    pub choices: Vec<TextChoice>,
-    /// Tokens read and written. The prompt counts once.
-    pub usage: Usage,
-}
-
-impl TextOutput {
-    /// One plain answer.
-    pub fn single(text: impl Into<String>, finish_reason: FinishReason, usage: Usage) -> Self {
-        Self { choices: vec![TextChoice::new(text, finish_reason)], usage }
-    }
-
-    /// The first answer's text.
-    pub fn text(&self) -> &str {
-        self.choices.first().map_or("", |choice| &choice.text)
-    }
-}
-
-/// One answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-pub struct TextChoice {
-    /// The answer, without its stop string and without what was parsed as tool calls.
-    pub text: String,
-    /// The functions it calls.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-    /// One a generated token, if the job asked for them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logprobs: Option<Vec<TokenLogprob>>,
-}
-
-impl TextChoice {
-    /// A plain answer.
-    pub fn new(text: impl Into<String>, finish_reason: FinishReason) -> Self {
-        Self { text: text.into(), tool_calls: Vec::new(), finish_reason, logprobs: None }
-    }
-}
-
-/// How likely a generated token was.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-pub struct TokenLogprob {
-    /// The token and its log-probability.
-    #[serde(flatten)]
-    pub chosen: RatedToken,
-    /// The likeliest tokens at this place, likeliest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub top: Vec<RatedToken>,
-}
-
-/// A token with its log-probability (natural logarithm, before temperature and filters).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-pub struct RatedToken {
-    /// Its bytes, which need not be whole characters.
-    pub bytes: Vec<u8>,
-    /// At most 0.
-    pub logprob: f32,
-}
-
-/// Part of an answer, as it grows.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, TS)]
-pub struct TextDelta {
-    /// Which answer, counted from 0.
-    #[serde(default)]
-    pub choice: u32,
-    /// Text since the last delta of this answer. May be empty.
-    #[serde(default)]
-    pub text: String,
-    /// Calls that became complete.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-    /// Of the tokens since the last delta, if the job asked for them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub logprobs: Vec<TokenLogprob>,
-}
-
-impl TextDelta {
-    /// Plain text of the first answer.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), ..Self::default() }
-    }
-
-    /// Appends a later delta of the same answer.
-    pub fn append(&mut self, later: Self) {
-        debug_assert_eq!(self.choice, later.choice, "deltas of one answer");
-        self.text.push_str(&later.text);
-        self.tool_calls.extend(later.tool_calls);
-        self.logprobs.extend(later.logprobs);
-    }
-}
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model's end token or a stop string.
-    Stop,
-    /// `max_tokens` or the model's context was reached.
-    Length,
-    /// The model called functions and waits for their results.
-    ToolCalls,
-}
-
-/// Tokens read and written by one job.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
-pub struct Usage {
-    /// Tokens of the prompt, after the chat template.
-    pub prompt_tokens: u32,
-    /// Tokens generated in all answers, end tokens included.
-    pub completion_tokens: u32,
-}
-
-impl Usage {
-    /// Tokens in and out.
-    pub fn total(self) -> u32 {
-        self.prompt_tokens.saturating_add(self.completion_tokens)
     }
 }
 
@@ -648,81 +203,6 @@ mod tests {
         for from in STATES {
             assert_eq!(from.may_become(JobState::Succeeded), from == JobState::Leased);
         }
-    }
-
-    fn job() -> TextJob {
-        let messages = vec![ChatMessage::new(Role::User, "hi")];
-        TextJob::new(ModelId::new("m").expect("valid"), messages, 16)
-    }
-
-    fn check(change: impl FnOnce(&mut TextJob), field: Option<&str>) {
-        let mut job = job();
-        change(&mut job);
-        assert_eq!(job.validate().err().map(|e| e.field), field);
-    }
-
-    #[test]
-    fn limits_name_their_field() {
-        check(|_| {}, None);
-        check(|j| j.messages.clear(), Some("messages"));
-        check(|j| j.max_tokens = 0, Some("max_tokens"));
-        check(|j| j.max_tokens = 5000, Some("max_tokens"));
-        check(|j| j.stop = vec![String::new()], Some("stop"));
-        check(|j| j.sampling.temperature = f32::NAN, Some("temperature"));
-        check(|j| j.sampling.top_p = 0.0, Some("top_p"));
-        check(|j| j.sampling.min_p = 1.5, Some("min_p"));
-        check(|j| j.sampling.repetition_penalty = f32::NAN, Some("repetition_penalty"));
-        check(|j| j.sampling.frequency_penalty = -3.0, Some("frequency_penalty"));
-        check(|j| j.sampling.presence_penalty = 2.5, Some("presence_penalty"));
-        check(|j| j.choices = 0, Some("n"));
-        check(|j| j.choices = 9, Some("n"));
-        check(|j| j.logprobs = Some(20), None);
-        check(|j| j.logprobs = Some(21), Some("top_logprobs"));
-        check(|j| (j.logprobs, j.max_tokens) = (Some(20), 4096), Some("logprobs"));
-        check(|j| j.logit_bias = vec![(5, f32::NAN)], Some("logit_bias"));
-        check(|j| j.logit_bias = vec![(5, 1.0); 1025], Some("logit_bias"));
-    }
-
-    #[test]
-    fn tools_are_checked_with_their_choice() {
-        let tool = |name: &str| ToolDefinition {
-            name: name.into(),
-            description: None,
-            parameters: Some(serde_json::json!({ "type": "object" })),
-        };
-        let function = |name: &str| ToolChoice::Function { name: name.into() };
-        check(|j| j.tools = vec![tool("get_weather")], None);
-        check(|j| j.tools = vec![tool("get weather")], Some("tools"));
-        check(|j| j.tools = vec![tool("f"); 129], Some("tools"));
-        check(|j| j.tool_choice = ToolChoice::Required, Some("tool_choice"));
-        check(|j| (j.tools, j.tool_choice) = (vec![tool("f")], function("f")), None);
-        check(|j| (j.tools, j.tool_choice) = (vec![tool("f")], function("g")), Some("tool_choice"));
-        let schema = serde_json::Value::String("x".repeat(TextJob::SCHEMA_BYTES_LIMIT));
-        check(
-            |j| j.response_format = ResponseFormat::JsonSchema { schema },
-            Some("response_format"),
-        );
-    }
-
-    #[test]
-    fn a_job_survives_the_wire_and_old_ones_are_understood() {
-        let mut full = job();
-        full.tools = vec![ToolDefinition {
-            name: "f".into(),
-            description: Some("d".into()),
-            parameters: Some(serde_json::json!({ "type": "object" })),
-        }];
-        full.tool_choice = ToolChoice::Function { name: "f".into() };
-        full.response_format = ResponseFormat::JsonObject;
-        full.choices = 3;
-        full.logprobs = Some(2);
-        full.logit_bias = vec![(7, -100.0), (9, 0.5)];
-        let spec = JobSpec::Text(full);
-        let json = serde_json::to_string(&spec).expect("serialises");
-        assert_eq!(serde_json::from_str::<JobSpec>(&json).expect("parses"), spec);
-        let old = r#"{"kind":"text","model":"m","messages":[{"role":"user","content":"hi"}],
-            "sampling":{"temperature":1.0,"top_p":1.0,"top_k":0,"seed":0},"max_tokens":16}"#;
-        assert_eq!(serde_json::from_str::<JobSpec>(old).expect("parses"), JobSpec::Text(job()));
     }
 
     #[test]

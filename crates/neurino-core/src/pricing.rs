@@ -56,16 +56,29 @@ pub struct RuleSet {
     /// Factor of every text model that is not listed; without it they have no price.
     #[serde(default)]
     pub other_text: Option<Multiplier>,
+    /// Factor of each image model in millionths; a picture's base is pixels x steps / (512 x 512 x
+    /// 20).
+    #[serde(default)]
+    pub image: BTreeMap<ModelId, Multiplier>,
+    /// Factor of every image model that is not listed; without it they have no price.
+    #[serde(default)]
+    pub other_image: Option<Multiplier>,
 }
+
+/// Pixels times steps of the picture that one Waifu point pays.
+const POINT_PIXEL_STEPS: i128 = 512 * 512 * 20;
+/// Tokens that one Llama point pays.
+const POINT_TOKENS: i128 = 1000;
 
 /// How an amount came about; every step of the formula as an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct Quote {
     /// Which points.
     pub points: PointsKind,
-    /// Tokens in and out (text).
+    /// Tokens in and out (text), or pixels times steps (images).
     pub units: u32,
-    /// Base before factors: tokens x 1000 micro-points.
+    /// Base before factors: 1000 micro-points a token; of a picture pixels x steps / (512 x 512 x 20)
+    /// points, rounded down.
     pub base_micro: MicroPoints,
     /// The model's factor.
     pub factor: Multiplier,
@@ -76,7 +89,7 @@ pub struct Quote {
 }
 
 impl RuleSet {
-    /// Prices finished work.
+    /// Prices finished work. `usage` counts for text; what a picture costs is in its job.
     ///
     /// # Errors
     /// [`PriceError::UnknownModel`], [`PriceError::Overflow`].
@@ -86,15 +99,26 @@ impl RuleSet {
         usage: Usage,
         multiplier: Multiplier,
     ) -> Result<Quote, PriceError> {
-        let JobSpec::Text(job) = spec;
-        let listed = self.text.get(&job.model).copied();
-        let factor = listed.or(self.other_text).ok_or_else(|| PriceError::UnknownModel {
+        let (factor, units, per_point) = match spec {
+            JobSpec::Text(job) => {
+                let listed = self.text.get(&job.model).copied();
+                (listed.or(self.other_text), usage.total(), POINT_TOKENS)
+            }
+            JobSpec::Image(job) => {
+                let listed = self.image.get(&job.model).copied();
+                (listed.or(self.other_image), job.pixel_steps(), POINT_PIXEL_STEPS)
+            }
+        };
+        let factor = factor.ok_or_else(|| PriceError::UnknownModel {
             rule_set: self.name.clone(),
-            model: job.model.clone(),
+            model: spec.model().clone(),
         })?;
-        let units = usage.total();
-        let base = i128::from(units) * i128::from(MicroPoints::PER_POINT / 1000);
-        let amount = base * i128::from(factor.0) * i128::from(multiplier.0) / 1_000_000_000_000;
+        // Every step multiplies before the one division, so that nothing is rounded twice. No
+        // overflow: the factors have 32 bits each, a point 20.
+        let whole = i128::from(units) * i128::from(MicroPoints::PER_POINT);
+        let base = whole / per_point;
+        let amount = whole * i128::from(factor.0) * i128::from(multiplier.0)
+            / (per_point * 1_000_000_000_000);
         let narrow = |n: i128| i64::try_from(n).map(MicroPoints).map_err(|_| PriceError::Overflow);
         Ok(Quote {
             points: spec.kind().points(),
@@ -146,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::{ChatMessage, Role, TextJob};
+    use crate::job::{ChatMessage, ImageJob, Role, TextJob};
 
     fn text(model: &str) -> JobSpec {
         let messages = vec![ChatMessage::new(Role::User, "hi")];
@@ -183,6 +207,35 @@ mod tests {
             Err(PriceError::UnknownModel { .. })
         ));
         assert!(matches!(sets.named("season9"), Err(PriceError::UnknownRuleSet(_))));
+    }
+
+    fn picture(width: u32, height: u32, steps: u32) -> JobSpec {
+        let model = ModelId::new("my-pictures").expect("valid");
+        JobSpec::Image(ImageJob { width, height, steps, ..ImageJob::new(model, "x", 512) })
+    }
+
+    #[test]
+    fn a_picture_is_paid_by_pixels_and_steps() {
+        let sets = RuleSets::built_in();
+        let rules = sets.named("practice3").expect("exists");
+        let micro = |spec: &JobSpec| {
+            let quote = rules.price(spec, Usage::default(), Multiplier::ONE).expect("prices");
+            assert_eq!(quote.points, PointsKind::Waifu);
+            quote.amount_micro.0
+        };
+        assert_eq!(micro(&picture(512, 512, 20)), 1_000_000);
+        assert_eq!(micro(&picture(1024, 1024, 25)), 5_000_000);
+        assert_eq!(micro(&picture(64, 64, 20)), 15_625);
+        assert_eq!(micro(&picture(680, 1024, 35)), 4_648_437);
+        assert_eq!(micro(&picture(2048, 2048, 35)), 28_000_000);
+        assert!(matches!(
+            sets.named("practice2").expect("exists").price(
+                &picture(64, 64, 1),
+                Usage::default(),
+                Multiplier::ONE
+            ),
+            Err(PriceError::UnknownModel { .. })
+        ));
     }
 
     proptest! {

@@ -63,8 +63,12 @@ impl Serving {
     /// Takes a job on, or refuses it.
     pub(crate) fn begin(&mut self, job: Job) -> Option<Ended> {
         let Job { spec, cancel, outlet, place } = job;
-        let JobSpec::Text(text) = &spec;
         let job = Running { cancel, outlet, place };
+        let JobSpec::Text(text) = &spec else {
+            let words = format!("model `{}` writes text, it makes no pictures", spec.model());
+            let refused = EngineError::new(EngineErrorCode::InvalidRequest, words);
+            return Some(Ended { job, result: Err(refused) });
+        };
         self.last_id += 1;
         let id = RequestId(self.last_id);
         match self.runner.submit(id, text, &jiff::Zoned::now()) {

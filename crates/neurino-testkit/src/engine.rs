@@ -191,7 +191,9 @@ impl Engine for ScriptedEngine {
         };
         let (events, stream) = mpsc::channel(STREAM_EVENTS);
         let engine = self.clone();
-        let JobSpec::Text(job) = job.clone();
+        let JobSpec::Text(job) = job.clone() else {
+            return Err(EngineError::new(EngineErrorCode::InvalidRequest, "the script is text"));
+        };
         // Queues now, so that jobs run in the order of their calls.
         let mut slot = Box::pin(free.clone().acquire_owned());
         let first = futures::poll!(slot.as_mut());
@@ -332,7 +334,7 @@ mod tests {
             .paced(Duration::from_millis(20));
         let engine = ScriptedEngine::new(script).with_slots(2);
         assert_eq!(engine.load(&model()).await.unwrap().slots, 2);
-        let JobSpec::Text(mut two) = job();
+        let JobSpec::Text(mut two) = job() else { unreachable!("a text job") };
         two.choices = 2;
         let two = JobSpec::Text(two);
         let mut streams = Vec::new();

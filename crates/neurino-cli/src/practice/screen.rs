@@ -49,8 +49,10 @@ impl Screen {
     }
 
     pub(super) fn job_begins(&self, n: u32, of: u32, spec: &JobSpec) {
-        let JobSpec::Text(job) = spec;
-        let question = job.messages.last().map_or("", |m| m.content.as_str());
+        let question = match spec {
+            JobSpec::Text(job) => job.messages.last().map_or("", |m| m.content.as_str()),
+            JobSpec::Image(job) => &job.prompt,
+        };
         self.say(format!("\nJob {n} of {of}: {question}"));
         self.started.set(Instant::now());
         self.answer_void();

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use neurino_core::{JobId, JobOutput};
-use neurino_protocol::ErrorCode;
+use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
@@ -110,13 +110,20 @@ pub(crate) async fn chat_completions(
     } else {
         let (output, _) = watch.finished().await.map_err(ApiError::openai)?;
         guard.disarm();
-        let JobOutput::Text(text) = output;
+        let JobOutput::Text(text) = output else {
+            return Err(ApiError::openai(not_a_text()));
+        };
         Json(answer.whole(&text, watch.fingerprint().as_deref())).into_response()
     };
     if let Ok(id) = HeaderValue::from_str(&job.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     Ok(response)
+}
+
+/// The error of a chat whose result is something else. A settled result was checked against its job.
+pub(super) fn not_a_text() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Internal, "the result of a chat is no text")
 }
 
 /// Withdraws a job when dropped: its client is gone.

@@ -97,10 +97,10 @@ impl ChatStream {
             JobUpdate::Queued | JobUpdate::Leased { .. } => {}
             JobUpdate::Delta(delta) => self.push(&delta),
             JobUpdate::Failed(error) => self.fail(error),
-            JobUpdate::Finished { output, .. } => {
-                let JobOutput::Text(output) = output;
-                self.finish(&output);
-            }
+            JobUpdate::Finished { output, .. } => match output {
+                JobOutput::Text(output) => self.finish(&output),
+                JobOutput::Image(_) => self.fail(super::gateway::not_a_text()),
+            },
         }
     }
 

@@ -74,7 +74,7 @@ async fn a_model_must_be_loaded(engine: &dyn Engine) {
     let error = engine.run(&job(1), CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
     engine.load(&model()).await.unwrap();
-    let JobSpec::Text(mut other) = job(1);
+    let JobSpec::Text(mut other) = job(1) else { unreachable!("a text job") };
     other.model = ModelId::new("another").unwrap();
     let error = engine.run(&JobSpec::Text(other), CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
@@ -157,7 +157,7 @@ async fn a_waiting_job_is_cancelled_without_its_turn(engine: &dyn Engine) {
 
 async fn a_conversation_that_is_too_long_fails_alone(engine: &dyn Engine) {
     engine.load(&model()).await.unwrap();
-    let JobSpec::Text(mut long) = job(512);
+    let JobSpec::Text(mut long) = job(512) else { unreachable!("a text job") };
     long.messages[0].content = "a b c d ".repeat(3000);
     let stream = engine.run(&JobSpec::Text(long), CancellationToken::new()).await.unwrap();
     let events = rest(stream).await;
@@ -185,7 +185,7 @@ fn said(events: &[JobEvent]) -> (Vec<String>, TextOutput) {
 /// Jobs of many kinds.
 fn mixed() -> Vec<JobSpec> {
     let kinds = (0..12).map(|n: u32| {
-        let JobSpec::Text(mut text) = job(20 + 7 * n);
+        let JobSpec::Text(mut text) = job(20 + 7 * n) else { unreachable!("a text job") };
         let words = "to be or not to be ".repeat(1 + (n as usize * 5) % 23);
         text.messages = vec![ChatMessage::new(Role::User, words)];
         text.sampling.temperature = [0.0, 0.9][n as usize % 2];

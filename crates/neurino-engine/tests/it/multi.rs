@@ -15,7 +15,7 @@ fn named(name: &str) -> ModelRef {
 }
 
 fn job_of(name: &str) -> JobSpec {
-    let JobSpec::Text(mut text) = job(5);
+    let JobSpec::Text(mut text) = job(5) else { unreachable!("a text job") };
     text.model = named(name).id;
     JobSpec::Text(text)
 }

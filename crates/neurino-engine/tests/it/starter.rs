@@ -27,7 +27,7 @@ async fn unloading_gives_memory_back_within_a_second() {
     let Some(model) = starter() else { return };
     let engine = LocalEngine::start(DeviceChoice::Cpu).unwrap();
     let resident = || resident_memory_bytes().unwrap();
-    let JobSpec::Text(mut chat) = job(32);
+    let JobSpec::Text(mut chat) = job(32) else { unreachable!("a text job") };
     chat.model = model.id.clone();
     let mut kept = Vec::new();
     let mut with = 0;
@@ -54,7 +54,7 @@ async fn the_starter_model_knows_a_capital() {
     let engine = ProcessEngine::start(config());
     let facts = engine.load(&model).await.unwrap();
     eprintln!("{facts:?}");
-    let JobSpec::Text(mut chat) = job(64);
+    let JobSpec::Text(mut chat) = job(64) else { unreachable!("a text job") };
     chat.model = model.id;
     let question = "What is the capital of France?";
     chat.messages = vec![ChatMessage::new(Role::User, question)];

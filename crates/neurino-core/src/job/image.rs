@@ -1,0 +1,192 @@
+//! Pictures: what is asked for, what comes back, and the steps in between.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+use super::InvalidJob;
+use crate::ids::ModelId;
+
+/// A picture to make from words. Several pictures are several jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct ImageJob {
+    /// Model of the catalogue.
+    pub model: ModelId,
+    /// What is to be seen. May be empty; at most [`ImageJob::PROMPT_BYTES_LIMIT`] bytes.
+    pub prompt: String,
+    /// What is not to be seen; same limit.
+    #[serde(default)]
+    pub negative_prompt: String,
+    /// In pixels: a multiple of 8, [`ImageJob::SIDE_MIN`] to [`ImageJob::SIDE_MAX`].
+    pub width: u32,
+    /// In pixels, as `width`.
+    pub height: u32,
+    /// Steps of the noise schedule, 1 to [`ImageJob::STEPS_LIMIT`].
+    pub steps: u32,
+    /// How strongly the prompt guides, 0 to [`ImageJob::GUIDANCE_MAX`]; at most 1 is no guidance.
+    pub guidance: f32,
+    /// Makes the picture repeatable. The network sets one when the payer did not.
+    #[ts(type = "number")]
+    pub seed: u64,
+    /// Whether progress carries small previews. Off unless asked for: they show what is being made.
+    #[serde(default)]
+    pub preview: bool,
+}
+
+impl ImageJob {
+    /// Most bytes of a prompt.
+    pub const PROMPT_BYTES_LIMIT: usize = 16 << 10;
+    /// Shortest side in pixels.
+    pub const SIDE_MIN: u32 = 32;
+    /// Longest side in pixels (the deployed network's limit).
+    pub const SIDE_MAX: u32 = 2048;
+    /// Most steps (the deployed network's limit).
+    pub const STEPS_LIMIT: u32 = 35;
+    /// Strongest guidance.
+    pub const GUIDANCE_MAX: f32 = 30.0;
+
+    /// A square picture with the usual parameters, for callers that change single ones.
+    pub fn new(model: ModelId, prompt: impl Into<String>, side: u32) -> Self {
+        Self {
+            model,
+            prompt: prompt.into(),
+            negative_prompt: String::new(),
+            width: side,
+            height: side,
+            steps: 20,
+            guidance: 7.0,
+            seed: 0,
+            preview: false,
+        }
+    }
+
+    /// Checks every limit that does not need the model.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] naming the field and its rule.
+    pub fn validate(&self) -> Result<(), InvalidJob> {
+        let bad = |field, rule: String| Err(InvalidJob { field, rule });
+        for (field, text) in [("prompt", &self.prompt), ("negative_prompt", &self.negative_prompt)]
+        {
+            if text.len() > Self::PROMPT_BYTES_LIMIT {
+                return bad(field, format!("takes at most {} bytes", Self::PROMPT_BYTES_LIMIT));
+            }
+        }
+        for (field, side) in [("width", self.width), ("height", self.height)] {
+            if !(Self::SIDE_MIN..=Self::SIDE_MAX).contains(&side) || !side.is_multiple_of(8) {
+                let (min, max) = (Self::SIDE_MIN, Self::SIDE_MAX);
+                return bad(field, format!("must be a multiple of 8 from {min} to {max}"));
+            }
+        }
+        if self.steps == 0 || self.steps > Self::STEPS_LIMIT {
+            return bad("steps", format!("must be 1 to {}", Self::STEPS_LIMIT));
+        }
+        if !(0.0..=Self::GUIDANCE_MAX).contains(&self.guidance) {
+            return bad("guidance", format!("must be 0 to {}", Self::GUIDANCE_MAX));
+        }
+        Ok(())
+    }
+
+    /// Pixels times steps, which is what is paid.
+    pub fn pixel_steps(&self) -> u32 {
+        // At most 2048 x 2048 x 35, once validated.
+        self.width.saturating_mul(self.height).saturating_mul(self.steps)
+    }
+}
+
+/// A finished picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct ImageOutput {
+    /// The picture: 8-bit RGB, without metadata.
+    pub png: Png,
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+}
+
+/// One step of a picture that is being made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct ImageStep {
+    /// Steps done.
+    pub step: u32,
+    /// All steps.
+    pub steps: u32,
+    /// What it looks like so far, small, if the job asked for previews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Png>,
+}
+
+/// The bytes of a PNG file. Base64 on the wire.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(try_from = "String", into = "String")]
+#[ts(type = "string")]
+pub struct Png(pub Vec<u8>);
+
+// Bytes of a picture help nobody in an error or a log, and may be private.
+impl fmt::Debug for Png {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Png({} bytes)", self.0.len())
+    }
+}
+
+impl From<Png> for String {
+    fn from(png: Png) -> Self {
+        STANDARD.encode(png.0)
+    }
+}
+
+impl TryFrom<String> for Png {
+    type Error = base64::DecodeError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        STANDARD.decode(text).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{JobOutput, JobSpec};
+
+    fn job() -> ImageJob {
+        ImageJob::new(ModelId::new("m").expect("valid"), "a lighthouse", 512)
+    }
+
+    fn check(change: impl FnOnce(&mut ImageJob), field: Option<&str>) {
+        let mut job = job();
+        change(&mut job);
+        assert_eq!(job.validate().err().map(|e| e.field), field);
+    }
+
+    #[test]
+    fn limits_name_their_field() {
+        check(|_| {}, None);
+        check(|j| j.prompt = String::new(), None);
+        check(|j| (j.width, j.height) = (680, 1024), None);
+        check(|j| j.prompt = "x".repeat(ImageJob::PROMPT_BYTES_LIMIT + 1), Some("prompt"));
+        check(|j| j.width = 513, Some("width"));
+        check(|j| j.height = 2056, Some("height"));
+        check(|j| j.height = 0, Some("height"));
+        check(|j| j.steps = 0, Some("steps"));
+        check(|j| j.steps = 36, Some("steps"));
+        check(|j| j.guidance = f32::NAN, Some("guidance"));
+    }
+
+    #[test]
+    fn a_picture_survives_the_wire_and_its_digest_covers_it() {
+        let output = |byte| {
+            JobOutput::Image(ImageOutput { png: Png(vec![137, 80, byte]), width: 8, height: 8 })
+        };
+        let json = serde_json::to_string(&output(78)).expect("serialises");
+        assert_eq!(json, r#"{"kind":"image","png":"iVBO","width":8,"height":8}"#);
+        assert_eq!(serde_json::from_str::<JobOutput>(&json).expect("parses"), output(78));
+        assert_ne!(output(78).digest(), output(79).digest());
+        let spec = JobSpec::Image(job());
+        let json = serde_json::to_string(&spec).expect("serialises");
+        assert_eq!(serde_json::from_str::<JobSpec>(&json).expect("parses"), spec);
+        assert!(!format!("{:?}", output(78)).contains("iVBO"));
+    }
+}
