@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 
 /// Our packages from the ground up. A package may depend on those above its own line in this table,
 /// never on its own line or below.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["neurino-core", "neurino-weights", "neurino-kernels"],
     &[
         "neurino-ledger",
@@ -24,7 +24,8 @@ const LAYERS: [&[&str]; 9] = [
         "neurino-hardware",
         "neurino-model-store",
     ],
-    &["neurino-llm", "neurino-diffusion", "neurino-client", "neurino-config"],
+    &["neurino-llm", "neurino-client", "neurino-config"],
+    &["neurino-diffusion"],
     &["neurino-engine", "neurino-parity"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],
     &["neurino-app"],
@@ -42,7 +43,14 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("tower-http", &["neurino-coordinator"]),
     (
         "burn*",
-        &["neurino-kernels", "neurino-nn", "neurino-llm", "neurino-engine", "neurino-parity"],
+        &[
+            "neurino-kernels",
+            "neurino-nn",
+            "neurino-llm",
+            "neurino-diffusion",
+            "neurino-engine",
+            "neurino-parity",
+        ],
     ),
     ("cubecl*", &["neurino-kernels", "neurino-nn", "neurino-engine"]),
     ("clap", &["neurino-cli"]),

@@ -1,9 +1,19 @@
-//! Diffusion models: the reference's random numbers ([`rng`]) and its noise schedules
-//! ([`scheduler`]), bit for bit where the reference is exact, so that a job's seed gives the
-//! network's picture.
+//! Diffusion models: pictures from words, the same picture for the same seed as the reference makes.
+//!
+//! Reading order: [`rng`] (the reference's random numbers) and [`scheduler`] (its noise schedules),
+//! both bit for bit where the reference is exact; [`checkpoint`] (layers from files); the networks
+//! [`clip`], [`t5`], [`unet`], [`vae`] and [`flux`]; [`lora`]; [`prompt`] (weights in prompts);
+//! [`pipeline`], one file a family, with the denoising loop; [`image`] (pixels and PNG); [`source`] (what
+//! a file or folder is).
+//!
+//! Spatial activations are `[batch, height, width, channels]`, sequences `[batch, tokens, width]`,
+//! all f32.
 
+pub mod checkpoint;
+pub mod error;
 pub mod rng;
 pub mod scheduler;
 
+pub use error::DiffusionError;
 pub use rng::{NoiseDtype, TorchRng};
 pub use scheduler::{NoiseScheduler, SchedulerError};

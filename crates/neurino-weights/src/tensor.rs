@@ -132,6 +132,11 @@ impl TensorData {
         &self.tensor
     }
 
+    /// The raw bytes, without a copy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The stored bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

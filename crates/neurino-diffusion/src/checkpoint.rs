@@ -1,0 +1,334 @@
+//! Makes the layers of an image model from tensors under their diffusers (or Hugging Face) names,
+//! whatever names, order and form the file has them in.
+//!
+//! [`Tensors`] is where they come from: a folder ([`folder::FolderTensors`]), a single file with LDM
+//! names ([`ldm`]), or random numbers by shape ([`random::RandomTensors`]). [`Component`] asks for them by name *and shape*, so that a
+//! damaged file is found before anything is computed.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
+use neurino_nn::conv::{Conv2d, Padding};
+use neurino_nn::device::upload;
+use neurino_nn::norm::{GroupNorm, LayerNorm};
+use neurino_nn::quant::{HqqKernel, Nf4Kernel};
+use neurino_nn::{Affine, Linear, RmsNorm};
+use neurino_weights::hqq::HqqMatrix;
+use neurino_weights::nf4::Nf4Matrix;
+use neurino_weights::{DType, WeightsError};
+
+use crate::DiffusionError;
+
+pub mod folder;
+pub mod ldm;
+pub mod random;
+
+/// One tensor as it was read.
+#[derive(Debug)]
+pub enum Weight {
+    /// Numbers in row-major order.
+    Plain {
+        /// As stored: f32, f16 or bf16.
+        dtype: DType,
+        /// Little-endian.
+        bytes: Vec<u8>,
+    },
+    /// A matrix in bitsandbytes' 4 bits.
+    Nf4(Nf4Matrix),
+    /// A matrix in HQQ's integers.
+    Hqq(HqqMatrix),
+}
+
+impl Weight {
+    /// Memory it takes as it is, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Plain { bytes, .. } => bytes.len(),
+            Self::Nf4(matrix) => matrix.quants.len() + 4 * matrix.scales.len(),
+            Self::Hqq(matrix) => matrix.size_bytes(),
+        }
+    }
+}
+
+/// Where tensors come from, by the names that diffusers gives them within one component.
+pub trait Tensors {
+    /// The shape of a tensor (of the unpacked matrix if it is packed), or `None` if it is absent.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// Reads a tensor that must have `shape`. Trailing dimensions of 1 may be more or fewer: 1x1
+    /// convolutions are linear layers.
+    ///
+    /// # Errors
+    /// `Weights` if it is absent, of another shape, of an unknown format, or the file changed.
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError>;
+}
+
+/// How weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As stored, packed ones packed: what CPUs have the memory for.
+    Stored,
+    /// All f32, packed ones unpacked: the reference.
+    Full,
+    /// 16 bits (f16 for what is stored wider), packed ones packed: what cards run.
+    Half,
+}
+
+/// Where the layers of a model are put, and who hears of it.
+pub struct Loading<'a> {
+    /// The device of the layers.
+    pub device: &'a Device,
+    /// How their weights are kept.
+    pub precision: Precision,
+    read_bytes: Cell<u64>,
+    held_bytes: Cell<u64>,
+    progress: &'a dyn Fn(u64),
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+impl<'a> Loading<'a> {
+    /// Reports the bytes read so far to `progress` after each tensor, and gives up at the next one
+    /// once `cancelled` says so.
+    pub fn new(
+        device: &'a Device,
+        precision: Precision,
+        progress: &'a dyn Fn(u64),
+        cancelled: &'a dyn Fn() -> bool,
+    ) -> Self {
+        let (read_bytes, held_bytes) = (Cell::new(0), Cell::new(0));
+        Self { device, precision, read_bytes, held_bytes, progress, cancelled }
+    }
+
+    /// Loading that nobody watches.
+    pub fn quiet(device: &'a Device, precision: Precision) -> Self {
+        Self::new(device, precision, &|_| {}, &|| false)
+    }
+
+    /// Memory of the layers made so far, in bytes.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.get()
+    }
+
+    fn count(&self, read_bytes: usize, held_bytes: usize) -> Result<(), DiffusionError> {
+        self.read_bytes.set(self.read_bytes.get() + read_bytes as u64);
+        self.held_bytes.set(self.held_bytes.get() + held_bytes as u64);
+        (self.progress)(self.read_bytes.get());
+        if (self.cancelled)() { Err(DiffusionError::Cancelled) } else { Ok(()) }
+    }
+
+    /// The number format that plain weights stored as `dtype` are kept in.
+    fn kept(&self, dtype: DType) -> TensorType {
+        match (self.precision, dtype) {
+            (Precision::Full, _) | (Precision::Stored, DType::F32) => TensorType::F32,
+            (_, DType::BF16) => TensorType::BF16,
+            _ => TensorType::F16,
+        }
+    }
+}
+
+/// The layers of one component, or of a part of it.
+#[derive(Clone)]
+pub struct Component<'a> {
+    tensors: &'a dyn Tensors,
+    loading: &'a Loading<'a>,
+    prefix: String,
+}
+
+impl<'a> Component<'a> {
+    /// A whole component.
+    pub fn new(tensors: &'a dyn Tensors, loading: &'a Loading<'a>) -> Self {
+        Self { tensors, loading, prefix: String::new() }
+    }
+
+    /// The part whose names begin with `part` and a dot.
+    #[must_use]
+    pub fn sub(&self, part: impl Display) -> Self {
+        Self { prefix: format!("{}{part}.", self.prefix), ..self.clone() }
+    }
+
+    /// The shape of `name` if it is there: for dims that only the weights tell.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.shape(&self.name(name))
+    }
+
+    /// The device that the layers are made on.
+    pub fn device(&self) -> &Device {
+        self.loading.device
+    }
+
+    /// A linear layer with bias; `name` is without `.weight`.
+    ///
+    /// # Errors
+    /// `Weights` if a tensor is absent or of another shape, or the file changed; `Cancelled`: as for
+    /// all that follow.
+    pub fn linear(&self, name: &str, [out, inp]: [usize; 2]) -> Result<Affine, DiffusionError> {
+        let bias = self.vector(&format!("{name}.bias"), out)?;
+        Ok(Affine::new(self.matrix(name, [out, inp])?, Some(bias)))
+    }
+
+    /// A linear layer without bias.
+    ///
+    /// # Errors
+    /// As [`Component::linear`].
+    pub fn linear_no_bias(&self, name: &str, shape: [usize; 2]) -> Result<Affine, DiffusionError> {
+        Ok(Affine::new(self.matrix(name, shape)?, None))
+    }
+
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Linear, DiffusionError> {
+        let name = self.name(&format!("{name}.weight"));
+        let weight = self.tensors.read(&name, &shape)?;
+        let (read, full) = (weight.size_bytes(), self.loading.precision == Precision::Full);
+        match weight {
+            Weight::Plain { dtype, bytes } => {
+                Ok(Linear::dense(self.plain(&name, dtype, bytes, shape)?))
+            }
+            Weight::Nf4(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
+            Weight::Hqq(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
+            Weight::Nf4(matrix) => {
+                self.loading.count(read, read)?;
+                Ok(Linear::packed(Arc::new(Nf4Kernel::new(matrix, self.loading.device))))
+            }
+            Weight::Hqq(matrix) => {
+                self.loading.count(read, read)?;
+                Ok(Linear::packed(Arc::new(HqqKernel::new(matrix, self.loading.device))))
+            }
+        }
+    }
+
+    fn unpacked(
+        &self,
+        values: Vec<f32>,
+        shape: [usize; 2],
+        read_bytes: usize,
+    ) -> Result<Linear, DiffusionError> {
+        self.loading.count(read_bytes, 4 * values.len())?;
+        Ok(Linear::dense(upload(values, shape, self.loading.device)))
+    }
+
+    /// A convolution with bias and a square kernel: `[out, in, side]`.
+    ///
+    /// # Errors
+    /// As [`Component::linear`].
+    pub fn conv(
+        &self,
+        name: &str,
+        [out, inp, side]: [usize; 3],
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Conv2d, DiffusionError> {
+        let weight = self.tensor(&format!("{name}.weight"), [out, inp, side, side])?;
+        let bias = self.vector(&format!("{name}.bias"), out)?;
+        Ok(Conv2d::new(weight, Some(bias), stride, padding))
+    }
+
+    /// # Errors
+    /// As [`Component::linear`].
+    pub fn layer_norm(
+        &self,
+        name: &str,
+        width: usize,
+        eps: f64,
+    ) -> Result<LayerNorm, DiffusionError> {
+        let gamma = self.vector(&format!("{name}.weight"), width)?;
+        let beta = self.vector(&format!("{name}.bias"), width)?;
+        Ok(LayerNorm::new(Some(gamma), Some(beta), eps))
+    }
+
+    /// # Errors
+    /// As [`Component::linear`].
+    pub fn group_norm(
+        &self,
+        name: &str,
+        channels: usize,
+        groups: usize,
+        eps: f64,
+    ) -> Result<GroupNorm, DiffusionError> {
+        let gamma = self.vector(&format!("{name}.weight"), channels)?;
+        let beta = self.vector(&format!("{name}.bias"), channels)?;
+        Ok(GroupNorm::new(gamma, beta, groups, eps))
+    }
+
+    /// # Errors
+    /// As [`Component::linear`].
+    pub fn rms_norm(&self, name: &str, width: usize, eps: f64) -> Result<RmsNorm, DiffusionError> {
+        Ok(RmsNorm::new(self.vector(&format!("{name}.weight"), width)?, eps))
+    }
+
+    /// A vector as f32.
+    ///
+    /// # Errors
+    /// As [`Component::linear`].
+    pub fn vector(&self, name: &str, len: usize) -> Result<Tensor<1>, DiffusionError> {
+        Ok(self.tensor(name, [len])?.cast(TensorType::F32))
+    }
+
+    /// Any tensor, kept as the precision says.
+    ///
+    /// # Errors
+    /// As [`Component::linear`]; also if it is packed.
+    pub fn tensor<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+    ) -> Result<Tensor<D>, DiffusionError> {
+        let name = self.name(name);
+        match self.tensors.read(&name, &shape)? {
+            Weight::Plain { dtype, bytes } => self.plain(&name, dtype, bytes, shape),
+            Weight::Nf4(matrix) => Ok(upload(matrix.to_f32(), shape, self.loading.device)),
+            Weight::Hqq(matrix) => Ok(upload(matrix.to_f32(), shape, self.loading.device)),
+        }
+    }
+
+    fn plain<const D: usize>(
+        &self,
+        name: &str,
+        dtype: DType,
+        bytes: Vec<u8>,
+        shape: [usize; D],
+    ) -> Result<Tensor<D>, DiffusionError> {
+        let stored = match dtype {
+            DType::F32 => TensorType::F32,
+            DType::F16 => TensorType::F16,
+            DType::BF16 => TensorType::BF16,
+            other => {
+                let problem = format!("is stored as {}, which image models do not use", other.name());
+                return Err(DiffusionError::Config { file: name.into(), problem });
+            }
+        };
+        let kept = self.loading.kept(dtype);
+        let count = shape.iter().product::<usize>();
+        self.loading.count(bytes.len(), count * kept.size())?;
+        let data = TensorData::from_bytes_vec(bytes, shape, stored);
+        let device = self.loading.device;
+        Ok(Tensor::from_data(data.convert_dtype(kept), (device, kept)))
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+/// Checks a found shape against an expected one, apart from trailing dimensions of 1.
+pub(crate) fn same_shape(
+    file: &std::path::Path,
+    name: &str,
+    found: &[usize],
+    expected: &[usize],
+) -> Result<(), DiffusionError> {
+    fn core(shape: &[usize]) -> &[usize] {
+        let end = shape.iter().rposition(|&d| d != 1).map_or(0, |last| last + 1);
+        &shape[..end]
+    }
+    if core(found) == core(expected) {
+        return Ok(());
+    }
+    Err(WeightsError::WrongShape {
+        file: file.to_owned(),
+        tensor: name.to_owned(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+    }
+    .into())
+}
