@@ -4,7 +4,7 @@
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
 //! `timers` (what time does), `router` (which node gets which job), `session` (what nodes say),
-//! `settle` (payment), `store` (the books), `link` and `local` (a node's messages, in process),
+//! `settle` and `picture` (payment), `store` (the books), `link` and `local` (a node's messages, in process),
 //! `edge` (HTTP, WebSocket).
 
 pub mod books;
@@ -17,6 +17,7 @@ mod jobs;
 pub mod keys;
 mod link;
 mod local;
+mod picture;
 mod router;
 mod session;
 mod settle;

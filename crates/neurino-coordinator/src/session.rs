@@ -266,9 +266,9 @@ impl NodeSession {
             if lease.phase != LeasePhase::Running || lease.gap {
                 return;
             }
-            let fits = state.jobs.get(&lease.job).is_none_or(|job| {
-                let JobSpec::Text(text) = &*job.spec;
-                job.feed.deltas(deltas, FeedLimits::of(text, bytes_max))
+            let fits = state.jobs.get(&lease.job).is_none_or(|job| match &*job.spec {
+                JobSpec::Text(text) => job.feed.deltas(deltas, FeedLimits::of(text, bytes_max)),
+                JobSpec::Image(_) => deltas.is_empty(),
             });
             if !fits {
                 let code = ErrorCode::TooLarge;
@@ -337,7 +337,8 @@ fn fingerprint_of(hello: &Hello) -> String {
 
 /// Whether streamed text and signed text agree.
 pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -> bool {
-    let JobOutput::Text(answer) = output;
+    // Pictures are not streamed; their previews are only pictures of the way.
+    let JobOutput::Text(answer) = output else { return true };
     state.leases.get(&id).is_none_or(|lease| {
         lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(answer))
     })

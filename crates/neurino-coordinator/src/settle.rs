@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use neurino_core::{
     JobId, JobOutput, JobSpec, JobState, LeaseId, Multiplier, NodeId, Receipt, ResultStatement,
-    TextChoice, TextJob, TextOutput,
+    TextChoice, TextJob, TextOutput, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, event_of};
 use neurino_protocol::node::{CoordinatorMessage, Submission};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::coordinator::{Coordinator, prompt_tokens_bound};
 use crate::jobs::short;
+use crate::picture::fits_job;
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Settled, Settlement, StoredAttempt};
@@ -142,7 +143,13 @@ impl Coordinator {
         if verify(&statement.message(), signature, address_of(node)?).is_err() {
             return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
         }
-        let (JobOutput::Text(answer), JobSpec::Text(job)) = (output, &*claim.spec);
+        let (answer, job) = match (output, &*claim.spec) {
+            (JobOutput::Text(answer), JobSpec::Text(job)) => (answer, job),
+            (JobOutput::Image(picture), JobSpec::Image(job)) => {
+                return fits_job(picture, job);
+            }
+            _ => return refuse(ErrorCode::InvalidRequest, "the result is of another kind"),
+        };
         plausible(answer, job, self.config.limits.output_bytes_max)?;
         let usage = answer.usage;
         let prompt_max = prompt_tokens_bound(&claim.spec);
@@ -170,10 +177,13 @@ impl Coordinator {
             tracing::error!(job.id = %claim.job, "a result could not be priced: {error}");
             ErrorBody::new(ErrorCode::Internal, "the result could not be priced")
         };
-        let JobOutput::Text(answer) = &submission.output;
+        let usage = match &submission.output {
+            JobOutput::Text(answer) => answer.usage,
+            // A picture is paid by its job's pixels and steps.
+            JobOutput::Image(_) => Usage::default(),
+        };
         let rules = self.rules.named(&claim.rule_set).map_err(|e| internal(&e))?;
-        let quote =
-            rules.price(&claim.spec, answer.usage, Multiplier::ONE).map_err(|e| internal(&e))?;
+        let quote = rules.price(&claim.spec, usage, Multiplier::ONE).map_err(|e| internal(&e))?;
         let lease = submission.statement.lease;
         let event = Event::transfer(
             event_of(lease),
@@ -191,7 +201,7 @@ impl Coordinator {
             lease,
             node: node.clone(),
             model: claim.spec.model().clone(),
-            usage: answer.usage,
+            usage,
             rule_set: claim.rule_set.clone(),
             quote,
             digest: submission.statement.digest,

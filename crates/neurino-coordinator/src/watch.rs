@@ -214,8 +214,9 @@ impl Feed {
     /// Ends the feed; the part of the answers that was not streamed becomes their last pieces.
     pub(crate) fn finished(&self, output: JobOutput, receipt: Receipt) {
         self.0.send_modify(|s| {
-            let JobOutput::Text(text) = &output;
-            if s.is_prefix_of(text) {
+            if let JobOutput::Text(text) = &output
+                && s.is_prefix_of(text)
+            {
                 let answers = text.choices.iter().enumerate();
                 s.answers = answers.map(|(at, answer)| as_streamed(at, answer)).collect();
             }

@@ -108,12 +108,12 @@ impl Run {
             self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
             return;
         }
-        let JobSpec::Text(text) = &lease.spec;
-        if let Err(error) = text.validate() {
+        if let Err(error) = lease.spec.validate() {
             let error = ErrorBody::new(ErrorCode::InvalidRequest, error.to_string());
             return self.fail(lease.id, error);
         }
-        let Some(model) = self.config.models.iter().find(|m| m.id == text.model).cloned() else {
+        let Some(model) = self.config.models.iter().find(|m| m.id == *lease.spec.model()).cloned()
+        else {
             let error = ErrorBody::new(ErrorCode::ModelNotReady, "this node lacks the model");
             return self.fail(lease.id, error);
         };
@@ -127,7 +127,10 @@ impl Run {
         tracing::info!(job.id = %lease.job, lease.id = %lease.id, model.id = %model.id, "took a job");
         let (network, cancel) = (session.network.clone(), CancellationToken::new());
         let received = StdInstant::now();
-        let max_tokens = text.choices.saturating_mul(text.max_tokens);
+        let max_tokens = match &lease.spec {
+            JobSpec::Text(text) => text.choices.saturating_mul(text.max_tokens),
+            JobSpec::Image(_) => 0,
+        };
         let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
         let shown = RunningJob {
             job: lease.job,

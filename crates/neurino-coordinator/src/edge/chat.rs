@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn defaults_are_the_documented_ones() {
         let request = request(|_| {}).expect("valid");
-        let JobSpec::Text(job) = request.spec;
+        let JobSpec::Text(job) = request.spec else { panic!("a text job") };
         assert_eq!(job.max_tokens, 512);
         assert_eq!(job.sampling.seed, (1 << SEED_BITS) - 1);
         assert!((job.sampling.temperature - 1.0).abs() < f32::EPSILON);
@@ -306,7 +306,7 @@ mod tests {
             body["parallel_tool_calls"] = json!(false);
         });
         let request = request.expect("valid");
-        let JobSpec::Text(job) = request.spec;
+        let JobSpec::Text(job) = request.spec else { panic!("a text job") };
         assert_eq!((job.choices, job.logprobs), (3, Some(4)));
         assert_eq!(job.logit_bias, [(7, -100.0)]);
         let expect = SamplingParams {
@@ -339,7 +339,7 @@ mod tests {
         check("messages", image, Some("messages[0].content"));
         let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
         let request = request(|body| body["messages"][0]["content"] = parts).expect("valid");
-        let JobSpec::Text(job) = request.spec;
+        let JobSpec::Text(job) = request.spec else { panic!("a text job") };
         assert_eq!(job.messages[0].content, "ab");
     }
 }
