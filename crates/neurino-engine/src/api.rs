@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use neurino_core::{JobOutput, JobSpec, ModelId, TextDelta};
+use neurino_core::{ImageStep, JobOutput, JobSpec, ModelId, TextDelta};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,7 @@ pub enum EngineStatus {
 pub enum JobEvent {
     /// The job was taken on; its prompt is read as soon as there is room.
     Started {
-        /// The prompt's length in tokens.
+        /// The prompt's length in tokens; 0 for a picture, whose prompt is not counted.
         prompt_tokens: u32,
     },
     /// More of an answer. Its text may be empty while a stop string or a character is incomplete.
@@ -108,6 +108,11 @@ pub enum JobEvent {
         delta: TextDelta,
         /// Tokens generated so far, in all answers.
         tokens: u32,
+    },
+    /// One more step of a picture. A slow reader misses some, never the newest.
+    Step {
+        /// Which step, and what there is to see if the job asked for previews.
+        step: ImageStep,
     },
     /// Done.
     Finished {

@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::api::{DeviceChoice, EngineCounters, EngineError, JobEvent, LoadedModel, ModelRef};
 
 /// The version of this conversation; both sides are the same program, so only equality counts.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// Largest frame, in bytes: far above the longest conversation a job may carry, and above the output
-/// of a job that asked for as many log-probabilities as it may.
+/// Largest frame, in bytes: far above the longest conversation a job may carry, above the output of a
+/// job that asked for as many log-probabilities as it may, and above the largest picture.
 pub const LIMIT_BYTES: u32 = 32 << 20;
 
 /// Why a frame could not be read or written.

@@ -1,6 +1,6 @@
 //! The sending half of a job's stream: never blocks the engine, never loses the last event.
 
-use neurino_core::{JobOutput, TextDelta, TextJob};
+use neurino_core::{ImageStep, JobOutput, TextDelta, TextJob};
 use tokio::sync::mpsc;
 
 use crate::api::{EngineError, EngineErrorCode, JobEvent, JobStream};
@@ -21,6 +21,8 @@ pub(crate) struct Outlet {
     /// At most one for each answer.
     held: Vec<TextDelta>,
     tokens: u32,
+    /// The newest step that found no room.
+    held_step: Option<ImageStep>,
 }
 
 impl Outlet {
@@ -32,7 +34,7 @@ impl Outlet {
             room.expect("a new channel with its receiver has room")
         };
         let last = std::iter::repeat_with(reserve).take(LAST_EVENTS).collect();
-        (Self { events, last, held: Vec::new(), tokens: 0 }, stream)
+        (Self { events, last, held: Vec::new(), tokens: 0, held_step: None }, stream)
     }
 
     /// Whether the reader is gone.
@@ -62,6 +64,22 @@ impl Outlet {
         for delta in self.held.drain(..room) {
             // Nobody else sends: the room that was there is still there, unless nobody reads.
             let _ = self.events.try_send(JobEvent::Delta { delta, tokens });
+        }
+    }
+
+    /// Sends a picture's step, or keeps it until a newer one takes its place. Steps of which only the
+    /// newest is of interest may be missed: the last one is followed by the picture.
+    pub(crate) fn step(&mut self, step: ImageStep) {
+        let step = match self.held_step.take() {
+            // A preview that was not seen is still newer than the one the reader has.
+            Some(held) if step.preview.is_none() => ImageStep { preview: held.preview, ..step },
+            _ => step,
+        };
+        if self.events.capacity() == 0 {
+            self.held_step = Some(step);
+        } else {
+            // Nobody else sends; a reader that is gone does not miss it.
+            let _ = self.events.try_send(JobEvent::Step { step });
         }
     }
 
@@ -96,6 +114,8 @@ impl Drop for Outlet {
 
 #[cfg(test)]
 mod tests {
+    use neurino_core::Png;
+
     use super::*;
 
     #[test]
@@ -120,6 +140,22 @@ mod tests {
         expected[2].push('y');
         assert_eq!(texts, expected);
         assert!(matches!(last, Some(JobEvent::Failed { .. })));
+    }
+
+    #[test]
+    fn a_slow_reader_gets_the_newest_step_and_the_newest_preview() {
+        let (mut outlet, mut stream) = Outlet::new();
+        let preview = |n: u8| (n == 70).then(|| Png(vec![n]));
+        for n in 1..=72 {
+            let (step, preview) = (u32::from(n), preview(n));
+            outlet.step(ImageStep { step, steps: 80, preview });
+        }
+        for _ in 0..STREAM_EVENTS {
+            assert!(matches!(stream.blocking_recv(), Some(JobEvent::Step { .. })));
+        }
+        outlet.step(ImageStep { step: 73, steps: 80, preview: None });
+        let expected = ImageStep { step: 73, steps: 80, preview: Some(Png(vec![70])) };
+        assert_eq!(stream.blocking_recv(), Some(JobEvent::Step { step: expected }));
     }
 
     #[test]

@@ -417,7 +417,7 @@ fn join(events: Vec<JobEvent>) -> Result<(TextOutput, BTreeMap<u32, TextDelta>),
                 }
             }
             JobEvent::Finished { output: JobOutput::Text(text) } => output = Some(text),
-            JobEvent::Finished { output: JobOutput::Image(_) } => {
+            JobEvent::Step { .. } | JobEvent::Finished { output: JobOutput::Image(_) } => {
                 return Err(Ending::Broken("a picture came as the answer to a chat".into()));
             }
             JobEvent::Failed { error } => return Err(Ending::Failed(error)),

@@ -426,6 +426,7 @@ impl Session {
         match event {
             JobEvent::Started { prompt_tokens } => job.outlet.started(prompt_tokens),
             JobEvent::Delta { delta, tokens } => job.outlet.delta(delta, tokens),
+            JobEvent::Step { step } => job.outlet.step(step),
             JobEvent::Finished { output } => return job.end(|outlet| outlet.finish(output)),
             JobEvent::Failed { error } => {
                 // The job waited for a model that could not be loaded again: say why.
