@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
 use neurino_nn::conv::{Conv2d, Padding};
-use neurino_nn::device::upload;
+use neurino_nn::device::{is_cpu, upload};
 use neurino_nn::norm::{GroupNorm, LayerNorm};
 use neurino_nn::quant::{HqqKernel, Nf4Kernel};
 use neurino_nn::{Affine, Linear, RmsNorm};
@@ -20,6 +20,7 @@ use neurino_weights::nf4::Nf4Matrix;
 use neurino_weights::{DType, WeightsError};
 
 use crate::DiffusionError;
+use crate::lora::Placement;
 
 pub mod folder;
 pub mod ldm;
@@ -156,6 +157,14 @@ impl<'a> Component<'a> {
     /// The device that the layers are made on.
     pub fn device(&self) -> &Device {
         self.loading.device
+    }
+
+    /// Where updates of low rank of these layers are put: in full on the CPU, which computes in f32, and
+    /// in 16 bits elsewhere.
+    pub fn placement(&self) -> Placement {
+        let full = self.loading.precision == Precision::Full || is_cpu(self.loading.device);
+        let dtype = if full { TensorType::F32 } else { TensorType::F16 };
+        Placement { device: self.loading.device.clone(), dtype }
     }
 
     /// A linear layer with bias; `name` is without `.weight`.

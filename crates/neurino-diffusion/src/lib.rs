@@ -11,6 +11,7 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod lora;
 pub mod rng;
 pub mod scheduler;
 
