@@ -1,4 +1,5 @@
-//! Safetensors: `model.safetensors`, or shards named by `model.safetensors.index.json`.
+//! Safetensors: `model.safetensors`, or shards named by `model.safetensors.index.json`; diffusers says
+//! `diffusion_pytorch_model` instead of `model`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,15 @@ use crate::tensor::{StoredTensor, TensorData};
 
 mod header;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Names of a folder's weights, the first that is there counts: all of it before variants in 16 bits.
+const USUAL: [&str; 6] = [
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+];
 
 /// The tensors of one checkpoint, over one or several files.
 #[derive(Debug)]
@@ -49,10 +57,10 @@ impl Safetensors {
         }
     }
 
-    /// The index or the single file of the checkpoint in `folder`, by its name; AutoGPTQ's own names
-    /// count too.
+    /// The index or the single file of the checkpoint in `folder`, by its name; the names that diffusers
+    /// and AutoGPTQ use count too.
     pub fn in_folder(folder: &Path) -> Option<PathBuf> {
-        let usual = [INDEX, SINGLE].map(|name| folder.join(name));
+        let usual = USUAL.map(|name| folder.join(name));
         if let Some(path) = usual.into_iter().find(|path| path.is_file()) {
             return Some(path);
         }
