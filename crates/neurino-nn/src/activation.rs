@@ -22,3 +22,43 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     }
     activation::silu(gate) * up
 }
+
+/// `x / (1 + exp(-x))`.
+///
+/// Source: Elfwing et al. 2017.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
+/// `x * (1 + erf(x / sqrt(2))) / 2`.
+///
+/// Source: Hendrycks and Gimpel 2016.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu(x)
+}
+
+/// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`.
+///
+/// Source: Hendrycks and Gimpel 2016.
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu_approximate(x)
+}
+
+/// `x / (1 + exp(-1.702 x))`.
+///
+/// Source: Hendrycks and Gimpel 2016; CLIP's activation.
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clone() * activation::sigmoid(x.mul_scalar(1.702))
+}
+
+/// `value * gelu(gate)`, where the value is the first half of the features, the gate the second.
+///
+/// # Shapes
+/// - `x`: `[.., 2 features]`, f32; returns `[.., features]`
+///
+/// Source: Shazeer 2020 (GEGLU).
+pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let features = x.dims()[D - 1] / 2;
+    let gate = x.clone().narrow(D - 1, features, features);
+    x.narrow(D - 1, 0, features) * activation::gelu(gate)
+}

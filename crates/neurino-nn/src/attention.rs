@@ -1,6 +1,7 @@
-//! Causal attention in which several query heads share one key-value head.
+//! Attention: of texts, in which several query heads share one key-value head, and [`full`], of pictures
+//! and prompts.
 
-use burn::tensor::{DType, Device, Tensor, activation};
+use burn::tensor::{DType, Device, Tensor, activation, module, ops::AttentionModuleOptions};
 
 use crate::device::upload;
 
@@ -58,6 +59,51 @@ pub fn grouped_query_attention(
     };
     let weights = activation::softmax(scores, 2).cast(dtype);
     weights.matmul(values).cast(DType::F32).reshape([n_heads, seq, head_dim])
+}
+
+/// What a query of [`full`] attention must not see, or sees less of.
+#[derive(Debug, Clone, Copy)]
+pub enum Mask<'a> {
+    /// Every query sees every key.
+    None,
+    /// Query `i` sees the keys `0 ..= i`.
+    Causal,
+    /// Added to the scaled scores of every element of the batch: `[heads, queries, keys]`, f32.
+    Bias(&'a Tensor<3>),
+}
+
+/// Softmax(scale q kᵀ + mask) v of every head, in f32.
+///
+/// # Shapes
+/// - `q`: `[batch, queries, heads * head_dim]`; returns the same
+/// - `k`, `v`: `[batch, keys, heads * head_dim]`
+pub fn full(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    scale: f32,
+    mask: Mask<'_>,
+) -> Tensor<3> {
+    let shape @ [batch, queries, width] = q.dims();
+    let keys = k.dims()[1];
+    let split = |x: Tensor<3>| -> Tensor<4> {
+        let tokens = x.dims()[1];
+        x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+    };
+    let bias = match mask {
+        Mask::Bias(bias) => {
+            Some(bias.clone().unsqueeze::<4>().expand([batch, heads, queries, keys]))
+        }
+        Mask::None | Mask::Causal => None,
+    };
+    let options = AttentionModuleOptions {
+        scale: Some(f64::from(scale)),
+        softcap: None,
+        is_causal: matches!(mask, Mask::Causal),
+    };
+    let y = module::attention(split(q), split(k), split(v), None, bias, options);
+    y.swap_dims(1, 2).reshape(shape)
 }
 
 #[cfg(test)]

@@ -30,3 +30,24 @@ pub fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> 
     let data = tensor.cast(DType::F32).try_into_data().map_err(|e| failed(e.to_string()))?;
     data.try_into_vec_as::<f32>().map_err(|e| failed(e.to_string()))
 }
+
+/// Reads a tensor of the CPU. Moves the memory if nothing else holds it.
+pub(crate) fn in_memory<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    download(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
+}
+
+/// Changes the values of a tensor of the CPU where they lie; the tensor comes back untouched if it
+/// is on another device.
+pub(crate) fn in_place<const D: usize>(
+    x: Tensor<D>,
+    change: impl FnOnce(&mut [f32]),
+) -> Result<Tensor<D>, Tensor<D>> {
+    let device = x.device();
+    if !is_cpu(&device) {
+        return Err(x);
+    }
+    let shape = x.dims();
+    let mut values = in_memory(x);
+    change(&mut values);
+    Ok(upload(values, shape, &device))
+}

@@ -8,7 +8,9 @@
 //! be narrower.
 
 pub mod activation;
+pub mod affine;
 pub mod attention;
+pub mod conv;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -17,17 +19,22 @@ pub mod device;
 pub mod embedding;
 pub mod error;
 pub mod linear;
+pub mod norm;
 pub mod paged;
 pub mod quant;
+pub mod resize;
 pub mod rms_norm;
 pub mod rotary;
 mod rows;
 mod simd;
 
 pub use activation::swiglu;
+pub use affine::{Affine, LowRank};
+pub use conv::{Conv2d, ConvLowRank, Padding};
 pub use embedding::Embedding;
 pub use error::NnError;
 pub use linear::Linear;
+pub use norm::{GroupNorm, LayerNorm};
 pub use paged::PagedKvCache;
 pub use rms_norm::RmsNorm;
 pub use rotary::RotaryEmbedding;

@@ -51,6 +51,15 @@ impl Linear {
         }
     }
 
+    /// `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        match &self.0 {
+            Weight::Tensor(weight) => weight.dims(),
+            Weight::Cpu(matrix) => [matrix.out_features(), matrix.in_features()],
+            Weight::Packed(weight) => weight.shape(),
+        }
+    }
+
     /// Several layers over the same input, which costs less than one after the other.
     ///
     /// # Shapes

@@ -34,6 +34,9 @@ pub trait QuantMatmul: Debug + Send + Sync {
     /// - `x`: `[seq, in]`, f32; returns `[seq, out]`, f32
     fn matmul(&self, x: Tensor<2>) -> Tensor<2>;
 
+    /// `[out, in]`.
+    fn shape(&self) -> [usize; 2];
+
     /// The weights themselves if they lie in this machine's memory for its CPU.
     fn on_cpu(&self) -> Option<&Arc<PackedMatrix>> {
         None
@@ -78,6 +81,10 @@ impl QuantMatmul for Dequantized {
         let weight = self.weight.clone();
         x.cast(weight.dtype()).matmul(weight.transpose()).cast(DType::F32)
     }
+
+    fn shape(&self) -> [usize; 2] {
+        self.weight.dims()
+    }
 }
 
 /// Multiplies on the CPU without unpacking the weights into memory.
@@ -97,6 +104,10 @@ impl QuantMatmul for CpuKernel {
     fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
         let [y] = crate::cpu::matmul([&CpuMatrix::Packed(Arc::clone(&self.matrix))], x);
         y
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        [self.matrix.out_features(), self.matrix.in_features()]
     }
 
     fn on_cpu(&self) -> Option<&Arc<PackedMatrix>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::device::{download, is_cpu, upload};
+use crate::device::{in_memory, is_cpu, upload};
 use crate::rows;
 
 /// `x / sqrt(mean(x^2) + eps) * weight`, in f32.
@@ -27,17 +27,20 @@ impl RmsNorm {
     }
 
     /// # Shapes
-    /// - `x`: `[seq, features]`, f32; returns the same
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// - `x`: `[.., features]`, f32; returns the same
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if let Some(weight) = &self.on_cpu {
             let (shape, device) = (x.dims(), x.device());
             let mut x = in_memory(x);
             let normed = rows::rms_norm(&mut x, None, weight, self.epsilon as f32);
             return upload(normed, shape, &device);
         }
+        let shape = x.dims();
+        let features = shape[D - 1];
+        let x: Tensor<2> = x.reshape([shape.iter().product::<usize>() / features.max(1), features]);
         let mean_square = x.clone().square().mean_dim(1);
         let scale = mean_square.add_scalar(self.epsilon).sqrt().recip();
-        x * scale * self.weight.clone()
+        (x * scale * self.weight.clone()).reshape(shape)
     }
 
     /// Adds what a sub-layer found to the residual stream and normalises the sum: returns
@@ -56,10 +59,6 @@ impl RmsNorm {
         let normed = self.forward(sum.clone());
         (sum, normed)
     }
-}
-
-fn in_memory<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    download(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
 }
 
 #[cfg(test)]

@@ -81,6 +81,24 @@ impl Kernel for Norm<'_> {
     }
 }
 
+/// Adds `addend` to each row of `x`.
+pub(crate) fn add_to_each(x: &mut [f32], addend: &[f32]) {
+    /// Values that a thread takes at least.
+    const PIECE: usize = 1 << 15;
+    let features = addend.len();
+    if features == 0 {
+        return;
+    }
+    let piece = PIECE.div_ceil(features) * features;
+    x.par_chunks_mut(piece).for_each(|x| {
+        for row in x.chunks_exact_mut(features) {
+            for (x, addend) in row.iter_mut().zip(addend) {
+                *x += addend;
+            }
+        }
+    });
+}
+
 /// `silu(gate) * up` in place of `gate`.
 pub(crate) fn swiglu(gate: &mut [f32], up: &mut [f32]) {
     /// Values that a thread takes at once.

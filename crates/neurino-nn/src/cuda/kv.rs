@@ -91,9 +91,7 @@ fn refused(error: Unsupported) -> NnError {
 
 impl KvStore for CudaKv {
     fn begin(&mut self, batch: &BatchLayout) -> Result<(), NnError> {
-        // Lines of a power of two, so that few shapes, and so few kernels, ever occur.
-        let longest = batch.sequences.iter().map(|s| s.blocks.len()).max().unwrap_or(1);
-        let table = longest.max(1).next_power_of_two();
+        let table = batch.table_blocks();
         let line = |blocks: &[u32]| {
             let padded = blocks.iter().map(|&block| block as usize);
             padded.chain(std::iter::repeat(0)).take(table).collect::<Vec<_>>()

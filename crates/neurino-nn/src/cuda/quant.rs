@@ -16,6 +16,8 @@ const PIECE: usize = 16;
 /// A packed matrix on a card.
 #[derive(Debug)]
 pub struct CudaMatrix {
+    /// `[out, in]`
+    shape: [usize; 2],
     tensors: PackedTensors,
     /// The input that is multiplied with column `i`, if that is not input `i`.
     permutation: Option<Tensor<1, Int>>,
@@ -43,6 +45,7 @@ impl CudaMatrix {
             Tensor::from_data(TensorData::new(order, [len]), (device, DType::I32))
         });
         Some(Self {
+            shape: [packed.out, packed.inner],
             tensors: PackedTensors {
                 format: packed.format,
                 words: Tensor::from_data(
@@ -67,6 +70,10 @@ impl QuantMatmul for CudaMatrix {
             Ok(y) => y,
             Err(error) => unreachable!("the shape was checked when the matrix was made: {error}"),
         }
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        self.shape
     }
 }
 

@@ -4,6 +4,8 @@ use crate::NnError;
 
 /// Tokens of a block. A power of two that divides every prefill piece a scheduler makes.
 pub const BLOCK_TOKENS: usize = 16;
+/// Blocks of the shortest line of a block table.
+const TABLE_BLOCKS_MIN: usize = 16;
 
 /// The part of one sequence that a step computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +59,13 @@ impl BatchLayout {
         self.sequences.iter().flat_map(of).collect()
     }
 
+    /// Blocks in a line of the step's block tables: a power of two that holds the longest sequence.
+    /// Kernels of cards are compiled for it, so few lengths occur.
+    pub fn table_blocks(&self) -> usize {
+        let longest = self.sequences.iter().map(|s| s.blocks.len()).max().unwrap_or(0);
+        longest.max(TABLE_BLOCKS_MIN).next_power_of_two()
+    }
+
     /// Checks that every sequence has rows and enough blocks, and that each block exists.
     ///
     /// # Errors
@@ -91,6 +100,7 @@ mod tests {
         assert_eq!(batch.rows(), 4);
         assert_eq!(batch.positions(), [15, 16, 17, 0]);
         assert_eq!(batch.slots(), [79, 32, 33, 112]);
+        assert_eq!(batch.table_blocks(), 16);
         assert!(batch.check(8).is_ok());
         assert!(batch.check(7).is_err(), "block 7 is the eighth");
     }
