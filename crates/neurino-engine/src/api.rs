@@ -81,6 +81,10 @@ pub enum EngineStatus {
         /// All bytes to read; 0 until they are counted.
         #[serde(default)]
         total_bytes: u64,
+        /// How many of the first steps are done, which a card compiles its kernels for, in percent;
+        /// 0 until the weights are there.
+        #[serde(default)]
+        warm_percent: u8,
     },
     /// A model is in memory.
     Ready(LoadedModel),
@@ -159,7 +163,8 @@ pub enum EngineErrorCode {
     Cancelled,
     /// The engine has as many jobs as it takes; the job can be tried again.
     Busy,
-    /// The engine's process ended; the job can be tried again.
+    /// The engine's process ended, or a fault below it made it load the model again; the job can be
+    /// tried again.
     Crashed,
     /// A fault inside.
     Internal,

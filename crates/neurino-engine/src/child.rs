@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{EngineError, EngineStatus, JobEvent, JobStream};
+use crate::api::{DeviceChoice, EngineError, EngineStatus, JobEvent, JobStream};
 use crate::frame::{self, FrameError, FromChild, ToChild};
 use crate::local::LocalEngine;
 use crate::worker::Faults;
@@ -25,12 +25,19 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// # Errors
 /// A frame that cannot be read, or a parent that speaks another version.
 pub fn run_child() -> Result<(), FrameError> {
+    serve(|device| LocalEngine::start_with(device, Faults::EndProcess))
+}
+
+/// Serves with the engine that `start` makes on the parent's device.
+fn serve(
+    start: impl FnOnce(DeviceChoice) -> Result<LocalEngine, EngineError>,
+) -> Result<(), FrameError> {
     let output = Output::take().map_err(FrameError::Io)?;
     let mut input = io::stdin().lock();
     let ToChild::Hello { version, device } = frame::read(&mut input)? else {
         return Err(FrameError::Closed);
     };
-    let engine = LocalEngine::start_with(device, Faults::EndProcess);
+    let engine = start(device);
     let hello = engine.as_ref().map(|e| e.device().to_owned()).map_err(Clone::clone);
     output.send(&FromChild::Hello { version: frame::VERSION, device: hello });
     let Ok(engine) = engine else { return Ok(()) };
@@ -64,13 +71,15 @@ pub fn run_child() -> Result<(), FrameError> {
 }
 
 /// Passes on how far a load is, if that changed. `false` when the parent is gone.
-fn tell_progress(engine: &LocalEngine, output: &Output, told: &mut Option<u64>) -> bool {
-    let EngineStatus::Loading { done_bytes, total_bytes, .. } = engine.status_now() else {
+fn tell_progress(engine: &LocalEngine, output: &Output, told: &mut Option<(u64, u8)>) -> bool {
+    let EngineStatus::Loading { done_bytes, total_bytes, warm_percent, .. } = engine.status_now()
+    else {
         *told = None;
         return true;
     };
-    told.replace(done_bytes) == Some(done_bytes)
-        || output.send(&FromChild::Loading { done_bytes, total_bytes })
+    let now = (done_bytes, warm_percent);
+    told.replace(now) == Some(now)
+        || output.send(&FromChild::Loading { done_bytes, total_bytes, warm_percent })
 }
 
 /// What the parent asked for and was not answered yet.
@@ -186,5 +195,83 @@ impl Output {
                 false
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::api::{Engine, EngineErrorCode};
+    use crate::process::{ProcessEngine, ProcessEngineConfig};
+    use crate::stand_in::{Fault, Watch, ending, job, model, until_running};
+
+    /// Serves as a child on a stand-in card, if it was started as [`config`] says.
+    fn serve_on_card(fault: Option<Fault>) {
+        // Where the harness does not print.
+        let Ok(pipe) = std::fs::OpenOptions::new().write(true).open("/dev/fd/3") else { return };
+        rustix::stdio::dup2_stdout(&pipe).unwrap();
+        drop(pipe);
+        let watch = Watch::new();
+        if let Some(fault) = fault {
+            watch.fail(fault);
+        }
+        serve(|_| LocalEngine::start_on(vec![watch.card()], Faults::EndProcess)).unwrap();
+    }
+
+    #[test]
+    #[ignore = "the first child of the test below"]
+    fn child_with_a_fault() {
+        // After the steps of the warm-up, the prompt's and some of the answer's.
+        serve_on_card(Some(Fault::PanicWhenServing { after: 5 }));
+    }
+
+    #[test]
+    #[ignore = "the second child of the test below"]
+    fn child_without_a_fault() {
+        serve_on_card(None);
+    }
+
+    /// This test program as a child: with a fault the first time, then without.
+    fn config(mark: &std::path::Path) -> ProcessEngineConfig {
+        let script = format!(
+            "if mkdir '{0}' 2>&-; then t=child_with_a_fault; else t=child_without_a_fault; fi; \
+             exec '{1}' --ignored --exact child::tests::$t 3>&1 1>&2",
+            mark.display(),
+            std::env::current_exe().unwrap().display()
+        );
+        let mut config = ProcessEngineConfig::new("/bin/sh", ["-c", &script], DeviceChoice::Auto);
+        config.limits.first_wait = Duration::from_millis(50);
+        config
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_a_card_ends_its_process_and_the_job_can_be_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let sound = LocalEngine::start_on(vec![Watch::new().card()], Faults::Reload).unwrap();
+        sound.load(&model()).await.unwrap();
+        let stream = sound.run(&job(40), CancellationToken::new()).await.unwrap();
+        let expected = ending(stream).await.unwrap();
+
+        let engine = ProcessEngine::start(config(&folder.path().join("mark")));
+        engine.load(&model()).await.unwrap();
+        let first = engine.process_id().unwrap();
+        let mut status = engine.status();
+        status.mark_unchanged();
+        let (one, other) = (job(40), job(400));
+        let mut stream = engine.run(&one, CancellationToken::new()).await.unwrap();
+        let waiting = engine.run(&other, CancellationToken::new()).await.unwrap();
+        until_running(&mut stream).await;
+        assert_eq!(ending(stream).await.unwrap_err().code, EngineErrorCode::Crashed);
+        assert_eq!(ending(waiting).await.unwrap_err().code, EngineErrorCode::Crashed);
+        let restarting = |s: &EngineStatus| matches!(s, EngineStatus::Restarting { .. });
+        status.wait_for(restarting).await.unwrap();
+
+        let again = engine.run(&one, CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(again).await.unwrap(), expected, "tried again, it says the same");
+        assert!(engine.process_id().is_some_and(|id| id != first));
+        engine.shutdown().await;
     }
 }

@@ -5,6 +5,7 @@
 
 use burn::tensor::Device;
 use neurino_hardware::{CardMemoryMeter, machine_memory, resident_memory_bytes};
+use neurino_llm::models::decoder::Stores;
 
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
 use crate::heap;
@@ -20,6 +21,8 @@ pub(crate) struct OpenDevice {
     is_cpu: bool,
     /// Instead of what it has.
     limit: Option<DeviceMemory>,
+    /// Where it keeps keys and values.
+    pub(crate) stores: Stores,
 }
 
 impl OpenDevice {
@@ -110,14 +113,15 @@ pub(crate) fn open(choice: DeviceChoice) -> Result<Vec<OpenDevice>, EngineError>
 fn open_card(device: Device, index: usize) -> OpenDevice {
     let name = card_name(&device, index);
     let meter = CardMemoryMeter::open(pci_address(&device).as_deref(), index as u32);
-    OpenDevice { device, name, meter, is_cpu: false, limit: None }
+    OpenDevice { device, name, meter, is_cpu: false, limit: None, stores: Stores::default() }
 }
 
 fn cpu() -> OpenDevice {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let unit = if threads == 1 { "thread" } else { "threads" };
     let name = format!("CPU ({threads} {unit})");
-    OpenDevice { device: Device::flex(), name, meter: None, is_cpu: true, limit: None }
+    let (device, stores) = (Device::flex(), Stores::default());
+    OpenDevice { device, name, meter: None, is_cpu: true, limit: None, stores }
 }
 
 /// A processor that claims to have so much memory and all of it free, for tests of what happens on
@@ -126,6 +130,22 @@ fn cpu() -> OpenDevice {
 pub(crate) fn small_cpu(memory_bytes: u64) -> OpenDevice {
     let memory = DeviceMemory { total_bytes: memory_bytes, free_bytes: memory_bytes, is_cpu: true };
     OpenDevice { limit: Some(memory), ..cpu() }
+}
+
+/// A processor that stands in for a card of so much memory: it is planned for, warmed up and given
+/// up like one, and keeps keys and values in `stores`.
+#[cfg(test)]
+pub(crate) fn stand_in_card(memory_bytes: u64, stores: Stores) -> OpenDevice {
+    let memory =
+        DeviceMemory { total_bytes: memory_bytes, free_bytes: memory_bytes, is_cpu: false };
+    let name = "a stand-in card".into();
+    OpenDevice { limit: Some(memory), name, is_cpu: false, stores, ..cpu() }
+}
+
+/// The processor, with keys and values in `stores`.
+#[cfg(test)]
+pub(crate) fn cpu_with(stores: Stores) -> OpenDevice {
+    OpenDevice { stores, ..cpu() }
 }
 
 #[cfg(feature = "cuda")]

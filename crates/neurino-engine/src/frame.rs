@@ -107,6 +107,9 @@ pub enum FromChild {
         done_bytes: u64,
         /// Bytes to read.
         total_bytes: u64,
+        /// First steps done, in percent.
+        #[serde(default)]
+        warm_percent: u8,
     },
     /// The answer to [`ToChild::Count`].
     Counted {

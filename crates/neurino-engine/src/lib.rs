@@ -25,6 +25,8 @@ pub mod process;
 mod queue;
 mod serving;
 pub mod soak;
+#[cfg(test)]
+mod stand_in;
 mod supervisor;
 mod warm_up;
 mod worker;

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use neurino_llm::checkpoint::Precision;
-use neurino_llm::serving::ServingLimits;
+use neurino_llm::serving::{ServingLimits, StepShapes};
 use neurino_llm::source::ModelSource;
 use neurino_nn::paged::BLOCK_TOKENS;
 
@@ -151,10 +151,16 @@ pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precis
     let budgets: Vec<u64> = devices.iter().map(budget).collect();
 
     let context_blocks = config.max_position_embeddings.div_ceil(BLOCK_TOKENS);
-    let least_blocks = CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS).min(context_blocks);
+    let filling_blocks = if is_cpu {
+        0
+    } else {
+        let limits = ServingLimits { n_blocks: 0, rows_per_step, sequences_max: sequences };
+        StepShapes::new(&limits, config.max_position_embeddings).filling_blocks()
+    };
+    let least_blocks = CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS).min(context_blocks) + filling_blocks;
     let block_bytes = memory.block_bytes();
     // Whole contexts for all; one block more, for a copy of what two answers share.
-    let mut most_blocks = (context_blocks + 1) * sequences;
+    let mut most_blocks = (context_blocks + 1) * sequences + filling_blocks;
     if is_cpu {
         let enough_bytes = CACHE_BYTES_CPU.max(block_bytes * context_blocks as u64);
         let allowed_bytes = enough_bytes.min(devices.iter().map(|d| d.total_bytes / 4).sum());
@@ -240,7 +246,8 @@ mod tests {
 
     /// The least that a card must have free for a plan.
     fn least_free(plan: &MemoryPlan) -> u64 {
-        let blocks = CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS) as u64;
+        // Eight more for what fills steps up.
+        let blocks = (CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS) + 8) as u64;
         let needed = plan.weights_bytes + plan.activation_bytes + blocks * plan.block_bytes;
         card(0).reserve_bytes() + needed
     }

@@ -88,9 +88,12 @@ impl Engine for MultiEngine {
     /// for the longest.
     async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
         let index = self.places().place(model);
-        let loading =
-            EngineStatus::Loading { model: model.id.clone(), done_bytes: 0, total_bytes: 0 };
-        self.status.send_replace(loading);
+        self.status.send_replace(EngineStatus::Loading {
+            model: model.id.clone(),
+            done_bytes: 0,
+            total_bytes: 0,
+            warm_percent: 0,
+        });
         let loaded = self.engines[index].load(model).await;
         if loaded.is_err() {
             let mut places = self.places();

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use neurino_core::{JobOutput, JobSpec, TextOutput};
+use neurino_llm::chat::ChatTemplate;
+use neurino_llm::model::LanguageModel;
 use neurino_llm::serving::{GenerateError, RequestId, Runner, RunnerEvent, ServingLimits};
+use neurino_llm::tokenizer::Tokenizer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +19,22 @@ use crate::queue::{self, Job};
 pub(crate) struct Serving {
     runner: Runner,
     limits: ServingLimits,
+    steps: Steps,
     jobs: BTreeMap<RequestId, Running>,
     last_id: u64,
 }
+
+/// What a model's steps look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steps {
+    /// As they come: on a CPU.
+    AsTheyCome,
+    /// Filled up to the shapes that were warmed up: on a card.
+    InShapes,
+}
+
+/// A model and what makes text of its tokens.
+pub(crate) type Parts = (LanguageModel, Tokenizer, ChatTemplate);
 
 struct Running {
     cancel: CancellationToken,
@@ -51,8 +67,13 @@ impl Ended {
 }
 
 impl Serving {
-    pub(crate) fn new(runner: Runner, limits: ServingLimits) -> Self {
-        Self { runner, limits, jobs: BTreeMap::new(), last_id: 0 }
+    pub(crate) fn new(parts: Parts, limits: ServingLimits, steps: Steps) -> Self {
+        let (model, tokenizer, template) = parts;
+        let runner = match steps {
+            Steps::AsTheyCome => Runner::new(model, tokenizer, template, limits),
+            Steps::InShapes => Runner::in_shapes(model, tokenizer, template, limits),
+        };
+        Self { runner, limits, steps, jobs: BTreeMap::new(), last_id: 0 }
     }
 
     /// Whether there is nothing to compute.
@@ -133,9 +154,9 @@ impl Serving {
             return None;
         }
         // The old cache's memory first.
-        let (model, tokenizer, template) = self.runner.into_parts();
-        model.device().memory_cleanup();
-        Some(Self::new(Runner::new(model, tokenizer, template, limits), limits))
+        let parts = self.runner.into_parts();
+        parts.0.device().memory_cleanup();
+        Some(Self::new(parts, limits, self.steps))
     }
 
     /// Memory of the cache.

@@ -293,7 +293,9 @@ impl Session {
         self.loaded = true;
         self.reload_error = None;
         let model_id = model.id.clone();
-        let status = EngineStatus::Loading { model: model_id, done_bytes: 0, total_bytes: 0 };
+        let (done_bytes, total_bytes, warm_percent) = (0, 0, 0);
+        let status =
+            EngineStatus::Loading { model: model_id, done_bytes, total_bytes, warm_percent };
         if !matches!(&*self.shared.status.borrow(), EngineStatus::Ready(m) if m.id == model.id) {
             self.shared.status.send_replace(status);
         }
@@ -361,11 +363,11 @@ impl Session {
                     (self.steps, self.moved_at) = (steps, self.heard_at);
                 }
             }
-            FromChild::Loading { done_bytes: done, total_bytes: total } => {
+            FromChild::Loading { done_bytes: done, total_bytes: total, warm_percent: warm } => {
                 self.moved_at = self.heard_at;
                 self.shared.status.send_if_modified(|status| match status {
-                    EngineStatus::Loading { done_bytes, total_bytes, .. } => {
-                        (*done_bytes, *total_bytes) = (done, total);
+                    EngineStatus::Loading { done_bytes, total_bytes, warm_percent, .. } => {
+                        (*done_bytes, *total_bytes, *warm_percent) = (done, total, warm);
                         true
                     }
                     _ => false,

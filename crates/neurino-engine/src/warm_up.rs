@@ -3,71 +3,39 @@
 
 use neurino_llm::LlmError;
 use neurino_llm::model::LanguageModel;
-use neurino_llm::serving::ServingLimits;
-use neurino_nn::device::is_cpu;
-use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
+use neurino_llm::serving::{ServingLimits, StepShape, StepShapes};
 
-/// Runs steps of the shapes that jobs will need, on a small cache of their own. `go_on` is asked
-/// between them; `false` if it said no. On a CPU, where nothing is compiled, one step fetches the
-/// weights.
+use crate::serving::Steps;
+
+/// Runs steps of every shape that jobs will need, on a small cache of their own. `go_on` is told,
+/// before each, how many are done and how many there are; `false` if it said no. Where steps are
+/// left as they come nothing is compiled, and one step fetches the weights.
 ///
 /// # Errors
 /// Those of [`LanguageModel::step`].
 pub(crate) fn warm_up(
     model: &LanguageModel,
     limits: &ServingLimits,
-    go_on: &dyn Fn() -> bool,
+    steps: Steps,
+    go_on: &dyn Fn(usize, usize) -> bool,
 ) -> Result<bool, LlmError> {
-    let shapes = if is_cpu(model.device()) { vec![vec![1]] } else { shapes(limits) };
-    let rows_max = shapes.iter().flatten().copied().max().unwrap_or(1);
-    let blocks_each = rows_max.div_ceil(BLOCK_TOKENS);
-    let sequences_max = shapes.iter().map(Vec::len).max().unwrap_or(1);
-    let mut cache = model.new_cache(blocks_each + sequences_max);
-    for rows in shapes {
-        if !go_on() {
+    let shapes = match steps {
+        Steps::AsTheyCome => vec![StepShape { rows: 1, table: 16, reads: false, scored: 1 }],
+        Steps::InShapes => StepShapes::new(limits, model.context_tokens()).warm_up(),
+    };
+    let n_blocks = shapes.iter().map(StepShape::blocks).max().unwrap_or(0);
+    let mut cache = model.new_cache(n_blocks.max(3));
+    if steps == Steps::InShapes {
+        // Answers that share a prompt make copies, one or several at a time.
+        cache.copy_blocks(&[(0, 1)])?;
+        cache.copy_blocks(&[(0, 1), (0, 2)])?;
+    }
+    for (done, shape) in shapes.iter().enumerate() {
+        if !go_on(done, shapes.len()) {
             return Ok(false);
         }
-        let mut next_block = 0;
-        let sequences = rows.iter().map(|&rows| {
-            let needed = rows.div_ceil(BLOCK_TOKENS) as u32;
-            let blocks = (next_block..next_block + needed).collect();
-            next_block += needed;
-            SequenceSpan { rows, start: 0, blocks }
-        });
-        let batch = BatchLayout { sequences: sequences.collect() };
-        let tokens = vec![0; batch.rows()];
-        let ends = rows.iter().scan(0, |row, rows| {
-            *row += rows;
-            Some(*row - 1)
-        });
-        model.step(&tokens, &batch, &ends.collect::<Vec<_>>(), &mut cache)?;
+        let (batch, scored) = shape.step();
+        model.step(&vec![0; batch.rows()], &batch, &scored, &mut cache)?;
     }
-    Ok(true)
-}
-
-/// Rows of each sequence of each step: decoding alone and with others, prompts of every length
-/// class, both together.
-fn shapes(limits: &ServingLimits) -> Vec<Vec<usize>> {
-    let doublings = |most: usize| {
-        std::iter::successors(Some(1), move |n| Some(n * 2)).take_while(move |n| *n <= most)
-    };
-    let together = doublings(limits.sequences_max).map(|n| vec![1; n]);
-    let prompts = doublings(limits.rows_per_step).skip(1).map(|n| vec![n]);
-    let mixed = doublings(limits.rows_per_step / 2).skip(4).map(|n| vec![n, 1, 1]);
-    together.chain(prompts).chain(mixed).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_class_of_steps_is_among_the_shapes() {
-        let limits = ServingLimits { n_blocks: 100, rows_per_step: 256, sequences_max: 8 };
-        let shapes = shapes(&limits);
-        for shape in [&[1][..], &[1; 8], &[256], &[2], &[128, 1, 1]] {
-            assert!(shapes.iter().any(|s| s == shape), "{shape:?}");
-        }
-        assert!(shapes.iter().all(|s| s.len() <= 8 && s.iter().sum::<usize>() <= 256));
-    }
+    Ok(go_on(shapes.len(), shapes.len()))
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use neurino_llm::chat::ChatTemplate;
 use neurino_llm::model::LanguageModel;
 use neurino_llm::models::decoder::Placement;
-use neurino_llm::serving::{Runner, ServingLimits};
+use neurino_llm::serving::ServingLimits;
 use neurino_llm::source::{ModelArch, ModelSource};
 use neurino_llm::tokenizer::Tokenizer;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::device::OpenDevice;
 use crate::fault::{self, guarded};
 use crate::memory::{self, MemoryPlan};
 use crate::queue::{Command, Job, Queue};
-use crate::serving::{Ended, Serving};
+use crate::serving::{Ended, Serving, Steps};
 use crate::warm_up::warm_up;
 
 /// What follows a fault that is no lack of memory.
@@ -165,7 +165,8 @@ impl Worker {
             std::process::exit(FAULT_EXIT);
         }
         let Some(mut loaded) = self.loaded.take() else { return };
-        let ended = loaded.serving.fail_all(fault);
+        let message = format!("{fault}; the model is loaded again, and the job can be tried again");
+        let ended = loaded.serving.fail_all(&EngineError::crashed(message));
         let reference = loaded.reference.clone();
         drop(loaded);
         self.tell(ended);
@@ -206,7 +207,7 @@ impl Worker {
         }
         // Two models need not fit: the old one goes first.
         self.forget();
-        self.progress(&model, 0, 0);
+        self.progress(&model, Progress::default());
         match guarded("loading the model", || self.read(model)).flatten() {
             Ok(loaded) => {
                 let facts = loaded.facts.clone();
@@ -224,10 +225,12 @@ impl Worker {
     }
 
     /// Says how far a load is.
-    fn progress(&self, model: &ModelRef, done_bytes: u64, total_bytes: u64) {
+    fn progress(&self, model: &ModelRef, progress: Progress) {
+        let Progress { done_bytes, total_bytes, warm_percent } = progress;
         self.steps.fetch_add(1, Ordering::Relaxed);
         let model = model.id.clone();
-        self.status.send_replace(EngineStatus::Loading { model, done_bytes, total_bytes });
+        let status = EngineStatus::Loading { model, done_bytes, total_bytes, warm_percent };
+        self.status.send_replace(status);
         self.queue.borrow_mut().sweep();
     }
 
@@ -243,6 +246,7 @@ impl Worker {
             Placement::new(runs.map(|(d, run)| (d.device.clone(), run.clone())).collect())
                 .ok_or_else(|| EngineError::internal("the plan leaves layers out"))?;
         LanguageModel::load_over(source, &placement, plan.precision, progress, unwanted)
+            .map(|model| model.with_stores(self.devices[0].stores.clone()))
             .map_err(|error| if unwanted() { stopped() } else { unreadable(error) })
     }
 
@@ -270,15 +274,20 @@ impl Worker {
         let memories: Vec<_> = self.devices.iter().map(OpenDevice::memory).collect();
         let plan = memory::plan(&source, &memories).checked()?;
         let before = self.used_bytes();
-        let progress = |done, total| self.progress(&reference, done, total);
+        let progress = |done_bytes, total_bytes| {
+            self.progress(&reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
+        };
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let model = self.weights(&source, &plan, &progress, &unwanted)?;
         let (limits, all) = (plan.limits(), source.weights_bytes());
-        let go_on = || {
-            progress(all, all);
+        let steps = if self.devices[0].is_cpu() { Steps::AsTheyCome } else { Steps::InShapes };
+        let go_on = |done: usize, of: usize| {
+            let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
+            let progress = Progress { done_bytes: all, total_bytes: all, warm_percent };
+            self.progress(&reference, progress);
             !unwanted()
         };
-        if !warm_up(&model, &limits, &go_on).map_err(unreadable)? {
+        if !warm_up(&model, &limits, steps, &go_on).map_err(unreadable)? {
             return Err(stopped());
         }
         let mut facts = LoadedModel {
@@ -291,7 +300,7 @@ impl Worker {
             memory: MemoryUse::default(),
             load_ms: 0,
         };
-        let serving = Serving::new(Runner::new(model, tokenizer, template, limits), limits);
+        let serving = Serving::new((model, tokenizer, template), limits, steps);
         let used = self.used_bytes();
         let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
         facts.memory = MemoryUse {
@@ -303,6 +312,14 @@ impl Worker {
         log(&plan, &facts, limits);
         Ok(Loaded { reference, facts, serving })
     }
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    done_bytes: u64,
+    total_bytes: u64,
+    warm_percent: u8,
 }
 
 /// The exit code of a process that a fault of its card ended.
@@ -355,3 +372,6 @@ fn unreadable(error: impl std::error::Error) -> EngineError {
     };
     EngineError::new(code, words)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use neurino_nn::{NnError, PagedKvCache};
 use crate::LlmError;
 use crate::checkpoint::{LayerLoader, Precision};
 use crate::config::ModelConfig;
-use crate::models::decoder::{Decoder, Placement};
+use crate::models::decoder::{Decoder, Placement, Stores};
 use crate::models::random::{RandomLayers, WeightFormat};
 use crate::source::ModelSource;
 
@@ -164,6 +164,11 @@ impl LanguageModel {
         let layers = RandomLayers::new(format, device, seed);
         let decoder = Decoder::load(config, &layers, &placement, format.cache_dtype(device))?;
         Ok(Self { decoder })
+    }
+
+    /// The same, with its caches in stores of another kind.
+    pub fn with_stores(self, stores: Stores) -> Self {
+        Self { decoder: self.decoder.with_stores(stores) }
     }
 
     /// The dimensions.

@@ -6,7 +6,7 @@
 //! else runs beside it: see `docs/SAMPLING.md`.
 //!
 //! Reading order: `blocks` (who holds which block of the cache), `plan` and `scheduler` (what a step
-//! computes), `answer` (tokens to text), `request` (a job to a prompt), `runner`.
+//! computes), `shapes` (which sizes it has on a card), `answer` (tokens to text), `request` (a job to a prompt), `runner`.
 
 mod answer;
 mod blocks;
@@ -14,8 +14,10 @@ mod plan;
 mod request;
 mod runner;
 mod scheduler;
+mod shapes;
 
 pub use blocks::BlockCounters;
 pub use plan::{SchedulerCounters, ServingLimits};
 pub use request::GenerateError;
 pub use runner::{Admitted, RequestId, Runner, RunnerCounters, RunnerEvent};
+pub use shapes::{StepShape, StepShapes};

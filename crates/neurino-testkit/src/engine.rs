@@ -156,6 +156,7 @@ impl Engine for ScriptedEngine {
             model: model.id.clone(),
             done_bytes: 0,
             total_bytes: 0,
+            warm_percent: 0,
         });
         tokio::time::sleep(delay).await;
         if let Some(error) = error {

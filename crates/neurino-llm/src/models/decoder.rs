@@ -1,11 +1,12 @@
 //! The frame of a decoder-only model: token table, blocks, final norm and head, on one device or
 //! layer by layer over several.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor};
-use neurino_nn::paged::{BatchLayout, KvShape, store_on};
+use neurino_nn::paged::{BatchLayout, KvShape, KvStore, store_on};
 use neurino_nn::rotary::{RotaryEmbedding, RotaryTables};
 use neurino_nn::{Embedding, Linear, PagedKvCache, RmsNorm};
 
@@ -75,6 +76,33 @@ impl Placement {
     }
 }
 
+/// Where keys and values are kept: by default in the best store of each device.
+#[derive(Clone)]
+pub struct Stores(Arc<MakeStore>);
+
+type MakeStore = dyn Fn(&Device, &KvShape) -> Box<dyn KvStore> + Send + Sync;
+
+impl Stores {
+    /// Stores of another kind.
+    pub fn new(
+        make: impl Fn(&Device, &KvShape) -> Box<dyn KvStore> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(make))
+    }
+}
+
+impl Default for Stores {
+    fn default() -> Self {
+        Self::new(store_on)
+    }
+}
+
+impl Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stores")
+    }
+}
+
 /// A run of layers on one device.
 #[derive(Debug)]
 struct Part {
@@ -95,6 +123,7 @@ pub struct Decoder {
     lm_head: Linear,
     rotary: RotaryEmbedding,
     cache_dtype: DType,
+    stores: Stores,
     /// Rows of the token table, which one token does not read.
     lookup_bytes: u64,
 }
@@ -161,8 +190,14 @@ impl Decoder {
             lm_head,
             rotary: config.rotary(),
             cache_dtype,
+            stores: Stores::default(),
             lookup_bytes,
         })
+    }
+
+    /// The same, with its caches in stores of another kind.
+    pub fn with_stores(self, stores: Stores) -> Self {
+        Self { stores, ..self }
     }
 
     /// The dimensions.
@@ -204,7 +239,7 @@ impl Decoder {
     pub fn new_cache(&self, n_blocks: usize) -> PagedKvCache {
         let store = |part: &Part| {
             let shape = self.kv_shape(part.blocks.len(), n_blocks);
-            let store = store_on(&part.device, &shape);
+            let store = (self.stores.0)(&part.device, &shape);
             (shape, store)
         };
         PagedKvCache::new(self.parts.iter().map(store).collect())

@@ -1,5 +1,6 @@
 //! Drives a model: plans a step, computes it, draws the next tokens, tells what became of whom.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::blocks::Release;
 use super::plan::{Plan, SchedulerCounters, SequenceId, ServingLimits};
 use super::request::{GenerateError, Open, Request, prepare, too_large};
 use super::scheduler::Scheduler;
+use super::shapes::StepShapes;
 use crate::LlmError;
 use crate::chat::ChatTemplate;
 use crate::model::{LanguageModel, Logits};
@@ -85,6 +87,8 @@ pub struct Runner {
     template: ChatTemplate,
     cache: PagedKvCache,
     scheduler: Scheduler,
+    /// What steps are filled up to, if not left as they come.
+    shapes: Option<StepShapes>,
     /// By the scheduler's number.
     open: HashMap<u64, Open>,
     numbers: HashMap<RequestId, u64>,
@@ -107,11 +111,27 @@ impl Runner {
             tokenizer,
             template,
             scheduler: Scheduler::new(limits),
+            shapes: None,
             open: HashMap::new(),
             numbers: HashMap::new(),
             answers: HashMap::new(),
             counters: RunnerCounters::default(),
         }
+    }
+
+    /// As [`Runner::new`], with steps that come in few shapes, as a card wants them. Some blocks of
+    /// `limits` hold what fills them up.
+    pub fn in_shapes(
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        limits: ServingLimits,
+    ) -> Self {
+        let shapes = StepShapes::new(&limits, model.context_tokens());
+        let n_blocks = limits.n_blocks.saturating_sub(shapes.filling_blocks());
+        let scheduler = Scheduler::new(ServingLimits { n_blocks, ..limits });
+        let all = Self::new(model, tokenizer, template, limits);
+        Self { scheduler, shapes: Some(shapes), ..all }
     }
 
     /// The model.
@@ -220,8 +240,14 @@ impl Runner {
             let (rows, start, blocks) = (part.rows, part.start, part.blocks.clone());
             sequences.push(SequenceSpan { rows, start, blocks });
         }
-        let batch = BatchLayout { sequences };
-        self.model.step(&plan.tokens, &batch, &logit_rows, &mut self.cache)
+        let mut batch = BatchLayout { sequences };
+        let mut tokens = Cow::Borrowed(&plan.tokens[..]);
+        if let Some(shapes) = &self.shapes {
+            // The blocks behind the scheduler's are nobody else's.
+            let free = self.scheduler.n_blocks() as u32;
+            shapes.fill(tokens.to_mut(), &mut batch, &mut logit_rows, free);
+        }
+        self.model.step(&tokens, &batch, &logit_rows, &mut self.cache)
     }
 
     /// Draws a token for each answer that has scores now.
@@ -291,7 +317,8 @@ impl Runner {
             self.fail(number, GenerateError::Model(Arc::clone(&error)), events);
         }
         self.scheduler.forget_cache();
-        let n_blocks = self.scheduler.n_blocks();
+        let filling = self.shapes.map_or(0, |shapes| shapes.filling_blocks());
+        let n_blocks = self.scheduler.n_blocks() + filling;
         // The old one's memory first.
         self.cache = self.model.new_cache(0);
         self.cache = self.model.new_cache(n_blocks);

@@ -1,0 +1,218 @@
+//! Processors that stand in for cards, and stores that watch their steps and fail when told to: for
+//! tests of what happens on cards.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use burn::tensor::{Device, Tensor};
+use neurino_core::{ChatMessage, JobOutput, JobSpec, ModelId, Role, TextJob};
+use neurino_llm::models::decoder::Stores;
+use neurino_nn::NnError;
+use neurino_nn::paged::{BatchLayout, KvShape, KvStore, store_on};
+use neurino_nn::rotary::RotaryTables;
+
+use crate::api::{EngineError, JobEvent, JobStream, ModelRef};
+use crate::device::{self, OpenDevice};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// What stand-in cards have: plenty.
+const CARD_BYTES: u64 = 8 << 30;
+
+/// A fault below the engine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// Steps on caches of more blocks fail with an error of the device.
+    ErrorAbove(usize),
+    /// Steps on caches of more blocks panic, as a lack of memory does in a driver's binding.
+    PanicAbove(usize),
+    /// Caches of more blocks are not to be had, and one step fails.
+    NoCacheAbove(usize),
+    /// The context is lost in the step so many steps from now, once; counted in caches of jobs, not
+    /// of the warm-up.
+    PanicWhenServing {
+        /// Steps that pass.
+        after: usize,
+    },
+}
+
+/// Sees what reaches the stores of a device.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    steps: Vec<BatchLayout>,
+    /// Blocks of each cache that was made.
+    caches: Vec<usize>,
+    fault: Option<Fault>,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// From now on.
+    pub(crate) fn fail(&self, fault: Fault) {
+        self.state().fault = Some(fault);
+    }
+
+    /// The steps since the last call.
+    pub(crate) fn take_steps(&self) -> Vec<BatchLayout> {
+        std::mem::take(&mut self.state().steps)
+    }
+
+    /// Blocks of the caches since the start.
+    pub(crate) fn caches(&self) -> Vec<usize> {
+        self.state().caches.clone()
+    }
+
+    fn stores(self: &Arc<Self>) -> Stores {
+        let watch = Arc::clone(self);
+        Stores::new(move |device, shape| watch.store(device, shape))
+    }
+
+    /// A processor that is treated as a card.
+    pub(crate) fn card(self: &Arc<Self>) -> OpenDevice {
+        device::stand_in_card(CARD_BYTES, self.stores())
+    }
+
+    /// The processor as it is.
+    pub(crate) fn cpu(self: &Arc<Self>) -> OpenDevice {
+        device::cpu_with(self.stores())
+    }
+
+    fn store(self: &Arc<Self>, device: &Device, shape: &KvShape) -> Box<dyn KvStore> {
+        let n_blocks = shape.n_blocks;
+        {
+            let mut state = self.state();
+            if let Some(Fault::NoCacheAbove(most)) = state.fault
+                && n_blocks > most
+            {
+                drop(state);
+                panic!("CUDA_ERROR_OUT_OF_MEMORY: out of memory");
+            }
+            state.caches.push(n_blocks);
+        }
+        Box::new(Watched { store: store_on(device, shape), n_blocks, watch: Arc::clone(self) })
+    }
+
+    fn step(&self, batch: &BatchLayout, n_blocks: usize) -> Result<(), NnError> {
+        let mut state = self.state();
+        state.steps.push(batch.clone());
+        // The caches of jobs are the larger ones.
+        let serves = n_blocks > WARM_UP_BLOCKS_MAX;
+        let words = "CUDA_ERROR_OUT_OF_MEMORY: out of memory";
+        match &mut state.fault {
+            Some(Fault::ErrorAbove(most) | Fault::NoCacheAbove(most)) if n_blocks > *most => {
+                Err(NnError::Device { reason: words.into() })
+            }
+            Some(Fault::PanicAbove(most)) if n_blocks > *most => {
+                drop(state);
+                panic!("{words}")
+            }
+            Some(Fault::PanicWhenServing { after: 0 }) if serves => {
+                state.fault = None;
+                drop(state);
+                panic!("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+            }
+            Some(Fault::PanicWhenServing { after }) if serves => {
+                *after -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// More than a warm-up's cache has, and fewer than one for jobs.
+const WARM_UP_BLOCKS_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Watched {
+    store: Box<dyn KvStore>,
+    n_blocks: usize,
+    watch: Arc<Watch>,
+}
+
+impl KvStore for Watched {
+    fn begin(&mut self, batch: &BatchLayout) -> Result<(), NnError> {
+        self.watch.step(batch, self.n_blocks)?;
+        self.store.begin(batch)
+    }
+
+    fn write(&mut self, layer: usize, keys: Tensor<3>, values: Tensor<3>) -> Result<(), NnError> {
+        self.store.write(layer, keys, values)
+    }
+
+    fn rotate_and_write(
+        &mut self,
+        layer: usize,
+        queries: Tensor<3>,
+        keys: Tensor<3>,
+        values: Tensor<3>,
+        rotations: &RotaryTables,
+    ) -> Result<Tensor<3>, NnError> {
+        self.store.rotate_and_write(layer, queries, keys, values, rotations)
+    }
+
+    fn attend(
+        &self,
+        layer: usize,
+        queries: Tensor<3>,
+        window: Option<usize>,
+    ) -> Result<Tensor<3>, NnError> {
+        self.store.attend(layer, queries, window)
+    }
+
+    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<(), NnError> {
+        self.store.copy_blocks(pairs)
+    }
+}
+
+pub(crate) fn model() -> ModelRef {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm/llama3");
+    ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder }
+}
+
+/// Greedy on this model, it goes on for as long as it may.
+pub(crate) fn job(max_tokens: u32) -> JobSpec {
+    told("Once upon a time", max_tokens)
+}
+
+/// As [`job`], about something else.
+pub(crate) fn told(words: &str, max_tokens: u32) -> JobSpec {
+    let messages = vec![ChatMessage::new(Role::User, words)];
+    let mut job = TextJob::new(model().id, messages, max_tokens);
+    job.sampling.temperature = 0.0;
+    JobSpec::Text(job)
+}
+
+async fn next(stream: &mut JobStream) -> JobEvent {
+    let event = tokio::time::timeout(PATIENCE, stream.recv()).await.expect("the stream goes on");
+    event.expect("a stream has an end")
+}
+
+/// Reads until the job certainly runs.
+pub(crate) async fn until_running(stream: &mut JobStream) {
+    while !matches!(next(stream).await, JobEvent::Delta { .. }) {}
+}
+
+/// How a job ended: with its text, or with an error.
+pub(crate) async fn ending(mut stream: JobStream) -> Result<String, EngineError> {
+    loop {
+        match next(&mut stream).await {
+            JobEvent::Finished { output: JobOutput::Text(text) } => return Ok(text.text().into()),
+            JobEvent::Failed { error } => return Err(error),
+            _ => {}
+        }
+    }
+}
