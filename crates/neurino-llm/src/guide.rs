@@ -22,6 +22,11 @@ const SCHEMA_VALUES_MAX: usize = 20_000;
 const SCHEMA_DEPTH_MAX: usize = 64;
 /// Most properties of one object; the work grows with their square.
 const PROPERTIES_MAX: usize = 500;
+/// Most symbols in the rules that a schema becomes; a property takes about ten.
+const RULES_MAX: usize = 50_000;
+/// Places in the rules that the tokens behind one place may reach together. Ten times what the widest
+/// schemas within the other limits came to with vocabularies of 49,152 and 128,001 tokens.
+const REACHED_MAX: usize = 500_000;
 /// Longest count in a schema (`minLength`, `maxItems`, ..).
 const SCHEMA_COUNT_MAX: u64 = 10_000;
 
@@ -74,7 +79,11 @@ impl Vocabulary {
         *factory.limits_mut() = ParserLimits {
             initial_lexer_fuel: 500_000,
             max_lexer_states: 50_000,
-            max_grammar_size: 200_000,
+            max_grammar_size: RULES_MAX,
+            // One place in an answer is at most every place in the rules: a schema is refused before
+            // the answer begins, or its rows never get too long in the middle of one.
+            max_items_in_row: RULES_MAX,
+            step_max_items: REACHED_MAX,
             precompute_large_lexemes: false,
             verbose_errors: false,
             ..ParserLimits::default()
@@ -188,9 +197,13 @@ impl Guide {
     /// Takes the token that was chosen.
     ///
     /// # Errors
-    /// `Refused` for a token that must not follow; the guide is of no use afterwards.
+    /// `Refused` for a token that must not follow, `TooComplex` if the form became too intricate to
+    /// follow; the guide is of no use afterwards.
     pub fn accept(&mut self, token: u32) -> Result<(), GuideError> {
-        self.matcher.consume_token(token).map_err(|_| GuideError::Refused(token))
+        self.matcher.consume_token(token).map_err(|error| match refusal(&error.to_string()) {
+            GuideError::TooComplex(limit) => GuideError::TooComplex(limit),
+            _ => GuideError::Refused(token),
+        })
     }
 
     /// Whether the form is complete and nothing but an end token can follow. An answer may end here
@@ -316,7 +329,12 @@ fn refusal(error: &str) -> GuideError {
     if error.contains("NoExtension") {
         return GuideError::Unsupported("no JSON can fit it".to_owned());
     }
-    let limits = ["too large", "too many", "Too many", "fuel", "limit", "too complex", "exceeded"];
+    if error.contains("number of symbols") {
+        let words = format!("its rules have more than {RULES_MAX} symbols; a property takes ten");
+        return GuideError::TooComplex(words);
+    }
+    let limits =
+        ["too large", "too many", "Too many", "fuel", "limit", "too complex", "exceeded", "max is"];
     if limits.iter().any(|word| error.contains(word)) {
         return GuideError::TooComplex(short(error));
     }

@@ -162,6 +162,59 @@ fn a_schema_that_cannot_be_enforced_is_named() {
     }
 }
 
+/// An object whose properties are all optional; `prefix` keeps their names apart from other objects'.
+fn optional(prefix: &str, count: usize, value: &Value, additional: bool) -> Value {
+    let properties: serde_json::Map<String, Value> =
+        (0..count).map(|i| (format!("{prefix}{i}"), value.clone())).collect();
+    json!({ "type": "object", "properties": properties, "additionalProperties": additional })
+}
+
+/// Every optional property may be the next one, which is what makes these schemas wide.
+#[test]
+fn wide_schemas_are_followed_to_the_end() {
+    let string = json!({ "type": "string", "maxLength": 3 });
+    let digit = json!({ "type": "integer", "minimum": 0, "maximum": 9 });
+    let ten: Vec<Value> =
+        (0..10).map(|i| optional(&format!("p{i}x"), 200, &string, false)).collect();
+    let eight: Vec<Value> = (0..8).map(|i| optional(&i.to_string(), 500, &digit, false)).collect();
+    for name in ["llama3", "mistral"] {
+        let tokenizer = tokenizer(name);
+        for (what, schema) in [
+            ("500 strings", optional("p", 500, &string, false)),
+            ("500 strings and others", optional("p", 500, &string, true)),
+            ("500 numbers and others", optional("p", 500, &digit, true)),
+            ("one of ten", json!({ "anyOf": ten })),
+            ("one of eight", json!({ "anyOf": eight })),
+            ("a list", json!({ "type": "array", "items": { "anyOf": ten }, "maxItems": 2 })),
+        ] {
+            let guide = Guide::json_schema(&tokenizer, &schema).unwrap();
+            for (seed, liked) in [(0, "\"}]"), (1, "\"")] {
+                let mut guide = guide.clone();
+                let text = write(&mut guide, &tokenizer, seed, liked);
+                assert!(text.len() > 1, "{what}: {text}");
+                if guide.is_complete() {
+                    assert!(serde_json::from_str::<Value>(&text).is_ok(), "{what}: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_schema_beyond_the_limits_is_refused_before_the_answer() {
+    let tokenizer = tokenizer("llama3");
+    let any = json!({});
+    let many: Vec<Value> = (0..16).map(|i| optional(&i.to_string(), 500, &any, false)).collect();
+    for (schema, named) in [
+        (optional("p", 501, &any, false), "more than 500 properties"),
+        (json!({ "anyOf": many }), "more than 50000 symbols"),
+    ] {
+        let error = Guide::json_schema(&tokenizer, &schema).map(|_| ()).unwrap_err();
+        assert!(matches!(error, GuideError::TooComplex(_)), "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
+
 /// Each of these would cost much time or memory without limits.
 #[test]
 fn hostile_schemas_end_soon() {
@@ -174,7 +227,10 @@ fn hostile_schemas_end_soon() {
         .collect();
     let any: Vec<Value> =
         (0..500).map(|i| json!({ "pattern": format!("^.*{i}.*x{{1,50}}$") })).collect();
+    let widest: Vec<Value> =
+        (0..10).map(|i| optional(&i.to_string(), 500, &json!({}), false)).collect();
     for schema in [
+        json!({ "anyOf": widest }),
         json!({ "type": "string", "minLength": 1_000_000_000 }),
         json!({ "type": "string", "minLength": 9_000, "maxLength": 10_000 }),
         json!({ "type": "array", "items": { "type": "integer" }, "maxItems": 10_000, "minItems": 9_999 }),
