@@ -1,8 +1,12 @@
 //! Two-dimensional convolution over channels-last pictures.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Tensor, module, ops::ConvOptions};
 
-use crate::device::is_cpu;
+use crate::device::{in_memory, is_cpu, upload};
+use crate::panels::{Geometry, PanelMatrix};
+use crate::simd::Isa;
 
 /// Pixels of zeros around a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,10 +58,18 @@ struct Update {
 /// A convolution's weights and how they pass over the picture.
 #[derive(Debug, Clone)]
 struct Kernel {
+    weight: Weight,
     /// `[out, in, kernel height, kernel width]`
-    weight: Tensor<4>,
+    shape: [usize; 4],
     stride: usize,
     padding: Padding,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    /// On a device that is not the CPU.
+    Tensor(Tensor<4>),
+    Cpu(Arc<PanelMatrix>),
 }
 
 impl Conv2d {
@@ -72,25 +84,31 @@ impl Conv2d {
         padding: Padding,
     ) -> Self {
         let bias = bias.map(|bias| bias.cast(DType::F32));
-        Self { kernel: Kernel { weight, stride, padding }, bias, updates: Vec::new() }
+        Self { kernel: Kernel::new(weight, stride, padding), bias, updates: Vec::new() }
     }
 
     /// Channels of the result.
     pub fn out_channels(&self) -> usize {
-        self.kernel.weight.dims()[0]
+        self.kernel.shape[0]
     }
 
     /// Channels of the input.
     pub fn in_channels(&self) -> usize {
-        self.kernel.weight.dims()[1]
+        self.kernel.shape[1]
+    }
+
+    /// Rows and columns of the kernel.
+    pub fn kernel_size(&self) -> [usize; 2] {
+        let [_, _, height, width] = self.kernel.weight.dims();
+        [height, width]
     }
 
     /// Replaces all low-rank updates; none restores the layer as it was made.
     pub fn set_low_rank(&mut self, updates: Vec<ConvLowRank>) {
         let Kernel { stride, padding, .. } = self.kernel;
         let update = |ConvLowRank { down, up, scale }| Update {
-            down: Kernel { weight: down, stride, padding },
-            up: Kernel { weight: up, stride: 1, padding: Padding::default() },
+            down: Kernel::new(down, stride, padding),
+            up: Kernel::new(up, 1, Padding::default()),
             scale,
         };
         self.updates = updates.into_iter().map(update).collect();
@@ -114,17 +132,39 @@ impl Conv2d {
 }
 
 impl Kernel {
+    fn new(weight: Tensor<4>, stride: usize, padding: Padding) -> Self {
+        let shape = weight.dims();
+        let weight = if is_cpu(&weight.device()) {
+            Weight::Cpu(Arc::new(PanelMatrix::of_convolution(weight)))
+        } else {
+            Weight::Tensor(weight)
+        };
+        Self { weight, shape, stride, padding }
+    }
+
     fn forward(&self, x: Tensor<4>, bias: Option<&Tensor<1>>) -> Tensor<4> {
-        let Padding { top, left, bottom, right } = self.padding;
-        let padding = [(top, bottom), (left, right)];
-        let options = ConvOptions::new_with_padding([self.stride; 2], padding, [1, 1], 1);
-        let dtype = if is_cpu(&x.device()) { DType::F32 } else { self.weight.dtype() };
-        let x = x.permute([0, 3, 1, 2]).cast(dtype);
-        let y = module::conv2d(x, self.weight.clone().cast(dtype), None, options);
-        let y = y.permute([0, 2, 3, 1]).cast(DType::F32);
-        match bias {
-            Some(bias) => y + bias.clone().unsqueeze(),
-            None => y,
+        match &self.weight {
+            Weight::Cpu(matrix) => {
+                let [out, _, height, width] = self.shape;
+                let device = x.device();
+                let geometry = Geometry::new(x.dims(), [height, width], self.stride, self.padding);
+                let bias = bias.map(|bias| in_memory(bias.clone()));
+                let y = matrix.multiply(&in_memory(x), &geometry, bias.as_deref(), Isa::best());
+                let shape = [geometry.batch, geometry.out_height, geometry.out_width, out];
+                upload(y, shape, &device)
+            }
+            Weight::Tensor(weight) => {
+                let Padding { top, left, bottom, right } = self.padding;
+                let padding = [(top, bottom), (left, right)];
+                let options = ConvOptions::new_with_padding([self.stride; 2], padding, [1, 1], 1);
+                let x = x.permute([0, 3, 1, 2]).cast(weight.dtype());
+                let y = module::conv2d(x, weight.clone(), None, options);
+                let y = y.permute([0, 2, 3, 1]).cast(DType::F32);
+                match bias {
+                    Some(bias) => y + bias.clone().unsqueeze(),
+                    None => y,
+                }
+            }
         }
     }
 }
