@@ -1,7 +1,10 @@
 //! Byte-level BPE from `vocab.json` and `merges.txt`, and CLIP's variant of it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -16,8 +19,8 @@ use super::{TokenizerError, folder};
 const CLIP_PATTERN: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 /// CLIP's marks around a text, and its end token stands for what the vocabulary lacks.
-const CLIP_BOS: &str = "<|startoftext|>";
-const CLIP_EOS: &str = "<|endoftext|>";
+pub(super) const CLIP_BOS: &str = "<|startoftext|>";
+pub(super) const CLIP_EOS: &str = "<|endoftext|>";
 
 /// The tokenizer of the two files.
 pub(super) fn build(
@@ -85,10 +88,10 @@ pub(super) fn clean(text: &str) -> String {
     let mut spaced = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '\0' | char::REPLACEMENT_CHARACTER => {}
             '\t' | '\n' | '\r' => spaced.push(' '),
+            char::REPLACEMENT_CHARACTER => {}
+            c if !is_written(c) => {}
             c if c.is_whitespace() => spaced.push(' '),
-            c if is_control(c) => {}
             c if is_chinese(c) => spaced.extend([' ', c, ' ']),
             c => spaced.push(c),
         }
@@ -97,17 +100,29 @@ pub(super) fn clean(text: &str) -> String {
     words.join(" ").to_lowercase()
 }
 
-/// Unicode's control and format characters (Cc, Cf), private and unassigned ones left out: the
-/// tokenizer's vocabulary has bytes for those.
-fn is_control(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            u32::from(character),
-            0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x180e
-                | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x2064 | 0x2066..=0x206f | 0xfeff
-                | 0xfff9..=0xfffb | 0x110bd | 0x110cd | 0x13430..=0x1343f | 0x1bca0..=0x1bca3
-                | 0x1d173..=0x1d17a | 0xe0001 | 0xe0020..=0xe007f
-        )
+/// Characters that are none of Unicode's "Other": neither control, format nor private ones, and
+/// assigned.
+///
+/// Which ones are assigned is what Unicode 14 says, the version of the reference's Python (3.11): a
+/// character that joined Unicode later is dropped, whatever this build's own tables know of it.
+static WRITTEN: LazyLock<ClassUnicode> = LazyLock::new(|| {
+    let parsed = regex_syntax::parse(r"[\p{Age=14.0}&&\P{C}]");
+    match parsed.map(Hir::into_kind) {
+        Ok(HirKind::Class(Class::Unicode(class))) => class,
+        other => unreachable!("a fixed pattern is a class of characters: {other:?}"),
+    }
+});
+
+fn is_written(character: char) -> bool {
+    if character.is_ascii() {
+        return !character.is_ascii_control();
+    }
+    let side = |range: &ClassUnicodeRange| match () {
+        () if range.end() < character => Ordering::Less,
+        () if range.start() > character => Ordering::Greater,
+        () => Ordering::Equal,
+    };
+    WRITTEN.ranges().binary_search_by(side).is_ok()
 }
 
 /// The blocks of Chinese characters that BERT's cleaning knows.
@@ -131,5 +146,27 @@ mod tests {
             clean("Gr\u{d6}\u{df}e \u{3a3}\u{391}\u{3a3}"),
             "gr\u{f6}\u{df}e \u{3c3}\u{3b1}\u{3c2}"
         );
+    }
+    /// Python 3.11's `unicodedata` over every character there is: how many are of a category whose
+    /// name begins with C, and FNV-1a over them, one step a character.
+    #[test]
+    fn the_same_characters_are_dropped_as_by_the_reference() {
+        let (mut count, mut hash) = (0, 0xcbf2_9ce4_8422_2325_u64);
+        for character in ('\0'..=char::MAX).filter(|c| !"\t\n\r".contains(*c)) {
+            if !is_written(character) {
+                count += 1;
+                hash = (hash ^ u64::from(character)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        assert_eq!((count, hash), (967_527, 0x80af_a46d_56fb_db67));
+    }
+
+    #[test]
+    fn what_nobody_writes_is_dropped_and_separates_nothing() {
+        // Unassigned, private, a noncharacter, control characters that Rust takes as white space.
+        assert_eq!(clean("a\u{378}b\u{e000}c\u{ffff}d\u{85}e\u{b}f\u{c}g\u{1c}h"), "abcdefgh");
+        // Joined in Unicode 14, and in Unicode 15.
+        assert_eq!(clean("\u{1fae0}\u{1fae8}"), "\u{1fae0}");
+        assert_eq!(clean("a\u{2028}b\u{3000}c\u{a0}d"), "a b c d");
     }
 }
