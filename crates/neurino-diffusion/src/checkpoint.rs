@@ -7,13 +7,11 @@
 
 use std::cell::Cell;
 use std::fmt::Display;
-use std::sync::Arc;
 
 use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
 use neurino_nn::conv::{Conv2d, Padding};
 use neurino_nn::device::{is_cpu, upload};
 use neurino_nn::norm::{GroupNorm, LayerNorm};
-use neurino_nn::quant::{HqqKernel, Nf4Kernel};
 use neurino_nn::{Affine, Linear, RmsNorm};
 use neurino_weights::hqq::HqqMatrix;
 use neurino_weights::nf4::Nf4Matrix;
@@ -48,7 +46,9 @@ impl Weight {
         match self {
             Self::Plain { bytes, .. } => bytes.len(),
             Self::Nf4(matrix) => matrix.quants.len() + 4 * matrix.scales.len(),
-            Self::Hqq(matrix) => matrix.size_bytes(),
+            Self::Hqq(matrix) => {
+                matrix.quants.len() + 4 * (matrix.scales.len() + matrix.zeros.len())
+            }
         }
     }
 }
@@ -188,21 +188,13 @@ impl<'a> Component<'a> {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Linear, DiffusionError> {
         let name = self.name(&format!("{name}.weight"));
         let weight = self.tensors.read(&name, &shape)?;
-        let (read, full) = (weight.size_bytes(), self.loading.precision == Precision::Full);
+        let read = weight.size_bytes();
         match weight {
             Weight::Plain { dtype, bytes } => {
                 Ok(Linear::dense(self.plain(&name, dtype, bytes, shape)?))
             }
-            Weight::Nf4(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
-            Weight::Hqq(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
-            Weight::Nf4(matrix) => {
-                self.loading.count(read, read)?;
-                Ok(Linear::packed(Arc::new(Nf4Kernel::new(matrix, self.loading.device))))
-            }
-            Weight::Hqq(matrix) => {
-                self.loading.count(read, read)?;
-                Ok(Linear::packed(Arc::new(HqqKernel::new(matrix, self.loading.device))))
-            }
+            Weight::Nf4(matrix) => self.unpacked(matrix.to_f32(), shape, read),
+            Weight::Hqq(matrix) => self.unpacked(matrix.to_f32(), shape, read),
         }
     }
 
@@ -302,7 +294,8 @@ impl<'a> Component<'a> {
             DType::F16 => TensorType::F16,
             DType::BF16 => TensorType::BF16,
             other => {
-                let problem = format!("is stored as {}, which image models do not use", other.name());
+                let problem =
+                    format!("is stored as {}, which image models do not use", other.name());
                 return Err(DiffusionError::Config { file: name.into(), problem });
             }
         };

@@ -52,7 +52,8 @@ impl Tensors for FolderTensors {
             Ok(stored) => Some(stored.shape().to_vec()),
             Err(_) => {
                 let matrix = hqq::is_hqq(&self.file, hqq_name(name)).then(|| ());
-                matrix.and_then(|()| HqqMatrix::read(&self.file, hqq_name(name)).ok())
+                matrix
+                    .and_then(|()| HqqMatrix::read(&self.file, hqq_name(name)).ok())
                     .map(|matrix| matrix.shape.to_vec())
             }
         }

@@ -1,0 +1,292 @@
+//! Single files with the names of latent diffusion's own code: Stable Diffusion 1.x and SDXL.
+
+use std::path::Path;
+
+use neurino_weights::file::WeightFile;
+use neurino_weights::{Safetensors, StoredTensor, WeightsError};
+
+use super::{Tensors, Weight, same_shape};
+use crate::DiffusionError;
+use names::Form;
+
+pub mod names;
+
+/// What this build reads, for messages.
+const SUPPORTED: &str =
+    "a checkpoint of Stable Diffusion 1.x or SDXL in one safetensors file, or a diffusers folder";
+
+const UNET: &str = "model.diffusion_model.";
+const VAE: &str = "first_stage_model.";
+const SD1_TEXT: &str = "cond_stage_model.transformer.";
+const SDXL_TEXT: &str = "conditioner.embedders.0.transformer.";
+const SDXL_TEXT_2: &str = "conditioner.embedders.1.model.";
+
+/// Whose checkpoint a single file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LdmFamily {
+    /// Stable Diffusion 1.x: one text encoder.
+    Sd1,
+    /// SDXL: two text encoders, one of them with open_clip's names.
+    Sdxl,
+}
+
+/// A single-file checkpoint, with the autoencoder of another file if there is one.
+#[derive(Debug)]
+pub struct LdmTensors {
+    file: Safetensors,
+    family: LdmFamily,
+    layers_per_block: usize,
+    vae: VaeFile,
+}
+
+#[derive(Debug)]
+struct VaeFile {
+    /// Only if the autoencoder has a file of its own.
+    file: Option<Safetensors>,
+    prefix: &'static str,
+    levels: usize,
+}
+
+impl LdmTensors {
+    /// Opens a checkpoint; reads headers only.
+    ///
+    /// - `separate_vae`: a file whose autoencoder takes the place of the checkpoint's
+    ///
+    /// # Errors
+    /// `Weights` if a file is damaged, `Unsupported` if it holds something else.
+    pub fn open(path: &Path, separate_vae: Option<&Path>) -> Result<Self, DiffusionError> {
+        let file = open_file(path)?;
+        let unsupported = |found: &str| DiffusionError::Unsupported {
+            path: path.to_owned(),
+            found: found.to_owned(),
+            supported: SUPPORTED,
+        };
+        let family = family(&file).map_err(unsupported)?;
+        let own = file.names().filter_map(|name| name.strip_prefix(UNET));
+        let layers_per_block = names::unet_layers_per_block(own);
+        let vae = match separate_vae {
+            Some(path) => VaeFile::open(path)?,
+            None => VaeFile::of_checkpoint(&file),
+        };
+        Ok(Self { file, family, layers_per_block, vae })
+    }
+
+    /// Whose checkpoint it is.
+    pub fn family(&self) -> LdmFamily {
+        self.family
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &Safetensors {
+        &self.file
+    }
+
+    /// Bytes of the tensors of one component, of those that a network may read.
+    pub fn component_bytes(&self, component: &LdmComponent<'_>) -> u64 {
+        let ours = component.file.tensors().filter(|t| t.name().starts_with(component.prefix));
+        ours.map(|tensor| tensor.size_bytes() as u64).sum()
+    }
+
+    /// The denoiser, under diffusers' names.
+    pub fn unet(&self) -> LdmComponent<'_> {
+        let names = Names::Unet { layers_per_block: self.layers_per_block };
+        LdmComponent { file: &self.file, prefix: UNET, names }
+    }
+
+    /// The autoencoder, under diffusers' names.
+    pub fn vae(&self) -> LdmComponent<'_> {
+        let VaeFile { file, prefix, levels } = &self.vae;
+        let file = file.as_ref().unwrap_or(&self.file);
+        LdmComponent { file, prefix, names: Names::Vae { levels: *levels } }
+    }
+
+    /// The (first) text encoder, under Hugging Face's names.
+    pub fn text_encoder(&self) -> LdmComponent<'_> {
+        let prefix = match self.family {
+            LdmFamily::Sd1 => SD1_TEXT,
+            LdmFamily::Sdxl => SDXL_TEXT,
+        };
+        LdmComponent { file: &self.file, prefix, names: Names::Same }
+    }
+
+    /// SDXL's second text encoder, under Hugging Face's names.
+    pub fn text_encoder_2(&self) -> Option<LdmComponent<'_>> {
+        (self.family == LdmFamily::Sdxl).then(|| LdmComponent {
+            file: &self.file,
+            prefix: SDXL_TEXT_2,
+            names: Names::OpenClip,
+        })
+    }
+}
+
+impl VaeFile {
+    fn of_checkpoint(file: &Safetensors) -> Self {
+        let own = file.names().filter_map(|name| name.strip_prefix(VAE));
+        Self { file: None, prefix: VAE, levels: names::vae_levels(own) }
+    }
+
+    /// A file of its own: with the names of a checkpoint, with or without their prefix.
+    fn open(path: &Path) -> Result<Self, DiffusionError> {
+        let file = open_file(path)?;
+        let prefix = if file.names().any(|name| name.starts_with(VAE)) { VAE } else { "" };
+        let levels = names::vae_levels(file.names().filter_map(|name| name.strip_prefix(prefix)));
+        if levels == 0 {
+            let found = if file.names().any(|name| name.starts_with("decoder.up_blocks.")) {
+                "an autoencoder with diffusers' names"
+            } else {
+                "no autoencoder"
+            };
+            return Err(DiffusionError::Unsupported {
+                path: path.to_owned(),
+                found: found.to_owned(),
+                supported: "autoencoders with the names of a checkpoint in one file (`decoder.up.0`)",
+            });
+        }
+        Ok(Self { file: Some(file), prefix, levels })
+    }
+}
+
+/// Opens a safetensors file, and says what it is if it is another kind of file that people take for a
+/// checkpoint.
+fn open_file(path: &Path) -> Result<Safetensors, DiffusionError> {
+    let error = match Safetensors::open_file(path) {
+        Ok(file) => return Ok(file),
+        Err(error @ (WeightsError::CorruptHeader { .. } | WeightsError::Truncated { .. })) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let found = match WeightFile::open(path)?.first(4)?.as_slice() {
+        b"PK\x03\x04" => "a pickled checkpoint (.ckpt), which could run programs",
+        b"GGUF" => "a GGUF file",
+        _ => return Err(error.into()),
+    };
+    Err(DiffusionError::Unsupported {
+        path: path.to_owned(),
+        found: found.to_owned(),
+        supported: SUPPORTED,
+    })
+}
+
+/// Whose checkpoint it is by the names of its tensors, or what it is instead.
+fn family(file: &Safetensors) -> Result<LdmFamily, &'static str> {
+    let has = |part: &str| file.names().any(|name| name.starts_with(part));
+    let unet = has("model.diffusion_model.input_blocks.");
+    if unet {
+        let entrance = file.stored("model.diffusion_model.input_blocks.0.0.weight");
+        let channels = entrance.ok().and_then(|tensor| tensor.shape().get(1).copied());
+        return match channels {
+            Some(9) => Err("a checkpoint for inpainting"),
+            Some(8) => Err("a checkpoint for editing pictures"),
+            _ if has(SDXL_TEXT_2) && has(SDXL_TEXT) => Ok(LdmFamily::Sdxl),
+            _ if has("conditioner.embedders.0.model.") => Err("the refiner of SDXL"),
+            _ if has("cond_stage_model.model.") => Err("a checkpoint of Stable Diffusion 2"),
+            _ if has(SD1_TEXT) => Ok(LdmFamily::Sd1),
+            _ if has("model.diffusion_model.label_emb.") => {
+                Err("a checkpoint of SDXL without its text encoders")
+            }
+            _ => Err("a UNet without its text encoder"),
+        };
+    }
+    let named = |part: &str| file.names().any(|name| name.contains(part));
+    Err(if named("double_blocks.") && !named("lora") {
+        "a single file of Flux, which is read from a diffusers folder"
+    } else if named("lora_down") || named("lora_A") || named("_lora.") || named(".lora.") {
+        "a LoRA, which is used together with a checkpoint"
+    } else if named("joint_blocks.") {
+        "a checkpoint of Stable Diffusion 3"
+    } else if has("decoder.") || has(VAE) {
+        "an autoencoder alone"
+    } else if has("down_blocks.") || has("transformer_blocks.") || has("text_model.") {
+        "one component of a diffusers folder"
+    } else {
+        "no image model"
+    })
+}
+
+/// One component of a single file, its tensors under diffusers' or Hugging Face's names.
+#[derive(Debug, Clone, Copy)]
+pub struct LdmComponent<'a> {
+    file: &'a Safetensors,
+    prefix: &'a str,
+    names: Names,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Names {
+    Same,
+    Unet { layers_per_block: usize },
+    Vae { levels: usize },
+    OpenClip,
+}
+
+impl LdmComponent<'_> {
+    /// Where the tensor is stored that diffusers calls `name`.
+    fn find(&self, name: &str) -> Option<(&StoredTensor, Form)> {
+        let (names, form) = match self.names {
+            Names::Same => {
+                // Files of the first days lack the module between.
+                let without = name.strip_prefix("text_model.").unwrap_or(name);
+                (vec![name.to_owned(), without.to_owned()], Form::Same)
+            }
+            Names::Unet { layers_per_block } => (names::unet(name, layers_per_block), Form::Same),
+            Names::Vae { levels } => (vec![names::vae(name, levels)], Form::Same),
+            Names::OpenClip => {
+                let (name, form) = names::open_clip(name)?;
+                (vec![name], form)
+            }
+        };
+        let stored = |name: &String| self.file.stored(&format!("{}{name}", self.prefix)).ok();
+        Some((names.iter().find_map(stored)?, form))
+    }
+}
+
+/// The shape of a tensor that is stored in another form; `None` if that form cannot be.
+fn formed(stored: &[usize], form: Form) -> Option<Vec<usize>> {
+    match (form, stored) {
+        (Form::Same, shape) => Some(shape.to_vec()),
+        (Form::Third(_), [rows, rest @ ..]) if rows.is_multiple_of(3) => {
+            Some([&[rows / 3], rest].concat())
+        }
+        (Form::Transposed, &[rows, columns]) => Some(vec![columns, rows]),
+        _ => None,
+    }
+}
+
+impl Tensors for LdmComponent<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let (stored, form) = self.find(name)?;
+        formed(stored.shape(), form)
+    }
+
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
+        let file = self.file.path();
+        let (stored, form) = self.find(name).ok_or_else(|| WeightsError::TensorAbsent {
+            file: file.to_owned(),
+            tensor: format!("{}{name}", self.prefix),
+        })?;
+        let found = formed(stored.shape(), form).unwrap_or_else(|| stored.shape().to_vec());
+        same_shape(file, stored.name(), &found, shape)?;
+        let bytes = stored.read()?.into_bytes();
+        let bytes = match form {
+            Form::Same => bytes,
+            Form::Third(third) => {
+                let len = bytes.len() / 3;
+                bytes[third * len..][..len].to_vec()
+            }
+            Form::Transposed => transposed(&bytes, stored.shape()),
+        };
+        Ok(Weight::Plain { dtype: stored.dtype(), bytes })
+    }
+}
+
+/// A matrix of numbers of equal size with rows and columns exchanged.
+fn transposed(bytes: &[u8], shape: &[usize]) -> Vec<u8> {
+    let &[rows, columns] = shape else { return bytes.to_vec() };
+    let size = bytes.len().checked_div(rows * columns).unwrap_or(0);
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            out.extend_from_slice(&bytes[(row * columns + column) * size..][..size]);
+        }
+    }
+    out
+}
