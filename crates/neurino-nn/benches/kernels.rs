@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use neurino_nn::activation::geglu;
+use neurino_nn::attention::{Mask, full};
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, KvShape, SequenceSpan, store_on};
 use neurino_nn::quant::{PackedMatrix, Packing, matmul_on};
-use neurino_nn::{Linear, RmsNorm, swiglu};
+use neurino_nn::{Affine, Conv2d, GroupNorm, Linear, Padding, RmsNorm, swiglu};
 
 const WIDTH: usize = 2048;
 
@@ -105,5 +107,51 @@ fn rows(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, linear, attention, rows);
+/// The layers of a network for pictures of 512 x 512.
+fn pictures(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pictures");
+    group.sample_size(10);
+    for (channels, size) in [(320, 64), (1280, 16), (512, 64)] {
+        let x = tensor([1, size, size, channels]);
+        let products = size * size * channels * channels * 9;
+        group.throughput(Throughput::Elements(products as u64));
+        for dtype in [DType::F16, DType::F32] {
+            let weight = tensor([channels, channels, 3, 3]).cast(dtype);
+            let conv = Conv2d::new(weight, Some(tensor([channels])), 1, Padding::same(1));
+            let name = BenchmarkId::new(format!("conv_{dtype:?}"), format!("{channels}x{size}"));
+            group.bench_with_input(name, &x, |b, x| b.iter(|| black_box(conv.forward(x.clone()))));
+        }
+    }
+    let x = tensor([1, 64, 64, 320]);
+    group.throughput(Throughput::Elements(64 * 64 * 320));
+    let norm = GroupNorm::new(tensor([320]), tensor([320]), 32, 1e-5);
+    group.bench_with_input("group_norm_silu/320x64", &x, |b, x| {
+        b.iter(|| black_box(norm.forward_silu(x.clone())));
+    });
+    for (tokens, heads, dim) in [(4096, 8, 40), (4096, 1, 512), (1024, 10, 64)] {
+        let q = tensor([1, tokens, heads * dim]);
+        group.throughput(Throughput::Elements((2 * tokens * tokens * heads * dim) as u64));
+        let name = BenchmarkId::new("attention", format!("{heads}x{tokens}x{dim}"));
+        group.bench_with_input(name, &q, |b, q| {
+            let attend =
+                |q: &Tensor<3>| full(q.clone(), q.clone(), q.clone(), heads, 0.1, Mask::None);
+            b.iter(|| black_box(attend(q)));
+        });
+    }
+    group.throughput(Throughput::Elements(4096 * 320 * 2560));
+    let affine =
+        Affine::new(Linear::dense(tensor([2560, 320]).cast(DType::F16)), Some(tensor([2560])));
+    let tokens = tensor([1, 4096, 320]);
+    group.bench_with_input("affine/4096x320x2560", &tokens, |b, x| {
+        b.iter(|| black_box(affine.forward(x.clone())));
+    });
+    group.throughput(Throughput::Elements(4096 * 1280));
+    let wide = tensor([1, 4096, 2560]);
+    group.bench_with_input("geglu/4096x2560", &wide, |b, x| {
+        b.iter(|| black_box(geglu(x.clone())));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, linear, attention, rows, pictures);
 criterion_main!(benches);

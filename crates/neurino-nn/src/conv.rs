@@ -99,7 +99,7 @@ impl Conv2d {
 
     /// Rows and columns of the kernel.
     pub fn kernel_size(&self) -> [usize; 2] {
-        let [_, _, height, width] = self.kernel.weight.dims();
+        let [_, _, height, width] = self.kernel.shape;
         [height, width]
     }
 

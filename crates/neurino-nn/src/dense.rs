@@ -96,14 +96,14 @@ enum Values<'a> {
 }
 
 /// A stored number format.
-trait Stored {
-    type Bits: Copy + Default;
+pub(crate) trait Stored: Send + Sync {
+    type Bits: Copy + Default + Send + Sync;
     fn load<S: Simd>(s: S, from: &[Self::Bits; LANES]) -> S::F;
 }
 
-struct Single;
-struct Half;
-struct Brain;
+pub(crate) struct Single;
+pub(crate) struct Half;
+pub(crate) struct Brain;
 
 impl Stored for Single {
     type Bits = f32;

@@ -21,6 +21,7 @@ pub mod error;
 pub mod linear;
 pub mod norm;
 pub mod paged;
+mod panels;
 pub mod quant;
 pub mod resize;
 pub mod rms_norm;
