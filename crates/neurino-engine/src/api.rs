@@ -212,7 +212,7 @@ pub struct EngineCounters {
     pub steps: u64,
 }
 
-/// Something that loads one model at a time and runs jobs on it, many at once.
+/// Something that loads a model, or a few, and runs jobs on it, many at once.
 #[async_trait]
 pub trait Engine: Send + Sync {
     /// Loads a model, replacing the one in memory once its jobs have ended. Loading the loaded model
@@ -236,6 +236,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// `Crashed`.
     async fn unload(&self) -> Result<(), EngineError>;
+
+    /// Models it holds at the same time; a further one replaces the one that was not asked for the
+    /// longest.
+    fn places(&self) -> usize {
+        1
+    }
 
     /// What the engine does, now and later.
     fn status(&self) -> watch::Receiver<EngineStatus>;

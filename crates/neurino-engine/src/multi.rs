@@ -1,7 +1,9 @@
 //! Several engines as one: each holds a model of its own, on a device of its own.
 //!
-//! A node with two cards serves two models, one on each; a model that one card does not hold is split
-//! by a single engine over several instead, see [`crate::memory::plan`].
+//! A node with two cards serves two models, one on each. Its first engine has all cards, the others
+//! have one of the further cards each. So the first model is kept as a single engine keeps it: on
+//! the first card, or split over several if that does not hold it (see [`crate::memory::plan`]); and a
+//! second one finds what is left.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,8 +22,9 @@ pub struct MultiEngine {
     engines: Vec<Arc<dyn Engine>>,
     /// Which engine holds, or was last told to load, which model.
     places: Mutex<Places>,
-    /// What the engine that last changed does.
-    status: watch::Sender<EngineStatus>,
+    status: Arc<watch::Sender<EngineStatus>>,
+    /// What each engine does.
+    all: Vec<watch::Receiver<EngineStatus>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +35,8 @@ struct Places {
 }
 
 impl Places {
-    /// The engine that has the model, or the one to give it: a free one, or the one whose model was
-    /// not asked for the longest.
+    /// The engine that has the model, or the one to give it: the first free one, or the one whose
+    /// model was not asked for the longest.
     fn place(&mut self, model: &ModelRef) -> usize {
         self.time += 1;
         let holds = |held: &Option<(ModelRef, u64)>| held.as_ref().is_some_and(|(m, _)| m == model);
@@ -61,49 +64,88 @@ impl Places {
 }
 
 impl MultiEngine {
-    /// Shares the work among `engines`, best first. Must not be empty.
+    /// Shares the work among `engines`, best first. Must not be empty, and be called inside a tokio
+    /// runtime.
+    ///
+    /// The first may have the devices of the others, too: what no engine has memory for beside the
+    /// others' models is loaded into the first alone.
     pub fn new(engines: Vec<Arc<dyn Engine>>) -> Self {
         let held = std::iter::repeat_with(|| None).take(engines.len()).collect();
         let places = Mutex::new(Places { held, time: 0 });
-        Self { engines, places, status: watch::Sender::new(EngineStatus::Idle) }
+        let status = Arc::new(watch::Sender::new(EngineStatus::Idle));
+        let all: Vec<_> = engines.iter().map(|engine| engine.status()).collect();
+        for (index, mut one) in all.clone().into_iter().enumerate() {
+            let (all, status) = (all.clone(), Arc::clone(&status));
+            // Ends with the engine.
+            tokio::spawn(async move {
+                while one.changed().await.is_ok() {
+                    tell(&status, &all, index);
+                }
+            });
+        }
+        Self { engines, places, status, all }
     }
 
     /// What each engine does.
     pub fn statuses(&self) -> Vec<EngineStatus> {
-        self.engines.iter().map(|engine| engine.status().borrow().clone()).collect()
+        self.all.iter().map(|status| status.borrow().clone()).collect()
     }
 
-    fn places(&self) -> std::sync::MutexGuard<'_, Places> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, index: usize) {
-        self.status.send_replace(self.engines[index].status().borrow().clone());
+    async fn load_into(&self, index: usize, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+        let loaded = self.engines[index].load(model).await;
+        if loaded.is_err() {
+            let mut places = self.held();
+            let held = &mut places.held[index];
+            if held.as_ref().is_some_and(|(m, _)| m == model) {
+                *held = None;
+            }
+        }
+        tell(&self.status, &self.all, index);
+        loaded
+    }
+}
+
+/// Publishes what all engines do as what one does, after a change of `index`: what delays jobs
+/// first, then what was news last.
+fn tell(status: &watch::Sender<EngineStatus>, all: &[watch::Receiver<EngineStatus>], index: usize) {
+    let now: Vec<EngineStatus> = all.iter().map(|one| one.borrow().clone()).collect();
+    let rank = |status: &EngineStatus| match status {
+        EngineStatus::Restarting { .. } => 0,
+        EngineStatus::Loading { .. } => 1,
+        EngineStatus::Ready(_) => 2,
+        EngineStatus::Idle => 3,
+    };
+    let first = (0..now.len()).min_by_key(|&i| (rank(&now[i]), i != index));
+    if let Some(first) = first {
+        status.send_if_modified(|told| {
+            let news = *told != now[first];
+            told.clone_from(&now[first]);
+            news
+        });
     }
 }
 
 #[async_trait]
 impl Engine for MultiEngine {
     /// Loads a model into a free engine; if there is none, in place of the model that was not asked
-    /// for the longest.
+    /// for the longest. Where memory is lacking, all others make way and the first engine tries.
     async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
-        let index = self.places().place(model);
-        self.status.send_replace(EngineStatus::Loading {
-            model: model.id.clone(),
-            done_bytes: 0,
-            total_bytes: 0,
-            warm_percent: 0,
-        });
-        let loaded = self.engines[index].load(model).await;
-        if loaded.is_err() {
-            let mut places = self.places();
-            let held = &mut places.held[index];
-            if held.as_ref().is_some_and(|(m, _)| m == model) {
-                *held = None;
-            }
+        let index = self.held().place(model);
+        let loaded = self.load_into(index, model).await;
+        let lacks_memory =
+            matches!(&loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
+        let others = self.held().held.iter().any(Option::is_some);
+        if !lacks_memory || (index == 0 && !others) {
+            return loaded;
         }
-        self.tell(index);
-        loaded
+        tracing::info!(model.id = %model.id, "the other models make way");
+        self.unload().await?;
+        let index = self.held().place(model);
+        self.load_into(index, model).await
     }
 
     async fn run(
@@ -111,7 +153,7 @@ impl Engine for MultiEngine {
         job: &JobSpec,
         cancel: CancellationToken,
     ) -> Result<JobStream, EngineError> {
-        let index = self.places().of(job.model());
+        let index = self.held().of(job.model());
         let index = index.ok_or_else(|| EngineError::not_loaded(job.model()))?;
         self.engines[index].run(job, cancel).await
     }
@@ -122,9 +164,13 @@ impl Engine for MultiEngine {
             let unloaded = engine.unload().await;
             worst = worst.and(unloaded);
         }
-        self.places().held.fill(None);
-        self.status.send_replace(EngineStatus::Idle);
+        self.held().held.fill(None);
+        tell(&self.status, &self.all, 0);
         worst
+    }
+
+    fn places(&self) -> usize {
+        self.engines.len()
     }
 
     fn status(&self) -> watch::Receiver<EngineStatus> {
@@ -151,5 +197,50 @@ impl Engine for MultiEngine {
             sum.steps += one.steps;
         }
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::api::DeviceChoice;
+    use crate::device;
+    use crate::local::LocalEngine;
+    use crate::stand_in::{ending, job, model};
+    use crate::worker::Faults;
+
+    fn named(name: &str) -> ModelRef {
+        ModelRef { id: ModelId::new(name).unwrap(), ..model() }
+    }
+
+    #[tokio::test]
+    async fn a_model_that_finds_no_memory_beside_others_has_the_first_engine_for_itself() {
+        let first = Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap());
+        let small = vec![device::small_cpu(1 << 20)];
+        let second = Arc::new(LocalEngine::start_on(small, Faults::Reload).unwrap());
+        let both = MultiEngine::new(vec![first, second]);
+        both.load(&named("one")).await.unwrap();
+        let facts = both.load(&named("two")).await.unwrap();
+        assert_eq!(both.statuses(), [EngineStatus::Ready(facts), EngineStatus::Idle]);
+        let JobSpec::Text(mut two) = job(5) else { unreachable!("a text job") };
+        two.model = named("two").id;
+        let stream = both.run(&JobSpec::Text(two), CancellationToken::new()).await.unwrap();
+        ending(stream).await.unwrap();
+        let error = both.run(&job(5), CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
+    }
+
+    #[tokio::test]
+    async fn what_an_engine_does_by_itself_is_told() {
+        let engine = || Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap());
+        let (first, second) = (engine(), engine());
+        let both = MultiEngine::new(vec![first, Arc::clone(&second) as Arc<dyn Engine>]);
+        let mut status = both.status();
+        let facts = second.load(&model()).await.unwrap();
+        let ready = EngineStatus::Ready(facts);
+        status.wait_for(|told| *told == ready).await.unwrap();
+        second.unload().await.unwrap();
+        status.wait_for(|told| *told == EngineStatus::Idle).await.unwrap();
     }
 }
