@@ -5,10 +5,11 @@ use std::time::Duration;
 use neurino_core::NodeId;
 use neurino_protocol::node::{
     Capabilities, CoordinatorMessage, Exchange, ExchangeReply, MESSAGE_BYTES_MAX, NodeMessage,
-    SessionOpened,
+    SessionOpened, UPLOAD_BYTES_PER_SEC,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -21,7 +22,7 @@ use crate::{ClientError, Session};
 
 /// How long the coordinator may keep a poll that has nothing to tell.
 const POLL_WAIT: Duration = Duration::from_secs(10);
-/// How long any request may take beyond what it asked to wait.
+/// How long any request may take beyond what it asked to wait and what its body takes on a slow line.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// A poll that came back empty sooner than this is followed by a pause of the same length.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
@@ -127,8 +128,12 @@ impl Exchanges {
     ) -> Result<usize, ClientError> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let request = self.link.client.post(format!("{}/exchange", self.link.base));
-        let request = request.bearer_auth(&self.token).json(&Exchange { messages, wait_ms });
-        let reply: ExchangeReply = send(request, wait + REQUEST_LIMIT, &self.address).await?;
+        let body = serde_json::to_vec(&Exchange { messages, wait_ms })
+            .expect("node messages always serialise");
+        let upload = Duration::from_secs((body.len() / UPLOAD_BYTES_PER_SEC) as u64);
+        let request = request.bearer_auth(&self.token).header(CONTENT_TYPE, "application/json");
+        let limit = wait + REQUEST_LIMIT + upload;
+        let reply: ExchangeReply = send(request.body(body), limit, &self.address).await?;
         let received = reply.messages.len();
         for message in reply.messages {
             // Nobody listens when the session is being closed.

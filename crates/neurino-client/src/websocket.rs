@@ -1,15 +1,18 @@
 //! The link as a WebSocket: one text frame a message.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use neurino_protocol::node::{CoordinatorMessage, HEARTBEAT_SECS, MESSAGE_BYTES_MAX, NodeMessage};
+use neurino_protocol::node::{
+    CoordinatorMessage, HEARTBEAT_SECS, MESSAGE_BYTES_MAX, NodeMessage, UPLOAD_BYTES_PER_SEC,
+};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
@@ -80,18 +83,24 @@ async fn carry(
     to_node: mpsc::Sender<CoordinatorMessage>,
 ) {
     let (sink, stream) = socket.split();
-    let reading = read(stream, to_node);
+    let uploading = AtomicUsize::new(0);
+    let reading = read(stream, to_node, &uploading);
     tokio::pin!(reading);
     tokio::select! {
         () = &mut reading => {}
         // Nothing more to send. What the other side still says, such as the last receipt, counts.
-        () = write(sink, from_node) => {
+        () = write(sink, from_node, &uploading) => {
             let _ = tokio::time::timeout(CLOSE_LIMIT, reading).await;
         }
     }
 }
 
-async fn write(mut sink: SplitSink<Socket, Message>, mut from_node: mpsc::Receiver<NodeMessage>) {
+/// `uploading` holds the bytes of the message that is being sent.
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    mut from_node: mpsc::Receiver<NodeMessage>,
+    uploading: &AtomicUsize,
+) {
     let mut ping = tokio::time::interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -105,7 +114,10 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut from_node: mpsc::Receiv
             _ = ping.tick() => Message::Ping(tungstenite::Bytes::new()),
         };
         let last = frame.is_close();
-        if let Err(error) = sink.send(frame).await {
+        uploading.store(frame.len(), Ordering::Relaxed);
+        let sent = sink.send(frame).await;
+        uploading.store(0, Ordering::Relaxed);
+        if let Err(error) = sent {
             tracing::debug!(%error, "the websocket takes no more messages");
             return;
         }
@@ -115,14 +127,28 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut from_node: mpsc::Receiv
     }
 }
 
-async fn read(mut stream: SplitStream<Socket>, to_node: mpsc::Sender<CoordinatorMessage>) {
+/// How long the other side may be silent. It is not asked for a sign of life while a large message is
+/// on its way.
+fn silence(uploading: &AtomicUsize) -> Duration {
+    let seconds = uploading.load(Ordering::Relaxed) / UPLOAD_BYTES_PER_SEC;
+    SILENCE + Duration::from_secs(seconds as u64)
+}
+
+async fn read(
+    mut stream: SplitStream<Socket>,
+    to_node: mpsc::Sender<CoordinatorMessage>,
+    uploading: &AtomicUsize,
+) {
+    let mut heard = Instant::now();
     loop {
         let frame = match tokio::time::timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => return tracing::debug!(%error, "the websocket broke"),
             Ok(None) => return,
+            Err(_) if heard.elapsed() < silence(uploading) => continue,
             Err(_) => return tracing::debug!("the coordinator fell silent"),
         };
+        heard = Instant::now();
         match frame {
             Message::Text(text) => match serde_json::from_str(&text) {
                 // Nobody listens when the session is being closed; reading goes on for the close.

@@ -1,10 +1,11 @@
 //! What a coordinator is opened with.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use neurino_core::ModelId;
+use neurino_core::{ImageDefaults, ImageJob, ModelId};
 use neurino_wallet::IdentityKey;
 
 use crate::error::CoordinatorError;
@@ -27,21 +28,25 @@ pub struct CoordinatorConfig {
     /// Models that may be asked for besides those that rules list or nodes serve: on the practice
     /// network those of this machine, whose node may connect a moment later.
     pub own_models: Vec<ModelId>,
+    /// Models that are known to make pictures, and what suits them. Of others the nodes that serve
+    /// them say so.
+    pub image_models: BTreeMap<ModelId, ImageDefaults>,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
 
 impl CoordinatorConfig {
-    /// The built-in practice network: name `practice`, rule set `practice2`.
+    /// The built-in practice network: name `practice`, rule set `practice3`.
     pub fn practice(database: PathBuf, key: Arc<IdentityKey>) -> Self {
         Self {
             database,
             network: "practice".into(),
             practice: true,
-            rule_set: "practice2".into(),
+            rule_set: "practice3".into(),
             key,
             limits: Limits::default(),
             own_models: Vec::new(),
+            image_models: BTreeMap::new(),
             seed: None,
         }
     }
@@ -54,6 +59,11 @@ pub struct Limits {
     pub open_jobs_max: usize,
     /// Time a text job has from its lease until its result earns nothing, in milliseconds.
     pub text_budget_ms: u64,
+    /// The part of a picture's time that does not depend on its size, in milliseconds: loading the
+    /// model, reading the prompt, sending the result.
+    pub image_budget_ms: u64,
+    /// The part for each pixel and step, in nanoseconds. Enough for a processor without a card.
+    pub image_budget_ns_per_pixel_step: u64,
     /// Silence after which a node's session ends, in milliseconds: three heartbeats.
     pub silence_ms: u64,
     /// Time a node whose link broke has to come back and keep its leases, in milliseconds.
@@ -82,9 +92,20 @@ pub struct Limits {
     pub connections_max: usize,
     /// Time to send a request's head, and then its body, in milliseconds.
     pub request_read_ms: u64,
+    /// How long a link to a picture is good, in milliseconds.
+    pub picture_link_ms: u64,
     /// Age at which prompts, outputs and idempotency keys of finished jobs are deleted, in
     /// milliseconds. Postings and receipts are kept.
     pub payload_keep_ms: u64,
+}
+
+impl Limits {
+    /// Time a picture has from its lease until its result earns nothing, in milliseconds.
+    pub fn picture_budget_ms(&self, job: &ImageJob) -> u64 {
+        let computing =
+            self.image_budget_ns_per_pixel_step.saturating_mul(job.pixel_steps().into());
+        self.image_budget_ms.saturating_add(computing / 1_000_000)
+    }
 }
 
 impl Default for Limits {
@@ -92,6 +113,8 @@ impl Default for Limits {
         Self {
             open_jobs_max: 10_000,
             text_budget_ms: 180_000,
+            image_budget_ms: 180_000,
+            image_budget_ns_per_pixel_step: 400_000,
             silence_ms: 3 * neurino_protocol::node::HEARTBEAT_SECS * 1000,
             reconnect_grace_ms: 10_000,
             recovery_grace_ms: 20_000,
@@ -105,6 +128,7 @@ impl Default for Limits {
             sessions_max: 10_000,
             connections_max: 16_384,
             request_read_ms: 10_000,
+            picture_link_ms: 3600 * 1000,
             payload_keep_ms: 24 * 3600 * 1000,
         }
     }
@@ -132,6 +156,15 @@ mod tests {
     fn check(address: &str, behind_proxy: bool, allowed: bool) {
         let address = address.parse().expect("a socket address");
         assert_eq!(check_listen_address(address, behind_proxy).is_ok(), allowed, "{address}");
+    }
+
+    #[test]
+    fn a_larger_picture_has_more_time() {
+        let model = ModelId::new("m").expect("valid");
+        let budget =
+            |side| Limits::default().picture_budget_ms(&ImageJob::new(model.clone(), "", side));
+        assert_eq!(budget(512), 180_000 + 512 * 512 * 20 * 2 / 5 / 1000);
+        assert_eq!(budget(1024) - 180_000, 4 * (budget(512) - 180_000));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use neurino_core::{JobSpec, ModelId, NodeId, Receipt, ResponseFormat, RuleSets, TextJob};
+use neurino_core::{JobKind, JobSpec, ModelId, NodeId, Receipt, ResponseFormat, RuleSets, TextJob};
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -19,11 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
-use crate::edge::Polls;
+use crate::edge::{LinkKey, Polls};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
-use crate::state::{LeasePhase, LiveJob, LiveLease, State};
+use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{OpenJob, Store};
 use crate::watch::Feed;
 
@@ -47,6 +47,8 @@ pub struct Coordinator {
     last_settled_ms: AtomicI64,
     /// Sessions that are open by long poll.
     pub(crate) polls: Arc<Polls>,
+    /// Makes links to pictures.
+    pub(crate) links: LinkKey,
 }
 
 impl Coordinator {
@@ -68,6 +70,7 @@ impl Coordinator {
         for job in open {
             restore(&mut state, job, config.limits.recovery_grace_ms);
         }
+        let links = LinkKey::of(&config.key, &config.network);
         let coordinator = Arc::new(Self {
             config,
             rules,
@@ -79,6 +82,7 @@ impl Coordinator {
             stop: CancellationToken::new(),
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
+            links,
         });
         tracing::info!(
             network = %coordinator.config.network,
@@ -190,10 +194,27 @@ impl Coordinator {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the network's rule set has a price for a model, and so for work on it.
-    pub(crate) fn prices(&self, model: &ModelId) -> bool {
+    /// Whether the network's rule set has a price for such work on a model.
+    pub(crate) fn prices(&self, model: &ModelId, kind: JobKind) -> bool {
         let rules = self.rules.named(&self.config.rule_set);
-        rules.is_ok_and(|rules| rules.other_text.is_some() || rules.text.contains_key(model))
+        rules.is_ok_and(|rules| match kind {
+            JobKind::Text => rules.other_text.is_some() || rules.text.contains_key(model),
+            JobKind::Image => rules.other_image.is_some() || rules.image.contains_key(model),
+        })
+    }
+
+    /// What a model makes, as far as that is known.
+    pub(crate) fn makes(&self, state: &State, model: &ModelId) -> Option<Makes> {
+        self.listed(model).or_else(|| state.offered.get(model).cloned())
+    }
+
+    /// The same, of a model that this coordinator or a rule set lists.
+    pub(crate) fn listed(&self, model: &ModelId) -> Option<Makes> {
+        if let Some(usual) = self.config.image_models.get(model) {
+            return Some(Makes::Pictures(usual.clone()));
+        }
+        let writes = self.rules.rule_set.iter().any(|rules| rules.text.contains_key(model));
+        writes.then_some(Makes::Text)
     }
 
     /// Models that somebody may ask for: those the rule set lists. Where it prices every model, also
@@ -201,9 +222,14 @@ impl Coordinator {
     /// lately.
     pub(crate) fn known_models<'a>(&'a self, state: &'a State) -> BTreeSet<&'a ModelId> {
         let Ok(rules) = self.rules.named(&self.config.rule_set) else { return BTreeSet::new() };
-        let mut known: BTreeSet<&ModelId> = rules.text.keys().collect();
+        let mut known: BTreeSet<&ModelId> = rules.text.keys().chain(rules.image.keys()).collect();
         if rules.other_text.is_some() {
             known.extend(self.rules.rule_set.iter().flat_map(|rules| rules.text.keys()));
+        }
+        if rules.other_image.is_some() {
+            known.extend(self.config.image_models.keys());
+        }
+        if rules.other_text.is_some() || rules.other_image.is_some() {
             known.extend(state.router.served().chain(state.last_served.keys()));
             known.extend(&self.config.own_models);
         }

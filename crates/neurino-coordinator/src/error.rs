@@ -60,6 +60,9 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("the database was written by a newer version, or is damaged")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A picture's file cannot be written or read.
+    #[error("a picture cannot be written or read; check that the disk is not full")]
+    Picture(#[source] std::io::Error),
     /// The whole batch could not be committed.
     #[error("the write was not committed: {0}")]
     Commit(String),

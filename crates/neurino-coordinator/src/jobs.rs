@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_core::{
-    IdempotencyKey, JobId, JobSpec, JobState, Lease, LeaseId, MicroPoints, Multiplier, NodeId,
-    TextJob, Usage,
+    IdempotencyKey, JobId, JobKind, JobSpec, JobState, Lease, LeaseId, MicroPoints, ModelId,
+    Multiplier, NodeId, TextJob, Usage,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::node::CoordinatorMessage;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::coordinator::{Coordinator, now_ms, prompt_bytes, prompt_tokens_bound};
 use crate::error::shutting_down;
-use crate::state::{LeasePhase, LiveJob, LiveLease, State};
+use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
 use crate::watch::{Feed, JobUpdate, JobWatch};
 
@@ -118,6 +118,7 @@ impl Coordinator {
         if !self.known_models(&self.state()).contains(spec.model()) {
             return Err(self.unknown_model(spec.model().as_str()));
         }
+        self.suits(spec.model(), spec.kind())?;
         let JobSpec::Text(mut job) = spec else { return Ok(spec) };
         let bytes = prompt_bytes(&job);
         let bytes_max = self.config.limits.prompt_bytes_max;
@@ -137,6 +138,21 @@ impl Coordinator {
             return Err(invalid(format!("`stop` takes at most {own_max} strings")));
         }
         Ok(JobSpec::Text(job))
+    }
+
+    /// Refuses work of a kind that a model is known not to do.
+    pub(crate) fn suits(&self, model: &ModelId, kind: JobKind) -> Result<(), ErrorBody> {
+        let known = self.makes(&self.state(), model);
+        let (makes, hint) = match (known, kind) {
+            (Some(Makes::Pictures(_)), JobKind::Text) => {
+                ("makes pictures", "/v1/images/generations")
+            }
+            (Some(Makes::Text), JobKind::Image) => ("writes text", "/v1/chat/completions"),
+            _ => return Ok(()),
+        };
+        let message = format!("the model `{model}` {makes}; it cannot serve this request");
+        Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
+            .with_hint(format!("send it to {hint}, or choose another model")))
     }
 
     /// The error for a model the network does not know; lists what it has.
@@ -248,7 +264,10 @@ impl Coordinator {
         live.fence += 1;
         let fence = live.fence;
         let (now, granted_at_ms) = (Instant::now(), now_ms());
-        let budget_ms = self.config.limits.text_budget_ms;
+        let budget_ms = match &*live.spec {
+            JobSpec::Text(_) => self.config.limits.text_budget_ms,
+            JobSpec::Image(picture) => self.config.limits.picture_budget_ms(picture),
+        };
         let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
         let id = LeaseId(Uuid::now_v7());
         let session = state.sessions.get(&node).map(|s| s.id);

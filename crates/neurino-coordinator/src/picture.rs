@@ -4,7 +4,8 @@
 //! huge picture costs neither memory nor time: reading ends at the first byte that is too many.
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
-use neurino_core::{ImageJob, ImageOutput};
+use neurino_core::{ImageJob, ImageOutput, Png};
+use neurino_protocol::node::PREVIEW_BYTES_MAX;
 use neurino_protocol::{ErrorBody, ErrorCode};
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -25,21 +26,40 @@ pub(crate) fn fits_job(picture: &ImageOutput, job: &ImageJob) -> Result<(), Erro
     if (picture.width, picture.height) != (job.width, job.height) {
         return refuse("the picture has another size than asked for");
     }
-    match read(&picture.png.0, job.width, job.height) {
+    match read(&picture.png.0, |width, height| (width, height) == (job.width, job.height)) {
         Ok(()) => Ok(()),
         Err(fault) => refuse(fault),
     }
 }
 
-/// Reads a whole file, or says what is wrong with it.
-fn read(file: &[u8], width: u32, height: u32) -> Result<(), &'static str> {
+/// Whether a preview is one: a small file of the same kind, no larger than the picture.
+pub(crate) fn is_preview(png: &Png, job: &ImageJob) -> bool {
+    png.0.len() <= PREVIEW_BYTES_MAX
+        && read(&png.0, |width, height| {
+            (1..=job.width).contains(&width) && (1..=job.height).contains(&height)
+        })
+        .is_ok()
+}
+
+/// Width and height that a PNG file claims, in pixels.
+pub(crate) fn claimed_size(png: &Png) -> Option<(u32, u32)> {
+    let header = png.0.get(SIGNATURE.len() + 8..)?;
+    Some((number(header.get(..4)?), number(header.get(4..8)?)))
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |n, byte| n << 8 | u32::from(*byte))
+}
+
+/// Reads a whole file of an accepted size, or says what is wrong with it.
+fn read(file: &[u8], accepts: impl FnOnce(u32, u32) -> bool) -> Result<(), &'static str> {
     let mut rest = file.strip_prefix(SIGNATURE).ok_or("the picture is not a PNG file")?;
     let (kind, header) = chunk(&mut rest)?;
     if kind != b"IHDR" || header.len() != 13 {
         return Err("the picture has no header");
     }
-    let side = |at: usize| header[at..at + 4].iter().fold(0, |n, byte| n << 8 | u32::from(*byte));
-    if (side(0), side(4)) != (width, height) {
+    let (width, height) = (number(&header[..4]), number(&header[4..8]));
+    if !accepts(width, height) {
         return Err("the picture's file has another size than asked for");
     }
     if header[8..] != RGB_8_BITS {

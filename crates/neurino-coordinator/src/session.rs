@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
-use neurino_protocol::node::{CoordinatorMessage, Hello, NodeMessage, PROTOCOL_VERSION, Ready};
+use neurino_core::{ImageStep, JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
+use neurino_protocol::node::{
+    CoordinatorMessage, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION, Ready,
+};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
 use sha2::{Digest, Sha256};
@@ -18,7 +20,8 @@ use crate::challenge::Answered;
 use crate::coordinator::Coordinator;
 use crate::error::shutting_down;
 use crate::jobs::short;
-use crate::state::{LeasePhase, Session, State};
+use crate::picture::is_preview;
+use crate::state::{LeasePhase, Makes, Session, State};
 use crate::store::AttemptEnd;
 use crate::watch::FeedLimits;
 
@@ -187,7 +190,12 @@ impl NodeSession {
                 self.end.cancel();
             }
             NodeMessage::Ready(ready) => self.ready(ready),
-            NodeMessage::Progress { lease, deltas, .. } => self.progress(lease, deltas),
+            NodeMessage::Progress { lease, deltas, step, .. } => {
+                if let Some(step) = step {
+                    self.step(lease, step);
+                }
+                self.progress(lease, deltas);
+            }
             NodeMessage::Submit(submission) => {
                 let reply = self.coordinator.settle(&self.node, submission).await;
                 if let Some(reply) = reply {
@@ -239,18 +247,57 @@ impl NodeSession {
 
     fn ready(&self, ready: Ready) {
         let mut models = Vec::new();
-        for model in ready.models.into_iter().take(READY_MAX as usize) {
-            // A model without a price could not be paid; a doubled one would count twice.
-            if self.coordinator.prices(&model) && !models.contains(&model) {
-                models.push(model);
-            }
-        }
         {
             let mut state = self.coordinator.state();
+            for offer in ready.models.into_iter().take(READY_MAX as usize) {
+                // A doubled model would count twice.
+                if !models.contains(&offer.id) && self.acceptable(&mut state, &offer) {
+                    models.push(offer.id);
+                }
+            }
             let busy = state.busy(&self.node);
             state.router.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
         }
         self.coordinator.dispatch();
+    }
+
+    /// Whether work on a model can be paid, and the node means by it what the network does. The first
+    /// node that offers a model nobody else knows says what it is.
+    fn acceptable(&self, state: &mut State, offer: &ModelOffer) -> bool {
+        let (id, makes) = (&offer.id, Makes::of(offer));
+        let sensible = match &makes {
+            Makes::Text => true,
+            Makes::Pictures(usual) => usual.job(id.clone(), "").validate().is_ok(),
+        };
+        if !sensible || !self.coordinator.prices(id, makes.kind()) {
+            return false;
+        }
+        if let Some(listed) = self.coordinator.listed(id) {
+            return listed.kind() == makes.kind();
+        }
+        let kind = makes.kind();
+        state.offered.entry(id.clone()).or_insert(makes).kind() == kind
+    }
+
+    /// Passes a picture's step on. A preview that nobody asked for, or that is none, stays here.
+    fn step(&self, id: LeaseId, mut step: ImageStep) {
+        let spec = {
+            let state = self.coordinator.state();
+            let own = state.leases.get(&id).filter(|l| l.node == self.node);
+            own.and_then(|lease| state.jobs.get(&lease.job)).map(|job| Arc::clone(&job.spec))
+        };
+        let Some(JobSpec::Image(job)) = spec.as_deref() else { return };
+        if !(1..=job.steps).contains(&step.step) {
+            return;
+        }
+        step.steps = job.steps;
+        // Read without the lock: it takes a moment.
+        step.preview = step.preview.filter(|png| job.preview && is_preview(png, job));
+        let state = self.coordinator.state();
+        let lease = state.leases.get(&id).filter(|l| l.phase == LeasePhase::Running);
+        if let Some(job) = lease.and_then(|lease| state.jobs.get(&lease.job)) {
+            job.feed.step(step);
+        }
     }
 
     fn progress(&self, id: LeaseId, deltas: Vec<TextDelta>) {
@@ -337,7 +384,7 @@ fn fingerprint_of(hello: &Hello) -> String {
 
 /// Whether streamed text and signed text agree.
 pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -> bool {
-    // Pictures are not streamed; their previews are only pictures of the way.
+    // A picture is not streamed: previews are pictures of the way.
     let JobOutput::Text(answer) = output else { return true };
     state.leases.get(&id).is_none_or(|lease| {
         lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(answer))

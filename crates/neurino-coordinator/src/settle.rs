@@ -59,7 +59,21 @@ impl Coordinator {
         let Some(claim) = self.claim(node, &submission.statement) else {
             return self.settled_before(node, id).await;
         };
-        if let Err(error) = self.check(node, &claim, &submission) {
+        // Digests and unpacking take a moment.
+        let (this, of) = (Arc::clone(self), node.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            let checked = this.check(&of, &claim, &submission);
+            (claim, submission, checked)
+        });
+        let (claim, submission, checked) = match checked.await {
+            Ok(checked) => checked,
+            Err(error) => {
+                tracing::error!(lease.id = %id, %error, "a result could not be checked");
+                self.unclaim(id);
+                return Err(ErrorBody::new(ErrorCode::Internal, "the result could not be checked"));
+            }
+        };
+        if let Err(error) = checked {
             tracing::warn!(
                 job.id = %claim.job, lease.id = %id, code = ?error.code,
                 "a result of {} was refused: {}", short(node), error.message,

@@ -4,10 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use neurino_core::{JobId, JobOutput, JobSpec, LeaseId, ModelId, NodeId, Receipt};
+use neurino_core::{
+    ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId, Receipt,
+};
 use neurino_ledger::PayerId;
 use neurino_protocol::ErrorBody;
-use neurino_protocol::node::CoordinatorMessage;
+use neurino_protocol::node::{CoordinatorMessage, ModelOffer};
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -17,6 +19,27 @@ use crate::challenge::Challenges;
 use crate::router::Router;
 use crate::store::AttemptEnd;
 use crate::watch::Feed;
+
+/// What a model makes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Makes {
+    Text,
+    /// Pictures, and what suits it.
+    Pictures(ImageDefaults),
+}
+
+impl Makes {
+    pub(crate) fn of(offer: &ModelOffer) -> Self {
+        offer.image.clone().map_or(Self::Text, Self::Pictures)
+    }
+
+    pub(crate) fn kind(&self) -> JobKind {
+        match self {
+            Self::Text => JobKind::Text,
+            Self::Pictures(_) => JobKind::Image,
+        }
+    }
+}
 
 /// A job that has not ended.
 pub(crate) struct LiveJob {
@@ -92,6 +115,8 @@ pub(crate) struct State {
     pub(crate) challenges: Challenges,
     /// When a connected node last served a model.
     pub(crate) last_served: HashMap<ModelId, Instant>,
+    /// What nodes said of models that no list of this network names. Kept as long as `last_served`.
+    pub(crate) offered: HashMap<ModelId, Makes>,
     pub(crate) rng: StdRng,
     pub(crate) stopping: bool,
 }
@@ -107,6 +132,7 @@ impl State {
             last_session: 0,
             challenges: Challenges::new(rand::random(), Instant::now()),
             last_served: HashMap::new(),
+            offered: HashMap::new(),
             rng,
             stopping: false,
         }

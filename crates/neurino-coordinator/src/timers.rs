@@ -4,8 +4,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use neurino_core::{JobId, JobState, LeaseId, NodeId};
-use neurino_protocol::node::CoordinatorMessage;
+use neurino_core::{JobId, JobSpec, JobState, LeaseId, NodeId};
+use neurino_protocol::node::{CoordinatorMessage, UPLOAD_BYTES_PER_SEC};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -100,7 +100,8 @@ impl Coordinator {
         let silent: Vec<NodeId> = state
             .sessions
             .iter()
-            .filter(|(_, s)| s.polls == 0 && now.duration_since(s.last_seen) > silence)
+            .filter(|(_, s)| s.polls == 0)
+            .filter(|(node, s)| now.duration_since(s.last_seen) > silence + upload(state, node))
             .map(|(node, _)| node.clone())
             .collect();
         for node in silent {
@@ -122,6 +123,21 @@ impl Coordinator {
     }
 }
 
+/// How long the largest picture that a node works on may be on its way. Nothing else of the node gets
+/// through meanwhile.
+fn upload(state: &State, node: &NodeId) -> Duration {
+    let held = state.node_leases.get(node).into_iter().flatten();
+    let pixels = held.filter_map(|lease| state.jobs.get(&state.leases.get(lease)?.job)).map(
+        |job| match &*job.spec {
+            JobSpec::Image(picture) => u64::from(picture.width) * u64::from(picture.height),
+            JobSpec::Text(_) => 0,
+        },
+    );
+    // Three bytes a pixel at most, and base64 makes four of them.
+    let bytes = 4 * pixels.max().unwrap_or(0);
+    Duration::from_millis(1000 * bytes / UPLOAD_BYTES_PER_SEC as u64)
+}
+
 fn due(state: &mut State, now: Instant) -> Due {
     let mut due = Due::default();
     for (id, lease) in &state.leases {
@@ -134,11 +150,12 @@ fn due(state: &mut State, now: Instant) -> Due {
             due.lost.push(*id);
         }
     }
-    let State { router, jobs, last_served, .. } = state;
+    let State { router, jobs, last_served, offered, .. } = state;
     for model in router.served() {
         last_served.insert(model.clone(), now);
     }
     last_served.retain(|_, served| now.duration_since(*served) < SERVED_LATELY);
+    offered.retain(|model, _| last_served.contains_key(model));
     for (id, job) in jobs {
         if job.lease.is_some() || !job.admitted || job.closing {
             continue;

@@ -5,7 +5,8 @@
 
 use futures::Stream;
 use neurino_core::{
-    JobOutput, NodeId, Receipt, TextChoice, TextDelta, TextJob, TextOutput, ToolCall,
+    ImageStep, JobOutput, NodeId, Png, Receipt, TextChoice, TextDelta, TextJob, TextOutput,
+    ToolCall,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
@@ -23,6 +24,8 @@ pub enum JobUpdate {
     },
     /// More of an answer, since the last update of that answer.
     Delta(TextDelta),
+    /// A picture's newest step, with the newest preview if that was not told before.
+    Step(ImageStep),
     /// A result was accepted and paid.
     Finished {
         /// The result.
@@ -52,6 +55,10 @@ pub(crate) struct FeedState {
     answers: Vec<TextDelta>,
     /// Bytes of text and calls in all of them.
     bytes: usize,
+    /// The newest step of a picture, without its preview.
+    step: Option<ImageStep>,
+    /// The newest preview and its step.
+    preview: Option<(u32, Png)>,
     /// What the node computes with, see [`JobWatch::fingerprint`].
     fingerprint: Option<String>,
 }
@@ -172,6 +179,8 @@ impl Feed {
             phase: Phase::Queued,
             answers: Vec::new(),
             bytes: 0,
+            step: None,
+            preview: None,
             fingerprint: None,
         }))
     }
@@ -182,6 +191,7 @@ impl Feed {
             s.phase = Phase::Queued;
             s.answers.clear();
             s.bytes = 0;
+            (s.step, s.preview) = (None, None);
             s.fingerprint = None;
         });
     }
@@ -204,6 +214,21 @@ impl Feed {
             changed
         });
         fits
+    }
+
+    /// Notes a picture's step, unless a later one is known.
+    pub(crate) fn step(&self, mut step: ImageStep) {
+        self.0.send_if_modified(|s| {
+            let late = s.step.as_ref().is_some_and(|known| known.step >= step.step);
+            if late {
+                return false;
+            }
+            if let Some(preview) = step.preview.take() {
+                s.preview = Some((step.step, preview));
+            }
+            s.step = Some(step);
+            true
+        });
     }
 
     /// Whether a result continues what was streamed.
@@ -241,6 +266,8 @@ pub struct JobWatch {
     seen: Option<(u32, bool)>,
     /// How much of each answer was told.
     told: Vec<Seen>,
+    /// The last told step of a picture, and the last one of a told preview.
+    told_step: (u32, u32),
     done: bool,
     /// For a job that had ended before anybody watched.
     terminal: Option<JobUpdate>,
@@ -248,7 +275,7 @@ pub struct JobWatch {
 
 impl JobWatch {
     fn new(feed: watch::Receiver<FeedState>, terminal: Option<JobUpdate>) -> Self {
-        Self { feed, seen: None, told: Vec::new(), done: false, terminal }
+        Self { feed, seen: None, told: Vec::new(), told_step: (0, 0), done: false, terminal }
     }
 
     /// A watch on a job that has ended.
@@ -297,6 +324,7 @@ impl JobWatch {
             _ => {
                 self.seen = Some((state.round, false));
                 self.told.clear();
+                self.told_step = (0, 0);
                 return Some(JobUpdate::Queued);
             }
         };
@@ -314,6 +342,14 @@ impl JobWatch {
                     return Some(JobUpdate::Delta(rest));
                 }
             }
+        }
+        if let (Phase::Leased(_), Some(step)) = (&state.phase, &state.step)
+            && step.step > self.told_step.0
+        {
+            let preview = state.preview.as_ref().filter(|(at, _)| *at > self.told_step.1);
+            self.told_step = (step.step, preview.map_or(self.told_step.1, |(at, _)| *at));
+            let preview = preview.map(|(_, png)| png.clone());
+            return Some(JobUpdate::Step(ImageStep { preview, ..step.clone() }));
         }
         match &state.phase {
             Phase::Queued | Phase::Leased(_) => None,
@@ -380,6 +416,33 @@ mod tests {
         feed.failed(error.clone());
         assert_eq!(watch.next().await, Some(JobUpdate::Failed(error)));
         assert_eq!(watch.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_gets_the_newest_step_and_a_preview_once() {
+        let feed = Feed::new();
+        let node = NodeId::new("0xab").expect("valid");
+        let step = |step, preview: Option<u8>| {
+            let preview = preview.map(|byte| Png(vec![byte]));
+            ImageStep { step, steps: 9, preview }
+        };
+        feed.leased(node.clone(), None);
+        let mut watch = feed.watch();
+        assert_eq!(watch.next().await, Some(JobUpdate::Queued));
+        assert_eq!(watch.next().await, Some(JobUpdate::Leased { node: node.clone() }));
+        feed.step(step(1, Some(1)));
+        feed.step(step(2, None));
+        feed.step(step(1, Some(7)));
+        assert_eq!(watch.next().await, Some(JobUpdate::Step(step(2, Some(1)))));
+        feed.step(step(3, None));
+        assert_eq!(watch.next().await, Some(JobUpdate::Step(step(3, None))));
+        // Another attempt begins anew.
+        feed.queued();
+        assert_eq!(watch.next().await, Some(JobUpdate::Queued));
+        feed.leased(node.clone(), None);
+        feed.step(step(1, Some(8)));
+        assert_eq!(watch.next().await, Some(JobUpdate::Leased { node }));
+        assert_eq!(watch.next().await, Some(JobUpdate::Step(step(1, Some(8)))));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use ts_rs::TS;
 use crate::ids::ModelId;
 use crate::points::PointsKind;
 
-pub use image::{ImageJob, ImageOutput, ImageStep, Png};
+pub use image::{ImageDefaults, ImageJob, ImageOutput, ImageStep, Png};
 pub use sampling::SamplingParams;
 pub use text::{
     ChatMessage, FinishReason, RatedToken, ResponseFormat, Role, TextChoice, TextDelta, TextJob,
@@ -100,6 +100,14 @@ pub enum JobOutput {
 }
 
 impl JobOutput {
+    /// The kind of job that produced it.
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::Text(_) => JobKind::Text,
+            Self::Image(_) => JobKind::Image,
+        }
+    }
+
     /// SHA-256 over the output's canonical JSON (fields in declaration order, no spaces).
     pub fn digest(&self) -> ResultDigest {
         let bytes = serde_json::to_vec(self).expect("strings and integers always serialise");

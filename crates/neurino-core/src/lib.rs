@@ -12,10 +12,10 @@ pub mod receipt;
 
 pub use ids::{EventId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{
-    ChatMessage, FinishReason, ImageJob, ImageOutput, ImageStep, InvalidJob, JobKind, JobOutput,
-    JobSpec, JobState, Png, RatedToken, ResponseFormat, ResultDigest, Role, SamplingParams,
-    TextChoice, TextDelta, TextJob, TextOutput, TokenLogprob, ToolCall, ToolChoice, ToolDefinition,
-    Usage,
+    ChatMessage, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep, InvalidJob,
+    JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat, ResultDigest, Role,
+    SamplingParams, TextChoice, TextDelta, TextJob, TextOutput, TokenLogprob, ToolCall, ToolChoice,
+    ToolDefinition, Usage,
 };
 pub use lease::{Lease, ResultStatement};
 pub use points::{MicroPoints, Multiplier, PointsKind};

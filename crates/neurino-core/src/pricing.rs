@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 use crate::ids::ModelId;
-use crate::job::{JobSpec, Usage};
+use crate::job::{JobKind, JobSpec, Usage};
 use crate::points::{MicroPoints, Multiplier, PointsKind};
 
 const BUILT_IN: &str = include_str!("../data/rules.toml");
@@ -99,19 +99,31 @@ impl RuleSet {
         usage: Usage,
         multiplier: Multiplier,
     ) -> Result<Quote, PriceError> {
-        let (factor, units, per_point) = match spec {
-            JobSpec::Text(job) => {
-                let listed = self.text.get(&job.model).copied();
-                (listed.or(self.other_text), usage.total(), POINT_TOKENS)
-            }
-            JobSpec::Image(job) => {
-                let listed = self.image.get(&job.model).copied();
-                (listed.or(self.other_image), job.pixel_steps(), POINT_PIXEL_STEPS)
-            }
+        let units = match spec {
+            JobSpec::Text(_) => usage.total(),
+            JobSpec::Image(job) => job.pixel_steps(),
         };
-        let factor = factor.ok_or_else(|| PriceError::UnknownModel {
-            rule_set: self.name.clone(),
-            model: spec.model().clone(),
+        self.quote(spec.model(), spec.kind(), units, multiplier)
+    }
+
+    /// Prices so many units of work: tokens in and out, or pixels times steps. What a receipt says can
+    /// be computed again with it.
+    ///
+    /// # Errors
+    /// As [`RuleSet::price`].
+    pub fn quote(
+        &self,
+        model: &ModelId,
+        kind: JobKind,
+        units: u32,
+        multiplier: Multiplier,
+    ) -> Result<Quote, PriceError> {
+        let (listed, other, per_point) = match kind {
+            JobKind::Text => (&self.text, self.other_text, POINT_TOKENS),
+            JobKind::Image => (&self.image, self.other_image, POINT_PIXEL_STEPS),
+        };
+        let factor = listed.get(model).copied().or(other).ok_or_else(|| {
+            PriceError::UnknownModel { rule_set: self.name.clone(), model: model.clone() }
         })?;
         // Every step multiplies before the one division, so that nothing is rounded twice. No
         // overflow: the factors have 32 bits each, a point 20.
@@ -121,7 +133,7 @@ impl RuleSet {
             / (per_point * 1_000_000_000_000);
         let narrow = |n: i128| i64::try_from(n).map(MicroPoints).map_err(|_| PriceError::Overflow);
         Ok(Quote {
-            points: spec.kind().points(),
+            points: kind.points(),
             units,
             base_micro: narrow(base)?,
             factor,

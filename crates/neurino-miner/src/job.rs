@@ -1,12 +1,15 @@
 //! One job: load its model if needed, run it within its budget, sign and save the result.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use neurino_core::{JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement, TextDelta};
+use neurino_core::{
+    ImageStep, JobOutput, JobSpec, Lease, LeaseId, ModelId, NodeId, ResultDigest, ResultStatement,
+    TextDelta,
+};
 use neurino_engine::{Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef};
-use neurino_protocol::node::{MESSAGE_BYTES_MAX, Submission};
+use neurino_protocol::node::{PREVIEW_BYTES_MAX, SUBMIT_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, mpsc};
@@ -18,14 +21,24 @@ use crate::run::{Inside, now_ms};
 /// Room that a submission's envelope takes in a message, in bytes.
 const ENVELOPE_BYTES: usize = 4 << 10;
 
-/// The engine, and which model it holds. Jobs hold the lock for reading while they run, so that
-/// nobody replaces the model below them; loading takes it for writing.
+/// The engine, and which models it holds. Jobs hold a model's lock for reading while they run, so
+/// that nobody replaces the model below them; loading takes it for writing.
 pub(crate) struct Loaded {
     pub(crate) engine: Arc<dyn Engine>,
-    model: RwLock<Option<Held>>,
-    /// Taken by whoever wants another model than the held one, so that jobs of the same model wait
-    /// for one load and not each for one of its own.
+    /// At least one.
+    places: Vec<Place>,
+    /// Rises with every use of a place.
+    time: AtomicU64,
+    /// Taken by whoever wants a model that is not held, so that jobs of the same model wait for one
+    /// load and not each for one of its own.
     turn: Mutex<()>,
+}
+
+/// Room for a model in the engine.
+#[derive(Default)]
+struct Place {
+    model: RwLock<Option<Held>>,
+    used: AtomicU64,
 }
 
 /// A model in the engine.
@@ -40,10 +53,11 @@ type Hold<'a> = RwLockReadGuard<'a, Option<Held>>;
 
 impl Loaded {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, model: RwLock::new(None), turn: Mutex::new(()) }
+        let places = std::iter::repeat_with(Place::default).take(engine.places().max(1)).collect();
+        Self { engine, places, time: AtomicU64::new(0), turn: Mutex::new(()) }
     }
 
-    /// Loads a model once no job runs. Free when the engine still holds it.
+    /// Loads a model once no job runs that is in its way. Free when the engine still holds it.
     pub(crate) async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
         let _turn = self.turn.lock().await;
         self.replace(model).await.map(|held| facts(&held))
@@ -51,30 +65,55 @@ impl Loaded {
 
     /// Waits until the engine holds the model, and keeps it there while the guard lives.
     async fn hold(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
-        if let Some(held) = self.held(&model.id).await {
+        if let Some(held) = self.held(&model.id) {
             return Ok(held);
         }
         let _turn = self.turn.lock().await;
         // Another job of this model may have had its turn meanwhile.
-        if let Some(held) = self.held(&model.id).await {
+        if let Some(held) = self.held(&model.id) {
             return Ok(held);
         }
         self.replace(model).await
     }
 
-    async fn held(&self, model: &ModelId) -> Option<Hold<'_>> {
-        let held = self.model.read().await;
-        let fit =
-            held.as_ref().is_some_and(|h| h.facts.id == *model && !h.lost.load(Ordering::Acquire));
-        fit.then_some(held)
+    fn held(&self, model: &ModelId) -> Option<Hold<'_>> {
+        self.places.iter().find_map(|place| {
+            // Who cannot read it now waits for a turn: somebody is replacing it.
+            let held = place.model.try_read().ok()?;
+            let is_fit = |h: &Held| h.facts.id == *model && !h.lost.load(Ordering::Acquire);
+            held.as_ref().is_some_and(is_fit).then(|| {
+                self.use_now(place);
+                held
+            })
+        })
+    }
+
+    fn use_now(&self, place: &Place) {
+        place.used.store(self.time.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Where a model is, or goes: into a free place, or in the stead of the one that was not used
+    /// for the longest. For whoever has the turn.
+    fn place(&self, model: &ModelId) -> &Place {
+        let rank = |place: &&Place| {
+            let Ok(held) = place.model.try_read() else { return (2, 0) };
+            match held.as_ref() {
+                Some(held) if held.facts.id == *model => (0, 0),
+                None => (1, 0),
+                Some(_) => (2, place.used.load(Ordering::Relaxed)),
+            }
+        };
+        self.places.iter().min_by_key(rank).expect("there is at least one place")
     }
 
     /// Loads and holds a model; for whoever has the turn.
     async fn replace(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
-        let mut held = self.model.write().await;
+        let place = self.place(&model.id);
+        let mut held = place.model.write().await;
         *held = None;
         let facts = self.engine.load(model).await?;
         *held = Some(Held { facts, lost: AtomicBool::new(false) });
+        self.use_now(place);
         // At once, so that nobody loads another one before this is used.
         Ok(held.downgrade())
     }
@@ -90,6 +129,8 @@ pub(crate) enum JobUpdate {
     Running { slots: u32 },
     /// More of an answer, and the tokens of all answers so far.
     Delta { delta: TextDelta, tokens: u32 },
+    /// One more step of a picture; with a preview only if the job asked for previews.
+    Step { step: ImageStep },
     /// The result, on disk unless `problem` says why not.
     Finished { finished: Box<Finished>, problem: Option<ErrorBody> },
     /// No result. `engine` is set when the engine is to blame and must be seen to.
@@ -172,6 +213,13 @@ impl JobTask {
                 JobEvent::Delta { delta, tokens } => {
                     self.tell(JobUpdate::Delta { delta, tokens }).await;
                 }
+                JobEvent::Step { mut step } => {
+                    // What a payer did not ask to see leaves this machine only as the result.
+                    let asked = matches!(&self.lease.spec, JobSpec::Image(job) if job.preview);
+                    step.preview =
+                        step.preview.filter(|png| asked && png.0.len() <= PREVIEW_BYTES_MAX);
+                    self.tell(JobUpdate::Step { step }).await;
+                }
                 JobEvent::Finished { output } => return Ok(output),
                 JobEvent::Failed { error } => return Err(error),
             }
@@ -180,30 +228,42 @@ impl JobTask {
     }
 
     async fn sign_and_save(&self, output: JobOutput) -> JobUpdate {
-        let size = serde_json::to_vec(&output).map_or(usize::MAX, |json| json.len());
-        if size > MESSAGE_BYTES_MAX - ENVELOPE_BYTES {
-            let error = ErrorBody::new(ErrorCode::TooLarge, "the result is too large to be sent");
-            return JobUpdate::Failed { error, engine: false };
+        let (key, dir) = (self.key.clone(), self.outbox_dir.clone());
+        let (network, node) = (self.network.clone(), self.node.clone());
+        let (job, lease, fence) = (self.lease.job, self.lease.id, self.lease.fence);
+        // The digest of a picture takes a moment as well.
+        let saved = tokio::task::spawn_blocking(move || {
+            let statement = |digest| ResultStatement { job, lease, fence, node, digest };
+            let submission = signed(&key, statement, output)?;
+            let finished = Box::new(Finished::new(network, now_ms(), submission));
+            let problem = outbox::save(&dir, &finished).err();
+            Ok((finished, problem))
+        });
+        let failed = |error| JobUpdate::Failed { error, engine: false };
+        match saved.await {
+            Ok(Ok((finished, problem))) => {
+                let problem = problem.map(|error| unsaved(lease, &error));
+                JobUpdate::Finished { finished, problem }
+            }
+            Ok(Err(error)) => failed(error),
+            Err(error) => failed(unsaved(lease, &error)),
         }
-        let statement = ResultStatement {
-            job: self.lease.job,
-            lease: self.lease.id,
-            fence: self.lease.fence,
-            node: self.node.clone(),
-            digest: output.digest(),
-        };
-        let signature = self.key.sign(&statement.message());
-        let submission = Submission { statement, signature, output };
-        let finished = Box::new(Finished::new(self.network.clone(), now_ms(), submission));
-        let (dir, copy) = (self.outbox_dir.clone(), finished.clone());
-        let saved = tokio::task::spawn_blocking(move || outbox::save(&dir, &copy)).await;
-        let problem = match saved {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(unsaved(self.lease.id, &error)),
-            Err(error) => Some(unsaved(self.lease.id, &error)),
-        };
-        JobUpdate::Finished { finished, problem }
     }
+}
+
+/// The result as it is sent, unless it is too large for that.
+fn signed(
+    key: &IdentityKey,
+    statement: impl FnOnce(ResultDigest) -> ResultStatement,
+    output: JobOutput,
+) -> Result<Submission, ErrorBody> {
+    let size = serde_json::to_vec(&output).map_or(usize::MAX, |json| json.len());
+    if size > SUBMIT_BYTES_MAX - ENVELOPE_BYTES {
+        return Err(ErrorBody::new(ErrorCode::TooLarge, "the result is too large to be sent"));
+    }
+    let statement = statement(output.digest());
+    let signature = key.sign(&statement.message());
+    Ok(Submission { statement, signature, output })
 }
 
 fn unsaved(lease: LeaseId, error: &(dyn std::error::Error + 'static)) -> ErrorBody {
@@ -244,5 +304,52 @@ pub(crate) fn load_problem(error: &EngineError) -> ErrorBody {
         }
         EngineErrorCode::NoSuchDevice => body.with_hint("choose another device, or `auto`"),
         _ => body,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::time::Duration;
+
+    use neurino_engine::MultiEngine;
+    use neurino_testkit::ScriptedEngine;
+
+    use super::*;
+
+    fn model(name: &str) -> ModelRef {
+        ModelRef { id: ModelId::new(name).unwrap(), path: name.into() }
+    }
+
+    /// Whether a model is held within a moment.
+    async fn holds<'a>(loaded: &'a Loaded, name: &str) -> Option<Hold<'a>> {
+        let held = tokio::time::timeout(Duration::from_millis(50), loaded.hold(&model(name)));
+        held.await.ok().map(Result::unwrap)
+    }
+
+    #[tokio::test]
+    async fn as_many_models_as_the_engine_has_places_are_held_at_the_same_time() {
+        let one = Loaded::new(Arc::new(ScriptedEngine::answering("a")));
+        let first = holds(&one, "one").await;
+        assert!(first.is_some() && holds(&one, "one").await.is_some());
+        assert!(holds(&one, "two").await.is_none(), "a job runs on the first");
+        drop(first);
+        assert!(holds(&one, "two").await.is_some());
+
+        let engines = ["a", "b"].map(|text| Arc::new(ScriptedEngine::answering(text)));
+        let both =
+            MultiEngine::new(engines.iter().map(|e| Arc::clone(e) as Arc<dyn Engine>).collect());
+        let two = Loaded::new(Arc::new(both));
+        let first = holds(&two, "one").await;
+        let second = holds(&two, "two").await;
+        assert!(first.is_some() && second.is_some());
+        assert!(holds(&two, "three").await.is_none(), "both places are in use");
+        drop(second);
+        assert!(holds(&two, "three").await.is_none(), "the one used last does not give way");
+        drop(first);
+        for name in ["three", "two", "three"] {
+            assert!(holds(&two, name).await.is_some(), "{name}");
+        }
+        assert_eq!(engines.iter().map(|engine| engine.loads()).sum::<usize>(), 3);
     }
 }

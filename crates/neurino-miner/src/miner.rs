@@ -1,11 +1,12 @@
 //! Starting, watching and stopping a miner.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_client::Coordinator;
-use neurino_core::{NodeId, Receipt};
+use neurino_core::{ImageDefaults, ModelId, NodeId, Receipt};
 use neurino_engine::{Engine, ModelRef};
 use neurino_protocol::node::Capabilities;
 use neurino_wallet::IdentityKey;
@@ -33,6 +34,8 @@ pub struct MinerConfig {
     pub capabilities: Capabilities,
     /// Verified models it may serve, the one to load first at the front.
     pub models: Vec<ModelRef>,
+    /// Those among them that make pictures, and what suits them; the others write text.
+    pub image_models: BTreeMap<ModelId, ImageDefaults>,
     /// Folder of finished results that are not settled yet. It holds other people's answers in
     /// clear, each file readable by this user alone and removed once settled. One miner at a time.
     pub outbox_dir: PathBuf,

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use neurino_core::LeaseId;
+use neurino_core::{JobOutput, LeaseId};
 use neurino_protocol::node::Submission;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,12 @@ impl Outbox {
         self.entries.insert(finished.lease(), finished);
     }
 
+    /// Bytes that the results for a network take on a link, nearly.
+    pub(crate) fn upload_bytes(&self, network: &str) -> usize {
+        let waiting = self.entries.values().filter(|f| f.network == network);
+        waiting.map(|f| upload_bytes(&f.submission.output)).sum()
+    }
+
     /// Results for a network, oldest first.
     pub(crate) fn of_network(&self, network: &str) -> Vec<&Finished> {
         let mut found: Vec<_> = self.entries.values().filter(|f| f.network == network).collect();
@@ -106,6 +112,15 @@ impl Outbox {
             }
             _ => {}
         }
+    }
+}
+
+fn upload_bytes(output: &JobOutput) -> usize {
+    match output {
+        // Base64.
+        JobOutput::Image(picture) => picture.png.0.len() / 3 * 4,
+        // Small in comparison, whatever it says.
+        JobOutput::Text(_) => 0,
     }
 }
 
@@ -168,9 +183,7 @@ fn set_aside(path: &Path, name: &str, error: &str) {
 
 #[cfg(test)]
 mod tests {
-    use neurino_core::{
-        FinishReason, JobId, JobOutput, NodeId, ResultStatement, TextOutput, Usage,
-    };
+    use neurino_core::{FinishReason, JobId, NodeId, ResultStatement, TextOutput, Usage};
     use uuid::Uuid;
 
     use super::*;

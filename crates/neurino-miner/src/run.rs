@@ -3,15 +3,17 @@
 //! Connecting, loading and jobs are tasks of their own that send [`Inside`]; the loop never waits
 //! for them, so heartbeats and a stop always get through. What the messages mean is in `work`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use neurino_client::{ClientError, Coordinator, Session};
-use neurino_core::{LeaseId, ModelId, Receipt, TextDelta};
+use neurino_core::{ImageStep, JobKind, LeaseId, ModelId, Receipt, TextDelta};
 use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::ErrorBody;
-use neurino_protocol::node::{CoordinatorMessage, HEARTBEAT_SECS, NodeMessage, Ready};
+use neurino_protocol::node::{
+    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
+};
 use neurino_wallet::IdentityKey;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,9 +28,9 @@ use crate::status::{Counters, MinerState, MinerStatus, RunningJob, Stage};
 
 /// How long text is collected before it is sent on.
 const FLUSH: Duration = Duration::from_millis(50);
-/// How long an unanswered result waits before it is sent again.
+/// How long an unanswered result waits before it is sent again, beyond what sending takes.
 const RESEND: Duration = Duration::from_secs(10);
-/// How long a finishing miner waits for the receipt of its last result.
+/// How long a finishing miner waits for the receipt of its last result, beyond what sending takes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last messages of a session may take to leave.
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_200);
@@ -55,6 +57,8 @@ pub(crate) struct Job {
     pub(crate) cancel: CancellationToken,
     /// What was generated and not sent yet, one for each answer.
     pub(crate) pending: Vec<TextDelta>,
+    /// The newest step of a picture, if it was not sent yet.
+    pub(crate) pending_step: Option<ImageStep>,
     /// Tokens at the last progress message.
     pub(crate) tokens_sent: u32,
 }
@@ -72,6 +76,8 @@ pub(crate) struct Run {
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
     pub(crate) network: Option<String>,
+    /// When each unsettled result was last handed to this session.
+    pub(crate) sent_at: HashMap<LeaseId, Instant>,
     /// Messages waiting for room on the link.
     pub(crate) queue: VecDeque<NodeMessage>,
     announced: Option<Ready>,
@@ -146,6 +152,7 @@ impl Run {
             session: None,
             opened_at: now,
             network: None,
+            sent_at: HashMap::new(),
             queue: VecDeque::new(),
             announced: None,
             jobs: BTreeMap::new(),
@@ -321,19 +328,31 @@ impl Run {
         }
     }
 
-    /// Sends every unsettled result of this session's network.
+    /// Sends every unsettled result of this session's network that is not just on its way.
     pub(crate) fn submit_all(&mut self) {
         let Some(session) = &self.session else { return };
+        let (now, again) = (Instant::now(), RESEND + self.upload(&session.network));
         let waiting = self.outbox.of_network(&session.network);
-        let waiting: Vec<_> = waiting.into_iter().map(|f| f.submission.clone()).collect();
         if waiting.is_empty() {
             self.resend_at = None;
             return;
         }
         if self.queue.len() < QUEUE_BUSY {
-            self.queue.extend(waiting.into_iter().map(NodeMessage::Submit));
+            for finished in waiting {
+                let sent = self.sent_at.get(&finished.lease());
+                if sent.is_none_or(|sent| now.duration_since(*sent) >= again) {
+                    self.sent_at.insert(finished.lease(), now);
+                    self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
+                }
+            }
         }
-        self.resend_at = Some(Instant::now() + RESEND);
+        self.resend_at = Some(now + RESEND);
+    }
+
+    /// How long the unsettled results may take on a slow line.
+    fn upload(&self, network: &str) -> Duration {
+        let seconds = self.outbox.upload_bytes(network) / UPLOAD_BYTES_PER_SEC;
+        Duration::from_secs(seconds as u64)
     }
 
     /// Has unanswered results sent again after a while.
@@ -353,7 +372,11 @@ impl Run {
             return;
         };
         let others = self.config.models.iter().map(|m| &m.id).filter(|id| *id != first);
-        let models = std::iter::once(first).chain(others).cloned().collect();
+        let offer = |id: &ModelId| ModelOffer {
+            id: id.clone(),
+            image: self.config.image_models.get(id).cloned(),
+        };
+        let models = std::iter::once(first).chain(others).map(offer).collect();
         let open = self.ready.is_some() && !self.finishing && self.engine_needs_you.is_none();
         let slots = if open { self.slots() } else { 0 };
         let ready = Ready { models, slots };
@@ -431,7 +454,8 @@ impl Run {
             self.settle_by = None;
             return false;
         }
-        let by = *self.settle_by.get_or_insert(Instant::now() + SETTLE_LIMIT);
+        let upload = self.network.as_deref().map_or(Duration::ZERO, |n| self.upload(n));
+        let by = *self.settle_by.get_or_insert(Instant::now() + SETTLE_LIMIT + upload);
         self.jobs.is_empty() || Instant::now() >= by
     }
 
@@ -477,12 +501,22 @@ impl Run {
 impl Job {
     /// The progress message for what was generated since the last one, if anything was.
     pub(crate) fn progress(&mut self) -> Option<NodeMessage> {
-        if self.pending.is_empty() && self.tokens_sent == self.shown.tokens {
+        let (lease, step) = (self.shown.lease, self.pending_step.take());
+        let tokens = if self.shown.kind == JobKind::Text { self.shown.done } else { 0 };
+        if self.pending.is_empty() && self.tokens_sent == tokens && step.is_none() {
             return None;
         }
-        self.tokens_sent = self.shown.tokens;
-        let (lease, tokens) = (self.shown.lease, self.shown.tokens);
-        Some(NodeMessage::Progress { lease, deltas: std::mem::take(&mut self.pending), tokens })
+        self.tokens_sent = tokens;
+        let deltas = std::mem::take(&mut self.pending);
+        Some(NodeMessage::Progress { lease, deltas, tokens, step })
+    }
+
+    /// Keeps a picture's step until the next progress message, with the newest preview that waits.
+    pub(crate) fn step(&mut self, mut step: ImageStep) {
+        if step.preview.is_none() {
+            step.preview = self.pending_step.take().and_then(|waiting| waiting.preview);
+        }
+        self.pending_step = Some(step);
     }
 
     /// Keeps a piece until the next progress message, joined with what waits of its answer.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use neurino_core::{JobId, LeaseId, MicroPoints, ModelId};
+use neurino_core::{JobId, JobKind, LeaseId, MicroPoints, ModelId};
 use neurino_protocol::ErrorBody;
 
 /// What the miner does now. Sent whole whenever something changes.
@@ -71,14 +71,16 @@ pub struct RunningJob {
     pub job: JobId,
     /// The lease it runs under.
     pub lease: LeaseId,
+    /// What it makes.
+    pub kind: JobKind,
     /// Its model.
     pub model: ModelId,
     /// What happens to it.
     pub stage: Stage,
-    /// Tokens generated so far.
-    pub tokens: u32,
-    /// Most tokens it may generate.
-    pub max_tokens: u32,
+    /// Tokens generated, or steps of the picture done.
+    pub done: u32,
+    /// Most tokens it may generate, or all steps of the picture.
+    pub of: u32,
     /// When the lease arrived.
     pub started: Instant,
     /// Milliseconds from then after which it earns nothing.

@@ -1,9 +1,10 @@
 //! What the loop does about each thing that happens: on the link, in the engine, to a job.
 
+use std::sync::LazyLock;
 use std::time::Instant as StdInstant;
 
 use neurino_client::{ClientError, Session};
-use neurino_core::{JobSpec, Lease, LeaseId, Receipt};
+use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, Receipt, RuleSets};
 use neurino_engine::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -29,6 +30,7 @@ impl Run {
                 self.session = Some(session);
                 (self.connect_error, self.link_needs_you) = (None, None);
                 self.queue.clear();
+                self.sent_at.clear();
                 // First what is in work, so that it is not given to others; then what is done.
                 self.beat();
                 self.submit_all();
@@ -127,22 +129,29 @@ impl Run {
         tracing::info!(job.id = %lease.job, lease.id = %lease.id, model.id = %model.id, "took a job");
         let (network, cancel) = (session.network.clone(), CancellationToken::new());
         let received = StdInstant::now();
-        let max_tokens = match &lease.spec {
+        let of = match &lease.spec {
             JobSpec::Text(text) => text.choices.saturating_mul(text.max_tokens),
-            JobSpec::Image(_) => 0,
+            JobSpec::Image(image) => image.steps,
         };
         let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
         let shown = RunningJob {
             job: lease.job,
             lease: lease.id,
+            kind: lease.spec.kind(),
             model: model.id.clone(),
             stage: Stage::Loading,
-            tokens: 0,
-            max_tokens,
+            done: 0,
+            of,
             started: received,
             budget_ms,
         };
-        let job = Job { shown, cancel: cancel.clone(), pending: Vec::new(), tokens_sent: 0 };
+        let job = Job {
+            shown,
+            cancel: cancel.clone(),
+            pending: Vec::new(),
+            pending_step: None,
+            tokens_sent: 0,
+        };
         self.jobs.insert(self.jobs_seen, job);
         self.jobs_seen += 1;
         let task = JobTask {
@@ -179,7 +188,14 @@ impl Run {
             JobUpdate::Delta { delta, tokens } => {
                 self.change(lease, |job| {
                     job.add(delta);
-                    job.shown.tokens = tokens;
+                    job.shown.done = tokens;
+                });
+                self.flush_soon();
+            }
+            JobUpdate::Step { step } => {
+                self.change(lease, |job| {
+                    job.shown.done = step.step;
+                    job.step(step);
                 });
                 self.flush_soon();
             }
@@ -228,12 +244,15 @@ impl Run {
         let here = self.session.as_ref().is_some_and(|s| s.network == finished.network);
         let mut last_text = None;
         self.change(lease, |job| {
+            // The picture itself comes at once.
+            job.pending_step = None;
             last_text = job.progress();
             job.shown.stage = Stage::Sending;
         });
         if here {
             self.queue.extend(last_text);
             self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
+            self.sent_at.insert(lease, Instant::now());
             self.resend_later();
         } else {
             self.jobs.retain(|_, job| job.shown.lease != lease);
@@ -272,6 +291,7 @@ impl Run {
             Err(_) => return,
         };
         self.outbox.remove(lease);
+        self.sent_at.remove(&lease);
         self.jobs.retain(|_, job| job.shown.lease != lease);
         if new {
             let amount = receipt.quote.amount_micro;
@@ -286,6 +306,7 @@ impl Run {
     fn on_rejected(&mut self, lease: LeaseId, error: ErrorBody) {
         let known = self.outbox.get(lease).is_some();
         self.outbox.remove(lease);
+        self.sent_at.remove(&lease);
         if let Some(key) = self.job_key(lease)
             && let Some(job) = self.jobs.remove(&key)
         {
@@ -397,6 +418,27 @@ fn check(
     if receipt.digest != statement.digest {
         return Err("it is for another result");
     }
+    if !pays_its_result(receipt, &finished.submission.output) {
+        return Err("its amount does not follow from its rules");
+    }
     neurino_wallet::verify(&receipt.message(), &receipt.signature, coordinator)
         .map_err(|_| "its signature is wrong")
+}
+
+/// Computes a receipt's amount again, if its rules are known here; others must be believed.
+fn pays_its_result(receipt: &Receipt, output: &JobOutput) -> bool {
+    static RULES: LazyLock<RuleSets> = LazyLock::new(RuleSets::built_in);
+    let Ok(rules) = RULES.named(&receipt.rule_set) else { return true };
+    let quote = &receipt.quote;
+    let fits = match output {
+        JobOutput::Text(text) => quote.units == text.usage.total(),
+        // A picture does not say how many steps it took; they are whole ones.
+        JobOutput::Image(picture) => {
+            let pixels = picture.width.saturating_mul(picture.height).max(1);
+            quote.units.is_multiple_of(pixels)
+                && (1..=ImageJob::STEPS_LIMIT).contains(&(quote.units / pixels))
+        }
+    };
+    let again = rules.quote(&receipt.model, output.kind(), quote.units, quote.multiplier);
+    fits && again.as_ref() == Ok(quote)
 }

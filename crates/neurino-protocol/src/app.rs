@@ -4,7 +4,9 @@
 //! travels as one [`Snapshot`], pushed whole whenever something changes; the view never adds up
 //! events. Amounts are micro-points, times are milliseconds, sizes are bytes.
 
-use neurino_core::{ChatMessage, JobId, MicroPoints, ModelId, Receipt, Usage};
+use neurino_core::{
+    ChatMessage, ImageDefaults, ImageJob, JobId, JobKind, MicroPoints, ModelId, Png, Receipt, Usage,
+};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -45,6 +47,23 @@ pub enum Command {
     ChatCancel {
         /// The name given to [`Command::ChatSend`].
         chat: String,
+    },
+    /// Asks the network for a picture; it follows as [`Event::Picture`].
+    PictureSend {
+        /// Chosen by the caller; names the picture's events.
+        picture: String,
+        /// What to make. Its `preview` is set by the application.
+        job: ImageJob,
+    },
+    /// Withdraws a picture's running request.
+    PictureCancel {
+        /// The name given to [`Command::PictureSend`].
+        picture: String,
+    },
+    /// Writes a picture to the person's folder of pictures; answered with [`Reply::Saved`].
+    PictureSave {
+        /// The picture.
+        png: Png,
     },
     /// Receipts, newest first.
     Receipts {
@@ -99,6 +118,11 @@ pub enum Reply {
     Ok,
     /// Answer to [`Command::Snapshot`].
     Snapshot(Box<Snapshot>),
+    /// Answer to [`Command::PictureSave`].
+    Saved {
+        /// Where it lies now.
+        path: String,
+    },
     /// Answer to [`Command::Receipts`].
     Receipts(Vec<Receipt>),
     /// Answer to [`Command::Doctor`].
@@ -121,6 +145,13 @@ pub enum Event {
         chat: String,
         /// What happened.
         update: ChatUpdate,
+    },
+    /// A picture advanced.
+    Picture {
+        /// The name given to [`Command::PictureSend`].
+        picture: String,
+        /// What happened.
+        update: PictureUpdate,
     },
     /// The person closed the window while `on_close` is [`OnClose::Ask`]. Sent by the desktop
     /// shell alone; the page asks, saves the choice with [`Command::PreferencesSet`] and answers
@@ -148,6 +179,32 @@ pub enum ChatUpdate {
         duration_ms: u64,
     },
     /// No answer, or no more of it.
+    Failed {
+        /// Why, and what to do.
+        error: ErrorBody,
+    },
+}
+
+/// One step of a picture that is being made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PictureUpdate {
+    /// The request is on its way; nobody works on it yet. A refusal follows as `Failed`.
+    Queued,
+    /// What it looks like so far.
+    Preview {
+        /// Small.
+        png: Png,
+    },
+    /// The picture is complete.
+    Done {
+        /// The picture.
+        png: Png,
+        /// From sending to the last byte, in milliseconds.
+        #[ts(type = "number")]
+        duration_ms: u64,
+    },
+    /// No picture.
     Failed {
         /// Why, and what to do.
         error: ErrorBody,
@@ -229,6 +286,10 @@ pub struct PointsSummary {
     pub llama_today: MicroPoints,
     /// Llama points in all.
     pub llama_total: MicroPoints,
+    /// Waifu points since local midnight.
+    pub waifu_today: MicroPoints,
+    /// Waifu points in all.
+    pub waifu_total: MicroPoints,
     /// Jobs paid since local midnight.
     pub jobs_today: u32,
     /// Jobs paid in all.
@@ -275,14 +336,16 @@ pub enum DeviceKind {
 pub struct CurrentJob {
     /// The job.
     pub job: JobId,
+    /// What it makes.
+    pub kind: JobKind,
     /// Its model.
     pub model: ModelId,
     /// What happens to it now.
     pub stage: JobStage,
-    /// Tokens generated so far.
-    pub tokens: u32,
-    /// Most tokens it may generate.
-    pub max_tokens: u32,
+    /// Tokens generated, or steps of the picture done.
+    pub done: u32,
+    /// Most tokens it may generate, or all steps of the picture.
+    pub of: u32,
     /// Since the lease was received, in milliseconds.
     #[ts(type = "number")]
     pub elapsed_ms: u64,
@@ -299,7 +362,7 @@ pub struct CurrentJob {
 pub enum JobStage {
     /// The model is being loaded.
     Loading,
-    /// The prompt is being read or tokens are being generated.
+    /// It is being computed.
     Running,
     /// The result is on its way.
     Sending,
@@ -314,6 +377,10 @@ pub struct ModelStatus {
     pub name: String,
     /// One sentence about it.
     pub summary: String,
+    /// What it makes.
+    pub kind: JobKind,
+    /// What suits it, if it makes pictures.
+    pub image: Option<ImageDefaults>,
     /// Size of its files in bytes.
     #[ts(type = "number")]
     pub size_bytes: u64,

@@ -12,16 +12,25 @@
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
 
 use neurino_core::{
-    JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement, TextDelta,
+    ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt,
+    ResultStatement, TextDelta,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorBody, ErrorCode};
 
 /// The protocol's version; both sides send it and refuse another one.
-pub const PROTOCOL_VERSION: u32 = 2;
-/// Largest message on a link, in bytes.
+pub const PROTOCOL_VERSION: u32 = 3;
+/// Largest message on a link, in bytes, but for [`NodeMessage::Submit`].
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Largest [`NodeMessage::Submit`], in bytes: the largest picture, if nothing in it repeats, in
+/// base64.
+pub const SUBMIT_BYTES_MAX: usize = 20 << 20;
+/// Largest file of a preview, in bytes.
+pub const PREVIEW_BYTES_MAX: usize = 512 << 10;
+/// Slowest upload that a link is made for, in bytes per second; while a large message is on its way,
+/// nothing else gets through.
+pub const UPLOAD_BYTES_PER_SEC: usize = 128 << 10;
 /// How often a node sends [`NodeMessage::Heartbeat`], in seconds; three missed ones end the session.
 pub const HEARTBEAT_SECS: u64 = 5;
 
@@ -34,14 +43,19 @@ pub enum NodeMessage {
     /// What the node can take now. Sent after `Welcome` and whenever it changes; an empty list or
     /// zero slots pauses it.
     Ready(Ready),
-    /// A lease advanced. Tokens are passed on to a streaming payer at once.
+    /// A lease advanced. Tokens and steps are passed on to a streaming payer at once.
     Progress {
         /// The lease.
         lease: LeaseId,
         /// What was generated since the last message, at most one for each answer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         deltas: Vec<TextDelta>,
         /// Tokens generated so far.
+        #[serde(default)]
         tokens: u32,
+        /// The newest step of a picture. It has a preview only if the job asked for previews.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<ImageStep>,
     },
     /// A finished job.
     Submit(Submission),
@@ -104,12 +118,34 @@ pub struct Capabilities {
 }
 
 /// What a node can take now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
     /// Verified models, loaded ones first.
-    pub models: Vec<ModelId>,
+    pub models: Vec<ModelOffer>,
     /// Jobs it takes at once.
     pub slots: u32,
+}
+
+/// A model that a node serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelOffer {
+    /// Its id.
+    pub id: ModelId,
+    /// What suits it, if it makes pictures; absent if it writes text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageDefaults>,
+}
+
+impl ModelOffer {
+    /// A model that writes text.
+    pub fn text(id: ModelId) -> Self {
+        Self { id, image: None }
+    }
+
+    /// What it makes.
+    pub fn kind(&self) -> JobKind {
+        if self.image.is_some() { JobKind::Image } else { JobKind::Text }
+    }
 }
 
 /// A finished job, signed.

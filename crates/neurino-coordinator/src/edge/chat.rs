@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 /// Tokens to generate when the request does not say.
 const MAX_TOKENS_DEFAULT: u32 = 512;
 /// Seeds drawn here stay exact in JavaScript clients.
-const SEED_BITS: u32 = 53;
+pub(super) const SEED_BITS: u32 = 53;
 /// Fields of OpenAI's and of other servers' that would make the answer another one.
 const UNSUPPORTED: [&str; 22] = [
     "audio",
@@ -41,7 +41,7 @@ const UNSUPPORTED: [&str; 22] = [
     "web_search_options",
 ];
 
-type Fields = Map<String, Value>;
+pub(super) type Fields = Map<String, Value>;
 
 /// A translated request.
 #[derive(Debug)]
@@ -63,12 +63,12 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(param: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+    pub(super) fn new(param: impl Into<String>, rule: impl std::fmt::Display) -> Self {
         let param = param.into();
         Self { message: format!("`{param}` {rule}"), param: Some(param), code: "invalid_value" }
     }
 
-    fn unsupported(param: impl Into<String>, rule: impl std::fmt::Display) -> Self {
+    pub(super) fn unsupported(param: impl Into<String>, rule: impl std::fmt::Display) -> Self {
         Self { code: "unsupported_parameter", ..Self::new(param, rule) }
     }
 
@@ -115,7 +115,10 @@ pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, R
     })
 }
 
-fn optional<T: DeserializeOwned>(fields: &Fields, name: &str) -> Result<Option<T>, Refusal> {
+pub(super) fn optional<T: DeserializeOwned>(
+    fields: &Fields,
+    name: &str,
+) -> Result<Option<T>, Refusal> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => T::deserialize(value).map(Some).map_err(|error| {
@@ -128,7 +131,7 @@ fn optional<T: DeserializeOwned>(fields: &Fields, name: &str) -> Result<Option<T
     }
 }
 
-fn required<T: DeserializeOwned>(fields: &Fields, name: &str) -> Result<T, Refusal> {
+pub(super) fn required<T: DeserializeOwned>(fields: &Fields, name: &str) -> Result<T, Refusal> {
     let missing =
         || Refusal { code: "missing_required_parameter", ..Refusal::new(name, "is missing") };
     optional(fields, name)?.ok_or_else(missing)
@@ -178,7 +181,7 @@ fn sampling(fields: &Fields, random_seed: u64) -> Result<SamplingParams, Refusal
 }
 
 /// OpenAI's seeds are signed; any 64 bits make one.
-fn seed(fields: &Fields) -> Result<Option<u64>, Refusal> {
+pub(super) fn seed(fields: &Fields) -> Result<Option<u64>, Refusal> {
     match fields.get("seed").and_then(Value::as_u64) {
         Some(seed) => Ok(Some(seed)),
         None => Ok(optional::<i64>(fields, "seed")?.map(i64::cast_unsigned)),

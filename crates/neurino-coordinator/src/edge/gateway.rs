@@ -8,16 +8,17 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use neurino_core::{JobId, JobOutput};
+use neurino_core::{JobId, JobKind, JobOutput};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
 use super::answer::Answer;
-use super::chat::{ChatRequest, translate};
+use super::chat::{ChatRequest, Refusal, translate};
 use super::http::{ApiError, REQUEST_ID, payer, read_json};
 use super::stream::ChatStream;
 use crate::coordinator::{Coordinator, now_ms};
+use crate::state::Makes;
 
 /// `GET /healthz`: whether the server answers, and who it is.
 pub(crate) async fn health(State(coordinator): State<Edge>) -> Json<Value> {
@@ -31,7 +32,8 @@ pub(crate) async fn health(State(coordinator): State<Edge>) -> Json<Value> {
     }))
 }
 
-/// `GET /v1/models`: every model the network prices; `nodes` says how many serve it right now.
+/// `GET /v1/models`: every model the network prices; `nodes` says how many serve it right now, `kind`
+/// what it makes, where that is known.
 pub(crate) async fn models(
     State(coordinator): State<Edge>,
     headers: HeaderMap,
@@ -59,16 +61,26 @@ fn listed(coordinator: &Coordinator) -> Vec<Value> {
         .rules
         .named(&coordinator.config.rule_set)
         .map_or(0, |rules| rules.from.as_second());
+    let overview = coordinator.jobs_overview();
+    let state = coordinator.state();
     let entry = |(model, nodes)| {
-        json!({
+        let makes = coordinator.makes(&state, &model);
+        let mut entry = json!({
             "id": model,
             "object": "model",
             "created": created,
             "owned_by": coordinator.network(),
             "nodes": nodes,
-        })
+        });
+        if let Some(makes) = &makes {
+            entry["kind"] = json!(makes.kind());
+        }
+        if let Some(Makes::Pictures(usual)) = &makes {
+            entry["image"] = json!(usual);
+        }
+        entry
     };
-    coordinator.jobs_overview().models.into_iter().map(entry).collect()
+    overview.models.into_iter().map(entry).collect()
 }
 
 /// `POST /v1/chat/completions`, streamed or not.
@@ -84,14 +96,12 @@ pub(crate) async fn chat_completions(
     let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
     let body: Value = read_json(coordinator, request).await.map_err(ApiError::openai)?;
     let ChatRequest { spec, stream, include_usage, parallel_calls } =
-        translate(&body, rand::random()).map_err(|refusal| {
-            let error = ApiError::openai(refusal.body()).named(refusal.code);
-            match refusal.param {
-                Some(param) => error.param(param),
-                None => error,
-            }
-        })?;
+        translate(&body, rand::random()).map_err(refused)?;
     let model = spec.model().clone();
+    // Before what admission says of it, so that the field is named.
+    coordinator
+        .suits(&model, JobKind::Text)
+        .map_err(|error| ApiError::openai(error).named("invalid_value").param("model"))?;
     let wait_ms = coordinator.config.limits.chat_no_node_wait_ms;
     let job =
         coordinator.submit_with_wait(payer, None, spec, wait_ms).await.map_err(
@@ -101,7 +111,7 @@ pub(crate) async fn chat_completions(
             },
         )?;
     // From here on a client that goes away withdraws its job.
-    let guard = CancelGuard { coordinator: Arc::clone(coordinator), job: Some(job) };
+    let guard = CancelGuard::new(coordinator, job);
     let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
     let answer = Answer { job, model, created: now_ms() / 1000, parallel_calls };
     let mut response = if stream {
@@ -121,6 +131,15 @@ pub(crate) async fn chat_completions(
     Ok(response)
 }
 
+/// The error for a field that cannot be served.
+pub(super) fn refused(refusal: Refusal) -> ApiError {
+    let error = ApiError::openai(refusal.body()).named(refusal.code);
+    match refusal.param {
+        Some(param) => error.param(param),
+        None => error,
+    }
+}
+
 /// The error of a chat whose result is something else. A settled result was checked against its job.
 pub(super) fn not_a_text() -> ErrorBody {
     ErrorBody::new(ErrorCode::Internal, "the result of a chat is no text")
@@ -133,6 +152,10 @@ pub(super) struct CancelGuard {
 }
 
 impl CancelGuard {
+    pub(super) fn new(coordinator: &Arc<Coordinator>, job: JobId) -> Self {
+        Self { coordinator: Arc::clone(coordinator), job: Some(job) }
+    }
+
     pub(super) fn disarm(mut self) {
         self.job = None;
     }

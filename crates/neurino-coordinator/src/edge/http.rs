@@ -126,7 +126,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
 /// An error in the shape that clients of a path expect.
 fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
     let path = uri.path();
-    if path.starts_with("/v1/chat") || path.starts_with("/v1/models") {
+    if ["/v1/chat", "/v1/images", "/v1/models"].iter().any(|ours| path.starts_with(ours)) {
         ApiError::openai(body)
     } else {
         ApiError::plain(body)
@@ -135,8 +135,10 @@ fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
 
 /// Nothing lives at that path.
 pub(crate) async fn no_such_path(uri: Uri) -> ApiError {
-    let body = ErrorBody::new(ErrorCode::NotFound, "there is nothing at this path")
-        .with_hint("this server answers /v1/chat/completions, /v1/models, /v1/jobs and /healthz");
+    let body = ErrorBody::new(ErrorCode::NotFound, "there is nothing at this path").with_hint(
+        "this server answers /v1/chat/completions, /v1/images/generations, /v1/models, \
+             /v1/jobs and /healthz",
+    );
     for_path(&uri, body)
 }
 
@@ -228,15 +230,25 @@ pub(crate) async fn read_body(
     request: Request,
 ) -> Result<Vec<u8>, ErrorBody> {
     let limits = &coordinator.config.limits;
-    let bytes_max = limits.body_bytes_max;
-    let declared = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let wait = Duration::from_millis(limits.request_read_ms);
+    read_within(request, limits.body_bytes_max, wait).await
+}
+
+/// The length that a request says its body has, in bytes.
+pub(crate) fn declared_bytes(request: &Request) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a whole body of so many bytes within a time.
+pub(crate) async fn read_within(
+    request: Request,
+    bytes_max: usize,
+    wait: Duration,
+) -> Result<Vec<u8>, ErrorBody> {
+    let declared = declared_bytes(&request);
     if declared.is_some_and(|declared| declared > bytes_max.saturating_mul(DRAIN)) {
         return Err(too_large(bytes_max));
     }
-    let wait = Duration::from_millis(limits.request_read_ms);
     match tokio::time::timeout(wait, collect(request.into_body(), bytes_max)).await {
         Ok(body) => body,
         Err(_) => Err(ErrorBody::new(
@@ -266,7 +278,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ErrorBody> {
     if drained > 0 { Err(too_large(bytes_max)) } else { Ok(bytes) }
 }
 
-fn too_large(bytes_max: usize) -> ErrorBody {
+pub(crate) fn too_large(bytes_max: usize) -> ErrorBody {
     let message = format!("the body is larger than {bytes_max} bytes");
     ErrorBody::new(ErrorCode::TooLarge, message).with_hint("shorten or split the request")
 }

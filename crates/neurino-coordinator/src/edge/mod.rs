@@ -1,13 +1,15 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
-//! answers), `jobs`, `nodes`, and what they share: errors, bodies, keys (`http`), connections
+//! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`, `nodes`, and what they share: errors, bodies, keys (`http`), connections
 //! (`serve`).
 
 mod answer;
 mod chat;
 mod gateway;
 mod http;
+mod images;
 mod jobs;
 mod nodes;
+mod picture_link;
 mod serve;
 mod stream;
 
@@ -21,19 +23,22 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
 pub(crate) use nodes::Polls;
+pub(crate) use picture_link::LinkKey;
 
 /// What every handler gets.
 type Edge = Arc<Coordinator>;
 
 impl Coordinator {
     /// The HTTP edge: nodes (`/v1/node/…`), the OpenAI-compatible gateway (`/v1/chat/completions`,
-    /// `/v1/models`), durable jobs (`/v1/jobs`) and `/healthz`.
+    /// `/v1/images/generations`, `/v1/models`), durable jobs (`/v1/jobs`) and `/healthz`.
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/healthz", get(gateway::health))
             .route("/v1/models", get(gateway::models))
             .route("/v1/models/{*id}", get(gateway::model))
             .route("/v1/chat/completions", post(gateway::chat_completions))
+            .route("/v1/images/generations", post(images::generations))
+            .route("/v1/images/{name}", get(picture_link::show))
             .route("/v1/jobs", post(jobs::submit))
             .route("/v1/jobs/{id}", get(jobs::show))
             .route("/v1/node/link", get(nodes::link))

@@ -15,7 +15,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use neurino_protocol::node::{
     CoordinatorMessage, Exchange, ExchangeReply, Hello, MESSAGE_BYTES_MAX, NodeMessage,
-    SessionOpened,
+    SUBMIT_BYTES_MAX, SessionOpened, UPLOAD_BYTES_PER_SEC,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::mpsc;
@@ -23,7 +23,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Edge;
-use super::http::{ApiError, bearer, parse_json, read_body, read_json};
+use super::http::{
+    ApiError, bearer, declared_bytes, parse_json, read_json, read_within, too_large,
+};
 use crate::coordinator::Coordinator;
 use crate::link;
 use crate::session::{NodeSession, Outbox};
@@ -34,6 +36,9 @@ const WAIT_MAX: Duration = Duration::from_secs(25);
 const EXCHANGE_MAX: usize = 256;
 /// Reply bytes after which the rest waits for the next exchange.
 const REPLY_BYTES: usize = MESSAGE_BYTES_MAX;
+/// Room beyond the largest message: for what surrounds it in an exchange, and so that one that is too
+/// large is refused in words and not by the link's end.
+const BEYOND_BYTES: usize = 1 << 20;
 /// How long a node may take to receive one message.
 const SEND_WAIT: Duration = Duration::from_secs(10);
 
@@ -59,12 +64,11 @@ pub(crate) async fn link(
             ErrorBody::new(ErrorCode::InvalidRequest, "this path takes WebSocket upgrades only");
         ApiError::plain(error.with_hint("a proxy that blocks them? use POST /v1/node/challenge"))
     })?;
-    Ok(upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(
-        |socket| {
-            let tasks = coordinator.tasks.clone();
-            tasks.track_future(websocket(coordinator, socket))
-        },
-    ))
+    let bytes_max = SUBMIT_BYTES_MAX + BEYOND_BYTES;
+    Ok(upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(|socket| {
+        let tasks = coordinator.tasks.clone();
+        tasks.track_future(websocket(coordinator, socket))
+    }))
 }
 
 async fn websocket(coordinator: Arc<Coordinator>, socket: WebSocket) {
@@ -96,22 +100,42 @@ async fn receive(
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Binary(_))) => {
-                return bye(&complain, "messages are text frames of JSON");
+                return bye(&complain, malformed("messages are text frames of JSON"));
             }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return,
         };
+        let bytes = text.len();
         let Ok(message) = serde_json::from_str(&text) else {
-            return bye(&complain, "a message is not JSON of the node protocol");
+            return bye(&complain, malformed("a message is not JSON of the node protocol"));
         };
-        if to_link.send(message).await.is_err() {
-            return;
+        drop(text);
+        if let Err(error) = fits(bytes, &message) {
+            return bye(&complain, error);
+        }
+        // A large message waits until all before it are handled: two are never held.
+        let room = if bytes > MESSAGE_BYTES_MAX { link::CHANNEL } else { 1 };
+        match to_link.reserve_many(room).await.map(|mut room| room.next()) {
+            Ok(Some(place)) => place.send(message),
+            Ok(None) | Err(_) => return,
         }
     }
 }
 
-fn bye(complain: &mpsc::WeakSender<CoordinatorMessage>, message: &str) {
+/// Whether a message is as small as its kind must be.
+fn fits(bytes: usize, message: &NodeMessage) -> Result<(), ErrorBody> {
+    let bytes_max = match message {
+        NodeMessage::Submit(_) => SUBMIT_BYTES_MAX,
+        _ => MESSAGE_BYTES_MAX,
+    };
+    if bytes > bytes_max { Err(too_large(bytes_max)) } else { Ok(()) }
+}
+
+fn malformed(message: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::InvalidRequest, message)
+}
+
+fn bye(complain: &mpsc::WeakSender<CoordinatorMessage>, error: ErrorBody) {
     if let Some(to_node) = complain.upgrade() {
-        let error = ErrorBody::new(ErrorCode::InvalidRequest, message);
         // A node that does not read its messages does not read this one either.
         let _ = to_node.try_send(CoordinatorMessage::Bye(error));
     }
@@ -206,14 +230,13 @@ pub(crate) async fn exchange(
             let error = ErrorBody::new(ErrorCode::Unauthorized, "the session is over or never was");
             ApiError::plain(error.with_hint("open another one with POST /v1/node/challenge"))
         })?;
-    let body = read_body(&coordinator, request).await.map_err(ApiError::plain)?;
-    let exchange: Exchange = parse_json(&body).map_err(ApiError::plain)?;
+    let _alive = poll.session.polling();
+    let exchange = read_exchange(&coordinator, request).await.map_err(ApiError::plain)?;
     if exchange.messages.len() > EXCHANGE_MAX {
         let message = format!("an exchange takes at most {EXCHANGE_MAX} messages");
         return Err(ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, message)));
     }
     let until = Instant::now() + Duration::from_millis(exchange.wait_ms).min(WAIT_MAX);
-    let _alive = poll.session.polling();
     {
         let _order = poll.handling.lock().await;
         for message in exchange.messages {
@@ -221,6 +244,21 @@ pub(crate) async fn exchange(
         }
     }
     Ok(Json(ExchangeReply { messages: poll.wait(until).await }))
+}
+
+/// Reads what a session hands in. A picture takes its time on a slow line.
+async fn read_exchange(coordinator: &Coordinator, request: Request) -> Result<Exchange, ErrorBody> {
+    let sending =
+        declared_bytes(&request).unwrap_or(0).min(SUBMIT_BYTES_MAX) / UPLOAD_BYTES_PER_SEC;
+    let wait = Duration::from_millis(coordinator.config.limits.request_read_ms)
+        + Duration::from_secs(sending as u64);
+    let body = read_within(request, SUBMIT_BYTES_MAX + BEYOND_BYTES, wait).await?;
+    let exchange: Exchange = parse_json(&body)?;
+    let submits = exchange.messages.iter().any(|m| matches!(m, NodeMessage::Submit(_)));
+    if body.len() > MESSAGE_BYTES_MAX && !submits {
+        return Err(too_large(MESSAGE_BYTES_MAX));
+    }
+    Ok(exchange)
 }
 
 impl Poll {

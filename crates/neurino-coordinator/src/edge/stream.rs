@@ -94,7 +94,7 @@ impl ChatStream {
                 )
                 .with_hint("nothing was charged; send the request again"),
             ),
-            JobUpdate::Queued | JobUpdate::Leased { .. } => {}
+            JobUpdate::Queued | JobUpdate::Leased { .. } | JobUpdate::Step(_) => {}
             JobUpdate::Delta(delta) => self.push(&delta),
             JobUpdate::Failed(error) => self.fail(error),
             JobUpdate::Finished { output, .. } => match output {

@@ -4,6 +4,7 @@
 //! callers that race are decided here whatever the memory of the router says. A second store
 //! (PostgreSQL) would offer the same methods.
 
+mod pictures;
 mod read;
 mod records;
 #[cfg(test)]
@@ -30,6 +31,8 @@ pub(crate) use records::{
     Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
+use pictures::Pictures;
+
 use crate::books::LedgerCheck;
 use crate::error::{CoordinatorError, StoreError};
 use writer::{Reply, Write};
@@ -43,6 +46,7 @@ const WRITE_QUEUE: usize = 4096;
 pub(crate) struct Store {
     writes: mpsc::Sender<Write>,
     readers: SqlitePool,
+    pictures: Pictures,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held as long as the store lives, so that no second process routes from the same books.
     lock: File,
@@ -77,7 +81,8 @@ impl Store {
             .map_err(StoreError::from)?;
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let writer = tokio::spawn(writer::run(connection, queue));
-        Ok(Self { writes, readers, writer: Mutex::new(Some(writer)), lock })
+        let pictures = Pictures::beside(path);
+        Ok(Self { writes, readers, pictures, writer: Mutex::new(Some(writer)), lock })
     }
 
     /// Commits what was handed in and closes the files. Later calls answer `Closed`.
@@ -119,8 +124,13 @@ impl Store {
         self.write(|reply| Write::Release(Box::new(release), reply)).await
     }
 
-    /// Pays a result: job, attempt, postings and receipt in one transaction.
+    /// Pays a result: job, attempt, postings and receipt in one transaction. A picture is on disk
+    /// before it begins.
     pub(crate) async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
+        let _nothing_is_collected = self.pictures.settling().await;
+        let Settlement { output, fence, event, receipt } = settlement;
+        let output = self.pictures.keep(output).await?;
+        let settlement = Settlement { output, fence, event, receipt };
         self.write(|reply| Write::Settle(Box::new(settlement), reply)).await
     }
 
@@ -134,9 +144,12 @@ impl Store {
         self.write(|reply| Write::AddKey(Box::new(key), reply)).await
     }
 
-    /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time.
+    /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time, and pictures
+    /// that no job keeps.
     pub(crate) async fn prune(&self, before_ms: i64) -> Result<u64, StoreError> {
-        self.write(|reply| Write::Prune(before_ms, reply)).await
+        let jobs = self.write(|reply| Write::Prune(before_ms, reply)).await?;
+        self.pictures.collect(self.kept_pictures()).await?;
+        Ok(jobs)
     }
 }
 

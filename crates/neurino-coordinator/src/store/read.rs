@@ -1,6 +1,6 @@
 //! Reading the books.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use neurino_core::{JobId, LeaseId, MicroPoints, NodeId, PointsKind, Receipt};
 use neurino_ledger::{Account, PayerId};
@@ -48,17 +48,30 @@ impl Store {
         .fetch_optional(&mut *connection)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let receipt = receipt_of_job(&mut connection, id).await?;
+        drop(connection);
         let output: Option<String> = row.try_get("output")?;
+        let output = match output {
+            Some(kept) => Some(self.pictures.whole(parse_json(&kept, "output")?).await?),
+            None => None,
+        };
         let error: Option<String> = row.try_get("error")?;
         Ok(Some(StoredJob {
             payer: payer(row.try_get("payer")?)?,
             state: parse(row.try_get("state")?, "job state")?,
             created_at_ms: row.try_get("created_at_ms")?,
             finished_at_ms: row.try_get("finished_at_ms")?,
-            output: output.map(|o| parse_json(&o, "output")).transpose()?,
+            output,
             error: error.map(|e| parse_json(&e, "error")).transpose()?,
-            receipt: receipt_of_job(&mut connection, id).await?,
+            receipt,
         }))
+    }
+
+    /// Digests of the pictures that jobs keep.
+    pub(crate) async fn kept_pictures(&self) -> Result<HashSet<String>, StoreError> {
+        let digests: Vec<String> =
+            sqlx::query_scalar("SELECT sha256 FROM picture").fetch_all(&self.readers).await?;
+        Ok(digests.into_iter().collect())
     }
 
     /// The receipt of a lease that was paid.
@@ -125,22 +138,34 @@ impl Store {
         since_ms: i64,
     ) -> Result<PointsSummary, StoreError> {
         let account = Account::Node(node.clone()).to_string();
-        let (total, jobs, today, jobs_today): (i64, i64, i64, i64) = sqlx::query_as(
-            "SELECT COALESCE(SUM(amount_micro), 0), COUNT(*), \
+        let rows: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT points, SUM(amount_micro), COUNT(*), \
              COALESCE(SUM(amount_micro) FILTER (WHERE at_ms >= ?2), 0), \
              COUNT(*) FILTER (WHERE at_ms >= ?2) \
-             FROM posting WHERE account = ?1 AND points = 'llama'",
+             FROM posting WHERE account = ?1 GROUP BY points",
         )
         .bind(account)
         .bind(since_ms)
-        .fetch_one(&self.readers)
+        .fetch_all(&self.readers)
         .await?;
-        Ok(PointsSummary {
-            llama_today: MicroPoints(today),
-            llama_total: MicroPoints(total),
-            jobs_today: u32::try_from(jobs_today).unwrap_or(u32::MAX),
-            jobs_total: u32::try_from(jobs).unwrap_or(u32::MAX),
-        })
+        let mut sum = PointsSummary {
+            llama_today: MicroPoints(0),
+            llama_total: MicroPoints(0),
+            waifu_today: MicroPoints(0),
+            waifu_total: MicroPoints(0),
+            jobs_today: 0,
+            jobs_total: 0,
+        };
+        for (points, total, jobs, today, jobs_today) in rows {
+            let (of_today, in_all) = match parse(&points, "points")? {
+                PointsKind::Llama => (&mut sum.llama_today, &mut sum.llama_total),
+                PointsKind::Waifu => (&mut sum.waifu_today, &mut sum.waifu_total),
+            };
+            (*of_today, *in_all) = (MicroPoints(today), MicroPoints(total));
+            sum.jobs_today += u32::try_from(jobs_today).unwrap_or(u32::MAX);
+            sum.jobs_total += u32::try_from(jobs).unwrap_or(u32::MAX);
+        }
+        Ok(sum)
     }
 
     /// Adds everything up.

@@ -79,10 +79,10 @@ pub(crate) struct Release {
     pub(crate) at_ms: i64,
 }
 
-/// A payment.
+/// A payment, with the result as it came or as the books keep it.
 #[derive(Debug, Clone)]
-pub(crate) struct Settlement {
-    pub(crate) output: JobOutput,
+pub(crate) struct Settlement<O = JobOutput> {
+    pub(crate) output: O,
     pub(crate) fence: u32,
     pub(crate) event: Event,
     pub(crate) receipt: Receipt,

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::pictures::Kept;
 use super::records::{Admitted, Close, Grant, NewJob, Release, Settled, Settlement, StoredKey};
 use super::{ms, parse_id, receipt_of, to_json};
 use crate::error::StoreError;
@@ -24,7 +25,7 @@ pub(super) enum Write {
     Admit(Box<NewJob>, Reply<Admitted>),
     Grant(Box<Grant>, Reply<bool>),
     Release(Box<Release>, Reply<bool>),
-    Settle(Box<Settlement>, Reply<Settled>),
+    Settle(Box<Settlement<Kept>>, Reply<Settled>),
     Close(Box<Close>, Reply<bool>),
     AddKey(Box<StoredKey>, Reply<()>),
     Prune(i64, Reply<u64>),
@@ -241,7 +242,10 @@ async fn release(c: &mut SqliteConnection, release: &Release) -> Result<bool, St
     Ok(true)
 }
 
-async fn settle(c: &mut SqliteConnection, settlement: &Settlement) -> Result<Settled, StoreError> {
+async fn settle(
+    c: &mut SqliteConnection,
+    settlement: &Settlement<Kept>,
+) -> Result<Settled, StoreError> {
     let receipt = &settlement.receipt;
     let touched = sqlx::query(
         "UPDATE job SET state = 'succeeded', output = ?, finished_at_ms = ? \
@@ -275,6 +279,13 @@ async fn settle(c: &mut SqliteConnection, settlement: &Settlement) -> Result<Set
     if touched != 1 {
         // The error undoes the step above: job and attempt must agree before anybody is paid.
         return Err(StoreError::Unreadable { what: "attempt" });
+    }
+    if let Kept::Image { sha256, .. } = &settlement.output {
+        sqlx::query("INSERT INTO picture (job, sha256) VALUES (?, ?)")
+            .bind(receipt.job.to_string())
+            .bind(sha256.to_string())
+            .execute(&mut *c)
+            .await?;
     }
     for posting in settlement.event.postings() {
         sqlx::query(
@@ -343,6 +354,13 @@ pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result
 }
 
 async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<u64, StoreError> {
+    sqlx::query(
+        "DELETE FROM picture WHERE job IN (SELECT id FROM job \
+         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < ?)",
+    )
+    .bind(before_ms)
+    .execute(&mut *c)
+    .await?;
     let pruned = sqlx::query(
         "UPDATE job SET spec = NULL, output = NULL, idempotency_key = NULL \
          WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < ?",

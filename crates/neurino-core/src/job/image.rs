@@ -97,6 +97,37 @@ impl ImageJob {
     }
 }
 
+/// What suits an image model, for requests that leave it open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[serde(deny_unknown_fields)]
+pub struct ImageDefaults {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Steps of the noise schedule.
+    pub steps: u32,
+    /// How strongly the prompt guides.
+    pub guidance: f32,
+    /// What is not to be seen, if the request does not say.
+    #[serde(default)]
+    pub negative_prompt: String,
+}
+
+impl ImageDefaults {
+    /// A job with these parameters.
+    pub fn job(&self, model: ModelId, prompt: impl Into<String>) -> ImageJob {
+        ImageJob {
+            negative_prompt: self.negative_prompt.clone(),
+            width: self.width,
+            height: self.height,
+            steps: self.steps,
+            guidance: self.guidance,
+            ..ImageJob::new(model, prompt, self.width)
+        }
+    }
+}
+
 /// A finished picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct ImageOutput {

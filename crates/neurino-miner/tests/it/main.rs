@@ -106,10 +106,10 @@ async fn a_job_is_computed_signed_submitted_and_paid() {
 
     let lease = lease(LONG_MS);
     peer.assign(&lease).await;
-    let working = until(&miner, |s| s.job.as_ref().is_some_and(|j| j.tokens > 0)).await;
+    let working = until(&miner, |s| s.job.as_ref().is_some_and(|j| j.done > 0)).await;
     assert_eq!(working.state, MinerState::Working);
     let job = working.job.unwrap();
-    assert_eq!((job.job, job.lease, job.max_tokens), (lease.job, lease.id, 64));
+    assert_eq!((job.job, job.lease, job.of), (lease.job, lease.id, 64));
     assert_eq!((job.stage, job.budget_ms), (Stage::Running, LONG_MS));
 
     let (mut text, mut last) = (String::new(), 0);
@@ -215,7 +215,7 @@ async fn a_withdrawn_job_ends_at_once_and_makes_room() {
     let mut peer = bench.peers.ready().await;
     let withdrawn = lease(LONG_MS);
     peer.assign(&withdrawn).await;
-    until(&miner, |s| s.job.as_ref().is_some_and(|j| j.tokens > 0)).await;
+    until(&miner, |s| s.job.as_ref().is_some_and(|j| j.done > 0)).await;
     peer.say(CoordinatorMessage::Cancel { lease: withdrawn.id, code: ErrorCode::Cancelled }).await;
     until(&miner, |s| s.state == MinerState::Waiting && s.counters.cancelled == 1).await;
     let next = lease(LONG_MS);

@@ -108,7 +108,7 @@ async fn stopping_hands_all_jobs_back() {
     let miner = bench.start();
     let mut peer = bench.peers.ready().await;
     let leases = assign(&peer, SLOTS).await;
-    until(&miner, |s| s.jobs == SLOTS && s.job.as_ref().is_some_and(|j| j.tokens > 0)).await;
+    until(&miner, |s| s.jobs == SLOTS && s.job.as_ref().is_some_and(|j| j.done > 0)).await;
     let reader = tokio::spawn(async move {
         let mut back = BTreeSet::new();
         while back.len() < SLOTS as usize {

@@ -24,7 +24,7 @@ async fn stopping_hands_the_job_back_even_when_the_engine_hangs() {
     let mut peer = bench.peers.ready().await;
     let lease = lease(LONG_MS);
     peer.assign(&lease).await;
-    until(&miner, |s| s.job.as_ref().is_some_and(|j| j.tokens > 0)).await;
+    until(&miner, |s| s.job.as_ref().is_some_and(|j| j.done > 0)).await;
     let reader = tokio::spawn(async move {
         let back = peer
             .wait(|m| match m {
@@ -50,7 +50,7 @@ async fn stopping_keeps_its_promise_when_the_link_hangs_too() {
     let miner = bench.start();
     let peer = bench.peers.ready().await;
     peer.assign(&lease(LONG_MS)).await;
-    until(&miner, |s| s.job.as_ref().is_some_and(|j| j.tokens > 0)).await;
+    until(&miner, |s| s.job.as_ref().is_some_and(|j| j.done > 0)).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let began = Instant::now();
     miner.stop_now().await;

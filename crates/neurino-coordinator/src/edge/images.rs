@@ -1,0 +1,166 @@
+//! `POST /v1/images/generations`: pictures in OpenAI's form. `request` reads what is asked for,
+//! `stream` sends a picture with its previews. Several pictures are several jobs, answered together.
+
+mod request;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::sse::{KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use neurino_core::{
+    ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec, ModelId,
+};
+use neurino_ledger::PayerId;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use serde_json::{Value, json};
+
+use self::request::{Form, PictureRequest};
+use self::stream::PictureStream;
+use super::Edge;
+use super::gateway::{CancelGuard, refused};
+use super::http::{ApiError, REQUEST_ID, payer, read_json};
+use crate::coordinator::{Coordinator, now_ms};
+use crate::state::Makes;
+use crate::watch::JobWatch;
+
+/// The handler. As with a chat, the status is decided by the first thing that happens to the job.
+pub(crate) async fn generations(
+    State(coordinator): State<Edge>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let coordinator = &coordinator;
+    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
+    let body: Value = read_json(coordinator, request).await.map_err(ApiError::openai)?;
+    let model = request::model(&body).map_err(refused)?;
+    let usual = usual(coordinator, &model)?;
+    let asked = request::translate(&body, model, &usual, rand::random()).map_err(refused)?;
+    // From here on a client that goes away withdraws its jobs.
+    let mut pictures = Vec::with_capacity(asked.jobs.len());
+    for job in &asked.jobs {
+        pictures.push(Picture::begin(coordinator, &payer, job.clone()).await?);
+    }
+    let named = HeaderValue::from_str(&pictures[0].id.to_string());
+    let mut response = if asked.stream {
+        let stream = PictureStream::open(pictures.remove(0), asked.partial_images).await?;
+        Sse::new(stream.into_events()).keep_alive(KeepAlive::default()).into_response()
+    } else {
+        Json(together(coordinator, &headers, pictures, &asked).await?).into_response()
+    };
+    if let Ok(id) = named {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// What suits an image model.
+fn usual(coordinator: &Coordinator, model: &ModelId) -> Result<ImageDefaults, ApiError> {
+    let about_model = |error| ApiError::openai(error).param("model");
+    coordinator
+        .suits(model, JobKind::Image)
+        .map_err(|error| about_model(error).named("invalid_value"))?;
+    let state = coordinator.state();
+    match coordinator.makes(&state, model) {
+        Some(Makes::Pictures(usual)) => Ok(usual),
+        _ if coordinator.known_models(&state).contains(model) => {
+            let message = "nobody on the network serves this model right now";
+            Err(about_model(ErrorBody::new(ErrorCode::NoNodeAvailable, message)))
+        }
+        _ => {
+            drop(state);
+            Err(about_model(coordinator.unknown_model(model.as_str())))
+        }
+    }
+}
+
+/// A picture that is being made for a client.
+struct Picture {
+    id: JobId,
+    job: ImageJob,
+    watch: JobWatch,
+    guard: CancelGuard,
+}
+
+impl Picture {
+    async fn begin(
+        coordinator: &Arc<Coordinator>,
+        payer: &PayerId,
+        job: ImageJob,
+    ) -> Result<Self, ApiError> {
+        let wait_ms = coordinator.config.limits.chat_no_node_wait_ms;
+        let spec = JobSpec::Image(job.clone());
+        let id = coordinator
+            .submit_with_wait(payer.clone(), None, spec, wait_ms)
+            .await
+            .map_err(ApiError::openai)?;
+        let guard = CancelGuard::new(coordinator, id);
+        let watch = coordinator.watch_job(id).await.map_err(ApiError::openai)?;
+        Ok(Self { id, job, watch, guard })
+    }
+
+    async fn finished(&mut self) -> Result<ImageOutput, ApiError> {
+        let (output, _) = self.watch.finished().await.map_err(ApiError::openai)?;
+        picture_of(output).map_err(ApiError::openai)
+    }
+}
+
+/// All pictures in one answer, or none: the first that fails has the others withdrawn.
+async fn together(
+    coordinator: &Coordinator,
+    headers: &HeaderMap,
+    mut pictures: Vec<Picture>,
+    asked: &PictureRequest,
+) -> Result<Value, ApiError> {
+    let outputs = futures::future::try_join_all(pictures.iter_mut().map(Picture::finished)).await?;
+    let until_ms = now_ms().saturating_add_unsigned(coordinator.config.limits.picture_link_ms);
+    let size = size_name(asked.jobs[0].width, asked.jobs[0].height);
+    let mut data = Vec::with_capacity(outputs.len());
+    for (picture, output) in pictures.into_iter().zip(outputs) {
+        picture.guard.disarm();
+        let seed = picture.job.seed;
+        data.push(match asked.form {
+            Form::Base64 => json!({ "b64_json": output.png, "seed": seed }),
+            Form::Link => {
+                let name = coordinator.links.name(picture.id, until_ms);
+                let url = format!("{}/v1/images/{name}", origin(headers));
+                json!({ "url": url, "seed": seed })
+            }
+        });
+    }
+    Ok(json!({
+        "created": now_ms() / 1000,
+        "data": data,
+        "background": "opaque",
+        "output_format": "png",
+        "size": size,
+    }))
+}
+
+/// Where the client found this server, for links. A proxy in front says whether it encrypts.
+fn origin(headers: &HeaderMap) -> String {
+    let of = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = match of("x-forwarded-proto") {
+        Some("https") => "https",
+        _ => "http",
+    };
+    format!("{scheme}://{}", of(HOST.as_str()).unwrap_or("localhost"))
+}
+
+/// The picture of a job. A settled result was checked against its job.
+fn picture_of(output: JobOutput) -> Result<ImageOutput, ErrorBody> {
+    match output {
+        JobOutput::Image(picture) => Ok(picture),
+        JobOutput::Text(_) => {
+            Err(ErrorBody::new(ErrorCode::Internal, "the result of the job is no picture"))
+        }
+    }
+}
+
+fn size_name(width: u32, height: u32) -> String {
+    format!("{width}x{height}")
+}
