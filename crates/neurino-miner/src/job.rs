@@ -323,7 +323,8 @@ mod tests {
 
     /// Whether a model is held within a moment.
     async fn holds<'a>(loaded: &'a Loaded, name: &str) -> Option<Hold<'a>> {
-        let held = tokio::time::timeout(Duration::from_millis(50), loaded.hold(&model(name)));
+        let model = model(name);
+        let held = tokio::time::timeout(Duration::from_millis(50), loaded.hold(&model));
         held.await.ok().map(Result::unwrap)
     }
 
