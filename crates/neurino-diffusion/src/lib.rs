@@ -10,10 +10,14 @@
 //! all f32.
 
 pub mod checkpoint;
+pub mod clip;
 pub mod error;
+pub mod flux;
 pub mod lora;
+pub mod prompt;
 pub mod rng;
 pub mod scheduler;
+pub mod t5;
 
 pub use error::DiffusionError;
 pub use rng::{NoiseDtype, TorchRng};

@@ -13,6 +13,7 @@ use crate::source::{GgufTokenizer, TokenizerSource};
 use crate::tools::ToolSyntax;
 
 mod charsmap;
+mod clip;
 mod error;
 mod folder;
 mod gguf;
@@ -86,6 +87,15 @@ impl Tokenizer {
     /// `Unsupported`, `Damaged`.
     pub fn from_gguf(vocabulary: &GgufTokenizer) -> Result<Self, TokenizerError> {
         Self::from_parts(gguf::open(vocabulary)?, &[])
+    }
+
+    /// CLIP's tokenizer from its merges alone, one pair a line, the most frequent first; the numbers
+    /// of its tokens follow from them.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn from_clip_merges(merges: &str) -> Result<Self, TokenizerError> {
+        Self::from_parts(clip::open(merges)?, &[])
     }
 
     /// Whether a folder has a tokenizer in any format of this build.

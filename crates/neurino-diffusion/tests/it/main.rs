@@ -1,8 +1,11 @@
-//! Random numbers and schedules against the reference implementation.
+//! Every part against the reference implementation.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod flux;
+mod prompt;
 mod rng;
 mod scheduler;
+mod text;
 
 use std::path::PathBuf;
 
@@ -28,4 +31,14 @@ fn values(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
 
 fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     values(file, name).into_iter().map(|x| x as f32).collect()
+}
+
+/// Values that are apart by at most `limit` of the largest.
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expect: &[f32], limit: f32) {
+    assert_eq!(found.len(), expect.len(), "{what}");
+    assert!(found.iter().all(|x| x.is_finite()), "{what}");
+    let largest = expect.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let apart = found.iter().zip(expect).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(apart <= limit * largest, "{what}: {apart} of {largest}");
 }

@@ -7,7 +7,7 @@ use neurino_diffusion::scheduler::{
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
-use crate::{fixture, floats, values};
+use crate::{assert_close, fixture, floats, values};
 
 #[derive(Deserialize)]
 struct Reference {
@@ -36,14 +36,6 @@ fn make(case: &Case) -> Box<dyn NoiseScheduler> {
         }
         other => panic!("{other}"),
     }
-}
-
-#[track_caller]
-fn assert_close(what: &str, found: &[f32], expect: &[f32], limit: f32) {
-    assert_eq!(found.len(), expect.len(), "{what}");
-    let largest = expect.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    let apart = found.iter().zip(expect).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(apart <= limit * largest, "{what}: {apart} of {largest}");
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! Flux's transformer, plain and in 4 bits.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{Device, Tensor};
+use neurino_diffusion::checkpoint::folder::FolderTensors;
+use neurino_diffusion::checkpoint::{Component, Loading, Precision};
+use neurino_diffusion::flux::{FluxConfig, FluxTransformer, pack, unpack};
+use neurino_diffusion::lora::LowRankLayers as _;
+use neurino_nn::device::{download, upload};
+use safetensors::SafeTensors;
+
+use crate::text::json;
+use crate::{assert_close, fixture, floats};
+
+/// What the outputs of a block may be apart by.
+const LIMIT: f32 = 1e-4;
+/// The same where the CPU multiplies with packed weights, for which it rounds activations to 8 bits.
+const PACKED_LIMIT: f32 = 6e-2;
+
+fn transformer(folder: &str, precision: Precision) -> FluxTransformer {
+    let device = Device::flex();
+    let (folder, loading) = (fixture(folder), Loading::quiet(&device, precision));
+    let config = FluxConfig::open(&folder.join("config.json")).unwrap();
+    let tensors = FolderTensors::open(&folder).unwrap();
+    FluxTransformer::load(&Component::new(&tensors, &loading), &config).unwrap()
+}
+
+fn tensor<const D: usize>(file: &SafeTensors<'_>, name: &str) -> Tensor<D> {
+    let shape: [usize; D] = file.tensor(name).unwrap().shape().try_into().unwrap();
+    upload(floats(file, name), shape, &Device::flex())
+}
+
+/// One pass, block by block.
+fn check_network(folder: &str, reference: &str, precision: Precision, limit: f32) {
+    let transformer = transformer(folder, precision);
+    let bytes = std::fs::read(fixture(reference)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (states, pooled) = (tensor(&file, "encoder_hidden_states"), tensor(&file, "pooled"));
+    let guidance = floats(&file, "guidance")[0];
+    let condition = transformer.condition(states, pooled, guidance, [3, 5]);
+    let (latents, time) = (tensor(&file, "hidden_states"), floats(&file, "timestep")[0]);
+    let mut tapped = 0;
+    let found = transformer.forward_tapped(latents, time, &condition, &mut |name, found| {
+        let what = format!("{reference} {precision:?} {name}");
+        assert_close(&what, &download(found).unwrap(), &floats(&file, name), limit);
+        tapped += 1;
+    });
+    assert_eq!(tapped, 1 + 2 * 2 + 3);
+    assert_close(reference, &download(found).unwrap(), &floats(&file, "output"), limit);
+}
+
+#[test]
+fn blocks_are_the_references() {
+    for precision in [Precision::Full, Precision::Stored] {
+        check_network("flux/transformer", "flux/networks.safetensors", precision, LIMIT);
+    }
+}
+
+#[test]
+fn blocks_in_4_bits_are_the_references() {
+    let (folder, reference) = ("flux/transformer_nf4", "flux/networks_nf4.safetensors");
+    check_network(folder, reference, Precision::Full, LIMIT);
+    check_network(folder, reference, Precision::Stored, PACKED_LIMIT);
+}
+
+#[test]
+fn every_step_of_a_run_is_the_references() {
+    let plain = transformer("flux/transformer", Precision::Full);
+    let packed = transformer("flux/transformer_nf4", Precision::Full);
+    for run in json("flux/runs.json")["runs"].as_array().unwrap() {
+        let name = run["name"].as_str().unwrap();
+        let transformer = if run["quantized"] == true { &packed } else { &plain };
+        let bytes = std::fs::read(fixture(&format!("flux/run_{name}.safetensors"))).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let noise: Tensor<4> = tensor(&file, "noise");
+        let noise = noise.permute([0, 2, 3, 1]);
+        let [_, height, width, _] = noise.dims();
+        let size = [height / 2, width / 2];
+        let states: Tensor<2> = tensor(&file, "t5_hidden");
+        let guidance = run["guidance"].as_f64().unwrap() as f32;
+        let condition =
+            transformer.condition(states.unsqueeze(), tensor(&file, "pooled"), guidance, size);
+        let mut latents = pack(noise.clone());
+        let back = download(unpack(latents.clone(), size)).unwrap();
+        assert_eq!(back, download(noise).unwrap());
+        for (step, timestep) in floats(&file, "timesteps").into_iter().enumerate() {
+            let found = transformer.forward(latents, timestep / 1000.0, &condition);
+            let expect = floats(&file, &format!("velocity{step}"));
+            assert_close(&format!("{name} {step}"), &download(found).unwrap(), &expect, LIMIT);
+            latents = tensor(&file, &format!("latents{}", step + 1));
+        }
+    }
+}
+
+#[test]
+fn every_matrix_takes_updates() {
+    let mut transformer = transformer("flux/transformer", Precision::Full);
+    let mut found = BTreeSet::new();
+    transformer.low_rank_layers(&mut |path, _| assert!(found.insert(path.to_owned()), "{path}"));
+    let index = json("flux/transformer/diffusion_pytorch_model.safetensors.index.json");
+    let names = index["weight_map"].as_object().unwrap().keys();
+    let expect: BTreeSet<String> =
+        names.filter_map(|name| name.strip_suffix(".bias")).map(str::to_owned).collect();
+    assert_eq!(found, expect);
+}
