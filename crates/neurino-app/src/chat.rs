@@ -60,8 +60,9 @@ struct ChunkUsage {
     completion_tokens: u32,
 }
 
+/// The gateway's words about what went wrong.
 #[derive(Deserialize)]
-struct EdgeError {
+pub(crate) struct EdgeError {
     message: String,
     #[serde(default)]
     code: Option<String>,
@@ -118,7 +119,6 @@ async fn stream(
     question: &Question,
     emit: &mut impl FnMut(ChatUpdate),
 ) -> Result<Usage, ErrorBody> {
-    let url = format!("{}/chat/completions", gateway.base_url);
     let body = json!({
         "model": question.model,
         "messages": question.messages,
@@ -129,11 +129,21 @@ async fn stream(
     });
     // The gateway answers with the first word, or with a refusal; until then the person is waiting.
     emit(ChatUpdate::Queued);
+    let answer = request(gateway, "chat/completions", &body).await?;
+    read_stream(answer, emit).await
+}
+
+/// Sends a request and waits for the head of its answer.
+pub(crate) async fn request(
+    gateway: &Gateway,
+    route: &str,
+    body: &serde_json::Value,
+) -> Result<reqwest::Response, ErrorBody> {
     let answer = gateway
         .http
-        .post(url)
+        .post(format!("{}/{route}", gateway.base_url))
         .bearer_auth(&gateway.api_key)
-        .json(&body)
+        .json(body)
         .send()
         .await
         .map_err(|_| unreachable_network())?;
@@ -145,51 +155,79 @@ async fn stream(
         );
         return Err(error);
     }
-    read_stream(answer, emit).await
+    Ok(answer)
 }
 
 async fn read_stream(
     answer: reqwest::Response,
     emit: &mut impl FnMut(ChatUpdate),
 ) -> Result<Usage, ErrorBody> {
-    let mut bytes = answer.bytes_stream();
-    let mut pending: Vec<u8> = Vec::new();
+    let mut lines = Lines::new(answer, LINE_BYTES_MAX);
     let mut usage = Usage::default();
     loop {
-        let next = tokio::time::timeout(SILENCE_MAX, bytes.next()).await;
-        let piece = match next {
-            Ok(Some(Ok(piece))) => piece,
-            Ok(Some(Err(_)) | None) => return Err(broken()),
-            Err(_) => {
-                return Err(ErrorBody::new(
-                    ErrorCode::DeadlinePassed,
-                    "The network went silent for too long.",
-                ));
-            }
-        };
-        pending.extend_from_slice(&piece);
-        if pending.len() > LINE_BYTES_MAX {
-            return Err(ErrorBody::new(ErrorCode::TooLarge, "The answer has an endless line."));
+        let data = lines.next().await?.ok_or_else(broken)?;
+        if data == "[DONE]" {
+            return Ok(usage);
         }
-        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            let Some(data) = data_of(&line) else { continue };
-            if data == "[DONE]" {
-                return Ok(usage);
+        let chunk: Chunk = serde_json::from_str(&data).map_err(|_| broken())?;
+        if let Some(error) = chunk.error {
+            return Err(error.into());
+        }
+        if let Some(u) = chunk.usage {
+            usage =
+                Usage { prompt_tokens: u.prompt_tokens, completion_tokens: u.completion_tokens };
+        }
+        for text in chunk.choices.into_iter().filter_map(|c| c.delta.content) {
+            if !text.is_empty() {
+                emit(ChatUpdate::Delta { text });
             }
-            let chunk: Chunk = serde_json::from_str(data).map_err(|_| broken())?;
-            if let Some(error) = chunk.error {
-                return Err(error.into());
+        }
+    }
+}
+
+/// The payloads of an answer's server-sent events.
+pub(crate) struct Lines<S> {
+    bytes: S,
+    pending: Vec<u8>,
+    /// So much of `pending` holds no end of a line.
+    searched: usize,
+    line_bytes_max: usize,
+}
+
+impl Lines<()> {
+    /// The events of `answer`; none may be longer than `line_bytes_max`.
+    pub(crate) fn new(
+        answer: reqwest::Response,
+        line_bytes_max: usize,
+    ) -> Lines<impl futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin> {
+        let bytes = Box::pin(answer.bytes_stream());
+        Lines { bytes, pending: Vec::new(), searched: 0, line_bytes_max }
+    }
+}
+
+impl<S: futures::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin> Lines<S> {
+    /// The next payload; `None` at the end of the answer.
+    pub(crate) async fn next(&mut self) -> Result<Option<String>, ErrorBody> {
+        loop {
+            while let Some(end) = self.pending[self.searched..].iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.pending.drain(..=self.searched + end).collect();
+                self.searched = 0;
+                if let Some(data) = data_of(&line) {
+                    return Ok(Some(data.to_owned()));
+                }
             }
-            if let Some(u) = chunk.usage {
-                usage = Usage {
-                    prompt_tokens: u.prompt_tokens,
-                    completion_tokens: u.completion_tokens,
-                };
+            self.searched = self.pending.len();
+            if self.pending.len() > self.line_bytes_max {
+                let words = "The answer has an endless line.";
+                return Err(ErrorBody::new(ErrorCode::TooLarge, words));
             }
-            for text in chunk.choices.into_iter().filter_map(|c| c.delta.content) {
-                if !text.is_empty() {
-                    emit(ChatUpdate::Delta { text });
+            match tokio::time::timeout(SILENCE_MAX, self.bytes.next()).await {
+                Ok(Some(Ok(piece))) => self.pending.extend_from_slice(&piece),
+                Ok(Some(Err(_))) => return Err(broken()),
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    let words = "The network went silent for too long.";
+                    return Err(ErrorBody::new(ErrorCode::DeadlinePassed, words));
                 }
             }
         }
@@ -206,7 +244,7 @@ fn unreachable_network() -> ErrorBody {
         .with_hint("Check the connection, then try again.")
 }
 
-fn broken() -> ErrorBody {
+pub(crate) fn broken() -> ErrorBody {
     ErrorBody::new(ErrorCode::Unreachable, "The connection broke before the answer was complete.")
         .with_hint("Try again.")
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod mining;
 mod models;
 mod network;
+mod picture;
 mod playground;
 mod sentence;
 mod snapshot;
@@ -72,6 +73,7 @@ pub struct App {
     models: Mutex<models::Progress>,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
+    pictures: Mutex<HashMap<String, CancellationToken>>,
     events: broadcast::Sender<Event>,
     changed: Notify,
     practice_demand: bool,
@@ -98,12 +100,14 @@ impl App {
             None => ModelStore::open(&dirs.models)?,
         };
         let choice = device_choice(settings.engine.device);
-        let engine = engine.start(&dirs, choice);
         let devices = neurino_engine::device::available();
+        let engine = engine.start(&dirs, choice, &devices);
         let has_gpu_engine = devices.iter().any(|d| matches!(d, DeviceChoice::Cuda(_)));
         let device = if choice == DeviceChoice::Auto { devices[0] } else { choice };
         let own_models = store.catalog().models().iter().map(|model| model.id.clone()).collect();
-        let network = Network::open(&dirs.data, &settings, limits, any_port, own_models).await?;
+        let image_models = models::image_models(store.catalog());
+        let open = Network::open(&dirs.data, &settings, limits, any_port, own_models, image_models);
+        let network = open.await?;
         let log = dirs.data.join(network.folder()).join("receipts.jsonl");
         let receipts = Arc::new(ReceiptLog::open(&log)?);
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
@@ -128,6 +132,7 @@ impl App {
             models: Mutex::new(models::Progress::default()),
             view: Mutex::new(snapshot::View::new(recent)),
             chats: Mutex::new(HashMap::new()),
+            pictures: Mutex::new(HashMap::new()),
             events: broadcast::Sender::new(EVENTS_BEHIND_MAX),
             changed: Notify::new(),
             practice_demand,
@@ -160,6 +165,16 @@ impl App {
             Command::ChatCancel { chat } => {
                 self.chat_cancel(&chat);
                 Ok(Reply::Ok)
+            }
+            Command::PictureSend { picture, job } => {
+                self.picture_send(picture, job).map(|()| Reply::Ok)
+            }
+            Command::PictureCancel { picture } => {
+                self.picture_cancel(&picture);
+                Ok(Reply::Ok)
+            }
+            Command::PictureSave { png } => {
+                self.picture_save(png).await.map(|path| Reply::Saved { path })
             }
             Command::Receipts { before_ms, limit } => {
                 self.receipts_before(before_ms, limit).await.map(Reply::Receipts)
@@ -206,7 +221,8 @@ impl App {
     pub async fn shutdown(self: &Arc<Self>) {
         self.end.cancel();
         self.mining_stop(StopMode::Now).await;
-        let chats: Vec<_> = lock(&self.chats).drain().collect();
+        let mut chats: Vec<_> = lock(&self.chats).drain().collect();
+        chats.extend(lock(&self.pictures).drain());
         for (_, chat) in chats {
             chat.cancel();
         }

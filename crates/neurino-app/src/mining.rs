@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{ModelId, Receipt};
+use neurino_core::Receipt;
 use neurino_engine::ModelRef;
 use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
@@ -16,7 +16,8 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{App, demand, internal, lock, now_ms, told_with_causes};
+use crate::demand::Demand;
+use crate::{App, internal, lock, now_ms, told_with_causes};
 
 /// Pause of the practice network's own demand between two jobs.
 const DEMAND_PAUSE: Duration = Duration::from_secs(6);
@@ -201,7 +202,8 @@ impl App {
         again
     }
 
-    /// Finds verified models for the miner; fetches the starter model if there is none.
+    /// Finds verified models for the miner; fetches the starter models if there is none. The
+    /// practice network asks for pictures too: its image model comes with the program.
     async fn prepare(self: &Arc<Self>) -> Result<Vec<ModelRef>, ErrorBody> {
         self.preparing("checking the model's files".into());
         let mut models = Vec::new();
@@ -217,6 +219,16 @@ impl App {
             .await?;
             models.push(self.model_ref(&starter).await?);
         }
+        if self.network.is_practice() && !models.iter().any(|m| self.makes_pictures(&m.id)) {
+            let starter = Self::image_starter_model();
+            self.preparing("unpacking the image model".into());
+            // Text is served without it; the list of models names what went wrong.
+            match self.fetch_and_wait(&starter, |_| {}).await {
+                Ok(()) => models.extend(self.model_ref(&starter).await),
+                Err(error) if error.code == ErrorCode::Cancelled => return Err(error),
+                Err(error) => warn!("the practice network makes no pictures: {error}"),
+            }
+        }
         Ok(models)
     }
 
@@ -230,11 +242,11 @@ impl App {
 
     /// Runs the miner until it ends.
     async fn mine(self: &Arc<Self>, models: Vec<ModelRef>, run: &Run) -> Result<(), ErrorBody> {
-        let demanded = models[0].id.clone();
         let config = MinerConfig {
             node: self.node.clone(),
             capabilities: self.capabilities(),
             models,
+            image_models: self.image_models(),
             outbox_dir: self.dirs.outbox.join(self.network.folder()),
             receipts: Arc::clone(&self.receipts),
         };
@@ -258,7 +270,7 @@ impl App {
         let stop_demand = run.stop.child_token();
         let demand = (self.practice_demand && self.network.is_practice()).then(|| {
             let (app, handle, stop) = (Arc::clone(self), Arc::clone(&handle), stop_demand.clone());
-            self.tasks.spawn(async move { app.make_demand(&demanded, &handle, &stop).await })
+            self.tasks.spawn(async move { app.make_demand(&handle, &stop).await })
         });
         let outcome = self.follow(&handle, &run.stop).await;
         stop_demand.cancel();
@@ -307,7 +319,7 @@ impl App {
     }
 
     /// The practice network's own payer: one job, a pause, the next.
-    async fn make_demand(&self, model: &ModelId, handle: &MinerHandle, stop: &CancellationToken) {
+    async fn make_demand(&self, handle: &MinerHandle, stop: &CancellationToken) {
         let Some(coordinator) = self.network.practice() else { return };
         let mut status = handle.status();
         let mut n = u64::from(self.receipts.totals(0).jobs);
@@ -317,7 +329,8 @@ impl App {
                 () = stop.cancelled() => return,
                 ready = ready => if ready.is_err() { return },
             }
-            let job = demand::practice_job(model, n);
+            let Some(demand) = Demand::of(&self.model_statuses(None)) else { return };
+            let job = demand.job(n);
             n += 1;
             let payer = neurino_coordinator::PayerId::local();
             let watched = match coordinator.submit_job(payer, None, job).await {

@@ -1,9 +1,9 @@
 //! The model library, as the window sees it: what is there, what is being fetched, what failed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use neurino_core::ModelId;
+use neurino_core::{ImageDefaults, JobKind, ModelId};
 use neurino_engine::ModelRef;
 use neurino_model_store::{Catalog, FetchOptions, ModelManifest, ModelState as Stored, StoreError};
 use neurino_protocol::app::{ModelState, ModelStatus};
@@ -39,6 +39,21 @@ impl App {
     /// The model a newcomer starts with.
     pub(crate) fn starter_model() -> ModelId {
         Catalog::starter()
+    }
+
+    /// The model that makes the practice network's pictures.
+    pub(crate) fn image_starter_model() -> ModelId {
+        Catalog::image_starter()
+    }
+
+    /// The image models of the catalogue, and what suits them.
+    pub(crate) fn image_models(&self) -> BTreeMap<ModelId, ImageDefaults> {
+        image_models(self.store.catalog())
+    }
+
+    /// Whether a model of the catalogue makes pictures.
+    pub(crate) fn makes_pictures(&self, id: &ModelId) -> bool {
+        self.store.catalog().get(id).is_some_and(|model| model.kind == JobKind::Image)
     }
 
     /// Models of the catalogue whose files are all on this machine.
@@ -172,6 +187,8 @@ impl App {
                 id: m.id.clone(),
                 name: m.name.clone(),
                 summary: m.summary.clone(),
+                kind: m.kind,
+                image: m.image.clone(),
                 size_bytes: m.size_bytes(),
                 licence: m.licence.clone(),
                 state,
@@ -180,6 +197,12 @@ impl App {
         };
         self.store.catalog().models().iter().map(status).collect()
     }
+}
+
+/// The image models of a catalogue, and what suits them.
+pub(crate) fn image_models(catalog: &Catalog) -> BTreeMap<ModelId, ImageDefaults> {
+    let models = catalog.models().iter();
+    models.filter_map(|model| Some((model.id.clone(), model.image.clone()?))).collect()
 }
 
 /// Ends a fetch that nobody else wants when its waiter goes away.

@@ -1,6 +1,7 @@
 //! Whom this machine works for: the practice network inside this program, or a coordinator
 //! elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use neurino_client::HttpCoordinator;
 use neurino_config::{NetworkSetting, Settings};
 use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
-use neurino_core::ModelId;
+use neurino_core::{ImageDefaults, ModelId};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,19 +36,21 @@ pub(crate) struct Practice {
 }
 
 impl Network {
-    /// `data` is the program's data folder, `limits` and `own_models` the practice network's.
+    /// `data` is the program's data folder, `limits` and the models are the practice network's.
     pub(crate) async fn open(
         data: &Path,
         settings: &Settings,
         limits: Limits,
         any_port: bool,
         own_models: Vec<ModelId>,
+        image_models: BTreeMap<ModelId, ImageDefaults>,
     ) -> Result<Self, StartError> {
         match &settings.network.coordinator {
             NetworkSetting::Practice => {
                 let folder = data.join("practice");
                 let port = settings.gateway.listen_port;
-                let opened = Practice::open(&folder, limits, port, any_port, own_models);
+                let opened =
+                    Practice::open(&folder, limits, port, any_port, own_models, image_models);
                 opened.await.map(Self::Practice)
             }
             NetworkSetting::Coordinator(url) => {
@@ -120,6 +123,7 @@ impl Practice {
         port: u16,
         any_port: bool,
         own_models: Vec<ModelId>,
+        image_models: BTreeMap<ModelId, ImageDefaults>,
     ) -> Result<Self, StartError> {
         std::fs::create_dir_all(folder).map_err(file_error(folder))?;
         let listener = listen(port, any_port).await?;
@@ -127,7 +131,8 @@ impl Practice {
         let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await?;
         let config = CoordinatorConfig::practice(folder.join("coordinator.sqlite"), key);
         let coordinator =
-            Coordinator::open(CoordinatorConfig { limits, own_models, ..config }).await?;
+            Coordinator::open(CoordinatorConfig { limits, own_models, image_models, ..config })
+                .await?;
         let api_key = gateway_key(&coordinator, &folder.join("gateway-key")).await?;
         let gateway = Gateway {
             base_url: format!("http://{address}/v1"),

@@ -6,7 +6,7 @@ use neurino_protocol::app::{ChatUpdate, Event};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio_util::sync::CancellationToken;
 
-use crate::chat::{self, Question};
+use crate::chat::{self, Gateway, Question};
 use crate::{App, lock};
 
 /// Conversations that may run at once.
@@ -19,15 +19,7 @@ impl App {
         chat: String,
         question: Question,
     ) -> Result<(), ErrorBody> {
-        let Some(gateway) = self.network.gateway().cloned() else {
-            return Err(ErrorBody::new(
-                ErrorCode::Unauthorized,
-                "This network needs an API key to ask it something.",
-            )
-            .with_hint(
-                "Ask the network's operator for a key and use any OpenAI-compatible program.",
-            ));
-        };
+        let gateway = self.playground_gateway()?;
         let cancel = CancellationToken::new();
         {
             let mut chats = lock(&self.chats);
@@ -57,6 +49,15 @@ impl App {
             chat::ask(&gateway, &question, &cancel, emit).await;
         });
         Ok(())
+    }
+
+    /// The gateway that the Playground asks.
+    pub(crate) fn playground_gateway(&self) -> Result<Gateway, ErrorBody> {
+        let hint = "Ask the network's operator for a key and use any OpenAI-compatible program.";
+        self.network.gateway().cloned().ok_or_else(|| {
+            let words = "This network needs an API key to ask it something.";
+            ErrorBody::new(ErrorCode::Unauthorized, words).with_hint(hint)
+        })
     }
 
     /// Withdraws a conversation's running request, if there is one.

@@ -1,5 +1,6 @@
 //! The state sentence: what the miner does and, if it does nothing, why and what helps.
 
+use neurino_core::JobKind;
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
 
@@ -64,23 +65,36 @@ fn told(message: &str) -> String {
 }
 
 fn working(job: &CurrentJob, network: &str) -> String {
+    let kind = match job.kind {
+        JobKind::Text => "text",
+        JobKind::Image => "image",
+    };
     match job.stage {
         JobStage::Loading => format!("Loading {} for a job of {network}.", job.model),
         JobStage::Running if job.jobs > 1 => {
-            format!("Running {} text jobs for {network}: {}.", job.jobs, progress(job))
+            format!("Running {} {kind} jobs for {network}: {}.", job.jobs, progress(job))
         }
-        JobStage::Running => format!("Running a text job for {network}: {}.", progress(job)),
-        JobStage::Sending => format!("Sending the result of a text job to {network}."),
+        JobStage::Running => {
+            let article = if job.kind == JobKind::Image { "an" } else { "a" };
+            format!("Running {article} {kind} job for {network}: {}.", progress(job))
+        }
+        JobStage::Sending => {
+            let what = if job.kind == JobKind::Image { "picture" } else { "result of a text job" };
+            format!("Sending the {what} to {network}.")
+        }
     }
 }
 
 fn progress(job: &CurrentJob) -> String {
     let tenths = job.elapsed_ms / 100;
-    let unit = if job.tokens == 1 { "token" } else { "tokens" };
+    let done = match job.kind {
+        JobKind::Text if job.done == 1 => "1 token".to_owned(),
+        JobKind::Text => format!("{} tokens", job.done),
+        JobKind::Image => format!("step {} of {}", job.done, job.of),
+    };
     let whose = if job.jobs > 1 { " for the oldest" } else { "" };
     format!(
-        "{} {unit}, {}.{} s of {} s{whose}",
-        job.tokens,
+        "{done}, {}.{} s of {} s{whose}",
         tenths / 10,
         tenths % 10,
         // A lease of 180 s arrives with a few milliseconds less.
@@ -109,8 +123,9 @@ mod tests {
             job: JobId("00000000-0000-0000-0000-000000000000".parse().expect("a uuid")),
             model: ModelId::new("smollm2-135m-instruct").expect("valid"),
             stage,
-            tokens: 43,
-            max_tokens: 512,
+            kind: JobKind::Text,
+            done: 43,
+            of: 512,
             elapsed_ms: 3_149,
             budget_ms: 180_000,
             jobs: 1,

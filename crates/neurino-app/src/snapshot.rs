@@ -114,6 +114,8 @@ impl App {
         PointsSummary {
             llama_today: today.llama_micro,
             llama_total: total.llama_micro,
+            waifu_today: today.waifu_micro,
+            waifu_total: total.waifu_micro,
             jobs_today: today.jobs,
             jobs_total: total.jobs,
         }
@@ -203,14 +205,15 @@ impl App {
 fn current_job(job: &RunningJob, jobs: u32) -> CurrentJob {
     CurrentJob {
         job: job.job,
+        kind: job.kind,
         model: job.model.clone(),
         stage: match job.stage {
             Stage::Loading => JobStage::Loading,
             Stage::Running => JobStage::Running,
             Stage::Sending => JobStage::Sending,
         },
-        tokens: job.tokens,
-        max_tokens: job.max_tokens,
+        done: job.done,
+        of: job.of,
         elapsed_ms: job.started.elapsed().as_millis() as u64,
         budget_ms: job.budget_ms,
         jobs,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings, env};
 use neurino_coordinator::Limits;
-use neurino_engine::{DeviceChoice, Engine, ProcessEngine, ProcessEngineConfig};
+use neurino_engine::{DeviceChoice, Engine, MultiEngine, ProcessEngine, ProcessEngineConfig};
 use neurino_model_store::ModelStore;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
@@ -57,21 +57,48 @@ pub enum EngineHost {
 }
 
 impl EngineHost {
-    /// The engine; its process starts when a model is first loaded.
-    pub(crate) fn start(self, dirs: &Dirs, device: DeviceChoice) -> Arc<dyn Engine> {
-        match self {
-            Self::Given(engine) => engine,
-            Self::Process { program } => {
-                let mut config = ProcessEngineConfig::new(program, ["engine"], device);
-                // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
-                let bundled = dirs.resources.join("cuda");
-                if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
-                    config.envs.push(("CUDA_PATH".into(), bundled.into()));
-                }
-                Arc::new(ProcessEngine::start(config))
+    /// The engine; its process starts when a model is first loaded. `available` are the devices of
+    /// this machine. Where there are several cards to choose from, several models find a place.
+    pub(crate) fn start(
+        self,
+        dirs: &Dirs,
+        device: DeviceChoice,
+        available: &[DeviceChoice],
+    ) -> Arc<dyn Engine> {
+        let program = match self {
+            Self::Given(engine) => return engine,
+            Self::Process { program } => program,
+        };
+        let engine = |device| -> Arc<dyn Engine> {
+            let mut config = ProcessEngineConfig::new(&program, ["engine"], device);
+            // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
+            let bundled = dirs.resources.join("cuda");
+            if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
+                config.envs.push(("CUDA_PATH".into(), bundled.into()));
             }
-        }
+            Arc::new(ProcessEngine::start(config))
+        };
+        one_or_several(engine_devices(device, available), engine)
     }
+}
+
+/// The device of each engine: all that `choice` means for the first, and one for each further card
+/// if the choice is left to us.
+fn engine_devices(choice: DeviceChoice, available: &[DeviceChoice]) -> Vec<DeviceChoice> {
+    let cards = available.iter().filter(|device| matches!(device, DeviceChoice::Cuda(_)));
+    match choice {
+        DeviceChoice::Auto => [choice].into_iter().chain(cards.skip(1).copied()).collect(),
+        DeviceChoice::Cpu | DeviceChoice::Cuda(_) => vec![choice],
+    }
+}
+
+/// An engine for each device: as it is if there is one, else as one together.
+fn one_or_several(
+    devices: Vec<DeviceChoice>,
+    start: impl Fn(DeviceChoice) -> Arc<dyn Engine>,
+) -> Arc<dyn Engine> {
+    let mut engines: Vec<_> = devices.into_iter().map(start).collect();
+    if engines.len() == 1 { engines.remove(0) } else { Arc::new(MultiEngine::new(engines)) }
 }
 
 /// Why the application cannot start.
@@ -173,10 +200,46 @@ pub fn device_choice(setting: DeviceSetting) -> DeviceChoice {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use std::io;
 
+    use neurino_core::ModelId;
+    use neurino_engine::{EngineStatus, ModelRef};
+    use neurino_testkit::ScriptedEngine;
+
     use super::*;
+
+    #[test]
+    fn several_cards_are_several_engines_only_where_the_choice_is_ours() {
+        use DeviceChoice::{Auto, Cpu, Cuda};
+        let two = [Cuda(0), Cuda(1), Cpu];
+        assert_eq!(engine_devices(Auto, &two), [Auto, Cuda(1)]);
+        for (choice, available) in
+            [(Auto, &two[2..]), (Auto, &[Cuda(0), Cpu]), (Cuda(1), &two), (Cpu, &two)]
+        {
+            assert_eq!(engine_devices(choice, available), [choice], "{available:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_engines_hold_two_models_and_one_is_left_as_it_is() {
+        let model = |name: &str| ModelRef { id: ModelId::new(name).unwrap(), path: name.into() };
+        let both = [ScriptedEngine::answering("a"), ScriptedEngine::answering("b")];
+        let start = |device| -> Arc<dyn Engine> {
+            Arc::new(both[usize::from(device != DeviceChoice::Auto)].clone())
+        };
+        let one = one_or_several(vec![DeviceChoice::Auto], start);
+        assert_eq!(one.places(), 1);
+        let several = one_or_several(vec![DeviceChoice::Auto, DeviceChoice::Cuda(1)], start);
+        assert_eq!(several.places(), 2);
+        for name in ["one", "two", "one"] {
+            several.load(&model(name)).await.unwrap();
+        }
+        assert_eq!(both.each_ref().map(ScriptedEngine::loads), [1, 1], "neither is loaded again");
+        let status = several.status().borrow().clone();
+        assert!(matches!(status, EngineStatus::Ready(m) if m.id == model("one").id));
+    }
 
     #[test]
     fn a_start_error_tells_its_causes_once() {

@@ -125,6 +125,7 @@ async fn add(
         arch: facts.arch,
         dtype: facts.storage,
         context_tokens: facts.context_tokens,
+        image: facts.image,
         memory_bytes_min: facts.memory_bytes_min,
     };
     let bar = match setting.format {

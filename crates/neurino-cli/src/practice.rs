@@ -3,16 +3,18 @@
 mod report;
 mod screen;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use neurino_app::{App, AppOptions, EngineHost, demand};
+use neurino_app::demand::Demand;
+use neurino_app::{App, AppOptions, EngineHost};
 use neurino_config::NetworkSetting;
 use neurino_coordinator::{Coordinator, JobUpdate, PayerId};
-use neurino_core::{JobId, ModelId};
-use neurino_protocol::app::{Command, Event, MiningState, ModelState, Reply, Snapshot};
+use neurino_core::{JobId, JobOutput};
+use neurino_protocol::app::{Command, Event, MiningState, Reply, Snapshot};
 use serde_json::json;
 
 use crate::args::PracticeArgs;
@@ -36,7 +38,7 @@ pub(crate) async fn run(mut setting: Setting, args: PracticeArgs) -> anyhow::Res
         serve(&app, setting.format).await
     } else {
         tokio::select! {
-            outcome = jobs(&app, args.jobs, setting.format) => outcome,
+            outcome = jobs(&app, args.jobs, &setting) => outcome,
             () = interrupted() => Err(anyhow::anyhow!("interrupted; the running job was handed back")),
         }
     };
@@ -65,20 +67,25 @@ async fn serve(app: &Arc<App>, format: Format) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn jobs(app: &Arc<App>, count: u32, format: Format) -> anyhow::Result<ExitCode> {
+async fn jobs(app: &Arc<App>, count: u32, setting: &Setting) -> anyhow::Result<ExitCode> {
+    let format = setting.format;
     let screen = Screen::new(format);
     let coordinator = app.practice().context("the practice network is not running")?;
     let now = snapshot(app).await?;
     screen.device(&now);
     ready(app, &screen).await?;
-    let model = serving_model(app).await?;
-    let first = u64::from(snapshot(app).await?.points.jobs_total);
+    let now = snapshot(app).await?;
+    let demand = Demand::of(&now.models).context("no model is on this machine")?;
+    let first = u64::from(now.points.jobs_total);
     let mut reports = Vec::new();
     for n in 0..count {
-        let spec = demand::practice_job(&model, first + u64::from(n));
+        let spec = demand.job(first + u64::from(n));
         screen.job_begins(n + 1, count, &spec);
         let job = coordinator.submit_job(PayerId::local(), None, spec).await?;
-        let report = watch(coordinator, job, &screen).await?;
+        let mut report = watch(coordinator, job, &screen).await?;
+        if format == Format::Text {
+            report.saved = save(&report, &setting.dirs.pictures);
+        }
         screen.job_ended(&report);
         reports.push(report);
     }
@@ -130,12 +137,20 @@ async fn ready(app: &Arc<App>, screen: &Screen) -> anyhow::Result<()> {
     tokio::time::timeout(READY_WAIT, wait).await.context("the miner did not get ready in time")?
 }
 
-async fn serving_model(app: &Arc<App>) -> anyhow::Result<ModelId> {
-    let now = snapshot(app).await?;
-    let here = |s: &ModelState| matches!(s, ModelState::Ready | ModelState::Loaded);
-    let loaded = now.models.iter().find(|m| m.state == ModelState::Loaded);
-    let any = loaded.or_else(|| now.models.iter().find(|m| here(&m.state)));
-    Ok(any.context("no model is on this machine")?.id.clone())
+/// Writes a job's picture to `folder`, for a person to look at. A picture that cannot be written is
+/// still in the network's books.
+fn save(report: &JobReport, folder: &Path) -> Option<PathBuf> {
+    let Some(JobOutput::Image(image)) = &report.output else { return None };
+    let path = folder.join(format!("{}.png", report.job));
+    let written =
+        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, &image.png.0));
+    match written {
+        Ok(()) => Some(path),
+        Err(error) => {
+            output::line(format!("  {} could not be saved: {error}", path.display()));
+            None
+        }
+    }
 }
 
 async fn watch(
@@ -150,6 +165,7 @@ async fn watch(
             JobUpdate::Queued => screen.answer_void(),
             JobUpdate::Leased { .. } => {}
             JobUpdate::Delta(delta) => screen.answer(&delta.text),
+            JobUpdate::Step(step) => screen.step(&step),
             JobUpdate::Finished { output, receipt } => {
                 report.state = "succeeded";
                 report.output = Some(output);

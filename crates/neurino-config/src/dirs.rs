@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use directories::ProjectDirs;
+use directories::{ProjectDirs, UserDirs};
 
 use crate::env;
 use crate::error::ConfigError;
@@ -25,6 +25,8 @@ pub struct Dirs {
     pub models: PathBuf,
     /// Finished jobs that wait for their receipt.
     pub outbox: PathBuf,
+    /// Pictures that the person keeps; made when the first one is.
+    pub pictures: PathBuf,
     /// What was installed with the program; read only, and may not exist.
     pub resources: PathBuf,
 }
@@ -69,14 +71,19 @@ impl Dirs {
         program: Option<&Path>,
     ) -> Result<Self, ConfigError> {
         let home = home.or_else(|| lookup(env::HOME).map(PathBuf::from));
-        let (data, config, logs, models) = if let Some(home) = home {
+        let (data, config, logs, models, pictures) = if let Some(home) = home {
             let home = absolute(env::HOME, home)?;
-            (home.join("data"), home.join("config"), home.join("logs"), home.join("models"))
+            let below = |name| home.join(name);
+            (below("data"), below("config"), below("logs"), below("models"), below("pictures"))
         } else {
             let name = if cfg!(target_os = "linux") { "neurino" } else { "Neurino" };
             let user = ProjectDirs::from("", "", name).ok_or(ConfigError::NoHome)?;
             let data = user.data_local_dir().to_owned();
-            (data.clone(), user.config_dir().to_owned(), data.join("logs"), data.join("models"))
+            let (logs, models) = (data.join("logs"), data.join("models"));
+            let shown = UserDirs::new().and_then(|dirs| dirs.picture_dir().map(Path::to_owned));
+            let pictures =
+                shown.map_or_else(|| data.join("pictures"), |folder| folder.join("Neurino"));
+            (data, user.config_dir().to_owned(), logs, models, pictures)
         };
         let models = match lookup(env::MODELS) {
             Some(path) => absolute(env::MODELS, path.into())?,
@@ -87,7 +94,7 @@ impl Dirs {
             None => installed_resources(program),
         };
         let outbox = data.join("outbox");
-        Ok(Self { data, config, logs, models, outbox, resources })
+        Ok(Self { data, config, logs, models, outbox, pictures, resources })
     }
 }
 

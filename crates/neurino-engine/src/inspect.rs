@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use neurino_core::ImageDefaults;
 use neurino_llm::checkpoint::Precision;
 use neurino_llm::source::ModelSource;
 use neurino_llm::tokenizer::Tokenizer;
@@ -14,14 +15,16 @@ use crate::fault::chain;
 const CONTEXT_MIN_TOKENS: usize = 2048;
 
 /// Facts about a model's files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelFacts {
     /// The architecture, as the files name it.
     pub arch: String,
     /// How most weights are stored, for example `bf16` or `gptq-4bit`.
     pub storage: String,
-    /// Longest sequence, prompt and answer together, in tokens.
+    /// Longest sequence, prompt and answer together, in tokens; 0 for an image model.
     pub context_tokens: u32,
+    /// What suits it, if it makes pictures.
+    pub image: Option<ImageDefaults>,
     /// Memory it takes with 4-bit weights and room for one conversation, in bytes: what a device
     /// needs at least.
     pub memory_bytes_min: u64,
@@ -45,6 +48,7 @@ pub fn inspect(path: &Path) -> Result<ModelFacts, EngineError> {
         arch: source.arch.name().to_owned(),
         storage: source.storage(),
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
+        image: None,
         memory_bytes_min: weights_bytes + blocks * small.block_bytes(),
     })
 }

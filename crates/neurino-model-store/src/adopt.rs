@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use neurino_core::ModelId;
+use neurino_core::{ImageDefaults, JobKind, ModelId};
 use tracing::info;
 
 use crate::catalog::{ModelFile, ModelManifest};
@@ -14,7 +14,7 @@ use crate::part;
 use crate::store::{ModelStore, blocking, settle};
 
 /// What is said about a person's own model; its files' names, sizes and digests are added.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct OwnModel {
     /// The id it gets.
     pub id: ModelId,
@@ -24,8 +24,10 @@ pub struct OwnModel {
     pub arch: String,
     /// How most of its weights are stored.
     pub dtype: String,
-    /// Longest sequence, prompt and answer together, in tokens.
+    /// Longest sequence, prompt and answer together, in tokens; 0 for an image model.
     pub context_tokens: u32,
+    /// What suits it, if it makes pictures.
+    pub image: Option<ImageDefaults>,
     /// Memory the device needs to run it, in bytes.
     pub memory_bytes_min: u64,
 }
@@ -150,7 +152,9 @@ fn manifest_of(own: OwnModel, sources: &[PathBuf]) -> Result<ModelManifest, Stor
         name: own.name,
         arch: own.arch,
         dtype: own.dtype,
+        kind: if own.image.is_some() { JobKind::Image } else { JobKind::Text },
         context_tokens: own.context_tokens,
+        image: own.image,
         memory_bytes_min: own.memory_bytes_min,
         licence: "LicenseRef-unknown".into(),
         attribution: "unknown: the files do not say".into(),
@@ -186,6 +190,7 @@ mod tests {
             arch: "llama".into(),
             dtype: "f16".into(),
             context_tokens: 64,
+            image: None,
             memory_bytes_min: 1000,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use neurino_core::ModelId;
+use neurino_core::{ImageDefaults, JobKind, ModelId};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -15,6 +15,7 @@ const BUILT_IN: &[(&str, &str)] =
     &[("smollm2-135m-instruct.toml", include_str!("../../../models/smollm2-135m-instruct.toml"))];
 
 const STARTER: &str = "smollm2-135m-instruct";
+const IMAGE_STARTER: &str = "neurino-toybox-64";
 
 /// Every model the program knows.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +24,7 @@ pub struct Catalog {
 }
 
 /// One model: what it is, what it needs, which files it has and where they come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelManifest {
     /// Its id on the network.
@@ -34,12 +35,19 @@ pub struct ModelManifest {
     pub summary: String,
     /// Models that share prompt format and tokenizer, for example `smollm2`.
     pub family: String,
-    /// The architecture, as checkpoints name it, for example `llama`.
+    /// What it makes.
+    #[serde(default = "text")]
+    pub kind: JobKind,
+    /// The architecture, as checkpoints name it, for example `llama` or `sd15`.
     pub arch: String,
     /// How most weights are stored, for example `q4_1`.
     pub dtype: String,
-    /// Longest sequence, prompt and answer together, in tokens.
+    /// Longest sequence, prompt and answer together, in tokens; 0 for an image model.
+    #[serde(default)]
     pub context_tokens: u32,
+    /// What suits an image model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageDefaults>,
     /// Memory the device needs to run it, in bytes.
     pub memory_bytes_min: u64,
     /// SPDX licence id.
@@ -48,6 +56,10 @@ pub struct ModelManifest {
     pub attribution: String,
     /// Its files. One GGUF file, or the files of a Hugging Face folder.
     pub files: Vec<ModelFile>,
+}
+
+fn text() -> JobKind {
+    JobKind::Text
 }
 
 /// One file of a model.
@@ -150,6 +162,11 @@ impl Catalog {
     pub fn starter() -> ModelId {
         ModelId::new(STARTER).expect("a test looks the starter model up")
     }
+
+    /// The model that makes the practice network's pictures.
+    pub fn image_starter() -> ModelId {
+        ModelId::new(IMAGE_STARTER).expect("a test looks the starter models up")
+    }
 }
 
 impl ModelManifest {
@@ -184,6 +201,21 @@ impl ModelManifest {
     fn problem(&self) -> Option<String> {
         if self.files.is_empty() {
             return Some("it has no files".to_owned());
+        }
+        match (self.kind, &self.image) {
+            (JobKind::Text, Some(_)) => return Some("it writes text and has [image]".to_owned()),
+            (JobKind::Image, None) => {
+                return Some("it makes pictures and lacks [image]".to_owned());
+            }
+            (JobKind::Text, None) if self.context_tokens == 0 => {
+                return Some("it writes text and lacks `context_tokens`".to_owned());
+            }
+            (JobKind::Image, Some(image)) => {
+                if let Err(error) = image.job(self.id.clone(), "").validate() {
+                    return Some(format!("[image]: {error}"));
+                }
+            }
+            (JobKind::Text, None) => {}
         }
         let mut names = BTreeSet::new();
         for file in &self.files {

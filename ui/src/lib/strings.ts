@@ -1,6 +1,6 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
-import type { CheckStatus, JobStage, MiningState } from './api/types';
+import type { CheckStatus, JobKind, JobStage, MiningState, PointsKind } from './api/types';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -11,11 +11,20 @@ const states: Record<MiningState, string> = {
   needs_you: 'Needs you',
 };
 
-const stages: Record<JobStage, string> = {
-  loading: 'Loading the model',
-  running: 'Writing the answer',
-  sending: 'Sending the result',
+const stages: Record<JobKind, Record<JobStage, string>> = {
+  text: {
+    loading: 'Loading the model',
+    running: 'Writing the answer',
+    sending: 'Sending the result',
+  },
+  image: {
+    loading: 'Loading the model',
+    running: 'Making the picture',
+    sending: 'Sending the picture',
+  },
 };
+
+const pointsNames: Record<PointsKind, string> = { llama: 'Llama points', waifu: 'Waifu points' };
 
 const checks: Record<CheckStatus, string> = {
   ok: 'Fine',
@@ -57,8 +66,12 @@ export const t = {
     finishingHint: 'Hands the job back.',
   },
   earnings: {
-    label: 'Llama points today',
-    total: 'In total',
+    label: 'Points today',
+    llama: 'Llama points',
+    llamaFor: 'for text',
+    waifu: 'Waifu points',
+    waifuFor: 'for pictures',
+    total: 'in total',
     jobsToday: 'Jobs today',
     jobsTotal: 'Jobs in total',
     practice: 'Practice points: no value outside this machine.',
@@ -85,8 +98,10 @@ export const t = {
   job: {
     title: 'Current job',
     stages,
-    words: (tokens: number, time: string) =>
-      `${tokens} ${tokens === 1 ? 'token' : 'tokens'}, ${time}`,
+    words: (kind: JobKind, done: number, of: number, time: string) =>
+      kind === 'image'
+        ? `Step ${done} of ${of}, ${time}`
+        : `${done} ${done === 1 ? 'token' : 'tokens'}, ${time}`,
     /** Jobs computed at the same time as the one that is shown. */
     beside: (others: number) => (others > 0 ? ` · ${others} more at the same time` : ''),
     bar: 'Time used',
@@ -101,7 +116,10 @@ export const t = {
     title: 'Latest receipts',
     time: 'Time',
     model: 'Model',
-    tokens: 'Tokens',
+    work: 'Work',
+    tokens: (n: string) => `${n} tokens`,
+    picture: 'Picture',
+    pixelSteps: (n: string) => `${n} pixels times steps`,
     points: 'Points',
     explain: 'How was this computed?',
     explainFor: (points: string, time: string) => `How were ${points} points of ${time} computed?`,
@@ -115,10 +133,12 @@ export const t = {
     written: 'Tokens written',
     together: 'Tokens together',
     perPoint: 'Tokens per point',
+    pixelSteps: 'Pixels times steps',
+    pixelStepsPerPoint: 'The same of 512 × 512 pixels in 20 steps',
     base: 'Base',
     factor: (model: string) => `Factor of ${model}`,
     multiplier: 'Your multiplier',
-    result: 'Llama points',
+    result: pointsNames,
     rounding: 'Rounded down to a millionth of a point, once, at the end.',
     agrees: 'Computed again on this machine: the same amount.',
     differs: (points: string) =>
@@ -128,7 +148,7 @@ export const t = {
     settled: 'Paid',
     took: 'Took',
     job: 'Job',
-    digest: 'Fingerprint of the answer (SHA-256)',
+    digest: 'Fingerprint of the result (SHA-256)',
     signer: 'Signed by',
     signature: 'Signature',
     details: 'Details',
@@ -185,8 +205,62 @@ export const t = {
       'Give me three names for a space pirate.',
     ],
   },
+  playground: {
+    kind: 'What to make',
+    kinds: { text: 'Chat', image: 'Pictures' } satisfies Record<JobKind, string>,
+  },
+  picture: {
+    intro: 'Describe a picture',
+    introPractice:
+      'Your words become a job. On the practice network this machine makes the picture and earns the points.',
+    introNetwork: 'Your words become a job. A machine of the network makes the picture.',
+    fresh: 'Clear',
+    placeholder: 'Describe a picture',
+    inputLabel: 'What is to be seen',
+    send: 'Make the picture',
+    sendEmpty: 'Describe the picture first',
+    cancel: 'Stop the picture',
+    keys: 'Enter makes it, Esc stops it.',
+    log: 'Pictures',
+    prompt: 'Description',
+    result: 'Picture',
+    noModel: 'There is no model for pictures on this machine yet.',
+    waking: 'Mining is starting. Your picture is made as soon as the model is ready.',
+    working: 'Making the picture',
+    step: (done: number, of: number) => `Step ${done} of ${of}`,
+    alt: (prompt: string) => `Picture: ${prompt}`,
+    altPreview: (prompt: string) => `The picture so far: ${prompt}`,
+    failed: 'No picture',
+    meta: (width: number, height: number, steps: number) =>
+      `${width} × ${height}, ${steps} ${steps === 1 ? 'step' : 'steps'}`,
+    seed: (seed: number) => `Seed ${seed}`,
+    earned: (points: string) => `made by this machine, earned ${points} Waifu points`,
+    save: 'Save',
+    saved: (path: string) => `Saved as ${path}`,
+    saveFailed: 'Could not be saved',
+    again: 'Another one',
+    negative: 'What is not to be seen',
+    negativeHelp: 'Leave it empty to use the default of the model.',
+    width: 'Width',
+    height: 'Height',
+    sizeHelp: (width: number, height: number) =>
+      `In pixels, in steps of 8. Default ${width} × ${height}.`,
+    steps: 'Steps',
+    stepsHelp: (n: number) => `More take longer and show more detail. 1 to 35, default ${n}.`,
+    guidance: 'Closeness to the words',
+    guidanceHelp: (n: string) => `Low is free, high is literal. Default ${n}.`,
+    seedLabel: 'Seed',
+    seedHelp: 'The same number gives the same picture. Empty: another one each time.',
+    examples: [
+      'a house with a red roof',
+      'mountains at sunset',
+      'a yellow star on a purple background',
+    ],
+  },
   models: {
     title: 'Models',
+    makes: 'Makes',
+    kinds: { text: 'Text', image: 'Pictures' } satisfies Record<JobKind, string>,
     intro: 'What this machine can serve. Every file is checked against its fingerprint before use.',
     get: 'Get',
     wordFor: (word: string, name: string) => `${word}: ${name}`,

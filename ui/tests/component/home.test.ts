@@ -2,7 +2,7 @@ import { fireEvent, screen, within } from '@testing-library/svelte';
 import { describe, expect, it } from 'vitest';
 
 import type { MiningState } from '../../src/lib/api/types';
-import { cpu, gpu, noPoints, receipt, snapshot } from '../fake/samples';
+import { cpu, gpu, noPoints, pictureReceipt, receipt, snapshot } from '../fake/samples';
 import { open, settle } from './render';
 
 describe('the points', () => {
@@ -18,12 +18,36 @@ describe('the points', () => {
     const points = {
       llama_today: 1_359_000,
       llama_total: 12_588_500,
+      waifu_today: 0,
+      waifu_total: 0,
       jobs_today: 10,
       jobs_total: 88,
     };
     emit({ event: 'snapshot', payload: snapshot('waiting', { points }) });
     expect(screen.getByTestId('points-today').textContent).toBe('1.359');
     expect(screen.getByTestId('jobs-today').textContent).toBe('10');
+  });
+
+  it('tell both kinds once there are pictures', async () => {
+    const points = {
+      llama_today: 1_254_000,
+      llama_total: 12_483_500,
+      waifu_today: 31_250,
+      waifu_total: 46_875,
+      jobs_today: 11,
+      jobs_total: 90,
+    };
+    await open(snapshot('waiting', { points, receipts: [pictureReceipt(), receipt(1)] }));
+    expect(screen.getByTestId('waifu-today').textContent).toBe('0.03125');
+    expect(screen.getByTestId('waifu-total').textContent).toBe('0.046875');
+    const rows = screen.getAllByTestId('receipt-row').map((row) => row.textContent);
+    expect(rows[0]).toContain('Picture');
+    expect(rows[0]).toContain('Waifu');
+    expect(rows[1]).toContain('tokens');
+    await fireEvent.click(screen.getAllByTestId('receipt-explain')[0] as HTMLElement);
+    expect(screen.getByTestId('receipt-amount').textContent).toBe('0.015625');
+    expect(screen.getByTestId('receipt-verdict').textContent).toContain('the same amount');
+    expect(screen.getByTestId('receipt-dialog').textContent).toContain('Waifu points');
   });
 
   it('say how to begin when there are none', async () => {

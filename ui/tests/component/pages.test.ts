@@ -7,7 +7,7 @@ import App from '../../src/App.svelte';
 import { Session } from '../../src/features/session/session.svelte';
 import { pages } from '../../src/views/pages';
 import { FakeBackend } from '../fake/backend';
-import { receipt, snapshot, starter } from '../fake/samples';
+import { pictureReceipt, PNG, receipt, snapshot, starter } from '../fake/samples';
 import { open, settle } from './render';
 
 afterEach(() => {
@@ -55,6 +55,51 @@ describe('the Playground', () => {
     const meta = screen.getByTestId('chat-meta').textContent;
     expect(meta).toContain('38 tokens read, 67 written');
     expect(meta).toContain('earned 0.105 points');
+  });
+
+  it('makes pictures in its other half, and each half keeps its draft', async () => {
+    const { backend, emit, input } = await ask('Hello');
+    await fireEvent.click(screen.getByTestId('making-image'));
+    const words = screen.getByTestId<HTMLTextAreaElement>('picture-input');
+    await fireEvent.input(words, { target: { value: 'a red circle' } });
+    await fireEvent.keyDown(words, { key: 'Enter' });
+    const picture = backend.sent('picture_send')[0]?.payload.picture ?? '';
+    expect(picture).not.toBe('');
+    emit({ event: 'picture', payload: { picture, update: { kind: 'preview', png: PNG } } });
+    expect(screen.getByTestId('picture-preview').getAttribute('alt')).toContain('a red circle');
+    const done = { kind: 'done' as const, png: PNG, duration_ms: 940 };
+    emit({ event: 'picture', payload: { picture, update: done } });
+    emit({ event: 'settled', payload: pictureReceipt() });
+    expect(screen.getByTestId('picture-image').getAttribute('src')).toContain(PNG);
+    const meta = screen.getByTestId('picture-meta').textContent;
+    expect(meta).toContain('64 × 64, 20 steps');
+    expect(meta).toContain('earned 0.015625 Waifu points');
+    await fireEvent.click(screen.getByTestId('picture-save'));
+    await settle();
+    expect(screen.getByText(/Saved as/)).toBeTruthy();
+    await fireEvent.click(screen.getByTestId('making-text'));
+    expect(screen.getByTestId<HTMLTextAreaElement>('chat-input').value).toBe('Hello');
+    expect(input.isConnected).toBe(false);
+  });
+
+  it('brings wishes for a picture within their limits', async () => {
+    const { backend } = await ask('Hello');
+    await fireEvent.click(screen.getByTestId('making-image'));
+    for (const [field, text, kept] of [
+      ['width', '100', '104'],
+      ['height', '9999', '2048'],
+      ['steps', '-3', '1'],
+      ['guidance', 'x', ''],
+    ] as const) {
+      const input = screen.getByTestId<HTMLInputElement>(`picture-${field}`);
+      await fireEvent.change(input, { target: { value: text } });
+      expect(input.value, field).toBe(kept);
+    }
+    const words = screen.getByTestId('picture-input');
+    await fireEvent.input(words, { target: { value: 'x' } });
+    await fireEvent.keyDown(words, { key: 'Enter' });
+    const job = backend.sent('picture_send')[0]?.payload.job;
+    expect(job).toMatchObject({ width: 104, height: 2048, steps: 1, guidance: 5 });
   });
 
   it('stops the answer with Esc', async () => {

@@ -42,6 +42,8 @@ export class FakeBackend implements Backend {
           reply: 'receipts',
           payload: Array.from({ length: 3 }, (_, index) => receipt(100 + index)),
         };
+      case 'picture_save':
+        return { reply: 'saved', payload: { path: '/home/ada/Pictures/Neurino/neurino-1.png' } };
       default:
         return { reply: 'ok' };
     }

@@ -17,18 +17,35 @@ export const starter: ModelStatus = {
   id: 'smollm2-135m-instruct',
   name: 'SmolLM2 135M Instruct',
   summary: 'A tiny starter model: answers in seconds on any machine, and often wrongly.',
+  kind: 'text',
+  image: null,
   size_bytes: 98_239_872,
   licence: 'Apache-2.0',
   state: { state: 'loaded' },
   problem: null,
 };
 
+export const painter: ModelStatus = {
+  id: 'neurino-toybox-64',
+  name: 'Neurino Toybox',
+  summary: 'Draws small, simple pictures on any machine.',
+  kind: 'image',
+  image: { width: 64, height: 64, steps: 20, guidance: 5, negative_prompt: '' },
+  size_bytes: 16_400_000,
+  licence: 'Apache-2.0',
+  state: { state: 'ready' },
+  problem: null,
+};
+
 export const models: ModelStatus[] = [
   starter,
+  painter,
   {
     id: 'dolphin-2.9-llama3-8b',
     name: 'Dolphin 2.9 Llama 3 8B',
     summary: 'A capable assistant for conversations and code. Needs a card with 12 GB.',
+    kind: 'text',
+    image: null,
     size_bytes: 8_540_770_304,
     licence: 'LicenseRef-Llama-3',
     state: { state: 'fetching', done_bytes: 3_120_443_000, total_bytes: 8_540_770_304 },
@@ -38,6 +55,8 @@ export const models: ModelStatus[] = [
     id: 'hermes-3-llama3.1-8b',
     name: 'Hermes 3 Llama 3.1 8B',
     summary: 'Follows instructions closely and keeps long conversations together.',
+    kind: 'text',
+    image: null,
     size_bytes: 8_540_000_000,
     licence: 'LicenseRef-Llama-3.1',
     state: { state: 'absent' },
@@ -47,6 +66,8 @@ export const models: ModelStatus[] = [
     id: 'openhermes-mixtral-8x7b-gptq',
     name: 'OpenHermes Mixtral 8x7B',
     summary: 'The largest text model of the network. Needs a card with 32 GB.',
+    kind: 'text',
+    image: null,
     size_bytes: 23_810_000_000,
     licence: 'Apache-2.0',
     state: { state: 'absent' },
@@ -114,6 +135,29 @@ export function receipt(index = 0, changes: Partial<Receipt> = {}): Receipt {
   };
 }
 
+/** The receipt of a picture of the image starter model. */
+export function pictureReceipt(index = 0, changes: Partial<Receipt> = {}): Receipt {
+  const units = 64 * 64 * 20;
+  return receipt(index, {
+    model: painter.id,
+    usage: { prompt_tokens: 0, completion_tokens: 0 },
+    rule_set: 'practice3',
+    quote: {
+      points: 'waifu',
+      units,
+      base_micro: 15_625,
+      factor: 1_000_000,
+      multiplier: 1_000_000,
+      amount_micro: 15_625,
+    },
+    ...changes,
+  });
+}
+
+/** A picture of one pixel. */
+export const PNG =
+  'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGPgM9oAAAGaAMqgXk8UAAAAAElFTkSuQmCC';
+
 const sentences: Record<MiningState, string> = {
   stopped: 'Mining is stopped. Press Start to serve jobs and earn points.',
   starting: 'Loading SmolLM2 135M Instruct: 61 of 98 MB checked.',
@@ -150,6 +194,8 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
     points: {
       llama_today: 1_254_000,
       llama_total: 12_483_500,
+      waifu_today: 0,
+      waifu_total: 0,
       jobs_today: 9,
       jobs_total: 87,
     },
@@ -157,10 +203,11 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
     job: atWork
       ? {
           job: '01934fff-7a31-7c10-9b1e-00000000ffff',
+          kind: 'text',
           model: starter.id,
           stage: 'running',
-          tokens: 43,
-          max_tokens: 256,
+          done: 43,
+          of: 256,
           elapsed_ms: 3140,
           budget_ms: 180_000,
           jobs: 1,
@@ -173,7 +220,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
               ...starter,
               state: { state: 'fetching', done_bytes: 61_000_000, total_bytes: 98_239_872 },
             },
-            ...models.slice(2, 3),
+            ...models.slice(3, 4),
           ]
         : models,
     receipts: Array.from({ length: 6 }, (_, index) => receipt(index)),
@@ -183,7 +230,14 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
 }
 
 export const noPoints: Partial<Snapshot> = {
-  points: { llama_today: 0, llama_total: 0, jobs_today: 0, jobs_total: 0 },
+  points: {
+    llama_today: 0,
+    llama_total: 0,
+    waifu_today: 0,
+    waifu_total: 0,
+    jobs_today: 0,
+    jobs_total: 0,
+  },
   receipts: [],
 };
 

@@ -8,7 +8,7 @@ import type { ErrorBody, MiningState, Snapshot, Theme } from '../../src/lib/api/
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import { FakeBackend } from '../fake/backend';
-import { gpu, cpu, noPoints, receipt, snapshot, starter } from '../fake/samples';
+import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
 const page = (asked.get('page') ?? 'home') as Page;
@@ -25,11 +25,25 @@ const special: Record<string, () => Snapshot> = {
     snapshot('waiting', {
       network: { name: 'practice', practice: true, connected: false, gateway_url: null },
     }),
+  both: () =>
+    snapshot('working', {
+      points: {
+        llama_today: 1_254_000,
+        llama_total: 12_483_500,
+        waifu_today: 31_250,
+        waifu_total: 46_875,
+        jobs_today: 11,
+        jobs_total: 90,
+      },
+      receipts: [pictureReceipt(0), receipt(1), receipt(2), pictureReceipt(3), receipt(4)],
+    }),
   rich: () =>
     snapshot('working', {
       points: {
         llama_today: 1_234_567_891_000,
         llama_total: 98_765_432_101_234,
+        waifu_today: 0,
+        waifu_total: 0,
         jobs_today: 12_345,
         jobs_total: 1_234_567,
       },
@@ -73,8 +87,44 @@ async function act(): Promise<void> {
     flushSync();
     document.querySelector<HTMLElement>('[data-testid=receipt-explain]')?.click();
   }
+  const picture = asked.get('picture');
+  if (picture) await draw(picture);
   const chat = asked.get('chat');
   if (chat) await converse(chat);
+}
+
+/** `empty`, `drawing`, `failed` or `done`; the sample is 64 x 64 pixels. */
+async function draw(how: string): Promise<void> {
+  const { studio } = session;
+  session.making = 'image';
+  if (how === 'empty') return;
+  studio.draft = 'a red circle on a blue background';
+  await studio.send();
+  const id = studio.pictures[0]?.id ?? '';
+  studio.update(id, { kind: 'queued' });
+  if (how === 'failed') {
+    const error = { code: 'no_node_available' as const, message: 'no machine makes pictures now' };
+    studio.update(id, { kind: 'failed', error });
+    return;
+  }
+  studio.update(id, { kind: 'preview', png: sample() });
+  if (how === 'drawing') return;
+  studio.update(id, { kind: 'done', png: sample(), duration_ms: 1640 });
+  session.receive({ event: 'settled', payload: pictureReceipt() });
+}
+
+/** A red circle on blue, drawn here. */
+function sample(): string {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 64;
+  const context = canvas.getContext('2d');
+  if (!context) return '';
+  context.fillStyle = '#3f6fb5';
+  context.fillRect(0, 0, 64, 64);
+  context.fillStyle = '#c8402f';
+  context.arc(32, 32, 20, 0, 7);
+  context.fill();
+  return canvas.toDataURL('image/png').split(',')[1] ?? '';
 }
 
 async function converse(how: string): Promise<void> {

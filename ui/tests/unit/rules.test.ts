@@ -4,7 +4,7 @@ import { addsUp, recompute } from '../../src/features/earnings/recompute';
 import { controls, ring } from '../../src/features/mining/controls';
 import { curlExample } from '../../src/features/settings/curl';
 import { asErrorBody, expectReply } from '../../src/lib/api/backend';
-import { receipt, snapshot } from '../fake/samples';
+import { pictureReceipt, receipt, snapshot } from '../fake/samples';
 
 describe('the big button', () => {
   it.each([
@@ -36,6 +36,13 @@ describe('a receipt', () => {
   it('is computed again from its own figures', () => {
     expect(recompute(receipt(0))).toBe(105_000);
     expect(addsUp(receipt(0))).toBe(true);
+  });
+
+  it('of a picture counts pixels times steps', () => {
+    expect(recompute(pictureReceipt())).toBe(15_625);
+    const large = pictureReceipt();
+    large.quote = { ...large.quote, units: 680 * 1024 * 35, factor: 300_000 };
+    expect(recompute(large)).toBe(1_394_531);
   });
 
   it('is rounded down once, at the end', () => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use neurino_app::demand;
+use neurino_app::demand::Demand;
 use neurino_config::NetworkSetting;
 use neurino_coordinator::{Coordinator, CoordinatorConfig, PayerId};
 use neurino_model_store::Catalog;
@@ -54,7 +54,7 @@ async fn a_machine_works_for_a_coordinator_elsewhere() {
     assert!(!ready.network.practice);
     assert_eq!(ready.network.gateway_url, None);
 
-    let job = demand::practice_job(&Catalog::starter(), 0);
+    let job = Demand::for_text(Catalog::starter()).job(0);
     let job = club.submit_job(PayerId::local(), None, job).await.unwrap();
     let receipt = viewer.settled().await;
     assert_eq!((receipt.job, receipt.network.as_str()), (job, "club"));

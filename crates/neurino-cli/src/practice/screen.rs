@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use neurino_core::{JobOutput, JobSpec};
+use neurino_core::{ImageStep, JobOutput, JobSpec};
 use neurino_protocol::app::Snapshot;
 
-use super::report::JobReport;
+use super::report::{JobReport, points_name};
 use crate::output::{self, Format};
 
 /// The view; a line at the bottom moves, where standard error is a terminal.
@@ -69,16 +69,32 @@ impl Screen {
         self.bar.set_message(answer.replace('\n', " "));
     }
 
+    pub(super) fn step(&self, step: &ImageStep) {
+        self.bar.set_message(format!("step {} of {}", step.step, step.steps));
+    }
+
     pub(super) fn job_ended(&self, report: &JobReport) {
         let seconds = self.started.get().elapsed().as_secs_f64();
-        if let Some(JobOutput::Text(answer)) = &report.output {
-            self.say(format!("  {}", output::plain(answer.text().trim()).replace('\n', "\n  ")));
-        }
+        let done = match &report.output {
+            Some(JobOutput::Text(answer)) => {
+                let words = output::plain(answer.text().trim());
+                self.say(format!("  {}", words.replace('\n', "\n  ")));
+                report.receipt.as_ref().map(|r| format!("{} tokens", r.usage.total()))
+            }
+            Some(JobOutput::Image(image)) => {
+                if let Some(path) = &report.saved {
+                    self.say(format!("  {}", path.display()));
+                }
+                Some(format!("{} x {} pixels", image.width, image.height))
+            }
+            None => None,
+        };
         match (&report.receipt, &report.error) {
             (Some(receipt), _) => self.say(format!(
-                "  {} tokens in {seconds:.1} s, paid {} Llama points",
-                receipt.usage.total(),
-                receipt.quote.amount_micro
+                "  {} in {seconds:.1} s, paid {} {}",
+                done.unwrap_or_default(),
+                receipt.quote.amount_micro,
+                points_name(receipt.quote.points),
             )),
             (None, Some(error)) => self.say(format!("  failed: {error}")),
             (None, None) => {}

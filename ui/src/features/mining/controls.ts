@@ -44,7 +44,7 @@ export function ring(
     return fetching ? share(fetching.done_bytes, fetching.total_bytes) : null;
   }
   if (state === 'working' || state === 'finishing') {
-    return job ? share(job.tokens, job.max_tokens) : null;
+    return job ? share(job.done, job.of) : null;
   }
   return state === 'waiting' ? 1 : 0;
 }

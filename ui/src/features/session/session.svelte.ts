@@ -6,9 +6,11 @@ import type {
   Command,
   ErrorBody,
   Event,
+  JobKind,
   MiningState,
   ModelId,
   OnClose,
+  PointsKind,
   Preferences,
   Receipt,
   Reply,
@@ -16,6 +18,7 @@ import type {
   StopMode,
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
+import { Studio } from '../picture/studio.svelte';
 
 /** Whether the program answers. */
 export type Phase = 'connecting' | 'ready' | 'lost';
@@ -26,6 +29,7 @@ export type Pending = 'start' | StopMode;
 /** A payment just made, shown for a moment beside the points. */
 export interface Gain {
   micro: number;
+  points: PointsKind;
   event: string;
 }
 
@@ -58,6 +62,9 @@ export class Session {
   olderEnd = $state(false);
 
   readonly chat: Chat;
+  readonly studio: Studio;
+  /** What the Playground makes. */
+  making = $state<JobKind>('text');
   readonly #backend: Backend;
   #stopListening: (() => void) | null = null;
   #pendingTimer: ReturnType<typeof setTimeout> | undefined;
@@ -66,6 +73,7 @@ export class Session {
   constructor(backend: Backend) {
     this.#backend = backend;
     this.chat = new Chat(backend);
+    this.studio = new Studio(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -100,9 +108,13 @@ export class Session {
       case 'settled':
         this.#showGain(event.payload);
         this.chat.settled(event.payload);
+        this.studio.settled(event.payload);
         break;
       case 'chat':
         this.chat.update(event.payload.chat, event.payload.update);
+        break;
+      case 'picture':
+        this.studio.update(event.payload.picture, event.payload.update);
         break;
       case 'close_requested':
         this.closeAsked = true;
@@ -175,8 +187,10 @@ export class Session {
       const dropped = before.filter((receipt) => !now.has(receipt.event));
       if (dropped.length > 0) this.older = [...dropped, ...this.older];
     }
-    this.chat.models = snapshot.models;
+    this.chat.models = snapshot.models.filter((model) => model.kind === 'text');
+    this.studio.models = snapshot.models.filter((model) => model.kind === 'image');
     this.chat.identity = snapshot.identity;
+    this.studio.identity = snapshot.identity;
     if (this.pending && settledBy[this.pending].includes(snapshot.mining.state)) {
       this.#setPending(null);
     }
@@ -199,7 +213,11 @@ export class Session {
 
   #showGain(receipt: Receipt): void {
     clearTimeout(this.#gainTimer);
-    this.gain = { micro: receipt.quote.amount_micro, event: receipt.event };
+    this.gain = {
+      micro: receipt.quote.amount_micro,
+      points: receipt.quote.points,
+      event: receipt.event,
+    };
     this.#gainTimer = setTimeout(() => (this.gain = null), GAIN_MS);
   }
 

@@ -108,7 +108,23 @@ max_tokens: number, } } | { "cmd": "chat_cancel", "payload": {
 /**
  * The name given to [`Command::ChatSend`].
  */
-chat: string, } } | { "cmd": "receipts", "payload": {
+chat: string, } } | { "cmd": "picture_send", "payload": {
+/**
+ * Chosen by the caller; names the picture's events.
+ */
+picture: string,
+/**
+ * What to make. Its `preview` is set by the application.
+ */
+job: ImageJob, } } | { "cmd": "picture_cancel", "payload": {
+/**
+ * The name given to [`Command::PictureSend`].
+ */
+picture: string, } } | { "cmd": "picture_save", "payload": {
+/**
+ * The picture.
+ */
+png: Png, } } | { "cmd": "receipts", "payload": {
 /**
  * Only those settled before this time, in milliseconds since the Unix epoch.
  */
@@ -135,6 +151,10 @@ export type CurrentJob = {
  */
 job: JobId,
 /**
+ * What it makes.
+ */
+kind: JobKind,
+/**
  * Its model.
  */
 model: ModelId,
@@ -143,13 +163,13 @@ model: ModelId,
  */
 stage: JobStage,
 /**
- * Tokens generated so far.
+ * Tokens generated, or steps of the picture done.
  */
-tokens: number,
+done: number,
 /**
- * Most tokens it may generate.
+ * Most tokens it may generate, or all steps of the picture.
  */
-max_tokens: number,
+of: number,
 /**
  * Since the lease was received, in milliseconds.
  */
@@ -242,7 +262,15 @@ chat: string,
 /**
  * What happened.
  */
-update: ChatUpdate, } } | { "event": "close_requested" };
+update: ChatUpdate, } } | { "event": "picture", "payload": {
+/**
+ * The name given to [`Command::PictureSend`].
+ */
+picture: string,
+/**
+ * What happened.
+ */
+update: PictureUpdate, } } | { "event": "close_requested" };
 
 /**
  * One event of the ledger: the postings that share it sum to zero.
@@ -250,10 +278,81 @@ update: ChatUpdate, } } | { "event": "close_requested" };
 export type EventId = string;
 
 /**
+ * What suits an image model, for requests that leave it open.
+ */
+export type ImageDefaults = {
+/**
+ * In pixels.
+ */
+width: number,
+/**
+ * In pixels.
+ */
+height: number,
+/**
+ * Steps of the noise schedule.
+ */
+steps: number,
+/**
+ * How strongly the prompt guides.
+ */
+guidance: number,
+/**
+ * What is not to be seen, if the request does not say.
+ */
+negative_prompt: string, };
+
+/**
+ * A picture to make from words. Several pictures are several jobs.
+ */
+export type ImageJob = {
+/**
+ * Model of the catalogue.
+ */
+model: ModelId,
+/**
+ * What is to be seen. May be empty; at most [`ImageJob::PROMPT_BYTES_LIMIT`] bytes.
+ */
+prompt: string,
+/**
+ * What is not to be seen; same limit.
+ */
+negative_prompt: string,
+/**
+ * In pixels: a multiple of 8, [`ImageJob::SIDE_MIN`] to [`ImageJob::SIDE_MAX`].
+ */
+width: number,
+/**
+ * In pixels, as `width`.
+ */
+height: number,
+/**
+ * Steps of the noise schedule, 1 to [`ImageJob::STEPS_LIMIT`].
+ */
+steps: number,
+/**
+ * How strongly the prompt guides, 0 to [`ImageJob::GUIDANCE_MAX`]; at most 1 is no guidance.
+ */
+guidance: number,
+/**
+ * Makes the picture repeatable. The network sets one when the payer did not.
+ */
+seed: number,
+/**
+ * Whether progress carries small previews. Off unless asked for: they show what is being made.
+ */
+preview: boolean, };
+
+/**
  * A job: one request of one payer, from admission to its terminal state. Version 7, so ids
  * sort by time of admission.
  */
 export type JobId = string;
+
+/**
+ * The kind of a job.
+ */
+export type JobKind = "text" | "image";
 
 /**
  * What happens to a job on this machine.
@@ -331,6 +430,14 @@ name: string,
  */
 summary: string,
 /**
+ * What it makes.
+ */
+kind: JobKind,
+/**
+ * What suits it, if it makes pictures.
+ */
+image: ImageDefaults | null,
+/**
  * Size of its files in bytes.
  */
 size_bytes: number,
@@ -385,6 +492,32 @@ export type NodeId = string;
 export type OnClose = "ask" | "tray" | "quit";
 
 /**
+ * One step of a picture that is being made.
+ */
+export type PictureUpdate = { "kind": "queued" } | { "kind": "preview",
+/**
+ * Small.
+ */
+png: Png, } | { "kind": "done",
+/**
+ * The picture.
+ */
+png: Png,
+/**
+ * From sending to the last byte, in milliseconds.
+ */
+duration_ms: number, } | { "kind": "failed",
+/**
+ * Why, and what to do.
+ */
+error: ErrorBody, };
+
+/**
+ * The bytes of a PNG file. Base64 on the wire.
+ */
+export type Png = string;
+
+/**
  * The two currencies of work.
  */
 export type PointsKind = "llama" | "waifu";
@@ -401,6 +534,14 @@ llama_today: MicroPoints,
  * Llama points in all.
  */
 llama_total: MicroPoints,
+/**
+ * Waifu points since local midnight.
+ */
+waifu_today: MicroPoints,
+/**
+ * Waifu points in all.
+ */
+waifu_total: MicroPoints,
 /**
  * Jobs paid since local midnight.
  */
@@ -432,11 +573,12 @@ export type Quote = {
  */
 points: PointsKind,
 /**
- * Tokens in and out (text).
+ * Tokens in and out (text), or pixels times steps (images).
  */
 units: number,
 /**
- * Base before factors: tokens x 1000 micro-points.
+ * Base before factors: 1000 micro-points a token; of a picture pixels x steps / (512 x 512 x 20)
+ * points, rounded down.
  */
 base_micro: MicroPoints,
 /**
@@ -516,7 +658,11 @@ signature: string, };
 /**
  * The answer to a [`Command`].
  */
-export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapshot } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences };
+export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapshot } | { "reply": "saved", "payload": {
+/**
+ * Where it lies now.
+ */
+path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
