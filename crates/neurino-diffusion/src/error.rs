@@ -48,6 +48,18 @@ pub enum DiffusionError {
     /// The noise schedule.
     #[error(transparent)]
     Scheduler(#[from] SchedulerError),
+    /// A LoRA that cannot be used.
+    #[error(transparent)]
+    Lora(#[from] crate::lora::LoraError),
+    /// The model's numbers overflowed on their way to the picture.
+    #[error("the model computed values that are no numbers; its files may be damaged")]
+    NotFinite,
+    /// A picture's file that is no picture of ours.
+    #[error("the picture cannot be read: {found}")]
+    Png {
+        /// What was found.
+        found: String,
+    },
     /// Loading was given up because nobody wants the model any more.
     #[error("loading was cancelled")]
     Cancelled,

@@ -218,6 +218,14 @@ enum Names {
     OpenClip,
 }
 
+impl<'a> LdmComponent<'a> {
+    /// All its tensors, under the names that the file has.
+    pub fn tensors(&self) -> impl Iterator<Item = &'a StoredTensor> + use<'a> {
+        let prefix = self.prefix;
+        self.file.tensors().filter(move |tensor| tensor.name().starts_with(prefix))
+    }
+}
+
 impl LdmComponent<'_> {
     /// Where the tensor is stored that diffusers calls `name`.
     fn find(&self, name: &str) -> Option<(&StoredTensor, Form)> {

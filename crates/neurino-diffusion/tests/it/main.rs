@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod flux;
+mod lora;
+mod networks;
+mod pipelines;
 mod prompt;
 mod rng;
 mod scheduler;

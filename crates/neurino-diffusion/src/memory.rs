@@ -1,0 +1,267 @@
+//! What a model and a picture take of memory, before either is there.
+//!
+//! Weights are exact. Activations are counted at the places where most of them are held at once, in f32:
+//! the finest level of a UNet on its way up, one block of a transformer, and the decoder's entrance into
+//! its finest level.
+
+use crate::checkpoint::Precision;
+use crate::clip::ClipConfig;
+use crate::flux::FluxConfig;
+use crate::t5::T5Config;
+use crate::unet::UnetConfig;
+use crate::vae::{Tiling, VaeConfig};
+
+const F32_BYTES: u64 = 4;
+/// Prompts of usual length, in tokens; a Flux prompt is always this long.
+const FLUX_TEXT_TOKENS: u64 = 512;
+/// Values that a block of a transformer holds for each of its input's: the input, normalised, queries,
+/// keys and values, and the feed-forward network's eight and four times as wide parts.
+const BLOCK_VALUES: u64 = 14;
+/// Buffers of the threads and of the allocator, beside what is counted.
+const OTHER_BYTES: u64 = 64 << 20;
+
+/// The dimensions of all networks of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Dims {
+    /// Stable Diffusion 1.x.
+    Sd15 {
+        /// CLIP-L.
+        text: ClipConfig,
+        /// The denoiser.
+        unet: UnetConfig,
+        /// The autoencoder.
+        vae: VaeConfig,
+    },
+    /// Stable Diffusion XL.
+    Sdxl {
+        /// CLIP-L and OpenCLIP-G.
+        texts: [ClipConfig; 2],
+        /// The denoiser.
+        unet: UnetConfig,
+        /// The autoencoder.
+        vae: VaeConfig,
+    },
+    /// FLUX.1.
+    Flux {
+        /// CLIP-L.
+        text: ClipConfig,
+        /// T5.
+        t5: T5Config,
+        /// The denoiser.
+        transformer: FluxConfig,
+        /// The autoencoder.
+        vae: VaeConfig,
+    },
+}
+
+impl Dims {
+    /// The autoencoder's.
+    pub fn vae(&self) -> &VaeConfig {
+        match self {
+            Self::Sd15 { vae, .. } | Self::Sdxl { vae, .. } | Self::Flux { vae, .. } => vae,
+        }
+    }
+
+    /// Refuses networks that do not go together, with a predicate.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let equal = |what: &str, found: usize, expect: usize| {
+            if found == expect {
+                return Ok(());
+            }
+            Err(format!("has parts that do not go together: {what} is {found} and {expect}"))
+        };
+        match self {
+            Self::Sd15 { text, unet, vae } => {
+                equal("the prompt's width", text.width, unet.context_width)?;
+                equal("the number of latent channels", unet.in_channels, vae.latent_channels)?;
+                equal("the number of latent channels", unet.out_channels, vae.latent_channels)
+            }
+            Self::Sdxl { texts: [first, second], unet, vae } => {
+                equal("the prompt's width", first.width + second.width, unet.context_width)?;
+                let pooled = unet.added.map_or(0, |added| added.pooled_width());
+                equal("the pooled width", second.projection.unwrap_or(second.width), pooled)?;
+                equal("the number of latent channels", unet.in_channels, vae.latent_channels)?;
+                equal("the number of latent channels", unet.out_channels, vae.latent_channels)
+            }
+            Self::Flux { text, t5, transformer, vae } => {
+                equal("the prompt's width", t5.width, transformer.joint_attention_dim)?;
+                let pooled = text.projection.unwrap_or(text.width);
+                equal("the pooled width", pooled, transformer.pooled_projection_dim)?;
+                let channels = 4 * vae.latent_channels;
+                equal("the number of latent channels", transformer.in_channels, channels)
+            }
+        }
+    }
+
+    /// Memory of the denoiser's activations for a picture of `width` x `height` pixels, in bytes.
+    fn denoising_bytes(&self, width: u32, height: u32, guided: bool) -> u64 {
+        let factor = self.vae().factor() as u64;
+        let latents = u64::from(width).div_ceil(factor) * u64::from(height).div_ceil(factor);
+        match self {
+            Self::Sd15 { unet, .. } | Self::Sdxl { unet, .. } => {
+                let sides = 1 + u64::from(guided);
+                sides * F32_BYTES * unet_values(unet, latents)
+            }
+            Self::Flux { transformer, .. } => {
+                let tokens = FLUX_TEXT_TOKENS + latents.div_ceil(4);
+                F32_BYTES * BLOCK_VALUES * tokens * transformer.width() as u64
+            }
+        }
+    }
+
+    /// Memory of the decoder's activations for a picture of so many pixels, in bytes.
+    fn decoding_bytes(&self, pixels: u64) -> u64 {
+        let channels = &self.vae().channels;
+        let finest = channels.first().copied().unwrap_or(0) as u64;
+        let before = channels.get(1).copied().unwrap_or(0) as u64;
+        // What comes from the coarser level, before and behind its norm, and two of the finest level.
+        F32_BYTES * pixels * (2 * before.max(finest) + 2 * finest)
+    }
+}
+
+/// Values that a UNet holds at once for one picture of `latents` latent pixels: what waits for the way
+/// up, and one block of the finest level.
+fn unet_values(unet: &UnetConfig, latents: u64) -> u64 {
+    let levels = unet.channels.len();
+    let mut waiting = unet.channels.first().map_or(0, |&c| c as u64 * latents);
+    let mut pixels = latents;
+    for (level, &channels) in unet.channels.iter().enumerate() {
+        waiting += (unet.layers_per_block * channels) as u64 * pixels;
+        if level + 1 < levels {
+            pixels = pixels.div_ceil(4);
+            waiting += channels as u64 * pixels;
+        }
+    }
+    let finest = unet.channels.first().map_or(0, |&c| c as u64);
+    waiting + BLOCK_VALUES * finest * latents
+}
+
+/// Memory of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageMemory {
+    weights_bytes: u64,
+    dims: Dims,
+}
+
+impl ImageMemory {
+    /// A model of `weights_bytes` with networks of `dims`.
+    pub fn new(weights_bytes: u64, dims: Dims) -> Self {
+        Self { weights_bytes, dims }
+    }
+
+    /// Memory of the weights.
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights_bytes
+    }
+
+    /// The dimensions of its networks.
+    pub fn dims(&self) -> &Dims {
+        &self.dims
+    }
+
+    /// What a picture of `width` x `height` pixels takes beside the weights; `guided` pictures are
+    /// computed twice.
+    pub fn picture(&self, width: u32, height: u32, guided: bool) -> PictureMemory {
+        let tile_side = (Tiling::USUAL.side * self.dims.vae().factor()) as u64;
+        let (width_pixels, height_pixels) = (u64::from(width), u64::from(height));
+        let tile = width_pixels.min(tile_side) * height_pixels.min(tile_side);
+        // Tiles are put together in ordinary memory: three sums and a count for each pixel.
+        let canvas = 4 * F32_BYTES * width_pixels * height_pixels;
+        PictureMemory {
+            denoising_bytes: self.dims.denoising_bytes(width, height, guided),
+            decoding_bytes: self.dims.decoding_bytes(width_pixels * height_pixels),
+            tiled_bytes: self.dims.decoding_bytes(tile) + canvas,
+        }
+    }
+}
+
+/// What a picture takes beside the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureMemory {
+    /// Activations of the denoiser.
+    pub denoising_bytes: u64,
+    /// Activations of the decoder, for the picture as a whole.
+    pub decoding_bytes: u64,
+    /// The same, tile by tile.
+    pub tiled_bytes: u64,
+}
+
+/// Whether a picture fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// As a whole.
+    Whole,
+    /// If it is decoded in tiles.
+    Tiled,
+    /// Not at all.
+    No {
+        /// What it would take at least.
+        needed_bytes: u64,
+    },
+}
+
+impl PictureMemory {
+    /// The most that is held at once.
+    pub fn peak_bytes(&self, tiled: bool) -> u64 {
+        let last = if tiled { self.tiled_bytes } else { self.decoding_bytes };
+        OTHER_BYTES + self.denoising_bytes.max(last)
+    }
+
+    /// Whether it fits into `free_bytes`.
+    pub fn fit(&self, free_bytes: u64) -> Fit {
+        if self.peak_bytes(false) <= free_bytes {
+            Fit::Whole
+        } else if self.peak_bytes(true) <= free_bytes {
+            Fit::Tiled
+        } else {
+            Fit::No { needed_bytes: self.peak_bytes(true) }
+        }
+    }
+}
+
+/// How weights are kept where there is a choice: as stored on a CPU, in 16 bits on a card.
+pub fn usual_precision(is_cpu: bool) -> Precision {
+    if is_cpu { Precision::Stored } else { Precision::Half }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn sd15() -> ImageMemory {
+        ImageMemory::new(2 << 30, Dims::sd15())
+    }
+
+    #[test]
+    fn larger_pictures_take_more_and_tiles_bound_the_last_stage() {
+        let memory = sd15();
+        let small = memory.picture(512, 512, true);
+        let large = memory.picture(1024, 1536, true);
+        assert!(small.denoising_bytes > 2 * memory.picture(512, 512, false).denoising_bytes - MIB);
+        assert!(large.denoising_bytes > 5 * small.denoising_bytes);
+        assert!(large.decoding_bytes > 5 * small.decoding_bytes);
+        assert!(large.tiled_bytes < small.decoding_bytes + 32 * MIB);
+        assert!((400 * MIB..1200 * MIB).contains(&small.decoding_bytes), "{small:?}");
+    }
+
+    #[test]
+    fn a_picture_fits_as_a_whole_then_in_tiles_then_not() {
+        let large = sd15().picture(2048, 2048, true);
+        assert_eq!(large.fit(u64::MAX), Fit::Whole);
+        assert_eq!(large.fit(large.peak_bytes(false) - 1), Fit::Tiled);
+        let needed_bytes = large.peak_bytes(true);
+        assert_eq!(large.fit(needed_bytes - 1), Fit::No { needed_bytes });
+    }
+
+    #[test]
+    fn networks_of_different_models_are_refused() {
+        let Dims::Sd15 { text, vae, .. } = Dims::sd15() else {
+            unreachable!("it is Stable Diffusion")
+        };
+        let dims = Dims::Sd15 { text, unet: UnetConfig::sdxl(), vae };
+        assert!(dims.check().is_err_and(|problem| problem.contains("768 and 2048")));
+        assert_eq!(sd15().dims().check(), Ok(()));
+    }
+}

@@ -1,0 +1,198 @@
+//! From words to a picture: text encoders, a schedule of noise levels, a network that finds the noise, and
+//! the decoder of latents. One file a family, with its denoising loop.
+//!
+//! A [`Pipeline`] is a model in memory. [`Pipeline::begin`] reads a job's prompts and draws its noise;
+//! the [`Denoising`] that comes back goes one step at a time, so that whoever drives it can stop between
+//! two steps, show a preview, or do something else:
+//!
+//! ```text
+//! let mut run = pipeline.begin(&job)?;
+//! while run.done() < run.steps() {
+//!     run.step()?;
+//! }
+//! let picture = run.finish(Decoding::Whole)?;
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use neurino_core::ImageJob;
+use neurino_nn::device::download;
+
+use crate::lora::{Lora, LoraError, Part};
+use crate::{DiffusionError, RgbImage};
+
+mod cache;
+pub mod flux;
+mod latents;
+mod preview;
+pub mod sd15;
+pub mod sdxl;
+mod size;
+mod stage;
+
+pub use latents::LatentShape;
+
+/// The kinds of image models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Stable Diffusion 1.x.
+    Sd15,
+    /// Stable Diffusion XL.
+    Sdxl,
+    /// FLUX.1.
+    Flux,
+}
+
+impl Family {
+    /// The name, for people and in facts about a model.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sd15 => "sd15",
+            Self::Sdxl => "sdxl",
+            Self::Flux => "flux",
+        }
+    }
+
+    /// The size that such models were trained on, in pixels a side.
+    pub fn native_side(self) -> u32 {
+        match self {
+            Self::Sd15 => 512,
+            Self::Sdxl | Self::Flux => 1024,
+        }
+    }
+}
+
+/// Facts about a loaded image model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineFacts {
+    /// Its kind.
+    pub family: Family,
+    /// Pixels of a picture for each latent pixel, a side.
+    pub vae_factor: u32,
+    /// Memory of its weights, in bytes.
+    pub weights_bytes: u64,
+}
+
+/// Whether the last stage takes the picture in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decoding {
+    /// As a whole, as the reference does.
+    #[default]
+    Whole,
+    /// In overlapping tiles, which takes less memory and moves a few pixels at their seams.
+    Tiled,
+}
+
+/// An image model in memory.
+pub trait Pipeline: Send {
+    /// Facts about it.
+    fn facts(&self) -> &PipelineFacts;
+
+    /// The size of the picture that a job gets: what was asked for, rounded down to what the model can
+    /// make, as the reference does.
+    fn picture_size(&self, job: &ImageJob) -> [u32; 2];
+
+    /// Reads a job's prompts and draws its noise.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for what this model cannot make, `Tokenizer`, `Nn`.
+    fn begin(&mut self, job: &ImageJob) -> Result<Box<dyn Denoising>, DiffusionError>;
+
+    /// Replaces all low-rank updates (LoRA files) by `loras`. No picture may be under way.
+    ///
+    /// # Errors
+    /// `Lora` for files that do not fit the model, `InvalidRequest` while a picture is under way.
+    fn set_loras(&mut self, loras: &[LoraFile]) -> Result<(), DiffusionError>;
+}
+
+/// A file of low-rank updates and how strongly they act on the denoising network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraFile {
+    /// The file.
+    pub path: PathBuf,
+    /// 1 as trained. Text encoders always take their updates as trained, as on the network.
+    pub scale: f32,
+}
+
+/// Files of low-rank updates, opened.
+struct LoraFiles(Vec<(Arc<Lora>, f32)>);
+
+impl LoraFiles {
+    /// Opens files for a model that has `parts`.
+    fn open(files: &[LoraFile], parts: &[Part]) -> Result<Self, LoraError> {
+        let open = |file: &LoraFile| {
+            let lora = Lora::open(&file.path)?;
+            lora.check_parts(parts)?;
+            Ok((Arc::new(lora), file.scale))
+        };
+        files.iter().map(open).collect::<Result<_, LoraError>>().map(Self)
+    }
+
+    /// For the denoising network.
+    fn scaled(&self) -> Vec<(Arc<Lora>, f32)> {
+        self.0.clone()
+    }
+
+    /// For text encoders.
+    fn as_trained(&self) -> Vec<(Arc<Lora>, f32)> {
+        self.0.iter().map(|(lora, _)| (Arc::clone(lora), 1.0)).collect()
+    }
+}
+
+/// Why a model cannot be changed now.
+fn under_way() -> DiffusionError {
+    let rule = "can be changed only while no picture is being made".to_owned();
+    DiffusionError::InvalidRequest { field: "loras", rule }
+}
+
+/// A picture that is being made. Dropping it gives it up.
+pub trait Denoising: Send {
+    /// All steps.
+    fn steps(&self) -> usize;
+
+    /// Steps done.
+    fn done(&self) -> usize;
+
+    /// Computes the next step; nothing if all are done.
+    ///
+    /// # Errors
+    /// `Nn`.
+    fn step(&mut self) -> Result<(), DiffusionError>;
+
+    /// What the picture looks like so far, one pixel for each latent pixel.
+    ///
+    /// # Errors
+    /// `Nn`, `NotFinite`.
+    fn preview(&self) -> Result<RgbImage, DiffusionError>;
+
+    /// Decodes the latents. May be called again, with tiles, if the device ran out of memory.
+    ///
+    /// # Errors
+    /// `Nn`, `NotFinite`.
+    fn finish(&mut self, decoding: Decoding) -> Result<RgbImage, DiffusionError> {
+        let picture = self.decode(decoding)?;
+        let [_, height, width, _] = picture.dims();
+        let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+        RgbImage::from_decoded(&download(picture)?, side(width), side(height))
+    }
+
+    /// The picture before it becomes levels: `[1, height, width, 3]`, about -1..1.
+    ///
+    /// # Errors
+    /// `Nn`.
+    fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError>;
+
+    /// The latents as they are now, in the reference's order.
+    fn latents(&self) -> &[f32];
+
+    /// What the network gave in the last step, guided, in the order of [`Denoising::latents`].
+    fn output(&self) -> &[f32];
+
+    /// What the text encoders made of the prompts, by the reference's names.
+    ///
+    /// # Errors
+    /// `Nn`.
+    fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError>;
+}

@@ -1,0 +1,39 @@
+//! The last stage, which is the same for all families: the picture of latents, or a preview of it.
+
+use std::sync::OnceLock;
+
+use burn::tensor::{Device, Tensor};
+use neurino_nn::device::run_near;
+
+use super::Decoding;
+use super::preview::LinearPreview;
+use crate::DiffusionError;
+use crate::vae::{Tiling, Vae};
+
+/// The picture of the denoiser's latents, `[1, height, width, channels]`.
+pub(super) fn decode(
+    vae: &Vae,
+    latents: Tensor<4>,
+    decoding: Decoding,
+) -> Result<Tensor<4>, DiffusionError> {
+    let latents = vae.from_denoiser(latents);
+    match decoding {
+        Decoding::Whole => Ok(run_near(&latents.device(), || vae.decode(latents.clone()))),
+        Decoding::Tiled => vae.decode_tiled(latents, Tiling::USUAL),
+    }
+}
+
+/// The map for previews, which is made at the first one.
+pub(super) fn preview<'a>(
+    map: &'a OnceLock<LinearPreview>,
+    vae: &Vae,
+    device: &Device,
+) -> Result<&'a LinearPreview, DiffusionError> {
+    if let Some(map) = map.get() {
+        return Ok(map);
+    }
+    let config = vae.config();
+    let decode = |latents| decode(vae, latents, Decoding::Whole);
+    let made = LinearPreview::fit(config.latent_channels, config.factor(), device, decode)?;
+    Ok(map.get_or_init(|| made))
+}

@@ -1,0 +1,361 @@
+//! What a file or folder is: a checkpoint in one file, a diffusers folder, or a folder that says in its
+//! `model.toml` what belongs together (`docs/ADDING_A_MODEL.md`). Opening reads headers and
+//! configurations only.
+
+use std::path::{Path, PathBuf};
+
+use neurino_llm::Tokenizer;
+use neurino_weights::Safetensors;
+use serde::Deserialize;
+
+use crate::DiffusionError;
+use crate::checkpoint::folder::FolderTensors;
+use crate::checkpoint::ldm::{LdmFamily, LdmTensors};
+use crate::checkpoint::{Component, Loading, Precision, Tensors};
+use crate::clip::{ClipConfig, ClipKind, ClipTokenizer};
+use crate::flux::FluxConfig;
+use crate::memory::{Dims, ImageMemory};
+use crate::pipeline::{Family, LoraFile, Pipeline};
+use crate::t5::T5Config;
+use crate::unet::UnetConfig;
+use crate::vae::{LatentScaling, VaeConfig};
+
+pub(crate) mod assembly;
+mod manifest;
+mod parts;
+
+use assembly::{Assembly, Vocabularies};
+use manifest::Manifest;
+use parts::{Files, Part};
+
+/// What this build reads, for messages.
+const SUPPORTED: &str = "checkpoints of Stable Diffusion 1.x or SDXL in one safetensors file, and \
+                         diffusers folders of them and of FLUX.1";
+
+/// An image model on disk.
+#[derive(Debug)]
+pub struct ImageSource {
+    family: Family,
+    /// Where configurations and vocabularies lie, if anywhere.
+    folder: PathBuf,
+    files: Files,
+    loras: Vec<LoraFile>,
+    /// All that makes the base what it is.
+    base: Vec<PathBuf>,
+    dims: Dims,
+}
+
+/// `model_index.json`.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+}
+
+impl ImageSource {
+    /// Whether a path looks like an image model rather than a language model, by names alone: whoever
+    /// opens it then hears what is wrong with it in the words of this engine.
+    pub fn is_image_model(path: &Path) -> bool {
+        let is_checkpoint = |path: &Path| {
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            matches!(ending, Some("safetensors" | "ckpt"))
+        };
+        if !path.is_dir() {
+            return is_checkpoint(path);
+        }
+        if path.join("model_index.json").is_file() || Manifest::is_in(path) {
+            return true;
+        }
+        // A language model's folder has a configuration of its own.
+        !path.join("config.json").is_file() && checkpoints(path).next().is_some()
+    }
+
+    /// Opens a model.
+    ///
+    /// # Errors
+    /// `Unsupported` if it is none that this build knows, `Weights` or `Config` if it is damaged,
+    /// `Lora`.
+    pub fn open(path: &Path) -> Result<Self, DiffusionError> {
+        let manifest = if path.is_dir() { Manifest::open(path)? } else { Manifest::default() };
+        Self::open_as(path, manifest)
+    }
+
+    /// Opens a model with parts of it taken from elsewhere, as a `model.toml` would name them.
+    ///
+    /// # Errors
+    /// As [`ImageSource::open`].
+    pub fn open_with(path: &Path, changes: &Changes) -> Result<Self, DiffusionError> {
+        let mut manifest = if path.is_dir() { Manifest::open(path)? } else { Manifest::default() };
+        if let Some(vae) = &changes.vae {
+            manifest.vae = Some(vae.clone());
+        }
+        if let Some(transformer) = &changes.transformer {
+            manifest.components.transformer = Some(transformer.clone());
+        }
+        if let Some(encoder) = &changes.text_encoder_2 {
+            manifest.components.text_encoder_2 = Some(encoder.clone());
+        }
+        manifest.loras.extend(changes.loras.iter().cloned());
+        Self::open_as(path, manifest)
+    }
+
+    fn open_as(path: &Path, manifest: Manifest) -> Result<Self, DiffusionError> {
+        let base = manifest.base.clone().unwrap_or_else(|| path.to_owned());
+        let named = [&manifest.vae, &manifest.components.transformer];
+        let named = named.into_iter().chain([&manifest.components.text_encoder_2]);
+        let whole = [&base].into_iter().chain(named.flatten()).cloned().collect();
+        let (family, files, folder) = if base.is_dir() {
+            Self::open_folder(&base, &manifest)?
+        } else {
+            let (family, files) = open_checkpoint(&base, manifest.vae.as_deref())?;
+            (family, files, base.parent().map(Path::to_owned).unwrap_or_default())
+        };
+        let dims = dims(family, &files, &folder)?;
+        Ok(Self { family, folder, files, loras: manifest.loras, base: whole, dims })
+    }
+
+    fn open_folder(
+        folder: &Path,
+        manifest: &Manifest,
+    ) -> Result<(Family, Files, PathBuf), DiffusionError> {
+        let family = match index(folder)? {
+            Some(index) => Some(family(folder, &index)?),
+            None => None,
+        };
+        let has_components = ["unet", "transformer"]
+            .iter()
+            .any(|name| Safetensors::in_folder(&folder.join(name)).is_some())
+            || manifest.components.transformer.is_some();
+        match family {
+            Some(family) if has_components => {
+                let files = Files::open_components(folder, family, manifest)?;
+                Ok((family, files, folder.to_owned()))
+            }
+            _ => {
+                let file = only_checkpoint(folder)?;
+                let (family, files) = open_checkpoint(&file, manifest.vae.as_deref())?;
+                Ok((family, files, folder.to_owned()))
+            }
+        }
+    }
+
+    /// Its kind.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether only the low-rank updates differ from `other`'s.
+    pub fn has_base_of(&self, other: &Self) -> bool {
+        self.family == other.family && self.base == other.base
+    }
+
+    /// The low-rank updates that belong to it.
+    pub fn loras(&self) -> &[LoraFile] {
+        &self.loras
+    }
+
+    /// Bytes that loading reads of the files.
+    pub fn read_bytes(&self) -> u64 {
+        self.files.stored().iter().map(|tensor| tensor.size_bytes).sum()
+    }
+
+    /// How most weights are stored, for example `f16` or `nf4`.
+    pub fn storage(&self) -> &'static str {
+        self.files.storage()
+    }
+
+    /// What it takes of memory with weights kept in `precision`.
+    pub fn memory(&self, precision: Precision) -> ImageMemory {
+        let weights_bytes = self.files.stored().iter().map(|t| t.kept_bytes(precision)).sum();
+        ImageMemory::new(weights_bytes, self.dims.clone())
+    }
+
+    /// Loads it with its low-rank updates.
+    ///
+    /// # Errors
+    /// `Weights`, `Config`, `Tokenizer`, `Lora`; `Cancelled` if `loading` was given up.
+    pub fn load(&self, loading: &Loading<'_>) -> Result<Box<dyn Pipeline>, DiffusionError> {
+        let part = |part| self.files.part(part);
+        let (denoiser, vae) = (part(Part::Denoiser)?, part(Part::Vae)?);
+        let (text_encoder, text_encoder_2) =
+            (part(Part::TextEncoder)?, part(Part::TextEncoder2).ok());
+        let assembly = Assembly {
+            dims: &self.dims,
+            loading,
+            denoiser: &denoiser,
+            vae: &vae,
+            text_encoder: &text_encoder,
+            text_encoder_2: text_encoder_2.as_ref().map(|tensors| tensors as &dyn Tensors),
+            vocabularies: self.vocabularies()?,
+        };
+        let mut pipeline = assembly.assemble()?;
+        if !self.loras.is_empty() {
+            pipeline.set_loras(&self.loras)?;
+        }
+        Ok(pipeline)
+    }
+
+    fn vocabularies(&self) -> Result<Vocabularies, DiffusionError> {
+        let first = self.clip_tokenizer("tokenizer")?;
+        Ok(match self.family {
+            Family::Sd15 => Vocabularies::Sd15(first),
+            Family::Sdxl => Vocabularies::Sdxl([first, self.clip_tokenizer("tokenizer_2")?]),
+            Family::Flux => {
+                let t5 = Tokenizer::open_folder(&self.folder.join("tokenizer_2"))
+                    .map_err(|error| DiffusionError::Tokenizer(error.to_string()))?;
+                Vocabularies::Flux(first, t5)
+            }
+        })
+    }
+
+    /// CLIP's vocabulary in the model's folder, or the standard one.
+    fn clip_tokenizer(&self, name: &str) -> Result<ClipTokenizer, DiffusionError> {
+        let folder = self.folder.join(name);
+        if Tokenizer::is_in(&folder) {
+            ClipTokenizer::open(&folder)
+        } else {
+            Ok(ClipTokenizer::standard())
+        }
+    }
+}
+
+/// Parts of a model that are taken from elsewhere.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// An autoencoder's file or folder.
+    pub vae: Option<PathBuf>,
+    /// The folder of Flux's denoising network.
+    pub transformer: Option<PathBuf>,
+    /// The folder of the second text encoder.
+    pub text_encoder_2: Option<PathBuf>,
+    /// Low-rank updates, beside those that the model names.
+    pub loras: Vec<LoraFile>,
+}
+
+/// Reads a folder's `model_index.json`, if it has one.
+fn index(folder: &Path) -> Result<Option<Index>, DiffusionError> {
+    let file = folder.join("model_index.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let bad = |problem: String| DiffusionError::Config { file: file.clone(), problem };
+    let bytes = std::fs::read(&file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| bad(format!("is not understood: {error}")))
+}
+
+fn family(folder: &Path, index: &Index) -> Result<Family, DiffusionError> {
+    match index.class_name.as_str() {
+        "StableDiffusionPipeline" => Ok(Family::Sd15),
+        "StableDiffusionXLPipeline" => Ok(Family::Sdxl),
+        "FluxPipeline" => Ok(Family::Flux),
+        other => Err(DiffusionError::Unsupported {
+            path: folder.to_owned(),
+            found: format!("a folder of a `{other}`"),
+            supported: SUPPORTED,
+        }),
+    }
+}
+
+fn open_checkpoint(path: &Path, vae: Option<&Path>) -> Result<(Family, Files), DiffusionError> {
+    let (vae, folder_vae) = match vae {
+        Some(vae) if vae.is_dir() => (None, Some(FolderTensors::open(vae)?)),
+        Some(vae) => {
+            let file = FolderTensors::open_file(vae)?;
+            let has_folder_names =
+                file.file().names().any(|name| name.starts_with("decoder.up_blocks."));
+            if has_folder_names { (None, Some(file)) } else { (Some(vae), None) }
+        }
+        None => (None, None),
+    };
+    let file = LdmTensors::open(path, vae)?;
+    let family = match file.family() {
+        LdmFamily::Sd1 => Family::Sd15,
+        LdmFamily::Sdxl => Family::Sdxl,
+    };
+    Ok((family, Files::Checkpoint { file: Box::new(file), vae: folder_vae }))
+}
+
+/// The safetensors files that lie in a folder, in the order of their names.
+fn checkpoints(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+        .collect();
+    files.sort();
+    files.into_iter()
+}
+
+/// The one checkpoint in a folder; other files, such as LoRAs, may lie beside it.
+fn only_checkpoint(folder: &Path) -> Result<PathBuf, DiffusionError> {
+    let unsupported = |found: String| DiffusionError::Unsupported {
+        path: folder.to_owned(),
+        found,
+        supported: SUPPORTED,
+    };
+    let (mut found, mut refused) = (Vec::new(), None);
+    for file in checkpoints(folder) {
+        match LdmTensors::open(&file, None) {
+            Ok(_) => found.push(file),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    match (found.as_slice(), refused) {
+        ([_], _) => Ok(found.remove(0)),
+        ([], Some(error)) => Err(error),
+        ([], None) => Err(unsupported("a folder without a checkpoint".into())),
+        (several, _) => {
+            let count = several.len();
+            Err(unsupported(format!(
+                "a folder with {count} checkpoints, of which a `model.toml` would have to name one"
+            )))
+        }
+    }
+}
+
+/// The dimensions of all parts: from configurations where there are any, else from the tensors.
+fn dims(family: Family, files: &Files, folder: &Path) -> Result<Dims, DiffusionError> {
+    let config = |part: Part| files.config(part, folder);
+    let bad = |problem: String| DiffusionError::Config { file: files.path().to_owned(), problem };
+    // Only shapes are asked for, which need no device.
+    let device = burn::tensor::Device::flex();
+    let loading = Loading::quiet(&device, Precision::Stored);
+    let clip = |part: Part, kind: ClipKind| match config(part) {
+        Some(file) => ClipConfig::open(&file),
+        None => ClipConfig::infer(&Component::new(&files.part(part)?, &loading), kind),
+    };
+    let unet = || match config(Part::Denoiser) {
+        Some(file) => UnetConfig::open(&file),
+        None => UnetConfig::infer(&Component::new(&files.part(Part::Denoiser)?, &loading)),
+    };
+    let vae = |scaling: LatentScaling| match config(Part::Vae) {
+        Some(file) => VaeConfig::open(&file),
+        None => VaeConfig::infer(&Component::new(&files.part(Part::Vae)?, &loading), scaling),
+    };
+    let needed = |part: Part| {
+        config(part)
+            .ok_or_else(|| bad(format!("has no `{}/config.json`", part.folder_name(family))))
+    };
+    let dims = match family {
+        Family::Sd15 => Dims::Sd15 {
+            text: clip(Part::TextEncoder, ClipKind::L)?,
+            unet: unet()?,
+            vae: vae(LatentScaling::SD15)?,
+        },
+        Family::Sdxl => Dims::Sdxl {
+            texts: [clip(Part::TextEncoder, ClipKind::L)?, clip(Part::TextEncoder2, ClipKind::G)?],
+            unet: unet()?,
+            vae: vae(LatentScaling::SDXL)?,
+        },
+        Family::Flux => Dims::Flux {
+            text: clip(Part::TextEncoder, ClipKind::L)?,
+            t5: T5Config::open(&needed(Part::TextEncoder2)?)?,
+            transformer: FluxConfig::open(&needed(Part::Denoiser)?)?,
+            vae: vae(LatentScaling::FLUX)?,
+        },
+    };
+    dims.check().map_err(bad)?;
+    Ok(dims)
+}

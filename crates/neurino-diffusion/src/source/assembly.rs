@@ -1,0 +1,112 @@
+//! A pipeline of the tensors and vocabularies of its components, wherever they come from.
+
+use neurino_llm::Tokenizer;
+
+use crate::DiffusionError;
+use crate::checkpoint::{Component, Loading, Tensors};
+use crate::clip::{ClipConfig, ClipTextEncoder, ClipTokenizer};
+use crate::flux::FluxTransformer;
+use crate::memory::Dims;
+use crate::pipeline::Pipeline;
+use crate::pipeline::flux::{Flux, FluxPipeline};
+use crate::pipeline::sd15::{Sd15, Sd15Pipeline};
+use crate::pipeline::sdxl::{Sdxl, SdxlPipeline};
+use crate::t5::T5Encoder;
+use crate::unet::{Unet, UnetConfig};
+use crate::vae::Vae;
+
+/// What a pipeline is made of.
+pub(crate) struct Assembly<'a> {
+    pub(crate) dims: &'a Dims,
+    pub(crate) loading: &'a Loading<'a>,
+    pub(crate) denoiser: &'a dyn Tensors,
+    pub(crate) vae: &'a dyn Tensors,
+    pub(crate) text_encoder: &'a dyn Tensors,
+    /// Where there is a second one.
+    pub(crate) text_encoder_2: Option<&'a dyn Tensors>,
+    pub(crate) vocabularies: Vocabularies,
+}
+
+/// Vocabularies, one for each text encoder.
+pub(crate) enum Vocabularies {
+    Sd15(ClipTokenizer),
+    Sdxl([ClipTokenizer; 2]),
+    Flux(ClipTokenizer, Tokenizer),
+}
+
+impl Assembly<'_> {
+    /// Loads all components.
+    pub(crate) fn assemble(self) -> Result<Box<dyn Pipeline>, DiffusionError> {
+        let device = self.loading.device.clone();
+        let held = || self.loading.held_bytes();
+        match (self.dims, &self.vocabularies) {
+            (Dims::Sd15 { text, unet, vae: _ }, Vocabularies::Sd15(tokenizer)) => {
+                let model = Sd15 {
+                    tokenizer: tokenizer.clone(),
+                    text_encoder: self.text_encoder(text)?,
+                    unet: self.unet(unet)?,
+                    vae: self.decoder()?,
+                    device,
+                };
+                Ok(Box::new(Sd15Pipeline::new(model, held())))
+            }
+            (
+                Dims::Sdxl { texts: [first, second], unet, vae: _ },
+                Vocabularies::Sdxl(tokenizers),
+            ) => {
+                let model = Sdxl {
+                    tokenizers: tokenizers.clone(),
+                    text_encoders: [
+                        self.text_encoder(first)?,
+                        ClipTextEncoder::load(&self.second()?, second)?,
+                    ],
+                    unet: self.unet(unet)?,
+                    vae: self.decoder()?,
+                    device,
+                };
+                Ok(Box::new(SdxlPipeline::new(model, held())))
+            }
+            (
+                Dims::Flux { text, t5, transformer, vae: _ },
+                Vocabularies::Flux(tokenizer, tokenizer_2),
+            ) => {
+                let model = Flux {
+                    tokenizer: tokenizer.clone(),
+                    text_encoder: self.text_encoder(text)?,
+                    tokenizer_2: tokenizer_2.clone(),
+                    text_encoder_2: T5Encoder::load(&self.second()?, t5)?,
+                    transformer: FluxTransformer::load(
+                        &Component::new(self.denoiser, self.loading),
+                        transformer,
+                    )?,
+                    vae: self.decoder()?,
+                    device,
+                };
+                Ok(Box::new(FluxPipeline::new(model, held())))
+            }
+            _ => Err(incomplete()),
+        }
+    }
+
+    fn text_encoder(&self, config: &ClipConfig) -> Result<ClipTextEncoder, DiffusionError> {
+        ClipTextEncoder::load(&Component::new(self.text_encoder, self.loading), config)
+    }
+
+    fn second(&self) -> Result<Component<'_>, DiffusionError> {
+        let tensors = self.text_encoder_2.ok_or_else(incomplete)?;
+        Ok(Component::new(tensors, self.loading))
+    }
+
+    fn unet(&self, config: &UnetConfig) -> Result<Unet, DiffusionError> {
+        Unet::load(&Component::new(self.denoiser, self.loading), config)
+    }
+
+    fn decoder(&self) -> Result<Vae, DiffusionError> {
+        Vae::load_decoder(&Component::new(self.vae, self.loading), self.dims.vae())
+    }
+}
+
+fn incomplete() -> DiffusionError {
+    let problem = "has not all components of its family".to_owned();
+    DiffusionError::Config { file: "the model".into(), problem }
+}

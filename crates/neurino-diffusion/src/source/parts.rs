@@ -1,0 +1,288 @@
+//! The files of a model's components.
+
+use std::path::{Path, PathBuf};
+
+use neurino_weights::{DType, Safetensors, StoredTensor};
+
+use super::SUPPORTED;
+use super::manifest::Manifest;
+use crate::DiffusionError;
+use crate::checkpoint::folder::FolderTensors;
+use crate::checkpoint::ldm::{LdmComponent, LdmTensors};
+use crate::checkpoint::{Precision, Tensors, Weight};
+use crate::pipeline::Family;
+
+/// A component that has tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The UNet or transformer.
+    Denoiser,
+    Vae,
+    TextEncoder,
+    TextEncoder2,
+}
+
+impl Part {
+    /// The name of its folder.
+    pub(super) fn folder_name(self, family: Family) -> &'static str {
+        match self {
+            Self::Denoiser if family == Family::Flux => "transformer",
+            Self::Denoiser => "unet",
+            Self::Vae => "vae",
+            Self::TextEncoder => "text_encoder",
+            Self::TextEncoder2 => "text_encoder_2",
+        }
+    }
+}
+
+/// Where the tensors of a model lie.
+#[derive(Debug)]
+pub(super) enum Files {
+    /// In one file, but for an autoencoder with diffusers' names.
+    Checkpoint { file: Box<LdmTensors>, vae: Option<FolderTensors> },
+    /// Each component in its folder.
+    Components { family: Family, parts: Vec<(Part, FolderTensors, PathBuf)> },
+}
+
+/// The tensors of one component.
+#[derive(Debug)]
+pub(super) enum PartTensors<'a> {
+    Ldm(LdmComponent<'a>),
+    Folder(&'a FolderTensors),
+}
+
+impl Tensors for PartTensors<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Ldm(tensors) => tensors.shape(name),
+            Self::Folder(tensors) => tensors.shape(name),
+        }
+    }
+
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
+        match self {
+            Self::Ldm(tensors) => tensors.read(name, shape),
+            Self::Folder(tensors) => tensors.read(name, shape),
+        }
+    }
+}
+
+impl Files {
+    /// Opens the components of a diffusers folder, with those that a manifest puts elsewhere.
+    pub(super) fn open_components(
+        folder: &Path,
+        family: Family,
+        manifest: &Manifest,
+    ) -> Result<Self, DiffusionError> {
+        let elsewhere = |part: Part| match part {
+            Part::Denoiser => manifest.components.transformer.as_ref(),
+            Part::TextEncoder2 => manifest.components.text_encoder_2.as_ref(),
+            Part::Vae => manifest.vae.as_ref(),
+            Part::TextEncoder => None,
+        };
+        let needed: &[Part] = match family {
+            Family::Sd15 => &[Part::Denoiser, Part::Vae, Part::TextEncoder],
+            Family::Sdxl | Family::Flux => {
+                &[Part::Denoiser, Part::Vae, Part::TextEncoder, Part::TextEncoder2]
+            }
+        };
+        let open = |&part: &Part| {
+            let own = folder.join(part.folder_name(family));
+            let place = elsewhere(part).cloned().unwrap_or(own);
+            let tensors = if place.is_file() {
+                FolderTensors::open_file(&place)?
+            } else {
+                FolderTensors::open(&place)?
+            };
+            Ok((part, tensors, place))
+        };
+        let parts = needed.iter().map(open).collect::<Result<_, DiffusionError>>()?;
+        Ok(Self::Components { family, parts })
+    }
+
+    /// The tensors of a component.
+    pub(super) fn part(&self, part: Part) -> Result<PartTensors<'_>, DiffusionError> {
+        let absent = || DiffusionError::Unsupported {
+            path: self.path().to_owned(),
+            found: "a model without all its parts".into(),
+            supported: SUPPORTED,
+        };
+        Ok(match self {
+            Self::Checkpoint { file, vae } => match part {
+                Part::Denoiser => PartTensors::Ldm(file.unet()),
+                Part::Vae => match vae {
+                    Some(vae) => PartTensors::Folder(vae),
+                    None => PartTensors::Ldm(file.vae()),
+                },
+                Part::TextEncoder => PartTensors::Ldm(file.text_encoder()),
+                Part::TextEncoder2 => PartTensors::Ldm(file.text_encoder_2().ok_or_else(absent)?),
+            },
+            Self::Components { parts, .. } => {
+                let found = parts.iter().find(|(found, ..)| *found == part);
+                PartTensors::Folder(found.map(|(_, tensors, _)| tensors).ok_or_else(absent)?)
+            }
+        })
+    }
+
+    /// The configuration of a component, if there is one: beside its tensors, or in `folder`.
+    pub(super) fn config(&self, part: Part, folder: &Path) -> Option<PathBuf> {
+        let family = match self {
+            // Both families of single files name their components alike.
+            Self::Checkpoint { .. } => Family::Sd15,
+            Self::Components { family, .. } => *family,
+        };
+        let beside = match self {
+            Self::Components { parts, .. } => {
+                parts.iter().find(|(found, ..)| *found == part).map(|(_, _, place)| place.clone())
+            }
+            Self::Checkpoint { .. } => None,
+        };
+        let places = [beside, Some(folder.join(part.folder_name(family)))];
+        places
+            .into_iter()
+            .flatten()
+            .map(|place| place.join("config.json"))
+            .find(|file| file.is_file())
+    }
+
+    /// A path for messages.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Checkpoint { file, .. } => file.file().path(),
+            Self::Components { parts, .. } => {
+                parts.first().map_or(Path::new(""), |(_, tensors, _)| tensors.file().path())
+            }
+        }
+    }
+
+    /// The tensors that loading reads.
+    pub(super) fn stored(&self) -> Vec<Stored> {
+        match self {
+            Self::Checkpoint { file, vae } => {
+                let parts = ["model.diffusion_model.", "cond_stage_model.", "conditioner."];
+                let own = file.file().tensors().filter(|tensor| {
+                    let name = tensor.name();
+                    parts.iter().any(|part| name.starts_with(part))
+                });
+                let vae = match vae {
+                    Some(vae) => decoder(vae.file()),
+                    None => file
+                        .vae()
+                        .tensors()
+                        .filter(|t| is_of_decoder(t.name()))
+                        .map(Stored::of)
+                        .collect(),
+                };
+                own.map(Stored::of).chain(vae).collect()
+            }
+            Self::Components { parts, .. } => {
+                let of_part = |(part, tensors, _): &(Part, FolderTensors, PathBuf)| match part {
+                    Part::Vae => decoder(tensors.file()),
+                    _ => tensors.file().tensors().map(Stored::of).collect(),
+                };
+                parts.iter().flat_map(of_part).collect()
+            }
+        }
+    }
+
+    /// How most of the weights are stored.
+    pub(super) fn storage(&self) -> &'static str {
+        let mut sizes: Vec<(&'static str, u64)> = Vec::new();
+        for tensor in self.stored() {
+            let name = tensor.format();
+            match sizes.iter_mut().find(|(known, _)| *known == name) {
+                // Packed weights stand for more than their bytes.
+                Some((_, count)) => *count += tensor.weights(),
+                None => sizes.push((name, tensor.weights())),
+            }
+        }
+        sizes.into_iter().max_by_key(|(_, count)| *count).map_or("f16", |(name, _)| name)
+    }
+}
+
+/// Whether a tensor belongs to the half of an autoencoder that makes pictures.
+fn is_of_decoder(name: &str) -> bool {
+    let name = name.strip_prefix("first_stage_model.").unwrap_or(name);
+    name.starts_with("decoder.") || name.starts_with("post_quant_conv.")
+}
+
+fn decoder(file: &Safetensors) -> Vec<Stored> {
+    file.tensors().filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of).collect()
+}
+
+/// A tensor as it is stored, for what is planned.
+pub(super) struct Stored {
+    pub(super) size_bytes: u64,
+    dtype: DType,
+    count: u64,
+    role: Role,
+}
+
+/// What a tensor is to the layer it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A weight as it is.
+    Plain,
+    /// Pairs of 4-bit numbers.
+    Nf4,
+    Hqq,
+    /// What packed numbers are multiplied with, f32 in memory.
+    Scales,
+    /// Read, and not kept.
+    Described,
+}
+
+impl Stored {
+    fn of(tensor: &StoredTensor) -> Self {
+        let name = tensor.name();
+        let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+        let role = if ends(&[".W_q"]) {
+            Role::Hqq
+        } else if ends(&[".weight"]) && tensor.dtype() == DType::U8 {
+            Role::Nf4
+        } else if ends(&[".absmax", ".scale", ".zero"]) && !name.ends_with("nested_absmax") {
+            Role::Scales
+        } else if tensor.dtype().is_float() {
+            Role::Plain
+        } else {
+            Role::Described
+        };
+        let count = tensor.shape().iter().product::<usize>() as u64;
+        Self { size_bytes: tensor.size_bytes() as u64, dtype: tensor.dtype(), count, role }
+    }
+
+    /// Memory it takes once loaded.
+    pub(super) fn kept_bytes(&self, precision: Precision) -> u64 {
+        match (self.role, precision) {
+            (Role::Described, _) => 0,
+            (Role::Nf4 | Role::Hqq, Precision::Full) => 8 * self.count,
+            (Role::Nf4 | Role::Hqq, _) => self.count,
+            (Role::Scales, Precision::Full) => 0,
+            (Role::Scales, _) => 4 * self.count,
+            (Role::Plain, Precision::Stored) => self.size_bytes,
+            (Role::Plain, Precision::Half) => 2 * self.count,
+            (Role::Plain, Precision::Full) => 4 * self.count,
+        }
+    }
+
+    /// Weights that it stands for.
+    fn weights(&self) -> u64 {
+        match self.role {
+            Role::Plain => self.count,
+            Role::Nf4 | Role::Hqq => 2 * self.count,
+            Role::Scales | Role::Described => 0,
+        }
+    }
+
+    fn format(&self) -> &'static str {
+        match self.role {
+            Role::Nf4 => "nf4",
+            Role::Hqq => "hqq",
+            _ => match self.dtype {
+                DType::F32 => "f32",
+                DType::BF16 => "bf16",
+                _ => "f16",
+            },
+        }
+    }
+}
