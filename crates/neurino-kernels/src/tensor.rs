@@ -45,6 +45,9 @@ trait Kernels: Backend {
         gated: bool,
     ) -> FloatTensor<Self>;
 
+    #[fusion(dtype = x, shape = x)]
+    fn norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
     #[fusion(meta = |x, _delta, _weight, _epsilon| (x.clone(), x.clone()))]
     fn add_and_norm(
         x: FloatTensor<Self>,
@@ -135,6 +138,14 @@ impl Kernels for CubeBackend {
         let matrix =
             if half { Matrix::f16(weights, out, inner) } else { Matrix::f32(weights, out, inner) };
         launched(matrix.map(|m| m.multiply(&gpu, &buffer(x), &buffer(y.clone()), rows, gated)));
+        y
+    }
+
+    fn norm(x: CubeTensor, weight: CubeTensor, epsilon: f32) -> CubeTensor {
+        let gpu = Gpu::new(x.client.clone());
+        let y = empty_like(&x, x.meta.shape().clone());
+        let [x, weight, out] = [x, weight, y.clone()].map(buffer);
+        launched(norm::add_rms_norm(&gpu, &x, None, &weight, &out, epsilon));
         y
     }
 
@@ -289,6 +300,22 @@ pub fn dense_product(
     let x = x.cast(DType::F32).into_dispatch();
     let weights = weights.clone().into_dispatch();
     Ok(Tensor::from_dispatch(<Dispatch as Kernels>::dense_product(x, weights, gated)))
+}
+
+/// Each row of `x` normalised and weighted.
+///
+/// # Shapes
+/// - `x`: `[rows, width]`, f32; `weight`: `[width]`, f32; returns `x`'s
+///
+/// # Errors
+/// `Unsupported` if `width` is no multiple of four.
+pub fn rms_norm(x: Tensor<2>, weight: &Tensor<1>, epsilon: f32) -> Result<Tensor<2>, Unsupported> {
+    let [rows, width] = x.dims();
+    if rows == 0 || !width.is_multiple_of(4) || weight.dims()[0] != width {
+        return Err(Unsupported("rows that are not a multiple of four values"));
+    }
+    let (x, weight) = (x.into_dispatch(), weight.clone().into_dispatch());
+    Ok(Tensor::from_dispatch(<Dispatch as Kernels>::norm(x, weight, epsilon)))
 }
 
 /// The sum of `x` and `delta`, and that sum normalised and weighted.

@@ -8,7 +8,7 @@ use neurino_kernels::format::{Format, Packed};
 use neurino_kernels::rope::BLOCK_TOKENS;
 use neurino_kernels::tensor::{
     CacheTensors, PackedTensors, RowTensors, add_rms_norm, attend, dense_product, packed_product,
-    rotate_and_write, swiglu,
+    rms_norm, rotate_and_write, swiglu,
 };
 
 fn numbers(seed: usize, len: usize) -> Vec<f32> {
@@ -73,6 +73,7 @@ fn sums_are_normalised() {
     let sum = x.clone() + delta.clone();
     let mean = sum.clone().powi_scalar(2).mean_dim(1) + 1e-5;
     let expect = sum.clone() / mean.sqrt() * weight.clone().unsqueeze();
+    assert_close(&read(rms_norm(sum.clone(), &weight, 1e-5).unwrap()), &read(expect.clone()));
     let (found_sum, found) = add_rms_norm(x.clone(), delta, &weight, 1e-5).unwrap();
     assert_close(&read(found), &read(expect));
     assert_close(&read(found_sum), &read(sum));

@@ -1,9 +1,10 @@
 //! Layers on NVIDIA cards, with the kernels of `neurino-kernels` where a shape has one.
 //!
-//! [`dense`] and [`quant`] multiply, [`kv`] keeps keys and values.
+//! [`dense`] and [`quant`] multiply, [`kv`] keeps keys and values, [`norm`] normalises.
 
 pub mod dense;
 pub mod kv;
+pub mod norm;
 pub mod quant;
 
 pub use kv::CudaKv;
