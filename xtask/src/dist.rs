@@ -11,7 +11,7 @@ use crate::debian::{self, Control};
 use crate::shell::{Cmd, say};
 use crate::system::{self, Purpose};
 use crate::workspace::{Workspace, program_name};
-use crate::{cuda, starter, ui, wheels};
+use crate::{cuda, resources, starter, ui, wheels};
 
 /// Everything the desktop package says of itself.
 const DESKTOP: Control = Control {
@@ -187,6 +187,7 @@ impl Common<'_> {
     fn resources(&self, folder: &Path) -> Result<()> {
         let name = self.model.file_name().context("the starter model's path names no file")?;
         copy(&self.model, &folder.join("models").join(name))?;
+        resources::copy_own_weights(self.workspace, folder)?;
         if self.with_cuda {
             let from = cuda::cuda_path(&self.workspace.target).join(cuda::LIBDEVICE);
             copy(&from, &folder.join("cuda").join(cuda::LIBDEVICE))?;

@@ -11,6 +11,7 @@ mod dist;
 mod generate;
 mod gpu_check;
 mod parity;
+mod resources;
 mod run;
 mod shell;
 mod soak;

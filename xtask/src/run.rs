@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::shell::{Cmd, say};
 use crate::system::{self, Purpose};
 use crate::workspace::{Engines, Workspace};
-use crate::{cuda, starter, ui};
+use crate::{cuda, resources, starter, ui};
 
 /// Installs what a build, or the tests too, need on this machine.
 pub(crate) fn set_up(workspace: &Workspace, purpose: Purpose) -> Result<()> {
@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<ExitCode> {
     set_up(workspace, Purpose::Run)?;
     ui::build(workspace)?;
     build(workspace).run()?;
+    resources::beside_the_program(workspace)?;
     starter::for_the_user(&workspace.program())?;
     let mut program = Cmd::new(&std::env::current_dir()?, workspace.program());
     if workspace.engines == Engines::CpuAndCuda {

@@ -9,7 +9,7 @@ use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{clients, gpu_check, run, starter, tidy, ui};
+use crate::{clients, gpu_check, resources, run, starter, tidy, ui};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -73,6 +73,7 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
             place: Place::Foundation,
             action: Action::Planned(Box::new(|| {
                 ui::build(workspace)?;
+                resources::beside_the_program(workspace)?;
                 Ok(vec![run::build(workspace)])
             })),
         },

@@ -74,8 +74,7 @@ const LINES_MAX: usize = 600;
 const FILE_BYTES_MAX: u64 = 2_000_000;
 /// Where larger files have their place: the reference's tiny checkpoints, which hold whole models, and
 /// the weights that no registry has because they are ours.
-const LARGE: [(&str, u64); 2] =
-    [("tests/fixtures/", 3_000_000), ("models/weights/", 20_000_000)];
+const LARGE: [(&str, u64); 2] = [("tests/fixtures/", 3_000_000), ("models/weights/", 20_000_000)];
 
 /// Runs every rule and fails with the list of what broke one.
 pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
