@@ -248,6 +248,11 @@ impl View {
         command
     }
 
+    /// The program's own home.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.home.join("neurino")
+    }
+
     /// Starts the program a second time, as from a menu, and returns how it ended.
     pub(crate) fn start_again(&self) -> std::process::ExitStatus {
         self.command(program()).status().unwrap()

@@ -37,7 +37,11 @@ fn earns_a_point() {
         page.picture("answered").await;
 
         page.go_to("home").await;
-        page.wait_for("receipt-row", A_WHILE).await;
+        page.until("a text job is paid", A_WHILE, async |page| {
+            let rows = page.script("return document.body.textContent").await;
+            rows.as_str().is_some_and(|text| text.contains(" tokens"))
+        })
+        .await;
         page.picture("points").await;
         let today = micro_points(&page.read("points-today").await);
         assert!(today > 0, "points rose");
@@ -78,19 +82,10 @@ pub(crate) async fn until_answered(page: &Page) {
 
 /// Opens "How was this computed?" and computes it again from the figures it shows.
 async fn check_newest_receipt(page: &Page) {
-    page.press("receipt-explain").await;
-    page.wait_for("receipt-dialog", SOON).await;
-    page.picture("explained").await;
     // The steps as they are written: read + written = together, ÷ 1000 = base, × factor,
     // × multiplier = amount.
-    let steps = page
-        .script(
-            "return [...document.querySelectorAll('[data-testid=receipt-dialog] tbody tr')] \
-               .map((row) => row.querySelector('td.number').textContent.trim())",
-        )
-        .await;
-    let steps: Vec<i64> =
-        steps.as_array().unwrap().iter().map(|step| micro_points(step.as_str().unwrap())).collect();
+    let steps = explained(page, "tokens").await;
+    page.picture("explained").await;
     let [read, written, together, per_point, base, factor, multiplier, amount] = steps[..] else {
         panic!("eight steps: {steps:?}");
     };
@@ -104,13 +99,32 @@ async fn check_newest_receipt(page: &Page) {
     page.script("document.querySelector('[data-testid=receipt-dialog] button').click()").await;
 }
 
+/// Opens the explanation of the newest receipt whose row has this word, and reads its steps.
+pub(crate) async fn explained(page: &Page, word: &str) -> Vec<i64> {
+    let press = format!(
+        "const row = [...document.querySelectorAll('[data-testid=receipt-row]')] \
+           .find((row) => row.textContent.includes('{word}')); \
+         row.querySelector('[data-testid=receipt-explain]').click()"
+    );
+    page.script(&press).await;
+    page.wait_for("receipt-dialog", SOON).await;
+    let steps = page
+        .script(
+            "return [...document.querySelectorAll('[data-testid=receipt-dialog] tbody tr')] \
+               .map((row) => row.querySelector('td.number').textContent.trim())",
+        )
+        .await;
+    steps.as_array().unwrap().iter().map(|step| micro_points(step.as_str().unwrap())).collect()
+}
+
 /// The points shown are the sum of the receipts the program holds.
 async fn check_sum_of_receipts(page: &Page) {
     let receipts = json!({ "command":
         { "cmd": "receipts", "payload": { "before_ms": Value::Null, "limit": 200 } } });
     let reply = page.invoke("rpc", receipts).await.unwrap();
     let receipts = reply["payload"].as_array().unwrap();
-    let sum: i64 = receipts.iter().map(|r| r["quote"]["amount_micro"].as_i64().unwrap()).sum();
+    let text = receipts.iter().filter(|r| r["quote"]["points"] == "llama");
+    let sum: i64 = text.map(|r| r["quote"]["amount_micro"].as_i64().unwrap()).sum();
     eprintln!("{} receipts, {sum} micro-points", receipts.len());
     assert!(sum > 0 && receipts.len() < 200);
     page.until("the total is the sum of the receipts", SOON, async |page| {
@@ -139,7 +153,7 @@ async fn pictures_of_every_page(page: &Page) {
 }
 
 /// A number as the page writes it, `1,234.5`, in millionths.
-fn micro_points(text: &str) -> i64 {
+pub(crate) fn micro_points(text: &str) -> i64 {
     let text = text.replace(',', "");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let digits = format!("{whole}{fraction:0<6}");

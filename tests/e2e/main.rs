@@ -15,3 +15,4 @@ mod engine_loss;
 mod fences;
 mod no_display;
 mod page;
+mod pictures;
