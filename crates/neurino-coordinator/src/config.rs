@@ -163,7 +163,7 @@ mod tests {
         let model = ModelId::new("m").expect("valid");
         let budget =
             |side| Limits::default().picture_budget_ms(&ImageJob::new(model.clone(), "", side));
-        assert_eq!(budget(512), 180_000 + 512 * 512 * 20 * 2 / 5 / 1000);
+        assert_eq!(budget(512), 180_000 + 512 * 512 * 20 * 2 / 5);
         assert_eq!(budget(1024) - 180_000, 4 * (budget(512) - 180_000));
     }
 

@@ -164,3 +164,20 @@ impl Pixels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn unpacking_ends_at_the_first_byte_that_is_too_many() {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![0; 64 << 20]).expect("memory takes everything");
+        let bomb = encoder.finish().expect("memory takes everything");
+        let mut pixels = Pixels::new(100, 100);
+        assert_eq!(pixels.unpack(&bomb), Err("the picture has more pixels than its size"));
+        assert!(pixels.inflate.total_out() <= (100 * 301 + PIECE_BYTES) as u64);
+    }
+}

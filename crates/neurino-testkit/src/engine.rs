@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use neurino_core::{JobSpec, TextJob};
+use neurino_core::{ImageJob, ImageStep, JobSpec, TextJob};
 use neurino_engine::{
     Engine, EngineError, EngineErrorCode, EngineStatus, JobEvent, JobStream, LoadedModel,
     MemoryUse, ModelRef,
@@ -13,6 +13,7 @@ use neurino_engine::{
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::picture::{picture_of, preview_of};
 use crate::script::{Ending, Script};
 
 const CONTEXT_TOKENS: u32 = 8192;
@@ -192,9 +193,7 @@ impl Engine for ScriptedEngine {
         };
         let (events, stream) = mpsc::channel(STREAM_EVENTS);
         let engine = self.clone();
-        let JobSpec::Text(job) = job.clone() else {
-            return Err(EngineError::new(EngineErrorCode::InvalidRequest, "the script is text"));
-        };
+        let job = job.clone();
         // Queues now, so that jobs run in the order of their calls.
         let mut slot = Box::pin(free.clone().acquire_owned());
         let first = futures::poll!(slot.as_mut());
@@ -209,7 +208,10 @@ impl Engine for ScriptedEngine {
                     let running = state.slots as usize - free.available_permits();
                     state.most_at_once = state.most_at_once.max(running);
                 }
-                play(&script, &job, &events).await
+                match &job {
+                    JobSpec::Text(job) => play(&script, job, &events).await,
+                    JobSpec::Image(job) => draw(&script, job, &events).await,
+                }
             };
             let last = tokio::select! {
                 biased;
@@ -260,11 +262,35 @@ async fn play(script: &Script, job: &TextJob, events: &mpsc::Sender<JobEvent>) -
         tokens += piece.tokens;
         let _ = events.send(JobEvent::Delta { delta: piece.delta.clone(), tokens }).await;
     }
+    let Ending::Finish(reason) = script.ending else { return end_badly(&script.ending).await };
+    JobEvent::Finished { output: script.output(job, reason) }
+}
+
+/// Makes the steps of a picture; returns the last event.
+async fn draw(script: &Script, job: &ImageJob, events: &mpsc::Sender<JobEvent>) -> JobEvent {
+    let _ = events.send(JobEvent::Started { prompt_tokens: 0 }).await;
+    let delay = script.pieces.first().map_or(Duration::ZERO, |piece| piece.delay);
+    for step in 1..=job.steps {
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let shown = job.preview || script.previews_unasked;
+        let preview = shown.then(|| preview_of(job, step));
+        let step = ImageStep { step, steps: job.steps, preview };
+        let _ = events.send(JobEvent::Step { step }).await;
+    }
     match &script.ending {
-        Ending::Finish(reason) => JobEvent::Finished { output: script.output(job, *reason) },
+        Ending::Finish(_) => JobEvent::Finished { output: picture_of(job) },
+        ending => end_badly(ending).await,
+    }
+}
+
+/// The last event of a job that does not finish.
+async fn end_badly(ending: &Ending) -> JobEvent {
+    match ending {
         Ending::Fail(error) => JobEvent::Failed { error: error.clone() },
-        Ending::Hang => std::future::pending().await,
         Ending::Crash => failed(EngineErrorCode::Crashed),
+        Ending::Hang | Ending::Finish(_) => std::future::pending().await,
     }
 }
 
@@ -351,6 +377,27 @@ mod tests {
             assert_eq!(texts, ["ac", "b"]);
         }
         assert_eq!(engine.most_at_once(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_picture_has_its_steps_and_previews_only_if_asked_for() {
+        let engine = ScriptedEngine::new(Script::picture(Duration::ZERO));
+        engine.load(&model()).await.unwrap();
+        for preview in [false, true] {
+            let picture = ImageJob { steps: 3, preview, ..ImageJob::new(model().id, "x", 32) };
+            let job = JobSpec::Image(picture.clone());
+            let events = all(engine.run(&job, CancellationToken::new()).await.unwrap()).await;
+            let steps = events.iter().filter_map(|event| match event {
+                JobEvent::Step { step } => Some((step.step, step.steps, step.preview.is_some())),
+                _ => None,
+            });
+            assert_eq!(
+                steps.collect::<Vec<_>>(),
+                [(1, 3, preview), (2, 3, preview), (3, 3, preview)]
+            );
+            let finished = JobEvent::Finished { output: picture_of(&picture) };
+            assert_eq!(events.last(), Some(&finished));
+        }
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ pub struct Script {
     pub pieces: Vec<Piece>,
     /// How it ends.
     pub ending: Ending,
+    /// Whether every step of a picture has a preview, asked for or not.
+    pub previews_unasked: bool,
 }
 
 impl Script {
@@ -51,7 +53,21 @@ impl Script {
     pub fn said(deltas: impl IntoIterator<Item = TextDelta>) -> Self {
         let piece = |delta| Piece { delta, delay: Duration::ZERO, tokens: 1 };
         let pieces = deltas.into_iter().map(piece).collect();
-        Self { prompt_tokens: 10, pieces, ending: Ending::Finish(FinishReason::Stop) }
+        let ending = Ending::Finish(FinishReason::Stop);
+        Self { prompt_tokens: 10, pieces, ending, previews_unasked: false }
+    }
+
+    /// Makes the picture that an image job asks for, with this delay before every step. Any script
+    /// does so for an image job, paced as its first piece; what it says matters to text jobs alone.
+    pub fn picture(step_delay: Duration) -> Self {
+        Self::said([TextDelta::text("")]).paced(step_delay)
+    }
+
+    /// The same, showing previews to whoever did not ask for them.
+    #[must_use]
+    pub fn with_previews_unasked(mut self) -> Self {
+        self.previews_unasked = true;
+        self
     }
 
     /// The same, with this delay before every piece.

@@ -48,7 +48,7 @@ fn of(choice: u32, text: &str) -> TextDelta {
 async fn serve(node: &mut Node, deltas: Vec<TextDelta>, output: JobOutput) -> MicroPoints {
     let lease = node.lease().await;
     if !deltas.is_empty() {
-        node.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1 }).await;
+        node.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1, step: None }).await;
     }
     node.submit(&lease, output).await;
     node.settled().await.quote.amount_micro
@@ -220,7 +220,7 @@ async fn one_stream_never_outgrows_what_its_job_may_say() {
     let job = world.submit("hi").await;
     let lease = node.lease().await;
     let deltas = vec![of(0, "fine"), of(1, "an answer nobody asked for")];
-    node.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1 }).await;
+    node.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1, step: None }).await;
     assert_eq!(node.cancelled().await, (lease.id, ErrorCode::TooLarge));
     let again = node.lease().await;
     assert_eq!((again.job, again.fence), (job, lease.fence + 1));
@@ -248,7 +248,7 @@ async fn eight_jobs_of_one_node_are_kept_apart() {
         }
         leases.reverse();
         let echo = |lease: &neurino_core::Lease| {
-            let neurino_core::JobSpec::Text(job) = &lease.spec;
+            let neurino_core::JobSpec::Text(job) = &lease.spec else { panic!("a text job") };
             result(texts(&[&format!("ab{}", job.messages[0].content)]), 3)
         };
         for lease in &leases {

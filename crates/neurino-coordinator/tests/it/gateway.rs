@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::node::{Node, output};
 use crate::world::{MODEL, OTHER_MODEL, World, chat_body, code, events, eventually};
 
-const ENDPOINTS: [(Method, &str); 4] = [
+const ENDPOINTS: [(Method, &str); 5] = [
     (Method::POST, "/v1/chat/completions"),
+    (Method::POST, "/v1/images/generations"),
     (Method::POST, "/v1/jobs"),
     (Method::POST, "/v1/node/session"),
     (Method::POST, "/v1/node/exchange"),
@@ -72,7 +73,7 @@ async fn the_node_gets_the_job_with_the_networks_stop_strings_and_a_seed() {
     };
     let ((status, _), lease) = tokio::join!(chat, serve);
     assert_eq!(status, StatusCode::OK);
-    let JobSpec::Text(job) = &lease.spec;
+    let JobSpec::Text(job) = &lease.spec else { panic!("a text job") };
     assert_eq!(job.stop, ["END", "[End]", "[end]", "<|im_start|>", "<|im_end|>"]);
     assert_eq!(job.max_tokens, 7);
     assert!(job.sampling.seed < 1 << 53, "an unsigned seed that JavaScript can hold");
@@ -146,7 +147,7 @@ async fn malformed_json_is_a_typed_400_on_every_endpoint() {
                 world.send(method.clone(), path, Some(&token), &[], body.to_owned()).await;
             let shown: String = body.chars().take(20).collect();
             assert_eq!(status, StatusCode::BAD_REQUEST, "{path} {shown}: {answer}");
-            let openai = path.starts_with("/v1/chat");
+            let openai = path.starts_with("/v1/chat") || path.starts_with("/v1/images");
             let codes = ["invalid_request", "invalid_type", "missing_required_parameter"];
             let known = if openai { &codes[..] } else { &codes[..1] };
             assert!(known.contains(&code(&answer)), "{path} {shown}: {answer}");
@@ -167,14 +168,15 @@ async fn open_poll(world: &World) -> String {
 #[tokio::test]
 async fn oversize_bodies_are_a_typed_413_on_every_endpoint() {
     let world = World::new().await;
-    let big = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
     for (method, path) in ENDPOINTS {
-        let token = if path == "/v1/node/exchange" {
-            open_poll(&world).await
+        // Nodes hand in pictures.
+        let (token, bytes) = if path == "/v1/node/exchange" {
+            (open_poll(&world).await, 21 << 20)
         } else {
-            world.api_key.clone()
+            (world.api_key.clone(), 1 << 20)
         };
-        let (status, body) = world.send(method, path, Some(&token), &[], big.clone()).await;
+        let big = format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+        let (status, body) = world.send(method, path, Some(&token), &[], big).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
         assert_eq!(code(&body), "too_large", "{path}");
     }
@@ -192,6 +194,9 @@ async fn unknown_paths_and_methods_are_typed() {
         (Method::GET, "/v1/models/x", 404, true),
         (Method::DELETE, "/v1/jobs", 405, false),
         (Method::GET, "/v1/chat/completions", 405, true),
+        (Method::GET, "/v1/images/generations", 405, true),
+        (Method::GET, "/v1/images/nothing.png", 404, true),
+        (Method::GET, "/v1/images/%ff", 404, true),
         (Method::GET, "/v1/node/session", 405, false),
         (Method::GET, "/v1/node/link", 400, false),
         (Method::GET, "/v1/jobs/not-an-id", 404, false),

@@ -182,7 +182,7 @@ async fn a_node_that_comes_back_in_time_keeps_its_lease() {
             JobUpdate::Delta(piece) => text.push_str(&piece.text),
             JobUpdate::Finished { .. } => break,
             JobUpdate::Failed(error) => panic!("{error}"),
-            JobUpdate::Queued | JobUpdate::Leased { .. } => {}
+            JobUpdate::Queued | JobUpdate::Leased { .. } | JobUpdate::Step(_) => {}
         }
     }
     assert_eq!(text, "first and last");

@@ -7,7 +7,8 @@ use neurino_client::{ClientError, Coordinator as _, HttpCoordinator};
 use neurino_core::{ModelId, NodeId};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{
-    CoordinatorMessage, Exchange, ExchangeReply, Hello, NodeMessage, PROTOCOL_VERSION, Ready,
+    CoordinatorMessage, Exchange, ExchangeReply, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION,
+    Ready,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -116,7 +117,8 @@ async fn a_job_is_done_by_long_poll() {
         assert_eq!(status, StatusCode::OK, "{body}");
         serde_json::from_value::<ExchangeReply>(body).unwrap().messages
     };
-    let ready = Ready { models: vec![ModelId::new(MODEL).unwrap()], slots: 1 };
+    let models = vec![ModelOffer::text(ModelId::new(MODEL).unwrap())];
+    let ready = Ready { models, slots: 1 };
     assert!(exchange(vec![NodeMessage::Ready(ready)], 0).await.is_empty());
     // The poll waits longer than silence is allowed to last, and is itself a sign of life.
     let poll = exchange(vec![], 20_000);
@@ -176,7 +178,7 @@ async fn a_slow_or_silent_node_does_not_hold_the_coordinator() {
     let mut deaf = Node::ready(&world.coordinator).await;
     for n in 0..2_000u32 {
         let lease = neurino_core::LeaseId(uuid::Uuid::from_u128(u128::from(n)));
-        let message = NodeMessage::Progress { lease, deltas: vec![], tokens: n };
+        let message = NodeMessage::Progress { lease, deltas: vec![], tokens: n, step: None };
         if deaf.session.outbox.send(message).await.is_err() {
             break;
         }

@@ -12,10 +12,12 @@ macro_rules! assert_snapshot {
 
 mod answers;
 mod gateway;
+mod images;
 mod jobs;
 mod leases;
 mod links;
 mod node;
+mod pictures;
 mod random;
 mod restart;
 mod world;

@@ -8,7 +8,9 @@ use neurino_core::{
     FinishReason, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt, ResultStatement, TextDelta,
     TextOutput, Usage,
 };
-use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage, Ready, Submission};
+use neurino_protocol::node::{
+    Capabilities, CoordinatorMessage, ModelOffer, NodeMessage, Ready, Submission,
+};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
 use std::sync::Arc;
@@ -72,7 +74,7 @@ impl Node {
     }
 
     pub(crate) async fn announce(&self, models: &[&str], slots: u32) {
-        let models = models.iter().map(|m| ModelId::new(*m).unwrap()).collect();
+        let models = models.iter().map(|m| ModelOffer::text(ModelId::new(*m).unwrap())).collect();
         self.say(NodeMessage::Ready(Ready { models, slots })).await;
     }
 
@@ -104,7 +106,7 @@ impl Node {
 
     pub(crate) async fn stream(&self, lease: &Lease, delta: &str) {
         let deltas = vec![TextDelta::text(delta)];
-        self.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1 }).await;
+        self.say(NodeMessage::Progress { lease: lease.id, deltas, tokens: 1, step: None }).await;
     }
 
     pub(crate) async fn submit(&self, lease: &Lease, output: JobOutput) {

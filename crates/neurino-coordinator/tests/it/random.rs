@@ -8,7 +8,7 @@ use std::time::Duration;
 use neurino_coordinator::{Coordinator, Limits, PayerId};
 use neurino_core::{JobId, Lease, ModelId, TextDelta};
 use neurino_protocol::ErrorCode;
-use neurino_protocol::node::{CoordinatorMessage, NodeMessage, Ready};
+use neurino_protocol::node::{CoordinatorMessage, ModelOffer, NodeMessage, Ready};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
@@ -122,7 +122,7 @@ async fn unruly(
         let mut node = Node { identity: identity.clone(), session };
         let named = old.iter().filter(|_| rng.random_bool(0.5)).map(|l| l.id).collect();
         let _ = node.session.outbox.send(NodeMessage::Heartbeat { leases: named }).await;
-        let models = vec![ModelId::new(MODEL).unwrap()];
+        let models = vec![ModelOffer::text(ModelId::new(MODEL).unwrap())];
         let ready = NodeMessage::Ready(Ready { models, slots: rng.random_range(1..3) });
         let _ = node.session.outbox.send(ready).await;
         // Results from before, some of them long settled or lost.
@@ -156,6 +156,7 @@ async fn act(rng: &mut StdRng, node: &Node, lease: &Lease) -> bool {
         lease: lease.id,
         deltas: vec![TextDelta::text("he")],
         tokens: 1,
+        step: None,
     }];
     match rng.random_range(0..12) {
         0 => messages.push(NodeMessage::HandBack { lease: lease.id, reason: "test".into() }),

@@ -58,6 +58,14 @@ impl World {
         self.coordinator = open(&self.folder, &self.limits, &self.key).await;
     }
 
+    /// Opens the coordinator again as if every job's keeping time were over.
+    pub(crate) async fn forget_payloads(&mut self) {
+        self.coordinator.shutdown().await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let limits = Limits { payload_keep_ms: 0, ..self.limits.clone() };
+        self.coordinator = open(&self.folder, &limits, &self.key).await;
+    }
+
     pub(crate) fn config(&self) -> CoordinatorConfig {
         config(&self.folder, &self.limits, &self.key)
     }

@@ -3,21 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::NodeId;
-use neurino_miner::{MinerState, ReceiptLog};
+use neurino_core::{Lease, NodeId};
+use neurino_miner::{MinerConfig, MinerState, ReceiptLog};
 use neurino_protocol::node::Submission;
 use neurino_testkit::Script;
 use neurino_wallet::IdentityKey;
 
+use super::pictures::{self, picture_lease};
 use super::{Bench, LONG_MS, lease, until};
 
 /// Runs a miner in a runtime of its own until it has submitted, then ends it all without a word.
 fn die_after_submitting(bench: &mut Bench) -> Submission {
+    let config = bench.config();
+    die_after(bench, config, &lease(LONG_MS))
+}
+
+fn die_after(bench: &mut Bench, config: MinerConfig, lease: &Lease) -> Submission {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (submission, _peer, miner) = runtime.block_on(async {
-        let miner = bench.start();
+        let miner = bench.start_with(config);
         let mut peer = bench.peers.ready().await;
-        peer.assign(&lease(LONG_MS)).await;
+        peer.assign(lease).await;
         (peer.submission().await, peer, miner)
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -47,6 +53,22 @@ fn a_finished_job_survives_the_program_and_is_paid_once() {
     assert_eq!(bench.engine.jobs().len(), 1, "nothing is computed twice");
     let log = ReceiptLog::open(&bench.dir.path().join("receipts.jsonl")).unwrap();
     assert_eq!(log.totals(0).jobs, 1);
+}
+
+#[test]
+fn a_finished_picture_survives_the_program_byte_by_byte() {
+    let (mut bench, config) = pictures::bench(Duration::ZERO);
+    let submission = die_after(&mut bench, config.clone(), &picture_lease(true));
+    assert_eq!(bench.kept(), 1);
+    block_on(async {
+        let miner = bench.start_with(config);
+        let mut peer = bench.peers.next().await;
+        assert_eq!(peer.submission().await, submission);
+        peer.settle(&submission).await;
+        until(&miner, |s| s.counters.settled == 1).await;
+        miner.stop_now().await;
+    });
+    assert_eq!((bench.kept(), bench.engine.jobs().len()), (0, 1), "nothing is computed twice");
 }
 
 #[test]

@@ -2,22 +2,25 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod crash;
+mod pictures;
 mod pool;
 mod several;
 mod stop;
 mod trouble;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{MicroPoints, ModelId, NodeId};
+use neurino_core::{JobSpec, MicroPoints, ModelId, NodeId};
 use neurino_engine::ModelRef;
 use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState, MinerStatus, ReceiptLog, Stage};
-use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage};
+use neurino_protocol::node::{Capabilities, CoordinatorMessage, ModelOffer, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_testkit::{Script, ScriptedEngine};
 use neurino_wallet::IdentityKey;
+use pictures::{PAINTER, usual};
 use pool::{MODEL, NETWORK, Peers, Pool, SOON, lease};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -38,6 +41,10 @@ fn model(id: &str) -> ModelRef {
     ModelRef { id: ModelId::new(id).unwrap(), path: format!("/nowhere/{id}").into() }
 }
 
+fn offers(ids: &[&str]) -> Vec<ModelOffer> {
+    ids.iter().map(|id| ModelOffer::text(model(id).id)).collect()
+}
+
 impl Bench {
     fn new(script: Script) -> Self {
         Self::with_room(script, 64)
@@ -56,6 +63,7 @@ impl Bench {
             node: NodeId::new(self.key.address()).unwrap(),
             capabilities: Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false },
             models: vec![model(MODEL)],
+            image_models: BTreeMap::from([(model(PAINTER).id, usual())]),
             outbox_dir: self.outbox(),
             receipts: self.log.clone(),
         }
@@ -115,7 +123,7 @@ async fn a_job_is_computed_signed_submitted_and_paid() {
     let (mut text, mut last) = (String::new(), 0);
     let submission = loop {
         match peer.next().await.unwrap() {
-            NodeMessage::Progress { lease: of, deltas, tokens } => {
+            NodeMessage::Progress { lease: of, deltas, tokens, .. } => {
                 assert!(of == lease.id && tokens >= last);
                 for delta in &deltas {
                     text.push_str(&delta.text);
@@ -257,11 +265,11 @@ async fn what_the_node_cannot_take_is_answered_and_not_started() {
     let _miner = bench.start();
     let mut peer = bench.peers.ready().await;
     let mut foreign = lease(LONG_MS);
-    let neurino_core::JobSpec::Text(text) = &mut foreign.spec;
+    let JobSpec::Text(text) = &mut foreign.spec else { panic!("a text job") };
     text.model = ModelId::new("other").unwrap();
     peer.assign(&foreign).await;
     let mut senseless = lease(LONG_MS);
-    let neurino_core::JobSpec::Text(text) = &mut senseless.spec;
+    let JobSpec::Text(text) = &mut senseless.spec else { panic!("a text job") };
     text.max_tokens = 0;
     peer.assign(&senseless).await;
     for (of, code) in
@@ -294,12 +302,12 @@ async fn a_job_for_another_model_has_it_loaded() {
     config.models.push(model("other"));
     let _miner = bench.start_with(config);
     let mut peer = bench.peers.next().await;
-    assert_eq!(peer.ready().await.models, [model(MODEL).id, model("other").id]);
+    assert_eq!(peer.ready().await.models, offers(&[MODEL, "other"]));
     let mut lease = lease(LONG_MS);
-    let neurino_core::JobSpec::Text(text) = &mut lease.spec;
+    let JobSpec::Text(text) = &mut lease.spec else { panic!("a text job") };
     text.model = ModelId::new("other").unwrap();
     peer.assign(&lease).await;
-    assert_eq!(peer.ready().await.models, [model("other").id, model(MODEL).id]);
+    assert_eq!(peer.ready().await.models, offers(&["other", MODEL]));
     assert_eq!(peer.submission().await.statement.lease, lease.id);
     assert_eq!(bench.engine.loads(), 2);
 }

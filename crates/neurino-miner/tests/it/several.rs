@@ -214,7 +214,7 @@ async fn jobs_of_two_models_take_turns_and_share_their_loads() {
     let mut peer = bench.peers.ready().await;
     let mut leases: Vec<Lease> = (0..6).map(|_| lease(LONG_MS)).collect();
     for lease in leases.iter_mut().step_by(2) {
-        let JobSpec::Text(job) = &mut lease.spec;
+        let JobSpec::Text(job) = &mut lease.spec else { panic!("a text job") };
         job.model = model("other").id;
     }
     for lease in &leases {
