@@ -2,7 +2,8 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::device::{download, is_cpu, upload};
+use crate::device::{download, in_memory, in_place, is_cpu, upload};
+use crate::elementwise::{self, Gelu, GeluTanh, Swish};
 use crate::rows;
 
 /// `silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))`.
@@ -27,28 +28,30 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 ///
 /// Source: Elfwing et al. 2017.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::silu(x)
+    in_place(x, |x| elementwise::map(x, Swish { factor: 1.0 })).unwrap_or_else(activation::silu)
 }
 
 /// `x * (1 + erf(x / sqrt(2))) / 2`.
 ///
 /// Source: Hendrycks and Gimpel 2016.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
+    in_place(x, |x| elementwise::map(x, Gelu)).unwrap_or_else(activation::gelu)
 }
 
 /// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`.
 ///
 /// Source: Hendrycks and Gimpel 2016.
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu_approximate(x)
+    in_place(x, |x| elementwise::map(x, GeluTanh)).unwrap_or_else(activation::gelu_approximate)
 }
 
 /// `x / (1 + exp(-1.702 x))`.
 ///
 /// Source: Hendrycks and Gimpel 2016; CLIP's activation.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    x.clone() * activation::sigmoid(x.mul_scalar(1.702))
+    const FACTOR: f32 = 1.702;
+    in_place(x, |x| elementwise::map(x, Swish { factor: FACTOR }))
+        .unwrap_or_else(|x| x.clone() * activation::sigmoid(x.mul_scalar(FACTOR)))
 }
 
 /// `value * gelu(gate)`, where the value is the first half of the features, the gate the second.
@@ -58,7 +61,13 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 ///
 /// Source: Shazeer 2020 (GEGLU).
 pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let features = x.dims()[D - 1] / 2;
+    let mut shape = x.dims();
+    let features = shape[D - 1] / 2;
+    let device = x.device();
+    if is_cpu(&device) {
+        shape[D - 1] = features;
+        return upload(elementwise::gate(&in_memory(x), features, Gelu), shape, &device);
+    }
     let gate = x.clone().narrow(D - 1, features, features);
     x.narrow(D - 1, 0, features) * activation::gelu(gate)
 }

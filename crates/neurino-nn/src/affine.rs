@@ -1,15 +1,21 @@
 //! `y = x Wᵀ + b`, with updates of low rank that come and go while the weights stay.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Tensor};
 
 use crate::Linear;
-use crate::device::{in_memory, in_place};
+use crate::device::{in_memory, in_place, upload};
+use crate::panels::{Geometry, PanelMatrix};
 use crate::rows;
+use crate::simd::Isa;
 
 /// A linear layer with an optional bias and any number of low-rank updates.
+///
+/// Its kernel on the CPU is made for many rows at once, where [`Linear`]'s is made for few.
 #[derive(Debug, Clone)]
 pub struct Affine {
-    linear: Linear,
+    weights: Weights,
     bias: Option<Tensor<1>>,
     updates: Vec<Update>,
 }
@@ -29,33 +35,82 @@ pub struct LowRank {
 
 #[derive(Debug, Clone)]
 struct Update {
-    down: Linear,
-    up: Linear,
+    down: Weights,
+    up: Weights,
     scale: f32,
+}
+
+#[derive(Debug, Clone)]
+enum Weights {
+    Linear(Linear),
+    /// Dense weights of the CPU.
+    Panels(Arc<PanelMatrix>),
+}
+
+impl Weights {
+    fn new(linear: Linear) -> Self {
+        match linear.on_cpu() {
+            Some(matrix) => Self::Panels(Arc::new(PanelMatrix::of_rows(matrix))),
+            None => Self::Linear(linear),
+        }
+    }
+
+    fn dense(weight: Tensor<2>) -> Self {
+        Self::new(Linear::dense(weight))
+    }
+
+    /// `[out, in]`.
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Linear(linear) => linear.shape(),
+            Self::Panels(matrix) => matrix.shape(),
+        }
+    }
+
+    /// `[rows, in]` to `[rows, out]`.
+    fn forward(&self, x: Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<2> {
+        match self {
+            Self::Linear(linear) => {
+                let y = linear.forward(x);
+                match bias {
+                    Some(bias) => in_place(y, |y| rows::add_to_each(y, &in_memory(bias.clone())))
+                        .unwrap_or_else(|y| y + bias.clone().unsqueeze()),
+                    None => y,
+                }
+            }
+            Self::Panels(matrix) => {
+                let ([rows, features], [out, _]) = (x.dims(), matrix.shape());
+                let (device, geometry) = (x.device(), Geometry::rows(rows, features));
+                let bias = bias.map(|bias| in_memory(bias.clone()));
+                let y = matrix.multiply(&in_memory(x), &geometry, bias.as_deref(), Isa::best());
+                upload(y, [rows, out], &device)
+            }
+        }
+    }
 }
 
 impl Affine {
     /// A layer of `linear` and a `bias` of shape `[out]`.
     pub fn new(linear: Linear, bias: Option<Tensor<1>>) -> Self {
         let bias = bias.map(|bias| bias.cast(DType::F32));
-        Self { linear, bias, updates: Vec::new() }
+        Self { weights: Weights::new(linear), bias, updates: Vec::new() }
     }
 
     /// Width of the result.
     pub fn out_features(&self) -> usize {
-        self.linear.shape()[0]
+        self.weights.shape()[0]
     }
 
     /// Width of the input.
     pub fn in_features(&self) -> usize {
-        self.linear.shape()[1]
+        self.weights.shape()[1]
     }
 
     /// Replaces all low-rank updates; none restores the layer as it was made.
     pub fn set_low_rank(&mut self, updates: Vec<LowRank>) {
         let update = |LowRank { down, up, scale }| Update {
-            down: Linear::dense(down),
-            up: Linear::dense(up),
+            down: Weights::dense(down),
+            up: Weights::dense(up),
             scale,
         };
         self.updates = updates.into_iter().map(update).collect();
@@ -80,28 +135,15 @@ impl Affine {
         let features = shape[D - 1];
         let rows = shape[..D - 1].iter().product::<usize>();
         let x: Tensor<2> = x.reshape([rows, features]);
-        let updated = layers.iter().any(|layer| !layer.updates.is_empty());
-        let kept = updated.then(|| x.clone());
-        let mut products = Linear::forward_each(layers.map(|layer| &layer.linear), x).into_iter();
         layers.map(|layer| {
-            let mut y = products.next().expect("a product for each layer");
-            if let Some(bias) = &layer.bias {
-                y = add_bias(y, bias);
-            }
+            let mut y = layer.weights.forward(x.clone(), layer.bias.as_ref());
             for update in &layer.updates {
-                let x = kept.clone().expect("the input is kept if there is an update");
-                let inner = update.down.forward(x).mul_scalar(update.scale);
-                y = y + update.up.forward(inner);
+                let inner = update.down.forward(x.clone(), None).mul_scalar(update.scale);
+                y = y + update.up.forward(inner, None);
             }
             let mut shape = shape;
             shape[D - 1] = layer.out_features();
             y.reshape(shape)
         })
     }
-}
-
-/// Adds `bias`, `[features]`, to each row of `y`, `[rows, features]`.
-fn add_bias(y: Tensor<2>, bias: &Tensor<1>) -> Tensor<2> {
-    in_place(y, |y| rows::add_to_each(y, &in_memory(bias.clone())))
-        .unwrap_or_else(|y| y + bias.clone().unsqueeze())
 }

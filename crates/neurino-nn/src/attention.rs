@@ -3,7 +3,12 @@
 
 use burn::tensor::{DType, Device, Tensor, activation, module, ops::AttentionModuleOptions};
 
-use crate::device::upload;
+use crate::device::{in_memory, is_cpu, upload};
+use crate::simd::Isa;
+
+mod tiles;
+
+use tiles::{Seen, Shape, attend};
 
 /// The mask of one sequence in a step, shared by all layers.
 #[derive(Debug, Clone)]
@@ -87,6 +92,21 @@ pub fn full(
 ) -> Tensor<3> {
     let shape @ [batch, queries, width] = q.dims();
     let keys = k.dims()[1];
+    let device = q.device();
+    if is_cpu(&device) {
+        let dims = Shape { batch, heads, queries, keys, dim: width / heads };
+        let (q, k, v) = (in_memory(q), in_memory(k), in_memory(v));
+        let bias = match mask {
+            Mask::Bias(bias) => in_memory(bias.clone()),
+            Mask::None | Mask::Causal => Vec::new(),
+        };
+        let seen = match mask {
+            Mask::None => Seen::All,
+            Mask::Causal => Seen::Before,
+            Mask::Bias(_) => Seen::Biased(&bias),
+        };
+        return upload(attend(&q, &k, &v, dims, scale, seen, Isa::best()), shape, &device);
+    }
     let split = |x: Tensor<3>| -> Tensor<4> {
         let tokens = x.dims()[1];
         x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)

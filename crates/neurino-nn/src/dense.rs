@@ -47,6 +47,11 @@ impl DenseMatrix {
         self.in_features
     }
 
+    /// `[out, in]`, f32, f16 or bf16.
+    pub(crate) fn data(&self) -> &TensorData {
+        &self.data
+    }
+
     /// Appends row `row` as f32.
     pub(crate) fn append_row(&self, row: usize, out: &mut Vec<f32>) {
         let range = row * self.in_features..(row + 1) * self.in_features;

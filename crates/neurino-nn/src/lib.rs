@@ -16,6 +16,7 @@ mod cpu;
 pub mod cuda;
 mod dense;
 pub mod device;
+mod elementwise;
 pub mod embedding;
 pub mod error;
 pub mod linear;

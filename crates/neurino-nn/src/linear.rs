@@ -51,6 +51,14 @@ impl Linear {
         }
     }
 
+    /// The weights if they are dense and the CPU's.
+    pub(crate) fn on_cpu(&self) -> Option<&DenseMatrix> {
+        match &self.0 {
+            Weight::Cpu(CpuMatrix::Dense(matrix)) => Some(matrix),
+            Weight::Cpu(CpuMatrix::Packed(_)) | Weight::Tensor(_) | Weight::Packed(_) => None,
+        }
+    }
+
     /// `[out, in]`.
     pub fn shape(&self) -> [usize; 2] {
         match &self.0 {

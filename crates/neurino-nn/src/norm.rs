@@ -1,6 +1,12 @@
 //! Normalisation over groups of channels, and over features.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Tensor, activation};
+
+use crate::device::{in_memory, in_place, is_cpu};
+
+mod cpu;
 
 /// Normalises groups of channels over the whole picture: `(x - mean) / sqrt(variance + eps) * gamma +
 /// beta`.
@@ -8,10 +14,10 @@ use burn::tensor::{DType, Tensor, activation};
 /// Source: Wu and He 2018.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
-    /// `[channels]`, f32
-    gamma: Tensor<1>,
-    /// `[channels]`, f32
-    beta: Tensor<1>,
+    /// `[channels]`
+    gamma: Factors,
+    /// `[channels]`
+    beta: Factors,
     groups: usize,
     epsilon: f64,
 }
@@ -19,13 +25,13 @@ pub struct GroupNorm {
 impl GroupNorm {
     /// A norm with `gamma` and `beta` of shape `[channels]`, a multiple of `groups`.
     pub fn new(gamma: Tensor<1>, beta: Tensor<1>, groups: usize, epsilon: f64) -> Self {
-        Self { gamma: gamma.cast(DType::F32), beta: beta.cast(DType::F32), groups, epsilon }
+        Self { gamma: Factors::new(gamma), beta: Factors::new(beta), groups, epsilon }
     }
 
     /// # Shapes
     /// - `x`: `[batch, height, width, channels]`, f32; returns the same
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.on_tensors(x)
+        self.on_cpu(x, false).unwrap_or_else(|x| self.on_tensors(x))
     }
 
     /// `silu(forward(x))`.
@@ -33,7 +39,18 @@ impl GroupNorm {
     /// # Shapes
     /// - `x`: `[batch, height, width, channels]`, f32; returns the same
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        activation::silu(self.on_tensors(x))
+        self.on_cpu(x, true).unwrap_or_else(|x| activation::silu(self.on_tensors(x)))
+    }
+
+    fn on_cpu(&self, x: Tensor<4>, silu: bool) -> Result<Tensor<4>, Tensor<4>> {
+        let [_, height, width, _] = x.dims();
+        let (Some(gamma), Some(beta)) = (&self.gamma.on_cpu, &self.beta.on_cpu) else {
+            return Err(x);
+        };
+        let factors = (&**gamma, &**beta);
+        in_place(x, |x| {
+            cpu::group_norm(x, height * width, factors, self.groups, self.epsilon, silu);
+        })
     }
 
     fn on_tensors(&self, x: Tensor<4>) -> Tensor<4> {
@@ -43,7 +60,8 @@ impl GroupNorm {
         let x = x - mean;
         let variance = x.clone().square().mean_dim(1).mean_dim(3);
         let x = x * variance.add_scalar(self.epsilon).sqrt().recip();
-        x.reshape(shape) * self.gamma.clone().unsqueeze() + self.beta.clone().unsqueeze()
+        let (gamma, beta) = (self.gamma.tensor.clone(), self.beta.tensor.clone());
+        x.reshape(shape) * gamma.unsqueeze() + beta.unsqueeze()
     }
 }
 
@@ -52,24 +70,31 @@ impl GroupNorm {
 /// Source: Ba et al. 2016.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// `[features]`, f32
-    gamma: Option<Tensor<1>>,
-    /// `[features]`, f32
-    beta: Option<Tensor<1>>,
+    /// `[features]`
+    gamma: Option<Factors>,
+    /// `[features]`
+    beta: Option<Factors>,
     epsilon: f64,
 }
 
 impl LayerNorm {
     /// A norm with `gamma` and `beta` of shape `[features]`; without them, 1 and 0.
     pub fn new(gamma: Option<Tensor<1>>, beta: Option<Tensor<1>>, epsilon: f64) -> Self {
-        let wide = |x: Option<Tensor<1>>| x.map(|x| x.cast(DType::F32));
-        Self { gamma: wide(gamma), beta: wide(beta), epsilon }
+        Self { gamma: gamma.map(Factors::new), beta: beta.map(Factors::new), epsilon }
     }
 
     /// # Shapes
     /// - `x`: `[.., features]`, f32; returns the same
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.on_tensors(x)
+        let features = x.dims()[D - 1];
+        let on_cpu = |factors: &'_ Option<Factors>| -> Option<Arc<[f32]>> {
+            factors.as_ref().and_then(|factors| factors.on_cpu.clone())
+        };
+        let (gamma, beta) = (on_cpu(&self.gamma), on_cpu(&self.beta));
+        in_place(x, |x| {
+            cpu::layer_norm(x, features, gamma.as_deref(), beta.as_deref(), self.epsilon);
+        })
+        .unwrap_or_else(|x| self.on_tensors(x))
     }
 
     fn on_tensors<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
@@ -77,11 +102,28 @@ impl LayerNorm {
         let variance = x.clone().square().mean_dim(D - 1);
         let mut x = x * variance.add_scalar(self.epsilon).sqrt().recip();
         if let Some(gamma) = &self.gamma {
-            x = x * gamma.clone().unsqueeze();
+            x = x * gamma.tensor.clone().unsqueeze();
         }
         if let Some(beta) = &self.beta {
-            x = x + beta.clone().unsqueeze();
+            x = x + beta.tensor.clone().unsqueeze();
         }
         x
+    }
+}
+
+/// What values are multiplied with, or moved by.
+#[derive(Debug, Clone)]
+struct Factors {
+    /// f32
+    tensor: Tensor<1>,
+    /// The same in this machine's memory, if the CPU computes.
+    on_cpu: Option<Arc<[f32]>>,
+}
+
+impl Factors {
+    fn new(tensor: Tensor<1>) -> Self {
+        let tensor = tensor.cast(DType::F32);
+        let on_cpu = is_cpu(&tensor.device()).then(|| in_memory(tensor.clone()).into());
+        Self { tensor, on_cpu }
     }
 }

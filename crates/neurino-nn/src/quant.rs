@@ -1,7 +1,8 @@
 //! Packed weights: multiply without unpacking them into memory first.
 //!
-//! [`packed`] holds the weights, [`crate::cpu`] multiplies with them on the CPU, [`Dequantized`] is the
-//! plain form that every device has and that the kernels are tested against.
+//! [`packed`] holds the weights of language models, [`crate::cpu`] multiplies with them on the CPU,
+//! `unpacking` does so with the forms of image models; [`Dequantized`] is the plain form that every
+//! device has and that the kernels are tested against.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -20,8 +21,10 @@ pub mod packed;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unpacking;
 
 pub use packed::{PackedMatrix, PackedRow, Packing};
+pub use unpacking::{hqq_on, nf4_on};
 
 pub(crate) use activations::Activations;
 use kernel::Stripe;
@@ -72,7 +75,12 @@ impl Dequantized {
     /// Unpacks `matrix` on `device` as `dtype`.
     pub fn new(matrix: &PackedMatrix, device: &Device, dtype: DType) -> Self {
         let shape = [matrix.out_features(), matrix.in_features()];
-        Self { weight: upload(matrix.to_f32(), shape, device).cast(dtype) }
+        Self::of_values(matrix.to_f32(), shape, device, dtype)
+    }
+
+    /// Keeps the unpacked weights `[out, in]` on `device` as `dtype`.
+    fn of_values(values: Vec<f32>, shape: [usize; 2], device: &Device, dtype: DType) -> Self {
+        Self { weight: upload(values, shape, device).cast(dtype) }
     }
 }
 

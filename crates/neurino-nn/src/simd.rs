@@ -42,6 +42,9 @@ pub(crate) trait Simd: Copy + Debug + Send + Sync + 'static {
     /// Converts bytes.
     fn load_u8(self, x: &[u8; LANES]) -> Self::F;
 
+    /// The values of a table at 16 places, each below 16.
+    fn lookup(self, table: Self::F, places: &[u8; LANES]) -> Self::F;
+
     /// Asks for the cache line that lies `ahead_bytes` after `x`, which may be anything.
     fn prefetch<T>(self, x: &T, ahead_bytes: usize);
 

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::conv::Padding;
+use crate::simd::LANES;
 
 /// A picture, a kernel, and the picture that comes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +116,8 @@ impl Geometry {
     /// All inputs in blocks of at most about `limit`: several places of the kernel, or a part of one.
     pub(super) fn blocks(&self, limit: usize) -> Vec<Block> {
         let parts = self.channels.div_ceil(limit).max(1);
-        let part = self.channels.div_ceil(parts).max(1);
+        // Whole vectors, so that packed weights are cut where their bytes are.
+        let part = self.channels.div_ceil(parts).next_multiple_of(LANES).clamp(1, limit.max(1));
         let taps = (limit / self.channels.max(1)).max(1);
         let mut blocks: Vec<Block> = Vec::new();
         for tap in 0..self.taps {

@@ -6,12 +6,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{Geometry, Room, Source, multiply};
-use crate::dense::{Brain, Half, Single, Stored};
+use crate::dense::{Brain, DenseMatrix, Half, Single, Stored};
 use crate::simd::{Isa, LANES, Simd};
 
 /// `[panels, inputs, 16]`; what is absent of the last panel is zero.
@@ -33,15 +33,22 @@ impl PanelMatrix {
     /// A convolution's weights, `[out, in, kernel height, kernel width]`, of the CPU. Inputs are in the
     /// order of a block's: place of the kernel by place, channel by channel.
     pub(crate) fn of_convolution(weight: Tensor<4>) -> Self {
-        const IS: &str = "a tensor's data has the number format that it says";
         let [out_features, channels, height, width] = weight.dims();
         let weight = match weight.dtype() {
             DType::F16 | DType::BF16 | DType::F32 => weight,
             _ => weight.cast(DType::F32),
         };
-        let taps = height * width;
-        let shape = [out_features, channels, taps];
-        let data = weight.into_data();
+        Self::of_data(&weight.into_data(), [out_features, channels, height * width])
+    }
+
+    /// A plain layer's weights.
+    pub(crate) fn of_rows(matrix: &DenseMatrix) -> Self {
+        Self::of_data(matrix.data(), [matrix.out_features(), matrix.in_features(), 1])
+    }
+
+    /// From `[out, channels, taps]`, f32, f16 or bf16.
+    fn of_data(data: &TensorData, shape @ [out_features, channels, taps]: [usize; 3]) -> Self {
+        const IS: &str = "a tensor's data has the number format that it says";
         let values = match data.dtype() {
             DType::F16 => {
                 Values::F16(arrange(data.as_slice::<f16>().expect(IS), shape, |x| x.to_bits()))
@@ -54,6 +61,12 @@ impl PanelMatrix {
         Self { out_features, inputs: channels * taps, values }
     }
 
+    /// `[out, inputs]`.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        [self.out_features, self.inputs]
+    }
+
+    /// `x Wᵀ + bias`, see [`multiply`].
     pub(crate) fn multiply(
         &self,
         x: &[f32],

@@ -119,6 +119,18 @@ impl Simd for Avx2 {
         [widen(a), widen(b)]
     }
     #[inline(always)]
+    fn lookup(self, table: Self::F, places: &[u8; LANES]) -> Self::F {
+        let pick = |places: &[u8; 8]| unsafe {
+            let places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(places.as_ptr().cast()));
+            let low = _mm256_permutevar8x32_ps(table[0], places);
+            let high = _mm256_permutevar8x32_ps(table[1], places);
+            // The bit worth 8 becomes the sign, by which the blend chooses.
+            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(places)))
+        };
+        let [a, b]: [&[u8; 8]; 2] = halves(places);
+        [pick(a), pick(b)]
+    }
+    #[inline(always)]
     fn prefetch<T>(self, x: &T, ahead_bytes: usize) {
         let line = std::ptr::from_ref(x).cast::<i8>().wrapping_add(ahead_bytes);
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }

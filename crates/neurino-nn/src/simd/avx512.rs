@@ -75,6 +75,13 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
     #[inline(always)]
+    fn lookup(self, table: __m512, places: &[u8; LANES]) -> __m512 {
+        unsafe {
+            let places = _mm512_cvtepu8_epi32(_mm_loadu_si128(places.as_ptr().cast()));
+            _mm512_permutexvar_ps(places, table)
+        }
+    }
+    #[inline(always)]
     fn prefetch<T>(self, x: &T, ahead_bytes: usize) {
         let line = std::ptr::from_ref(x).cast::<i8>().wrapping_add(ahead_bytes);
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }

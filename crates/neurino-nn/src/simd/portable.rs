@@ -71,6 +71,10 @@ impl Simd for Portable {
         each(x, f32::from)
     }
     #[inline(always)]
+    fn lookup(self, table: Self::F, places: &[u8; LANES]) -> Self::F {
+        each(places, |place| table[usize::from(place & 15)])
+    }
+    #[inline(always)]
     fn prefetch<T>(self, _x: &T, _ahead_bytes: usize) {}
     #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {

@@ -52,6 +52,7 @@ impl Kernel for All {
             out(s.splat(s.largest(a))),
             dots[0],
             dots[1],
+            out(s.lookup(a, &low.map(|byte| byte & 15))),
         ];
         let exponents = s.mul(a, s.splat(10.0));
         (exact, vec![out(s.fma(a, b, a)), out(s.exp(exponents)), out(s.exp(s.splat(-1e30)))])
@@ -67,6 +68,7 @@ fn every_set_computes_the_same() {
 
     assert_eq!(plain[9], a.map(|x| f16::from_f32(x).to_f32()));
     assert_eq!(plain[6], a.map(|x| (x * 7.3).round_ties_even()));
+    assert_eq!(plain[17], std::array::from_fn(|i| a[usize::from(bytes[i] & 15)]));
     assert!((plain[13][0] - a.iter().sum::<f32>()).abs() < 1e-4);
     let lane3 = -5.0 + f32::from(bytes[6] as i8) * 17.0 - f32::from(bytes[7] as i8) * 300.0;
     assert_eq!(plain[15][3], lane3);
