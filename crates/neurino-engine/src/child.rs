@@ -225,7 +225,7 @@ mod tests {
     #[ignore = "the first child of the test below"]
     fn child_with_a_fault() {
         // After the steps of the warm-up, the prompt's and some of the answer's.
-        serve_on_card(Some(Fault::PanicWhenServing { after: 5 }));
+        serve_on_card(Some(Fault::Lost { after: 5, panics: false }));
     }
 
     #[test]

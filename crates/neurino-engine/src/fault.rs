@@ -3,6 +3,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use neurino_llm::LlmError;
+use neurino_nn::NnError;
+
 use crate::api::{EngineError, EngineErrorCode};
 
 /// Runs something that may panic, and turns a panic into an error.
@@ -26,13 +29,33 @@ fn from_panic(doing: &str, panic: &(dyn Any + Send)) -> EngineError {
 
 /// Whether a device's words speak of a lack of memory.
 pub(crate) fn is_out_of_memory(words: &str) -> bool {
-    let lower = words.to_lowercase();
-    ["out of memory", "outofmemory", "out_of_memory", "allocation failed", "can't allocate"]
-        .iter()
-        .any(|sign| lower.contains(sign))
+    OUT_OF_MEMORY.iter().any(|sign| words.to_lowercase().contains(sign))
 }
 
-/// An error with its causes, which do not cross the process boundary by themselves.
+/// What drivers and runtimes say when there is no memory.
+const OUT_OF_MEMORY: [&str; 7] = [
+    "out of memory",
+    "out of device memory",
+    "out-of-memory",
+    "outofmemory",
+    "out_of_memory",
+    "allocation failed",
+    "can't allocate",
+];
+
+/// What went wrong in the model. A fault of the device is `Crashed`: on a card it stays, whatever is
+/// computed next, until the process ends; what lacks memory is told apart.
+pub(crate) fn from_model(error: &LlmError, words: String) -> EngineError {
+    let code = match error {
+        _ if is_out_of_memory(&words) => EngineErrorCode::OutOfMemory,
+        LlmError::Nn(NnError::Device { .. } | NnError::CacheLost) => EngineErrorCode::Crashed,
+        _ => EngineErrorCode::Internal,
+    };
+    EngineError::new(code, words)
+}
+
+/// An error with its causes, which do not cross the process boundary by themselves; without the
+/// backtraces that runtimes of cards put into their words.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -40,7 +63,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {cause}");
         next = cause.source();
     }
-    text
+    match text.find("\nBacktrace") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -54,8 +80,27 @@ mod tests {
                 .map_or_else(|e: EngineError| e.code, |()| EngineErrorCode::Busy)
         };
         assert_eq!(code("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), EngineErrorCode::OutOfMemory);
+        assert_eq!(code("out of device memory allocating 9 bytes"), EngineErrorCode::OutOfMemory);
         assert_eq!(code("index out of bounds"), EngineErrorCode::Internal);
         assert_eq!(from_panic("the job", &7_u8).code, EngineErrorCode::Internal);
         assert_eq!(guarded("the job", || 5), Ok(5));
+    }
+    #[test]
+    fn an_error_of_the_device_is_told_apart_and_without_its_backtrace() {
+        let of = |reason: &str| {
+            let error = LlmError::Nn(NnError::Device { reason: reason.into() });
+            from_model(&error, chain(&error))
+        };
+        for words in [
+            "An out-of-memory error happened during launch",
+            "An IO error happened\nCaused by:\n  out of device memory allocating 9 bytes\nframes",
+        ] {
+            assert_eq!(of(words).code, EngineErrorCode::OutOfMemory, "{words}");
+        }
+        let poisoned = of("The device is poisoned\nCaused by:\n  a trap\nBacktrace:\n  0: main");
+        assert_eq!(poisoned.code, EngineErrorCode::Crashed);
+        assert!(poisoned.message.ends_with("a trap"), "{poisoned}");
+        let refused = LlmError::Nn(NnError::BadBatch { reason: "a sequence without new tokens" });
+        assert_eq!(from_model(&refused, chain(&refused)).code, EngineErrorCode::Internal);
     }
 }

@@ -49,9 +49,10 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Whether the device had no memory for it.
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        matches!(&self.result, Err(error) if error.code == EngineErrorCode::OutOfMemory)
+    /// What the device is to blame for: a lack of memory, or a fault.
+    pub(crate) fn fault(&self) -> Option<&EngineError> {
+        let of_device = [EngineErrorCode::OutOfMemory, EngineErrorCode::Crashed];
+        self.result.as_ref().err().filter(|error| of_device.contains(&error.code))
     }
 
     /// Sends the last event.
@@ -195,10 +196,8 @@ fn from_generate(error: &GenerateError) -> EngineError {
         GenerateError::Chat(_) | GenerateError::InvalidJob(_) | GenerateError::Guide(_) => {
             EngineErrorCode::InvalidRequest
         }
-        GenerateError::Model(_) if fault::is_out_of_memory(&words) => EngineErrorCode::OutOfMemory,
-        GenerateError::Tokenizer(_) | GenerateError::Model(_) | GenerateError::NoLogits => {
-            EngineErrorCode::Internal
-        }
+        GenerateError::Model(error) => return fault::from_model(error, words),
+        GenerateError::Tokenizer(_) | GenerateError::NoLogits => EngineErrorCode::Internal,
     };
     EngineError::new(code, words)
 }

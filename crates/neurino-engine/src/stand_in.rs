@@ -30,10 +30,12 @@ pub(crate) enum Fault {
     /// Caches of more blocks are not to be had, and one step fails.
     NoCacheAbove(usize),
     /// The context is lost in the step so many steps from now, once; counted in caches of jobs, not
-    /// of the warm-up.
-    PanicWhenServing {
+    /// of the warm-up. It shows as an error, as the runtime of cards tells it, or as a panic.
+    Lost {
         /// Steps that pass.
         after: usize,
+        /// How it shows.
+        panics: bool,
     },
 }
 
@@ -119,12 +121,16 @@ impl Watch {
                 drop(state);
                 panic!("{words}")
             }
-            Some(Fault::PanicWhenServing { after: 0 }) if serves => {
+            Some(Fault::Lost { after: 0, panics }) if serves => {
+                let panics = *panics;
                 state.fault = None;
                 drop(state);
-                panic!("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+                let words =
+                    "The device is poisoned\nCaused by:\n  an illegal address\nBacktrace:\n 0:";
+                assert!(!panics, "{words}");
+                Err(NnError::Device { reason: words.into() })
             }
-            Some(Fault::PanicWhenServing { after }) if serves => {
+            Some(Fault::Lost { after, .. }) if serves => {
                 *after -= 1;
                 Ok(())
             }

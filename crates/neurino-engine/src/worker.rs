@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use neurino_llm::LlmError;
 use neurino_llm::chat::ChatTemplate;
 use neurino_llm::model::LanguageModel;
 use neurino_llm::models::decoder::Placement;
@@ -131,11 +132,10 @@ impl Worker {
         let computed = |counters| publish(published, counters, &queue.borrow(), steps);
         match guarded("a step", || loaded.serving.step(computed)) {
             Ok(ended) => {
-                let out_of_memory = ended.iter().any(Ended::is_out_of_memory);
+                let fault = ended.iter().find_map(Ended::fault).cloned();
                 self.tell(ended);
-                if out_of_memory {
-                    let error = "the device ran out of memory; the job can be tried again";
-                    self.shrink(&EngineError::new(EngineErrorCode::OutOfMemory, error));
+                if let Some(fault) = fault {
+                    self.recover(&fault);
                 }
             }
             Err(fault) => self.recover(&fault),
@@ -154,16 +154,14 @@ impl Worker {
         publish(&self.counters, counters.unwrap_or_default(), &queue, &self.steps);
     }
 
-    /// Goes on after a panic. What it left behind is not trusted.
+    /// Goes on after a panic or a fault of the device. What it left behind is not trusted.
     fn recover(&mut self, fault: &EngineError) {
         tracing::error!("{fault}");
         if fault.code == EngineErrorCode::OutOfMemory {
             return self.shrink(fault);
         }
-        if self.faults == Faults::EndProcess && !self.devices[0].is_cpu() {
-            // The parent fails the jobs, starts a new process and loads the model there.
-            std::process::exit(FAULT_EXIT);
-        }
+        // The parent fails the jobs, starts a new process and loads the model there.
+        self.end_with_card();
         let Some(mut loaded) = self.loaded.take() else { return };
         let message = format!("{fault}; the model is loaded again, and the job can be tried again");
         let ended = loaded.serving.fail_all(&EngineError::crashed(message));
@@ -172,6 +170,13 @@ impl Worker {
         self.tell(ended);
         if let Err(error) = self.load(reference) {
             tracing::error!("the model could not be loaded again: {error}");
+        }
+    }
+
+    /// Ends the process if its card's context is lost with the fault.
+    fn end_with_card(&self) {
+        if self.faults == Faults::EndProcess && !self.devices[0].is_cpu() {
+            std::process::exit(FAULT_EXIT);
         }
     }
 
@@ -217,6 +222,10 @@ impl Worker {
                 Ok(facts)
             }
             Err(error) => {
+                if error.code == EngineErrorCode::Crashed {
+                    tracing::error!("{error}");
+                    self.end_with_card();
+                }
                 self.clean_up();
                 self.forget();
                 Err(error)
@@ -247,7 +256,7 @@ impl Worker {
                 .ok_or_else(|| EngineError::internal("the plan leaves layers out"))?;
         LanguageModel::load_over(source, &placement, plan.precision, progress, unwanted)
             .map(|model| model.with_stores(self.devices[0].stores.clone()))
-            .map_err(|error| if unwanted() { stopped() } else { unreadable(error) })
+            .map_err(|error| if unwanted() { stopped() } else { unloadable(&error) })
     }
 
     /// Memory in use on all devices.
@@ -287,7 +296,7 @@ impl Worker {
             self.progress(&reference, progress);
             !unwanted()
         };
-        if !warm_up(&model, &limits, steps, &go_on).map_err(unreadable)? {
+        if !warm_up(&model, &limits, steps, &go_on).map_err(|error| unloadable(&error))? {
             return Err(stopped());
         }
         let mut facts = LoadedModel {
@@ -364,13 +373,13 @@ fn stopped() -> EngineError {
 }
 
 fn unreadable(error: impl std::error::Error) -> EngineError {
-    let words = fault::chain(&error);
-    let code = if fault::is_out_of_memory(&words) {
-        EngineErrorCode::OutOfMemory
-    } else {
-        EngineErrorCode::ModelUnreadable
-    };
-    EngineError::new(code, words)
+    EngineError::new(EngineErrorCode::ModelUnreadable, fault::chain(&error))
+}
+
+/// Why the weights did not get onto the device: the device, or else the files.
+fn unloadable(error: &LlmError) -> EngineError {
+    let of_device = fault::from_model(error, fault::chain(error));
+    if of_device.code == EngineErrorCode::Internal { unreadable(error) } else { of_device }
 }
 
 #[cfg(test)]

@@ -83,22 +83,27 @@ async fn a_device_without_memory_for_any_cache_holds_no_model_and_takes_the_next
 #[tokio::test]
 async fn a_fault_in_a_step_costs_its_jobs_and_the_model_is_loaded_again() {
     // On a CPU the process goes on even where a card's would end.
-    for faults in [Faults::Reload, Faults::EndProcess] {
+    for (faults, panics) in
+        [(Faults::Reload, true), (Faults::Reload, false), (Faults::EndProcess, false)]
+    {
         let watch = Watch::new();
         let engine = LocalEngine::start_on(vec![watch.cpu()], faults).unwrap();
         engine.load(&model()).await.unwrap();
         let expected = ending(run(&engine, &job(40)).await).await.unwrap();
         let (both, caches) = (two_running(&engine).await, watch.caches());
-        watch.fail(Fault::PanicWhenServing { after: 3 });
+        watch.fail(Fault::Lost { after: 3, panics });
         for stream in both {
             let error = ending(stream).await.unwrap_err();
             assert_eq!(error.code, EngineErrorCode::Crashed, "{error}");
-            assert!(error.message.contains("can be tried again"), "{error}");
+            assert!(error.message.contains("an illegal address"), "{error}");
         }
         let again = ending(run(&engine, &job(40)).await).await.unwrap();
         assert_eq!(again, expected);
-        let remade = [caches.clone(), caches].concat();
-        assert_eq!(watch.caches(), remade, "the warm-up's and the jobs' caches, once more");
+        let remade = watch.caches();
+        assert!(
+            remade.len() > caches.len() && remade.ends_with(&caches),
+            "the model is loaded again"
+        );
     }
 }
 
