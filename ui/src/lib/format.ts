@@ -42,9 +42,10 @@ function grouped(n: bigint): string {
   return n.toString().replace(/\B(?=(\d{3})+(?!\d))/g, ',');
 }
 
-/** A running time that keeps its width while it grows: `3.1 s`, `42.0 s`, `2 min 05 s`. */
+/** How long something took: `<0.1 s`, `3.1 s`, `42.0 s`, `2 min 05 s`. Nothing takes no time at all. */
 export function elapsed(ms: number): string {
   const tenths = Math.floor(Math.max(0, ms) / 100);
+  if (tenths === 0) return '<0.1 s';
   if (tenths < 600) return `${Math.floor(tenths / 10)}.${tenths % 10} s`;
   const seconds = Math.floor(tenths / 10);
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${two(seconds % 60)} s`;
