@@ -15,6 +15,8 @@ use crate::program::{Server, command, home_with_model};
 const PYTHON_PACKAGES: &str = "NEURINO_TEST_PYTHON_PACKAGES";
 /// Folder whose `node_modules` holds the Node client.
 const NODE_PACKAGES: &str = "NEURINO_TEST_NODE_PACKAGES";
+/// The image model that the program must have, by its id.
+const IMAGE_MODEL: &str = "NEURINO_TEST_IMAGE_MODEL";
 /// Longest run of one client, in minutes.
 const RUN_MINUTES_MAX: u64 = 10;
 
@@ -46,6 +48,10 @@ async fn cases_pass(mut client: Command) {
         .env("NEURINO_API_KEY", said("api_key"))
         .env("NEURINO_MODEL", "smollm2-135m-instruct")
         .kill_on_drop(true);
+    if let Some(model) = std::env::var_os(IMAGE_MODEL) {
+        // Demanded: without it the cases of pictures take what there is, and may be skipped.
+        client.env("NEURINO_IMAGE_MODEL", model);
+    }
     let run = tokio::time::timeout(Duration::from_mins(RUN_MINUTES_MAX), client.status());
     let status = run.await.expect("the cases end").unwrap();
     server.kill().await;

@@ -1,8 +1,9 @@
 // The official Node client against a running gateway: every case by name, then a tally.
 //
-// Reads NEURINO_BASE_URL, NEURINO_API_KEY, NEURINO_MODEL, and NEURINO_NODE_PACKAGES, the folder whose
-// node_modules holds the client. Arguments choose cases by name. Ends with the line
-// `N passed, N failed`, and with status 1 if one failed.
+// Reads NEURINO_BASE_URL, NEURINO_API_KEY, NEURINO_MODEL, NEURINO_NODE_PACKAGES, the folder whose
+// node_modules holds the client, and NEURINO_IMAGE_MODEL; without the last the cases of pictures take
+// what the gateway has, and are skipped if it has none. Arguments choose cases by name. Ends with the
+// line `N passed, N failed`, and with status 1 if one failed.
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
@@ -102,6 +103,48 @@ const long = {
   max_tokens: 1024,
   temperature: 1,
 };
+
+/** Why a case does not apply. */
+class Skipped extends Error {}
+
+/** A model that makes pictures, if there is one. */
+async function findPainter() {
+  const named = process.env.NEURINO_IMAGE_MODEL;
+  if (named) return client.models.retrieve(named);
+  for (let tries = 0; tries < 60; tries += 1) {
+    const listed = (await client.models.list()).data.filter((one) => one.kind === 'image');
+    const served = listed.find((one) => one.nodes > 0);
+    if (served || listed.length === 0) return served;
+    // Its files may just be unpacked.
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+  return undefined;
+}
+
+let found;
+
+/** The model that makes pictures, with what suits it. */
+async function painter() {
+  found ??= findPainter();
+  const model = await found;
+  if (!model) throw new Skipped('nobody serves a model that makes pictures');
+  assert.equal(model.kind, 'image');
+  return model;
+}
+
+async function paint(changes = {}) {
+  const usual = { model: (await painter()).id, prompt: 'a red square', seed: 7, steps: 2 };
+  return client.images.generate({ ...usual, ...changes }, { timeout: 600_000 });
+}
+
+/** The bytes of a picture of the model's usual size, or of another one. */
+async function pngOf(picture, size) {
+  const { width, height } = (await painter()).image;
+  const bytes = Buffer.from(picture.b64_json, 'base64');
+  assert.equal(bytes.toString('latin1', 0, 8), '\x89PNG\r\n\x1a\n');
+  assert.equal(`${bytes.readUInt32BE(16)}x${bytes.readUInt32BE(20)}`, size ?? `${width}x${height}`);
+  return bytes.toString('base64');
+}
 
 const cases = {
   async models() {
@@ -291,6 +334,68 @@ const cases = {
     await refused(OpenAI.APIConnectionTimeoutError, hasty);
     assert.ok((await chat({ max_tokens: 4 })).choices[0].message.content);
   },
+
+  async image_answer() {
+    const answer = await paint({ n: 2 });
+    assert.equal(answer.output_format, 'png');
+    const [first, second] = await Promise.all(answer.data.map((picture) => pngOf(picture)));
+    assert.notEqual(first, second);
+    assert.equal(await pngOf((await paint()).data[0]), first, 'one seed makes one picture');
+    assert.equal(await pngOf((await paint({ seed: 8 })).data[0]), second, 'the seeds are in a row');
+  },
+
+  async image_url() {
+    const { url } = (await paint({ response_format: 'url' })).data[0];
+    const shown = await fetch(url);
+    assert.equal(shown.headers.get('content-type'), 'image/png');
+    const bytes = Buffer.from(await shown.arrayBuffer()).toString('base64');
+    assert.equal(bytes, await pngOf((await paint()).data[0]));
+    assert.equal((await fetch(url.replace('.png', '0.png'))).status, 404);
+  },
+
+  async image_stream() {
+    const events = [];
+    for await (const event of await paint({ steps: 4, stream: true, partial_images: 2 })) {
+      events.push(event);
+    }
+    const last = events.pop();
+    assert.equal(last.type, 'image_generation.completed');
+    assert.ok(events.length <= 2);
+    for (const [at, event] of events.entries()) {
+      assert.equal(event.type, 'image_generation.partial_image');
+      assert.equal(event.partial_image_index, at);
+      await pngOf(event, event.size);
+    }
+    assert.equal(await pngOf(last), await pngOf((await paint({ steps: 4 })).data[0]));
+  },
+
+  async image_errors() {
+    for (const [param, changes] of [
+      ['n', { n: 9 }],
+      ['size', { size: '123x64' }],
+      ['style', { style: 'vivid' }],
+      ['steps', { steps: 36 }],
+      ['model', { model }],
+    ]) {
+      await refused(OpenAI.BadRequestError, () => paint(changes), { param });
+    }
+    const id = (await painter()).id;
+    await refused(OpenAI.BadRequestError, () => chat({ model: id }), { param: 'model' });
+  },
+
+  async image_closed() {
+    const { data, request_id } = await client.images
+      .generate({
+        model: (await painter()).id,
+        prompt: 'a red square',
+        steps: 35,
+        stream: true,
+        partial_images: 3,
+      })
+      .withResponse();
+    data.controller.abort();
+    assert.equal(await over(request_id), 'cancelled');
+  },
 };
 
 const wanted = process.argv.slice(2);
@@ -304,9 +409,13 @@ for (const [name, run] of Object.entries(cases)) {
     await run();
     passed += 1;
   } catch (error) {
-    failed += 1;
-    verdict = 'FAILED';
-    console.error(error);
+    if (error instanceof Skipped) {
+      verdict = `skipped: ${error.message}`;
+    } else {
+      failed += 1;
+      verdict = 'FAILED';
+      console.error(error);
+    }
   }
   console.log(`node ${name} ... ${verdict} in ${((Date.now() - started) / 1000).toFixed(1)} s`);
 }

@@ -137,6 +137,7 @@ async fn together(
         "data": data,
         "background": "opaque",
         "output_format": "png",
+        "quality": "auto",
         "size": size,
     }))
 }

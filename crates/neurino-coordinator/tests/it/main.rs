@@ -17,6 +17,7 @@ mod jobs;
 mod leases;
 mod links;
 mod node;
+mod openai;
 mod pictures;
 mod random;
 mod restart;

@@ -79,10 +79,13 @@ async fn submit(world: &World, seed: u64) -> JobId {
     world.coordinator.submit_job(PayerId::local(), None, spec).await.unwrap()
 }
 
-pub(crate) async fn step(node: &Node, lease: &Lease, step: u32, preview: Option<Png>) {
+pub(crate) fn progress(lease: &Lease, step: u32, preview: Option<Png>) -> NodeMessage {
     let step = Some(ImageStep { step, steps: asked(lease).steps, preview });
-    let (lease, deltas, tokens) = (lease.id, Vec::new(), 0);
-    node.say(NodeMessage::Progress { lease, deltas, tokens, step }).await;
+    NodeMessage::Progress { lease: lease.id, deltas: Vec::new(), tokens: 0, step }
+}
+
+pub(crate) async fn step(node: &Node, lease: &Lease, step: u32, preview: Option<Png>) {
+    node.say(progress(lease, step, preview)).await;
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ impl PictureStream {
             "size": size,
             "background": "opaque",
             "output_format": "png",
+            "quality": "auto",
         });
         if let Some(index) = index {
             data["partial_image_index"] = json!(index);
