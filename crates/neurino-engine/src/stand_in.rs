@@ -185,8 +185,13 @@ impl KvStore for Watched {
 }
 
 pub(crate) fn model() -> ModelRef {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm/llama3");
-    ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder }
+    fixture("llama3")
+}
+
+/// A tiny model of an architecture.
+pub(crate) fn fixture(name: &str) -> ModelRef {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
+    ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder.join(name) }
 }
 
 /// Greedy on this model, it goes on for as long as it may.

@@ -10,7 +10,7 @@ use neurino_nn::paged::BatchLayout;
 use super::*;
 use crate::api::{Engine, JobStream};
 use crate::local::LocalEngine;
-use crate::stand_in::{Fault, Watch, ending, job, model, told, until_running};
+use crate::stand_in::{Fault, Watch, ending, fixture, job, model, told, until_running};
 
 async fn run(engine: &LocalEngine, spec: &JobSpec) -> JobStream {
     engine.run(spec, CancellationToken::new()).await.unwrap()
@@ -113,6 +113,41 @@ fn sizes(steps: &[BatchLayout]) -> HashSet<(&'static str, usize, bool)> {
     shapes.flat_map(|s| [("rows", s.rows, false), ("table", s.table, s.reads)]).collect()
 }
 
+/// Runs jobs with prompts from a few words to hundreds and one to three answers each, one after the
+/// other and all at once; what they say must not differ.
+async fn alone_and_together(engine: &LocalEngine, count: u32) {
+    let jobs: Vec<JobSpec> = (0..count)
+        .map(|n| {
+            let words = "and so it went on ".repeat(n.pow(2) as usize);
+            let JobSpec::Text(mut job) = told(&format!("{n} times {words}"), 20 + n) else {
+                unreachable!("a text job")
+            };
+            job.choices = 1 + n % 3;
+            JobSpec::Text(job)
+        })
+        .collect();
+    let mut alone = Vec::new();
+    for job in &jobs {
+        alone.push(ending(run(engine, job).await).await.unwrap());
+    }
+    let mut streams = Vec::new();
+    for job in &jobs {
+        streams.push(run(engine, job).await);
+    }
+    for (stream, alone) in streams.into_iter().zip(alone) {
+        assert_eq!(ending(stream).await.unwrap(), alone, "what fills a step up changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn every_architecture_says_in_filled_steps_what_it_says_alone() {
+    for name in ["llama31", "mistral", "mixtral", "mixtral_gptq"] {
+        let engine = LocalEngine::start_on(vec![Watch::new().card()], Faults::Reload).unwrap();
+        engine.load(&fixture(name)).await.unwrap();
+        alone_and_together(&engine, 6).await;
+    }
+}
+
 #[tokio::test]
 async fn after_the_warm_up_no_shape_reaches_a_card_that_it_has_not_seen() {
     let watch = Watch::new();
@@ -127,28 +162,7 @@ async fn after_the_warm_up_no_shape_reaches_a_card_that_it_has_not_seen() {
     loading.await.unwrap().unwrap();
     let warm = sizes(&watch.take_steps());
 
-    // Prompts from a few words to a thousand, one to three answers each.
-    let jobs: Vec<JobSpec> = (0..14)
-        .map(|n: u32| {
-            let words = "and so it went on ".repeat(n.pow(2) as usize);
-            let JobSpec::Text(mut job) = told(&format!("{n} times {words}"), 20 + n) else {
-                unreachable!("a text job")
-            };
-            job.choices = 1 + n % 3;
-            JobSpec::Text(job)
-        })
-        .collect();
-    let mut alone = Vec::new();
-    for job in &jobs {
-        alone.push(ending(run(&engine, job).await).await.unwrap());
-    }
-    let mut streams = Vec::new();
-    for job in &jobs {
-        streams.push(run(&engine, job).await);
-    }
-    for (stream, alone) in streams.into_iter().zip(alone) {
-        assert_eq!(ending(stream).await.unwrap(), alone, "what fills a step up changes nothing");
-    }
+    alone_and_together(&engine, 14).await;
     let steps = watch.take_steps();
     let met = sizes(&steps);
     assert!(met.is_subset(&warm), "{met:?} of {warm:?}");
