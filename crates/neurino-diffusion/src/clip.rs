@@ -141,7 +141,10 @@ impl ClipConfig {
             }
         };
         let layer = |index: usize| format!("text_model.encoder.layers.{index}.mlp.fc1.weight");
-        let layers = (0..).take_while(|index| component.shape(&layer(*index)).is_some()).count();
+        let mut layers = 0;
+        while component.shape(&layer(layers)).is_some() {
+            layers += 1;
+        }
         let [vocab_size, width] = shape("text_model.embeddings.token_embedding.weight")?;
         let [positions, _] = shape("text_model.embeddings.position_embedding.weight")?;
         let [mlp_width, _] = shape(&layer(0))?;

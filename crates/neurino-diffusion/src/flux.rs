@@ -61,7 +61,9 @@ pub struct FluxConfig {
 
 impl Default for FluxConfig {
     fn default() -> Self {
-        Self { guidance_embeds: false, ..Self::dev() }
+        let mut config = Self::dev();
+        config.guidance_embeds = false;
+        config
     }
 }
 

@@ -69,11 +69,15 @@ fn weigh(hidden: &mut [f32], weights: &[f32], width: usize) {
     let sum = |values: &[f32]| values.iter().map(|x| f64::from(*x)).sum::<f64>();
     let before = sum(hidden);
     for (state, weight) in hidden.chunks_exact_mut(width).zip(weights) {
-        state.iter_mut().for_each(|x| *x *= weight);
+        for x in state {
+            *x *= weight;
+        }
     }
     let ratio = (before / sum(hidden)) as f32;
     // Weights may cancel out, and then there is no mean to restore.
     if ratio.is_finite() {
-        hidden.iter_mut().for_each(|x| *x *= ratio);
+        for x in hidden {
+            *x *= ratio;
+        }
     }
 }

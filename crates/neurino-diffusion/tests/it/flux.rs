@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
 use neurino_diffusion::checkpoint::folder::FolderTensors;
+use neurino_diffusion::checkpoint::random::{RandomFormat, RandomTensors};
 use neurino_diffusion::checkpoint::{Component, Loading, Precision};
 use neurino_diffusion::flux::{FluxConfig, FluxTransformer, pack, unpack};
 use neurino_diffusion::lora::LowRankLayers as _;
@@ -103,4 +104,48 @@ fn every_matrix_takes_updates() {
     let expect: BTreeSet<String> =
         names.filter_map(|name| name.strip_suffix(".bias")).map(str::to_owned).collect();
     assert_eq!(found, expect);
+}
+
+/// The most memory this process has held so far, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Blocks of the real size: the others are alike, so all of them take as much more weights and no more
+/// activations.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes a minute and must be the only test of its process"]
+fn real_blocks_in_4_bits_keep_to_their_memory() {
+    let device = Device::flex();
+    let loading = Loading::quiet(&device, Precision::Stored);
+    let config = FluxConfig { num_layers: 1, num_single_layers: 2, ..FluxConfig::dev() };
+    let tensors = RandomTensors::new(RandomFormat::Nf4, 1);
+    let before = peak_bytes();
+    let transformer = FluxTransformer::load(&Component::new(&tensors, &loading), &config).unwrap();
+    let (held, loaded) = (loading.held_bytes(), peak_bytes());
+
+    let (side, text_tokens) = (32, 512);
+    let wave = |count: usize| (0..count).map(|i| (i as f32 * 0.37).sin()).collect();
+    let states = upload(wave(text_tokens * 4096), [1, text_tokens, 4096], &device);
+    let condition =
+        transformer.condition(states, upload(wave(768), [1, 768], &device), 3.5, [side; 2]);
+    let start = std::time::Instant::now();
+    let latents = upload(wave(side * side * 64), [1, side * side, 64], &device);
+    let found = download(transformer.forward(latents, 0.7, &condition)).unwrap();
+    let (took, peak) = (start.elapsed(), peak_bytes());
+    assert!(found.len() == side * side * 64 && found.iter().all(|x| x.is_finite()));
+
+    let activations = ((side * side + text_tokens) * config.width() * 4) as u64;
+    let what = format!(
+        "weights {held} held, {} after loading; {} more for a step, of {activations} a copy; {took:?}",
+        loaded - before,
+        peak - loaded,
+    );
+    std::fs::write(std::env::temp_dir().join("neurino-flux-real-size"), &what).unwrap();
+    assert!(loaded - before < held + held / 4, "{what}");
+    assert!(peak - loaded < 24 * activations, "{what}");
 }
