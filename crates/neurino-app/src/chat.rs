@@ -143,6 +143,8 @@ pub(crate) async fn request(
         .http
         .post(format!("{}/{route}", gateway.base_url))
         .bearer_auth(&gateway.api_key)
+        // A person who asks first and presses Start then need not ask again.
+        .header("prefer", "wait=30")
         .json(body)
         .send()
         .await

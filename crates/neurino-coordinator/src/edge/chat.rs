@@ -4,6 +4,7 @@
 //! not supported is refused in plain words; unknown fields are ignored, as OpenAI's clients expect.
 
 mod messages;
+mod schema;
 mod tools;
 
 use neurino_core::{JobSpec, ModelId, SamplingParams, TextJob};
@@ -11,8 +12,12 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::words::plain;
+
 /// Tokens to generate when the request does not say.
 const MAX_TOKENS_DEFAULT: u32 = 512;
+/// Most stop texts, as OpenAI's: the network adds as many of its own.
+pub(super) const STOPS_MAX: usize = 4;
 /// Seeds drawn here stay exact in JavaScript clients.
 pub(super) const SEED_BITS: u32 = 53;
 /// Fields of OpenAI's and of other servers' that would make the answer another one.
@@ -121,12 +126,9 @@ pub(super) fn optional<T: DeserializeOwned>(
 ) -> Result<Option<T>, Refusal> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => T::deserialize(value).map(Some).map_err(|error| {
-            let words: String = error.to_string().chars().take(200).collect();
-            Refusal {
-                code: "invalid_type",
-                ..Refusal::new(name, format!("cannot be used: {words}"))
-            }
+        Some(value) => T::deserialize(value).map(Some).map_err(|error| Refusal {
+            code: "invalid_type",
+            ..Refusal::new(name, format!("cannot be used: {}", plain(&error)))
         }),
     }
 }
@@ -211,10 +213,19 @@ fn logit_bias(fields: &Fields) -> Result<Vec<(u32, f32)>, Refusal> {
 }
 
 fn stops(fields: &Fields) -> Result<Vec<String>, Refusal> {
-    match fields.get("stop") {
-        Some(Value::String(stop)) => Ok(vec![stop.clone()]),
-        _ => Ok(optional(fields, "stop")?.unwrap_or_default()),
+    let stops = match fields.get("stop") {
+        Some(Value::String(stop)) => vec![stop.clone()],
+        _ => optional(fields, "stop")?.unwrap_or_default(),
+    };
+    check_stops(&stops).map(|()| stops)
+}
+
+/// The one rule for stop texts, whichever way a job comes.
+pub(super) fn check_stops(stops: &[String]) -> Result<(), Refusal> {
+    if stops.len() > STOPS_MAX {
+        return Err(Refusal::new("stop", format!("takes at most {STOPS_MAX} texts")));
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -286,6 +297,9 @@ mod tests {
         check("logit_bias", json!({ "7": "1" }), Some("logit_bias"));
         check("logit_bias", json!({ "7": 101 }), Some("logit_bias"));
         check("stop", json!(["a", 1]), Some("stop"));
+        check("stop", json!(["1", "2", "3", "4"]), None);
+        check("stop", json!(["1", "2", "3", "4", "5"]), Some("stop"));
+        check("stop", json!(["1", "2", "3", "4", "5", "6", "7", "8", "9"]), Some("stop"));
         check("messages", json!([]), Some("messages"));
         check("messages", json!("hi"), Some("messages"));
         check("messages", json!([{ "role": "robot", "content": "hi" }]), Some("messages[0].role"));
@@ -293,6 +307,22 @@ mod tests {
         check("model", json!("a b"), Some("model"));
         check("model", Value::Null, Some("model"));
         check("stream", json!("yes"), Some("stream"));
+    }
+
+    #[test]
+    fn types_are_told_in_words_of_json() {
+        let message = |field: &str, value: Value| {
+            request(|body| body[field] = value).expect_err("refused").message
+        };
+        let expect = "`temperature` cannot be used: it is the text \"hot\", and a number is needed";
+        assert_eq!(message("temperature", json!("hot")), expect);
+        let expect = "`tools` cannot be used: it is an object, and a list is needed";
+        assert_eq!(message("tools", json!({})), expect);
+        let expect = "`max_tokens` cannot be used: it is the number -1, and a whole number from 0 is \
+                      needed";
+        assert_eq!(message("max_tokens", json!(-1)), expect);
+        let expect = "`stop` takes at most 4 texts";
+        assert_eq!(message("stop", json!(["", "", "", "", "", "", "", "", ""])), expect);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The OpenAI-compatible gateway: chat completions, models, and the health of the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -8,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use neurino_core::{JobId, JobKind, JobOutput};
+use neurino_core::{JobId, JobKind, JobOutput, ModelId};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
@@ -19,6 +20,9 @@ use super::http::{ApiError, REQUEST_ID, payer, read_json};
 use super::stream::ChatStream;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::state::Makes;
+
+/// How long a request waits for the first node of a network, in milliseconds.
+const CONNECTING_MS: u64 = 2_000;
 
 /// `GET /healthz`: whether the server answers, and who it is.
 pub(crate) async fn health(State(coordinator): State<Edge>) -> Json<Value> {
@@ -51,9 +55,7 @@ pub(crate) async fn model(
     payer(&coordinator, &headers).await.map_err(ApiError::openai)?;
     let asked = id.map(|Path(id)| id).unwrap_or_default();
     let found = listed(&coordinator).into_iter().find(|model| model["id"] == asked.as_str());
-    found
-        .map(Json)
-        .ok_or_else(|| ApiError::openai(coordinator.unknown_model(&asked)).param("model"))
+    found.map(Json).ok_or_else(|| ApiError::openai(coordinator.unknown_model(&asked)))
 }
 
 fn listed(coordinator: &Coordinator) -> Vec<Value> {
@@ -94,7 +96,7 @@ pub(crate) async fn chat_completions(
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
     let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
-    let body: Value = read_json(coordinator, request).await.map_err(ApiError::openai)?;
+    let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let ChatRequest { spec, stream, include_usage, parallel_calls } =
         translate(&body, rand::random()).map_err(refused)?;
     let model = spec.model().clone();
@@ -102,14 +104,9 @@ pub(crate) async fn chat_completions(
     coordinator
         .suits(&model, JobKind::Text)
         .map_err(|error| ApiError::openai(error).named("invalid_value").param("model"))?;
-    let wait_ms = coordinator.config.limits.chat_no_node_wait_ms;
+    let wait_ms = no_node_wait_ms(coordinator, &model, &headers);
     let job =
-        coordinator.submit_with_wait(payer, None, spec, wait_ms).await.map_err(
-            |error| match error.code {
-                ErrorCode::UnknownModel => ApiError::openai(error).param("model"),
-                _ => ApiError::openai(error),
-            },
-        )?;
+        coordinator.submit_with_wait(payer, None, spec, wait_ms).await.map_err(ApiError::openai)?;
     // From here on a client that goes away withdraws its job.
     let guard = CancelGuard::new(coordinator, job);
     let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
@@ -145,6 +142,38 @@ pub(super) fn not_a_text() -> ErrorBody {
     ErrorBody::new(ErrorCode::Internal, "the result of a chat is no text")
 }
 
+/// How long a request waits while nobody serves its model.
+///
+/// A node that is gone may be back within its grace. Else there is nothing to wait for where other
+/// nodes are connected; where none is, a moment, as the first may be connecting. A client that says so
+/// (`Prefer: wait=30`) waits as long as it likes, within the limit.
+fn no_node_wait_ms(coordinator: &Coordinator, model: &ModelId, headers: &HeaderMap) -> u64 {
+    let limits = &coordinator.config.limits;
+    let state = coordinator.state();
+    let lately = Duration::from_millis(limits.reconnect_grace_ms);
+    let served = state.router.serving(model) > 0
+        || state.last_served.get(model).is_some_and(|at| at.elapsed() < lately);
+    let wait_ms = match preferred_wait_ms(headers) {
+        Some(wait_ms) => wait_ms,
+        None if served => limits.reconnect_grace_ms,
+        None if state.sessions.is_empty() => CONNECTING_MS,
+        None => 0,
+    };
+    wait_ms.min(limits.chat_no_node_wait_ms)
+}
+
+/// The seconds of `Prefer: wait=30` (RFC 7240), in milliseconds.
+fn preferred_wait_ms(headers: &HeaderMap) -> Option<u64> {
+    let all = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = all.flat_map(|value| value.split([',', ';']));
+    let seconds = preferences.find_map(|preference| {
+        let (name, value) = preference.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        is_wait.then(|| value.trim().trim_matches('"').parse::<u32>().ok()).flatten()
+    })?;
+    Some(u64::from(seconds) * 1000)
+}
+
 /// Withdraws a job when dropped: its client is gone.
 pub(super) struct CancelGuard {
     coordinator: Arc<Coordinator>,
@@ -172,5 +201,27 @@ impl Drop for CancelGuard {
                 tracing::warn!(job.id = %job, code = ?error.code, "job {job} could not be withdrawn");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_says_how_long_it_waits() {
+        let check = |values: &[&'static str], wait_ms: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("prefer", HeaderValue::from_static(value));
+            }
+            assert_eq!(preferred_wait_ms(&headers), wait_ms, "{values:?}");
+        };
+        check(&[], None);
+        check(&["wait=30"], Some(30_000));
+        check(&["respond-async, Wait = \"5\""], Some(5_000));
+        check(&["return=minimal", "wait=0"], Some(0));
+        check(&["wait=soon"], None);
+        check(&["wait=-1"], None);
     }
 }

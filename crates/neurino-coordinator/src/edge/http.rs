@@ -16,10 +16,14 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::words::plain;
 use crate::coordinator::Coordinator;
 
 /// The header that names a request, for whoever asks about it: the job's id once there is one.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
+
+/// When a full queue or a missing node is worth another try.
+const RETRY_AFTER_SECS: &str = "5";
 
 /// How much of an oversize body is read and thrown away, in multiples of the limit, so that its
 /// sender gets to read the answer instead of a broken connection.
@@ -50,8 +54,18 @@ impl ApiError {
         Self { status: status_of(body.code), body, shape: Shape::Plain, param: None, named: None }
     }
 
+    /// In OpenAI's shape. Where a part further in names the field at fault (`` `field` must be .. ``),
+    /// the error says so as if the field had been refused here.
     pub(crate) fn openai(body: ErrorBody) -> Self {
-        Self { shape: Shape::OpenAi, ..Self::plain(body) }
+        let param = match body.code {
+            ErrorCode::UnknownModel => Some("model"),
+            ErrorCode::ContextTooLong => Some("messages"),
+            ErrorCode::InvalidRequest | ErrorCode::TooLarge => field_of(&body.message),
+            _ => None,
+        };
+        let is_field = body.code == ErrorCode::InvalidRequest && param.is_some();
+        let (param, named) = (param.map(str::to_owned), is_field.then_some("invalid_value"));
+        Self { shape: Shape::OpenAi, param, named, ..Self::plain(body) }
     }
 
     /// Names the field at fault.
@@ -87,6 +101,13 @@ impl ApiError {
     }
 }
 
+/// The field that a message begins with.
+fn field_of(message: &str) -> Option<&str> {
+    let (field, _) = message.strip_prefix('`')?.split_once('`')?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.[]$-".contains(c);
+    (!field.is_empty() && field.chars().all(plain)).then_some(field)
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = match self.shape {
@@ -97,8 +118,9 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.body.code == ErrorCode::Overloaded {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        if again.contains(&self.status) {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
         }
         response
     }
@@ -123,13 +145,13 @@ fn status_of(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// An error in the shape that clients of a path expect.
+/// An error in the shape that clients of a path expect: nodes have a protocol of their own.
 fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
     let path = uri.path();
-    if ["/v1/chat", "/v1/images", "/v1/models"].iter().any(|ours| path.starts_with(ours)) {
-        ApiError::openai(body)
-    } else {
+    if path == "/v1/node" || path.starts_with("/v1/node/") {
         ApiError::plain(body)
+    } else {
+        ApiError::openai(body)
     }
 }
 
@@ -184,20 +206,23 @@ pub(crate) async fn payer(
     })
 }
 
-/// Reads a body of JSON within the limits of size and time.
+/// Reads a body of JSON within the limits of size and time. `shape` makes the errors.
 pub(crate) async fn read_json<T: DeserializeOwned>(
     coordinator: &Coordinator,
     request: Request,
-) -> Result<T, ErrorBody> {
+    shape: fn(ErrorBody) -> ApiError,
+) -> Result<T, ApiError> {
     let named =
         request.headers().get(CONTENT_TYPE).map(|kind| is_json(kind.to_str().unwrap_or("")));
-    let bytes = read_body(coordinator, request).await?;
+    let bytes = read_body(coordinator, request).await.map_err(shape)?;
     if named == Some(false) {
         let message = "the header `Content-Type` says that the body is not JSON";
-        return Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
-            .with_hint("send JSON with `Content-Type: application/json`"));
+        let body = ErrorBody::new(ErrorCode::InvalidRequest, message)
+            .with_hint("send JSON with `Content-Type: application/json`");
+        let error = shape(body).named("unsupported_content_type");
+        return Err(ApiError { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..error });
     }
-    parse_json(&bytes)
+    parse_json(&bytes).map_err(shape)
 }
 
 /// Whether a media type is JSON; its parameters do not matter.
@@ -214,7 +239,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ErrorBo
             .with_hint("send a JSON object"));
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        let words: String = error.to_string().chars().take(300).collect();
+        let words = plain(&error);
         let message = if error.is_data() {
             format!("the body is JSON, but not what this endpoint takes: {words}")
         } else {
@@ -298,5 +323,24 @@ mod tests {
         check("bearer  nrn-1 ", Some("nrn-1"));
         check("Basic nrn-1", None);
         check("nrn-1", None);
+    }
+
+    #[test]
+    fn a_field_named_further_in_is_the_param() {
+        let check = |code: ErrorCode, message: &str, param: Option<&str>, named: &str| {
+            let json = ApiError::openai(ErrorBody::new(code, message)).openai_json();
+            assert_eq!(json["error"]["param"].as_str(), param, "{message}");
+            assert_eq!(json["error"]["code"], named, "{message}");
+        };
+        let invalid = ErrorCode::InvalidRequest;
+        check(invalid, "`stop` takes at most 4 texts", Some("stop"), "invalid_value");
+        check(invalid, "`messages[0].role` is odd", Some("messages[0].role"), "invalid_value");
+        check(invalid, "`not a field` is", None, "invalid_request");
+        check(invalid, "the body is empty", None, "invalid_request");
+        let large = ErrorCode::TooLarge;
+        check(large, "`messages` and `tools` hold 9 bytes", Some("messages"), "too_large");
+        let long = ErrorCode::ContextTooLong;
+        check(long, "too long", Some("messages"), "context_length_exceeded");
+        check(ErrorCode::EngineFailed, "`stop` broke", None, "engine_failed");
     }
 }

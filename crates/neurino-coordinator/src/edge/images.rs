@@ -36,7 +36,7 @@ pub(crate) async fn generations(
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
     let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
-    let body: Value = read_json(coordinator, request).await.map_err(ApiError::openai)?;
+    let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let model = request::model(&body).map_err(refused)?;
     let usual = usual(coordinator, &model)?;
     let asked = request::translate(&body, model, &usual, rand::random()).map_err(refused)?;

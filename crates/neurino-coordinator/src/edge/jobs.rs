@@ -10,6 +10,8 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
+use super::chat::check_stops;
+use super::gateway::refused;
 use super::http::{ApiError, payer, read_json};
 
 /// `POST /v1/jobs`: the body is a job; with the header `Idempotency-Key` a repeat within 24 hours
@@ -20,10 +22,13 @@ pub(crate) async fn submit(
     request: Request,
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).await.map_err(ApiError::plain)?;
-    let key = idempotency_key(&headers).map_err(ApiError::plain)?;
-    let spec: JobSpec = read_json(coordinator, request).await.map_err(ApiError::plain)?;
-    let id = coordinator.submit_job(payer, key, spec).await.map_err(ApiError::plain)?;
+    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
+    let key = idempotency_key(&headers).map_err(ApiError::openai)?;
+    let spec: JobSpec = read_json(coordinator, request, ApiError::openai).await?;
+    if let JobSpec::Text(job) = &spec {
+        check_stops(&job.stop).map_err(refused)?;
+    }
+    let id = coordinator.submit_job(payer, key, spec).await.map_err(ApiError::openai)?;
     let mut response = (StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -49,14 +54,14 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).await.map_err(ApiError::plain)?;
+    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
     let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
     let id = id.ok().and_then(|Path(id)| id.parse::<JobId>().ok());
-    let id = id.ok_or_else(|| ApiError::plain(missing()))?;
-    let job = coordinator.stored_job(id).await.map_err(ApiError::plain)?;
+    let id = id.ok_or_else(|| ApiError::openai(missing()))?;
+    let job = coordinator.stored_job(id).await.map_err(ApiError::openai)?;
     if job.payer != payer {
         // Somebody else's job looks like none at all.
-        return Err(ApiError::plain(missing()));
+        return Err(ApiError::openai(missing()));
     }
     Ok(Json(json!({
         "id": id,

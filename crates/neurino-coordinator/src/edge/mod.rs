@@ -1,6 +1,7 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
-//! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`, `nodes`, and what they share: errors, bodies, keys (`http`), connections
-//! (`serve`).
+//! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
+//! `nodes`, and what they share: errors, bodies, keys (`http`), connections (`serve`), plain words
+//! (`words`).
 
 mod answer;
 mod chat;
@@ -12,6 +13,7 @@ mod nodes;
 mod picture_link;
 mod serve;
 mod stream;
+mod words;
 
 use std::sync::Arc;
 

@@ -202,7 +202,7 @@ pub(crate) async fn session(
 ) -> Result<Json<SessionOpened>, ApiError> {
     refuse_browsers(&headers)?;
     let coordinator = &coordinator;
-    let hello: Hello = read_json(coordinator, request).await.map_err(ApiError::plain)?;
+    let hello: Hello = read_json(coordinator, request, ApiError::plain).await?;
     let (session, outbox) = coordinator.open_session(&hello).map_err(ApiError::plain)?;
     let token = hex::encode(rand::random::<[u8; 32]>());
     let end = session.end.clone();

@@ -289,7 +289,7 @@ async fn requests_are_named_and_must_be_json() {
     let (_, job) = world.call(Method::GET, &format!("/v1/jobs/{id}"), Value::Null).await;
     assert_eq!(job["state"], "succeeded", "the request's name is its job's");
     let answer = ask("text/plain").await;
-    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert!(answer.headers().contains_key("x-request-id"));
     for (model, status) in [(MODEL, StatusCode::OK), ("a/b", StatusCode::NOT_FOUND)] {
         let (found, body) =

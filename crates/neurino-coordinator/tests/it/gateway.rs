@@ -1,8 +1,10 @@
 //! The OpenAI-compatible gateway and the errors of every endpoint.
 
+use std::time::Duration;
+
 use axum::http::{Method, StatusCode};
 use neurino_core::{JobSpec, MicroPoints};
-use neurino_protocol::ErrorCode;
+use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use crate::node::{Node, output};
@@ -81,7 +83,40 @@ async fn the_node_gets_the_job_with_the_networks_stop_strings_and_a_seed() {
     assert!(lease.quote_micro > MicroPoints(0));
     // A fifth stop string would not fit beside the network's four.
     let (status, body) = world.chat(|b| b["stop"] = json!(["1", "2", "3", "4", "5"])).await;
-    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "invalid_request"));
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "invalid_value"));
+    // The same rule, whichever way the job comes.
+    let mut spec = serde_json::to_value(crate::world::spec(MODEL, "hi")).unwrap();
+    spec["stop"] = json!(["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    let (status, job) = world.call(Method::POST, "/v1/jobs", spec).await;
+    assert_eq!((status, &job["error"]), (StatusCode::BAD_REQUEST, &body["error"]));
+}
+
+#[tokio::test]
+async fn a_field_refused_further_in_is_named_as_any_other() {
+    let world = World::new().await;
+    let mut node = Node::ready(&world.coordinator).await;
+    for stream in [false, true] {
+        let chat = world.chat(|b| b["stream"] = json!(stream));
+        let refuse = async {
+            let lease = node.lease().await;
+            let error = ErrorBody::new(
+                ErrorCode::InvalidRequest,
+                "`logit_bias` names token 99999, but the model has 49,152",
+            );
+            node.fail_with(lease.id, error).await;
+        };
+        let ((status, body), ()) = tokio::join!(chat, refuse);
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let error = &body["error"];
+        assert_eq!(
+            (&error["param"], &error["code"]),
+            (&json!("logit_bias"), &json!("invalid_value"))
+        );
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+    let prompt = "x".repeat(300 << 10);
+    let (_, body) = world.chat(|b| b["messages"][0]["content"] = json!(prompt)).await;
+    assert_eq!(body["error"]["param"], "messages");
 }
 
 #[tokio::test]
@@ -147,11 +182,15 @@ async fn malformed_json_is_a_typed_400_on_every_endpoint() {
                 world.send(method.clone(), path, Some(&token), &[], body.to_owned()).await;
             let shown: String = body.chars().take(20).collect();
             assert_eq!(status, StatusCode::BAD_REQUEST, "{path} {shown}: {answer}");
-            let openai = path.starts_with("/v1/chat") || path.starts_with("/v1/images");
+            let openai = !path.starts_with("/v1/node");
             let codes = ["invalid_request", "invalid_type", "missing_required_parameter"];
-            let known = if openai { &codes[..] } else { &codes[..1] };
+            let known = if path.starts_with("/v1/chat") || path.starts_with("/v1/images") { &codes[..] } else { &codes[..1] };
             assert!(known.contains(&code(&answer)), "{path} {shown}: {answer}");
             assert_eq!(answer["error"].is_object(), openai, "{path} has its own shape");
+            let words = answer.to_string();
+            for foreign in ["struct", "enum", "invalid type", "JobSpec"] {
+                assert!(!words.contains(foreign), "{path} {shown}: {answer}");
+            }
         }
         let invalid_utf8 = vec![b'{', b'"', 0xff, b'"', b'}'];
         let (status, _) = world.send(method, path, Some(&token), &[], invalid_utf8).await;
@@ -179,6 +218,7 @@ async fn oversize_bodies_are_a_typed_413_on_every_endpoint() {
         let (status, body) = world.send(method, path, Some(&token), &[], big).await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
         assert_eq!(code(&body), "too_large", "{path}");
+        assert_eq!(body["error"].is_object(), !path.starts_with("/v1/node"), "{path}: {body}");
     }
     let prompt = "x".repeat(300 << 10);
     let (status, body) = world.chat(|b| b["messages"][0]["content"] = json!(prompt)).await;
@@ -190,17 +230,21 @@ async fn oversize_bodies_are_a_typed_413_on_every_endpoint() {
 async fn unknown_paths_and_methods_are_typed() {
     let world = World::new().await;
     for (method, path, status, openai) in [
-        (Method::GET, "/nowhere", 404, false),
+        (Method::GET, "/nowhere", 404, true),
+        (Method::POST, "/v1/completions", 404, true),
+        (Method::POST, "/chat/completions", 404, true),
+        (Method::POST, "/v1", 404, true),
         (Method::GET, "/v1/models/x", 404, true),
-        (Method::DELETE, "/v1/jobs", 405, false),
+        (Method::DELETE, "/v1/jobs", 405, true),
         (Method::GET, "/v1/chat/completions", 405, true),
         (Method::GET, "/v1/images/generations", 405, true),
         (Method::GET, "/v1/images/nothing.png", 404, true),
         (Method::GET, "/v1/images/%ff", 404, true),
         (Method::GET, "/v1/node/session", 405, false),
         (Method::GET, "/v1/node/link", 400, false),
-        (Method::GET, "/v1/jobs/not-an-id", 404, false),
-        (Method::GET, "/v1/jobs/%ff", 404, false),
+        (Method::GET, "/v1/node/nowhere", 404, false),
+        (Method::GET, "/v1/jobs/not-an-id", 404, true),
+        (Method::GET, "/v1/jobs/%ff", 404, true),
     ] {
         let (found, body) = world.call(method, path, Value::Null).await;
         assert_eq!(found.as_u16(), status, "{path}");
@@ -245,15 +289,53 @@ async fn a_model_of_ones_own_is_known_while_a_node_serves_it() {
     world.assert_books_hold().await;
 }
 
+/// A request for a model that is known and that nobody serves: its answer, and how long that took.
+async fn unserved(world: &World, headers: &[(&str, &str)]) -> (Value, Duration) {
+    let asked = std::time::Instant::now();
+    let body = chat_body(|b| b["model"] = json!(OTHER_MODEL)).to_string();
+    let path = "/v1/chat/completions";
+    let answer = world.raw(Method::POST, path, Some(&world.api_key), headers, body).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers()["retry-after"], "5");
+    let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    let body: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(code(&body), "no_node_available");
+    (body, asked.elapsed())
+}
+
 #[tokio::test]
 async fn a_known_model_that_nobody_serves_fails_soon_and_costs_nothing() {
-    let world = World::new().await;
+    let limits =
+        neurino_coordinator::Limits { chat_no_node_wait_ms: 6_000, ..crate::world::short_limits() };
+    let world = World::with(limits).await;
     let _node = Node::ready(&world.coordinator).await;
-    let (status, body) = world.chat(|b| b["model"] = json!(OTHER_MODEL)).await;
-    assert_eq!((status, code(&body)), (StatusCode::SERVICE_UNAVAILABLE, "no_node_available"));
+    eventually("the node is ready", async || {
+        world.coordinator.jobs_overview().models.values().sum::<usize>() == 1
+    })
+    .await;
+    let (body, waited) = unserved(&world, &[]).await;
+    assert!(waited < Duration::from_millis(1_500), "{waited:?}");
+    let words = body["error"]["message"].as_str().unwrap();
+    assert!(words.contains("nobody on the network serves this model"), "{words}");
+    // Who says so waits for longer.
+    let (_, waited) = unserved(&world, &[("prefer", "wait=2")]).await;
+    assert!(waited >= Duration::from_millis(2_000), "{waited:?}");
     let check = world.coordinator.ledger_check().await.unwrap();
-    assert_eq!((check.receipts, check.jobs["failed"]), (0, 1));
+    assert_eq!((check.receipts, check.jobs["failed"]), (0, 2));
     assert!(check.balances.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_is_connecting_is_waited_for() {
+    let limits =
+        neurino_coordinator::Limits { chat_no_node_wait_ms: 6_000, ..crate::world::short_limits() };
+    let world = World::with(limits).await;
+    let connect = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Node::ready(&world.coordinator).await.work(&["Hello"])
+    };
+    let ((status, _), _working) = tokio::join!(world.chat(|_| {}), connect);
+    assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -114,7 +114,10 @@ impl Node {
     }
 
     pub(crate) async fn fail(&self, lease: LeaseId, code: ErrorCode) {
-        let error = ErrorBody::new(code, "the test said so");
+        self.fail_with(lease, ErrorBody::new(code, "the test said so")).await;
+    }
+
+    pub(crate) async fn fail_with(&self, lease: LeaseId, error: ErrorBody) {
         self.say(NodeMessage::Failed { lease, error }).await;
     }
 

@@ -3,12 +3,21 @@
 use neurino_core::{ResponseFormat, ToolChoice, ToolDefinition};
 use serde_json::Value;
 
-use super::{Fields, Refusal, optional};
+use super::{Fields, Refusal, optional, schema};
 
 /// The functions the model may call.
 pub(super) fn definitions(fields: &Fields) -> Result<Vec<ToolDefinition>, Refusal> {
     let tools: Vec<Fields> = optional(fields, "tools")?.unwrap_or_default();
-    tools.iter().enumerate().map(|(at, tool)| definition(at, tool)).collect()
+    let mut known: Vec<ToolDefinition> = Vec::new();
+    for (at, tool) in tools.iter().enumerate() {
+        let tool = definition(at, tool)?;
+        if let Some(first) = known.iter().position(|first| first.name == tool.name) {
+            let rule = format!("is the name of `tools[{first}]` already; a call could mean either");
+            return Err(Refusal::new(format!("tools[{at}].function.name"), rule));
+        }
+        known.push(tool);
+    }
+    Ok(known)
 }
 
 fn definition(at: usize, tool: &Fields) -> Result<ToolDefinition, Refusal> {
@@ -34,7 +43,10 @@ fn definition(at: usize, tool: &Fields) -> Result<ToolDefinition, Refusal> {
     };
     let parameters = match function.get("parameters") {
         None | Some(Value::Null) => None,
-        Some(schema @ Value::Object(_)) => Some(schema.clone()),
+        Some(Value::Object(schema)) => {
+            schema::check_arguments(&format!("tools[{at}].function.parameters"), schema)?;
+            Some(Value::Object(schema.clone()))
+        }
         Some(_) => {
             return refuse("function.parameters", "must be a JSON schema, which is an object");
         }
@@ -86,6 +98,7 @@ pub(super) fn response_format(fields: &Fields) -> Result<ResponseFormat, Refusal
             }
             match named.get("schema") {
                 Some(schema @ Value::Object(_)) => {
+                    schema::check(&format!("{param}.schema"), schema)?;
                     Ok(ResponseFormat::JsonSchema { schema: schema.clone() })
                 }
                 Some(_) => Err(Refusal::new(format!("{param}.schema"), "must be an object")),
@@ -143,6 +156,14 @@ mod tests {
         check(json!({ "tools": [{ "type": "function" }] }), "tools[0].function");
         check(tool(&json!({})), "tools[0].function.name");
         check(tool(&json!({ "name": "f", "parameters": "x" })), "tools[0].function.parameters");
+        let parameters = json!({ "type": "object", "required": "city" });
+        check(
+            tool(&json!({ "name": "f", "parameters": parameters })),
+            "tools[0].function.parameters.required",
+        );
+        let named = |name: &str| json!({ "type": "function", "function": { "name": name } });
+        let tools = json!({ "tools": [named("f"), named("g"), named("f")] });
+        check(tools, "tools[2].function.name");
         for given in [json!("maybe"), json!({ "type": "function", "function": { "name": "g" } })] {
             let given = fields(&json!({ "tool_choice": given }));
             assert_eq!(
@@ -167,6 +188,11 @@ mod tests {
         };
         check(json!({ "type": "xml" }), "response_format.type");
         check(json!({ "type": "json_schema" }), "response_format.json_schema");
+        let wrong = json!({ "name": "n", "schema": { "type": "objekt" } });
+        check(
+            json!({ "type": "json_schema", "json_schema": wrong }),
+            "response_format.json_schema.schema.type",
+        );
         let nameless = json!({ "type": "json_schema", "json_schema": { "schema": {} } });
         check(nameless, "response_format.json_schema.name");
         let empty = json!({ "type": "json_schema", "json_schema": { "name": "n" } });
