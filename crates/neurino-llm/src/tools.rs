@@ -2,7 +2,7 @@
 //!
 //! A reply is either text with calls behind it, or, if any call cannot be read, text from end to
 //! end. That is only known when the reply is complete, so calls come out last; text before the first
-//! possible call is let through at once.
+//! possible call is let through at once. Of a reply that was cut off, the calls before the cut stand.
 
 use neurino_core::job::{ToolCall, ToolDefinition};
 use serde::Deserialize;
@@ -139,15 +139,16 @@ impl ToolStream {
     }
 
     /// The calls, or the text that was held back for one. The reply had no more text than `push` and
-    /// this let through.
-    pub fn finish(mut self) -> TextPiece {
+    /// this let through; `cut_off` says that it would have gone on, so that its last call may lack
+    /// its end.
+    pub fn finish(mut self, cut_off: bool) -> TextPiece {
         let Some(at) = self.opened else {
             return TextPiece { text: self.pass_to(self.reply.len()), calls: Vec::new() };
         };
         let found = match self.syntax {
-            ToolSyntax::Hermes => hermes(&self.reply[at..]),
-            ToolSyntax::Llama3Json => llama3(&self.reply[at..], &self.names),
-            ToolSyntax::Mistral => mistral(&self.reply[at..]),
+            ToolSyntax::Hermes => hermes(&self.reply[at..], cut_off),
+            ToolSyntax::Llama3Json => llama3(&self.reply[at..], &self.names, cut_off),
+            ToolSyntax::Mistral => mistral(&self.reply[at..], cut_off),
         };
         match found {
             Some(found) => {
@@ -220,25 +221,38 @@ impl Written {
 type Found = Vec<(String, String)>;
 
 /// Calls between tags. The last one may lack its end; text between and behind is dropped.
-fn hermes(reply: &str) -> Option<Found> {
+fn hermes(reply: &str, cut_off: bool) -> Option<Found> {
     let mut calls = Vec::new();
     let mut rest = reply;
     while let Some((_, behind)) = rest.split_once("<tool_call>") {
-        let (call, next) = behind.split_once("</tool_call>").unwrap_or((behind, ""));
-        let call: Tagged = serde_json::from_str(call.trim()).ok()?;
-        calls.push((call.name, python_json::to_text(&call.arguments, None).ok()?));
+        let ended = behind.split_once("</tool_call>");
+        let (call, next) = ended.unwrap_or((behind, ""));
+        match tagged(call) {
+            Some(call) => calls.push(call),
+            None if cut_off && ended.is_none() => break,
+            None => return None,
+        }
         rest = next;
     }
     (!calls.is_empty()).then_some(calls)
 }
 
+fn tagged(call: &str) -> Option<(String, String)> {
+    let call: Tagged = serde_json::from_str(call.trim()).ok()?;
+    Some((call.name, python_json::to_text(&call.arguments, None).ok()?))
+}
+
 /// One object after the other; all of them known functions, nothing else beside them.
-fn llama3(reply: &str, names: &[String]) -> Option<Found> {
+fn llama3(reply: &str, names: &[String], cut_off: bool) -> Option<Found> {
     let mut rest = reply.strip_prefix("<|python_tag|>").unwrap_or(reply).trim();
     let mut calls = Vec::new();
     while !rest.is_empty() {
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Written>();
-        let call = values.next()?.ok()?.into_call()?;
+        let call = match values.next()? {
+            Ok(call) => call.into_call()?,
+            Err(error) if cut_off && error.is_eof() => break,
+            Err(_) => return None,
+        };
         if !names.contains(&call.0) {
             return None;
         }
@@ -250,14 +264,43 @@ fn llama3(reply: &str, names: &[String]) -> Option<Found> {
 }
 
 /// A list behind the mark, or a name and an object behind each mark.
-fn mistral(reply: &str) -> Option<Found> {
+fn mistral(reply: &str, cut_off: bool) -> Option<Found> {
     let body = reply.strip_prefix("[TOOL_CALLS]")?;
-    if body.trim_start().starts_with('[') {
-        let written: Vec<Written> = serde_json::from_str(body.trim()).ok()?;
-        let calls: Option<Found> = written.into_iter().map(Written::into_call).collect();
-        return calls.filter(|calls| !calls.is_empty());
+    if let Some(items) = body.trim_start().strip_prefix('[') {
+        let calls = match serde_json::from_str::<Vec<Written>>(body.trim()) {
+            Ok(written) => {
+                written.into_iter().map(Written::into_call).collect::<Option<Found>>()?
+            }
+            Err(error) if cut_off && error.is_eof() => before_the_cut(items)?,
+            Err(_) => return None,
+        };
+        return (!calls.is_empty()).then_some(calls);
     }
-    body.split("[TOOL_CALLS]").map(named).collect()
+    let mut pieces: Vec<&str> = body.split("[TOOL_CALLS]").collect();
+    let last = pieces.pop()?;
+    let mut calls: Found = pieces.into_iter().map(named).collect::<Option<_>>()?;
+    match named(last) {
+        Some(call) => calls.push(call),
+        None if cut_off && !calls.is_empty() => {}
+        None => return None,
+    }
+    Some(calls)
+}
+
+/// The whole calls of a list whose end is missing.
+fn before_the_cut(items: &str) -> Option<Found> {
+    let mut calls = Vec::new();
+    let mut rest = items.trim_start();
+    loop {
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Written>();
+        match values.next() {
+            Some(Ok(call)) => calls.push(call.into_call()?),
+            // The reader of the whole list found nothing wrong but its end.
+            _ => return Some(calls),
+        }
+        rest = rest[values.byte_offset()..].trim_start();
+        rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+    }
 }
 
 fn named(call: &str) -> Option<(String, String)> {
@@ -282,7 +325,7 @@ mod tests {
     }
 
     /// Content and calls of a reply that arrives in pieces of `size` characters.
-    fn read(syntax: ToolSyntax, reply: &str, size: usize) -> (String, Found) {
+    fn read(syntax: ToolSyntax, reply: &str, size: usize, cut_off: bool) -> (String, Found) {
         let mut stream = ToolStream::new(syntax, &tools(), 7);
         let characters: Vec<char> = reply.chars().collect();
         let mut text = String::new();
@@ -291,17 +334,28 @@ mod tests {
             assert_eq!(piece.calls, []);
             text.push_str(&piece.text);
         }
-        let last = stream.finish();
+        let last = stream.finish(cut_off);
         text.push_str(&last.text);
         (text, last.calls.into_iter().map(|call| (call.name, call.arguments)).collect())
     }
 
     #[track_caller]
     fn check(syntax: ToolSyntax, reply: &str, content: &str, calls: &[(&str, &str)]) {
+        compare(syntax, reply, false, content, calls);
+    }
+
+    #[track_caller]
+    fn compare(
+        syntax: ToolSyntax,
+        reply: &str,
+        cut_off: bool,
+        content: &str,
+        calls: &[(&str, &str)],
+    ) {
         let calls: Found = calls.iter().map(|c| (c.0.to_owned(), c.1.to_owned())).collect();
         for size in [1, 2, 3, 7, 1000] {
             let expected = (content.to_owned(), calls.clone());
-            assert_eq!(read(syntax, reply, size), expected, "pieces of {size}");
+            assert_eq!(read(syntax, reply, size, cut_off), expected, "pieces of {size}");
         }
     }
 
@@ -343,6 +397,42 @@ mod tests {
     }
 
     #[test]
+    fn calls_before_a_cut_stand() {
+        let arguments = r#"{"x": 1}"#;
+        let one = [("a", arguments)];
+        let call = r#"{"name": "a", "arguments": {"x": 1}}"#;
+        for (syntax, whole, next) in [
+            (
+                ToolSyntax::Hermes,
+                format!("<tool_call>{call}</tool_call>"),
+                format!("\n<tool_call>\n{call}"),
+            ),
+            (ToolSyntax::Llama3Json, call.to_owned(), format!("; {call}")),
+            (ToolSyntax::Mistral, format!("[TOOL_CALLS] [{call}"), format!(", {call}")),
+            (
+                ToolSyntax::Mistral,
+                format!("[TOOL_CALLS]a[ARGS]{arguments}"),
+                format!("[TOOL_CALLS]a[ARGS]{arguments}"),
+            ),
+        ] {
+            // Wherever in the second call the cut is, the first one stands; a whole one counts.
+            for end in 1..next.len() {
+                compare(syntax, &format!("{whole}{}", &next[..end]), true, "", &one);
+            }
+            compare(syntax, &format!("{whole}{next}"), true, "", &[one[0], one[0]]);
+            // Within the first one there is no call yet.
+            let begun = whole.trim_end_matches("</tool_call>");
+            let begun = &begun[..begun.len() - 1];
+            compare(syntax, begun, true, begun, &[]);
+        }
+        // A wrong call before the cut is wrong all the same.
+        let wrong = format!("<tool_call>no</tool_call><tool_call>{call}");
+        compare(ToolSyntax::Hermes, &wrong, true, &wrong, &[]);
+        let whole = format!("{call}; {{\"name\": \"b\", \"argu");
+        compare(ToolSyntax::Llama3Json, &whole, false, &whole, &[]);
+    }
+
+    #[test]
     fn other_models_write_calls_in_their_way() {
         let one = r#"{"name": "a", "parameters": {"x": 1}}"#;
         let arguments = r#"{"x": 1}"#;
@@ -373,7 +463,7 @@ mod tests {
         let ids = |seed: u64| -> Vec<String> {
             let mut stream = ToolStream::new(ToolSyntax::Hermes, &tools(), seed);
             stream.push(&reply);
-            stream.finish().calls.into_iter().map(|call| call.id).collect()
+            stream.finish(false).calls.into_iter().map(|call| call.id).collect()
         };
         assert_eq!(ids(1), ids(1));
         let all: std::collections::BTreeSet<String> = (0..50).flat_map(ids).collect();

@@ -204,7 +204,7 @@ fn one_reply(case: &ToolCase) -> Result<usize, String> {
     for pieces in [vec![case.output.as_str()], letters] {
         let mut stream = ToolStream::new(ToolSyntax::Hermes, &[], 0);
         let mut content: String = pieces.iter().map(|piece| stream.push(piece).text).collect();
-        let last = stream.finish();
+        let last = stream.finish(false);
         content.push_str(&last.text);
         let call = |call: ToolCall| Called { name: call.name, arguments: call.arguments };
         let calls: Vec<Called> = last.calls.into_iter().map(call).collect();

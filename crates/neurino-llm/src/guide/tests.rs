@@ -100,7 +100,7 @@ fn forced_calls_are_found_again() {
                 let text = write(&mut guide, &tokenizer, seed, "");
                 let mut stream = ToolStream::new(syntax, &tools, 1);
                 assert_eq!(stream.push(&text).text, "", "{text}");
-                let found = stream.finish();
+                let found = stream.finish(false);
                 assert_eq!(found.text, "", "{text}");
                 assert!((1..=8).contains(&found.calls.len()), "{text}");
                 for call in &found.calls {

@@ -170,7 +170,7 @@ impl Answer {
             delta.logprobs.extend(ratings.rest());
         }
         if let Some(tools) = self.tools.take() {
-            append(delta, tools.finish());
+            append(delta, tools.finish(reason == FinishReason::Length));
         }
         let called = !(self.so_far.tool_calls.is_empty() && delta.tool_calls.is_empty());
         self.so_far.finish_reason = match reason {

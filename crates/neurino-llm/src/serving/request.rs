@@ -134,15 +134,26 @@ fn guide_of(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
 ) -> Result<Option<Guide>, GenerateError> {
-    let call =
-        |forced| Guide::tool_call(tokenizer, template.tool_syntax(), &job.tools, forced).map(Some);
-    Ok(match (&job.tool_choice, &job.response_format) {
-        (ToolChoice::Required, _) => call(None)?,
-        (ToolChoice::Function { name }, _) => call(Some(name.as_str()))?,
-        (_, ResponseFormat::Text) => None,
-        (_, ResponseFormat::JsonObject) => Some(Guide::json_object(tokenizer)?),
-        (_, ResponseFormat::JsonSchema { schema }) => Some(Guide::json_schema(tokenizer, schema)?),
-    })
+    let call = |forced| {
+        Guide::tool_call(tokenizer, template.tool_syntax(), &job.tools, forced)
+            .map(Some)
+            .map_err(|error| of_field("tools", &error))
+    };
+    let answer = |guide: Result<Guide, GuideError>| {
+        guide.map(Some).map_err(|error| of_field("response_format", &error))
+    };
+    match (&job.tool_choice, &job.response_format) {
+        (ToolChoice::Required, _) => call(None),
+        (ToolChoice::Function { name }, _) => call(Some(name.as_str())),
+        (_, ResponseFormat::Text) => Ok(None),
+        (_, ResponseFormat::JsonObject) => answer(Guide::json_object(tokenizer)),
+        (_, ResponseFormat::JsonSchema { schema }) => answer(Guide::json_schema(tokenizer, schema)),
+    }
+}
+
+/// What a form asks for in vain is the fault of the field that holds it.
+fn of_field(field: &'static str, error: &GuideError) -> GenerateError {
+    InvalidJob { field, rule: format!("cannot be served: {error}") }.into()
 }
 
 /// A request under way.

@@ -80,7 +80,7 @@ fn the_starter_model_can_be_made_to_call_functions() {
     let step = start.elapsed() / ids.len() as u32;
     assert!(step.as_millis() < 100, "{step:?} a token");
     assert!(guide.is_complete());
-    let found = calls.finish().calls;
+    let found = calls.finish(false).calls;
     assert_eq!((found.len(), found[0].name.as_str()), (1, "get_weather"));
     assert_eq!(found[0].arguments, r#"{"city": "Köln", "days": 3}"#);
 }
