@@ -301,6 +301,12 @@ const cases = {
       ['tool_choice', { tool_choice: 'required' }],
       ['functions', { functions: [{ name: 'f', parameters: {} }] }],
       ['messages', { messages: [] }],
+      ['stop', { stop: ['1', '2', '3', '4', '5'] }],
+      ['logit_bias', { logit_bias: { 999999: 1 } }],
+      [
+        'tools[0].function.parameters.type',
+        { tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'text' } } }] },
+      ],
     ]) {
       const error = await refused(OpenAI.BadRequestError, () => chat(changes), { param });
       assert.equal(error.type, 'invalid_request_error');

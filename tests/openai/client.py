@@ -420,6 +420,11 @@ def bad_parameters():
         "modalities": {"modalities": ["text", "audio"]},
         "functions": {"functions": [{"name": "f", "parameters": {}}]},
         "messages": {"messages": []},
+        "stop": {"stop": ["1", "2", "3", "4", "5"]},
+        "logit_bias": {"logit_bias": {"999999": 1}},
+        "tools[0].function.parameters.type": {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "text"}}}]
+        },
         "messages[0].role": {"messages": [{"role": "robot", "content": "x"}]},
         "messages[0].content": {
             "messages": [
@@ -448,17 +453,17 @@ def too_long():
 
 @case
 def raw_bodies():
-    for kind, body in (
-        ("application/json", "{"),
-        ("application/json", ""),
-        ("text/plain", json.dumps(GREEDY)),
+    for kind, body, status in (
+        ("application/json", "{", 400),
+        ("application/json", "", 400),
+        ("text/plain", json.dumps(GREEDY), 415),
     ):
         headers = {"Authorization": f"Bearer {API_KEY}", "Content-Type": kind}
         request = urllib.request.Request(f"{BASE_URL}/chat/completions", body.encode(), headers)
         try:
             urllib.request.urlopen(request)
         except urllib.error.HTTPError as answer:
-            assert answer.code == 400, f"{kind}: {answer.code}"
+            assert answer.code == status, f"{kind}: {answer.code}"
             assert json.load(answer)["error"]["type"] == "invalid_request_error"
             assert answer.headers["x-request-id"]
         else:
