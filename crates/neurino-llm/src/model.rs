@@ -167,6 +167,7 @@ impl LanguageModel {
     }
 
     /// The same, with its caches in stores of another kind.
+    #[must_use]
     pub fn with_stores(self, stores: Stores) -> Self {
         Self { decoder: self.decoder.with_stores(stores) }
     }

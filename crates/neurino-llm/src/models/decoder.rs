@@ -196,6 +196,7 @@ impl Decoder {
     }
 
     /// The same, with its caches in stores of another kind.
+    #[must_use]
     pub fn with_stores(self, stores: Stores) -> Self {
         Self { stores, ..self }
     }

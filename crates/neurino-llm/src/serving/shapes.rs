@@ -29,25 +29,28 @@ pub struct StepShape {
 /// All shapes within some limits.
 #[derive(Debug, Clone, Copy)]
 pub struct StepShapes {
-    rows_max: usize,
-    sequences_max: usize,
-    table_max: usize,
+    /// Most rows.
+    rows: usize,
+    /// Most sequences, and so most rows that decode.
+    sequences: usize,
+    /// The longest block table.
+    table: usize,
 }
 
 impl StepShapes {
     /// The shapes of steps within `limits`, of texts of up to `context_tokens`.
     pub fn new(limits: &ServingLimits, context_tokens: usize) -> Self {
-        let rows_max = limits.rows_per_step.max(BLOCK_TOKENS);
+        let rows = limits.rows_per_step.max(BLOCK_TOKENS);
         Self {
-            rows_max,
-            sequences_max: limits.sequences_max.clamp(1, rows_max),
-            table_max: table(context_tokens.div_ceil(BLOCK_TOKENS)),
+            rows,
+            sequences: limits.sequences_max.clamp(1, rows),
+            table: table(context_tokens.div_ceil(BLOCK_TOKENS)),
         }
     }
 
     /// Blocks that what fills a step needs; nobody else may write into them.
     pub fn filling_blocks(&self) -> usize {
-        let sizes = sizes(self.rows_max, rows_size);
+        let sizes = sizes(self.rows, rows_size);
         let most = sizes.windows(2).map(|pair| pair[1] - pair[0] - 1).max().unwrap_or(0);
         most.div_ceil(BLOCK_TOKENS)
     }
@@ -77,14 +80,14 @@ impl StepShapes {
     /// Steps that have, together, every size: each a shape that a filled step can have.
     pub fn warm_up(&self) -> Vec<StepShape> {
         let shortest = table(0);
-        let rows = sizes(self.rows_max, rows_size).into_iter();
-        let scored = sizes(self.sequences_max, scored_size);
+        let rows = sizes(self.rows, rows_size).into_iter();
+        let scored = sizes(self.sequences, scored_size);
         let tables = std::iter::successors(Some(shortest), |table| Some(table * 2));
-        let tables: Vec<usize> = tables.take_while(|table| *table <= self.table_max).collect();
+        let tables: Vec<usize> = tables.take_while(|table| *table <= self.table).collect();
 
         // One row alone decodes, more decode together or read a prompt.
         let of_rows = rows.flat_map(|rows| {
-            let decodes = rows <= rows_size(self.sequences_max);
+            let decodes = rows <= rows_size(self.sequences);
             let decode = StepShape { rows, table: shortest, reads: false, scored: 1 };
             let read = StepShape { reads: true, ..decode };
             decodes.then_some(decode).into_iter().chain((rows > 1).then_some(read))
