@@ -177,6 +177,8 @@ pub enum WalletAction {
 pub enum BenchAction {
     /// Measure how fast a language model reads and writes, beside what the device can do at best.
     Text(BenchTextArgs),
+    /// Measure how fast an image model makes pictures, beside what the device can do at best.
+    Image(BenchImageArgs),
     /// Run mixed requests for a while and check every answer, the memory and the counters.
     Soak(BenchSoakArgs),
 }
@@ -243,6 +245,57 @@ pub struct BenchTextArgs {
     pub peer: Option<PathBuf>,
 }
 
+/// `neurino bench image`
+#[derive(Debug, Args)]
+pub struct BenchImageArgs {
+    /// An image model that is on this machine.
+    #[arg(long, value_name = "ID", required_unless_present_any = ["file", "shape"])]
+    #[arg(conflicts_with_all = ["file", "shape"])]
+    pub model: Option<String>,
+    /// A checkpoint or a folder that is in no library.
+    #[arg(long, value_name = "PATH", conflicts_with = "shape")]
+    pub file: Option<PathBuf>,
+    /// Random weights of this shape: `sd15`, `sdxl`, `flux`, `flux-nf4` or `tiny`.
+    #[arg(long, value_name = "NAME")]
+    pub shape: Option<String>,
+    /// The device instead of the one in the settings: `auto`, `cpu` or `cuda:0`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceSetting>,
+    /// Steps of a picture.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..=35)
+    )]
+    pub steps: u32,
+    /// Width and height of the picture, in pixels, instead of what suits the model.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Option<[u32; 2]>,
+    /// How many pictures to make; the median is shown.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub runs: u32,
+    /// Measure diffusers in the same run, with networks of the same dimensions.
+    #[arg(long)]
+    pub compare: bool,
+    /// A Python that has torch, diffusers and transformers.
+    #[arg(long, value_name = "PATH", requires = "compare")]
+    pub python: Option<PathBuf>,
+}
+
+/// A size such as `512x768`.
+fn size(text: &str) -> Result<[u32; 2], String> {
+    let sides = text.split_once('x').and_then(|(width, height)| {
+        Some([width.trim().parse().ok()?, height.trim().parse().ok()?])
+    });
+    sides.ok_or_else(|| "give width and height, for example `512x768`".into())
+}
+
 /// `neurino bench soak`
 #[derive(Debug, Args)]
 pub struct BenchSoakArgs {
@@ -303,6 +356,9 @@ mod tests {
             ("neurino coordinator --listen 43110", ValueValidation),
             ("neurino coordinator key", MissingRequiredArgument),
             ("neurino bench text --runs 101", ValueValidation),
+            ("neurino bench image", MissingRequiredArgument),
+            ("neurino bench image --shape sd15 --size 512", ValueValidation),
+            ("neurino bench image --shape sd15 --file a", ArgumentConflict),
         ] {
             assert_eq!(parse(line).unwrap_err(), kind, "{line}");
         }

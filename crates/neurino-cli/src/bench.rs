@@ -1,6 +1,7 @@
 //! `neurino bench`: measures this machine. A figure is always shown beside the ceiling that was
 //! measured in the same run.
 
+mod image;
 mod soak;
 mod table;
 
@@ -21,6 +22,7 @@ use crate::output::{self, Format};
 pub(crate) async fn run(setting: Setting, action: BenchAction) -> anyhow::Result<ExitCode> {
     match action {
         BenchAction::Text(args) => measure(setting, args).await,
+        BenchAction::Image(args) => image::run(setting, args).await,
         BenchAction::Soak(args) => soak::run(setting, args).await,
     }
 }

@@ -12,13 +12,13 @@ use crate::DiffusionError;
 use crate::checkpoint::folder::FolderTensors;
 use crate::checkpoint::ldm::{LdmFamily, LdmTensors};
 use crate::checkpoint::{Component, Loading, Precision, Tensors};
-use crate::clip::{ClipConfig, ClipKind, ClipTokenizer};
-use crate::flux::FluxConfig;
+use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
+use crate::flux::{FluxConfig, FluxTransformer};
 use crate::memory::{Dims, ImageMemory};
 use crate::pipeline::{Family, LoraFile, Pipeline};
 use crate::t5::T5Config;
-use crate::unet::UnetConfig;
-use crate::vae::{LatentScaling, VaeConfig};
+use crate::unet::{Unet, UnetConfig};
+use crate::vae::{LatentScaling, Vae, VaeConfig};
 
 pub(crate) mod assembly;
 mod manifest;
@@ -193,6 +193,71 @@ impl ImageSource {
             pipeline.set_loras(&self.loras)?;
         }
         Ok(pipeline)
+    }
+
+    /// The dimensions of its networks.
+    pub fn dims(&self) -> &Dims {
+        &self.dims
+    }
+
+    /// Loads the UNet alone, without low-rank updates.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load`]; `Unsupported` for a family without one.
+    pub fn load_unet(&self, loading: &Loading<'_>) -> Result<Unet, DiffusionError> {
+        let (Dims::Sd15 { unet, .. } | Dims::Sdxl { unet, .. }) = &self.dims else {
+            return Err(self.lacks("a UNet"));
+        };
+        Unet::load(&Component::new(&self.files.part(Part::Denoiser)?, loading), unet)
+    }
+
+    /// Loads Flux's transformer alone, without low-rank updates.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load_unet`].
+    pub fn load_transformer(
+        &self,
+        loading: &Loading<'_>,
+    ) -> Result<FluxTransformer, DiffusionError> {
+        let Dims::Flux { transformer, .. } = &self.dims else {
+            return Err(self.lacks("a transformer"));
+        };
+        let tensors = self.files.part(Part::Denoiser)?;
+        FluxTransformer::load(&Component::new(&tensors, loading), transformer)
+    }
+
+    /// Loads both halves of the autoencoder alone.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load`].
+    pub fn load_vae(&self, loading: &Loading<'_>) -> Result<Vae, DiffusionError> {
+        Vae::load(&Component::new(&self.files.part(Part::Vae)?, loading), self.dims.vae())
+    }
+
+    /// Loads a text encoder of CLIP alone, the `second` of SDXL if that is asked for.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load_unet`].
+    pub fn load_text_encoder(
+        &self,
+        loading: &Loading<'_>,
+        second: bool,
+    ) -> Result<ClipTextEncoder, DiffusionError> {
+        let (part, config) = match (&self.dims, second) {
+            (Dims::Sd15 { text, .. } | Dims::Flux { text, .. }, false) => (Part::TextEncoder, text),
+            (Dims::Sdxl { texts, .. }, false) => (Part::TextEncoder, &texts[0]),
+            (Dims::Sdxl { texts, .. }, true) => (Part::TextEncoder2, &texts[1]),
+            _ => return Err(self.lacks("a second text encoder of CLIP")),
+        };
+        ClipTextEncoder::load(&Component::new(&self.files.part(part)?, loading), config)
+    }
+
+    fn lacks(&self, what: &str) -> DiffusionError {
+        DiffusionError::Unsupported {
+            path: self.files.path().to_owned(),
+            found: format!("a model without {what}"),
+            supported: SUPPORTED,
+        }
     }
 
     fn vocabularies(&self) -> Result<Vocabularies, DiffusionError> {

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 pub struct ModelRef {
     /// Its id in the catalogue.
     pub id: ModelId,
-    /// A GGUF file, or a Hugging Face folder (config.json, safetensors, tokenizer.json).
+    /// A GGUF file, or a Hugging Face folder (config.json, safetensors, tokenizer.json); or an image
+    /// model: a checkpoint's file, a diffusers folder, or a folder with a `model.toml`.
     pub path: PathBuf,
 }
 
@@ -36,11 +37,11 @@ pub enum DeviceChoice {
 pub struct LoadedModel {
     /// Its id.
     pub id: ModelId,
-    /// The architecture, as the file names it, for example `llama`.
+    /// The architecture, as the file names it, for example `llama` or `sd15`.
     pub arch: String,
     /// The device, for people, for example `CPU (2 threads)`.
     pub device: String,
-    /// Longest sequence, prompt and answer together, in tokens.
+    /// Longest sequence, prompt and answer together, in tokens; 0 for an image model.
     pub context_tokens: u32,
     /// Jobs it computes at once; more wait inside the engine. At least 1.
     pub slots: u32,

@@ -1,12 +1,14 @@
-//! Speed of a language model on a device: reading a prompt, generating alone and in batches, beside
-//! the ceilings and the peers that were measured in the same run.
+//! Speed of a model on a device: reading a prompt, generating alone and in batches, or making pictures,
+//! beside the ceilings and the peers that were measured in the same run.
 //!
 //! Reading order: `measure` (our side), `ceiling`, `profile`, `peer` (other engines on this machine)
-//! with `gguf` (a model file for them where there is none). How to read the numbers:
-//! `docs/BENCH.md`.
+//! with `gguf` (a model file for them where there is none); then `image` with `image_peer`. How to read
+//! the numbers: `docs/BENCH.md`.
 
 mod ceiling;
 mod gguf;
+mod image;
+mod image_peer;
 mod measure;
 mod peer;
 mod profile;
@@ -24,6 +26,7 @@ use crate::device::{self, OpenDevice};
 use crate::fault;
 
 pub use ceiling::Ceilings;
+pub use image::{ImageBench, ImageBenchOptions, ImagePeerBench, image, image_shape_names};
 pub use peer::PeerBench;
 pub use profile::ProfilePart;
 

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use neurino_core::ImageDefaults;
+use neurino_diffusion::ImageSource;
+use neurino_diffusion::checkpoint::Precision as ImagePrecision;
+use neurino_diffusion::pipeline::Family;
 use neurino_llm::checkpoint::Precision;
 use neurino_llm::source::ModelSource;
 use neurino_llm::tokenizer::Tokenizer;
@@ -25,12 +28,12 @@ pub struct ModelFacts {
     pub context_tokens: u32,
     /// What suits it, if it makes pictures.
     pub image: Option<ImageDefaults>,
-    /// Memory it takes with 4-bit weights and room for one conversation, in bytes: what a device
-    /// needs at least.
+    /// Memory it takes with 4-bit weights and room for one conversation, or (if it makes pictures) with
+    /// 16-bit weights and one picture of its usual size, in bytes: what a device needs at least.
     pub memory_bytes_min: u64,
 }
 
-/// Reads the metadata of `path`, a GGUF file or a model folder, and its tokenizer.
+/// Reads the metadata of `path`, a GGUF file, a model folder or a checkpoint, and its tokenizer.
 ///
 /// # Errors
 /// `ModelUnreadable` if it is none that could be loaded, with what it is instead.
@@ -38,6 +41,11 @@ pub fn inspect(path: &Path) -> Result<ModelFacts, EngineError> {
     let unreadable = |error: &dyn std::error::Error| {
         EngineError::new(EngineErrorCode::ModelUnreadable, chain(error))
     };
+    if ImageSource::is_image_model(path) {
+        return ImageSource::open(path)
+            .map(|source| image_facts(&source))
+            .map_err(|e| unreadable(&e));
+    }
     let source = ModelSource::open(path).map_err(|e| unreadable(&e))?;
     Tokenizer::open(&source.tokenizer, &source.eos).map_err(|e| unreadable(&e))?;
     let context_tokens = source.config.max_position_embeddings;
@@ -51,4 +59,52 @@ pub fn inspect(path: &Path) -> Result<ModelFacts, EngineError> {
         image: None,
         memory_bytes_min: weights_bytes + blocks * small.block_bytes(),
     })
+}
+
+fn image_facts(source: &ImageSource) -> ModelFacts {
+    let (family, side) = (source.family(), source.family().native_side());
+    let (steps, guidance) = match family {
+        Family::Sd15 => (25, 7.0),
+        Family::Sdxl => (25, 5.0),
+        Family::Flux => (22, 3.5),
+    };
+    let memory = source.memory(ImagePrecision::Half);
+    let picture = memory.picture(side, side, family != Family::Flux);
+    ModelFacts {
+        arch: family.name().to_owned(),
+        storage: source.storage().to_owned(),
+        context_tokens: 0,
+        image: Some(ImageDefaults {
+            width: side,
+            height: side,
+            steps,
+            guidance,
+            negative_prompt: String::new(),
+        }),
+        memory_bytes_min: memory.weights_bytes() + picture.peak_bytes(true),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_models_tell_what_suits_them() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        for (name, arch, storage) in
+            [("sd/sd15", "sd15", "f16"), ("sd/sdxl", "sdxl", "f16"), ("flux", "flux", "bf16")]
+        {
+            let facts = inspect(&fixtures.join(name)).unwrap();
+            assert_eq!((facts.arch.as_str(), facts.storage.as_str()), (arch, storage));
+            let image = facts.image.unwrap();
+            let id = neurino_core::ModelId::new("m").unwrap();
+            image.job(id, "a cat").validate().unwrap();
+            assert!(facts.context_tokens == 0 && facts.memory_bytes_min > 1 << 20);
+        }
+        let error = inspect(&fixtures.join("sd/sd15/lora_peft.safetensors")).unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::ModelUnreadable);
+        assert!(error.message.contains("a LoRA"), "{error}");
+    }
 }

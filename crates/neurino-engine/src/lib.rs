@@ -4,9 +4,9 @@
 //! [`Engine`] is the contract. [`LocalEngine`] keeps it with a thread of this process, and
 //! [`ProcessEngine`] with a child process of the same program, so that a driver reset
 //! or a kernel fault cannot take the window or the ledger down; [`MultiEngine`] is several of them.
-//! Reading order: [`api`], [`device`], [`memory`], [`local`] with its `queue`, `worker`, `serving` and
-//! `warm_up`, then [`frame`], [`child`], [`process`] with its `supervisor` and `link`, [`multi`]; at last
-//! [`bench`] and [`soak`], which measure all of it.
+//! Reading order: [`api`], [`device`], [`memory`], [`local`] with its `queue` and `worker`, `served` with
+//! `serving` (text) and `image` (pictures), `warm_up`, then [`frame`], [`child`], [`process`] with its
+//! `supervisor` and `link`, [`multi`]; at last [`bench`] and [`soak`], which measure all of it.
 
 pub mod api;
 pub mod bench;
@@ -15,6 +15,7 @@ pub mod device;
 mod fault;
 pub mod frame;
 mod heap;
+mod image;
 pub mod inspect;
 mod link;
 pub mod local;
@@ -23,6 +24,7 @@ pub mod multi;
 mod outlet;
 pub mod process;
 mod queue;
+mod served;
 mod serving;
 pub mod soak;
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub struct DeviceMemory {
 
 impl DeviceMemory {
     /// What is left to others: the desktop and its programs.
-    fn reserve_bytes(&self) -> u64 {
+    pub(crate) fn reserve_bytes(&self) -> u64 {
         if self.is_cpu {
             (self.total_bytes / 8).clamp(256 * MIB, 4096 * MIB)
         } else {

@@ -44,11 +44,22 @@ struct Running {
 
 /// A job that has ended; its reader is told with [`Ended::tell`], after the counters were published.
 pub(crate) struct Ended {
-    job: Running,
-    result: Result<TextOutput, EngineError>,
+    outlet: Outlet,
+    place: OwnedSemaphorePermit,
+    result: Result<JobOutput, EngineError>,
 }
 
 impl Ended {
+    /// The end of a job.
+    pub(crate) fn of(job: Job, result: Result<JobOutput, EngineError>) -> Self {
+        Self { outlet: job.outlet, place: job.place, result }
+    }
+
+    fn of_text(job: Running, result: Result<TextOutput, EngineError>) -> Self {
+        let result = result.map(JobOutput::Text);
+        Self { outlet: job.outlet, place: job.place, result }
+    }
+
     /// What the device is to blame for: a lack of memory, or a fault.
     pub(crate) fn fault(&self) -> Option<&EngineError> {
         let of_device = [EngineErrorCode::OutOfMemory, EngineErrorCode::Crashed];
@@ -57,12 +68,11 @@ impl Ended {
 
     /// Sends the last event.
     pub(crate) fn tell(self) {
-        let Running { outlet, place, .. } = self.job;
         // Whoever hears of the end may come with the next job at once.
-        drop(place);
+        drop(self.place);
         match self.result {
-            Ok(output) => outlet.finish(JobOutput::Text(output)),
-            Err(error) => outlet.fail(error),
+            Ok(output) => self.outlet.finish(output),
+            Err(error) => self.outlet.fail(error),
         }
     }
 }
@@ -89,7 +99,7 @@ impl Serving {
         let JobSpec::Text(text) = &spec else {
             let words = format!("model `{}` writes text, it makes no pictures", spec.model());
             let refused = EngineError::new(EngineErrorCode::InvalidRequest, words);
-            return Some(Ended { job, result: Err(refused) });
+            return Some(Ended::of_text(job, Err(refused)));
         };
         self.last_id += 1;
         let id = RequestId(self.last_id);
@@ -99,7 +109,7 @@ impl Serving {
                 self.jobs.insert(id, job);
                 None
             }
-            Err(error) => Some(Ended { job, result: Err(from_generate(&error)) }),
+            Err(error) => Some(Ended::of_text(job, Err(from_generate(&error)))),
         }
     }
 
@@ -134,13 +144,13 @@ impl Serving {
 
     fn end(&mut self, id: RequestId, result: Result<TextOutput, EngineError>) -> Option<Ended> {
         self.runner.cancel(id);
-        self.jobs.remove(&id).map(|job| Ended { job, result })
+        self.jobs.remove(&id).map(|job| Ended::of_text(job, result))
     }
 
     /// Fails all jobs, because what they were computed with is lost.
     pub(crate) fn fail_all(&mut self, error: &EngineError) -> Vec<Ended> {
         let jobs = std::mem::take(&mut self.jobs).into_values();
-        jobs.map(|job| Ended { job, result: Err(error.clone()) }).collect()
+        jobs.map(|job| Ended::of_text(job, Err(error.clone()))).collect()
     }
 
     /// A new cache that needs about three quarters of the memory, and half of the rows in a step.

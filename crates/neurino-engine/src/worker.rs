@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use neurino_diffusion::ImageSource;
 use neurino_llm::LlmError;
 use neurino_llm::chat::ChatTemplate;
 use neurino_llm::model::LanguageModel;
@@ -22,8 +23,11 @@ use crate::device::OpenDevice;
 use crate::fault::{self, guarded};
 use crate::memory::{self, MemoryPlan};
 use crate::queue::{Command, Job, Queue};
+use crate::served::Served;
 use crate::serving::{Ended, Serving, Steps};
 use crate::warm_up::warm_up;
+
+mod images;
 
 /// What follows a fault that is no lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub(crate) enum Faults {
 pub(crate) struct Loaded {
     reference: ModelRef,
     facts: LoadedModel,
-    serving: Serving,
+    serving: Served,
 }
 
 /// The thread's state.
@@ -130,7 +134,9 @@ impl Worker {
         self.steps.fetch_add(1, Ordering::Relaxed);
         let (published, queue, steps) = (&self.counters, &self.queue, &self.steps);
         let computed = |counters| publish(published, counters, &queue.borrow(), steps);
-        match guarded("a step", || loaded.serving.step(computed)) {
+        let devices = &self.devices;
+        let memory = || devices[0].memory();
+        match guarded("a step", || loaded.serving.step(&memory, computed)) {
             Ok(ended) => {
                 let fault = ended.iter().find_map(Ended::fault).cloned();
                 self.tell(ended);
@@ -183,7 +189,15 @@ impl Worker {
     /// Goes on with a smaller cache after the device ran out of memory; without a model if that is
     /// not enough.
     fn shrink(&mut self, fault: &EngineError) {
-        let Some(Loaded { reference, mut facts, mut serving }) = self.loaded.take() else { return };
+        let Some(Loaded { reference, mut facts, serving }) = self.loaded.take() else { return };
+        let mut serving = match serving {
+            Served::Text(serving) => serving,
+            // A picture's memory went with it; the next one may need less.
+            Served::Image(_) => {
+                self.loaded = Some(Loaded { reference, facts, serving });
+                return self.clean_up();
+            }
+        };
         let ended = serving.fail_all(fault);
         let smaller = guarded("making a smaller cache", || serving.smaller());
         self.clean_up();
@@ -191,6 +205,7 @@ impl Worker {
             facts.memory.cache_bytes = serving.cache_bytes();
             tracing::warn!(cache_bytes = facts.memory.cache_bytes, "going on with less memory");
             self.status.send_replace(EngineStatus::Ready(facts.clone()));
+            let serving = Served::Text(Box::new(serving));
             self.loaded = Some(Loaded { reference, facts, serving });
         } else {
             self.forget();
@@ -209,6 +224,9 @@ impl Worker {
     fn load(&mut self, model: ModelRef) -> Result<LoadedModel, EngineError> {
         if let Some(loaded) = self.loaded.as_ref().filter(|l| l.reference == model) {
             return Ok(loaded.facts.clone());
+        }
+        if let Some(facts) = self.switch_loras(&model) {
+            return Ok(facts);
         }
         // Two models need not fit: the old one goes first.
         self.forget();
@@ -276,6 +294,9 @@ impl Worker {
     }
 
     fn read(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
+        if ImageSource::is_image_model(&reference.path) {
+            return self.read_image(reference);
+        }
         let started = Instant::now();
         let source = ModelSource::open(&reference.path).map_err(unreadable)?;
         let tokenizer = Tokenizer::open(&source.tokenizer, &source.eos).map_err(unreadable)?;
@@ -319,7 +340,7 @@ impl Worker {
         };
         facts.load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         log(&plan, &facts, limits);
-        Ok(Loaded { reference, facts, serving })
+        Ok(Loaded { reference, facts, serving: Served::Text(Box::new(serving)) })
     }
 }
 

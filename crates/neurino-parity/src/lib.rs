@@ -6,9 +6,10 @@
 //!
 //! Reading order: [`case`] (what a case is and how its outcome reads), [`reference`] (the files),
 //! then one module for each part of a folder: [`language`], [`sampling`], [`starter`], [`text`],
-//! [`quant`].
+//! [`quant`], and [`image`] for all that belongs to the image engine.
 
 pub mod case;
+mod image;
 mod language;
 mod quant;
 mod reference;
@@ -44,9 +45,6 @@ pub enum ParityError {
     NoCases(PathBuf),
 }
 
-/// Parts of a folder that belong to the image engine, which this build does not have.
-const IMAGE_PARTS: [&str; 5] = ["clip", "flux", "rng", "sched", "sd"];
-
 /// Runs every case found below `folder`; each outcome goes to `report` as it is known.
 ///
 /// # Errors
@@ -59,19 +57,12 @@ pub fn run(
     if !folder.is_dir() {
         return Err(ParityError::NoFolder(folder.to_owned()));
     }
-    for part in IMAGE_PARTS {
-        if folder.join(part).is_dir() {
-            report.skipped(
-                &format!("{part}/"),
-                "belongs to the image engine, which this build lacks",
-            );
-        }
-    }
     quant::run(&folder.join("quant"), report);
     text::run(&folder.join("text"), options, report);
     sampling::run(&folder.join("llm"), report);
     language::run(&folder.join("llm"), options, report);
     starter::run(&folder.join("llm_real"), options, report);
+    image::run(folder, options, report);
     match report.tally() {
         Tally { passed: 0, failed: 0, skipped: 0 } => Err(ParityError::NoCases(folder.to_owned())),
         tally => Ok(tally),

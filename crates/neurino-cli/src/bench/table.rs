@@ -57,7 +57,7 @@ pub(super) fn lines(bench: &TextBench, peak_memory_bytes: Option<u64>) -> Vec<St
     lines
 }
 
-fn row(what: &str, value: f64, unit: &str, note: &str) -> String {
+pub(super) fn row(what: &str, value: f64, unit: &str, note: &str) -> String {
     let line = format!("  {what:<14} {value:>10.2} {unit:<9} {note}");
     line.trim_end().to_owned()
 }

@@ -19,7 +19,7 @@ const LLAMA_SCRIPT: &str = include_str!("peer_llama.py");
 const TRANSFORMERS_SCRIPT: &str = include_str!("peer_transformers.py");
 /// Names under which llama.cpp's own benchmark is looked for.
 const LLAMA_PROGRAM: &str = "llama-batched-bench";
-const PYTHONS: [&str; 2] = ["python3", "python"];
+pub(super) const PYTHONS: [&str; 2] = ["python3", "python"];
 
 /// Another engine's speeds.
 #[derive(Debug, Clone, Serialize)]
@@ -46,7 +46,7 @@ pub(super) struct Peer {
     _file: Option<Rc<TempPath>>,
 }
 
-enum Driver {
+pub(super) enum Driver {
     /// Answers a line with a round.
     Python { child: Child, input: Option<ChildStdin>, output: BufReader<ChildStdout> },
     /// Measures a round each time it is run.
@@ -170,13 +170,13 @@ fn find(named: Option<&Path>) -> (Option<PathBuf>, Option<PathBuf>) {
     (program, named_python.or_else(|| PYTHONS.iter().find_map(|name| on_path(name))))
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let name = format!("{program}{}", std::env::consts::EXE_SUFFIX);
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders).map(|folder| folder.join(&name)).find(|path| path.is_file())
 }
 
-fn imports(python: &Path, module: &str) -> bool {
+pub(super) fn imports(python: &Path, module: &str) -> bool {
     let mut command = Command::new(python);
     command.args([
         "-c",
@@ -306,7 +306,11 @@ impl Setting<'_> {
 }
 
 /// Starts a script and waits until it is ready; returns the version it tells.
-fn start_python(python: &Path, script: &str, told: &Value) -> Result<(Driver, String), String> {
+pub(super) fn start_python(
+    python: &Path,
+    script: &str,
+    told: &Value,
+) -> Result<(Driver, String), String> {
     let mut child = Command::new(python)
         .args(["-c", script, &told.to_string()])
         .stdin(Stdio::piped())
@@ -342,7 +346,7 @@ fn last_line(errors: impl std::io::BufRead) -> String {
 }
 
 /// The next line that is an answer; packages print other things now and then.
-fn read_answer(output: &mut impl std::io::BufRead) -> Result<Value, String> {
+pub(super) fn read_answer(output: &mut impl std::io::BufRead) -> Result<Value, String> {
     let mut line = String::new();
     loop {
         line.clear();

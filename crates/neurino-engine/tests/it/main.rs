@@ -6,6 +6,7 @@
 
 mod contract;
 mod multi;
+mod pictures;
 mod process;
 mod soak;
 mod starter;

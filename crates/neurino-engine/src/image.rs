@@ -1,0 +1,259 @@
+//! The jobs of a loaded image model: one picture at a time, one step of its noise schedule at a time; the
+//! others wait in their order.
+
+use std::collections::VecDeque;
+
+use neurino_core::job::{ImageOutput, ImageStep};
+use neurino_core::{ImageJob, JobOutput, JobSpec};
+use neurino_diffusion::memory::{Fit, ImageMemory};
+use neurino_diffusion::pipeline::{Decoding, Denoising, Pipeline};
+use neurino_diffusion::{DiffusionError, ImageSource, RgbImage};
+use neurino_nn::NnError;
+
+use crate::api::{EngineCounters, EngineError, EngineErrorCode};
+use crate::fault::{self, guarded};
+use crate::memory::DeviceMemory;
+use crate::queue::{self, Job};
+use crate::serving::Ended;
+
+/// An image model that serves.
+pub(crate) struct Pictures {
+    pipeline: Box<dyn Pipeline>,
+    memory: ImageMemory,
+    source: ImageSource,
+    /// The picture that is being made.
+    running: Option<Running>,
+    /// Jobs whose turn comes, the next one first.
+    waiting: VecDeque<(ImageJob, Job)>,
+}
+
+struct Running {
+    picture: ImageJob,
+    job: Job,
+    decoding: Decoding,
+    denoising: Box<dyn Denoising>,
+}
+
+impl Pictures {
+    /// A model that was loaded from `source` and takes `memory`.
+    pub(crate) fn new(
+        pipeline: Box<dyn Pipeline>,
+        memory: ImageMemory,
+        source: ImageSource,
+    ) -> Self {
+        Self { pipeline, memory, source, running: None, waiting: VecDeque::new() }
+    }
+
+    /// Whether there is nothing to compute.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
+    }
+
+    /// Takes a job on, or refuses it.
+    pub(crate) fn begin(&mut self, job: Job) -> Option<Ended> {
+        let refuse = |job: Job, words: String| {
+            let refused = EngineError::new(EngineErrorCode::InvalidRequest, words);
+            Some(Ended::of(job, Err(refused)))
+        };
+        let JobSpec::Image(picture) = &job.spec else {
+            let words = format!("model `{}` makes pictures, it writes no text", job.spec.model());
+            return refuse(job, words);
+        };
+        if let Err(invalid) = picture.validate() {
+            return refuse(job, invalid.to_string());
+        }
+        let picture = picture.clone();
+        job.outlet.started(0);
+        self.waiting.push_back((picture, job));
+        None
+    }
+
+    /// Ends the jobs that nobody wants any more; the memory of the running one is free.
+    pub(crate) fn sweep(&mut self) -> Vec<Ended> {
+        let mut over: Vec<Job> = Vec::new();
+        if let Some(running) = self.running.take_if(|running| running.job.is_over()) {
+            over.push(running.job);
+        }
+        while let Some(at) = self.waiting.iter().position(|(_, job)| job.is_over()) {
+            over.extend(self.waiting.remove(at).map(|(_, job)| job));
+        }
+        over.into_iter().map(|job| Ended::of(job, Err(queue::cancelled()))).collect()
+    }
+
+    /// Computes the next step: reads the prompts of the next job, or goes a step of its noise schedule,
+    /// or decodes the picture. `computed` is called before anybody hears of it.
+    pub(crate) fn step(
+        &mut self,
+        free: &dyn Fn() -> DeviceMemory,
+        computed: impl FnOnce(EngineCounters),
+    ) -> Vec<Ended> {
+        let ended = match self.running.take() {
+            None => self.next(free),
+            Some(running) if running.denoising.done() < running.denoising.steps() => {
+                self.denoise(running)
+            }
+            Some(running) => Some(decode(running)),
+        };
+        computed(self.counters());
+        ended.into_iter().collect()
+    }
+
+    /// Begins the picture whose turn it is.
+    fn next(&mut self, free: &dyn Fn() -> DeviceMemory) -> Option<Ended> {
+        let (picture, job) = self.waiting.pop_front()?;
+        let decoding = match self.decoding(&picture, free()) {
+            Ok(decoding) => decoding,
+            Err(error) => return Some(Ended::of(job, Err(error))),
+        };
+        match computing("reading the prompt", || self.pipeline.begin(&picture)) {
+            Ok(denoising) => {
+                self.running = Some(Running { picture, job, decoding, denoising });
+                None
+            }
+            Err(error) => Some(Ended::of(job, Err(error))),
+        }
+    }
+
+    /// How the last stage of a picture is computed with the memory there is.
+    fn decoding(&self, picture: &ImageJob, free: DeviceMemory) -> Result<Decoding, EngineError> {
+        let [width, height] = self.pipeline.picture_size(picture);
+        let needs = self.memory.picture(width, height, picture.guidance > 1.0);
+        let free_bytes = free.free_bytes.saturating_sub(free.reserve_bytes());
+        match needs.fit(free_bytes) {
+            Fit::Whole => Ok(Decoding::Whole),
+            Fit::Tiled => Ok(Decoding::Tiled),
+            Fit::No { needed_bytes } => Err(too_large(picture, needed_bytes, free_bytes)),
+        }
+    }
+
+    fn denoise(&mut self, mut running: Running) -> Option<Ended> {
+        if let Err(error) = computing("a step of the picture", || running.denoising.step()) {
+            let Running { picture, job, denoising, .. } = running;
+            drop(denoising);
+            return Some(Ended::of(job, Err(out_of_memory(error, &picture))));
+        }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let denoising = running.denoising.as_ref();
+        let step = ImageStep {
+            step: count(denoising.done()),
+            steps: count(denoising.steps()),
+            // A picture without a preview is better than none.
+            preview: running.picture.preview.then(|| preview(denoising)).flatten(),
+        };
+        running.job.outlet.step(step);
+        self.running = Some(running);
+        None
+    }
+
+    /// Fails all jobs, because what they were computed with is lost.
+    pub(crate) fn fail_all(&mut self, error: &EngineError) -> Vec<Ended> {
+        let running = self.running.take().map(|running| running.job);
+        let waiting = self.waiting.drain(..).map(|(_, job)| job);
+        running.into_iter().chain(waiting).map(|job| Ended::of(job, Err(error.clone()))).collect()
+    }
+
+    /// Becomes `source`, if that differs in its low-rank updates alone. Jobs must have ended. `false`
+    /// if it is another model, or its updates do not fit.
+    pub(crate) fn switch_to(&mut self, source: ImageSource) -> bool {
+        let fits = source.has_base_of(&self.source)
+            && computing("changing the model", || self.pipeline.set_loras(source.loras())).is_ok();
+        if fits {
+            self.source = source;
+        }
+        fits
+    }
+
+    /// Jobs, running and waiting.
+    pub(crate) fn counters(&self) -> EngineCounters {
+        let (running, waiting) = (u32::from(self.running.is_some()), self.waiting.len());
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        EngineCounters {
+            jobs: running + waiting,
+            sequences_running: running,
+            sequences_waiting: waiting,
+            ..EngineCounters::default()
+        }
+    }
+}
+
+fn preview(denoising: &dyn Denoising) -> Option<neurino_core::job::Png> {
+    let drawn = guarded("a preview", || denoising.preview());
+    drawn.ok().and_then(Result::ok).map(|picture| picture.to_png())
+}
+
+/// Makes the picture of its latents: in tiles, if the device does not hold it as a whole.
+fn decode(running: Running) -> Ended {
+    let Running { picture, job, decoding, mut denoising } = running;
+    let mut decode = |decoding| computing("decoding the picture", || denoising.finish(decoding));
+    let decoded = match decode(decoding) {
+        Err(error) if error.code == EngineErrorCode::OutOfMemory && decoding == Decoding::Whole => {
+            tracing::warn!("the picture is decoded in tiles: {error}");
+            decode(Decoding::Tiled)
+        }
+        decoded => decoded,
+    };
+    let output = |picture: RgbImage| {
+        let (width, height) = (picture.width(), picture.height());
+        JobOutput::Image(ImageOutput { png: picture.to_png(), width, height })
+    };
+    Ended::of(job, decoded.map(output).map_err(|error| out_of_memory(error, &picture)))
+}
+
+/// Computes something that may fail or panic. After a panic nothing of the model is trusted any more:
+/// `Crashed`, unless it was a lack of memory.
+fn computing<T>(
+    doing: &str,
+    work: impl FnOnce() -> Result<T, DiffusionError>,
+) -> Result<T, EngineError> {
+    let done = guarded(doing, work).map_err(|fault| match fault.code {
+        EngineErrorCode::Internal => EngineError::crashed(fault.message),
+        _ => fault,
+    });
+    done.and_then(|done| done.map_err(|error| from_diffusion(&error)))
+}
+
+/// The words for a lack of memory that no cheaper plan cures.
+fn out_of_memory(error: EngineError, picture: &ImageJob) -> EngineError {
+    if error.code != EngineErrorCode::OutOfMemory {
+        return error;
+    }
+    let (width, height) = (picture.width, picture.height);
+    let words = format!(
+        "the device ran out of memory for a picture of {width} x {height}; ask for a smaller one, or \
+         close other programs"
+    );
+    EngineError::new(EngineErrorCode::OutOfMemory, words)
+}
+
+fn too_large(picture: &ImageJob, needed_bytes: u64, free_bytes: u64) -> EngineError {
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    let words = format!(
+        "a picture of {} x {} needs {:.1} GB of memory beside the model and {:.1} GB are free for it; ask \
+         for a smaller one, or close other programs",
+        picture.width,
+        picture.height,
+        gb(needed_bytes),
+        gb(free_bytes)
+    );
+    EngineError::new(EngineErrorCode::OutOfMemory, words)
+}
+
+/// A fault of the image engine as the engine's error, with its causes.
+pub(crate) fn from_diffusion(error: &DiffusionError) -> EngineError {
+    let words = fault::chain(error);
+    let code = match error {
+        DiffusionError::InvalidRequest { .. } | DiffusionError::Tokenizer(_) => {
+            EngineErrorCode::InvalidRequest
+        }
+        DiffusionError::Scheduler(_) => EngineErrorCode::InvalidRequest,
+        DiffusionError::Cancelled => EngineErrorCode::Cancelled,
+        _ if fault::is_out_of_memory(&words) => EngineErrorCode::OutOfMemory,
+        DiffusionError::Nn(NnError::Device { .. }) => EngineErrorCode::Crashed,
+        DiffusionError::Weights(_)
+        | DiffusionError::Lora(_)
+        | DiffusionError::Config { .. }
+        | DiffusionError::Unsupported { .. } => EngineErrorCode::ModelUnreadable,
+        _ => EngineErrorCode::Internal,
+    };
+    EngineError::new(code, words)
+}

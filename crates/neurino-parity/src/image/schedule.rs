@@ -1,0 +1,154 @@
+//! `sched/`: tables of noise levels, and samples led through them with given model outputs.
+
+use std::path::Path;
+
+use neurino_diffusion::NoiseScheduler;
+use neurino_diffusion::scheduler::{
+    DiscreteSchedule, DpmSolverSde, Euler, FlowMatchEuler, flow_mu,
+};
+use serde::Deserialize;
+
+use super::AnyError;
+use crate::case::{Comparison, Report};
+use crate::reference::{Tensors, json};
+
+/// Largest difference of a noise level or a time, relative to it.
+const TABLE_LIMIT: f64 = 1e-5;
+/// Largest difference in a trajectory, relative to the largest value of the tensor.
+const SAMPLE_LIMIT: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(default)]
+    sd15: Trained,
+    #[serde(default)]
+    sdxl: Trained,
+    cases: Vec<Case>,
+}
+
+/// The noise levels of a model, where a folder names them.
+#[derive(Deserialize, Default, Clone, Copy)]
+struct Trained {
+    beta_start: Option<f64>,
+    beta_end: Option<f64>,
+    num_train_timesteps: Option<usize>,
+}
+
+impl Trained {
+    fn schedule(self) -> DiscreteSchedule {
+        match (self.beta_start, self.beta_end, self.num_train_timesteps) {
+            (Some(start), Some(end), Some(levels)) => {
+                DiscreteSchedule::scaled_linear(start, end, levels)
+            }
+            _ => DiscreteSchedule::stable_diffusion(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Case {
+    prefix: String,
+    scheduler: String,
+    steps: usize,
+    init_noise_sigma: Option<f32>,
+    image_tokens: Option<usize>,
+    mu: Option<f64>,
+}
+
+pub(super) fn run(folder: &Path, report: &mut Report<'_>) {
+    let (cases, tensors) = (folder.join("schedules.json"), folder.join("schedules.safetensors"));
+    if !cases.is_file() || !tensors.is_file() {
+        return;
+    }
+    let (reference, tensors) = match (json::<Reference>(&cases), Tensors::open(&tensors)) {
+        (Ok(cases), Ok(tensors)) => (cases, tensors),
+        (Err(error), _) | (_, Err(error)) => return report.failed("sched/schedules", &error),
+    };
+    if tensors.has("alphas_cumprod") {
+        let found = reference.sd15.schedule();
+        match tensors.floats("alphas_cumprod") {
+            Ok(expect) => {
+                let found = Comparison::of_ratios(found.alphas_cumprod(), &expect, TABLE_LIMIT);
+                report.close("sched/alphas_cumprod", &found);
+            }
+            Err(error) => report.failed("sched/alphas_cumprod", &error),
+        }
+    }
+    for case in &reference.cases {
+        let name = format!("sched/{}", case.prefix);
+        let made: Result<Box<dyn NoiseScheduler>, _> = match case.scheduler.as_str() {
+            "dpmpp_2m_sde_karras" => DpmSolverSde::new(&reference.sd15.schedule(), case.steps)
+                .map(|scheduler| Box::new(scheduler) as Box<dyn NoiseScheduler>),
+            "euler" => Euler::new(&reference.sdxl.schedule(), case.steps)
+                .map(|scheduler| Box::new(scheduler) as _),
+            "flow" => FlowMatchEuler::new(case.steps, flow_mu(case.image_tokens.unwrap_or(0)))
+                .map(|scheduler| Box::new(scheduler) as _),
+            other => {
+                report.skipped(&name, &format!("this build does not know the schedule `{other}`"));
+                continue;
+            }
+        };
+        let done = made.map_err(AnyError::from).and_then(|mut scheduler| {
+            tables(scheduler.as_ref(), case, &tensors, report)?;
+            walk(scheduler.as_mut(), case, &tensors, report)
+        });
+        if let Err(error) = done {
+            report.failed(&name, error.as_ref());
+        }
+    }
+}
+
+fn tables(
+    scheduler: &dyn NoiseScheduler,
+    case: &Case,
+    tensors: &Tensors,
+    report: &mut Report<'_>,
+) -> Result<(), AnyError> {
+    let name = |part: &str| format!("sched/{} {part}", case.prefix);
+    let times: Vec<f32> = scheduler.timesteps().iter().map(|&t| t as f32).collect();
+    let expect = tensors.floats(&format!("{}.timesteps", case.prefix))?;
+    // Only Flux's times are not whole numbers.
+    let limit = if case.scheduler == "flow" { TABLE_LIMIT } else { 0.0 };
+    report.close(&name("timesteps"), &Comparison::of_ratios(&times, &expect, limit));
+    let expect = tensors.floats(&format!("{}.sigmas", case.prefix))?;
+    report.close(&name("sigmas"), &Comparison::of_ratios(scheduler.sigmas(), &expect, TABLE_LIMIT));
+    if let Some(start) = case.init_noise_sigma {
+        let found = Comparison::of_ratios(&[scheduler.init_noise_sigma()], &[start], TABLE_LIMIT);
+        report.close(&name("init_noise_sigma"), &found);
+    }
+    if let (Some(mu), Some(tokens)) = (case.mu, case.image_tokens) {
+        let found = Comparison::of_ratios(&[flow_mu(tokens) as f32], &[mu as f32], TABLE_LIMIT);
+        report.close(&name("mu"), &found);
+    }
+    Ok(())
+}
+
+/// Goes through all steps, where the reference did.
+fn walk(
+    scheduler: &mut dyn NoiseScheduler,
+    case: &Case,
+    tensors: &Tensors,
+    report: &mut Report<'_>,
+) -> Result<(), AnyError> {
+    let place = |part: &str, i: usize| format!("{}.{part}{i}", case.prefix);
+    if !tensors.has(&place("sample", 0)) {
+        return Ok(());
+    }
+    let mut comparison = Comparison::new(SAMPLE_LIMIT);
+    let mut sample = tensors.floats(&place("sample", 0))?;
+    for i in 0..case.steps {
+        if tensors.has(&place("scaled", i)) {
+            let mut input = sample.clone();
+            scheduler.scale_model_input(&mut input, i);
+            let expect = tensors.floats(&place("scaled", i))?;
+            comparison.add_rows(&format!("input {i}, "), &input, &expect, expect.len());
+        }
+        let noise =
+            if scheduler.needs_noise() { tensors.floats(&place("noise", i))? } else { Vec::new() };
+        scheduler.step(&tensors.floats(&place("output", i))?, &mut sample, &noise, i);
+        let expect = tensors.floats(&place("sample", i + 1))?;
+        comparison.add_rows(&format!("sample {}, ", i + 1), &sample, &expect, expect.len());
+    }
+    report.close(&format!("sched/{} trajectory", case.prefix), &comparison);
+    Ok(())
+}
