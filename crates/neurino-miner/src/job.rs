@@ -65,27 +65,37 @@ impl Loaded {
 
     /// Waits until the engine holds the model, and keeps it there while the guard lives.
     async fn hold(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
-        if let Some(held) = self.held(&model.id) {
+        if let Some(held) = self.held(&model.id).await {
             return Ok(held);
         }
         let _turn = self.turn.lock().await;
         // Another job of this model may have had its turn meanwhile.
-        if let Some(held) = self.held(&model.id) {
+        if let Some(held) = self.held(&model.id).await {
             return Ok(held);
         }
         self.replace(model).await
     }
 
-    fn held(&self, model: &ModelId) -> Option<Hold<'_>> {
-        self.places.iter().find_map(|place| {
-            // Who cannot read it now waits for a turn: somebody is replacing it.
-            let held = place.model.try_read().ok()?;
-            let is_fit = |h: &Held| h.facts.id == *model && !h.lost.load(Ordering::Acquire);
-            held.as_ref().is_some_and(is_fit).then(|| {
+    async fn held(&self, model: &ModelId) -> Option<Hold<'_>> {
+        let is_fit = |h: &Held| h.facts.id == *model && !h.lost.load(Ordering::Acquire);
+        for place in &self.places {
+            if let Ok(held) = place.model.try_read()
+                && held.as_ref().is_some_and(is_fit)
+            {
                 self.use_now(place);
-                held
-            })
-        })
+                return Some(held);
+            }
+        }
+        // What cannot be read now is being replaced, perhaps by the model: who waits here shares the
+        // load, and who waits in vain could not have had a turn before.
+        for place in &self.places {
+            let held = place.model.read().await;
+            if held.as_ref().is_some_and(is_fit) {
+                self.use_now(place);
+                return Some(held);
+            }
+        }
+        None
     }
 
     fn use_now(&self, place: &Place) {
