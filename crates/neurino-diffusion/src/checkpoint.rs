@@ -12,6 +12,7 @@ use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
 use neurino_nn::conv::{Conv2d, Padding};
 use neurino_nn::device::{is_cpu, upload};
 use neurino_nn::norm::{GroupNorm, LayerNorm};
+use neurino_nn::quant::{hqq_on, nf4_on};
 use neurino_nn::{Affine, Linear, RmsNorm};
 use neurino_weights::hqq::HqqMatrix;
 use neurino_weights::nf4::Nf4Matrix;
@@ -188,14 +189,34 @@ impl<'a> Component<'a> {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Linear, DiffusionError> {
         let name = self.name(&format!("{name}.weight"));
         let weight = self.tensors.read(&name, &shape)?;
-        let read = weight.size_bytes();
+        let (read, full) = (weight.size_bytes(), self.loading.precision == Precision::Full);
         match weight {
             Weight::Plain { dtype, bytes } => {
                 Ok(Linear::dense(self.plain(&name, dtype, bytes, shape)?))
             }
-            Weight::Nf4(matrix) => self.unpacked(matrix.to_f32(), shape, read),
-            Weight::Hqq(matrix) => self.unpacked(matrix.to_f32(), shape, read),
+            Weight::Nf4(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
+            Weight::Hqq(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
+            Weight::Nf4(mut matrix) => {
+                // Without the trailing dimensions of 1 that the file may have.
+                matrix.shape = shape.to_vec();
+                self.count_packed(read, shape)?;
+                Ok(Linear::packed(nf4_on(matrix, self.loading.device, TensorType::BF16)))
+            }
+            Weight::Hqq(matrix) => {
+                self.count_packed(read, shape)?;
+                Ok(Linear::packed(hqq_on(matrix, self.loading.device, TensorType::BF16)))
+            }
         }
+    }
+
+    /// Counts a packed matrix, which devices other than the CPU hold unpacked in 16 bits.
+    fn count_packed(
+        &self,
+        read_bytes: usize,
+        [out, inp]: [usize; 2],
+    ) -> Result<(), DiffusionError> {
+        let packed = is_cpu(self.loading.device);
+        self.loading.count(read_bytes, if packed { read_bytes } else { 2 * out * inp })
     }
 
     fn unpacked(

@@ -44,7 +44,7 @@ struct VaeFile {
     /// Only if the autoencoder has a file of its own.
     file: Option<Safetensors>,
     prefix: &'static str,
-    levels: usize,
+    names: Names,
 }
 
 impl LdmTensors {
@@ -95,9 +95,8 @@ impl LdmTensors {
 
     /// The autoencoder, under diffusers' names.
     pub fn vae(&self) -> LdmComponent<'_> {
-        let VaeFile { file, prefix, levels } = &self.vae;
-        let file = file.as_ref().unwrap_or(&self.file);
-        LdmComponent { file, prefix, names: Names::Vae { levels: *levels } }
+        let VaeFile { file, prefix, names } = &self.vae;
+        LdmComponent { file: file.as_ref().unwrap_or(&self.file), prefix, names: *names }
     }
 
     /// The (first) text encoder, under Hugging Face's names.
@@ -122,27 +121,26 @@ impl LdmTensors {
 impl VaeFile {
     fn of_checkpoint(file: &Safetensors) -> Self {
         let own = file.names().filter_map(|name| name.strip_prefix(VAE));
-        Self { file: None, prefix: VAE, levels: names::vae_levels(own) }
+        Self { file: None, prefix: VAE, names: Names::Vae { levels: names::vae_levels(own) } }
     }
 
-    /// A file of its own: with the names of a checkpoint, with or without their prefix.
+    /// A file of its own: with the names of a checkpoint, with or without their prefix, or diffusers'.
     fn open(path: &Path) -> Result<Self, DiffusionError> {
         let file = open_file(path)?;
         let prefix = if file.names().any(|name| name.starts_with(VAE)) { VAE } else { "" };
         let levels = names::vae_levels(file.names().filter_map(|name| name.strip_prefix(prefix)));
-        if levels == 0 {
-            let found = if file.names().any(|name| name.starts_with("decoder.up_blocks.")) {
-                "an autoencoder with diffusers' names"
-            } else {
-                "no autoencoder"
-            };
-            return Err(DiffusionError::Unsupported {
-                path: path.to_owned(),
-                found: found.to_owned(),
-                supported: "autoencoders with the names of a checkpoint in one file (`decoder.up.0`)",
-            });
-        }
-        Ok(Self { file: Some(file), prefix, levels })
+        let names = match levels {
+            0 if file.names().any(|name| name.starts_with("decoder.up_blocks.")) => Names::Same,
+            0 => {
+                return Err(DiffusionError::Unsupported {
+                    path: path.to_owned(),
+                    found: "no autoencoder".to_owned(),
+                    supported: "autoencoders with the names of a checkpoint or of diffusers",
+                });
+            }
+            levels => Names::Vae { levels },
+        };
+        Ok(Self { file: Some(file), prefix, names })
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::DiffusionError;
-use crate::checkpoint::Tensors;
+use crate::checkpoint::Component;
 
 /// The largest level count, channel count and so on that a file may ask for: generous, and small enough
 /// that no product of them overflows.
@@ -100,7 +100,7 @@ impl UnetConfig {
     ///
     /// # Errors
     /// `Config` if it is not that, or describes a network of another kind.
-    pub fn from_file(path: &Path) -> Result<Self, DiffusionError> {
+    pub fn open(path: &Path) -> Result<Self, DiffusionError> {
         let config = |problem| DiffusionError::Config { file: path.to_owned(), problem };
         let text = std::fs::read(path).map_err(|e| config(format!("cannot be read ({e})")))?;
         Self::from_json(&text).map_err(config)
@@ -124,17 +124,22 @@ impl UnetConfig {
     /// condition and heads of 64 with it, waves of 256.
     ///
     /// # Errors
-    /// A predicate: "has no tensor `x`".
-    pub fn infer(tensors: &dyn Tensors) -> Result<Self, String> {
+    /// `Config` if a tensor is absent or the shapes make no network.
+    pub fn infer(part: &Component<'_>) -> Result<Self, DiffusionError> {
+        let file = || "the UNet".into();
+        Self::inferred(part).map_err(|problem| DiffusionError::Config { file: file(), problem })
+    }
+
+    fn inferred(part: &Component<'_>) -> Result<Self, String> {
         let shape = |name: &str| {
-            let found = tensors.shape(name);
+            let found = part.shape(name);
             found.ok_or_else(|| format!("has no tensor `{name}`"))
         };
         let dim = |name: &str, axis: usize| {
             let found = shape(name)?.get(axis).copied();
             found.ok_or_else(|| format!("has a tensor `{name}` with too few dimensions"))
         };
-        let there = |name: &str| tensors.shape(name).is_some();
+        let there = |name: &str| part.shape(name).is_some();
         let count = |limit: usize, name: &dyn Fn(usize) -> String| {
             (0..limit).take_while(|&i| there(&name(i))).count()
         };

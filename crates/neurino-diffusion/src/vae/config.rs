@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::DiffusionError;
-use crate::checkpoint::Tensors;
+use crate::checkpoint::Component;
 
 /// The largest dimension that a file may ask for.
 const DIM_MAX: usize = 1 << 16;
@@ -91,7 +91,7 @@ impl VaeConfig {
     ///
     /// # Errors
     /// `Config` if it is not that, or describes a network of another kind.
-    pub fn from_file(path: &Path) -> Result<Self, DiffusionError> {
+    pub fn open(path: &Path) -> Result<Self, DiffusionError> {
         let config = |problem| DiffusionError::Config { file: path.to_owned(), problem };
         let text = std::fs::read(path).map_err(|e| config(format!("cannot be read ({e})")))?;
         Self::from_json(&text).map_err(config)
@@ -112,11 +112,17 @@ impl VaeConfig {
     /// - `scaling`: of the model family, which shapes do not tell
     ///
     /// # Errors
-    /// A predicate: "has no tensor `x`".
-    pub fn infer(tensors: &dyn Tensors, scaling: LatentScaling) -> Result<Self, String> {
-        let there = |name: &str| tensors.shape(name).is_some();
+    /// `Config` if a tensor is absent or the shapes make no network.
+    pub fn infer(part: &Component<'_>, scaling: LatentScaling) -> Result<Self, DiffusionError> {
+        let file = || "the autoencoder".into();
+        Self::inferred(part, scaling)
+            .map_err(|problem| DiffusionError::Config { file: file(), problem })
+    }
+
+    fn inferred(part: &Component<'_>, scaling: LatentScaling) -> Result<Self, String> {
+        let there = |name: &str| part.shape(name).is_some();
         let dim = |name: &str, axis: usize| {
-            let shape = tensors.shape(name).ok_or_else(|| format!("has no tensor `{name}`"))?;
+            let shape = part.shape(name).ok_or_else(|| format!("has no tensor `{name}`"))?;
             let found = shape.get(axis).copied();
             found.ok_or_else(|| format!("has a tensor `{name}` with too few dimensions"))
         };

@@ -1,0 +1,82 @@
+//! The networks at their real sizes, with random weights: shapes, time and memory. Slow; run with
+//! `--ignored --nocapture --test-threads 1`.
+#![expect(clippy::print_stdout, reason = "measurements are read")]
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use neurino_diffusion::checkpoint::random::{RandomFormat, RandomTensors};
+use neurino_diffusion::checkpoint::{Component, Loading, Precision};
+use neurino_diffusion::unet::{AddedCondition, Unet, UnetConfig};
+use neurino_diffusion::vae::{Tiling, Vae, VaeConfig};
+use neurino_nn::device::{download, run_near};
+
+/// The most memory that this process has held, in bytes; 0 where the system does not tell.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+fn report(what: &str, start: Instant) {
+    let peak_mib = peak_bytes() >> 20;
+    println!("{what}: {:.1} s, peak {peak_mib} MiB", start.elapsed().as_secs_f64());
+}
+
+fn one_step(config: &UnetConfig, parameters: u64) {
+    let device = Device::flex();
+    let start = Instant::now();
+    let loading = Loading::quiet(&device, Precision::Stored);
+    let tensors = RandomTensors::new(RandomFormat::F16, 1);
+    let unet = Unet::load(&Component::new(&tensors, &loading), config).unwrap();
+    // All but norms and biases have 2 bytes.
+    let held = loading.held_bytes();
+    assert!((2 * parameters..2 * parameters + parameters / 100).contains(&held), "{held}");
+    report(&format!("load of {} MiB", held >> 20), start);
+
+    let added = config.added.map(|added| AddedCondition {
+        pooled: Tensor::ones([1, added.pooled_width()], &device),
+        time_ids: vec![[512.0, 512.0, 0.0, 0.0, 512.0, 512.0]],
+    });
+    let sample = Tensor::ones([1, 64, 64, 4], &device);
+    let context = Tensor::ones([1, 77, config.context_width], &device);
+    let start = Instant::now();
+    let found = run_near(&device, || unet.forward(sample, 500.0, &context, added.as_ref()));
+    assert_eq!(found.dims(), [1, 64, 64, 4]);
+    assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
+    report("a step at 64x64", start);
+}
+
+#[test]
+#[ignore = "takes a minute and 3 GB"]
+fn a_step_of_stable_diffusion_15() {
+    one_step(&UnetConfig::sd15(), 859_520_964);
+}
+
+#[test]
+#[ignore = "takes minutes and 7 GB"]
+fn a_step_of_sdxl() {
+    one_step(&UnetConfig::sdxl(), 2_567_463_684);
+}
+
+#[test]
+#[ignore = "takes a minute and 4 GB"]
+fn a_picture_of_512_pixels_is_decoded() {
+    let device = Device::flex();
+    let loading = Loading::quiet(&device, Precision::Stored);
+    let tensors = RandomTensors::new(RandomFormat::F16, 1);
+    let config = VaeConfig::sd15();
+    let vae = Vae::load_decoder(&Component::new(&tensors, &loading), &config).unwrap();
+    let latents = Tensor::ones([1, 64, 64, 4], &device);
+    let start = Instant::now();
+    let tiling = Tiling { side: 32, overlap: 8 };
+    let found = run_near(&device, || vae.decode_tiled(latents.clone(), tiling)).unwrap();
+    assert_eq!(found.dims(), [1, 512, 512, 3]);
+    report("decoding 512x512 in tiles of 256x256", start);
+    let start = Instant::now();
+    let found = run_near(&device, || vae.decode(latents));
+    assert_eq!(found.dims(), [1, 512, 512, 3]);
+    assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
+    report("decoding 512x512", start);
+}
