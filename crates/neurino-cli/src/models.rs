@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use neurino_core::ModelId;
+use neurino_config::{ConfigError, InstanceLock};
+use neurino_core::{JobKind, ModelId};
 use neurino_engine::inspect::inspect;
 use neurino_model_store::{FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError};
 use serde_json::json;
@@ -32,7 +33,15 @@ pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Resul
             store.remove(&id(&model)?).await?;
             match setting.format {
                 Format::Json => output::json(&json!({ "removed": model }))?,
-                Format::Text => output::line(format!("Removed {model}.")),
+                Format::Text => {
+                    output::line(format!("Removed {model}."));
+                    let taken = InstanceLock::acquire(&setting.dirs);
+                    if matches!(taken, Err(ConfigError::AlreadyRunning { .. })) {
+                        output::line(
+                            "Neurino is running: what it has in memory it serves until it stops.",
+                        );
+                    }
+                }
             }
         }
     }
@@ -67,7 +76,7 @@ fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
                 .map(|(m, here)| {
                     json!({
                         "id": m.id, "name": m.name, "size_bytes": m.size_bytes(),
-                        "licence": m.licence, "on_this_machine": here,
+                        "kind": m.kind, "licence": m.licence, "on_this_machine": here,
                     })
                 })
                 .collect();
@@ -76,8 +85,12 @@ fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
         Format::Text => {
             for (m, here) in rows {
                 let word = if here { "on this machine" } else { "not here" };
-                let mb = m.size_bytes() / 1_000_000;
-                output::line(format!("{:<28} {mb:>7} MB  {word:<16} {}", m.id.as_str(), m.summary));
+                let kind = match m.kind {
+                    JobKind::Text => "text",
+                    JobKind::Image => "pictures",
+                };
+                let (id, size) = (m.id.as_str(), size(m.size_bytes()));
+                output::line(format!("{id:<28} {kind:<9} {size:>9}  {word:<16} {}", m.summary));
             }
         }
     }

@@ -26,6 +26,18 @@ pub struct Ceilings {
     pub launch_us: Option<f64>,
 }
 
+impl Ceilings {
+    /// The better figure of two measurements each.
+    pub(super) fn best_of(self, other: Self) -> Self {
+        let most = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
+        Self {
+            read_bytes_per_s: most(self.read_bytes_per_s, other.read_bytes_per_s),
+            matmul_flop_per_s: most(self.matmul_flop_per_s, other.matmul_flop_per_s),
+            launch_us: self.launch_us.into_iter().chain(other.launch_us).reduce(f64::min),
+        }
+    }
+}
+
 pub(super) fn measure(device: &OpenDevice) -> Ceilings {
     let matmul_flop_per_s = matmul(&device.device, device.is_cpu());
     if device.is_cpu() {
