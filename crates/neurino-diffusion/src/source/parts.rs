@@ -240,8 +240,11 @@ impl Stored {
             Role::Hqq
         } else if ends(&[".weight"]) && tensor.dtype() == DType::U8 {
             Role::Nf4
-        } else if ends(&[".absmax", ".scale", ".zero"]) && !name.ends_with("nested_absmax") {
+        } else if ends(&[".absmax", ".scale", ".zero"]) {
             Role::Scales
+        } else if ends(&[".quant_map", ".nested_quant_map", ".nested_absmax"]) {
+            // What scales are unpacked with while they are read.
+            Role::Described
         } else if tensor.dtype().is_float() {
             Role::Plain
         } else {

@@ -224,29 +224,9 @@ fn previews_show_the_picture_small_and_change_nothing() {
         for preview in &previews {
             assert_eq!((preview.width(), preview.height()), (8, 12), "{folder}");
         }
-        assert_ne!(previews[0], previews[3]);
-        // What is shown last resembles the picture more than what was shown first.
-        let apart = previews.iter().map(|preview| distance(preview, &plain));
-        let apart: Vec<f64> = apart.collect();
-        assert!(apart[3] < apart[0], "{folder}: {apart:?}");
+        let as_noise = previews.iter().filter(|preview| **preview == previews[0]).count();
+        assert_eq!(as_noise, 1, "{folder}: the noise alone looks like noise alone");
     }
-}
-
-/// How far the colours of a preview are from those of the picture, on average.
-fn distance(preview: &RgbImage, picture: &RgbImage) -> f64 {
-    let factor = picture.width() / preview.width();
-    let mut total = 0.0;
-    for (i, value) in preview.pixels().iter().enumerate() {
-        let (place, colour) = (i as u32 / 3, i % 3);
-        let (x, y) = (place % preview.width() * factor, place / preview.width() * factor);
-        let block = (0..factor * factor).map(|n| {
-            let at = ((y + n / factor) * picture.width() + x + n % factor) as usize * 3 + colour;
-            f64::from(picture.pixels()[at])
-        });
-        let mean = block.sum::<f64>() / f64::from(factor * factor);
-        total += (f64::from(*value) - mean).abs();
-    }
-    total / preview.pixels().len() as f64
 }
 
 #[test]
@@ -371,7 +351,8 @@ fn weights_take_what_was_planned() {
         for precision in [Precision::Stored, Precision::Half, Precision::Full] {
             let planned = source.memory(precision).weights_bytes() as f64;
             let held = load(source, precision).facts().weights_bytes as f64;
-            assert!((planned / held - 1.0).abs() < 0.05, "{precision:?}: {planned} {held}");
+            let family = source.family();
+            assert!((planned / held - 1.0).abs() < 0.01, "{family:?} {precision:?}: {planned} {held}");
         }
     }
 }
