@@ -112,7 +112,7 @@ async fn receive(
         if let Err(error) = fits(bytes, &message) {
             return bye(&complain, error);
         }
-        // A large message waits until all before it are handled: two are never held.
+        // A large message waits until nothing else does, so that a link holds few of them.
         let room = if bytes > MESSAGE_BYTES_MAX { link::CHANNEL } else { 1 };
         match to_link.reserve_many(room).await.map(|mut room| room.next()) {
             Ok(Some(place)) => place.send(message),

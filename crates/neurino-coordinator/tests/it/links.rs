@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use neurino_client::{ClientError, Coordinator as _, HttpCoordinator};
-use neurino_core::{ModelId, NodeId};
+use neurino_coordinator::PayerId;
+use neurino_core::{ImageJob, JobOutput, JobSpec, ModelId, NodeId};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{
-    CoordinatorMessage, Exchange, ExchangeReply, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION,
-    Ready,
+    CoordinatorMessage, Exchange, ExchangeReply, Hello, MESSAGE_BYTES_MAX, ModelOffer, NodeMessage,
+    PROTOCOL_VERSION, Ready,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{Identity, Node, capabilities, output};
+use crate::pictures::noise;
 use crate::world::{MODEL, World, code, eventually};
 
 /// A signed hello for a fresh challenge.
@@ -169,6 +171,73 @@ async fn a_job_is_done_over_a_websocket() {
     world.coordinator.shutdown().await;
     assert!(matches!(node.hear().await, CoordinatorMessage::Bye(_)));
     server.await.unwrap().unwrap();
+}
+
+/// A picture whose submission is larger than any other message may be.
+fn large_picture(lease: &neurino_core::Lease) -> JobOutput {
+    let JobSpec::Image(job) = &lease.spec else { panic!("a text job") };
+    let output = noise(job);
+    assert!(serde_json::to_vec(&output).unwrap().len() > MESSAGE_BYTES_MAX);
+    output
+}
+
+async fn submit_large(world: &World) {
+    let spec = JobSpec::Image(ImageJob { width: 1280, height: 1024, ..crate::pictures::job(1) });
+    world.coordinator.submit_job(PayerId::local(), None, spec).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_picture_goes_over_a_websocket_and_other_large_messages_do_not() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let (coordinator, stopping) = (Arc::clone(&world.coordinator), stop.clone());
+    let server = tokio::spawn(async move { coordinator.serve(listener, stopping).await });
+    let identity = Identity::new("rig1");
+    let remote = HttpCoordinator::new(&url).unwrap();
+    let session = remote.connect(&identity.key, &identity.id, &capabilities()).await.unwrap();
+    let mut node = Node { identity, session };
+    crate::pictures::offer(&node, Some(crate::pictures::usual()), 1).await;
+    eventually("the node is ready", async || {
+        world.coordinator.jobs_overview().models.values().sum::<usize>() == 1
+    })
+    .await;
+    submit_large(&world).await;
+    let lease = node.lease().await;
+    node.submit(&lease, large_picture(&lease)).await;
+    assert_eq!(node.settled().await.lease, lease.id);
+    let reason = "x".repeat(MESSAGE_BYTES_MAX);
+    node.say(NodeMessage::HandBack { lease: lease.id, reason }).await;
+    let CoordinatorMessage::Bye(error) = node.hear().await else { panic!("must be refused") };
+    assert_eq!(error.code, ErrorCode::TooLarge);
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_large_picture_goes_by_long_poll_and_other_large_messages_do_not() {
+    let world = World::new().await;
+    let identity = Identity::new("rig1");
+    let (_, opened) = open_session(&world, &identity).await;
+    let token = opened["token"].as_str().unwrap().to_owned();
+    let exchange = async |messages: Vec<NodeMessage>, wait_ms: u64| {
+        let body = serde_json::to_string(&Exchange { messages, wait_ms }).unwrap();
+        world.send(Method::POST, "/v1/node/exchange", Some(&token), &[], body).await
+    };
+    let messages = |body: Value| serde_json::from_value::<ExchangeReply>(body).unwrap().messages;
+    let id = ModelId::new(crate::pictures::PAINTER).unwrap();
+    let models = vec![ModelOffer { id, image: Some(crate::pictures::usual()) }];
+    exchange(vec![NodeMessage::Ready(Ready { models, slots: 1 })], 0).await;
+    submit_large(&world).await;
+    let told = messages(exchange(vec![], 20_000).await.1);
+    let [CoordinatorMessage::Assign(lease)] = &told[..] else { panic!("{told:?}") };
+    let reason = "x".repeat(MESSAGE_BYTES_MAX);
+    let (status, body) = exchange(vec![NodeMessage::HandBack { lease: lease.id, reason }], 0).await;
+    assert_eq!((status, code(&body)), (StatusCode::PAYLOAD_TOO_LARGE, "too_large"));
+    let submission = identity.submission(lease, large_picture(lease));
+    let told = messages(exchange(vec![NodeMessage::Submit(submission)], 5_000).await.1);
+    assert!(matches!(&told[..], [CoordinatorMessage::Settled(_)]), "{told:?}");
 }
 
 #[tokio::test]

@@ -50,6 +50,21 @@ pub(crate) fn picture(job: &ImageJob) -> JobOutput {
     JobOutput::Image(ImageOutput { png, width: job.width, height: job.height })
 }
 
+/// The largest file that the picture of a job can have.
+pub(crate) fn noise(job: &ImageJob) -> JobOutput {
+    let (width, height) = (job.width, job.height);
+    let mut bytes = vec![0; (width * height * 3) as usize];
+    rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::NoCompression);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&bytes).unwrap();
+    writer.finish().unwrap();
+    JobOutput::Image(ImageOutput { png: Png(file), width, height })
+}
+
 pub(crate) fn asked(lease: &Lease) -> &ImageJob {
     match &lease.spec {
         JobSpec::Image(job) => job,
@@ -69,7 +84,7 @@ pub(crate) async fn painter(coordinator: &std::sync::Arc<Coordinator>, slots: u3
     node
 }
 
-async fn offer(node: &Node, image: Option<ImageDefaults>, slots: u32) {
+pub(crate) async fn offer(node: &Node, image: Option<ImageDefaults>, slots: u32) {
     let models = vec![ModelOffer { id: ModelId::new(PAINTER).unwrap(), image }];
     node.say(NodeMessage::Ready(Ready { models, slots })).await;
 }
@@ -244,17 +259,7 @@ async fn the_largest_picture_that_nothing_shortens_is_paid() {
     let spec = JobSpec::Image(large);
     world.coordinator.submit_job(PayerId::local(), None, spec).await.unwrap();
     let lease = node.lease().await;
-    let mut bytes = vec![0; (side * side * 3) as usize];
-    rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, side, side);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_compression(png::Compression::NoCompression);
-    let mut writer = encoder.write_header().unwrap();
-    writer.write_image_data(&bytes).unwrap();
-    writer.finish().unwrap();
-    let output = JobOutput::Image(ImageOutput { png: Png(file), width: side, height: side });
-    let submission = NodeMessage::Submit(node.identity.submission(&lease, output));
+    let submission = NodeMessage::Submit(node.identity.submission(&lease, noise(asked(&lease))));
     let size = serde_json::to_vec(&submission).unwrap().len();
     assert!(size < neurino_protocol::node::SUBMIT_BYTES_MAX, "{size} bytes");
     node.say(submission).await;
