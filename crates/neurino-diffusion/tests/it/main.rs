@@ -6,6 +6,7 @@ mod lora;
 mod networks;
 mod pipelines;
 mod prompt;
+mod real_size;
 mod rng;
 mod scheduler;
 mod text;
