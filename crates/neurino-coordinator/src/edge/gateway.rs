@@ -147,7 +147,11 @@ pub(super) fn not_a_text() -> ErrorBody {
 /// A node that is gone may be back within its grace. Else there is nothing to wait for where other
 /// nodes are connected; where none is, a moment, as the first may be connecting. A client that says so
 /// (`Prefer: wait=30`) waits as long as it likes, within the limit.
-fn no_node_wait_ms(coordinator: &Coordinator, model: &ModelId, headers: &HeaderMap) -> u64 {
+pub(super) fn no_node_wait_ms(
+    coordinator: &Coordinator,
+    model: &ModelId,
+    headers: &HeaderMap,
+) -> u64 {
     let limits = &coordinator.config.limits;
     let state = coordinator.state();
     let lately = Duration::from_millis(limits.reconnect_grace_ms);

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use self::request::{Form, PictureRequest};
 use self::stream::PictureStream;
 use super::Edge;
-use super::gateway::{CancelGuard, refused};
+use super::gateway::{CancelGuard, no_node_wait_ms, refused};
 use super::http::{ApiError, REQUEST_ID, payer, read_json};
 use crate::coordinator::{Coordinator, now_ms};
 use crate::state::Makes;
@@ -41,9 +41,10 @@ pub(crate) async fn generations(
     let usual = usual(coordinator, &model)?;
     let asked = request::translate(&body, model, &usual, rand::random()).map_err(refused)?;
     // From here on a client that goes away withdraws its jobs.
+    let wait_ms = no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers);
     let mut pictures = Vec::with_capacity(asked.jobs.len());
     for job in &asked.jobs {
-        pictures.push(Picture::begin(coordinator, &payer, job.clone()).await?);
+        pictures.push(Picture::begin(coordinator, &payer, job.clone(), wait_ms).await?);
     }
     let named = HeaderValue::from_str(&pictures[0].id.to_string());
     let mut response = if asked.stream {
@@ -91,8 +92,8 @@ impl Picture {
         coordinator: &Arc<Coordinator>,
         payer: &PayerId,
         job: ImageJob,
+        wait_ms: u64,
     ) -> Result<Self, ApiError> {
-        let wait_ms = coordinator.config.limits.chat_no_node_wait_ms;
         let spec = JobSpec::Image(job.clone());
         let id = coordinator
             .submit_with_wait(payer.clone(), None, spec, wait_ms)
