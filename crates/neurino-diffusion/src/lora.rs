@@ -135,10 +135,11 @@ impl Lora {
     /// `NoSuchLayer`.
     pub fn check_parts(&self, parts: &[Part]) -> Result<(), LoraError> {
         let strange = self.updates.iter().filter(|update| !parts.contains(&update.part));
-        self.fit_or(strange.map(|update| update.name.as_str()).collect(), self.updates.len())
+        let names: Vec<&str> = strange.map(|update| update.name.as_str()).collect();
+        self.fit_or(&names, self.updates.len())
     }
 
-    fn fit_or(&self, strange: Vec<&str>, total: usize) -> Result<(), LoraError> {
+    fn fit_or(&self, strange: &[&str], total: usize) -> Result<(), LoraError> {
         if strange.is_empty() {
             return Ok(());
         }
@@ -216,7 +217,8 @@ pub fn set_loras(
     for (lora, scale) in loras {
         let ours: Vec<&Update> = lora.updates.iter().filter(|u| u.part == part).collect();
         let strange = ours.iter().filter(|update| !by_name.contains_key(&update.layer));
-        lora.fit_or(strange.map(|update| update.name.as_str()).collect(), ours.len())?;
+        let names: Vec<&str> = strange.map(|update| update.name.as_str()).collect();
+        lora.fit_or(&names, ours.len())?;
         for update in ours {
             let factors = update::read(update)?;
             for &(i, rows) in by_name.get(&update.layer).into_iter().flatten() {

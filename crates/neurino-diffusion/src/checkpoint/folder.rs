@@ -48,15 +48,11 @@ impl Tensors for FolderTensors {
         if nf4::is_nf4(&self.file, name) {
             return Nf4Matrix::read(&self.file, name).ok().map(|matrix| matrix.shape);
         }
-        match self.file.stored(name) {
-            Ok(stored) => Some(stored.shape().to_vec()),
-            Err(_) => {
-                let matrix = hqq::is_hqq(&self.file, hqq_name(name)).then(|| ());
-                matrix
-                    .and_then(|()| HqqMatrix::read(&self.file, hqq_name(name)).ok())
-                    .map(|matrix| matrix.shape.to_vec())
-            }
+        if let Ok(stored) = self.file.stored(name) {
+            return Some(stored.shape().to_vec());
         }
+        let matrix = HqqMatrix::read(&self.file, hqq_name(name)).ok()?;
+        Some(matrix.shape.to_vec())
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {

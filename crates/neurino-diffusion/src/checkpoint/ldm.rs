@@ -110,7 +110,7 @@ impl LdmTensors {
 
     /// SDXL's second text encoder, under Hugging Face's names.
     pub fn text_encoder_2(&self) -> Option<LdmComponent<'_>> {
-        (self.family == LdmFamily::Sdxl).then(|| LdmComponent {
+        (self.family == LdmFamily::Sdxl).then_some(LdmComponent {
             file: &self.file,
             prefix: SDXL_TEXT_2,
             names: Names::OpenClip,

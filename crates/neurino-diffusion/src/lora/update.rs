@@ -99,13 +99,11 @@ impl Factors {
         let down: Tensor<4> = upload(self.down.clone(), self.down_shape, device).cast(*dtype);
         let up = Tensor::<2>::from_data(TensorData::new(up, [layer.out, rank]), device);
         let up = up.cast(*dtype);
-        Ok(match layer.kernel {
-            None => LayerUpdate::Affine(LowRank { down: down.reshape([rank, inp]), up, scale }),
-            Some(_) => {
-                let up = up.reshape([layer.out, rank, 1, 1]);
-                LayerUpdate::Conv(ConvLowRank { down, up, scale })
-            }
-        })
+        if layer.kernel.is_none() {
+            return Ok(LayerUpdate::Affine(LowRank { down: down.reshape([rank, inp]), up, scale }));
+        }
+        let up = up.reshape([layer.out, rank, 1, 1]);
+        Ok(LayerUpdate::Conv(ConvLowRank { down, up, scale }))
     }
 
     /// The layer's rows of `up`; `None` if there are more or fewer than that layer and its companions

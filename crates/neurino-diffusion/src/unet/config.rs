@@ -158,10 +158,10 @@ impl UnetConfig {
             .transpose()?
             .map(|input_width| AddedConfig { time_width: 256, input_width });
         let heads = |&channels: &usize| if added.is_some() { channels / 64 } else { 8 };
-        let place = (0..levels)
-            .find(|&level| depths[level] > 0)
-            .map(|level| format!("down_blocks.{level}.attentions.0"))
-            .unwrap_or_else(|| "mid_block.attentions.0".to_owned());
+        let place = (0..levels).find(|&level| depths[level] > 0).map_or_else(
+            || "mid_block.attentions.0".to_owned(),
+            |level| format!("down_blocks.{level}.attentions.0"),
+        );
         Self {
             in_channels: dim("conv_in.weight", 1)?,
             out_channels: dim("conv_out.weight", 0)?,
@@ -291,6 +291,7 @@ struct Json {
     reverse_transformer_layers_per_block: Option<Value>,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "serde asks for the field's own type")]
 fn mid_block() -> Option<String> {
     Some("UNetMidBlock2DCrossAttn".to_owned())
 }

@@ -110,6 +110,13 @@ pub fn unet_layers_per_block<'a>(names: impl Iterator<Item = &'a str>) -> usize 
 /// The stored name of an autoencoder's tensor `name`. The decoder's levels are counted from the
 /// other end.
 pub fn vae(name: &str, levels: usize) -> String {
+    const ATTENTION: [(&str, &str); 5] = [
+        ("group_norm.", "norm."),
+        ("to_q.", "q."),
+        ("to_k.", "k."),
+        ("to_v.", "v."),
+        ("to_out.0.", "proj_out."),
+    ];
     let Some((side, rest)) = name.split_once('.').filter(|(side, _)| side.ends_with("coder"))
     else {
         return name.to_owned();
@@ -119,14 +126,7 @@ pub fn vae(name: &str, levels: usize) -> String {
             format!("block_{}.{}", number + 1, vae_resnet(rest))
         } else {
             let rest = rest.strip_prefix("attentions.0.").unwrap_or(rest);
-            const PARTS: [(&str, &str); 5] = [
-                ("group_norm.", "norm."),
-                ("to_q.", "q."),
-                ("to_k.", "k."),
-                ("to_v.", "v."),
-                ("to_out.0.", "proj_out."),
-            ];
-            let part = PARTS.iter().find_map(|(ours, theirs)| {
+            let part = ATTENTION.iter().find_map(|(ours, theirs)| {
                 Some(format!("attn_1.{theirs}{}", rest.strip_prefix(ours)?))
             });
             part.unwrap_or_else(|| rest.to_owned())
