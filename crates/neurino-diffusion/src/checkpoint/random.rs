@@ -42,7 +42,7 @@ const NF4_TABLE: [f32; 16] = [
     1.0,
 ];
 /// Deviation of a place in that table that is drawn uniformly.
-const NF4_DEVIATION: f32 = 0.554;
+const NF4_DEVIATION: f32 = 0.517;
 /// Deviation of an integer of 4 bits that is drawn uniformly.
 const NIBBLE_DEVIATION: f32 = 4.61;
 
