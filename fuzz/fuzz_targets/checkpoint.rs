@@ -48,5 +48,7 @@ fuzz_target!(|data: &[u8]| {
     read(checkpoint.unet());
     read(checkpoint.vae());
     read(checkpoint.text_encoder());
-    checkpoint.text_encoder_2().map_or((), read);
+    if let Some(text) = checkpoint.text_encoder_2() {
+        read(text);
+    }
 });
