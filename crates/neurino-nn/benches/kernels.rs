@@ -12,8 +12,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use neurino_nn::activation::geglu;
 use neurino_nn::attention::{Mask, full};
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, KvShape, SequenceSpan, store_on};
-use neurino_nn::quant::{PackedMatrix, Packing, matmul_on};
+use neurino_nn::quant::{PackedMatrix, Packing, matmul_on, nf4_on};
 use neurino_nn::{Affine, Conv2d, GroupNorm, Linear, Padding, RmsNorm, swiglu};
+use neurino_weights::nf4::Nf4Matrix;
 
 const WIDTH: usize = 2048;
 
@@ -144,6 +145,17 @@ fn pictures(c: &mut Criterion) {
     let tokens = tensor([1, 4096, 320]);
     group.bench_with_input("affine/4096x320x2560", &tokens, |b, x| {
         b.iter(|| black_box(affine.forward(x.clone())));
+    });
+    let nf4 = Nf4Matrix {
+        shape: vec![2560, 320],
+        block_size: 64,
+        quants: (0..2560 * 320 / 2).map(|i| (i * 73 % 251) as u8).collect(),
+        table: std::array::from_fn(|i| i as f32 / 8.0 - 1.0),
+        scales: vec![0.01; 2560 * 320 / 64],
+    };
+    let nf4 = Affine::new(Linear::packed(nf4_on(nf4, &Device::flex(), DType::F32)), None);
+    group.bench_with_input("nf4/4096x320x2560", &tokens, |b, x| {
+        b.iter(|| black_box(nf4.forward(x.clone())));
     });
     group.throughput(Throughput::Elements(4096 * 1280));
     let wide = tensor([1, 4096, 2560]);

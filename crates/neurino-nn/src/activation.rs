@@ -28,21 +28,21 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 ///
 /// Source: Elfwing et al. 2017.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    in_place(x, |x| elementwise::map(x, Swish { factor: 1.0 })).unwrap_or_else(activation::silu)
+    in_place(x, |x| elementwise::map(x, Swish { factor: 1.0 }), activation::silu)
 }
 
 /// `x * (1 + erf(x / sqrt(2))) / 2`.
 ///
 /// Source: Hendrycks and Gimpel 2016.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    in_place(x, |x| elementwise::map(x, Gelu)).unwrap_or_else(activation::gelu)
+    in_place(x, |x| elementwise::map(x, Gelu), activation::gelu)
 }
 
 /// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`.
 ///
 /// Source: Hendrycks and Gimpel 2016.
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    in_place(x, |x| elementwise::map(x, GeluTanh)).unwrap_or_else(activation::gelu_approximate)
+    in_place(x, |x| elementwise::map(x, GeluTanh), activation::gelu_approximate)
 }
 
 /// `x / (1 + exp(-1.702 x))`.
@@ -50,8 +50,11 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// Source: Hendrycks and Gimpel 2016; CLIP's activation.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     const FACTOR: f32 = 1.702;
-    in_place(x, |x| elementwise::map(x, Swish { factor: FACTOR }))
-        .unwrap_or_else(|x| x.clone() * activation::sigmoid(x.mul_scalar(FACTOR)))
+    in_place(
+        x,
+        |x| elementwise::map(x, Swish { factor: FACTOR }),
+        |x| x.clone() * activation::sigmoid(x.mul_scalar(FACTOR)),
+    )
 }
 
 /// `value * gelu(gate)`, where the value is the first half of the features, the gate the second.

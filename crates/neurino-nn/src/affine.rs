@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::Linear;
-use crate::device::{in_memory, in_place, upload};
+use crate::device::{in_memory, in_place, is_cpu, upload};
 use crate::panels::{Geometry, PanelMatrix};
 use crate::rows;
 use crate::simd::Isa;
@@ -41,10 +41,50 @@ struct Update {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "bytes beside megabytes of weights")]
 enum Weights {
     Linear(Linear),
     /// Dense weights of the CPU.
     Panels(Arc<PanelMatrix>),
+}
+
+/// Rows that several products read: on the CPU as memory, which a tensor would copy for each.
+struct Input {
+    rows: usize,
+    device: Device,
+    values: Values,
+}
+
+#[expect(clippy::large_enum_variant, reason = "lives as long as a call")]
+enum Values {
+    Memory(Vec<f32>),
+    Tensor(Tensor<2>),
+}
+
+impl Input {
+    /// `[rows, in]`
+    fn new(x: Tensor<2>) -> Self {
+        let (rows, device) = (x.dims()[0], x.device());
+        let values = if is_cpu(&device) { Values::Memory(in_memory(x)) } else { Values::Tensor(x) };
+        Self { rows, device, values }
+    }
+
+    fn tensor(&self) -> Tensor<2> {
+        match &self.values {
+            Values::Memory(values) => {
+                let shape = [self.rows, values.len() / self.rows.max(1)];
+                upload(values.clone(), shape, &self.device)
+            }
+            Values::Tensor(tensor) => tensor.clone(),
+        }
+    }
+
+    fn read<R>(&self, use_it: impl FnOnce(&[f32]) -> R) -> R {
+        match &self.values {
+            Values::Memory(values) => use_it(values),
+            Values::Tensor(tensor) => use_it(&in_memory(tensor.clone())),
+        }
+    }
 }
 
 impl Weights {
@@ -68,22 +108,24 @@ impl Weights {
     }
 
     /// `[rows, in]` to `[rows, out]`.
-    fn forward(&self, x: Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<2> {
+    fn forward(&self, x: &Input, bias: Option<&Tensor<1>>) -> Tensor<2> {
         match self {
             Self::Linear(linear) => {
-                let y = linear.forward(x);
+                let y = linear.forward(x.tensor());
                 match bias {
-                    Some(bias) => in_place(y, |y| rows::add_to_each(y, &in_memory(bias.clone())))
-                        .unwrap_or_else(|y| y + bias.clone().unsqueeze()),
+                    Some(bias) => in_place(
+                        y,
+                        |y| rows::add_to_each(y, &in_memory(bias.clone())),
+                        |y| y + bias.clone().unsqueeze(),
+                    ),
                     None => y,
                 }
             }
             Self::Panels(matrix) => {
-                let ([rows, features], [out, _]) = (x.dims(), matrix.shape());
-                let (device, geometry) = (x.device(), Geometry::rows(rows, features));
+                let geometry = Geometry::rows(x.rows, matrix.shape()[1]);
                 let bias = bias.map(|bias| in_memory(bias.clone()));
-                let y = matrix.multiply(&in_memory(x), &geometry, bias.as_deref(), Isa::best());
-                upload(y, [rows, out], &device)
+                let y = x.read(|x| matrix.multiply(x, &geometry, bias.as_deref(), Isa::best()));
+                upload(y, [x.rows, matrix.shape()[0]], &x.device)
             }
         }
     }
@@ -134,12 +176,12 @@ impl Affine {
         let shape = x.dims();
         let features = shape[D - 1];
         let rows = shape[..D - 1].iter().product::<usize>();
-        let x: Tensor<2> = x.reshape([rows, features]);
+        let x = Input::new(x.reshape([rows, features]));
         layers.map(|layer| {
-            let mut y = layer.weights.forward(x.clone(), layer.bias.as_ref());
+            let mut y = layer.weights.forward(&x, layer.bias.as_ref());
             for update in &layer.updates {
-                let inner = update.down.forward(x.clone(), None).mul_scalar(update.scale);
-                y = y + update.up.forward(inner, None);
+                let inner = update.down.forward(&x, None).mul_scalar(update.scale);
+                y = y + update.up.forward(&Input::new(inner), None);
             }
             let mut shape = shape;
             shape[D - 1] = layer.out_features();

@@ -66,6 +66,7 @@ struct Kernel {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "bytes beside megabytes of weights")]
 enum Weight {
     /// On a device that is not the CPU.
     Tensor(Tensor<4>),

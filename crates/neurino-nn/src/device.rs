@@ -36,18 +36,19 @@ pub(crate) fn in_memory<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     download(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
 }
 
-/// Changes the values of a tensor of the CPU where they lie; the tensor comes back untouched if it
-/// is on another device.
+/// Changes the values of a tensor of the CPU where they lie; a tensor of another device goes
+/// `elsewhere`.
 pub(crate) fn in_place<const D: usize>(
     x: Tensor<D>,
     change: impl FnOnce(&mut [f32]),
-) -> Result<Tensor<D>, Tensor<D>> {
+    elsewhere: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Tensor<D> {
     let device = x.device();
     if !is_cpu(&device) {
-        return Err(x);
+        return elsewhere(x);
     }
     let shape = x.dims();
     let mut values = in_memory(x);
     change(&mut values);
-    Ok(upload(values, shape, &device))
+    upload(values, shape, &device)
 }

@@ -48,7 +48,7 @@ impl Function for GeluTanh {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, x: S::F) -> S::F {
         /// 2 sqrt(2 / pi): `(1 + tanh(u)) / 2` is the sigmoid of `2 u`.
-        const FACTOR: f32 = 1.595_769_1;
+        const FACTOR: f32 = 1.595_769;
         let inner = s.fma(s.mul(x, x), s.splat(0.044_715 * FACTOR), s.splat(FACTOR));
         s.mul(x, sigmoid(s, s.mul(x, inner)))
     }

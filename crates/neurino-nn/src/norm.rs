@@ -31,7 +31,7 @@ impl GroupNorm {
     /// # Shapes
     /// - `x`: `[batch, height, width, channels]`, f32; returns the same
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.on_cpu(x, false).unwrap_or_else(|x| self.on_tensors(x))
+        self.apply(x, false)
     }
 
     /// `silu(forward(x))`.
@@ -39,18 +39,21 @@ impl GroupNorm {
     /// # Shapes
     /// - `x`: `[batch, height, width, channels]`, f32; returns the same
     pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        self.on_cpu(x, true).unwrap_or_else(|x| activation::silu(self.on_tensors(x)))
+        self.apply(x, true)
     }
 
-    fn on_cpu(&self, x: Tensor<4>, silu: bool) -> Result<Tensor<4>, Tensor<4>> {
+    fn apply(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
         let [_, height, width, _] = x.dims();
-        let (Some(gamma), Some(beta)) = (&self.gamma.on_cpu, &self.beta.on_cpu) else {
-            return Err(x);
-        };
-        let factors = (&**gamma, &**beta);
-        in_place(x, |x| {
-            cpu::group_norm(x, height * width, factors, self.groups, self.epsilon, silu);
-        })
+        let (gamma, beta) = (self.gamma.on_cpu.as_deref(), self.beta.on_cpu.as_deref());
+        let factors = (gamma.unwrap_or_default(), beta.unwrap_or_default());
+        in_place(
+            x,
+            |x| cpu::group_norm(x, height * width, factors, self.groups, self.epsilon, silu),
+            |x| {
+                let y = self.on_tensors(x);
+                if silu { activation::silu(y) } else { y }
+            },
+        )
     }
 
     fn on_tensors(&self, x: Tensor<4>) -> Tensor<4> {
@@ -91,10 +94,11 @@ impl LayerNorm {
             factors.as_ref().and_then(|factors| factors.on_cpu.clone())
         };
         let (gamma, beta) = (on_cpu(&self.gamma), on_cpu(&self.beta));
-        in_place(x, |x| {
-            cpu::layer_norm(x, features, gamma.as_deref(), beta.as_deref(), self.epsilon);
-        })
-        .unwrap_or_else(|x| self.on_tensors(x))
+        in_place(
+            x,
+            |x| cpu::layer_norm(x, features, gamma.as_deref(), beta.as_deref(), self.epsilon),
+            |x| self.on_tensors(x),
+        )
     }
 
     fn on_tensors<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

@@ -34,22 +34,21 @@ const PARALLEL_MIN: usize = 1 << 17;
 const PIECES_PER_THREAD: usize = 4;
 
 /// Weights that come in panels: for each input, 16 features together.
-pub(crate) trait Source: Sync {
-    type Format: Stored;
-    /// Rows for which a panel is asked for at once.
-    const ROWS: usize;
-
+pub(crate) trait Source<F: Stored>: Sync {
     fn out_features(&self) -> usize;
+
+    /// For how many rows a panel is asked for at once.
+    fn rows_at_once(&self) -> usize;
 
     /// The weights of the features `16 panel ..` for some inputs; absent features' are zero. May use
     /// `room` to make them.
-    fn panel<'s, S: Simd>(
+    fn panel<'s>(
         &'s self,
-        simd: S,
         panel: usize,
         inputs: Range<usize>,
         room: &'s mut Room,
-    ) -> &'s [[<Self::Format as Stored>::Bits; LANES]];
+        isa: Isa,
+    ) -> &'s [[F::Bits; LANES]];
 }
 
 /// Memory in which weights are unpacked.
@@ -60,13 +59,14 @@ pub(crate) struct Room {
 }
 
 /// Some rows and some panels: one thread's work.
-struct Piece<'a, 'o, W> {
+struct Piece<'a, 'o, F> {
     x: &'a [f32],
     zeros: &'a [f32],
     geometry: &'a Geometry,
     blocks: &'a [Block],
     places: Vec<Place>,
-    source: &'a W,
+    source: &'a dyn Source<F>,
+    isa: Isa,
     bias: Option<&'a [f32]>,
     panels: Range<usize>,
     /// Of each row, the features of these panels.
@@ -78,10 +78,10 @@ struct Piece<'a, 'o, W> {
 /// # Shapes
 /// - `x`: `[batch, height, width, channels]`; `bias`: `[features]`
 /// - returns `[batch, out height, out width, features]`
-pub(crate) fn multiply<W: Source>(
+pub(crate) fn multiply<F: Stored>(
     x: &[f32],
     geometry: &Geometry,
-    source: &W,
+    source: &dyn Source<F>,
     bias: Option<&[f32]>,
     isa: Isa,
 ) -> Vec<f32> {
@@ -91,12 +91,13 @@ pub(crate) fn multiply<W: Source>(
         return out;
     }
     let blocks = geometry.blocks(BLOCK_INPUTS);
+    let run = source.rows_at_once();
     let zeros = vec![0.0; geometry.channels];
     let panels = features.div_ceil(LANES);
     let threads = rayon::current_num_threads();
     let parallel = threads > 1 && rows * features * geometry.inputs() >= PARALLEL_MIN;
     let pieces = if parallel { threads * PIECES_PER_THREAD } else { 1 };
-    let splits = pieces.div_ceil(rows.div_ceil(W::ROWS)).min(panels.div_ceil(GROUP));
+    let splits = pieces.div_ceil(rows.div_ceil(run)).min(panels.div_ceil(GROUP));
     // Whole groups of panels, so that no piece but the last has a smaller one.
     let piece_panels = panels.div_ceil(splits).next_multiple_of(GROUP);
 
@@ -108,16 +109,27 @@ pub(crate) fn multiply<W: Source>(
                 let panels = split * piece_panels..panels.min((split + 1) * piece_panels);
                 let bias = bias.map(|bias| &bias[panels.start * LANES..]);
                 let (zeros, blocks, places) = (&*zeros, &*blocks, places.clone());
-                isa.run(Piece { x, zeros, geometry, blocks, places, source, bias, panels, out });
+                isa.run(Piece {
+                    x,
+                    zeros,
+                    geometry,
+                    blocks,
+                    places,
+                    source,
+                    isa,
+                    bias,
+                    panels,
+                    out,
+                });
             },
         );
     };
-    let chunk = W::ROWS * features;
+    let chunk = run * features;
     if parallel {
         let chunks = out.par_chunks_mut(chunk).enumerate();
-        chunks.with_max_len(1).for_each(|(i, out)| piece((i * W::ROWS, out)));
+        chunks.with_max_len(1).for_each(|(i, out)| piece((i * run, out)));
     } else {
-        out.chunks_mut(chunk).enumerate().for_each(|(i, out)| piece((i * W::ROWS, out)));
+        out.chunks_mut(chunk).enumerate().for_each(|(i, out)| piece((i * run, out)));
     }
     out
 }
@@ -135,26 +147,36 @@ fn cut(out: &mut [f32], features: usize, run: usize) -> Vec<Vec<&mut [f32]>> {
     pieces
 }
 
-impl<W: Source> Kernel for Piece<'_, '_, W> {
+impl<F: Stored> Kernel for Piece<'_, '_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let mut rooms: [Room; GROUP] = Default::default();
-        let group = if S::WIDE { GROUP } else { 1 };
         for block in 0..self.blocks.len() {
-            for first in self.panels.clone().step_by(group) {
-                match group.min(self.panels.end - first) {
-                    3 => self.group::<S, 3>(s, block, first, &mut rooms),
-                    2 => self.group::<S, 2>(s, block, first, &mut rooms),
-                    _ => self.group::<S, 1>(s, block, first, &mut rooms),
+            let Range { start: mut panel, end } = self.panels;
+            while panel < end {
+                // Four are two and two, because one alone keeps the CPU waiting for loads.
+                match end - panel {
+                    3 | 5.. if S::WIDE => {
+                        self.group::<S, GROUP>(s, block, panel, &mut rooms);
+                        panel += GROUP;
+                    }
+                    2 | 4 if S::WIDE => {
+                        self.group::<S, 2>(s, block, panel, &mut rooms);
+                        panel += 2;
+                    }
+                    _ => {
+                        self.group::<S, 1>(s, block, panel, &mut rooms);
+                        panel += 1;
+                    }
                 }
             }
         }
     }
 }
 
-impl<W: Source> Piece<'_, '_, W> {
+impl<F: Stored> Piece<'_, '_, F> {
     /// `P` panels of one block, times all rows.
     #[inline(always)]
     fn group<S: Simd, const P: usize>(
@@ -168,44 +190,35 @@ impl<W: Source> Piece<'_, '_, W> {
         let inputs = self.blocks[block].inputs.clone();
         let mut weights: [&[_]; P] = [&[]; P];
         for (p, (weights, room)) in weights.iter_mut().zip(rooms).enumerate() {
-            *weights = source.panel(s, first + p, inputs.clone(), room);
+            *weights = source.panel(first + p, inputs.clone(), room, self.isa);
         }
         let at = (first - self.panels.start) * LANES;
-        let rows = self.out.len();
-        let mut row = 0;
         if S::WIDE {
-            while row + 8 <= rows {
+            for row in (0..self.out.len()).step_by(8) {
                 self.tile::<S, 8, P>(s, block, weights, row, at);
-                row += 8;
             }
         } else {
-            while row + 6 <= rows {
-                self.tile::<S, 6, P>(s, block, weights, row, at);
-                row += 6;
+            for row in (0..self.out.len()).step_by(4) {
+                self.tile::<S, 4, P>(s, block, weights, row, at);
             }
-        }
-        while row + 4 <= rows {
-            self.tile::<S, 4, P>(s, block, weights, row, at);
-            row += 4;
-        }
-        while row < rows {
-            self.tile::<S, 1, P>(s, block, weights, row, at);
-            row += 1;
         }
     }
 
-    /// `P` panels of one block, times `R` rows.
+    /// `P` panels of one block, times `R` rows; behind the last row, the last one again.
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const P: usize>(
         &mut self,
         s: S,
         block: usize,
-        weights: [&[[<W::Format as Stored>::Bits; LANES]]; P],
+        weights: [&[[F::Bits; LANES]]; P],
         first: usize,
         at: usize,
     ) {
+        let rows = &self.places[first..];
         let mut places = [Place::default(); R];
-        places.copy_from_slice(&self.places[first..first + R]);
+        for (r, place) in places.iter_mut().enumerate() {
+            *place = rows[r.min(rows.len() - 1)];
+        }
         let mut sums = [[s.splat(0.0); P]; R];
         let mut done = 0;
         for segment in &self.blocks[block].segments {
@@ -218,11 +231,11 @@ impl<W: Source> Piece<'_, '_, W> {
             for (part, weights) in part.iter_mut().zip(weights) {
                 *part = &weights[done..][..count];
             }
-            sums = accumulate::<S, W::Format, R, P>(s, rows, part, sums, count);
+            sums = accumulate::<S, F, R, P>(s, rows, part, sums, count);
             done += count;
         }
-        for (r, sums) in sums.into_iter().enumerate() {
-            let out = &mut self.out[first + r][at..];
+        for (out, sums) in self.out[first..].iter_mut().zip(sums) {
+            let out = &mut out[at..];
             for (p, sum) in sums.into_iter().enumerate() {
                 let out = &mut out[p * LANES..];
                 let count = out.len().min(LANES);

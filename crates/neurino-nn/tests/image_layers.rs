@@ -336,6 +336,7 @@ fn erf(x: f64) -> f64 {
 
 #[test]
 fn activations_follow_their_definitions() {
+    type Activation = fn(Tensor<2>) -> Tensor<2>;
     let count = 2 * 1023;
     let mut x: Vec<f32> = (0..count).map(|i| (i as f32 - 1000.0) / 90.0).collect();
     x[..4].copy_from_slice(&[-1e30, 1e30, -95.0, 95.0]);
@@ -349,7 +350,7 @@ fn activations_follow_their_definitions() {
     let tanh = |x: f64| {
         x * 0.5 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
     };
-    let cases: [(&str, fn(Tensor<2>) -> Tensor<2>, Vec<f64>); 4] = [
+    let cases: [(&str, Activation, Vec<f64>); 4] = [
         ("silu", activation::silu, each(&|x| x / (1.0 + (-x).exp()))),
         ("gelu", activation::gelu, each(&gelu)),
         ("gelu_tanh", activation::gelu_tanh, each(&tanh)),

@@ -19,8 +19,10 @@ use crate::simd::{Isa, Kernel, LANES, Simd};
 const TILE: usize = 64;
 /// Keys between two adjustments of the softmax.
 const GROUP: usize = 128;
+/// Queries that are multiplied together, at most.
+const ROWS: usize = 8;
 /// Panels that pass over the queries together.
-const PANELS: usize = 3;
+const PANELS: usize = 2;
 /// Below every score, and still finite.
 const LOWEST: f32 = -1e30;
 
@@ -142,7 +144,8 @@ struct Running<S: Simd> {
     factor: f32,
 }
 
-/// The numbers of a tile while keys pass by.
+/// The numbers of a tile while keys pass by. There are a multiple of [`ROWS`] queries, the last of
+/// which may be nobody's.
 struct State<S: Simd> {
     /// `[queries][dim]`, scaled
     q: Vec<f32>,
@@ -160,48 +163,54 @@ impl Kernel for Tile<'_, '_> {
     fn run<S: Simd>(self, s: S) {
         let Shape { heads, keys, dim, .. } = self.shape;
         let queries = self.out.len();
+        let padded = queries.next_multiple_of(ROWS);
         let panels = dim.div_ceil(LANES);
-        let mut q = Vec::with_capacity(queries * dim);
+        let mut q = Vec::with_capacity(padded * dim);
         for row in self.q.chunks(heads * dim).take(queries) {
             q.extend(row[..dim].iter().map(|x| x * self.scale));
         }
+        q.resize(padded * dim, 0.0);
         let start = Running::<S> { largest: LOWEST, total: s.splat(0.0), factor: 1.0 };
         let mut state = State {
             q,
-            scores: vec![[[0.0; LANES]; GROUP / LANES]; queries],
-            sums: vec![[0.0; LANES]; panels * queries],
-            running: vec![start; queries],
+            scores: vec![[[0.0; LANES]; GROUP / LANES]; padded],
+            sums: vec![[0.0; LANES]; panels * padded],
+            running: vec![start; padded],
         };
         let end = match self.seen {
             Seen::Before => keys.min(self.first + queries),
             Seen::All | Seen::Biased(_) => keys,
         };
-        let group = if S::WIDE { PANELS } else { 1 };
         for first in (0..end).step_by(GROUP) {
             let keys = first..end.min(first + GROUP);
-            let key_panels = keys.len().div_ceil(LANES);
-            for panel in (0..key_panels).step_by(group) {
-                match group.min(key_panels - panel) {
-                    3 => self.score::<S, 3>(s, &mut state, first / LANES, panel),
-                    2 => self.score::<S, 2>(s, &mut state, first / LANES, panel),
-                    _ => self.score::<S, 1>(s, &mut state, first / LANES, panel),
-                }
+            let (mut panel, key_panels) = (0, keys.len().div_ceil(LANES));
+            while S::WIDE && panel + PANELS <= key_panels {
+                self.score::<S, PANELS>(s, &mut state, first / LANES, panel);
+                panel += PANELS;
+            }
+            for panel in panel..key_panels {
+                self.score::<S, 1>(s, &mut state, first / LANES, panel);
             }
             for query in 0..queries {
                 self.soften(s, &mut state, query, keys.clone());
             }
-            for panel in (0..panels).step_by(group) {
-                match group.min(panels - panel) {
-                    3 => self.gather::<S, 3>(s, &mut state, panel, keys.clone()),
-                    2 => self.gather::<S, 2>(s, &mut state, panel, keys.clone()),
-                    _ => self.gather::<S, 1>(s, &mut state, panel, keys.clone()),
-                }
+            let mut panel = 0;
+            if S::WIDE && panels % PANELS == 1 && panels > PANELS {
+                self.gather::<S, { PANELS + 1 }>(s, &mut state, 0, keys.clone());
+                panel = PANELS + 1;
+            }
+            while S::WIDE && panel + PANELS <= panels {
+                self.gather::<S, PANELS>(s, &mut state, panel, keys.clone());
+                panel += PANELS;
+            }
+            for panel in panel..panels {
+                self.gather::<S, 1>(s, &mut state, panel, keys.clone());
             }
         }
         for (query, out) in self.out.into_iter().enumerate() {
             let inverse = 1.0 / s.sum(state.running[query].total);
             for (panel, out) in out.chunks_mut(LANES).enumerate() {
-                for (out, sum) in out.iter_mut().zip(&state.sums[panel * queries + query]) {
+                for (out, sum) in out.iter_mut().zip(&state.sums[panel * padded + query]) {
                     *out = sum * inverse;
                 }
             }
@@ -219,19 +228,15 @@ impl Tile<'_, '_> {
         group: usize,
         first: usize,
     ) {
-        let queries = self.out.len();
-        let mut query = 0;
-        while query + 8 <= queries && S::WIDE {
-            self.score_some::<S, 8, P>(s, state, group, first, query);
-            query += 8;
-        }
-        while query + 4 <= queries {
-            self.score_some::<S, 4, P>(s, state, group, first, query);
-            query += 4;
-        }
-        while query < queries {
-            self.score_some::<S, 1, P>(s, state, group, first, query);
-            query += 1;
+        let queries = state.running.len();
+        if S::WIDE {
+            for query in (0..queries).step_by(ROWS) {
+                self.score_some::<S, ROWS, P>(s, state, group, first, query);
+            }
+        } else {
+            for query in (0..queries).step_by(ROWS / 2) {
+                self.score_some::<S, { ROWS / 2 }, P>(s, state, group, first, query);
+            }
         }
     }
 
@@ -255,9 +260,9 @@ impl Tile<'_, '_> {
         }
         let sums = [[s.splat(0.0); P]; R];
         let sums = accumulate::<S, Single, R, P>(s, rows, panels, sums, dim);
-        for r in 0..R {
-            for p in 0..P {
-                s.store(sums[r][p], &mut state.scores[query + r][first + p]);
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (p, sum) in sums.into_iter().enumerate() {
+                s.store(sum, &mut state.scores[query + r][first + p]);
             }
         }
     }
@@ -310,19 +315,15 @@ impl Tile<'_, '_> {
         first: usize,
         keys: Range<usize>,
     ) {
-        let queries = self.out.len();
-        let mut query = 0;
-        while query + 8 <= queries && S::WIDE {
-            self.gather_some::<S, 8, P>(s, state, first, keys.clone(), query);
-            query += 8;
-        }
-        while query + 4 <= queries {
-            self.gather_some::<S, 4, P>(s, state, first, keys.clone(), query);
-            query += 4;
-        }
-        while query < queries {
-            self.gather_some::<S, 1, P>(s, state, first, keys.clone(), query);
-            query += 1;
+        let queries = state.running.len();
+        if S::WIDE {
+            for query in (0..queries).step_by(ROWS) {
+                self.gather_some::<S, ROWS, P>(s, state, first, keys.clone(), query);
+            }
+        } else {
+            for query in (0..queries).step_by(ROWS / 2) {
+                self.gather_some::<S, { ROWS / 2 }, P>(s, state, first, keys.clone(), query);
+            }
         }
     }
 
@@ -335,7 +336,7 @@ impl Tile<'_, '_> {
         keys: Range<usize>,
         query: usize,
     ) {
-        let (queries, all) = (self.out.len(), self.shape.keys);
+        let (queries, all) = (state.running.len(), self.shape.keys);
         let count = keys.len();
         let mut rows: [&[f32]; R] = [&[]; R];
         for (r, row) in rows.iter_mut().enumerate() {
@@ -345,15 +346,15 @@ impl Tile<'_, '_> {
         let mut sums = [[s.splat(0.0); P]; R];
         for p in 0..P {
             panels[p] = &self.packed.values[(first + p) * all..][keys.clone()];
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let sum = s.load(&state.sums[(first + p) * queries + query + r]);
-                sums[r][p] = s.mul(sum, s.splat(state.running[query + r].factor));
+                sums[p] = s.mul(sum, s.splat(state.running[query + r].factor));
             }
         }
         let sums = accumulate::<S, Single, R, P>(s, rows, panels, sums, count);
-        for r in 0..R {
-            for p in 0..P {
-                s.store(sums[r][p], &mut state.sums[(first + p) * queries + query + r]);
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (p, sum) in sums.into_iter().enumerate() {
+                s.store(sum, &mut state.sums[(first + p) * queries + query + r]);
             }
         }
     }

@@ -69,10 +69,11 @@ fn measure(
         let mut whole = Moments::default();
         for (run, pixels) in runs.iter().zip(picture.chunks(RUN * channels)) {
             let count = (pixels.len() / channels) as f64;
-            for channel in group * size..(group + 1) * size {
-                let (sum, squares) =
-                    (f64::from(run.sums[channel]), f64::from(run.squares[channel]));
-                let mean = f64::from(pixels[channel]) + sum / count;
+            let range = group * size..(group + 1) * size;
+            let sums = run.sums[range.clone()].iter().zip(&run.squares[range.clone()]);
+            for (pivot, (sum, squares)) in pixels[range].iter().zip(sums) {
+                let (sum, squares) = (f64::from(*sum), f64::from(*squares));
+                let mean = f64::from(*pivot) + sum / count;
                 whole.add(&Moments { count, mean, squares: squares - sum * sum / count });
             }
         }

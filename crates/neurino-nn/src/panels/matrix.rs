@@ -1,9 +1,4 @@
 //! Weights laid out in panels once, in the number format they are stored in.
-#![expect(
-    clippy::inline_always,
-    reason = "a function that is not inlined into its caller loses the caller's instruction set"
-)]
-
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -12,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{Geometry, Room, Source, multiply};
 use crate::dense::{Brain, DenseMatrix, Half, Single, Stored};
-use crate::simd::{Isa, LANES, Simd};
+use crate::simd::{Isa, LANES};
 
 /// `[panels, inputs, 16]`; what is absent of the last panel is zero.
 #[derive(Debug)]
@@ -50,12 +45,8 @@ impl PanelMatrix {
     fn of_data(data: &TensorData, shape @ [out_features, channels, taps]: [usize; 3]) -> Self {
         const IS: &str = "a tensor's data has the number format that it says";
         let values = match data.dtype() {
-            DType::F16 => {
-                Values::F16(arrange(data.as_slice::<f16>().expect(IS), shape, |x| x.to_bits()))
-            }
-            DType::BF16 => {
-                Values::Bf16(arrange(data.as_slice::<bf16>().expect(IS), shape, |x| x.to_bits()))
-            }
+            DType::F16 => Values::F16(arrange(data.as_slice().expect(IS), shape, f16::to_bits)),
+            DType::BF16 => Values::Bf16(arrange(data.as_slice().expect(IS), shape, bf16::to_bits)),
             _ => Values::F32(arrange(data.as_slice::<f32>().expect(IS), shape, |x| x)),
         };
         Self { out_features, inputs: channels * taps, values }
@@ -119,22 +110,22 @@ struct Panels<'a, F: Stored> {
     inputs: usize,
 }
 
-impl<F: Stored> Source for Panels<'_, F> {
-    type Format = F;
-    /// The rows of a block stay in a core's second cache level.
-    const ROWS: usize = 128;
-
+impl<F: Stored> Source<F> for Panels<'_, F> {
     fn out_features(&self) -> usize {
         self.out_features
     }
 
-    #[inline(always)]
-    fn panel<'s, S: Simd>(
+    /// Their inputs of a block stay in a core's second cache level.
+    fn rows_at_once(&self) -> usize {
+        128
+    }
+
+    fn panel<'s>(
         &'s self,
-        _simd: S,
         panel: usize,
         inputs: Range<usize>,
         _room: &'s mut Room,
+        _isa: Isa,
     ) -> &'s [[F::Bits; LANES]] {
         &self.values[panel * self.inputs..][inputs]
     }
