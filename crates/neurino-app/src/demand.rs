@@ -29,14 +29,18 @@ const QUESTIONS: &[&str] = &[
 
 /// Within what the image starter model knows.
 const PICTURES: &[&str] = &[
-    "a red circle on a blue background",
     "a house with a red roof",
-    "a green tree under a blue sky",
     "a yellow star on a purple background",
-    "mountains at sunset",
     "a boat on the sea",
+    "a black cat",
+    "mountains at sunset",
+    "a red car at night",
     "a smiling face",
-    "the moon over the sea at night",
+    "a rocket in space",
+    "a green tree",
+    "an orange fish",
+    "a castle",
+    "a blue gem on a pink background",
 ];
 
 /// What the practice network can ask this machine for.

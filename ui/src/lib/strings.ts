@@ -253,7 +253,7 @@ export const t = {
     seedHelp: 'The same number gives the same picture. Empty: another one each time.',
     examples: [
       'a house with a red roof',
-      'mountains at sunset',
+      'a castle at sunset',
       'a yellow star on a purple background',
     ],
   },
