@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use neurino_weights::{DType, Safetensors, WeightsError};
+use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 
 /// Why a file of cases cannot be used.
@@ -66,8 +67,28 @@ impl Tensors {
         self.0.stored(name).is_ok()
     }
 
+    /// Numbers of any float type.
     pub(crate) fn floats(&self, name: &str) -> Result<Vec<f32>, ReferenceError> {
+        if self.0.stored(name)?.dtype().name() == "F64" {
+            return self.doubles(name);
+        }
         Ok(self.0.tensor(name)?.to_f32()?)
+    }
+
+    /// Numbers of 64 bits, in which models are not stored.
+    fn doubles(&self, name: &str) -> Result<Vec<f32>, ReferenceError> {
+        let path = self.0.path();
+        let unreadable = |source| ReferenceError::Unreadable { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let tensors = SafeTensors::deserialize(&bytes);
+        let tensor = tensors.as_ref().ok().and_then(|tensors| tensors.tensor(name).ok());
+        let wrong = || ReferenceError::WrongType {
+            file: path.to_owned(),
+            tensor: name.to_owned(),
+            found: "F64, but damaged",
+        };
+        let values = tensor.ok_or_else(wrong)?.data().as_chunks().0.iter();
+        Ok(values.map(|&bytes| f64::from_le_bytes(bytes) as f32).collect())
     }
 
     /// Token ids.

@@ -16,6 +16,8 @@ use crate::Options;
 use crate::case::{Comparison, Report};
 use crate::reference::{Tensors, json};
 
+/// Largest difference of the first latents, which are exact numbers times one: relative to the largest.
+const NOISE_LIMIT: f64 = 1e-6;
 /// Largest difference of latents on the way, relative to the largest value.
 const LATENTS_LIMIT: f64 = 1e-3;
 /// Largest difference of a level of a pixel.
@@ -160,7 +162,7 @@ fn steps(
         }
     }
     if tensors.has("latents0") {
-        let found = Comparison::of_values(made.latents(), &tensors.floats("latents0")?, 1e-6);
+        let found = whole(made.latents(), tensors, "latents0", NOISE_LIMIT)?;
         report.close(&format!("{case} latents0"), &found);
     }
     let mut outputs = Comparison::new(LATENTS_LIMIT);
