@@ -190,6 +190,10 @@ fn measure_all(
         image_peer::start(memory.dims(), [width, height], python, device.is_cpu())
     });
     say("measuring".into());
+    if let Some(Ok(peer)) = &mut peer {
+        // It chooses its kernels at the first pass.
+        peer.round(1, false);
+    }
     let mut rounds = Vec::new();
     let warm_ups = u32::from(!device.is_cpu());
     for run in 0..warm_ups + options.runs {
