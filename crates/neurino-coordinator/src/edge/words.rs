@@ -8,7 +8,10 @@ pub(super) fn plain(error: &serde_json::Error) -> String {
         Some(at) if error.line() > 0 => text.split_at(at),
         _ => (text.as_str(), ""),
     };
-    let words = mismatch(words).or_else(|| choice(words)).unwrap_or_else(|| words.to_owned());
+    let words = mismatch(words)
+        .or_else(|| length(words))
+        .or_else(|| choice(words))
+        .unwrap_or_else(|| words.to_owned());
     format!("{words}{place}").chars().take(200).collect()
 }
 
@@ -18,6 +21,12 @@ fn mismatch(words: &str) -> Option<String> {
     // What was found may hold any text; what was expected holds none of the user's.
     let (found, expected) = rest.rsplit_once(", expected ")?;
     Some(format!("it is {}, and {} is needed", found_words(found), expected_words(expected)))
+}
+
+/// `invalid length 0, expected struct X with 6 elements`.
+fn length(words: &str) -> Option<String> {
+    let (found, expected) = words.strip_prefix("invalid length ")?.split_once(", expected ")?;
+    Some(format!("it is a list of {found}, and {} is needed", expected_words(expected)))
 }
 
 fn found_words(found: &str) -> String {
@@ -78,6 +87,10 @@ mod tests {
 
     #[test]
     fn types_are_told_in_words_of_json() {
+        check::<neurino_protocol::node::Ready>(
+            json!([]),
+            "it is a list of 0, and an object is needed",
+        );
         check::<String>(json!({}), "it is an object, and text is needed");
         check::<Vec<String>>(
             json!("a, expected b"),
