@@ -17,6 +17,9 @@ const PATCH_EDGE: usize = 1;
 /// Keeps the fit from following what is not linear.
 const RIDGE: f64 = 0.05;
 
+/// Inputs, and the output that was seen for them.
+type Sample = (Vec<f64>, f64);
+
 /// A map from the channels of a latent pixel to its colour.
 #[derive(Debug, Clone)]
 pub(crate) struct LinearPreview {
@@ -48,7 +51,7 @@ impl LinearPreview {
                 let inputs = patches[patch * channels..][..channels].iter().map(|&x| f64::from(x));
                 (inputs.chain([1.0]).collect(), mean(&picture, patch, side, factor, colour))
             });
-            let map = least_squares(&samples.collect::<Vec<(Vec<f64>, f64)>>(), RIDGE);
+            let map = least_squares(&samples.collect::<Vec<Sample>>(), RIDGE);
             map.into_iter().map(|x| x as f32).collect()
         });
         let mut colours = colours.collect::<Vec<Vec<f32>>>().into_iter();
@@ -91,12 +94,12 @@ fn mean(picture: &[f32], patch: usize, side: usize, factor: usize, colour: usize
 }
 
 /// The factors of a linear map from inputs to an output that fit best; `ridge` keeps them small.
-fn least_squares(samples: &[(Vec<f64>, f64)], ridge: f64) -> Vec<f64> {
+fn least_squares(samples: &[Sample], ridge: f64) -> Vec<f64> {
     let width = samples.first().map_or(0, |(inputs, _)| inputs.len());
     // The normal equations, with the right side as the last column.
     let mut rows: Vec<Vec<f64>> = (0..width)
         .map(|i| {
-            let sum = |f: &dyn Fn(&(Vec<f64>, f64)) -> f64| samples.iter().map(f).sum::<f64>();
+            let sum = |f: &dyn Fn(&Sample) -> f64| samples.iter().map(f).sum::<f64>();
             let left = (0..width).map(|j| sum(&|(x, _)| x[i] * x[j]));
             let mut row: Vec<f64> = left.collect();
             row[i] += ridge * samples.len() as f64;

@@ -85,7 +85,9 @@ impl Pipeline for Sd15Pipeline {
         let scheduler = DpmSolverSde::new(&schedule, job.steps as usize)?;
         let mut rng = TorchRng::new(job.seed);
         let mut latents = rng.randn(shape.count(), NoiseDtype::F16);
-        latents.iter_mut().for_each(|x| *x *= scheduler.init_noise_sigma());
+        for x in &mut latents {
+            *x *= scheduler.init_noise_sigma();
+        }
         Ok(Box::new(Sd15Run {
             model,
             preview: Arc::clone(&self.preview),

@@ -90,7 +90,9 @@ impl Pipeline for SdxlPipeline {
         let schedule = DiscreteSchedule::stable_diffusion();
         let scheduler = Euler::new(&schedule, job.steps as usize)?;
         let mut latents = TorchRng::new(job.seed).randn(shape.count(), NoiseDtype::F16);
-        latents.iter_mut().for_each(|x| *x *= scheduler.init_noise_sigma());
+        for x in &mut latents {
+            *x *= scheduler.init_noise_sigma();
+        }
         Ok(Box::new(SdxlRun {
             model,
             preview: Arc::clone(&self.preview),

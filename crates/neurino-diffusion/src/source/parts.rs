@@ -257,14 +257,12 @@ impl Stored {
     /// Memory it takes once loaded.
     pub(super) fn kept_bytes(&self, precision: Precision) -> u64 {
         match (self.role, precision) {
-            (Role::Described, _) => 0,
+            (Role::Described, _) | (Role::Scales, Precision::Full) => 0,
             (Role::Nf4 | Role::Hqq, Precision::Full) => 8 * self.count,
             (Role::Nf4 | Role::Hqq, _) => self.count,
-            (Role::Scales, Precision::Full) => 0,
-            (Role::Scales, _) => 4 * self.count,
             (Role::Plain, Precision::Stored) => self.size_bytes,
             (Role::Plain, Precision::Half) => 2 * self.count,
-            (Role::Plain, Precision::Full) => 4 * self.count,
+            (Role::Scales, _) | (Role::Plain, Precision::Full) => 4 * self.count,
         }
     }
 

@@ -352,7 +352,10 @@ fn weights_take_what_was_planned() {
             let planned = source.memory(precision).weights_bytes() as f64;
             let held = load(source, precision).facts().weights_bytes as f64;
             let family = source.family();
-            assert!((planned / held - 1.0).abs() < 0.01, "{family:?} {precision:?}: {planned} {held}");
+            assert!(
+                (planned / held - 1.0).abs() < 0.01,
+                "{family:?} {precision:?}: {planned} {held}"
+            );
         }
     }
 }

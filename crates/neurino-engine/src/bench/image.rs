@@ -114,6 +114,7 @@ pub fn image_shape_names() -> &'static [&'static str] {
 
 /// The times of one picture, in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "the unit")]
 pub(super) struct Round {
     pub(super) text_s: f64,
     pub(super) step_s: Vec<f64>,
@@ -122,6 +123,7 @@ pub(super) struct Round {
 
 /// Medians of rounds.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the unit")]
 pub(super) struct Medians {
     pub(super) text_s: f64,
     pub(super) step_s: f64,
