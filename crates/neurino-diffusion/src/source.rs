@@ -326,12 +326,7 @@ fn family(folder: &Path, index: &Index) -> Result<Family, DiffusionError> {
 fn open_checkpoint(path: &Path, vae: Option<&Path>) -> Result<(Family, Files), DiffusionError> {
     let (vae, folder_vae) = match vae {
         Some(vae) if vae.is_dir() => (None, Some(FolderTensors::open(vae)?)),
-        Some(vae) => {
-            let file = FolderTensors::open_file(vae)?;
-            let has_folder_names =
-                file.file().names().any(|name| name.starts_with("decoder.up_blocks."));
-            if has_folder_names { (None, Some(file)) } else { (Some(vae), None) }
-        }
+        Some(vae) => (Some(vae), None),
         None => (None, None),
     };
     let file = LdmTensors::open(path, vae)?;

@@ -118,6 +118,31 @@ impl LdmTensors {
     }
 }
 
+/// An autoencoder in a file of its own, with the names of a checkpoint or of diffusers.
+#[derive(Debug)]
+pub struct LdmVae {
+    file: Safetensors,
+    prefix: &'static str,
+    names: Names,
+}
+
+impl LdmVae {
+    /// Opens a file; reads its header only.
+    ///
+    /// # Errors
+    /// `Weights` if the file is damaged, `Unsupported` if it holds something else.
+    pub fn open(path: &Path) -> Result<Self, DiffusionError> {
+        let VaeFile { file, prefix, names } = VaeFile::open(path)?;
+        let file = file.map_or_else(|| open_file(path), Ok)?;
+        Ok(Self { file, prefix, names })
+    }
+
+    /// Its tensors, under diffusers' names.
+    pub fn vae(&self) -> LdmComponent<'_> {
+        LdmComponent { file: &self.file, prefix: self.prefix, names: self.names }
+    }
+}
+
 impl VaeFile {
     fn of_checkpoint(file: &Safetensors) -> Self {
         let own = file.names().filter_map(|name| name.strip_prefix(VAE));

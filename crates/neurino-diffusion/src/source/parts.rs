@@ -8,7 +8,7 @@ use super::SUPPORTED;
 use super::manifest::Manifest;
 use crate::DiffusionError;
 use crate::checkpoint::folder::FolderTensors;
-use crate::checkpoint::ldm::{LdmComponent, LdmTensors};
+use crate::checkpoint::ldm::{LdmComponent, LdmTensors, LdmVae};
 use crate::checkpoint::{Precision, Tensors, Weight};
 use crate::pipeline::Family;
 
@@ -38,10 +38,14 @@ impl Part {
 /// Where the tensors of a model lie.
 #[derive(Debug)]
 pub(super) enum Files {
-    /// In one file, but for an autoencoder with diffusers' names.
+    /// In one file, but for an autoencoder in a folder.
     Checkpoint { file: Box<LdmTensors>, vae: Option<FolderTensors> },
-    /// Each component in its folder.
-    Components { family: Family, parts: Vec<(Part, FolderTensors, PathBuf)> },
+    /// Each component in its folder, but for an autoencoder in a file of its own.
+    Components {
+        family: Family,
+        parts: Vec<(Part, FolderTensors, PathBuf)>,
+        vae: Option<Box<LdmVae>>,
+    },
 }
 
 /// The tensors of one component.
@@ -96,8 +100,11 @@ impl Files {
             };
             Ok((part, tensors, place))
         };
-        let parts = needed.iter().map(open).collect::<Result<_, DiffusionError>>()?;
-        Ok(Self::Components { family, parts })
+        let file = manifest.vae.as_ref().filter(|vae| vae.is_file());
+        let vae = file.map(|file| LdmVae::open(file).map(Box::new)).transpose()?;
+        let in_folders = needed.iter().filter(|part| vae.is_none() || **part != Part::Vae);
+        let parts = in_folders.map(open).collect::<Result<_, DiffusionError>>()?;
+        Ok(Self::Components { family, parts, vae })
     }
 
     /// The tensors of a component.
@@ -117,6 +124,9 @@ impl Files {
                 Part::TextEncoder => PartTensors::Ldm(file.text_encoder()),
                 Part::TextEncoder2 => PartTensors::Ldm(file.text_encoder_2().ok_or_else(absent)?),
             },
+            Self::Components { vae: Some(vae), .. } if part == Part::Vae => {
+                PartTensors::Ldm(vae.vae())
+            }
             Self::Components { parts, .. } => {
                 let found = parts.iter().find(|(found, ..)| *found == part);
                 PartTensors::Folder(found.map(|(_, tensors, _)| tensors).ok_or_else(absent)?)
@@ -175,12 +185,14 @@ impl Files {
                 };
                 own.map(Stored::of).chain(vae).collect()
             }
-            Self::Components { parts, .. } => {
+            Self::Components { parts, vae, .. } => {
                 let of_part = |(part, tensors, _): &(Part, FolderTensors, PathBuf)| match part {
                     Part::Vae => decoder(tensors.file()),
                     _ => tensors.file().tensors().map(Stored::of).collect(),
                 };
-                parts.iter().flat_map(of_part).collect()
+                let own = vae.iter().flat_map(|vae| vae.vae().tensors().collect::<Vec<_>>());
+                let own = own.filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of);
+                parts.iter().flat_map(of_part).chain(own).collect()
             }
         }
     }

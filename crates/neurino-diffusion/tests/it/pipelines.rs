@@ -300,6 +300,25 @@ fn a_folder_may_say_what_belongs_together() {
 }
 
 #[test]
+fn a_separate_autoencoder_of_a_folder_may_be_a_file() {
+    let folder = fixture("flux");
+    let plain = picture(load_with(&folder, None).as_mut(), &job(1, 4));
+    for vae in ["vae", "vae/diffusion_pytorch_model.safetensors"] {
+        let vae = Some(folder.join(vae));
+        assert_eq!(picture(load_with(&folder, vae).as_mut(), &job(1, 4)), plain);
+    }
+    let strange =
+        Changes { vae: Some(fixture("clip/clip_l/model.safetensors")), ..Changes::default() };
+    let error = ImageSource::open_with(&folder, &strange).unwrap_err();
+    assert!(error.to_string().contains("no autoencoder"), "{error}");
+}
+
+fn load_with(folder: &Path, vae: Option<PathBuf>) -> Box<dyn Pipeline> {
+    let source = ImageSource::open_with(folder, &Changes { vae, ..Changes::default() }).unwrap();
+    load(&source, Precision::Stored)
+}
+
+#[test]
 fn what_is_no_image_model_is_called_by_its_name() {
     let open = |path: PathBuf| ImageSource::open(&path).unwrap_err();
     let cases = [
