@@ -1,8 +1,11 @@
-//! Layers that language models share and burn lacks, or has in a form that does not fit decoding.
+//! Layers that models share and burn lacks, or has in a form that does not fit them.
 //!
-//! Reading order: [`linear`] and [`embedding`] (weights, dense or packed), [`rms_norm`], [`rotary`],
-//! [`paged`], [`attention`]; then [`quant`], the packed weights. What the CPU computes is in `cpu`,
-//! `dense`, `rows` and `quant::kernel`, over the vectors of `simd`.
+//! Reading order for language models: [`linear`] and [`embedding`] (weights, dense or packed),
+//! [`rms_norm`], [`rotary`], [`paged`], [`attention`]; then [`quant`], the packed weights. What the CPU
+//! computes is in `cpu`, `dense`, `rows` and `quant::kernel`, over the vectors of `simd`.
+//!
+//! For image models: [`affine`], [`conv`], [`norm`], [`attention::full`], [`activation`], [`resize`];
+//! then `panels`, the product that [`affine`] and [`conv`] share on the CPU, and `elementwise`.
 //!
 //! Shapes are written `[outermost, .., innermost]`. Activations are f32; weights and the cache may
 //! be narrower.

@@ -92,20 +92,20 @@ impl<M: Rows> Source<Single> for Unpacking<M> {
         room: &'s mut Room,
         isa: Isa,
     ) -> &'s [[f32; LANES]] {
-        isa.run(Panel { matrix: &self.0, panel, inputs, room });
+        isa.run(Unpack { matrix: &self.0, panel, inputs, room });
         &room.panel
     }
 }
 
 /// Unpacks a panel.
-struct Panel<'a, M> {
+struct Unpack<'a, M> {
     matrix: &'a M,
     panel: usize,
     inputs: Range<usize>,
     room: &'a mut Room,
 }
 
-impl<M: Rows> Kernel for Panel<'_, M> {
+impl<M: Rows> Kernel for Unpack<'_, M> {
     type Output = ();
 
     #[inline(always)]
