@@ -10,9 +10,11 @@ use tracing::warn;
 use crate::digest::Digest;
 use crate::error::StoreError;
 
-/// The manifests of `models/`, by file name; a test holds the folder and this list equal.
-const BUILT_IN: &[(&str, &str)] =
-    &[("smollm2-135m-instruct.toml", include_str!("../../../models/smollm2-135m-instruct.toml"))];
+/// The manifests of `models/`, the starter model first; a test holds the folder and this list equal.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("smollm2-135m-instruct.toml", include_str!("../../../models/smollm2-135m-instruct.toml")),
+    ("neurino-toybox-64.toml", include_str!("../../../models/neurino-toybox-64.toml")),
+];
 
 const STARTER: &str = "smollm2-135m-instruct";
 const IMAGE_STARTER: &str = "neurino-toybox-64";
@@ -305,7 +307,8 @@ mod tests {
             .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "toml"))
             .collect();
         found.sort();
-        let listed: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut listed: Vec<_> = BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).collect();
+        listed.sort();
         assert_eq!(found, listed);
         let catalog = Catalog::built_in();
         for ((file, _), model) in BUILT_IN.iter().zip(catalog.models()) {
@@ -321,6 +324,40 @@ mod tests {
         assert!(starter.files[0].sha256.to_string().starts_with("b179c9523d0e6a0f"));
         let kinds: Vec<_> = starter.files[0].sources.iter().map(std::mem::discriminant).collect();
         assert_eq!(kinds.len(), 3, "bundled, web, Python package");
+    }
+
+    #[test]
+    fn the_image_starter_is_the_file_of_the_repository() {
+        let catalog = Catalog::built_in();
+        let starter = catalog.get(&Catalog::image_starter()).unwrap();
+        assert_eq!(starter.kind, JobKind::Image);
+        let [file] = starter.files.as_slice() else { panic!("one file: {:?}", starter.files) };
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/weights");
+        let path = path.join(&file.name);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), file.size_bytes);
+        assert_eq!(Digest::of_file(&path).unwrap(), file.sha256);
+    }
+
+    #[test]
+    fn kinds_bring_what_they_need() {
+        let image = BUILT_IN[1].1;
+        let refused = |text: String| {
+            let error = ModelManifest::parse("x.toml", &text).unwrap_err();
+            std::error::Error::source(&error).map_or(error.to_string(), |e| format!("{error} {e}"))
+        };
+        let without = |from: &str| {
+            image[..image.find(from).unwrap()].to_owned() + {
+                let rest = &image[image.find(from).unwrap()..];
+                &rest[rest.find("[[files]]").unwrap()..]
+            }
+        };
+        assert!(refused(without("[image]")).contains("lacks [image]"));
+        let wrong = |from: &str, to: &str| refused(image.replace(from, to));
+        assert!(wrong("kind = \"image\"", "kind = \"text\"").contains("writes text"));
+        assert!(wrong("width = 64", "width = 65").contains("width"));
+        assert!(wrong("steps = 20", "steps = 90").contains("steps"));
+        let text = BUILT_IN[0].1.replace("context_tokens = 8192", "context_tokens = 0");
+        assert!(refused(text).contains("context_tokens"));
     }
 
     fn refused(change: impl Fn(String) -> String) -> String {
@@ -359,7 +396,7 @@ mod tests {
         std::fs::write(folder.path().join("a.toml"), stolen).unwrap();
         std::fs::write(folder.path().join("b.toml"), "nonsense").unwrap();
         let catalog = Catalog::built_in().with_folder(folder.path());
-        assert_eq!(catalog.models().len(), 2);
+        assert_eq!(catalog.models().len(), BUILT_IN.len() + 1);
         assert!(catalog.get(&ModelId::new("mine").unwrap()).is_some());
         let starter = catalog.get(&Catalog::starter()).unwrap();
         assert!(starter.files[0].sha256.to_string().starts_with("b179"));

@@ -126,13 +126,16 @@ impl VaeConfig {
             let found = shape.get(axis).copied();
             found.ok_or_else(|| format!("has a tensor `{name}` with too few dimensions"))
         };
+        // By the decoder, whose levels run the other way and have one layer more: whoever makes
+        // pictures from words alone may leave the encoder out.
         let conv1 =
-            |level, layer| format!("encoder.down_blocks.{level}.resnets.{layer}.conv1.weight");
+            |level, layer| format!("decoder.up_blocks.{level}.resnets.{layer}.conv1.weight");
         let levels = (0..LEVELS_MAX).take_while(|&level| there(&conv1(level, 0))).count();
-        let channels = (0..levels).map(|level| dim(&conv1(level, 0), 0));
+        let channels = (0..levels).rev().map(|level| dim(&conv1(level, 0), 0));
+        let layers = (0..DIM_MAX).take_while(|&layer| there(&conv1(0, layer))).count();
         Self {
             channels: channels.collect::<Result<_, _>>()?,
-            layers_per_block: (0..DIM_MAX).take_while(|&layer| there(&conv1(0, layer))).count(),
+            layers_per_block: layers.saturating_sub(1),
             latent_channels: dim("decoder.conv_in.weight", 1)?,
             norm_groups: 32,
             mid_attention: there("decoder.mid_block.attentions.0.group_norm.weight"),
