@@ -35,12 +35,12 @@ fn makes_a_picture_and_keeps_it() {
 
         page.press("picture-save").await;
         let saved = page.desk.home().join("pictures");
-        page.until("the picture is kept", SOON, async |_| {
-            std::fs::read_dir(&saved).is_ok_and(|mut files| files.next().is_some())
-        })
-        .await;
-        let file = std::fs::read_dir(&saved).unwrap().next().unwrap().unwrap().path();
-        assert!(std::fs::read(file).unwrap().starts_with(b"\x89PNG"));
+        let kept = || {
+            let files = std::fs::read_dir(&saved).ok()?.flatten().map(|file| file.path());
+            files.filter(|path| path.extension().is_some_and(|ending| ending == "png")).last()
+        };
+        page.until("the picture is kept", SOON, async |_| kept().is_some()).await;
+        assert!(std::fs::read(kept().unwrap()).unwrap().starts_with(b"\x89PNG"));
         page.picture("saved").await;
 
         page.go_to("home").await;

@@ -55,7 +55,8 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("cubecl*", &["neurino-kernels", "neurino-nn", "neurino-engine"]),
     ("clap", &["neurino-cli"]),
     ("indicatif", &["neurino-cli"]),
-    ("safetensors", &["neurino-weights"]),
+    // Parity reads tables of 64-bit numbers, which no model has.
+    ("safetensors", &["neurino-weights", "neurino-parity"]),
     ("tokenizers", &["neurino-llm"]),
     ("minijinja*", &["neurino-llm"]),
     ("k256", &["neurino-wallet"]),

@@ -83,7 +83,10 @@ impl App {
         let shown = path.display().to_string();
         let written = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder)?;
-            std::fs::write(&path, &png.0)
+            // Whole or not at all under its name.
+            let draft = path.with_extension("part");
+            std::fs::write(&draft, &png.0)?;
+            std::fs::rename(&draft, &path)
         });
         match written.await {
             Ok(Ok(())) => Ok(shown),

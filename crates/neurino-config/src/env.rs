@@ -69,6 +69,8 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
     ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
+    ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
+    ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),
     ("NEURINO_TEST_NODE_PACKAGES", "A folder with OpenAI's Node client, for its tests."),
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),

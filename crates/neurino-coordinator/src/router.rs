@@ -207,6 +207,11 @@ impl Router {
         }
     }
 
+    /// Whether a node has said what it takes.
+    pub(crate) fn knows(&self, id: &NodeId) -> bool {
+        self.nodes.contains_key(id)
+    }
+
     /// Connected nodes that serve a model, busy or not.
     pub(crate) fn serving(&self, model: &ModelId) -> usize {
         self.serving.get(model).copied().unwrap_or(0)

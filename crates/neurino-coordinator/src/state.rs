@@ -122,6 +122,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether a node is connected that has not said yet what it takes.
+    pub(crate) fn is_node_preparing(&self) -> bool {
+        self.sessions.keys().any(|node| !self.router.knows(node))
+    }
+
     pub(crate) fn new(rng: StdRng) -> Self {
         Self {
             router: Router::default(),

@@ -279,7 +279,12 @@ fn mistral(reply: &str, cut_off: bool) -> Option<Found> {
     let mut pieces: Vec<&str> = body.split("[TOOL_CALLS]").collect();
     let last = pieces.pop()?;
     let mut calls: Found = pieces.into_iter().map(named).collect::<Option<_>>()?;
-    match named(last) {
+    // The cut may lie within the mark of the next call.
+    let whole = || {
+        let mark = "[TOOL_CALLS]";
+        (1..mark.len()).rev().find_map(|end| named(last.strip_suffix(&mark[..end])?))
+    };
+    match named(last).or_else(|| if cut_off { whole() } else { None }) {
         Some(call) => calls.push(call),
         None if cut_off && !calls.is_empty() => {}
         None => return None,

@@ -144,7 +144,8 @@ pub(super) fn not_a_text() -> ErrorBody {
 
 /// How long a request waits while nobody serves its model.
 ///
-/// A node that is gone may be back within its grace. Else there is nothing to wait for where other
+/// A node that is gone may be back within its grace, and one that has connected and not said what it
+/// takes is loading its model. Else there is nothing to wait for where other
 /// nodes are connected; where none is, a moment, as the first may be connecting. A client that says so
 /// (`Prefer: wait=30`) waits as long as it likes, within the limit.
 pub(super) fn no_node_wait_ms(
@@ -159,7 +160,7 @@ pub(super) fn no_node_wait_ms(
         || state.last_served.get(model).is_some_and(|at| at.elapsed() < lately);
     let wait_ms = match preferred_wait_ms(headers) {
         Some(wait_ms) => wait_ms,
-        None if served => limits.reconnect_grace_ms,
+        None if served || state.is_node_preparing() => limits.reconnect_grace_ms,
         None if state.sessions.is_empty() => CONNECTING_MS,
         None => 0,
     };

@@ -323,7 +323,7 @@ async fn a_known_model_that_nobody_serves_fails_soon_and_costs_nothing() {
     assert!(words.contains("nobody on the network serves this model"), "{words}");
     // Who says so waits for longer.
     let (_, waited) = unserved(&world, &[("prefer", "wait=2")]).await;
-    assert!(waited >= Duration::from_millis(2_000), "{waited:?}");
+    assert!(waited >= Duration::from_secs(2), "{waited:?}");
     let check = world.coordinator.ledger_check().await.unwrap();
     assert_eq!((check.receipts, check.jobs["failed"]), (0, 2));
     assert!(check.balances.is_empty());
@@ -336,7 +336,8 @@ async fn a_node_that_is_connecting_is_waited_for() {
     let world = World::with(limits).await;
     let connect = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        Node::ready(&world.coordinator).await.work(&["Hello"])
+        // In a tuple: the task is kept, not waited for.
+        (Node::ready(&world.coordinator).await.work(&["Hello"]),)
     };
     let ((status, _), _working) = tokio::join!(world.chat(|_| {}), connect);
     assert_eq!(status, StatusCode::OK);

@@ -138,7 +138,7 @@ async fn a_picture_is_made_paid_in_waifu_points_and_kept() {
     }
     let JobOutput::Image(made) = picture(&job(7)) else { unreachable!("a picture") };
     let database = world.config().database;
-    assert_eq!(files(&world), [made.png.0.clone()]);
+    assert_eq!(files(&world), std::slice::from_ref(&made.png.0));
     for books in [database.clone(), database.with_extension("sqlite-wal")] {
         let books = std::fs::read(books).unwrap_or_default();
         assert!(!contains(&books, String::from(made.png.clone()).as_bytes()));
@@ -186,20 +186,20 @@ fn good() -> Vec<u8> {
 }
 
 /// A chunk with its sum.
-fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = flate2::Crc::new();
-    crc.update(kind);
+    crc.update(&kind);
     crc.update(data);
     let length = u32::try_from(data.len()).unwrap().to_be_bytes();
-    [&length[..], kind, data, &crc.sum().to_be_bytes()].concat()
+    [&length[..], &kind, data, &crc.sum().to_be_bytes()].concat()
 }
 
 /// A file of the job's size whose pixels are this packed stream.
 fn packed(stream: &[u8]) -> JobOutput {
     let mut file = good();
     file.truncate(8 + 25);
-    file.extend(chunk(b"IDAT", stream));
-    file.extend(chunk(b"IEND", b""));
+    file.extend(chunk(*b"IDAT", stream));
+    file.extend(chunk(*b"IEND", b""));
     as_result(Png(file))
 }
 
@@ -232,7 +232,7 @@ async fn what_is_no_whole_png_is_not_paid() {
     flipped[60] ^= 1;
     check(as_result(Png(flipped)), "damaged").await;
     let mut file = good();
-    let secret = chunk(b"tEXt", b"Comment\0who made it, and where");
+    let secret = chunk(*b"tEXt", b"Comment\0who made it, and where");
     file.splice(33..33, secret);
     check(as_result(Png(file)), "more than its pixels").await;
     let rows = vec![0; 48 * (1 + 3 * 64)];
