@@ -30,17 +30,17 @@ const QUESTIONS: &[&str] = &[
 /// Within what the image starter model knows.
 const PICTURES: &[&str] = &[
     "a house with a red roof",
-    "a yellow star on a purple background",
+    "a pink heart",
     "a boat on the sea",
     "a black cat",
-    "mountains at sunset",
-    "a red car at night",
-    "a smiling face",
+    "a palm tree on the beach",
+    "a red car",
+    "a smiling yellow face",
     "a rocket in space",
     "a green tree",
     "an orange fish",
     "a castle",
-    "a blue gem on a pink background",
+    "a blue gem",
 ];
 
 /// What the practice network can ask this machine for.

@@ -251,11 +251,7 @@ export const t = {
     guidanceHelp: (n: string) => `Low is free, high is literal. Default ${n}.`,
     seedLabel: 'Seed',
     seedHelp: 'The same number gives the same picture. Empty: another one each time.',
-    examples: [
-      'a house with a red roof',
-      'a castle at sunset',
-      'a yellow star on a purple background',
-    ],
+    examples: ['a house with a red roof', 'a castle at sunset', 'a smiling yellow face'],
   },
   models: {
     title: 'Models',
