@@ -201,7 +201,9 @@ fn a_seed_makes_one_picture_whatever_was_made_before() {
     let mut runs: Vec<Box<dyn Denoising>> =
         [7, 8].map(|seed| pipeline.begin(&job(3, seed)).unwrap()).into();
     for _ in 0..3 {
-        runs.iter_mut().for_each(|run| run.step().unwrap());
+        for run in &mut runs {
+            run.step().unwrap();
+        }
     }
     let both = runs.iter_mut().map(|run| run.finish(Decoding::Whole).unwrap().to_png());
     assert_eq!(both.collect::<Vec<_>>(), [first, other]);

@@ -77,10 +77,12 @@ fn refusal(events: &[JobEvent]) -> (EngineErrorCode, String) {
 }
 
 fn steps(events: &[JobEvent]) -> Vec<&ImageStep> {
-    let step = |event| match event {
-        &JobEvent::Step { ref step } => Some(step),
-        _ => None,
-    };
+    fn step(event: &JobEvent) -> Option<&ImageStep> {
+        match event {
+            JobEvent::Step { step } => Some(step),
+            _ => None,
+        }
+    }
     events.iter().filter_map(step).collect()
 }
 
