@@ -101,9 +101,12 @@ fn check_charsmaps(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error + Send 
     struct Outline {
         #[serde(default)]
         normalizer: Value,
+        /// Read for its form alone: where it is no JSON the library panics.
+        #[serde(default)]
+        decoder: Value,
     }
     let outline: Outline = serde_json::from_slice(bytes)?;
-    let mut open = vec![&outline.normalizer];
+    let mut open = vec![&outline.normalizer, &outline.decoder];
     while let Some(value) = open.pop() {
         match value {
             Value::Array(items) => open.extend(items),
@@ -258,4 +261,16 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Tokeni
     serde_json::from_slice(&read(path)?)
         .map(Some)
         .map_err(|e| TokenizerError::Malformed { path: path.to_owned(), source: e.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoder_that_is_no_json_is_refused_before_the_library_reads_it() {
+        let bad = br#"{"version": "1.0", "decoder": {"type": "Fuse", "x": "\ud800"}}"#;
+        assert!(check_charsmaps(bad).is_err());
+        assert!(check_charsmaps(br#"{"version": "1.0", "decoder": null}"#).is_ok());
+    }
 }
