@@ -16,7 +16,7 @@ beforeEach(() => {
   backend = new FakeBackend(snapshot('waiting'));
   chat = new Chat(backend, () => nowMs);
   chat.models = models;
-  chat.identity = IDENTITY;
+  chat.payments.identity = IDENTITY;
 });
 
 async function ask(question: string): Promise<string> {

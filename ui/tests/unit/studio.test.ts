@@ -17,7 +17,7 @@ beforeEach(() => {
     () => 0.5,
   );
   studio.models = [painter];
-  studio.identity = IDENTITY;
+  studio.payments.identity = IDENTITY;
 });
 
 async function ask(prompt: string): Promise<Picture> {

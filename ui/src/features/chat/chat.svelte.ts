@@ -11,6 +11,7 @@ import type {
   Receipt,
   Usage,
 } from '../../lib/api/types';
+import { Payments } from '../earnings/payments';
 
 /** Where an answer stands. `done`, `failed` and `cancelled` are terminal. */
 export type TurnStatus = 'sending' | 'queued' | 'answering' | 'done' | 'failed' | 'cancelled';
@@ -35,10 +36,6 @@ export interface Turn {
 export const MAX_TOKENS_LIMIT = 4096;
 export const TEMPERATURE_LIMIT = 2;
 
-/** A receipt and an answer this far apart belong to different jobs. */
-const MATCH_MS = 30_000;
-const UNMATCHED_KEPT = 10;
-
 const terminal: readonly TurnStatus[] = ['done', 'failed', 'cancelled'];
 
 export class Chat {
@@ -48,14 +45,13 @@ export class Chat {
   maxTokens = $state(256);
   /** The catalogue, as the last snapshot has it. */
   models = $state.raw<ModelStatus[]>([]);
-  /** This machine's address: only its receipts count as earned here. */
-  identity = '';
+  /** Receipts that may be for what was asked here. */
+  readonly payments = new Payments();
   #picked = $state<ModelId | null>(null);
 
   readonly #backend: Backend;
   readonly #now: () => number;
   #serial = 0;
-  #unmatched: { receipt: Receipt; atMs: number }[] = [];
 
   constructor(backend: Backend, now: () => number = Date.now) {
     this.#backend = backend;
@@ -147,12 +143,7 @@ export class Chat {
 
   /** Takes in a payment; an answer with the same model and tokens at about the same time was it. */
   settled(receipt: Receipt): void {
-    // An address may be written with a checksum in its capitals; a node id is in lower case.
-    const identity = this.identity.toLowerCase();
-    if (identity !== '' && !receipt.node.toLowerCase().startsWith(identity)) return;
-    this.#unmatched.push({ receipt, atMs: this.#now() });
-    if (this.#unmatched.length > UNMATCHED_KEPT) this.#unmatched.shift();
-    this.#match();
+    if (this.payments.add(receipt, this.#now())) this.#match();
   }
 
   /** The conversation so far as the network wants it; questions without an answer are left out. */
@@ -209,15 +200,13 @@ export class Chat {
     for (const turn of this.turns) {
       const { usage, doneAtMs } = turn;
       if (turn.status !== 'done' || turn.earned !== null || !usage || doneAtMs === null) continue;
-      const index = this.#unmatched.findIndex(
-        ({ receipt, atMs }) =>
+      turn.earned = this.payments.claim(
+        doneAtMs,
+        (receipt) =>
           receipt.model === turn.model &&
           receipt.usage.prompt_tokens === usage.prompt_tokens &&
-          receipt.usage.completion_tokens === usage.completion_tokens &&
-          Math.abs(atMs - doneAtMs) <= MATCH_MS,
+          receipt.usage.completion_tokens === usage.completion_tokens,
       );
-      const [found] = index >= 0 ? this.#unmatched.splice(index, 1) : [];
-      if (found) turn.earned = found.receipt.quote.amount_micro;
     }
   }
 }

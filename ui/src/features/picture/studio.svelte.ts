@@ -12,6 +12,7 @@ import type {
   Png,
   Receipt,
 } from '../../lib/api/types';
+import { Payments } from '../earnings/payments';
 
 /** Where a picture stands. `done`, `failed` and `cancelled` are terminal. */
 export type PictureStatus = 'sending' | 'queued' | 'drawing' | 'done' | 'failed' | 'cancelled';
@@ -52,9 +53,6 @@ export const GUIDANCE_MAX = 30;
 /** Seeds of the reference's generator have 32 bits. */
 const SEEDS = 2 ** 32;
 
-/** A receipt and a picture this far apart belong to different jobs. */
-const MATCH_MS = 30_000;
-const UNMATCHED_KEPT = 10;
 /** Pictures kept in the window; each may have megabytes. */
 const KEPT = 24;
 
@@ -81,15 +79,14 @@ export class Studio {
   });
   /** The catalogue's image models, as the last snapshot has them. */
   models = $state.raw<ModelStatus[]>([]);
-  /** This machine's address: only its receipts count as earned here. */
-  identity = '';
+  /** Receipts that may be for what was asked here. */
+  readonly payments = new Payments();
   #picked = $state<ModelId | null>(null);
 
   readonly #backend: Backend;
   readonly #now: () => number;
   readonly #random: () => number;
   #serial = 0;
-  #unmatched: { receipt: Receipt; atMs: number }[] = [];
 
   constructor(backend: Backend, now: () => number = Date.now, random: () => number = Math.random) {
     this.#backend = backend;
@@ -215,11 +212,7 @@ export class Studio {
 
   /** Takes in a payment; a picture of the same model and size at about the same time was it. */
   settled(receipt: Receipt): void {
-    const identity = this.identity.toLowerCase();
-    if (identity !== '' && !receipt.node.toLowerCase().startsWith(identity)) return;
-    this.#unmatched.push({ receipt, atMs: this.#now() });
-    if (this.#unmatched.length > UNMATCHED_KEPT) this.#unmatched.shift();
-    this.#match();
+    if (this.payments.add(receipt, this.#now())) this.#match();
   }
 
   #anySeed(): number {
@@ -254,15 +247,13 @@ export class Studio {
     for (const picture of this.pictures) {
       const { job, doneAtMs } = picture;
       if (picture.status !== 'done' || picture.earned !== null || doneAtMs === null) continue;
-      const index = this.#unmatched.findIndex(
-        ({ receipt, atMs }) =>
+      picture.earned = this.payments.claim(
+        doneAtMs,
+        (receipt) =>
           receipt.quote.points === 'waifu' &&
           receipt.model === job.model &&
-          receipt.quote.units === job.width * job.height * job.steps &&
-          Math.abs(atMs - doneAtMs) <= MATCH_MS,
+          receipt.quote.units === job.width * job.height * job.steps,
       );
-      const [found] = index >= 0 ? this.#unmatched.splice(index, 1) : [];
-      if (found) picture.earned = found.receipt.quote.amount_micro;
     }
   }
 }

@@ -189,8 +189,8 @@ export class Session {
     }
     this.chat.models = snapshot.models.filter((model) => model.kind === 'text');
     this.studio.models = snapshot.models.filter((model) => model.kind === 'image');
-    this.chat.identity = snapshot.identity;
-    this.studio.identity = snapshot.identity;
+    this.chat.payments.identity = snapshot.identity;
+    this.studio.payments.identity = snapshot.identity;
     if (this.pending && settledBy[this.pending].includes(snapshot.mining.state)) {
       this.#setPending(null);
     }
