@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Place, Step};
@@ -110,6 +110,24 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
             })),
         },
         Step {
+            name: "sizes",
+            what: "image networks of real size keep to their memory",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| {
+                // One process each, whose peak of memory is theirs alone.
+                let alone = |name: &str| -> Result<Cmd> {
+                    // A name that fits no test would pass.
+                    let (module, test) = name.split_once("::").context("a test in a module")?;
+                    let file = format!("crates/neurino-diffusion/tests/it/{module}.rs");
+                    let text = std::fs::read_to_string(workspace.path(&file))?;
+                    anyhow::ensure!(text.contains(&format!("fn {test}(")), "{file} lacks {test}");
+                    let tests = cargo_test(workspace)?.args(["--test", "it"]);
+                    Ok(tests.args(["--", "--ignored", "--exact", "--nocapture", name]))
+                };
+                REAL_SIZES.iter().map(|name| alone(name)).collect()
+            })),
+        },
+        Step {
             name: "kill",
             what: "two hundred power cuts lose no job and pay none twice",
             place: Place::OnTop,
@@ -189,6 +207,14 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
     }
     steps
 }
+
+/// Tests that take gigabytes.
+const REAL_SIZES: [&str; 4] = [
+    "flux::real_blocks_in_4_bits_keep_to_their_memory",
+    "real_size::a_picture_of_512_pixels_is_decoded",
+    "real_size::a_step_of_sdxl",
+    "real_size::a_step_of_stable_diffusion_15",
+];
 
 /// The test target that needs a display; it runs in a step of its own.
 const WINDOW_TESTS: &str = "e2e";

@@ -222,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "the first child of the test below"]
+    #[ignore = "no test: the program that the test below starts first"]
     fn child_with_a_fault() {
         // After the steps of the warm-up, the prompt's and some of the answer's.
         serve_on_card(Some(Fault::Lost { after: 5, panics: false }));
     }
 
     #[test]
-    #[ignore = "the second child of the test below"]
+    #[ignore = "no test: the program that the test below starts next"]
     fn child_without_a_fault() {
         serve_on_card(None);
     }

@@ -118,7 +118,7 @@ fn peak_bytes() -> u64 {
 /// activations.
 #[cfg(target_os = "linux")]
 #[test]
-#[ignore = "takes a minute and must be the only test of its process"]
+#[ignore = "in a process of its own by `cargo xtask test sizes`"]
 fn real_blocks_in_4_bits_keep_to_their_memory() {
     let device = Device::flex();
     let loading = Loading::quiet(&device, Precision::Stored);
@@ -145,7 +145,6 @@ fn real_blocks_in_4_bits_keep_to_their_memory() {
         loaded - before,
         peak - loaded,
     );
-    std::fs::write(std::env::temp_dir().join("neurino-flux-real-size"), &what).unwrap();
     assert!(loaded - before < held + held / 4, "{what}");
     assert!(peak - loaded < 24 * activations, "{what}");
 }

@@ -1,5 +1,5 @@
-//! The networks at their real sizes, with random weights: shapes, time and memory. Slow; run with
-//! `--ignored --nocapture --test-threads 1`.
+//! The networks at their real sizes, with random weights: shapes, time and memory. Each wants a process
+//! and gigabytes of its own: `cargo xtask test sizes` runs them.
 #![expect(clippy::print_stdout, reason = "measurements are read")]
 
 use std::time::Instant;
@@ -46,22 +46,24 @@ fn one_step(config: &UnetConfig, parameters: u64) {
     assert_eq!(found.dims(), [1, 64, 64, 4]);
     assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
     report("a step at 64x64", start);
+    // Weights once, and activations that do not grow with them.
+    assert!(peak_bytes() < held + held / 8 + (256 << 20), "{} bytes", peak_bytes());
 }
 
 #[test]
-#[ignore = "takes a minute and 3 GB"]
+#[ignore = "in a process of its own by `cargo xtask test sizes`"]
 fn a_step_of_stable_diffusion_15() {
     one_step(&UnetConfig::sd15(), 859_520_964);
 }
 
 #[test]
-#[ignore = "takes minutes and 7 GB"]
+#[ignore = "in a process of its own by `cargo xtask test sizes`"]
 fn a_step_of_sdxl() {
     one_step(&UnetConfig::sdxl(), 2_567_463_684);
 }
 
 #[test]
-#[ignore = "takes a minute and 4 GB"]
+#[ignore = "in a process of its own by `cargo xtask test sizes`"]
 fn a_picture_of_512_pixels_is_decoded() {
     let device = Device::flex();
     let loading = Loading::quiet(&device, Precision::Stored);
@@ -74,9 +76,11 @@ fn a_picture_of_512_pixels_is_decoded() {
     let found = run_near(&device, || vae.decode_tiled(latents.clone(), tiling)).unwrap();
     assert_eq!(found.dims(), [1, 512, 512, 3]);
     report("decoding 512x512 in tiles of 256x256", start);
+    assert!(peak_bytes() < 512 << 20, "{} bytes", peak_bytes());
     let start = Instant::now();
     let found = run_near(&device, || vae.decode(latents));
     assert_eq!(found.dims(), [1, 512, 512, 3]);
     assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
     report("decoding 512x512", start);
+    assert!(peak_bytes() < 1280 << 20, "{} bytes", peak_bytes());
 }
