@@ -26,9 +26,9 @@ pub struct WalletBook {
     pub history: Vec<FormerReward>,
     /// When the words were written down, and of which identity.
     pub backed_up: Option<BackedUp>,
-    /// Nodes of chains that may be asked, as the person entered them. They may hold an access key.
+    /// Nodes of chains that may be asked.
     #[serde(default)]
-    pub rpc_urls: Vec<String>,
+    pub nodes: Vec<ChainNode>,
     /// Contract of the Imaginaries, where the person knows it.
     #[serde(default)]
     pub imaginaries: Option<RewardAddress>,
@@ -41,6 +41,15 @@ pub struct Reward {
     pub address: RewardAddress,
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: i64,
+}
+
+/// A node of a chain that may be asked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainNode {
+    /// Its address as the person entered it. It may hold an access key.
+    pub url: String,
+    /// Number of its chain, as it said itself.
+    pub chain_id: u64,
 }
 
 /// Where points went once.
@@ -79,7 +88,7 @@ impl Default for WalletBook {
             reward: None,
             history: Vec::new(),
             backed_up: None,
-            rpc_urls: Vec::new(),
+            nodes: Vec::new(),
             imaginaries: None,
         }
     }
@@ -183,7 +192,7 @@ mod tests {
         book.set_reward(Some(address(0xab)), 10);
         book.set_reward(Some(address(0xcd)), 20);
         book.backed_up = Some(BackedUp { identity: "0x12".into(), at_ms: 5 });
-        book.rpc_urls = vec!["https://rpc.example/key".into()];
+        book.nodes = vec![ChainNode { url: "https://rpc.example/key".into(), chain_id: 1 }];
         book.save(dir.path()).unwrap();
         let loaded = WalletBook::load(dir.path()).unwrap();
         assert!(loaded.book == book && loaded.set_aside.is_none());

@@ -19,7 +19,7 @@ mod qr;
 mod store;
 
 pub use address::{AddressError, EnteredAddress, MinerId, RewardAddress, is_what_was_pasted};
-pub use book::{BackedUp, FormerReward, LoadedBook, Reward, WalletBook};
+pub use book::{BackedUp, ChainNode, FormerReward, LoadedBook, Reward, WalletBook};
 pub use error::WalletError;
 pub use existing::{ExistingMiner, FoundKey, FoundModels, MinerPlaces};
 pub use file_store::EncryptedFileStore;
