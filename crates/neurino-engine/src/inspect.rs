@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use neurino_core::ImageDefaults;
+use neurino_core::{ImageDefaults, ImageJob};
 use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::Precision as ImagePrecision;
 use neurino_diffusion::pipeline::{Family, Plan, Residence};
@@ -80,6 +80,7 @@ fn image_facts(source: &ImageSource) -> ModelFacts {
             steps,
             guidance,
             negative_prompt: String::new(),
+            side_multiple: if family == Family::Flux { 16 } else { ImageJob::SIDE_MULTIPLE },
         }),
         memory_bytes_min: memory.peak_bytes(Residence::Visit, picture, Plan::LEAST),
     }
