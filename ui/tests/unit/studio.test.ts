@@ -44,7 +44,6 @@ describe('asking for a picture', () => {
             model: painter.id,
             prompt: 'a red circle',
             negative_prompt: '',
-            side_multiple: 8,
             width: 64,
             height: 64,
             steps: 20,
