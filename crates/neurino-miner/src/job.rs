@@ -122,15 +122,14 @@ impl Loaded {
     /// its files come into memory.
     async fn replace(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
         let place = self.place(&model.id);
-        let mut held = match place.model.try_write() {
-            Ok(free) => free,
-            Err(_) => {
-                let wanted = CancellationToken::new();
-                let _enough = wanted.clone().drop_guard();
-                let next = model.clone();
-                tokio::task::spawn_blocking(move || prefetch(&next, &wanted));
-                place.model.write().await
-            }
+        let mut held = if let Ok(free) = place.model.try_write() {
+            free
+        } else {
+            let wanted = CancellationToken::new();
+            let _enough = wanted.clone().drop_guard();
+            let next = model.clone();
+            tokio::task::spawn_blocking(move || prefetch(&next, &wanted));
+            place.model.write().await
         };
         *held = None;
         let facts = self.engine.load(model).await?;
