@@ -80,12 +80,7 @@ fn failed(error: &tauri::Error) -> ExitCode {
 }
 
 /// Starts the application beside the window, so that the window need not wait for it.
-fn set_up(
-    handle: &AppHandle,
-    options: Result<AppOptions, ErrorBody>,
-    hidden: bool,
-    mine: bool,
-) {
+fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bool, mine: bool) {
     end_on_signals(handle);
     if !hidden {
         window::show(handle);

@@ -39,7 +39,7 @@ fn guides_to_the_first_points() {
         page.wait_for("guide", SOON).await;
         until_step(&page, "machine").await;
         next(&page, "models").await;
-        page.wait_for("model-row", SOON).await;
+        page.wait_for("first-model", SOON).await;
         page.picture("models").await;
         next(&page, "when").await;
         start_with_the_computer(&page).await;
@@ -105,7 +105,8 @@ async fn back_up(page: &Page) {
     page.press("words-written").await;
     page.wait_for("quiz", SOON).await;
     for n in 0..3 {
-        let place = format!("return Number(document.querySelectorAll('[data-place]')[{n}].dataset.place)");
+        let place =
+            format!("return Number(document.querySelectorAll('[data-place]')[{n}].dataset.place)");
         let place = page.script(&place).await.as_u64().unwrap() as usize;
         page.write(&format!("quiz-{n}"), words[place - 1]).await;
     }
