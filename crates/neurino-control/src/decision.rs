@@ -138,8 +138,7 @@ impl Cause {
             Self::Exclusive { .. } => Some(Section::Programs),
             Self::Battery => Some(Section::Battery),
             Self::Hot { .. } => Some(Section::Heat),
-            Self::InUse { .. } | Self::AwayUnknown => Some(Section::When),
-            Self::Schedule { .. } => Some(Section::When),
+            Self::InUse { .. } | Self::AwayUnknown | Self::Schedule { .. } => Some(Section::When),
             Self::Metered => Some(Section::Metered),
         }
     }

@@ -95,7 +95,7 @@ pub fn sightings<'a>(rules: &'a Rules, facts: &Facts<'a>) -> Vec<Sighting<'a>> {
     };
     let programs = facts.programs.unwrap_or_default();
     if !rules.games.is_empty() {
-        let listed = |p: &&Program| rules.games.iter().any(|name| *name == p.name);
+        let listed = |p: &&Program| rules.games.contains(&p.name);
         programs.iter().filter(listed).for_each(|p| add(&p.name, Sign::Listed));
     }
     if rules.guard_libraries {
