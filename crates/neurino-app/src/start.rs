@@ -8,6 +8,7 @@ use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings
 use neurino_coordinator::Limits;
 use neurino_engine::{DeviceChoice, Engine, MultiEngine, ProcessEngine, ProcessEngineConfig};
 use neurino_model_store::ModelStore;
+use neurino_platform::Surroundings;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
@@ -27,6 +28,9 @@ pub struct AppOptions {
     pub practice_demand: bool,
     /// Whether another port is taken when the configured one is in use.
     pub any_port: bool,
+    /// What the desktop tells. With it the person's rules hold, and what was on is on again; without
+    /// it the caller alone decides when to mine.
+    pub surroundings: Option<Box<dyn Surroundings>>,
 }
 
 impl AppOptions {
@@ -41,6 +45,7 @@ impl AppOptions {
             limits: Limits::default(),
             practice_demand: false,
             any_port: false,
+            surroundings: None,
         }
     }
 }

@@ -199,7 +199,8 @@ impl Control {
 
     /// What is to outlive the program.
     pub fn saved(&self) -> Saved {
-        let running = self.decision.action <= Action::FinishThenStop;
+        let running =
+            matches!(self.decision.state, State::Running | State::Cooling | State::Finishing);
         Saved { wish: self.wish, running, history: self.history.clone() }
     }
 

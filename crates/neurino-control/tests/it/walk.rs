@@ -309,7 +309,8 @@ fn promises(control: &Control, world: &World, step: u32) {
         assert_ne!(after.why, decision.why, "{}", context());
     }
     let saved = control.saved();
-    assert_eq!(saved.running, decision.action <= Action::FinishThenStop);
+    let stays_away = matches!(decision.state, State::Stopped | State::Paused | State::Snoozed);
+    assert_eq!(saved.running, !stays_away, "{}", context());
     assert!(saved.history.len() <= HISTORY_MAX);
     assert_eq!(saved.history.back().unwrap().state, decision.state, "{}", context());
     if control.wish() == Wish::Off {
