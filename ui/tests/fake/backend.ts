@@ -7,13 +7,16 @@ import type {
   Event,
   Preferences,
   Reply,
+  RulesView,
   Snapshot,
 } from '../../src/lib/api/types';
-import { checks, receipt } from './samples';
+import { history, rulesView } from './control';
+import { checks, NOW_MS, receipt } from './samples';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
   preferences: Preferences = { theme: 'system', on_close: 'ask' };
+  rules: RulesView = rulesView;
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -35,6 +38,13 @@ export class FakeBackend implements Backend {
       case 'preferences_set':
         this.preferences = command.payload.preferences;
         return { reply: 'ok' };
+      case 'rules':
+        return { reply: 'rules', payload: this.rules };
+      case 'rules_set':
+        this.rules = { ...this.rules, rules: command.payload.rules };
+        return { reply: 'rules', payload: this.rules };
+      case 'decisions':
+        return { reply: 'decisions', payload: history(NOW_MS) };
       case 'doctor':
         return { reply: 'doctor', payload: checks };
       case 'receipts':

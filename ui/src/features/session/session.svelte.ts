@@ -10,6 +10,7 @@ import type {
   MiningState,
   ModelId,
   OnClose,
+  Order,
   PointsKind,
   Preferences,
   Receipt,
@@ -18,6 +19,7 @@ import type {
   StopMode,
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
+import { Control } from '../control/control.svelte';
 import { Studio } from '../picture/studio.svelte';
 
 /** Whether the program answers. */
@@ -38,8 +40,8 @@ const PENDING_MS = 4000;
 const GAIN_MS = 4000;
 
 const settledBy: Record<Pending, readonly MiningState[]> = {
-  start: ['starting', 'waiting', 'working', 'needs_you'],
-  finish: ['finishing', 'stopped', 'needs_you'],
+  start: ['starting', 'waiting', 'working', 'paused', 'needs_you'],
+  finish: ['finishing', 'stopped', 'paused', 'needs_you'],
   now: ['stopped', 'needs_you'],
 };
 
@@ -63,6 +65,7 @@ export class Session {
 
   readonly chat: Chat;
   readonly studio: Studio;
+  readonly control: Control;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -74,6 +77,7 @@ export class Session {
     this.#backend = backend;
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
+    this.control = new Control(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -93,6 +97,7 @@ export class Session {
       const preferences = await this.#backend.call({ cmd: 'preferences' });
       this.preferences = expectReply(preferences, 'preferences').payload;
       this.phase = 'ready';
+      void this.control.load();
     } catch (thrown) {
       this.lost = asErrorBody(thrown);
       this.phase = 'lost';
@@ -128,6 +133,11 @@ export class Session {
 
   stop(mode: StopMode): Promise<boolean> {
     return this.#ask(mode, { cmd: 'mining_stop', payload: { mode } });
+  }
+
+  /** A pause, or letting the rules decide. */
+  order(order: Order): Promise<boolean> {
+    return this.#do({ cmd: 'mining_order', payload: { order } });
   }
 
   fetchModel(model: ModelId): Promise<boolean> {
