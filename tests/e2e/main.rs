@@ -13,6 +13,7 @@ mod desk;
 mod earning;
 mod engine_loss;
 mod fences;
+mod guard;
 mod no_display;
 mod page;
 mod pictures;
