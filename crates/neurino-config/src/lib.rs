@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
-//! window's), [`onboarding`] (the first steps), [`lock`] (one running app per data folder), [`error`].
+//! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided), [`lock`]
+//! (one running app per data folder), [`error`].
 
 pub mod dirs;
 pub mod env;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod lock;
 pub mod onboarding;
 pub mod preferences;
+pub mod rules;
 pub mod settings;
 
 mod atomic;
@@ -19,4 +21,5 @@ pub use error::ConfigError;
 pub use lock::InstanceLock;
 pub use onboarding::{Onboarding, OnboardingFile};
 pub use preferences::{LoadedPreferences, PreferencesFile};
+pub use rules::{ControlFile, RulesFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};
