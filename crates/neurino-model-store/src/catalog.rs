@@ -77,6 +77,20 @@ pub struct ModelFile {
     /// Where it comes from, tried in this order.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// What its pieces must hash to, if somebody who may say so has said it: a wrong piece is known
+    /// as soon as it has come, and it alone is fetched again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pieces: Option<Pieces>,
+}
+
+/// The hashes of a file's pieces, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pieces {
+    /// Bytes of a piece; the last may have fewer.
+    pub size_bytes: u32,
+    /// One for each piece.
+    pub sha256: Vec<Digest>,
 }
 
 /// Where a file comes from.
@@ -232,6 +246,13 @@ impl ModelManifest {
             }
             if !names.insert(lower) {
                 return Some(format!("`{name}` is there twice"));
+            }
+            if let Some(pieces) = &file.pieces {
+                let plausible = (64 << 10..=64 << 20).contains(&pieces.size_bytes);
+                let count = file.size_bytes.div_ceil(u64::from(pieces.size_bytes.max(1)));
+                if !plausible || count != pieces.sha256.len() as u64 {
+                    return Some(format!("`{name}`: its pieces do not make up the file"));
+                }
             }
             if file.size_bytes == 0 {
                 return Some(format!("`{name}` is empty"));

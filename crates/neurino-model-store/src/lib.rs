@@ -12,14 +12,17 @@ pub mod fetch;
 pub mod store;
 
 mod adopt;
+mod chunks;
 mod import;
 mod part;
 mod source;
 mod stamp;
+pub mod throttle;
 
 pub use adopt::OwnModel;
-pub use catalog::{Catalog, ModelFile, ModelManifest, Source};
+pub use catalog::{Catalog, ModelFile, ModelManifest, Pieces, Source};
 pub use digest::Digest;
-pub use error::{SourceError, SourceFailure, StoreError};
+pub use error::{FailureReason, SourceError, SourceFailure, StoreError};
 pub use fetch::{FetchOptions, Progress, SourceKind};
 pub use store::{ModelState, ModelStore};
+pub use throttle::Throttle;

@@ -5,7 +5,8 @@
 //!   catalog/*.toml                      manifests beyond the built-in ones
 //!   smollm2-135m-instruct/
 //!     SmolLM2-135M-Instruct.Q4_1.gguf   complete, hashed before it got this name
-//!     *.part, *.part.json               an unfinished fetch
+//!     *.part, *.part.map                an unfinished fetch, and the map of its chunks
+//!     .*.chunks                         the map of a complete file, for its repair
 //!     *.damaged                         set aside: its digest did not match
 //!     .verified.json, .lock
 //! ```
@@ -19,6 +20,7 @@ use neurino_core::ModelId;
 use tracing::{info, warn};
 
 use crate::catalog::{Catalog, ModelFile, ModelManifest};
+use crate::chunks;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::part;
@@ -121,8 +123,10 @@ impl ModelStore {
                 }
                 _ => {
                     whole = false;
-                    let part = fs::metadata(part::path(&folder, file)).map_or(0, |part| part.len());
-                    done_bytes += part.min(file.size_bytes);
+                    let part = part::path(&folder, file);
+                    let noted = chunks::noted_bytes(&part, file.sha256, file.size_bytes);
+                    let found = || fs::metadata(&part).map_or(0, |part| part.len());
+                    done_bytes += noted.unwrap_or_else(found).min(file.size_bytes);
                 }
             }
         }
@@ -248,7 +252,31 @@ impl ModelStore {
         let folder = self.folder(model);
         let (part, path) = (part::path(&folder, file), folder.join(&file.name));
         fs::rename(&part, &path).map_err(|error| StoreError::io("write", &path, error))?;
+        // The file as such is vouched for now, and with it every line of its map.
+        let _ = fs::rename(chunks::map_path(&part), chunks::kept_path(&path));
         settle(&folder, file)
+    }
+
+    /// Makes a file that was set aside the beginning of a fetch, if the map of its chunks was kept: then
+    /// the wrong ones alone are fetched again.
+    pub(crate) fn salvage(&self, model: &ModelId, file: &ModelFile) {
+        let folder = self.folder(model);
+        let (part, path) = (part::path(&folder, file), folder.join(&file.name));
+        let (damaged, kept) = (damaged_path(&path), chunks::kept_path(&path));
+        if part.exists() || chunks::read(&kept, file.sha256, file.size_bytes).is_none() {
+            return;
+        }
+        // Killed in between, the part has no map, and its SHA-256 at the end is what it is judged by.
+        if fs::rename(&damaged, &part).is_ok() {
+            let _ = fs::rename(&kept, chunks::map_path(&part));
+        }
+    }
+
+    /// Says that `needed_bytes` do not fit.
+    pub(crate) fn full(&self, needed_bytes: u64) -> StoreError {
+        let path = self.inner.folder.clone();
+        let needed_bytes = needed_bytes + crate::fetch::SPACE_RESERVE_BYTES;
+        StoreError::NoSpace { path, needed_bytes, free_bytes: self.free_bytes().unwrap_or(0) }
     }
 
     /// Refuses when the drive cannot take `needed_bytes`. A drive that does not tell is believed.
