@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
-//! window's), [`lock`] (one running app per data folder), [`error`].
+//! window's), [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
 
 pub mod dirs;
 pub mod env;
 pub mod error;
+pub mod library;
 pub mod lock;
 pub mod preferences;
 pub mod settings;
@@ -15,6 +16,7 @@ mod atomic;
 
 pub use dirs::Dirs;
 pub use error::ConfigError;
+pub use library::LibraryFile;
 pub use lock::InstanceLock;
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};

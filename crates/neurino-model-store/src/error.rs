@@ -51,6 +51,14 @@ pub enum StoreError {
         /// What was named.
         path: PathBuf,
     },
+    /// The library cannot be moved there.
+    #[error("the library cannot move to `{}`: {problem}; choose another folder", path.display())]
+    BadTarget {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        problem: &'static str,
+    },
     /// The model is not on this machine, or not whole.
     #[error("`{model}` is not on this machine; get it with `neurino models get {model}`")]
     Absent {

@@ -189,9 +189,11 @@ impl ModelStore {
             }
             gate.begin(kind);
             let report = |done_bytes| gate.report(kind, done_bytes);
+            let part = part::path(&self.folder(model), file);
+            part::make_room(&part)?;
             let job = Job {
                 file,
-                part: part::path(&self.folder(model), file),
+                part,
                 folder: self.folder(model),
                 free_bytes: self.free_bytes(),
                 options,

@@ -10,11 +10,17 @@ use sha2::{Digest as _, Sha256};
 use crate::catalog::ModelFile;
 use crate::chunks;
 use crate::digest::Digest;
-use crate::error::SourceError;
+use crate::error::{SourceError, StoreError};
 
 /// Where a file's unfinished content lies.
 pub(crate) fn path(folder: &Path, file: &ModelFile) -> PathBuf {
     folder.join(format!("{}.part", file.name))
+}
+
+/// Makes the folder that a file goes to.
+pub(crate) fn make_room(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))
 }
 
 fn file_name(path: &Path) -> String {

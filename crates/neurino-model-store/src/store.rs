@@ -14,7 +14,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use neurino_core::ModelId;
 use tracing::{info, warn};
@@ -39,7 +39,8 @@ pub struct ModelStore {
 }
 
 pub(crate) struct Inner {
-    folder: PathBuf,
+    /// Changes when the library moves.
+    folder: RwLock<PathBuf>,
     catalog: Catalog,
     free_space: Box<FreeSpace>,
     always_hashed_bytes_max: u64,
@@ -86,7 +87,8 @@ impl ModelStore {
         fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
         let folder = folder.to_owned();
         let always_hashed_bytes_max = ALWAYS_HASHED_BYTES_MAX;
-        let inner = Inner { folder, catalog, free_space, always_hashed_bytes_max };
+        let inner =
+            Inner { folder: RwLock::new(folder), catalog, free_space, always_hashed_bytes_max };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -95,14 +97,24 @@ impl ModelStore {
         &self.inner.catalog
     }
 
+    /// The folder of the library.
+    pub fn root(&self) -> PathBuf {
+        self.inner.folder.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on the library is elsewhere.
+    pub(crate) fn set_root(&self, folder: &Path) {
+        folder.clone_into(&mut self.inner.folder.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// The folder that holds a model's files, there or not.
     pub fn folder(&self, model: &ModelId) -> PathBuf {
-        self.inner.folder.join(folder_name(model))
+        self.root().join(folder_name(model))
     }
 
     /// Where manifests beyond the built-in ones lie.
     pub(crate) fn catalog_folder(&self) -> PathBuf {
-        self.inner.folder.join("catalog")
+        self.root().join("catalog")
     }
 
     /// Where a model stands; reads no file of it.
@@ -159,6 +171,7 @@ impl ModelStore {
         for file in &manifest.files {
             self.check_file(model, file)?;
         }
+        self.note_use(model);
         Ok(self.loadable(manifest))
     }
 
@@ -203,7 +216,7 @@ impl ModelStore {
     pub(crate) fn loadable(&self, manifest: &ModelManifest) -> PathBuf {
         let folder = self.folder(&manifest.id);
         match manifest.files.as_slice() {
-            [only] => folder.join(&only.name),
+            [only] if !only.name.contains('/') => folder.join(&only.name),
             _ => folder,
         }
     }
@@ -247,6 +260,11 @@ impl ModelStore {
         Ok(())
     }
 
+    /// Sets a file aside that was found to be damaged, whatever was noted of it.
+    pub(crate) fn set_file_aside(&self, model: &ModelId, file: &ModelFile) {
+        set_aside(&self.folder(model).join(&file.name));
+    }
+
     /// Gives a complete, hashed part file its name.
     pub(crate) fn accept(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
         let folder = self.folder(model);
@@ -274,24 +292,29 @@ impl ModelStore {
 
     /// Says that `needed_bytes` do not fit.
     pub(crate) fn full(&self, needed_bytes: u64) -> StoreError {
-        let path = self.inner.folder.clone();
+        let path = self.root();
         let needed_bytes = needed_bytes + crate::fetch::SPACE_RESERVE_BYTES;
         StoreError::NoSpace { path, needed_bytes, free_bytes: self.free_bytes().unwrap_or(0) }
     }
 
     /// Refuses when the drive cannot take `needed_bytes`. A drive that does not tell is believed.
     pub(crate) fn check_space(&self, needed_bytes: u64) -> Result<(), StoreError> {
-        let path = &self.inner.folder;
+        let path = self.root();
         match self.free_bytes() {
             Some(free_bytes) if free_bytes < needed_bytes => {
-                Err(StoreError::NoSpace { path: path.clone(), needed_bytes, free_bytes })
+                Err(StoreError::NoSpace { path, needed_bytes, free_bytes })
             }
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn free_bytes(&self) -> Option<u64> {
-        (self.inner.free_space)(&self.inner.folder)
+    pub(crate) fn free_on_drive(&self, path: &Path) -> Option<u64> {
+        (self.inner.free_space)(path).ok()
+    }
+
+    /// Free on the drive of the library, if it tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        (self.inner.free_space)(&self.root())
             .inspect_err(|error| warn!(%error, "the free space cannot be read: {error}"))
             .ok()
     }
@@ -332,7 +355,8 @@ fn folder_name(model: &ModelId) -> String {
 /// After a file got its name: makes that durable, notes the digest, frees what is obsolete.
 pub(crate) fn settle(folder: &Path, file: &ModelFile) -> Result<(), StoreError> {
     let path = folder.join(&file.name);
-    sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
+    sync_folder(path.parent().unwrap_or(folder))
+        .map_err(|error| StoreError::io("write", folder, error))?;
     let stamp = fs::metadata(&path).and_then(|metadata| Stamp::new(file.sha256, &metadata));
     note(folder, &file.name, stamp.map_err(|error| StoreError::io("read", &path, error))?);
     let _ = fs::remove_file(damaged_path(&path));
@@ -398,7 +422,7 @@ mod tests {
         let manifest = ModelManifest::parse("tiny", &text).unwrap();
         let model = manifest.id.clone();
         let inner = Inner {
-            folder: folder.to_owned(),
+            folder: RwLock::new(folder.to_owned()),
             catalog: Catalog::of(vec![manifest]),
             free_space: Box::new(|_| Ok(u64::MAX)),
             always_hashed_bytes_max: 0,

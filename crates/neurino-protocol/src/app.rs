@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 use crate::error::ErrorBody;
+use crate::library::{LibraryAction, LibraryStatus};
 
 /// What the window can ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
@@ -30,6 +31,8 @@ pub enum Command {
         /// The model.
         model: ModelId,
     },
+    /// Downloads, the drive and the library as a whole.
+    Library(LibraryAction),
     /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
     ChatSend {
         /// Chosen by the caller; names the answer's events.
@@ -228,6 +231,8 @@ pub struct Snapshot {
     pub job: Option<CurrentJob>,
     /// Models of the catalogue.
     pub models: Vec<ModelStatus>,
+    /// The library that keeps them.
+    pub library: LibraryStatus,
     /// The last receipts, newest first, at most 20.
     pub receipts: Vec<Receipt>,
     /// Public address of the identity key.

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod error;
+pub mod library;
 pub mod node;
 
 pub use error::{ErrorBody, ErrorCode};

@@ -412,7 +412,7 @@ impl Download<'_> {
 
     /// A thread that puts whole chunks in their places, until the sender is gone. Async threads never
     /// wait for the drive, and a slow drive slows the download down.
-    fn spawn_writer(&self) -> (mpsc::Sender<Arrived>, JoinHandle<(Result<(), SourceError>, bool)>) {
+    fn spawn_writer(&self) -> (mpsc::Sender<Arrived>, JoinHandle<Written>) {
         let (sender, mut chunks) = mpsc::channel::<Arrived>(CHUNKS_WAITING);
         let transfer = self.transfer.clone();
         let writer = tokio::task::spawn_blocking(move || {
@@ -428,6 +428,9 @@ impl Download<'_> {
         (sender, writer)
     }
 }
+
+/// How a writer ended, and whether it put a chunk in its place before.
+type Written = (Result<(), SourceError>, bool);
 
 /// Which bytes an answer brings.
 struct Body {

@@ -317,7 +317,9 @@ impl Transfer {
         self.arrived(u64::from(len));
         if let Some(expected) = self.piece(index) {
             let mut hasher = Sha256::new();
-            pieces.iter().for_each(|piece| hasher.update(piece));
+            for piece in &pieces {
+                hasher.update(piece);
+            }
             let found = Digest::of_hasher(hasher);
             if found != expected {
                 let mut plan = self.plan();
@@ -374,7 +376,9 @@ impl Transfer {
         loop {
             while next < self.cut.count() {
                 if let Some(pieces) = early.remove(&next) {
-                    pieces.iter().for_each(|piece| hasher.update(piece));
+                    for piece in &pieces {
+                        hasher.update(piece);
+                    }
                     next += 1;
                     continue;
                 }

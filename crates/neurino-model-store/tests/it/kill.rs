@@ -3,7 +3,7 @@
 //!
 //! The process that dies is this very test program, started anew for [`victim`] alone.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -33,19 +33,19 @@ fn store_at(folder: &Path, url: &str) -> ModelStore {
     store_of(folder, vec![file(FILE, &much(), vec![source])])
 }
 
+/// Says something in one write, past the test harness.
+fn tell(words: &str) {
+    let _ = std::io::stdout().lock().write_all(format!("{words}\n").as_bytes());
+}
+
 /// Fetches, and says on standard output how far it is; it is killed on the way.
 #[tokio::test]
 async fn victim() {
     let (Ok(folder), Ok(url)) = (std::env::var(PLACE), std::env::var(URL)) else { return };
     let store = store_at(Path::new(&folder), &url);
     let options = FetchOptions { connections: CONNECTIONS, ..options() };
-    let tell = |now: Progress| {
-        use std::io::Write as _;
-        // In one write, past the test harness.
-        let line = format!("done {}\n", now.done_bytes);
-        let _ = std::io::stdout().lock().write_all(line.as_bytes());
-    };
-    store.fetch(&model(), &options, tell, CancellationToken::new()).await.unwrap();
+    let progress = |now: Progress| tell(&format!("done {}", now.done_bytes));
+    store.fetch(&model(), &options, progress, CancellationToken::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,8 +121,8 @@ async fn killed_downloads_go_on() {
         let stray: Vec<_> = left(&store).into_iter().filter(|name| name != FILE).collect();
         assert!(stray.iter().all(|name| name.contains(".part")), "{stray:?}");
     }
-    println!(
-        "{killed} kills over {rounds} downloads, {} requests, at most {lost_most} bytes lost",
-        sent.load(Ordering::Relaxed)
-    );
+    let requests = sent.load(Ordering::Relaxed);
+    tell(&format!(
+        "{killed} kills over {rounds} downloads, {requests} requests, {lost_most} bytes lost at most"
+    ));
 }

@@ -5,6 +5,7 @@ mod disk;
 mod hostile;
 mod http;
 mod kill;
+mod library;
 #[cfg(unix)]
 mod python;
 mod server;
@@ -117,7 +118,12 @@ fn left(store: &ModelStore) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(store.folder(&model()))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != ".lock" && name != ".verified.json" && !name.ends_with(".chunks"))
+        .filter(|name| {
+            name != ".lock"
+                && name != ".verified.json"
+                && name != ".used"
+                && !name.ends_with(".chunks")
+        })
         .collect();
     names.sort();
     names

@@ -80,7 +80,7 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let request = read(&mut stream).await;
+                let Some(request) = read(&mut stream).await else { continue };
                 let count = {
                     let mut seen = seen.lock().unwrap();
                     seen.push(request.clone());
@@ -112,23 +112,21 @@ impl Drop for Server {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Request {
+/// `None` if the client left before it had asked.
+async fn read(stream: &mut TcpStream) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
+        head.push(stream.read_u8().await.ok()?);
     }
     let mut request = Request::default();
     for line in String::from_utf8(head).unwrap().lines() {
         let Some((name, value)) = line.split_once(": ") else { continue };
-        match name.to_ascii_lowercase().as_str() {
-            "range" => {
-                let (first, last) = value.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
-                request.range = Some((first.parse().unwrap(), last.parse().unwrap()));
-            }
-            _ => {}
+        if name.eq_ignore_ascii_case("range") {
+            let (first, last) = value.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+            request.range = Some((first.parse().unwrap(), last.parse().unwrap()));
         }
     }
-    request
+    Some(request)
 }
 
 async fn write(mut stream: TcpStream, answer: Answer) {
