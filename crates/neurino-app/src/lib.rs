@@ -3,11 +3,12 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `mining` (Start and Stop),
-//! `models`, `playground`, `snapshot` (what the window shows), `doctor`.
+//! `models`, `library`, `playground`, `snapshot` (what the window shows), `doctor`.
 
 mod chat;
 pub mod demand;
 mod doctor;
+mod library;
 mod mining;
 mod models;
 mod network;
@@ -71,6 +72,7 @@ pub struct App {
     /// Held by the run that has the engine: one after another.
     turn: tokio::sync::Mutex<()>,
     models: Mutex<models::Progress>,
+    library: library::Library,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -113,7 +115,9 @@ impl App {
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
         let preferences_file = PreferencesFile::new(&dirs);
         let preferences = preferences_file.load().preferences;
+        let library = library::Library::open(&dirs);
         let app = Arc::new(Self {
+            library,
             dirs,
             settings,
             identity,
@@ -141,6 +145,7 @@ impl App {
             _lock: lock,
         });
         app.spawn_publisher();
+        app.spawn_queue();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -158,6 +163,7 @@ impl App {
                 Ok(Reply::Ok)
             }
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
+            Command::Library(action) => self.library(action).await.map(|()| Reply::Ok),
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
                 self.chat_send(chat, question).map(|()| Reply::Ok)

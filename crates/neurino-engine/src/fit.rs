@@ -73,7 +73,9 @@ pub fn fit(needs: &Needs<'_>, device: DeviceMemory) -> Fit {
     };
     let way = ways.iter().flatten().find(|(_, needed_bytes)| *needed_bytes <= available_bytes);
     match way {
-        Some((runs, needed_bytes)) => Fit { runs: *runs, needed_bytes: *needed_bytes, available_bytes },
+        Some((runs, needed_bytes)) => {
+            Fit { runs: *runs, needed_bytes: *needed_bytes, available_bytes }
+        }
         None => {
             let least = ways.iter().flatten().map(|(_, needed_bytes)| *needed_bytes).min();
             let needed_bytes = least.unwrap_or(needs.memory_bytes_min);

@@ -163,6 +163,22 @@ impl StoreError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
+    /// What it comes down to, where a source or the drive is to blame: of several sources, what the last
+    /// that should have had the file said.
+    pub fn reason(&self) -> Option<FailureReason> {
+        match self {
+            Self::NoSpace { .. } => Some(FailureReason::DiskFull),
+            Self::Unobtainable { failures, .. } => {
+                let reasons =
+                    failures.iter().map(|failure| (failure.source, failure.error.reason()));
+                let known = reasons.filter(|(_, reason)| *reason != FailureReason::NotBundled);
+                let web = known.clone().find(|(source, _)| *source == SourceKind::Http);
+                web.or_else(|| known.last()).map(|(_, reason)| reason)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the files are missing or wrong, so that a fetch would help.
     pub fn is_fetchable(&self) -> bool {
         matches!(self, Self::Absent { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. })
