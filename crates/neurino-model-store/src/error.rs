@@ -37,6 +37,12 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
+    /// A catalogue update or a list of models is refused.
+    #[error("the catalogue is refused: {problem}")]
+    BadCatalog {
+        /// What is wrong.
+        problem: String,
+    },
     /// A person's own model would hide one that the catalogue knows.
     #[error(
         "there is already a model `{model}`; choose another id with --id, or remove that one first"

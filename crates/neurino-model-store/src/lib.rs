@@ -12,12 +12,15 @@ pub mod fetch;
 pub mod store;
 
 mod adopt;
+pub mod bench;
 mod chunks;
 mod import;
 pub mod library;
+pub mod lists;
 mod part;
 pub mod queue;
 mod relocate;
+pub mod signed;
 mod source;
 pub mod speed;
 mod stamp;

@@ -24,6 +24,7 @@ use crate::chunks;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::part;
+use crate::signed::{self, SignedCatalog};
 use crate::stamp::{self, Stamp};
 
 /// Files up to this size are hashed at every use; larger ones when size or time changed.
@@ -71,7 +72,9 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let catalog = Catalog::built_in().with_folder(&folder.join("catalog"));
+        let place = folder.join("catalog");
+        let signed = SignedCatalog::kept(&place, signed::build_key());
+        let catalog = Catalog::built_in().with_signed(signed).with_folder(&place);
         Self::open_with(folder, catalog, Box::new(|path| fs4::available_space(path)))
     }
 
@@ -113,7 +116,7 @@ impl ModelStore {
     }
 
     /// Where manifests beyond the built-in ones lie.
-    pub(crate) fn catalog_folder(&self) -> PathBuf {
+    pub fn catalog_folder(&self) -> PathBuf {
         self.root().join("catalog")
     }
 

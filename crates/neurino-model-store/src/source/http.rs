@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -110,6 +110,47 @@ pub(crate) async fn fetch(url: &str, job: &Job<'_>) -> Result<(), SourceError> {
     (job.report)(transfer.done_bytes().min(job.file.size_bytes));
     let _ = hash.await;
     transfer.outcome()
+}
+
+/// Asks a server how long a file is, without fetching it.
+pub(crate) async fn size_of(url: &str) -> Result<u64, SourceError> {
+    let url = Url::parse(url).map_err(|_| SourceError::Redirect { host: url.to_owned() })?;
+    let client = client(&url, Duration::from_secs(30))?;
+    let request = client.head(url.clone()).header(ACCEPT_ENCODING, "identity");
+    let response = request
+        .send()
+        .await
+        .map_err(|error| SourceError::Connect { host: host(&url), source: error.without_url() })?;
+    let status = response.status();
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match length.and_then(|length| length.parse().ok()) {
+        Some(size_bytes) if status.is_success() && size_bytes > 0 => Ok(size_bytes),
+        _ => Err(SourceError::Status { host: host(&url), status: status.as_u16() }),
+    }
+}
+
+/// Reads a small text, of at most `bytes_max`.
+pub(crate) async fn text_of(url: &str, bytes_max: usize) -> Result<String, SourceError> {
+    let url = Url::parse(url).map_err(|_| SourceError::Redirect { host: url.to_owned() })?;
+    let broken = |error: reqwest::Error| SourceError::Connect {
+        host: host(&url),
+        source: error.without_url(),
+    };
+    let client = client(&url, Duration::from_secs(30))?;
+    let mut response = client.get(url.clone()).send().await.map_err(broken)?;
+    if !response.status().is_success() {
+        let status = response.status().as_u16();
+        return Err(SourceError::Status { host: host(&url), status });
+    }
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(broken)? {
+        if bytes.len() + piece.len() > bytes_max {
+            let found_bytes = (bytes.len() + piece.len()) as u64;
+            return Err(SourceError::WrongSize { expected_bytes: bytes_max as u64, found_bytes });
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn client(url: &Url, stall_wait: Duration) -> Result<Client, SourceError> {
