@@ -352,8 +352,10 @@ export const t = {
       slower_processor: 'Runs slower, on the processor',
       no: 'Does not run',
     } satisfies Record<FitVerdict, string>,
-    fitTakes: (needed: string, available: string) => `takes ${needed} of ${available}`,
-    fitNo: (needed: string, available: string) => `needs ${needed}, there are ${available} for it`,
+    fitTakes: (needed: string, available: string, device: string) =>
+      `takes ${needed} of ${available} on ${device}`,
+    fitNo: (needed: string, available: string, device: string) =>
+      `needs ${needed}, ${device} has ${available} for it`,
     factor: 'Points',
     lastUsed: 'Last used',
     usedNever: 'Never',

@@ -26,8 +26,8 @@ export function fitWords(fit: ModelFit): string {
   const [needed, available] = [memorySize(fit.needed_bytes), memorySize(fit.available_bytes)];
   const numbers =
     fit.verdict === 'no'
-      ? t.library.fitNo(needed, available)
-      : t.library.fitTakes(needed, available);
+      ? t.library.fitNo(needed, available, shortDevice(fit.device))
+      : t.library.fitTakes(needed, available, shortDevice(fit.device));
   return `${t.library.verdicts[fit.verdict]}: ${numbers}`;
 }
 
