@@ -72,16 +72,12 @@ pub fn fit(needs: &Needs<'_>, device: DeviceMemory) -> Fit {
         JobKind::Image => picture(needs, available_bytes),
     };
     let way = ways.iter().flatten().find(|(_, needed_bytes)| *needed_bytes <= available_bytes);
-    match way {
-        Some((runs, needed_bytes)) => {
-            Fit { runs: *runs, needed_bytes: *needed_bytes, available_bytes }
-        }
-        None => {
-            let least = ways.iter().flatten().map(|(_, needed_bytes)| *needed_bytes).min();
-            let needed_bytes = least.unwrap_or(needs.memory_bytes_min);
-            Fit { runs: Runs::No, needed_bytes, available_bytes }
-        }
+    if let Some(&(runs, needed_bytes)) = way {
+        return Fit { runs, needed_bytes, available_bytes };
     }
+    let least = ways.iter().flatten().map(|(_, needed_bytes)| *needed_bytes).min();
+    let needed_bytes = least.unwrap_or(needs.memory_bytes_min);
+    Fit { runs: Runs::No, needed_bytes, available_bytes }
 }
 
 /// Ways to run a model, the best first, with what each takes.

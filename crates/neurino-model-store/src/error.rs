@@ -177,9 +177,9 @@ impl StoreError {
             Self::Unobtainable { failures, .. } => {
                 let reasons =
                     failures.iter().map(|failure| (failure.source, failure.error.reason()));
-                let known = reasons.filter(|(_, reason)| *reason != FailureReason::NotBundled);
+                let mut known = reasons.filter(|(_, reason)| *reason != FailureReason::NotBundled);
                 let web = known.clone().find(|(source, _)| *source == SourceKind::Http);
-                web.or_else(|| known.last()).map(|(_, reason)| reason)
+                web.or_else(|| known.next_back()).map(|(_, reason)| reason)
             }
             _ => None,
         }

@@ -2,6 +2,7 @@
 //! manifests. What a list does not vouch for with a SHA-256 is told, and left out.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
@@ -138,7 +139,7 @@ impl Lists {
             let vae = self.vaes.get(name);
             let vae =
                 file(vae.ok_or_else(|| format!("its autoencoder `{name}` is not in the list"))?)?;
-            parts += &format!("vae = {}\n", quoted(&vae.name));
+            let _ = writeln!(parts, "vae = {}", quoted(&vae.name));
             files.push(vae);
             assembled = true;
         }
@@ -146,7 +147,8 @@ impl Lists {
             let lora = self.loras.get(&listed.name).ok_or("its LoRA is not in the list")?;
             let weight = lora.default_weight.or(listed.default_weight).unwrap_or(1.0);
             let lora = file(lora)?;
-            parts += &format!("\n[[loras]]\nfile = {}\nscale = {weight:?}\n", quoted(&lora.name));
+            let name = quoted(&lora.name);
+            let _ = writeln!(parts, "\n[[loras]]\nfile = {name}\nscale = {weight:?}");
             files.push(lora);
         }
         if assembled {

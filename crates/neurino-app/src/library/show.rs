@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use neurino_core::ModelId;
 use neurino_engine::fit::{Fit, Needs, Runs, Slower, fit};
 use neurino_engine::memory::DeviceMemory;
-use neurino_model_store::{ModelManifest, ModelState as Stored, ModelUsage};
+use neurino_model_store::{ModelManifest, ModelState as Stored, ModelUsage, SpeedMeter};
 use neurino_protocol::app::{Device, DeviceKind};
 use neurino_protocol::library::{
     FitVerdict, LibraryModel, LibraryStatus, ModelFit, QueueItem, QueueState,
@@ -111,7 +111,7 @@ impl App {
                 state: queue_state,
                 done_bytes: fetched.map_or_else(on_disk, |(_, done_bytes, _)| *done_bytes),
                 total_bytes,
-                bytes_per_s: meter.and_then(|meter| meter.bytes_per_s()),
+                bytes_per_s: meter.and_then(SpeedMeter::bytes_per_s),
                 seconds_left: meter.and_then(|meter| meter.seconds_left(total_bytes)),
                 problem: self.problem_of(&entry.model).filter(|_| failed),
             })

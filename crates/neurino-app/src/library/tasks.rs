@@ -50,7 +50,7 @@ impl App {
             };
             let switch = {
                 let file = app.library.file.clone();
-                move |place: &Path| file.set_folder(place).map_err(|error| refused(place, error))
+                move |place: &Path| file.set_folder(place).map_err(|error| refused(place, &error))
             };
             app.model_store().relocate(&folder, tell, switch, stop).await?;
             Ok(format!("The library is in {} now.", folder.display()))
@@ -152,8 +152,8 @@ impl App {
 }
 
 /// The new place could not be written down.
-fn refused(place: &Path, error: ConfigError) -> StoreError {
-    let cause = std::io::Error::other(told_with_causes(&error));
+fn refused(place: &Path, error: &ConfigError) -> StoreError {
+    let cause = std::io::Error::other(told_with_causes(error));
     StoreError::Io { action: "note the new folder", path: place.to_owned(), source: cause }
 }
 
