@@ -105,7 +105,7 @@ pub struct CoordinatorArgs {
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
-    /// Rules that price the jobs; without them a new network begins with `club1`.
+    /// Rules that price the jobs; without them a new network begins with `club2`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
 }

@@ -335,7 +335,11 @@ guidance: number,
 /**
  * What is not to be seen, if the request does not say.
  */
-negative_prompt: string, };
+negative_prompt: string,
+/**
+ * What the sides of its pictures are multiples of: 8, and 16 for Flux.
+ */
+side_multiple: number, };
 
 /**
  * A picture to make from words. Several pictures are several jobs.
