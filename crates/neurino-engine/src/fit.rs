@@ -2,7 +2,8 @@
 //! what the device has. Where the files are here, [`crate::memory::plan`] says it exactly.
 
 use neurino_core::{ImageDefaults, JobKind};
-use neurino_diffusion::memory::{Dims, Fit as PictureFit, ImageMemory};
+use neurino_diffusion::memory::{Dims, ImageMemory};
+use neurino_diffusion::pipeline::{Plan, Residence};
 
 use crate::memory::DeviceMemory;
 
@@ -12,6 +13,10 @@ const BESIDE_SHARE: u64 = 8;
 const BESIDE_BYTES_MIN: u64 = 256 * MIB;
 /// Weights above this are slow on a processor, which reads all of them for each token.
 const PROCESSOR_BYTES_MAX: u64 = 512 * MIB;
+
+/// Text encoders in 16 bits: 123 and 695 million weights.
+const CLIP_L_BYTES: u64 = 246_000_000;
+const CLIP_G_BYTES: u64 = 1_390_000_000;
 
 /// What a manifest says of a model.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +51,8 @@ pub enum Runs {
 pub enum Slower {
     /// Its weights fit with 4 bits only.
     FourBit,
-    /// The last stage of a picture goes tile by tile.
-    Tiled,
+    /// Pictures are computed in smaller pieces: tiles, halves of a step, encoders that come and go.
+    Pieces,
     /// A processor computes.
     Processor,
 }
@@ -69,7 +74,7 @@ pub fn fit(needs: &Needs<'_>, device: DeviceMemory) -> Fit {
     let ways = match needs.kind {
         _ if device.is_cpu => on_processor(needs),
         JobKind::Text => text(needs),
-        JobKind::Image => picture(needs, available_bytes),
+        JobKind::Image => picture(needs),
     };
     let way = ways.iter().flatten().find(|(_, needed_bytes)| *needed_bytes <= available_bytes);
     if let Some(&(runs, needed_bytes)) = way {
@@ -101,23 +106,22 @@ fn text(needs: &Needs<'_>) -> Ways {
     [Some((Runs::Well, whole_bytes)), packed]
 }
 
-fn picture(needs: &Needs<'_>, available_bytes: u64) -> Ways {
+fn picture(needs: &Needs<'_>) -> Ways {
     let weights_bytes = if needs.dtype == "f32" { needs.size_bytes / 2 } else { needs.size_bytes };
-    let dims = match needs.arch {
-        "sd15" => Dims::sd15(),
-        "sdxl" => Dims::sdxl(),
-        "flux" => Dims::flux(),
+    let (dims, encoders_bytes) = match needs.arch {
+        "sd15" => (Dims::sd15(), CLIP_L_BYTES),
+        "sdxl" => (Dims::sdxl(), CLIP_L_BYTES + CLIP_G_BYTES),
+        // How its T5 is stored differs too much to be said beforehand.
+        "flux" => (Dims::flux(), CLIP_L_BYTES),
         _ => return [Some((Runs::Well, needs.memory_bytes_min.max(weights_bytes))), None],
     };
     let Some(image) = needs.image else { return [None, None] };
     let guided = needs.arch != "flux";
-    let beside = ImageMemory::new(weights_bytes, dims).picture(image.width, image.height, guided);
-    let whole = (Runs::Well, weights_bytes + beside.peak_bytes(false));
-    let tiled = (Runs::Slower(Slower::Tiled), weights_bytes + beside.peak_bytes(true));
-    match beside.fit(available_bytes.saturating_sub(weights_bytes)) {
-        PictureFit::Whole => [Some(whole), None],
-        PictureFit::Tiled | PictureFit::No { .. } => [Some(whole), Some(tiled)],
-    }
+    let memory = ImageMemory::new(weights_bytes, encoders_bytes.min(weights_bytes), dims);
+    let beside = memory.picture(image.width, image.height, guided);
+    let whole = memory.peak_bytes(Residence::Stay, beside, Plan::default());
+    let least = memory.peak_bytes(Residence::Visit, beside, Plan::LEAST);
+    [Some((Runs::Well, whole)), Some((Runs::Slower(Slower::Pieces), least))]
 }
 
 #[cfg(test)]
@@ -160,13 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn pictures_fit_as_a_whole_then_in_tiles_then_not() {
+    fn pictures_fit_as_a_whole_then_in_pieces_then_not() {
         let image = ImageDefaults {
             width: 1024,
             height: 1024,
             steps: 25,
             guidance: 5.0,
             negative_prompt: String::new(),
+            side_multiple: 8,
         };
         let needs = Needs {
             kind: JobKind::Image,
@@ -179,7 +184,7 @@ mod tests {
         assert_eq!(fit(&needs, card(16)).runs, Runs::Well);
         assert_eq!(fit(&needs, card(4)).runs, Runs::No);
         let found: Vec<_> = (6..=12).map(|gib| fit(&needs, card(gib)).runs).collect();
-        assert!(found.contains(&Runs::Slower(Slower::Tiled)), "{found:?}");
+        assert!(found.contains(&Runs::Slower(Slower::Pieces)), "{found:?}");
     }
 
     #[test]

@@ -187,6 +187,7 @@ impl Lists {
                 steps: defaults.num_inference_steps.unwrap_or(25).clamp(1, STEPS_MAX),
                 guidance: defaults.guidance_scale.unwrap_or(7.0),
                 negative_prompt: defaults.neg_prompt.unwrap_or_default(),
+                side_multiple: neurino_core::ImageJob::SIDE_MULTIPLE,
             }),
             memory_bytes_min: PICTURE_BYTES,
             licence: "LicenseRef-unknown".into(),

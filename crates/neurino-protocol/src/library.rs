@@ -79,8 +79,8 @@ pub enum FitVerdict {
     Runs,
     /// Slower: with weights of 4 bits, for more do not fit.
     SlowerFourBit,
-    /// Slower: pictures are finished tile by tile.
-    SlowerTiled,
+    /// Slower: pictures are computed in smaller pieces.
+    SlowerPieces,
     /// Slower: a processor computes.
     SlowerProcessor,
     /// It does not run.

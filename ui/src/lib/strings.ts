@@ -348,7 +348,7 @@ export const t = {
     verdicts: {
       runs: 'Runs',
       slower_four_bit: 'Runs slower, with 4-bit weights',
-      slower_tiled: 'Runs slower, pictures are finished in tiles',
+      slower_pieces: 'Runs slower, in smaller pieces',
       slower_processor: 'Runs slower, on the processor',
       no: 'Does not run',
     } satisfies Record<FitVerdict, string>,

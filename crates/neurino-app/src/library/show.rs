@@ -154,7 +154,7 @@ fn judged(manifest: &ModelManifest, device: &Device) -> ModelFit {
     let verdict = match runs {
         Runs::Well => FitVerdict::Runs,
         Runs::Slower(Slower::FourBit) => FitVerdict::SlowerFourBit,
-        Runs::Slower(Slower::Tiled) => FitVerdict::SlowerTiled,
+        Runs::Slower(Slower::Pieces) => FitVerdict::SlowerPieces,
         Runs::Slower(Slower::Processor) => FitVerdict::SlowerProcessor,
         Runs::No => FitVerdict::No,
     };

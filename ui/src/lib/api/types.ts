@@ -310,7 +310,7 @@ export type EventId = string;
 /**
  * A verdict.
  */
-export type FitVerdict = "runs" | "slower_four_bit" | "slower_tiled" | "slower_processor" | "no";
+export type FitVerdict = "runs" | "slower_four_bit" | "slower_pieces" | "slower_processor" | "no";
 
 /**
  * What suits an image model, for requests that leave it open.
