@@ -303,6 +303,11 @@ async fn the_cap_holds_over_all_connections() {
     assert!(took > 0.5, "300 kB at 400 kB/s took {took} s");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downloads_that_are_killed_a_few_times_go_on() {
+    crate::kill::kill_downloads(10).await;
+}
+
 #[tokio::test]
 async fn dropping_the_fetch_ends_its_work() {
     let folder = tempfile::tempdir().unwrap();

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::server::{Answer, Server};
 use crate::{FILE, content, file, left, model, options, store_of};
 
-/// Kills in the ordinary tests; `NEURINO_KILL_DOWNLOADS` overrides it.
-const KILLS: u32 = 30;
+/// Kills in the step of the tests that is about them; `NEURINO_KILL_DOWNLOADS` overrides it.
+const KILLS: u32 = 500;
 const PLACE: &str = "NEURINO_TEST_VICTIM_FOLDER";
 const URL: &str = "NEURINO_TEST_VICTIM_URL";
 const CHUNK_BYTES: u64 = 16 << 10;
@@ -51,7 +51,11 @@ async fn victim() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_downloads_go_on() {
     let kills = std::env::var("NEURINO_KILL_DOWNLOADS").ok().and_then(|n| n.parse().ok());
-    let kills: u32 = kills.unwrap_or(KILLS);
+    kill_downloads(kills.unwrap_or(KILLS)).await;
+}
+
+/// Kills so many downloads, and holds each to what it promised.
+pub(crate) async fn kill_downloads(kills: u32) {
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = sent.clone();
     let all = much();
