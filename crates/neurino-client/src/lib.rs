@@ -6,6 +6,7 @@
 mod handshake;
 mod http;
 mod long_poll;
+pub mod sigv4;
 mod websocket;
 
 use async_trait::async_trait;
