@@ -88,6 +88,27 @@ pub struct NodeArgs {
     /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
+    /// What the coordinator speaks.
+    #[arg(long, value_enum, default_value_t = Protocol::Neurino)]
+    pub protocol: Protocol,
+    /// With the original protocol: the wallet that is paid; by default the identity's own address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub reward_wallet: Option<String>,
+    /// With the original protocol: where the signal goes, if that is another address.
+    #[arg(long, value_name = "URL")]
+    pub signal: Option<String>,
+    /// With the original protocol: an S3 endpoint for pictures, if it is not Amazon's.
+    #[arg(long, value_name = "URL")]
+    pub uploads: Option<String>,
+}
+
+/// What a coordinator speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Protocol {
+    /// This program's own protocol.
+    Neurino,
+    /// The protocol of the network that was there first.
+    Original,
 }
 
 /// `neurino coordinator`
@@ -105,6 +126,9 @@ pub struct CoordinatorArgs {
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
+    /// Also serve miners of the original protocol, which signs little: among friends, not strangers.
+    #[arg(long)]
+    pub legacy: bool,
     /// Rules that price the jobs; without them a new network begins with `club1`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,

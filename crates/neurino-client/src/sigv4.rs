@@ -58,7 +58,8 @@ impl Canonical<'_> {
 
     /// Whether a signature in hex digits is the right one; takes as long for every wrong one.
     pub fn is_signed(&self, secret: &str, scope: &Scope<'_>, signature: &str) -> bool {
-        hex::decode(signature).is_ok_and(|bytes| self.mac(secret, scope).verify_slice(&bytes).is_ok())
+        hex::decode(signature)
+            .is_ok_and(|bytes| self.mac(secret, scope).verify_slice(&bytes).is_ok())
     }
 
     fn mac(&self, secret: &str, scope: &Scope<'_>) -> Hmac<Sha256> {
@@ -93,8 +94,7 @@ mod tests {
     use super::*;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-    const SCOPE: Scope<'_> =
-        Scope { time: "20130524T000000Z", region: "us-east-1", service: "s3" };
+    const SCOPE: Scope<'_> = Scope { time: "20130524T000000Z", region: "us-east-1", service: "s3" };
 
     /// The two examples of single-chunk requests in the documentation of S3.
     #[test]

@@ -17,4 +17,4 @@ pub use dirs::Dirs;
 pub use error::ConfigError;
 pub use lock::InstanceLock;
 pub use preferences::{LoadedPreferences, PreferencesFile};
-pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};
+pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};

@@ -12,7 +12,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use neurino_core::{ImageDefaults, ImageJob, JobId, JobSpec, Lease, LeaseId, ModelId, NodeId, TextDelta};
+use neurino_core::{
+    ImageDefaults, ImageJob, JobId, JobSpec, Lease, LeaseId, ModelId, NodeId, TextDelta,
+};
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{IdentityKey, verify};
@@ -342,7 +344,12 @@ impl Coordinator {
 
     /// The model that a miner should load next: the one with most waiting work of the kind it does,
     /// unless it has one that is asked for.
-    pub(crate) fn signal(&self, node: &NodeId, images: bool, loaded: Option<&ModelId>) -> Option<ModelId> {
+    pub(crate) fn signal(
+        &self,
+        node: &NodeId,
+        images: bool,
+        loaded: Option<&ModelId>,
+    ) -> Option<ModelId> {
         let state = self.state();
         let mut waiting: HashMap<&ModelId, usize> = HashMap::new();
         for job in state.jobs.values().filter(|job| job.lease.is_none()) {
@@ -356,7 +363,8 @@ impl Coordinator {
         {
             return Some(loaded.clone());
         }
-        let most = waiting.into_iter().max_by_key(|(model, jobs)| (*jobs, std::cmp::Reverse(*model)));
+        let most =
+            waiting.into_iter().max_by_key(|(model, jobs)| (*jobs, std::cmp::Reverse(*model)));
         most.map(|(model, _)| model.clone()).or_else(|| loaded.cloned())
     }
 

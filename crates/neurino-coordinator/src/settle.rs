@@ -49,8 +49,9 @@ impl Coordinator {
     ) -> Option<CoordinatorMessage> {
         let (this, node) = (Arc::clone(self), node.clone());
         let lease = submission.statement.lease;
-        let settled =
-            self.to_the_end(async move { this.settle_claimed(&node, submission, proof).await }).await;
+        let settled = self
+            .to_the_end(async move { this.settle_claimed(&node, submission, proof).await })
+            .await;
         match settled {
             Ok(message) => Some(message),
             Err(error) => {

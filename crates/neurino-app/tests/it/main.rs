@@ -5,5 +5,6 @@ mod chat;
 mod library;
 mod life;
 mod mining;
+mod original;
 mod remote;
 mod world;

@@ -9,7 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::pictures::Kept;
-use super::records::{Admitted, Binding, Close, Grant, NewJob, Release, Settled, Settlement, StoredKey};
+use super::records::{
+    Admitted, Binding, Close, Grant, NewJob, Release, Settled, Settlement, StoredKey,
+};
 use super::{ms, parse_id, receipt_of, to_json};
 use crate::error::StoreError;
 

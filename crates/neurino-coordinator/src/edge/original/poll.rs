@@ -36,7 +36,11 @@ fn answered(answer: Result<Value, ErrorBody>) -> Response {
     }
 }
 
-async fn body(coordinator: &Coordinator, request: Request, max: usize) -> Result<Vec<u8>, ErrorBody> {
+async fn body(
+    coordinator: &Coordinator,
+    request: Request,
+    max: usize,
+) -> Result<Vec<u8>, ErrorBody> {
     let wait = std::time::Duration::from_millis(coordinator.config.limits.request_read_ms);
     read_within(request, max, wait).await
 }

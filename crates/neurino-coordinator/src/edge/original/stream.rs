@@ -57,7 +57,9 @@ async fn take(coordinator: &Edge, request: Request) -> Result<Receipt, ErrorBody
     let read = tokio::time::timeout_at(held.deadline, read(coordinator, lease, request, &mut text));
     let read = match read.await {
         Ok(read) => read,
-        Err(_) => Err(ErrorBody::new(ErrorCode::DeadlinePassed, "the stream outlived its deadline")),
+        Err(_) => {
+            Err(ErrorBody::new(ErrorCode::DeadlinePassed, "the stream outlived its deadline"))
+        }
     };
     if let Err(error) = read {
         // The rest will never come.

@@ -52,7 +52,9 @@ impl Fault {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         match self {
             Self::AccessDenied(words) => (DENIED, "AccessDenied", words),
-            Self::InvalidAccessKeyId => (DENIED, "InvalidAccessKeyId", "no job has this access key"),
+            Self::InvalidAccessKeyId => {
+                (DENIED, "InvalidAccessKeyId", "no job has this access key")
+            }
             Self::SignatureDoesNotMatch => {
                 (DENIED, "SignatureDoesNotMatch", "the signature is not of this request")
             }
@@ -63,7 +65,9 @@ impl Fault {
             Self::MissingContentLength => {
                 (StatusCode::LENGTH_REQUIRED, "MissingContentLength", "say how long the file is")
             }
-            Self::EntityTooLarge => (BAD, "EntityTooLarge", "the job's picture cannot be that large"),
+            Self::EntityTooLarge => {
+                (BAD, "EntityTooLarge", "the job's picture cannot be that large")
+            }
             Self::InvalidRequest(words) => (BAD, "InvalidRequest", words),
             Self::BadDigest => (BAD, "XAmzContentSHA256Mismatch", "the body has another digest"),
             Self::SlowDown => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "try again shortly"),
@@ -224,8 +228,7 @@ impl<'a> Signed<'a> {
     /// The file's length, in bytes.
     fn size(&self, headers: &HeaderMap) -> Result<usize, Fault> {
         let in_chunks = self.payload == IN_CHUNKS;
-        let name =
-            if in_chunks { "x-amz-decoded-content-length" } else { CONTENT_LENGTH.as_str() };
+        let name = if in_chunks { "x-amz-decoded-content-length" } else { CONTENT_LENGTH.as_str() };
         let size = header(headers, name).and_then(|length| length.parse().ok());
         size.ok_or(Fault::MissingContentLength)
     }
@@ -258,7 +261,9 @@ mod tests {
     fn chunks_are_joined_and_damaged_ones_refused() {
         let body = b"4\r\nabcd\r\n2;x=y\r\nef\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n";
         assert_eq!(unchunk(body), Ok(b"abcdef".to_vec()));
-        for bad in [&b"4\r\nab"[..], b"", b"zz\r\n", b"4\r\nabcdXX", b"ffffffffffffffff\r\n", b"-1\r\n"] {
+        for bad in
+            [&b"4\r\nab"[..], b"", b"zz\r\n", b"4\r\nabcdXX", b"ffffffffffffffff\r\n", b"-1\r\n"]
+        {
             assert!(unchunk(bad).is_err(), "{bad:?}");
         }
     }

@@ -296,7 +296,8 @@ fn choice(read: Choice, job: &TextJob) -> TextChoice {
         bytes: rated.bytes.clone().unwrap_or_else(|| rated.token.clone().into_bytes()),
         logprob: rated.logprob,
     };
-    let logprobs = read.logprobs.and_then(|logprobs| logprobs.content).filter(|_| job.logprobs.is_some());
+    let logprobs =
+        read.logprobs.and_then(|logprobs| logprobs.content).filter(|_| job.logprobs.is_some());
     let logprobs = logprobs.map(|tokens| {
         let token = |token: &Rated| TokenLogprob {
             chosen: rated(token),
@@ -396,7 +397,10 @@ mod tests {
         assert_eq!(read.choices[0].finish_reason, FinishReason::Length);
         assert_eq!(read.usage, Usage { prompt_tokens: 2, completion_tokens: 3 });
         let read = output("plain [1, 2]", &job);
-        assert_eq!((read.text(), read.choices[0].finish_reason), ("plain [1, 2]", FinishReason::Stop));
+        assert_eq!(
+            (read.text(), read.choices[0].finish_reason),
+            ("plain [1, 2]", FinishReason::Stop)
+        );
         assert_eq!(output("[1, 2]", &job).text(), "[1, 2]");
         job.max_tokens = 1;
         assert_eq!(output(&"x".repeat(100), &job).usage.completion_tokens, 1);
