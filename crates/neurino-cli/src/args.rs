@@ -82,15 +82,18 @@ pub struct PracticeArgs {
     pub port: Option<u16>,
 }
 
+/// The protocol of the network that was there first, as `--protocol` names it.
+pub const ORIGINAL: &str = "original";
+
 /// `neurino node`
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
-    /// What the coordinator speaks.
-    #[arg(long, value_enum, default_value_t = Protocol::Neurino)]
-    pub protocol: Protocol,
+    /// What the coordinator speaks: this program's own protocol, or that of the original network.
+    #[arg(long, value_name = "NAME", default_value = "neurino", value_parser = ["neurino", ORIGINAL])]
+    pub protocol: String,
     /// With the original protocol: the wallet that is paid; by default the identity's own address.
     #[arg(long, value_name = "ADDRESS")]
     pub reward_wallet: Option<String>,
@@ -100,15 +103,6 @@ pub struct NodeArgs {
     /// With the original protocol: an S3 endpoint for pictures, if it is not Amazon's.
     #[arg(long, value_name = "URL")]
     pub uploads: Option<String>,
-}
-
-/// What a coordinator speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Protocol {
-    /// This program's own protocol.
-    Neurino,
-    /// The protocol of the network that was there first.
-    Original,
 }
 
 /// `neurino coordinator`

@@ -9,7 +9,7 @@ use neurino_protocol::app::{Command, Event, MiningState, MiningStatus, Snapshot}
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::args::{NodeArgs, Protocol};
+use crate::args::{NodeArgs, ORIGINAL};
 use crate::output::{self, Format};
 use crate::{FAILED, Setting, interrupted};
 
@@ -20,7 +20,7 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
     }
     let chosen = &mut setting.settings.network;
     chosen.coordinator = network;
-    if args.protocol == Protocol::Original {
+    if args.protocol == ORIGINAL {
         chosen.protocol = ProtocolSetting::Original;
     }
     let original = &mut chosen.original;

@@ -85,6 +85,10 @@ impl Coordinator {
                 return Err(ErrorBody::new(ErrorCode::Internal, "the result could not be checked"));
             }
         };
+        let checked = match checked {
+            Ok(()) => self.is_new(&claim, &submission).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = checked {
             tracing::warn!(
                 job.id = %claim.job, lease.id = %id, code = ?error.code,
@@ -193,6 +197,28 @@ impl Coordinator {
             return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
         }
         Ok(())
+    }
+
+    /// Refuses a picture that was paid before for another seed: two seeds never make the same one.
+    /// A kept picture handed in again would cost its node nothing.
+    async fn is_new(&self, claim: &Claim, submission: &Submission) -> Result<(), ErrorBody> {
+        let (JobSpec::Image(job), JobOutput::Image(picture)) = (&*claim.spec, &submission.output)
+        else {
+            return Ok(());
+        };
+        let seeds = self.store.seeds_of(picture, job.model.as_str()).await;
+        match seeds {
+            Ok(seeds) if seeds.iter().any(|seed| *seed != job.seed) => {
+                let message = "the same picture was handed in before, for another seed";
+                Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
+            }
+            Ok(_) => Ok(()),
+            // Nobody's fault; the books will say so again in a moment.
+            Err(error) => {
+                tracing::error!(?error, "older pictures could not be looked at: {error}");
+                Ok(())
+            }
+        }
     }
 
     /// Prices the result and writes the receipt.

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use neurino_core::{JobId, LeaseId, MicroPoints, NodeId, PointsKind, Receipt};
+use neurino_core::{
+    ImageOutput, JobId, JobSpec, LeaseId, MicroPoints, NodeId, PointsKind, Receipt, ResultDigest,
+};
 use neurino_ledger::{Account, PayerId};
 use neurino_protocol::app::PointsSummary;
+use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
@@ -31,6 +34,31 @@ impl Store {
                 .fetch_all(self.readers())
                 .await?;
         Ok(rows.into_iter().collect())
+    }
+
+    /// Seeds of kept jobs on a model whose result is this very picture.
+    pub(crate) async fn seeds_of(
+        &self,
+        picture: &ImageOutput,
+        model: &str,
+    ) -> Result<Vec<u64>, StoreError> {
+        let sha256 = ResultDigest(Sha256::digest(&picture.png.0).into());
+        let specs: Vec<String> = sqlx::query_scalar(
+            "SELECT j.spec FROM picture p JOIN job j ON j.id = p.job \
+             WHERE p.sha256 = ? AND j.spec IS NOT NULL LIMIT 16",
+        )
+        .bind(sha256.to_string())
+        .fetch_all(self.readers())
+        .await?;
+        let mut seeds = Vec::new();
+        for spec in specs {
+            if let JobSpec::Image(job) = parse_json(&spec, "spec")?
+                && job.model.as_str() == model
+            {
+                seeds.push(job.seed);
+            }
+        }
+        Ok(seeds)
     }
 
     /// Jobs that have not ended, oldest first.
