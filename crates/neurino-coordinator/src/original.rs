@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use neurino_core::{
-    ImageDefaults, ImageJob, JobId, JobSpec, Lease, LeaseId, ModelId, NodeId, TextDelta,
+    ImageDefaults, ImageJob, JobId, JobKind, JobSpec, Lease, LeaseId, ModelId, NodeId, TextDelta,
 };
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -45,6 +45,8 @@ const GONE: Duration = Duration::from_mins(1);
 const PER_REWARD_MAX: usize = 64;
 /// A number of jobs that no node ever reaches: its router gives a node with so many no other.
 const PARKED: u32 = u32::MAX / 2;
+/// Models that nobody lists of which polls may tell.
+const OFFERED_MAX: usize = 1024;
 /// Longest tag behind the address of a miner's id.
 const TAG_MAX: usize = 32;
 
@@ -173,6 +175,15 @@ impl Miners {
     }
 }
 
+/// Whether a miner of a version makes pictures, or texts.
+fn kind_of(version: &str) -> Option<bool> {
+    match version.split('-').next() {
+        Some("sd") => Some(true),
+        Some("llm") => Some(false),
+        _ => None,
+    }
+}
+
 /// The reward address that a miner's id begins with.
 pub(crate) fn reward_of(node: &NodeId) -> &str {
     node.as_str().split('-').next().unwrap_or_default()
@@ -296,7 +307,7 @@ impl Coordinator {
     /// The miner of a poll; a new one if it was not here lately.
     fn miner(self: &Arc<Self>, poll: &Poll) -> Result<Arc<Miner>, ErrorBody> {
         let now = Instant::now();
-        let images = poll.version.as_deref().map(|version| version.starts_with("sd"));
+        let images = poll.version.as_deref().and_then(kind_of);
         let mut table = self.miners.table();
         if let Some(miner) = table.get(&poll.node).filter(|m| m.session.seen()) {
             let mut facts = miner.facts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -333,10 +344,15 @@ impl Coordinator {
             (None, Some(false)) => Makes::Text,
             (None, None) => return None,
         };
-        if !self.prices(&poll.model, makes.kind()) {
+        let fits = images.is_none_or(|images| images == (makes.kind() == JobKind::Image));
+        if !fits || !self.prices(&poll.model, makes.kind()) {
             return None;
         }
         if self.listed(&poll.model).is_none() {
+            // Polls are not signed, so they may not fill the memory with names.
+            if state.offered.len() >= OFFERED_MAX && !state.offered.contains_key(&poll.model) {
+                return None;
+            }
             state.offered.entry(poll.model.clone()).or_insert_with(|| makes.clone());
         }
         Some(makes)

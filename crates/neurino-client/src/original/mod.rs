@@ -1,10 +1,13 @@
-//! A coordinator that speaks only the network's original protocol: `session` (polls, results, the
-//! signal), `wire` (jobs and results as that protocol has them), `upload` (pictures to S3).
+//! A coordinator that speaks only the network's original protocol: `session` (polls and the signal),
+//! `results` (handing them in), `ask` (requests), `wire` (jobs and results as that protocol has them),
+//! `upload` (pictures to S3).
 //!
 //! That protocol knows no session, no heartbeat and no receipt. A session here lasts as long as the
 //! coordinator answers; what it takes is told to the miner as `Accepted`, what it has to say to the
 //! person as `Notice`. docs/ORIGINAL_PROTOCOL.md describes it.
 
+mod ask;
+mod results;
 mod session;
 mod upload;
 mod wire;

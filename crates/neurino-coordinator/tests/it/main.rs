@@ -23,4 +23,5 @@ mod original;
 mod pictures;
 mod random;
 mod restart;
+mod translated;
 mod world;

@@ -177,13 +177,14 @@ impl Growing {
 
     /// Bytes that cannot be part of a mark any more.
     fn sure(&self, cut: usize) -> usize {
-        let open = cut.saturating_sub(self.mark_max - 1);
+        let open = cut.saturating_sub(self.mark_max);
         let text = &self.text[..cut];
         let marks = || self.stops.iter().map(String::as_str).chain([DONE]);
         let begins = |at: &usize| {
             text.is_char_boundary(*at) && {
-                let tail = &text[*at..];
-                tail == " " || marks().any(|mark| mark.starts_with(tail))
+                // A blank before the mark goes with it.
+                let tail = text[*at..].strip_prefix(' ').unwrap_or(&text[*at..]);
+                marks().any(|mark| mark.starts_with(tail))
             }
         };
         (open..cut).find(begins).unwrap_or(cut)
