@@ -1,6 +1,8 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
+import { control } from './strings-control';
 import type { CheckStatus, JobKind, JobStage, MiningState, PointsKind } from './api/types';
+import { guide, wallet } from './strings.wallet';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -8,6 +10,7 @@ const states: Record<MiningState, string> = {
   waiting: 'Ready',
   working: 'Working',
   finishing: 'Finishing',
+  paused: 'Paused',
   needs_you: 'Needs you',
 };
 
@@ -34,6 +37,8 @@ const checks: Record<CheckStatus, string> = {
 
 export const t = {
   app: 'Neurino',
+  wallet,
+  guide,
   nav: {
     label: 'Pages',
     home: 'Home',
@@ -56,6 +61,8 @@ export const t = {
   mining: {
     states,
     start: 'Start',
+    resume: 'Resume',
+    resumeLabel: 'Resume mining',
     stop: 'Stop',
     stopNow: 'Stop now',
     startLabel: 'Start mining',
@@ -65,6 +72,7 @@ export const t = {
     finishHint: 'Finishes this job first.',
     finishingHint: 'Hands the job back.',
   },
+  control,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',
@@ -108,6 +116,7 @@ export const t = {
     budget: 'A job that runs out of time earns nothing.',
     none: 'No job right now',
     stopped: 'Nothing runs while mining is stopped.',
+    paused: 'Nothing runs while mining is paused.',
     waiting: 'The next one starts by itself.',
     starting: 'Jobs can arrive as soon as the model is ready.',
     makeOne: 'Ask something in the Playground',

@@ -22,7 +22,7 @@ const RUN_MAX: Duration = Duration::from_mins(5);
 const PAINTER: &str = "my-painter";
 
 /// Runs a miner's cases against a coordinator that always has work.
-async fn cases_pass(cases: &[&str]) {
+async fn cases_pass(cases: &[&str], pictures: bool) {
     let Some(packages) = std::env::var_os(PACKAGES) else {
         #[expect(clippy::print_stderr, reason = "a skipped test says so")]
         {
@@ -36,7 +36,7 @@ async fn cases_pass(cases: &[&str]) {
     let stop = CancellationToken::new();
     let (coordinator, stopping) = (world.coordinator.clone(), stop.clone());
     let server = tokio::spawn(async move { coordinator.serve(listener, stopping).await });
-    let asking = tokio::spawn(keep_asking(world.coordinator.clone()));
+    let asking = tokio::spawn(keep_asking(world.coordinator.clone(), pictures));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/original/miner.py");
     let mut miner = Command::new("python3");
     miner
@@ -63,8 +63,8 @@ async fn cases_pass(cases: &[&str]) {
     assert!(check.holds() && check.receipts > 0, "{check:#?}");
 }
 
-/// Keeps one job of each kind waiting, and follows each text.
-async fn keep_asking(coordinator: std::sync::Arc<neurino_coordinator::Coordinator>) {
+/// Keeps two jobs waiting, and follows the texts.
+async fn keep_asking(coordinator: std::sync::Arc<neurino_coordinator::Coordinator>, pictures: bool) {
     let picture = |seed| {
         let model = ModelId::new(PAINTER).unwrap();
         JobSpec::Image(neurino_core::ImageJob { model, ..picture_job(seed) })
@@ -72,12 +72,11 @@ async fn keep_asking(coordinator: std::sync::Arc<neurino_coordinator::Coordinato
     let mut watches = Vec::new();
     for seed in 0.. {
         if coordinator.jobs_overview().queued < 2 {
-            let payer = PayerId::local();
-            if let Ok(job) = coordinator.submit_job(payer.clone(), None, spec(MODEL, "hi")).await {
+            let asked = if pictures { picture(seed) } else { spec(MODEL, "hi") };
+            // A picture is refused until a miner has said that it paints.
+            if let Ok(job) = coordinator.submit_job(PayerId::local(), None, asked).await {
                 watches.push(coordinator.watch_job(job).await);
             }
-            // Refused until a miner has said that it paints.
-            let _ = coordinator.submit_job(payer, None, picture(seed)).await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -85,10 +84,10 @@ async fn keep_asking(coordinator: std::sync::Arc<neurino_coordinator::Coordinato
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_miners_are_served() {
-    cases_pass(&["text", "stream"]).await;
+    cases_pass(&["text", "stream"], false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn picture_miners_are_served() {
-    cases_pass(&["picture", "credentials", "signal"]).await;
+    cases_pass(&["picture", "credentials", "signal"], true).await;
 }

@@ -10,6 +10,7 @@ import type {
   MiningState,
   ModelId,
   OnClose,
+  Order,
   PointsKind,
   Preferences,
   Receipt,
@@ -18,7 +19,9 @@ import type {
   StopMode,
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
+import { Control } from '../control/control.svelte';
 import { Studio } from '../picture/studio.svelte';
+import { Wallet } from '../wallet/wallet.svelte';
 
 /** Whether the program answers. */
 export type Phase = 'connecting' | 'ready' | 'lost';
@@ -38,8 +41,8 @@ const PENDING_MS = 4000;
 const GAIN_MS = 4000;
 
 const settledBy: Record<Pending, readonly MiningState[]> = {
-  start: ['starting', 'waiting', 'working', 'needs_you'],
-  finish: ['finishing', 'stopped', 'needs_you'],
+  start: ['starting', 'waiting', 'working', 'paused', 'needs_you'],
+  finish: ['finishing', 'stopped', 'paused', 'needs_you'],
   now: ['stopped', 'needs_you'],
 };
 
@@ -63,6 +66,8 @@ export class Session {
 
   readonly chat: Chat;
   readonly studio: Studio;
+  readonly wallet: Wallet;
+  readonly control: Control;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -74,6 +79,8 @@ export class Session {
     this.#backend = backend;
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
+    this.wallet = new Wallet(backend);
+    this.control = new Control(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -92,7 +99,9 @@ export class Session {
       if (!pushed) this.#apply(reply.payload);
       const preferences = await this.#backend.call({ cmd: 'preferences' });
       this.preferences = expectReply(preferences, 'preferences').payload;
+      await this.wallet.connect();
       this.phase = 'ready';
+      void this.control.load();
     } catch (thrown) {
       this.lost = asErrorBody(thrown);
       this.phase = 'lost';
@@ -128,6 +137,11 @@ export class Session {
 
   stop(mode: StopMode): Promise<boolean> {
     return this.#ask(mode, { cmd: 'mining_stop', payload: { mode } });
+  }
+
+  /** A pause, or letting the rules decide. */
+  order(order: Order): Promise<boolean> {
+    return this.#do({ cmd: 'mining_order', payload: { order } });
   }
 
   fetchModel(model: ModelId): Promise<boolean> {
