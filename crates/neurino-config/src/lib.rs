@@ -24,4 +24,4 @@ pub use lock::InstanceLock;
 pub use onboarding::{Onboarding, OnboardingFile};
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use rules::{ControlFile, RulesFile};
-pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};
+pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};

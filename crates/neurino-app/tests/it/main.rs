@@ -7,6 +7,7 @@ mod guard;
 mod library;
 mod life;
 mod mining;
+mod original;
 mod remote;
 mod wallet;
 mod world;
