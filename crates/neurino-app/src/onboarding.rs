@@ -30,8 +30,6 @@ impl App {
         let there = *lock(&self.onboarding);
         let folder = &self.dirs.models;
         let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
-        let device_memory_bytes = self.used_gpu().and_then(|gpu| gpu.memory_bytes);
-        let device_memory_bytes = device_memory_bytes.unwrap_or(self.hardware.cpu().memory_bytes);
         let first = [Self::starter_model(), Self::image_starter_model()];
         let models = first.iter().filter_map(|id| self.store.catalog().get(id));
         OnboardingView {
@@ -42,8 +40,6 @@ impl App {
             models: models
                 .map(|model| FirstModel {
                     model: model.id.clone(),
-                    memory_bytes_min: model.memory_bytes_min,
-                    device_memory_bytes,
                     comes_along: self.comes_along(model),
                 })
                 .collect(),
@@ -56,6 +52,7 @@ impl App {
         model.files.iter().all(|file| {
             file.sources.iter().any(|source| match source {
                 Source::Bundled { path } => self.dirs.resources.join(path).is_file(),
+                Source::Inline { .. } => true,
                 Source::Http { .. } | Source::PythonPackage { .. } => false,
             })
         })
