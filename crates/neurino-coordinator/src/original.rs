@@ -231,6 +231,7 @@ fn usual_picture(model: &ModelId) -> ImageDefaults {
         steps: job.steps,
         guidance: job.guidance,
         negative_prompt: String::new(),
+        side_multiple: ImageJob::SIDE_MULTIPLE,
     }
 }
 
