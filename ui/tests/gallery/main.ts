@@ -76,9 +76,7 @@ backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_clo
 
 const rules = asked.get('rules');
 if (rules === 'week') {
-  const week = rulesView.rules.week.map((row, day) =>
-    day < 5 ? 'cccccc............mmmmcc' : row,
-  );
+  const week = rulesView.rules.week.map((row, day) => (day < 5 ? 'cccccc............mmmmcc' : row));
   const wanted = { ...rulesView.rules, when: 'away_on_schedule' as const, week };
   backend.rules = { ...rulesView, rules: wanted, seen: 'mpv' };
 }
