@@ -3,31 +3,37 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
-//! `mining` (the way there and back),
-//! `models`, `playground`, `snapshot` (what the window shows), `doctor`.
+//! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
+//! `onboarding` (the first start), `snapshot` (what the window shows), `doctor`.
 
+mod autostart;
+mod chain;
 mod chat;
 pub mod demand;
 mod doctor;
 mod guard;
+mod library;
 mod mining;
 mod models;
 mod network;
+mod onboarding;
 mod picture;
 mod playground;
 mod sentence;
 mod snapshot;
 mod start;
 pub mod telemetry;
+mod wallet;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use neurino_config::{Dirs, InstanceLock, PreferencesFile, Settings};
+use neurino_chain::Contracts;
+use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, PreferencesFile, Settings};
 use neurino_control::{JobDevice, Order};
 use neurino_coordinator::Coordinator;
-use neurino_core::{NodeId, Receipt};
+use neurino_core::Receipt;
 use neurino_engine::{DeviceChoice, Engine};
 use neurino_hardware::Hardware;
 use neurino_miner::ReceiptLog;
@@ -58,8 +64,12 @@ const SHUTDOWN_WAIT: Duration = Duration::from_millis(2_500);
 pub struct App {
     dirs: Dirs,
     settings: Settings,
-    identity: OpenedIdentity,
-    node: NodeId,
+    identity: Mutex<Arc<OpenedIdentity>>,
+    wallet: Mutex<wallet::Wallet>,
+    contracts: Contracts,
+    onboarding_file: OnboardingFile,
+    onboarding: Mutex<Onboarding>,
+    autostart: autostart::Autostart,
     store: ModelStore,
     hardware: Arc<Hardware>,
     engine: Arc<dyn Engine>,
@@ -77,6 +87,7 @@ pub struct App {
     /// Held by the run that has the engine: one after another.
     turn: tokio::sync::Mutex<()>,
     models: Mutex<models::Progress>,
+    library: library::Library,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -103,12 +114,15 @@ impl App {
             limits,
             practice_demand,
             any_port,
+            contracts,
             surroundings,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
         let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
-        let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
+        let wallet = wallet::Wallet::open(&dirs.data)?;
+        let desktop = autostart::Autostart::config_folder();
+        let autostart = autostart::Autostart::new(engine.program(), desktop.as_deref(), &dirs);
         let store = match store {
             Some(store) => store,
             None => ModelStore::open(&dirs.models)?,
@@ -127,16 +141,24 @@ impl App {
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
         let preferences_file = PreferencesFile::new(&dirs);
         let preferences = preferences_file.load().preferences;
+        let onboarding_file = OnboardingFile::new(&dirs);
+        let onboarding = onboarding::begin(onboarding_file.load(), !recent.is_empty());
         let hardware = Arc::new(Hardware::probe());
         let on_card = matches!(device, DeviceChoice::Cuda(_));
         let job_device = if on_card { JobDevice::Gpu } else { JobDevice::Cpu };
         let (view, surroundings) = guard::first_look(surroundings).await.unzip();
         let guard = Guard::open(&dirs, view, job_device);
+        let library = library::Library::open(&dirs);
         let app = Arc::new(Self {
+            library,
             dirs,
             settings,
-            identity,
-            node,
+            identity: Mutex::new(Arc::new(identity)),
+            wallet: Mutex::new(wallet),
+            contracts,
+            onboarding_file,
+            onboarding: Mutex::new(onboarding),
+            autostart,
             store,
             hardware,
             engine,
@@ -164,6 +186,7 @@ impl App {
         if let Some(desk) = surroundings {
             app.spawn_guard(desk);
         }
+        app.spawn_queue();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -189,6 +212,7 @@ impl App {
             }
             Command::Decisions => Ok(Reply::Decisions(self.decisions())),
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
+            Command::Library(action) => self.library(action).await.map(|()| Reply::Ok),
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
                 self.chat_send(chat, question).map(|()| Reply::Ok)
@@ -215,6 +239,10 @@ impl App {
             Command::PreferencesSet { preferences } => {
                 self.preferences_set(preferences).map(|()| Reply::Ok)
             }
+            Command::Wallet(command) => {
+                self.wallet(command).await.map(|reply| Reply::Wallet(Box::new(reply)))
+            }
+            Command::Onboarding(command) => self.onboarding(command).map(Reply::Onboarding),
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",
@@ -240,11 +268,6 @@ impl App {
     /// Base URL of the gateway on this machine.
     pub fn gateway_url(&self) -> Option<String> {
         self.network.gateway().map(|g| g.base_url.clone())
-    }
-
-    /// This machine on the network.
-    pub fn node(&self) -> &NodeId {
-        &self.node
     }
 
     /// Hands the running job back, ends the engine and the practice network. Returns within five

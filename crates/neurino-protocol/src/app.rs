@@ -13,6 +13,9 @@ use ts_rs::TS;
 
 use crate::control::{ControlStatus, RulesView};
 use crate::error::ErrorBody;
+use crate::library::{LibraryAction, LibraryStatus};
+use crate::onboarding::{OnboardingCommand, OnboardingView};
+use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
@@ -46,6 +49,8 @@ pub enum Command {
         /// The model.
         model: ModelId,
     },
+    /// Downloads, the drive and the library as a whole.
+    Library(LibraryAction),
     /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
     ChatSend {
         /// Chosen by the caller; names the answer's events.
@@ -98,6 +103,10 @@ pub enum Command {
         /// All of them.
         preferences: Preferences,
     },
+    /// Identity, reward address and chains; answered with [`Reply::Wallet`].
+    Wallet(WalletCommand),
+    /// The guide of the first start; answered with [`Reply::Onboarding`].
+    Onboarding(OnboardingCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -149,6 +158,10 @@ pub enum Reply {
     Doctor(Vec<Check>),
     /// Answer to [`Command::Preferences`].
     Preferences(Preferences),
+    /// Answer to [`Command::Wallet`].
+    Wallet(Box<WalletReply>),
+    /// Answer to [`Command::Onboarding`].
+    Onboarding(OnboardingView),
 }
 
 /// What happened, pushed to every viewer.
@@ -250,6 +263,8 @@ pub struct Snapshot {
     pub job: Option<CurrentJob>,
     /// Models of the catalogue.
     pub models: Vec<ModelStatus>,
+    /// The library that keeps them.
+    pub library: LibraryStatus,
     /// The last receipts, newest first, at most 20.
     pub receipts: Vec<Receipt>,
     /// Public address of the identity key.

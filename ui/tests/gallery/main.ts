@@ -3,13 +3,30 @@
 import { flushSync, mount } from 'svelte';
 
 import '../../src/app.css';
-import App from '../../src/App.svelte';
-import type { ErrorBody, MiningState, Snapshot, Theme } from '../../src/lib/api/types';
+import Root from '../../src/Root.svelte';
+import type {
+  ErrorBody,
+  MiningState,
+  OnboardingStep,
+  Snapshot,
+  Theme,
+} from '../../src/lib/api/types';
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import { FakeBackend } from '../fake/backend';
+import { guideView, richWallet } from '../fake/wallet';
 import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
-import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
+import {
+  cpu,
+  gpu,
+  library,
+  models,
+  noPoints,
+  pictureReceipt,
+  receipt,
+  snapshot,
+  starter,
+} from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
 const page = (asked.get('page') ?? 'home') as Page;
@@ -40,6 +57,95 @@ const special: Record<string, () => Snapshot> = {
         jobs_total: 90,
       },
       receipts: [pictureReceipt(0), receipt(1), receipt(2), pictureReceipt(3), receipt(4)],
+    }),
+  downloads: () =>
+    snapshot('waiting', {
+      models: models.map((model, n) =>
+        n === 4 || n === 3
+          ? { ...model, state: { state: 'absent' as const }, problem: null }
+          : model,
+      ),
+      library: {
+        ...library,
+        queue: [
+          {
+            model: 'dolphin-2.9-llama3-8b',
+            state: 'running',
+            done_bytes: 3_120_443_000,
+            total_bytes: 8_540_770_304,
+            bytes_per_s: 11_900_000,
+            seconds_left: 455,
+            problem: null,
+          },
+          {
+            model: 'hermes-3-llama3.1-8b',
+            state: 'paused',
+            done_bytes: 812_000_000,
+            total_bytes: 8_540_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: null,
+          },
+          {
+            model: 'openhermes-mixtral-8x7b-gptq',
+            state: 'failed',
+            done_bytes: 0,
+            total_bytes: 23_810_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: {
+              code: 'model_not_ready',
+              message: "the model's web server answered 403 (it wants a sign-in for this file)",
+              hint: 'Accept its terms with your browser, download the file there, and take it over with `neurino models import`.',
+            },
+          },
+        ],
+      },
+    }),
+  night: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        resting: 'Downloads run from 23:00 to 07:00.',
+        settings: {
+          cap_bytes: 60_000_000_000,
+          bytes_per_s_max: 5_000_000,
+          connections: 2,
+          window: { from_minute: 1380, until_minute: 420 },
+        },
+        queue: [
+          {
+            model: 'hermes-3-llama3.1-8b',
+            state: 'waiting',
+            done_bytes: 0,
+            total_bytes: 8_540_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: null,
+          },
+        ],
+      },
+    }),
+  full: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        used_bytes: 64_800_000_000,
+        settings: { ...library.settings, cap_bytes: 60_000_000_000 },
+        clean_up: ['neurino-toybox-64'],
+        outcome: {
+          task: 'scrub',
+          sentence: '14 files read, all as they should be.',
+          problem: null,
+        },
+      },
+    }),
+  moving: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        activity: { task: 'move', done_bytes: 21_300_000_000, total_bytes: 64_800_000_000 },
+      },
     }),
   rich: () =>
     snapshot('working', {
@@ -74,6 +180,9 @@ At dusk the light crosses more air, most of the blue is scattered away, and red 
 const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningState));
 backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
 
+if (asked.has('wallet')) backend.wallet = richWallet();
+const step = asked.get('guide');
+if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
 const rules = asked.get('rules');
 if (rules === 'week') {
   const week = rulesView.rules.week.map((row, day) => (day < 5 ? 'cccccc............mmmmcc' : row));
@@ -99,7 +208,7 @@ if (asked.has('notice')) {
 const session = new Session(backend);
 const target = document.getElementById('app');
 if (target && asked.has('loading')) backend.listen = () => new Promise(() => {});
-if (target) mount(App, { target, props: { session, first: page } });
+if (target) mount(Root, { target, props: { session, first: page } });
 await Promise.race([session.connect(), new Promise((done) => setTimeout(done, 50))]);
 await act();
 flushSync();
@@ -108,6 +217,15 @@ if (asked.has('axe')) await audit();
 async function act(): Promise<void> {
   if (asked.has('notice')) await session.start();
   if (asked.has('gain')) backend.emit({ event: 'settled', payload: receipt(0) });
+  const press = asked.get('press');
+  if (press) {
+    flushSync();
+    document.querySelector<HTMLElement>(`[data-testid=${press}]`)?.click();
+  }
+  if (asked.has('bottom')) {
+    flushSync();
+    document.querySelector('main')?.scrollTo(0, 1e6);
+  }
   if (asked.has('close')) backend.emit({ event: 'close_requested' });
   if (asked.has('menu')) document.querySelector<HTMLElement>('[data-testid=pause-menu]')?.click();
   if (asked.has('decisions')) {
@@ -125,10 +243,36 @@ async function act(): Promise<void> {
     flushSync();
     document.querySelector<HTMLElement>('[data-testid=receipt-explain]')?.click();
   }
+  await walletActs();
   const picture = asked.get('picture');
   if (picture) await draw(picture);
   const chat = asked.get('chat');
   if (chat) await converse(chat);
+}
+
+/** Things that only a press in the wallet or the guide shows. */
+async function walletActs(): Promise<void> {
+  const find = (id: string) => document.querySelector<HTMLElement>(`[data-testid=${id}]`);
+  const rest = () => new Promise((done) => setTimeout(done, 20));
+  for (const press of (asked.get('press') ?? '').split(',').filter(Boolean)) {
+    flushSync();
+    const [id = '', text] = press.split('=');
+    const field = find(id);
+    if (field instanceof HTMLInputElement && text) {
+      field.value = text;
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+    } else if (id === 'words-hold') {
+      field?.dispatchEvent(new PointerEvent('pointerdown', { bubbles: true }));
+    } else {
+      field?.click();
+    }
+    await rest();
+  }
+  const top = asked.get('top');
+  if (top) {
+    flushSync();
+    find(top)?.scrollIntoView({ block: 'start' });
+  }
 }
 
 /** `empty`, `drawing`, `failed` or `done`; the sample is 64 x 64 pixels. */

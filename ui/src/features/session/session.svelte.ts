@@ -7,6 +7,7 @@ import type {
   ErrorBody,
   Event,
   JobKind,
+  LibraryAction,
   MiningState,
   ModelId,
   OnClose,
@@ -21,6 +22,7 @@ import type {
 import { Chat } from '../chat/chat.svelte';
 import { Control } from '../control/control.svelte';
 import { Studio } from '../picture/studio.svelte';
+import { Wallet } from '../wallet/wallet.svelte';
 
 /** Whether the program answers. */
 export type Phase = 'connecting' | 'ready' | 'lost';
@@ -65,6 +67,7 @@ export class Session {
 
   readonly chat: Chat;
   readonly studio: Studio;
+  readonly wallet: Wallet;
   readonly control: Control;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
@@ -77,6 +80,7 @@ export class Session {
     this.#backend = backend;
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
+    this.wallet = new Wallet(backend);
     this.control = new Control(backend);
   }
 
@@ -96,6 +100,7 @@ export class Session {
       if (!pushed) this.#apply(reply.payload);
       const preferences = await this.#backend.call({ cmd: 'preferences' });
       this.preferences = expectReply(preferences, 'preferences').payload;
+      await this.wallet.connect();
       this.phase = 'ready';
       void this.control.load();
     } catch (thrown) {
@@ -142,6 +147,11 @@ export class Session {
 
   fetchModel(model: ModelId): Promise<boolean> {
     return this.#do({ cmd: 'model_fetch', payload: { model } });
+  }
+
+  /** Downloads, the drive and the library as a whole. */
+  library(action: LibraryAction): Promise<boolean> {
+    return this.#do({ cmd: 'library', payload: action });
   }
 
   async runDoctor(): Promise<void> {

@@ -40,6 +40,70 @@ heat: boolean, };
 export type Action = "run" | "take_no_jobs" | "finish_then_stop" | "hand_back";
 
 /**
+ * A long task under way.
+ */
+export type Activity = {
+/**
+ * Which.
+ */
+task: Task,
+/**
+ * Bytes done.
+ */
+done_bytes: number,
+/**
+ * Bytes in all; 0 if unknown.
+ */
+total_bytes: number, };
+
+/**
+ * What a number of pieces, or more, is worth.
+ */
+export type BoostStepView = {
+/**
+ * Pieces.
+ */
+nfts: number,
+/**
+ * The factor.
+ */
+multiplier: Multiplier, };
+
+/**
+ * What pieces of the Imaginaries are worth on each card.
+ */
+export type BoostView = {
+/**
+ * Where the table comes from, in words.
+ */
+note: string,
+/**
+ * Cards that one piece boosts.
+ */
+cards_per_nft: number,
+/**
+ * The table: pieces, and what they are worth.
+ */
+steps: Array<BoostStepView>,
+/**
+ * This machine's cards, once the number of pieces is known.
+ */
+cards: Array<BoostedCard>, };
+
+/**
+ * A card and its factor.
+ */
+export type BoostedCard = {
+/**
+ * Its name.
+ */
+name: string,
+/**
+ * Its factor.
+ */
+multiplier: Multiplier, };
+
+/**
  * What a rule saw.
  */
 export type Cause = { "cause": "crash" } | { "cause": "game",
@@ -79,6 +143,39 @@ minutes: number, } | { "cause": "away_unknown" } | { "cause": "schedule",
  * Whether cheap hours alone count.
  */
 cheap_only: boolean, } | { "cause": "metered" };
+
+/**
+ * What public chains say.
+ */
+export type ChainView = {
+/**
+ * Nodes that may be asked.
+ */
+nodes: Array<NodeView>,
+/**
+ * When the facts below were last asked for, in milliseconds since the Unix epoch.
+ */
+checked_at_ms: number | null,
+/**
+ * Whether the reward address knows this identity.
+ */
+binding: Fact,
+/**
+ * Pieces of the Imaginaries that the reward address holds.
+ */
+nfts: Fact,
+/**
+ * The contract of the Imaginaries, as the person entered it.
+ */
+collection: string | null,
+/**
+ * What the reward address has staked.
+ */
+staked: Fact,
+/**
+ * What the pieces are worth.
+ */
+boost: BoostView, };
 
 /**
  * One message of a conversation.
@@ -153,6 +250,31 @@ fix: string | null, };
 export type CheckStatus = "ok" | "warn" | "fail";
 
 /**
+ * How an entered address reads.
+ */
+export type CheckedAddress = {
+/**
+ * The address with the capitals of its checksum.
+ */
+address: string,
+/**
+ * Whether the capitals entered proved that no character is wrong.
+ */
+proven: boolean,
+/**
+ * Another address, now or once in use, that looks alike at both ends.
+ */
+looks_like: string | null,
+/**
+ * Whether points go there already.
+ */
+in_use: boolean,
+/**
+ * The address as a QR code.
+ */
+qr: QrView | null, };
+
+/**
  * What the window can ask for.
  */
 export type Command = { "cmd": "snapshot" } | { "cmd": "mining_start" } | { "cmd": "mining_stop", "payload": {
@@ -171,7 +293,7 @@ rules: Rules, } } | { "cmd": "decisions" } | { "cmd": "model_fetch", "payload": 
 /**
  * The model.
  */
-model: ModelId, } } | { "cmd": "chat_send", "payload": {
+model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "chat_send", "payload": {
 /**
  * Chosen by the caller; names the answer's events.
  */
@@ -223,7 +345,7 @@ limit: number, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cmd": "
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "window", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
@@ -282,6 +404,19 @@ budget_ms: number,
  * Jobs in work, this one included.
  */
 jobs: number, };
+
+/**
+ * Hours of the day, in minutes since local midnight; over midnight if the begin is later than the end.
+ */
+export type DayWindow = {
+/**
+ * The first minute.
+ */
+from_minute: number,
+/**
+ * The minute behind the last.
+ */
+until_minute: number, };
 
 /**
  * The one decision that is in force.
@@ -432,6 +567,144 @@ update: PictureUpdate, } } | { "event": "close_requested" };
 export type EventId = string;
 
 /**
+ * A fact of a public chain.
+ */
+export type Fact = { "fact": "no_reward" } | { "fact": "no_node",
+/**
+ * The chain.
+ */
+chain: string, } | { "fact": "not_known",
+/**
+ * The contract.
+ */
+contract: string,
+/**
+ * Its chain.
+ */
+chain: string, } | { "fact": "not_checked" } | { "fact": "failed",
+/**
+ * Why, and what to do.
+ */
+error: ErrorBody, } | { "fact": "bound",
+/**
+ * The identity; none yet when absent.
+ */
+identity: string | null,
+/**
+ * Whether it is this machine's.
+ */
+ours: boolean, } | { "fact": "pieces",
+/**
+ * How many.
+ */
+count: number, } | { "fact": "staked",
+/**
+ * The amount, exactly, in the token's unit.
+ */
+amount: string,
+/**
+ * What one of it is worth in the token that was staked.
+ */
+rate: string, };
+
+/**
+ * A model to begin with.
+ */
+export type FirstModel = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Memory that it needs, in bytes.
+ */
+memory_bytes_min: number,
+/**
+ * Memory of the device that computes, in bytes.
+ */
+device_memory_bytes: number,
+/**
+ * Whether its files come with the program or with a download.
+ */
+comes_along: boolean, };
+
+/**
+ * A verdict.
+ */
+export type FitVerdict = "runs" | "slower_four_bit" | "slower_pieces" | "slower_processor" | "no";
+
+/**
+ * Where points went once.
+ */
+export type FormerRewardView = {
+/**
+ * The address.
+ */
+address: string,
+/**
+ * From when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * Until when, in milliseconds since the Unix epoch.
+ */
+until_ms: number, };
+
+/**
+ * A key file of a miner of the first kind.
+ */
+export type FoundKeyView = {
+/**
+ * The file.
+ */
+path: string,
+/**
+ * Whose points it works for.
+ */
+reward: string,
+/**
+ * Address of its identity.
+ */
+identity: string,
+/**
+ * Whether others on this machine may read its words.
+ */
+readable_by_others: boolean, };
+
+/**
+ * What a miner of the first kind left on this disk.
+ */
+export type FoundMiner = {
+/**
+ * Its miner ids as it submits them.
+ */
+miner_ids: Array<string>,
+/**
+ * Reward addresses of ids and key files, each once.
+ */
+rewards: Array<string>,
+/**
+ * Its key files.
+ */
+keys: Array<FoundKeyView>,
+/**
+ * What was found and cannot be used, one sentence each.
+ */
+problems: Array<string>,
+/**
+ * Folder of its model files, if it has any.
+ */
+models_folder: string | null,
+/**
+ * How many there are.
+ */
+models_count: number,
+/**
+ * Their size in bytes.
+ */
+models_bytes: number, };
+
+/**
  * Memory that a program got back, measured before and after.
  */
 export type GaveBack = {
@@ -545,6 +818,143 @@ export type JobStage = "loading" | "running" | "sending";
 export type LeaseId = string;
 
 /**
+ * What the window can ask of the library.
+ */
+export type LibraryAction = { "action": "pause",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "resume",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "cancel",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "place",
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Its new place; 0 is first.
+ */
+index: number, } | { "action": "remove",
+/**
+ * The models.
+ */
+models: Array<ModelId>, } | { "action": "set",
+/**
+ * All of them.
+ */
+settings: LibrarySettings, } | { "action": "move",
+/**
+ * The folder, a whole path.
+ */
+folder: string, } | { "action": "scrub" } | { "action": "reuse",
+/**
+ * The folder, a whole path.
+ */
+folder: string, } | { "action": "stop_task" } | { "action": "dismiss" };
+
+/**
+ * What is known of a model on this machine.
+ */
+export type LibraryModel = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * What it takes on the drive, in bytes.
+ */
+disk_bytes: number,
+/**
+ * When it was last used, in milliseconds since the Unix epoch.
+ */
+used_ms: number | null,
+/**
+ * Whether it is the person's own, which no download brings back.
+ */
+own: boolean,
+/**
+ * What a unit of work of it is worth on this network, in millionths; `None` if the network has
+ * not said.
+ */
+factor: number | null,
+/**
+ * Whether it runs, for each device that could compute.
+ */
+fits: Array<ModelFit>, };
+
+/**
+ * How downloads and the drive are used.
+ */
+export type LibrarySettings = {
+/**
+ * What the library should take at most, in bytes; a clean-up is offered above it.
+ */
+cap_bytes: number | null,
+/**
+ * What downloads take of the line at most, in bytes in a second.
+ */
+bytes_per_s_max: number | null,
+/**
+ * Connections at the same time, 1 to 8.
+ */
+connections: number,
+/**
+ * Downloads of the queue run only in these hours.
+ */
+window: DayWindow | null, };
+
+/**
+ * The model library as the window shows it.
+ */
+export type LibraryStatus = {
+/**
+ * Where it lies.
+ */
+folder: string,
+/**
+ * What it takes on its drive, in bytes.
+ */
+used_bytes: number,
+/**
+ * What is free on that drive, if it tells.
+ */
+free_bytes: number | null,
+/**
+ * How downloads and the drive are used.
+ */
+settings: LibrarySettings,
+/**
+ * What is known of each model of the catalogue beyond its [`crate::app::ModelStatus`].
+ */
+models: Array<LibraryModel>,
+/**
+ * The downloads, the first one running.
+ */
+queue: Array<QueueItem>,
+/**
+ * Why the queue rests though something is in it.
+ */
+resting: string | null,
+/**
+ * The one long task under way.
+ */
+activity: Activity | null,
+/**
+ * How the last one ended, until dismissed.
+ */
+outcome: Outcome | null,
+/**
+ * What would have to go to keep to the cap, those first that were not used for longest.
+ */
+clean_up: Array<ModelId>, };
+
+/**
  * An amount in micro-points (1e-6 point); negative in the debiting half of a posting pair.
  */
 export type MicroPoints = number;
@@ -574,6 +984,31 @@ since_ms: number,
  * What needs the person's attention.
  */
 problem: ErrorBody | null, };
+
+/**
+ * Whether a model runs on a device.
+ */
+export type ModelFit = {
+/**
+ * The device's name.
+ */
+device: string,
+/**
+ * The verdict.
+ */
+verdict: FitVerdict,
+/**
+ * What it takes there, in bytes.
+ */
+needed_bytes: number,
+/**
+ * What the device has for it, in bytes.
+ */
+available_bytes: number,
+/**
+ * What of the device's memory is free at the moment, in bytes.
+ */
+free_bytes: number, };
 
 /**
  * A model of the catalogue, for example `smollm2-135m-instruct`.
@@ -667,9 +1102,69 @@ gateway_url: string | null, };
 export type NodeId = string;
 
 /**
+ * A node of a chain.
+ */
+export type NodeView = {
+/**
+ * Its host; the rest of its address may hold an access key.
+ */
+host: string,
+/**
+ * Name of its chain, once it has said so.
+ */
+chain: string | null, };
+
+/**
  * What closing the window does.
  */
 export type OnClose = "ask" | "tray" | "quit";
+
+/**
+ * What the window can ask of the guide; always answered with an [`OnboardingView`].
+ */
+export type OnboardingCommand = { "ask": "look" } | { "ask": "go",
+/**
+ * The step.
+ */
+step: OnboardingStep, } | { "ask": "again" } | { "ask": "finish" } | { "ask": "at_login",
+/**
+ * Whether it does.
+ */
+on: boolean, };
+
+/**
+ * The steps in their order.
+ */
+export type OnboardingStep = "reward" | "key" | "machine" | "models" | "when" | "first_job";
+
+/**
+ * Where the guide stands.
+ */
+export type OnboardingView = {
+/**
+ * Whether it is to be shown.
+ */
+open: boolean,
+/**
+ * The step.
+ */
+step: OnboardingStep,
+/**
+ * Where models lie.
+ */
+models_folder: string,
+/**
+ * Room there in bytes, if the system says.
+ */
+free_bytes: number | null,
+/**
+ * The models to begin with.
+ */
+models: Array<FirstModel>,
+/**
+ * Whether Neurino starts with the computer; none where it cannot be arranged.
+ */
+at_login: boolean | null, };
 
 /**
  * What the person orders.
@@ -679,6 +1174,23 @@ export type Order = { "order": "start" } | { "order": "stop" } | { "order": "fin
  * After so many minutes, at most a day; never, if absent.
  */
 minutes: number | null, } | { "order": "follow_rules" };
+
+/**
+ * How a long task ended.
+ */
+export type Outcome = {
+/**
+ * Which.
+ */
+task: Task,
+/**
+ * One sentence, if it ended well.
+ */
+sentence: string | null,
+/**
+ * What went wrong, if it did not.
+ */
+problem: ErrorBody | null, };
 
 /**
  * One step of a picture that is being made.
@@ -752,6 +1264,57 @@ theme: Theme,
  * What closing the window does; asked once.
  */
 on_close: OnClose, };
+
+/**
+ * A QR code as the path of an SVG.
+ */
+export type QrView = {
+/**
+ * Modules in a row.
+ */
+modules: number,
+/**
+ * The path's `d`, from (0, 0) to (`modules`, `modules`).
+ */
+path: string, };
+
+/**
+ * A download that the person asked for.
+ */
+export type QueueItem = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Where it stands.
+ */
+state: QueueState,
+/**
+ * Bytes here.
+ */
+done_bytes: number,
+/**
+ * Bytes in all.
+ */
+total_bytes: number,
+/**
+ * How fast it is, once that can be told.
+ */
+bytes_per_s: number | null,
+/**
+ * Seconds to go, once that can be told.
+ */
+seconds_left: number | null,
+/**
+ * Why it does not go on.
+ */
+problem: ErrorBody | null, };
+
+/**
+ * Where a download stands.
+ */
+export type QueueState = "running" | "waiting" | "paused" | "retrying" | "failed";
 
 /**
  * How an amount came about; every step of the formula as an integer.
@@ -851,12 +1414,29 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
  */
 export type ResultDigest = string;
+
+/**
+ * Where points go.
+ */
+export type RewardView = {
+/**
+ * The address.
+ */
+address: string,
+/**
+ * Since when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * The address as a QR code.
+ */
+qr: QrView | null, };
 
 /**
  * Who speaks in a conversation.
@@ -967,6 +1547,12 @@ abilities: Abilities,
 seen: string | null, };
 
 /**
+ * A text that may be a secret, on its way between the page and the application. It must travel, so
+ * it is written into messages; it cannot be printed, and its memory is wiped when it is dropped.
+ */
+export type SecretText = string;
+
+/**
  * A part of the settings.
  */
 export type Section = "when" | "battery" | "metered" | "heat" | "programs" | "games";
@@ -1013,6 +1599,10 @@ job: CurrentJob | null,
  */
 models: Array<ModelStatus>,
 /**
+ * The library that keeps them.
+ */
+library: LibraryStatus,
+/**
  * The last receipts, newest first, at most 20.
  */
 receipts: Array<Receipt>,
@@ -1030,6 +1620,11 @@ export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" |
  * How to stop.
  */
 export type StopMode = "finish" | "now";
+
+/**
+ * A long task of the library.
+ */
+export type Task = "move" | "scrub" | "reuse";
 
 /**
  * Colours of the window.
@@ -1065,6 +1660,125 @@ prompt_tokens: number,
  * Tokens generated in all answers, end tokens included.
  */
 completion_tokens: number, };
+
+/**
+ * What the window can ask of the wallet.
+ */
+export type WalletCommand = { "ask": "look" } | { "ask": "reveal" } | { "ask": "quiz" } | { "ask": "quiz_answer",
+/**
+ * Three words.
+ */
+words: Array<SecretText>, } | { "ask": "restore",
+/**
+ * 12, 15, 18, 21 or 24 words.
+ */
+words: SecretText, } | { "ask": "reward_check",
+/**
+ * What was entered; may be a secret pasted by mistake.
+ */
+text: SecretText, } | { "ask": "reward_set",
+/**
+ * What was entered.
+ */
+text: SecretText,
+/**
+ * What was pasted, if it was: refused when it is another address.
+ */
+pasted: SecretText | null,
+/**
+ * The address that the page believes it replaces: refused when it is another one.
+ */
+replaces: string | null, } | { "ask": "reward_remove",
+/**
+ * The address that the page believes it removes.
+ */
+replaces: string, } | { "ask": "key_export",
+/**
+ * The folder.
+ */
+folder: string,
+/**
+ * The person was told that the words lie in it unencrypted.
+ */
+accept: boolean, } | { "ask": "key_import",
+/**
+ * The file.
+ */
+path: string,
+/**
+ * Whether the reward address in its name is taken over too.
+ */
+take_reward: boolean, } | { "ask": "miner_look",
+/**
+ * The folder of its program.
+ */
+folder: string, } | { "ask": "rpc_add",
+/**
+ * Its address; may hold an access key.
+ */
+url: SecretText, } | { "ask": "rpc_remove",
+/**
+ * Its place in [`ChainView::nodes`].
+ */
+index: number, } | { "ask": "collection_set",
+/**
+ * The address, or none to forget it.
+ */
+address: string | null, } | { "ask": "chain_check" };
+
+/**
+ * The answer to a [`WalletCommand`].
+ */
+export type WalletReply = { "answer": "view", "with": WalletView } | { "answer": "words", "with": {
+/**
+ * The words.
+ */
+words: Array<SecretText>, } } | { "answer": "quiz", "with": {
+/**
+ * Counted from one.
+ */
+places: Array<number>, } } | { "answer": "checked", "with": CheckedAddress } | { "answer": "exported", "with": {
+/**
+ * Where it lies.
+ */
+path: string, } } | { "answer": "found", "with": FoundMiner };
+
+/**
+ * The wallet, without any secret.
+ */
+export type WalletView = {
+/**
+ * Address of the identity.
+ */
+identity: string,
+/**
+ * Where its key is kept, in words.
+ */
+key_store: string,
+/**
+ * When its words were written down, in milliseconds since the Unix epoch.
+ */
+backed_up_at_ms: number | null,
+/**
+ * Where points go.
+ */
+reward: RewardView | null,
+/**
+ * Where they went before, newest first.
+ */
+history: Array<FormerRewardView>,
+/**
+ * What needs the person's attention.
+ */
+problem: ErrorBody | null,
+/**
+ * Where key files of the first miners lie by default.
+ */
+keys_folder: string,
+/**
+ * What public chains say.
+ */
+chain: ChainView, };
 
 /**
  * Seven days from Monday, 24 hours each. Written as seven rows of 24 letters: `.` no mining, `m`
