@@ -29,10 +29,8 @@ fn steps_aside_for_a_game() {
         page.until_state(&["paused"], SOON).await;
         let sentence = page.read("state-sentence").await;
         assert_eq!(sentence, "Paused: doom is running. Resumes 30 s after it is gone.");
-        page.until("the engine's process is gone", SOON, async |page| {
-            page.desk.engine().is_none()
-        })
-        .await;
+        page.until("the engine's process is gone", SOON, async |page| page.desk.engine().is_none())
+            .await;
         eprintln!("the machine was given back {:?} after the game began", begin.elapsed());
         let proof = page.read("gave-back").await;
         eprintln!("{proof}");
@@ -75,10 +73,8 @@ fn pauses_until_the_person_resumes() {
         page.press("pause-menu-open").await;
         page.until_state(&["paused"], SOON).await;
         assert_eq!(page.read("state-sentence").await, "Paused by you until you resume.");
-        page.until("the engine's process is gone", SOON, async |page| {
-            page.desk.engine().is_none()
-        })
-        .await;
+        page.until("the engine's process is gone", SOON, async |page| page.desk.engine().is_none())
+            .await;
         page.picture("paused").await;
         // A game comes and goes; the pause stays.
         page.desk.play(&json!({ "programs": [GAME] }));

@@ -129,7 +129,7 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
         },
         Step {
             name: "kill",
-            what: "two hundred power cuts lose no job and pay none twice",
+            what: "two hundred power cuts lose no job and pay none twice; five hundred lose no download",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 let tests = cargo_test(workspace)?.args(["--test", "it"]);

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use neurino_core::{JobKind, JobSpec, ModelId, NodeId, Receipt, ResponseFormat, RuleSets, TextJob};
+use neurino_core::{
+    JobKind, JobSpec, ModelId, Multiplier, NodeId, Receipt, ResponseFormat, RuleSets, TextJob,
+};
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -205,6 +207,12 @@ impl Coordinator {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held leaves at worst a stale cache: the books decide.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a unit of work on a model counts by the network's rule set; `None` if it has no price.
+    pub fn factor(&self, model: &ModelId, kind: JobKind) -> Option<Multiplier> {
+        let rules = self.rules.named(&self.config.rule_set).ok()?;
+        rules.quote(model, kind, 1, Multiplier::ONE).ok().map(|quote| quote.factor)
     }
 
     /// Whether the network's rule set has a price for such work on a model.

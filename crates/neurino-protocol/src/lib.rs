@@ -7,6 +7,7 @@
 pub mod app;
 pub mod control;
 pub mod error;
+pub mod library;
 pub mod node;
 pub mod onboarding;
 pub mod secret;
