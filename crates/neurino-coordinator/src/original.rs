@@ -232,7 +232,6 @@ fn usual_picture(model: &ModelId) -> ImageDefaults {
         guidance: job.guidance,
         side_multiple: ImageJob::SIDE_MULTIPLE,
         negative_prompt: String::new(),
-        side_multiple: ImageJob::SIDE_MULTIPLE,
     }
 }
 

@@ -29,7 +29,7 @@ async fn ask(viewer: &Viewer, command: WalletCommand) -> Result<WalletReply, Err
 
 async fn view(viewer: &Viewer, command: WalletCommand) -> WalletView {
     match ask(viewer, command).await {
-        Ok(WalletReply::View(view)) => view,
+        Ok(WalletReply::View(view)) => *view,
         other => panic!("{other:?}"),
     }
 }
