@@ -81,7 +81,7 @@ fn home_of(dirs: &Dirs) -> Option<&Path> {
 fn entry_text(program: &Path, home: Option<&Path>) -> Option<String> {
     let mut command = quoted(program)?;
     if let Some(home) = home {
-        command += &format!(" --home {}", quoted(home)?);
+        command.extend([" --home ", &quoted(home)?]);
     }
     Some(format!(
         "[Desktop Entry]\nType=Application\nName=Neurino\nComment=Earns while this computer is on\n\

@@ -232,6 +232,7 @@ fn node_view(node: &ChainNode, contracts: &Contracts) -> NodeView {
     NodeView { host, chain: contracts.chain_name(node.chain_id).map(str::to_owned) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn body(error: ChainError) -> ErrorBody {
     let code = match error {
         ChainError::BadUrl { .. } => ErrorCode::InvalidRequest,

@@ -329,6 +329,7 @@ pub(crate) fn invalid(message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, message)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn refused(error: WalletError) -> ErrorBody {
     match &error {
         WalletError::Io { source, path, .. }
