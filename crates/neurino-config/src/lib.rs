@@ -2,13 +2,15 @@
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
-//! window's), [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
+//! window's), [`library`] (where models lie), [`onboarding`] (the first steps), [`lock`] (one running app per
+//! data folder), [`error`].
 
 pub mod dirs;
 pub mod env;
 pub mod error;
 pub mod library;
 pub mod lock;
+pub mod onboarding;
 pub mod preferences;
 pub mod settings;
 
@@ -18,5 +20,6 @@ pub use dirs::Dirs;
 pub use error::ConfigError;
 pub use library::LibraryFile;
 pub use lock::InstanceLock;
+pub use onboarding::{Onboarding, OnboardingFile};
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};

@@ -142,6 +142,8 @@ fn unet_values(unet: &UnetConfig, latents: u64) -> u64 {
 pub struct ImageMemory {
     weights_bytes: u64,
     encoders_bytes: u64,
+    /// What packed weights are unpacked into, some at a time.
+    scratch_bytes: u64,
     dims: Dims,
 }
 
@@ -149,7 +151,13 @@ impl ImageMemory {
     /// A model of `weights_bytes`, of which text encoders take `encoders_bytes`, with networks of
     /// `dims`.
     pub fn new(weights_bytes: u64, encoders_bytes: u64, dims: Dims) -> Self {
-        Self { weights_bytes, encoders_bytes, dims }
+        Self { weights_bytes, encoders_bytes, scratch_bytes: 0, dims }
+    }
+
+    /// The same on a device that unpacks weights into so much memory.
+    #[must_use]
+    pub fn unpacking(self, scratch_bytes: u64) -> Self {
+        Self { scratch_bytes, ..self }
     }
 
     /// Memory of the weights.
@@ -194,8 +202,8 @@ impl ImageMemory {
         // Tiles are put together in ordinary memory: three sums and a count for each pixel.
         let canvas = 4 * F32_BYTES * width_pixels * height_pixels;
         PictureMemory {
-            denoising_bytes: self.dims.denoising_bytes(width, height, guided),
-            in_turn_bytes: self.dims.denoising_bytes(width, height, false),
+            denoising_bytes: self.scratch_bytes + self.dims.denoising_bytes(width, height, guided),
+            in_turn_bytes: self.scratch_bytes + self.dims.denoising_bytes(width, height, false),
             decoding_bytes: self.dims.decoding_bytes(width_pixels * height_pixels),
             tiled_bytes: self.dims.decoding_bytes(tile) + canvas,
         }

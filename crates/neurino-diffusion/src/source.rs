@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use neurino_llm::Tokenizer;
+use neurino_nn::quant::UNPACKING_BYTES;
 use neurino_weights::Safetensors;
 use serde::Deserialize;
 
@@ -172,7 +173,11 @@ impl ImageSource {
         let bytes = |tensors: &[Stored]| tensors.iter().map(|t| t.kept_bytes(precision)).sum();
         let encoders_bytes: u64 = bytes(&texts);
         let weights_bytes = encoders_bytes + bytes(&others);
-        ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone())
+        let memory = ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone());
+        // A CPU unpacks a few kilobytes at a time.
+        let unpacks = others.iter().chain(&texts).any(Stored::is_packed);
+        let on_card = precision == Precision::Half;
+        memory.unpacking(if unpacks && on_card { UNPACKING_BYTES } else { 0 })
     }
 
     /// Loads it with its low-rank updates.

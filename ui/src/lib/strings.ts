@@ -10,6 +10,7 @@ import type {
   QueueState,
   Task,
 } from './api/types';
+import { guide, wallet } from './strings.wallet';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -43,6 +44,8 @@ const checks: Record<CheckStatus, string> = {
 
 export const t = {
   app: 'Neurino',
+  wallet,
+  guide,
   nav: {
     label: 'Pages',
     home: 'Home',

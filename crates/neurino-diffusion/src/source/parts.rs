@@ -291,6 +291,11 @@ impl Stored {
         }
     }
 
+    /// Whether its weights are unpacked when they are used.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.role, Role::Nf4 | Role::Hqq)
+    }
+
     /// Weights that it stands for.
     fn weights(&self) -> u64 {
         match self.role {
