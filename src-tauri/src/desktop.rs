@@ -9,7 +9,9 @@ use std::time::Duration;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
-use neurino_protocol::app::Command;
+use neurino_control::{Order, State};
+use neurino_platform::Surroundings;
+use neurino_protocol::app::{Command, Reply};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
 
@@ -66,9 +68,18 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
         })?;
         let engine = EngineHost::Process { program };
         let usual = AppOptions::new(dirs, settings, engine);
-        Ok(AppOptions { practice_demand: true, any_port: true, ..usual })
+        let surroundings = Some(surroundings());
+        Ok(AppOptions { practice_demand: true, any_port: true, surroundings, ..usual })
     });
     (options, Some(telemetry))
+}
+
+/// What the desktop tells, or the script that plays it.
+fn surroundings() -> Box<dyn Surroundings> {
+    match neurino_config::env::var(neurino_config::env::SURROUNDINGS) {
+        Some(script) => Box::new(neurino_platform::Script::new(script.into())),
+        None => neurino_platform::open(),
+    }
 }
 
 fn failed(error: &tauri::Error) -> ExitCode {
@@ -80,12 +91,7 @@ fn failed(error: &tauri::Error) -> ExitCode {
 }
 
 /// Starts the application beside the window, so that the window need not wait for it.
-fn set_up(
-    handle: &AppHandle,
-    options: Result<AppOptions, ErrorBody>,
-    hidden: bool,
-    mine: bool,
-) {
+fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bool, mine: bool) {
     end_on_signals(handle);
     if !hidden {
         window::show(handle);
@@ -99,7 +105,7 @@ fn set_up(
         };
         handle.state::<Arc<Shell>>().started(outcome.clone());
         if let (true, Ok(app)) = (mine, &outcome)
-            && let Err(error) = app.dispatch(Command::MiningStart).await
+            && let Err(error) = mine_by_the_rules(app).await
         {
             tracing::warn!("mining cannot start by itself: {error}");
         }
@@ -116,6 +122,17 @@ fn set_up(
             }
         }
     });
+}
+
+/// Mines as the rules allow, as the person wants it at every login. It is not their word of this
+/// moment: a pause of theirs goes on, and so does the wait after a run that ended badly.
+async fn mine_by_the_rules(app: &Arc<App>) -> Result<(), ErrorBody> {
+    if let Reply::Snapshot(snapshot) = app.dispatch(Command::Snapshot).await?
+        && snapshot.control.decision.state == State::Stopped
+    {
+        app.dispatch(Command::MiningOrder { order: Order::FollowRules }).await?;
+    }
+    Ok(())
 }
 
 /// The tray icon, or none where the system has no library for it.

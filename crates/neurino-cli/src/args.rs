@@ -86,12 +86,27 @@ pub struct PracticeArgs {
     pub port: Option<u16>,
 }
 
+/// The protocol of the network that was there first, as `--protocol` names it.
+pub const ORIGINAL: &str = "original";
+
 /// `neurino node`
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
+    /// What the coordinator speaks: this program's own protocol, or that of the original network.
+    #[arg(long, value_name = "NAME", default_value = "neurino", value_parser = ["neurino", ORIGINAL])]
+    pub protocol: String,
+    /// With the original protocol: the wallet that is paid; by default the identity's own address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub reward_wallet: Option<String>,
+    /// With the original protocol: where the signal goes, if that is another address.
+    #[arg(long, value_name = "URL")]
+    pub signal: Option<String>,
+    /// With the original protocol: an S3 endpoint for pictures, if it is not Amazon's.
+    #[arg(long, value_name = "URL")]
+    pub uploads: Option<String>,
 }
 
 /// `neurino coordinator`
@@ -109,6 +124,9 @@ pub struct CoordinatorArgs {
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
+    /// Also serve miners of the original protocol, which signs little: among friends, not strangers.
+    #[arg(long)]
+    pub legacy: bool,
     /// Rules that price the jobs; without them a new network begins with `club2`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,

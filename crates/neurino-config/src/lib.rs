@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
-//! window's), [`library`] (where models lie), [`onboarding`] (the first steps), [`lock`] (one running app per
-//! data folder), [`error`].
+//! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
+//! [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
 
 pub mod dirs;
 pub mod env;
@@ -12,6 +12,7 @@ pub mod library;
 pub mod lock;
 pub mod onboarding;
 pub mod preferences;
+pub mod rules;
 pub mod settings;
 
 mod atomic;
@@ -22,4 +23,5 @@ pub use library::LibraryFile;
 pub use lock::InstanceLock;
 pub use onboarding::{Onboarding, OnboardingFile};
 pub use preferences::{LoadedPreferences, PreferencesFile};
-pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};
+pub use rules::{ControlFile, RulesFile};
+pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};

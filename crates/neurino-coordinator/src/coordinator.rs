@@ -25,6 +25,7 @@ use crate::edge::{LinkKey, Polls};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
+use crate::original::Miners;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{OpenJob, Store};
 use crate::watch::Feed;
@@ -51,6 +52,8 @@ pub struct Coordinator {
     pub(crate) polls: Arc<Polls>,
     /// Makes links to pictures.
     pub(crate) links: LinkKey,
+    /// Miners of the original protocol.
+    pub(crate) miners: Miners,
 }
 
 impl Coordinator {
@@ -73,6 +76,7 @@ impl Coordinator {
             restore(&mut state, job, config.limits.recovery_grace_ms);
         }
         let links = LinkKey::of(&config.key, &config.network);
+        let miners = Miners::new(store.bindings().await?, &config.key, &config.network);
         let coordinator = Arc::new(Self {
             config,
             rules,
@@ -85,6 +89,7 @@ impl Coordinator {
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
             links,
+            miners,
         });
         tracing::info!(
             network = %coordinator.config.network,
@@ -93,6 +98,9 @@ impl Coordinator {
             coordinator.config.network,
         );
         coordinator.spawn_timers();
+        if coordinator.config.original {
+            coordinator.spawn_original_sweep();
+        }
         Ok(coordinator)
     }
 
@@ -163,6 +171,11 @@ impl Coordinator {
                 .map(|model| (model.clone(), state.router.serving(model)))
                 .collect(),
         }
+    }
+
+    /// How often the books were read or written since the start; for whoever measures what costs.
+    pub fn store_calls(&self) -> u64 {
+        self.store.calls()
     }
 
     /// Receipts as they are settled. A reader that falls 256 behind misses some; the books do not.

@@ -4,12 +4,14 @@
 //! travels as one [`Snapshot`], pushed whole whenever something changes; the view never adds up
 //! events. Amounts are micro-points, times are milliseconds, sizes are bytes.
 
+use neurino_control::{Entry, Order, Rules};
 use neurino_core::{
     ChatMessage, ImageDefaults, ImageJob, JobId, JobKind, MicroPoints, ModelId, Png, Receipt, Usage,
 };
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::control::{ControlStatus, RulesView};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
@@ -28,6 +30,20 @@ pub enum Command {
         /// Whether the running job may finish first.
         mode: StopMode,
     },
+    /// What the person orders beyond Start and Stop: pauses, and letting the rules decide.
+    MiningOrder {
+        /// The order.
+        order: Order,
+    },
+    /// The rules of mining; answered with [`Reply::Rules`].
+    Rules,
+    /// Replaces the rules of mining; answered with [`Reply::Rules`].
+    RulesSet {
+        /// All of them.
+        rules: Box<Rules>,
+    },
+    /// The last decisions about mining; answered with [`Reply::Decisions`].
+    Decisions,
     /// Fetches and verifies a model of the catalogue; progress follows as events.
     ModelFetch {
         /// The model.
@@ -132,6 +148,10 @@ pub enum Reply {
         /// Where it lies now.
         path: String,
     },
+    /// Answer to [`Command::Rules`] and [`Command::RulesSet`].
+    Rules(Box<RulesView>),
+    /// Answer to [`Command::Decisions`]: newest first.
+    Decisions(Vec<Entry>),
     /// Answer to [`Command::Receipts`].
     Receipts(Vec<Receipt>),
     /// Answer to [`Command::Doctor`].
@@ -233,6 +253,8 @@ pub struct Snapshot {
     pub network: NetworkStatus,
     /// What the miner does, and why.
     pub mining: MiningStatus,
+    /// Whether it may mine, and what decides that.
+    pub control: ControlStatus,
     /// Points of this machine's identity on this network.
     pub points: PointsSummary,
     /// The devices of this machine; the one that computes first.
@@ -290,6 +312,8 @@ pub enum MiningState {
     Working,
     /// Finishing the running job, then stopping.
     Finishing,
+    /// Kept from running by a rule, or paused by the person; the decision says until when.
+    Paused,
     /// Cannot go on without the person; `problem` says why.
     NeedsYou,
 }

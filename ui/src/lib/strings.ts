@@ -1,5 +1,7 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
+import { control } from './strings-control';
+import { guide, wallet } from './strings.wallet';
 import type {
   CheckStatus,
   FitVerdict,
@@ -10,7 +12,6 @@ import type {
   QueueState,
   Task,
 } from './api/types';
-import { guide, wallet } from './strings.wallet';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -18,6 +19,7 @@ const states: Record<MiningState, string> = {
   waiting: 'Ready',
   working: 'Working',
   finishing: 'Finishing',
+  paused: 'Paused',
   needs_you: 'Needs you',
 };
 
@@ -68,6 +70,8 @@ export const t = {
   mining: {
     states,
     start: 'Start',
+    resume: 'Resume',
+    resumeLabel: 'Resume mining',
     stop: 'Stop',
     stopNow: 'Stop now',
     startLabel: 'Start mining',
@@ -77,6 +81,7 @@ export const t = {
     finishHint: 'Finishes this job first.',
     finishingHint: 'Hands the job back.',
   },
+  control,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',
@@ -120,6 +125,7 @@ export const t = {
     budget: 'A job that runs out of time earns nothing.',
     none: 'No job right now',
     stopped: 'Nothing runs while mining is stopped.',
+    paused: 'Nothing runs while mining is paused.',
     waiting: 'The next one starts by itself.',
     starting: 'Jobs can arrive as soon as the model is ready.',
     makeOne: 'Ask something in the Playground',

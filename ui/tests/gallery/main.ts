@@ -14,6 +14,8 @@ import type {
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import { FakeBackend } from '../fake/backend';
+import { guideView, richWallet } from '../fake/wallet';
+import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
 import {
   cpu,
   gpu,
@@ -25,7 +27,6 @@ import {
   snapshot,
   starter,
 } from '../fake/samples';
-import { guideView, richWallet } from '../fake/wallet';
 
 const asked = new URLSearchParams(location.search);
 const page = (asked.get('page') ?? 'home') as Page;
@@ -38,6 +39,9 @@ const special: Record<string, () => Snapshot> = {
     snapshot('working', {
       devices: [gpu, { ...cpu, in_use: false, note: 'Kept free for your other programs.' }],
     }),
+  cooldown: () => paused(coolingDown(Date.now() + 161_000)),
+  snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
+  anyway: () => snapshot('working', { control: { decision: anyway, gave_back: null } }),
   offline: () =>
     snapshot('waiting', {
       network: { name: 'practice', practice: true, connected: false, gateway_url: null },
@@ -158,6 +162,17 @@ const special: Record<string, () => Snapshot> = {
     }),
 };
 
+/** Paused for this reason. */
+function paused(decision: typeof gamePaused): Snapshot {
+  const shown = snapshot('paused');
+  const gave_back = { bytes: 10_522_669_875, duration_ms: 940, jobs: 1 };
+  return {
+    ...shown,
+    mining: { ...shown.mining, sentence: decision.sentence },
+    control: { decision, gave_back: decision.state === 'paused' ? gave_back : null },
+  };
+}
+
 const ANSWER = `The sky looks blue because air scatters short, blue waves of sunlight much more than long, red ones.
 
 At dusk the light crosses more air, most of the blue is scattered away, and red is what is left.`;
@@ -168,6 +183,17 @@ backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_clo
 if (asked.has('wallet')) backend.wallet = richWallet();
 const step = asked.get('guide');
 if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
+const rules = asked.get('rules');
+if (rules === 'week') {
+  const week = rulesView.rules.week.map((row, day) => (day < 5 ? 'cccccc............mmmmcc' : row));
+  const wanted = { ...rulesView.rules, when: 'away_on_schedule' as const, week };
+  backend.rules = { ...rulesView, rules: wanted, seen: 'mpv' };
+}
+if (rules === 'blind') {
+  const none = Object.keys(rulesView.abilities).map((name) => [name, false]);
+  const wanted = { ...rulesView.rules, when: 'away' as const };
+  backend.rules = { ...rulesView, rules: wanted, abilities: Object.fromEntries(none) };
+}
 
 const broken: ErrorBody = { code: 'internal', message: 'the pipe to the program is closed' };
 if (asked.has('lost')) backend.refusals.set('snapshot', broken);
@@ -201,6 +227,17 @@ async function act(): Promise<void> {
     document.querySelector('main')?.scrollTo(0, 1e6);
   }
   if (asked.has('close')) backend.emit({ event: 'close_requested' });
+  if (asked.has('menu')) document.querySelector<HTMLElement>('[data-testid=pause-menu]')?.click();
+  if (asked.has('decisions')) {
+    flushSync();
+    document.querySelector<HTMLElement>('[data-testid=open-decisions]')?.click();
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  const section = asked.get('section');
+  if (section) {
+    await new Promise((done) => setTimeout(done, 50));
+    document.querySelector(`[data-section=${section}]`)?.scrollIntoView();
+  }
   if (asked.has('doctor')) await session.runDoctor();
   if (asked.has('explain')) {
     flushSync();

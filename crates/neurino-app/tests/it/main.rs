@@ -3,9 +3,11 @@
 
 mod chat;
 mod downloads;
+mod guard;
 mod library;
 mod life;
 mod mining;
+mod original;
 mod remote;
 mod wallet;
 mod world;
