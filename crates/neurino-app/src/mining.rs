@@ -361,11 +361,13 @@ impl App {
                 device: gpu.name.clone(),
                 memory_bytes: gpu.memory_bytes.unwrap_or(0),
                 gpu: true,
+                referred_by: None,
             },
             None => Capabilities {
                 device: self.hardware.cpu().name.clone(),
                 memory_bytes: self.hardware.cpu().memory_bytes,
                 gpu: false,
+                referred_by: None,
             },
         }
     }

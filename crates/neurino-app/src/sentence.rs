@@ -10,7 +10,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) state: MiningState,
     pub(crate) network: &'a NetworkStatus,
     pub(crate) job: Option<&'a CurrentJob>,
-    /// What the miner is preparing, or how it ends, as words: "fetching SmolLM2 (42 %)".
+    /// What the miner is preparing, how it ends, or why it waits, as words: "fetching SmolLM2 (42 %)",
+    /// "no job: 3 need sdxl".
     pub(crate) preparing: Option<&'a str>,
     pub(crate) problem: Option<&'a ErrorBody>,
 }
@@ -31,7 +32,10 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
         MiningState::Waiting if !facts.network.connected => {
             format!("Connecting to {network}.")
         }
-        MiningState::Waiting => format!("Connected to {network}. Waiting for a job."),
+        MiningState::Waiting => match facts.preparing {
+            Some(why) => format!("Connected to {network}. {}.", told(why)),
+            None => format!("Connected to {network}. Waiting for a job."),
+        },
         MiningState::Working => match facts.job {
             Some(job) => working(job, &network),
             None => format!("Connected to {network}. Waiting for a job."),
@@ -178,6 +182,20 @@ mod tests {
             Some(&job(JobStage::Running)),
             "Finishing the last job, then stopping: 43 tokens, 3.1 s of 180 s.",
         );
+    }
+
+    #[test]
+    fn who_waits_beside_work_for_others_hears_why() {
+        let network = network();
+        let facts = Facts {
+            state: MiningState::Waiting,
+            network: &network,
+            job: None,
+            preparing: Some("no job: 3 need sdxl, 2 need 24 GB"),
+            problem: None,
+        };
+        let expect = "Connected to the practice network. No job: 3 need sdxl, 2 need 24 GB.";
+        assert_eq!(sentence(facts), expect);
     }
 
     #[test]

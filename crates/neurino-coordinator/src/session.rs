@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use neurino_core::{ImageStep, JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
 use neurino_protocol::node::{
-    CoordinatorMessage, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION, Ready,
+    CoordinatorMessage, Hello, ModelOffer, NoJob, NodeMessage, PROTOCOL_VERSION, Ready,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
@@ -116,6 +116,12 @@ impl Coordinator {
         Ok((NodeSession { coordinator: Arc::clone(self), node, id, end }, messages))
     }
 
+    /// Whether a session is this coordinator's, and open.
+    #[cfg(test)]
+    pub(crate) fn knows_session(self: &Arc<Self>, session: &NodeSession) -> bool {
+        Arc::ptr_eq(self, &session.coordinator) && session.seen()
+    }
+
     /// The answer to an accepted hello.
     pub(crate) fn welcome(&self) -> CoordinatorMessage {
         CoordinatorMessage::Welcome { coordinator: self.address() }
@@ -140,7 +146,17 @@ impl Coordinator {
         let id = state.last_session;
         let now = Instant::now();
         let fingerprint = fingerprint_of(hello);
-        let session = Session { id, outbox, fingerprint, last_seen: now, polls: 0, end };
+        let session = Session {
+            id,
+            outbox,
+            fingerprint,
+            last_seen: now,
+            standing: self.standing(node, &hello.capabilities),
+            told: NoJob::default(),
+            counted: now,
+            polls: 0,
+            end,
+        };
         state.sessions.insert(node.clone(), session);
         // Its first heartbeat says which leases it still works on; give it the time to speak.
         let silence = Duration::from_millis(self.config.limits.silence_ms);
@@ -159,7 +175,10 @@ impl Coordinator {
         if state.sessions.get(node).is_none_or(|s| s.id != id) {
             return;
         }
-        state.sessions.remove(node);
+        if let Some(session) = state.sessions.remove(node) {
+            let seconds = session.counted.elapsed().as_secs();
+            *state.uptime.entry(node.clone()).or_default() += seconds;
+        }
         state.router.remove_node(node);
         let until = Instant::now() + Duration::from_millis(self.config.limits.reconnect_grace_ms);
         for lease in held(&state, node) {
@@ -256,9 +275,12 @@ impl NodeSession {
                 }
             }
             let busy = state.busy(&self.node);
-            state.router.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
+            let standing = state.sessions.get(&self.node).map(|s| s.standing.clone());
+            let (slots, standing) = (ready.slots.min(READY_MAX), standing.unwrap_or_default());
+            state.router.set_node(&self.node, models, slots, busy, standing);
         }
         self.coordinator.dispatch();
+        self.coordinator.state().tell_no_job(&self.node);
     }
 
     /// Whether work on a model can be paid, and the node means by it what the network does. The first
@@ -355,6 +377,7 @@ impl NodeSession {
                 lease.kept_until = Some(lease.kept_until.map_or(until, |kept| kept.min(until)));
             }
         }
+        state.tell_no_job(&self.node);
     }
 }
 

@@ -1,8 +1,10 @@
 //! The vocabulary of the system: ids, jobs, leases, points, pricing.
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
-//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`].
+//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`],
+//! [`receipt`].
 
+pub mod credits;
 pub mod ids;
 pub mod job;
 pub mod lease;
@@ -10,7 +12,8 @@ pub mod points;
 pub mod pricing;
 pub mod receipt;
 
-pub use ids::{EventId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
+pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
+pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{
     ChatMessage, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep, InvalidJob,
     JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat, ResultDigest, Role,

@@ -1,7 +1,7 @@
 //! What the books enforce whatever their caller believes.
 
 use neurino_core::{
-    FinishReason, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroPoints, ModelId, Multiplier,
+    FinishReason, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints, ModelId, Multiplier,
     NodeId, PointsKind, Quote, Receipt, TextJob, TextOutput, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, event_of};
@@ -38,6 +38,10 @@ fn new_job(n: u128) -> NewJob {
         rule_set: "practice1".into(),
         spec: JobSpec::Text(text),
         no_node_wait_ms: 0,
+        class: crate::router::JobClass::Interactive,
+        attempts_max: None,
+        frontend: None,
+        hold: None,
         at_ms: 0,
     }
 }
@@ -66,7 +70,7 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
     let amount_micro = MicroPoints(7);
     let (from, to) = (Account::Pool, Account::Node(node()));
     let (kind, points) = (EntryKind::JobReward, PointsKind::Llama);
-    let event = Event::transfer(event_of(lease(attempt)), kind, points, from, to, amount_micro)
+    let event = Event::transfer(event_of(lease(attempt)), kind, points.into(), from, to, amount_micro)
         .expect("balances");
     let usage = Usage { prompt_tokens: 1, completion_tokens: 6 };
     let output = JobOutput::Text(TextOutput::single("hi", FinishReason::Stop, usage));
@@ -93,7 +97,7 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
         coordinator: "0x".into(),
         signature: "0x".into(),
     };
-    Settlement { output, fence, event, receipt }
+    Settlement { output, fence, event, receipt, charged: MicroCredits(0) }
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ macro_rules! assert_snapshot {
     };
 }
 
+mod admin;
 mod answers;
+mod credits;
 mod gateway;
 mod images;
 mod jobs;
@@ -21,4 +23,5 @@ mod openai;
 mod pictures;
 mod random;
 mod restart;
+mod routing;
 mod world;
