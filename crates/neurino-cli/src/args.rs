@@ -90,6 +90,9 @@ pub struct NodeArgs {
     /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
+    /// The frontend through which you came to the network: its jobs prefer your machine.
+    #[arg(long, value_name = "ID")]
+    pub referred_by: Option<FrontendId>,
 }
 
 /// `neurino coordinator`

@@ -19,6 +19,9 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
         anyhow::bail!("--coordinator needs a URL; for the practice network use `neurino practice`");
     }
     setting.settings.network.coordinator = network;
+    if let Some(frontend) = args.referred_by {
+        setting.settings.network.referred_by = Some(frontend.into());
+    }
     let engine = EngineHost::Process { program: std::env::current_exe()? };
     let (dirs, settings) = (setting.dirs.clone(), setting.settings.clone());
     let app = App::start(AppOptions::new(dirs, settings, engine)).await?;

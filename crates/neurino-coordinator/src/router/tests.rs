@@ -85,6 +85,8 @@ fn payers_take_turns_and_pay_for_large_jobs_with_waiting() {
     router.enqueue(Waiting { payer: payer(2), ..waiting(10) });
     set(&mut router, 1, &["a"], 99);
     assert_eq!(order(&mut router), [0, 10, 1, 2, 3]);
+    let mut router = Router::default();
+    set(&mut router, 1, &["a"], 99);
     for n in 0..2 {
         router.enqueue(Waiting { cost: 3, ..waiting(n) });
     }

@@ -58,9 +58,9 @@ async fn a_prepaid_job_is_held_charged_and_shared_out() {
     assert!(other.is_err(), "the reference names another amount");
     let too_much = admin::deposit(&database, &lab(), MicroCredits(-1_000_001), "back").await;
     assert!(too_much.is_err(), "more than there is");
-    let mut node = Node::ready(&world.coordinator).await;
     // The coordinator notices the model's deployer within a second.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let mut node = Node::ready(&world.coordinator).await;
 
     let asked = post(&world, &key, &[], chat_body(|body| body["max_tokens"] = json!(4000)));
     let served = async {
