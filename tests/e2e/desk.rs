@@ -42,6 +42,23 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
+    on_a_desk(name, false, test);
+}
+
+/// The same in a home where the program never ran: the guide of the first start is open.
+pub(crate) fn at_the_first_start<T, F>(name: &'static str, test: T)
+where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    on_a_desk(name, true, test);
+}
+
+fn on_a_desk<T, F>(name: &'static str, guided: bool, test: T)
+where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(what) = missing() {
         let demanded = ["CI", "NEURINO_E2E"].iter().any(|name| std::env::var_os(name).is_some());
@@ -52,7 +69,10 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let desk = Desk::set_up(name);
-        let page = desk.open().await;
+        if !guided {
+            desk.skip_the_guide();
+        }
+        let page = desk.open(if guided { "guide" } else { "state-sentence" }).await;
         // A task of its own: a failed assertion ends there, and the desk is cleared all the same.
         let running = tokio::task::spawn_local(test(page.clone()));
         let outcome = tokio::time::timeout(TEST_LIMIT, running).await;
@@ -149,8 +169,16 @@ impl Desk {
         desk
     }
 
-    /// Opens the program through WebKit's driver and waits for its page.
-    async fn open(&self) -> Page {
+    /// As if the guide of the first start had been skipped.
+    fn skip_the_guide(&self) {
+        let config = self.home.path().join("neurino").join("config");
+        std::fs::create_dir_all(&config).unwrap();
+        let text = "step = \"reward\"\nfinished = true\n";
+        std::fs::write(config.join("onboarding.toml"), text).unwrap();
+    }
+
+    /// Opens the program through WebKit's driver and waits for this part of its page.
+    async fn open(&self, first: &str) -> Page {
         let port = free_port();
         let mut driver = self.command("WebKitWebDriver");
         driver
@@ -172,7 +200,7 @@ impl Desk {
             .await
             .unwrap();
         let page = Page::new(client, self.name, self.view(), driver);
-        page.wait_for("state-sentence", Duration::from_secs(30)).await;
+        page.wait_for(first, Duration::from_secs(30)).await;
         page
     }
 

@@ -13,6 +13,8 @@ mod desk;
 mod earning;
 mod engine_loss;
 mod fences;
+mod first_start;
 mod no_display;
 mod page;
 mod pictures;
+mod wallet;

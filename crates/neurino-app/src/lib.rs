@@ -3,28 +3,34 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `mining` (Start and Stop),
-//! `models`, `playground`, `snapshot` (what the window shows), `doctor`.
+//! `models`, `playground`, `wallet` and `chain`, `onboarding` (the first start), `snapshot` (what the
+//! window shows), `doctor`.
 
+mod autostart;
+mod chain;
 mod chat;
 pub mod demand;
 mod doctor;
 mod mining;
 mod models;
 mod network;
+mod onboarding;
 mod picture;
 mod playground;
 mod sentence;
 mod snapshot;
 mod start;
 pub mod telemetry;
+mod wallet;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use neurino_config::{Dirs, InstanceLock, PreferencesFile, Settings};
+use neurino_chain::Contracts;
+use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, PreferencesFile, Settings};
 use neurino_coordinator::Coordinator;
-use neurino_core::{NodeId, Receipt};
+use neurino_core::Receipt;
 use neurino_engine::{DeviceChoice, Engine};
 use neurino_hardware::Hardware;
 use neurino_miner::ReceiptLog;
@@ -54,8 +60,12 @@ const SHUTDOWN_WAIT: Duration = Duration::from_millis(2_500);
 pub struct App {
     dirs: Dirs,
     settings: Settings,
-    identity: OpenedIdentity,
-    node: NodeId,
+    identity: Mutex<Arc<OpenedIdentity>>,
+    wallet: Mutex<wallet::Wallet>,
+    contracts: Contracts,
+    onboarding_file: OnboardingFile,
+    onboarding: Mutex<Onboarding>,
+    autostart: autostart::Autostart,
     store: ModelStore,
     hardware: Arc<Hardware>,
     engine: Arc<dyn Engine>,
@@ -89,12 +99,22 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: AppOptions) -> Result<Arc<Self>, StartError> {
-        let AppOptions { dirs, settings, engine, store, limits, practice_demand, any_port } =
-            options;
+        let AppOptions {
+            dirs,
+            settings,
+            engine,
+            store,
+            limits,
+            practice_demand,
+            any_port,
+            contracts,
+        } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
         let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
-        let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
+        let wallet = wallet::Wallet::open(&dirs.data)?;
+        let desktop = autostart::Autostart::config_folder();
+        let autostart = autostart::Autostart::new(engine.program(), desktop.as_deref(), &dirs);
         let store = match store {
             Some(store) => store,
             None => ModelStore::open(&dirs.models)?,
@@ -113,11 +133,17 @@ impl App {
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
         let preferences_file = PreferencesFile::new(&dirs);
         let preferences = preferences_file.load().preferences;
+        let onboarding_file = OnboardingFile::new(&dirs);
+        let onboarding = onboarding::begin(onboarding_file.load(), !recent.is_empty());
         let app = Arc::new(Self {
             dirs,
             settings,
-            identity,
-            node,
+            identity: Mutex::new(Arc::new(identity)),
+            wallet: Mutex::new(wallet),
+            contracts,
+            onboarding_file,
+            onboarding: Mutex::new(onboarding),
+            autostart,
             store,
             hardware: Arc::new(Hardware::probe()),
             engine,
@@ -184,6 +210,10 @@ impl App {
             Command::PreferencesSet { preferences } => {
                 self.preferences_set(preferences).map(|()| Reply::Ok)
             }
+            Command::Wallet(command) => {
+                self.wallet(command).await.map(|reply| Reply::Wallet(Box::new(reply)))
+            }
+            Command::Onboarding(command) => self.onboarding(command).map(Reply::Onboarding),
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",
@@ -209,11 +239,6 @@ impl App {
     /// Base URL of the gateway on this machine.
     pub fn gateway_url(&self) -> Option<String> {
         self.network.gateway().map(|g| g.base_url.clone())
-    }
-
-    /// This machine on the network.
-    pub fn node(&self) -> &NodeId {
-        &self.node
     }
 
     /// Hands the running job back, ends the engine and the practice network. Returns within five

@@ -100,7 +100,7 @@ impl App {
             job,
             models: self.model_statuses(loaded.as_ref()),
             receipts: lock(&self.view).receipts.iter().cloned().collect(),
-            identity: self.identity.key.address_checksummed(),
+            identity: self.identity().key.address_checksummed(),
             network,
         }
     }

@@ -70,6 +70,7 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
     ("NEURINO_SCHEDULES", "How many seeds the test of the network's schedules runs."),
     ("NEURINO_SCHEDULE_SEED", "The one seed that this test runs."),
+    ("NEURINO_TEST_CHAIN", "A node with contracts, for the test that asks a real one."),
     ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),

@@ -1,9 +1,10 @@
 //! The vocabulary of the system: ids, jobs, leases, points, pricing.
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
-//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`],
-//! [`receipt`].
+//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
+//! [`boost`].
 
+pub mod boost;
 pub mod credits;
 pub mod ids;
 pub mod job;
@@ -12,6 +13,7 @@ pub mod points;
 pub mod pricing;
 pub mod receipt;
 
+pub use boost::{BoostStep, BoostTable};
 pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
 pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{

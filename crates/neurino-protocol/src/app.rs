@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 use crate::error::ErrorBody;
+use crate::onboarding::{OnboardingCommand, OnboardingView};
+use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
@@ -82,6 +84,10 @@ pub enum Command {
         /// All of them.
         preferences: Preferences,
     },
+    /// Identity, reward address and chains; answered with [`Reply::Wallet`].
+    Wallet(WalletCommand),
+    /// The guide of the first start; answered with [`Reply::Onboarding`].
+    Onboarding(OnboardingCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -129,6 +135,10 @@ pub enum Reply {
     Doctor(Vec<Check>),
     /// Answer to [`Command::Preferences`].
     Preferences(Preferences),
+    /// Answer to [`Command::Wallet`].
+    Wallet(Box<WalletReply>),
+    /// Answer to [`Command::Onboarding`].
+    Onboarding(OnboardingView),
 }
 
 /// What happened, pushed to every viewer.

@@ -1,6 +1,7 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
 import type { CheckStatus, JobKind, JobStage, MiningState, PointsKind } from './api/types';
+import { guide, wallet } from './strings.wallet';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -34,6 +35,8 @@ const checks: Record<CheckStatus, string> = {
 
 export const t = {
   app: 'Neurino',
+  wallet,
+  guide,
   nav: {
     label: 'Pages',
     home: 'Home',

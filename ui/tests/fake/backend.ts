@@ -10,10 +10,14 @@ import type {
   Snapshot,
 } from '../../src/lib/api/types';
 import { checks, receipt } from './samples';
+import { answerWallet } from './answers';
+import { guideView, walletView } from './wallet';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
   preferences: Preferences = { theme: 'system', on_close: 'ask' };
+  wallet = walletView();
+  guide = guideView();
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -44,6 +48,16 @@ export class FakeBackend implements Backend {
         };
       case 'picture_save':
         return { reply: 'saved', payload: { path: '/home/ada/Pictures/Neurino/neurino-1.png' } };
+      case 'wallet':
+        return { reply: 'wallet', payload: answerWallet(this, command.payload) };
+      case 'onboarding': {
+        const asked = command.payload;
+        if (asked.ask === 'go') this.guide = { ...this.guide, step: asked.step };
+        if (asked.ask === 'finish') this.guide = { ...this.guide, open: false };
+        if (asked.ask === 'again') this.guide = { ...this.guide, open: true, step: 'reward' };
+        if (asked.ask === 'at_login') this.guide = { ...this.guide, at_login: asked.on };
+        return { reply: 'onboarding', payload: this.guide };
+      }
       default:
         return { reply: 'ok' };
     }

@@ -30,7 +30,7 @@ export const painter: ModelStatus = {
   name: 'Neurino Toybox',
   summary: 'Draws small, simple pictures on any machine.',
   kind: 'image',
-  image: { width: 64, height: 64, steps: 20, guidance: 5, negative_prompt: '' },
+  image: { width: 64, height: 64, steps: 20, guidance: 5, negative_prompt: '', side_multiple: 8 },
   size_bytes: 16_400_000,
   licence: 'Apache-2.0',
   state: { state: 'ready' },

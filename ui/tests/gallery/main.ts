@@ -3,11 +3,18 @@
 import { flushSync, mount } from 'svelte';
 
 import '../../src/app.css';
-import App from '../../src/App.svelte';
-import type { ErrorBody, MiningState, Snapshot, Theme } from '../../src/lib/api/types';
+import Root from '../../src/Root.svelte';
+import type {
+  ErrorBody,
+  MiningState,
+  OnboardingStep,
+  Snapshot,
+  Theme,
+} from '../../src/lib/api/types';
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import { FakeBackend } from '../fake/backend';
+import { guideView, richWallet } from '../fake/wallet';
 import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
@@ -59,6 +66,10 @@ At dusk the light crosses more air, most of the blue is scattered away, and red 
 const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningState));
 backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
 
+if (asked.has('wallet')) backend.wallet = richWallet();
+const step = asked.get('guide');
+if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
+
 const broken: ErrorBody = { code: 'internal', message: 'the pipe to the program is closed' };
 if (asked.has('lost')) backend.refusals.set('snapshot', broken);
 if (asked.has('notice')) {
@@ -72,7 +83,7 @@ if (asked.has('notice')) {
 const session = new Session(backend);
 const target = document.getElementById('app');
 if (target && asked.has('loading')) backend.listen = () => new Promise(() => {});
-if (target) mount(App, { target, props: { session, first: page } });
+if (target) mount(Root, { target, props: { session, first: page } });
 await Promise.race([session.connect(), new Promise((done) => setTimeout(done, 50))]);
 await act();
 flushSync();
@@ -87,10 +98,36 @@ async function act(): Promise<void> {
     flushSync();
     document.querySelector<HTMLElement>('[data-testid=receipt-explain]')?.click();
   }
+  await walletActs();
   const picture = asked.get('picture');
   if (picture) await draw(picture);
   const chat = asked.get('chat');
   if (chat) await converse(chat);
+}
+
+/** Things that only a press in the wallet or the guide shows. */
+async function walletActs(): Promise<void> {
+  const find = (id: string) => document.querySelector<HTMLElement>(`[data-testid=${id}]`);
+  const rest = () => new Promise((done) => setTimeout(done, 20));
+  for (const press of (asked.get('press') ?? '').split(',').filter(Boolean)) {
+    flushSync();
+    const [id = '', text] = press.split('=');
+    const field = find(id);
+    if (field instanceof HTMLInputElement && text) {
+      field.value = text;
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+    } else if (id === 'words-hold') {
+      field?.dispatchEvent(new PointerEvent('pointerdown', { bubbles: true }));
+    } else {
+      field?.click();
+    }
+    await rest();
+  }
+  const top = asked.get('top');
+  if (top) {
+    flushSync();
+    find(top)?.scrollIntoView({ block: 'start' });
+  }
 }
 
 /** `empty`, `drawing`, `failed` or `done`; the sample is 64 x 64 pixels. */

@@ -6,4 +6,5 @@ mod library;
 mod life;
 mod mining;
 mod remote;
+mod wallet;
 mod world;

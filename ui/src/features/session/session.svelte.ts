@@ -19,6 +19,7 @@ import type {
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
 import { Studio } from '../picture/studio.svelte';
+import { Wallet } from '../wallet/wallet.svelte';
 
 /** Whether the program answers. */
 export type Phase = 'connecting' | 'ready' | 'lost';
@@ -63,6 +64,7 @@ export class Session {
 
   readonly chat: Chat;
   readonly studio: Studio;
+  readonly wallet: Wallet;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -74,6 +76,7 @@ export class Session {
     this.#backend = backend;
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
+    this.wallet = new Wallet(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -92,6 +95,7 @@ export class Session {
       if (!pushed) this.#apply(reply.payload);
       const preferences = await this.#backend.call({ cmd: 'preferences' });
       this.preferences = expectReply(preferences, 'preferences').payload;
+      await this.wallet.connect();
       this.phase = 'ready';
     } catch (thrown) {
       this.lost = asErrorBody(thrown);

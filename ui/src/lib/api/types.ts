@@ -2,6 +2,86 @@
 // Do not edit: `cargo xtask gen` writes this file and a test compares it.
 
 /**
+ * What a number of pieces, or more, is worth.
+ */
+export type BoostStepView = {
+/**
+ * Pieces.
+ */
+nfts: number,
+/**
+ * The factor.
+ */
+multiplier: Multiplier, };
+
+/**
+ * What pieces of the Imaginaries are worth on each card.
+ */
+export type BoostView = {
+/**
+ * Where the table comes from, in words.
+ */
+note: string,
+/**
+ * Cards that one piece boosts.
+ */
+cards_per_nft: number,
+/**
+ * The table: pieces, and what they are worth.
+ */
+steps: Array<BoostStepView>,
+/**
+ * This machine's cards, once the number of pieces is known.
+ */
+cards: Array<BoostedCard>, };
+
+/**
+ * A card and its factor.
+ */
+export type BoostedCard = {
+/**
+ * Its name.
+ */
+name: string,
+/**
+ * Its factor.
+ */
+multiplier: Multiplier, };
+
+/**
+ * What public chains say.
+ */
+export type ChainView = {
+/**
+ * Nodes that may be asked.
+ */
+nodes: Array<NodeView>,
+/**
+ * When the facts below were last asked for, in milliseconds since the Unix epoch.
+ */
+checked_at_ms: number | null,
+/**
+ * Whether the reward address knows this identity.
+ */
+binding: Fact,
+/**
+ * Pieces of the Imaginaries that the reward address holds.
+ */
+nfts: Fact,
+/**
+ * The contract of the Imaginaries, as the person entered it.
+ */
+collection: string | null,
+/**
+ * What the reward address has staked.
+ */
+staked: Fact,
+/**
+ * What the pieces are worth.
+ */
+boost: BoostView, };
+
+/**
  * One message of a conversation.
  */
 export type ChatMessage = {
@@ -74,6 +154,31 @@ fix: string | null, };
 export type CheckStatus = "ok" | "warn" | "fail";
 
 /**
+ * How an entered address reads.
+ */
+export type CheckedAddress = {
+/**
+ * The address with the capitals of its checksum.
+ */
+address: string,
+/**
+ * Whether the capitals entered proved that no character is wrong.
+ */
+proven: boolean,
+/**
+ * Another address, now or once in use, that looks alike at both ends.
+ */
+looks_like: string | null,
+/**
+ * Whether points go there already.
+ */
+in_use: boolean,
+/**
+ * The address as a QR code.
+ */
+qr: QrView | null, };
+
+/**
  * What the window can ask for.
  */
 export type Command = { "cmd": "snapshot" } | { "cmd": "mining_start" } | { "cmd": "mining_stop", "payload": {
@@ -136,7 +241,7 @@ limit: number, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cmd": "
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "window", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
@@ -278,6 +383,139 @@ update: PictureUpdate, } } | { "event": "close_requested" };
 export type EventId = string;
 
 /**
+ * A fact of a public chain.
+ */
+export type Fact = { "fact": "no_reward" } | { "fact": "no_node",
+/**
+ * The chain.
+ */
+chain: string, } | { "fact": "not_known",
+/**
+ * The contract.
+ */
+contract: string,
+/**
+ * Its chain.
+ */
+chain: string, } | { "fact": "not_checked" } | { "fact": "failed",
+/**
+ * Why, and what to do.
+ */
+error: ErrorBody, } | { "fact": "bound",
+/**
+ * The identity; none yet when absent.
+ */
+identity: string | null,
+/**
+ * Whether it is this machine's.
+ */
+ours: boolean, } | { "fact": "pieces",
+/**
+ * How many.
+ */
+count: number, } | { "fact": "staked",
+/**
+ * The amount, exactly, in the token's unit.
+ */
+amount: string,
+/**
+ * What one of it is worth in the token that was staked.
+ */
+rate: string, };
+
+/**
+ * A model to begin with.
+ */
+export type FirstModel = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Memory that it needs, in bytes.
+ */
+memory_bytes_min: number,
+/**
+ * Memory of the device that computes, in bytes.
+ */
+device_memory_bytes: number,
+/**
+ * Whether its files come with the program or with a download.
+ */
+comes_along: boolean, };
+
+/**
+ * Where points went once.
+ */
+export type FormerRewardView = {
+/**
+ * The address.
+ */
+address: string,
+/**
+ * From when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * Until when, in milliseconds since the Unix epoch.
+ */
+until_ms: number, };
+
+/**
+ * A key file of a miner of the first kind.
+ */
+export type FoundKeyView = {
+/**
+ * The file.
+ */
+path: string,
+/**
+ * Whose points it works for.
+ */
+reward: string,
+/**
+ * Address of its identity.
+ */
+identity: string,
+/**
+ * Whether others on this machine may read its words.
+ */
+readable_by_others: boolean, };
+
+/**
+ * What a miner of the first kind left on this disk.
+ */
+export type FoundMiner = {
+/**
+ * Its miner ids as it submits them.
+ */
+miner_ids: Array<string>,
+/**
+ * Reward addresses of ids and key files, each once.
+ */
+rewards: Array<string>,
+/**
+ * Its key files.
+ */
+keys: Array<FoundKeyView>,
+/**
+ * What was found and cannot be used, one sentence each.
+ */
+problems: Array<string>,
+/**
+ * Folder of its model files, if it has any.
+ */
+models_folder: string | null,
+/**
+ * How many there are.
+ */
+models_count: number,
+/**
+ * Their size in bytes.
+ */
+models_bytes: number, };
+
+/**
  * What suits an image model, for requests that leave it open.
  */
 export type ImageDefaults = {
@@ -300,7 +538,11 @@ guidance: number,
 /**
  * What is not to be seen, if the request does not say.
  */
-negative_prompt: string, };
+negative_prompt: string,
+/**
+ * What the sides of its pictures are multiples of: 8, and 16 for Flux.
+ */
+side_multiple: number, };
 
 /**
  * A picture to make from words. Several pictures are several jobs.
@@ -487,9 +729,69 @@ gateway_url: string | null, };
 export type NodeId = string;
 
 /**
+ * A node of a chain.
+ */
+export type NodeView = {
+/**
+ * Its host; the rest of its address may hold an access key.
+ */
+host: string,
+/**
+ * Name of its chain, once it has said so.
+ */
+chain: string | null, };
+
+/**
  * What closing the window does.
  */
 export type OnClose = "ask" | "tray" | "quit";
+
+/**
+ * What the window can ask of the guide; always answered with an [`OnboardingView`].
+ */
+export type OnboardingCommand = { "ask": "look" } | { "ask": "go",
+/**
+ * The step.
+ */
+step: OnboardingStep, } | { "ask": "again" } | { "ask": "finish" } | { "ask": "at_login",
+/**
+ * Whether it does.
+ */
+on: boolean, };
+
+/**
+ * The steps in their order.
+ */
+export type OnboardingStep = "reward" | "key" | "machine" | "models" | "when" | "first_job";
+
+/**
+ * Where the guide stands.
+ */
+export type OnboardingView = {
+/**
+ * Whether it is to be shown.
+ */
+open: boolean,
+/**
+ * The step.
+ */
+step: OnboardingStep,
+/**
+ * Where models lie.
+ */
+models_folder: string,
+/**
+ * Room there in bytes, if the system says.
+ */
+free_bytes: number | null,
+/**
+ * The models to begin with.
+ */
+models: Array<FirstModel>,
+/**
+ * Whether Neurino starts with the computer; none where it cannot be arranged.
+ */
+at_login: boolean | null, };
 
 /**
  * One step of a picture that is being made.
@@ -563,6 +865,19 @@ theme: Theme,
  * What closing the window does; asked once.
  */
 on_close: OnClose, };
+
+/**
+ * A QR code as the path of an SVG.
+ */
+export type QrView = {
+/**
+ * Modules in a row.
+ */
+modules: number,
+/**
+ * The path's `d`, from (0, 0) to (`modules`, `modules`).
+ */
+path: string, };
 
 /**
  * How an amount came about; every step of the formula as an integer.
@@ -662,7 +977,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences };
+path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -670,9 +985,32 @@ path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "repl
 export type ResultDigest = string;
 
 /**
+ * Where points go.
+ */
+export type RewardView = {
+/**
+ * The address.
+ */
+address: string,
+/**
+ * Since when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * The address as a QR code.
+ */
+qr: QrView | null, };
+
+/**
  * Who speaks in a conversation.
  */
 export type Role = "system" | "user" | "assistant" | "tool";
+
+/**
+ * A text that may be a secret, on its way between the page and the application. It must travel, so
+ * it is written into messages; it cannot be printed, and its memory is wiped when it is dropped.
+ */
+export type SecretText = string;
 
 /**
  * Everything the window shows.
@@ -754,6 +1092,125 @@ prompt_tokens: number,
  * Tokens generated in all answers, end tokens included.
  */
 completion_tokens: number, };
+
+/**
+ * What the window can ask of the wallet.
+ */
+export type WalletCommand = { "ask": "look" } | { "ask": "reveal" } | { "ask": "quiz" } | { "ask": "quiz_answer",
+/**
+ * Three words.
+ */
+words: Array<SecretText>, } | { "ask": "restore",
+/**
+ * 12, 15, 18, 21 or 24 words.
+ */
+words: SecretText, } | { "ask": "reward_check",
+/**
+ * What was entered; may be a secret pasted by mistake.
+ */
+text: SecretText, } | { "ask": "reward_set",
+/**
+ * What was entered.
+ */
+text: SecretText,
+/**
+ * What was pasted, if it was: refused when it is another address.
+ */
+pasted: SecretText | null,
+/**
+ * The address that the page believes it replaces: refused when it is another one.
+ */
+replaces: string | null, } | { "ask": "reward_remove",
+/**
+ * The address that the page believes it removes.
+ */
+replaces: string, } | { "ask": "key_export",
+/**
+ * The folder.
+ */
+folder: string,
+/**
+ * The person was told that the words lie in it unencrypted.
+ */
+accept: boolean, } | { "ask": "key_import",
+/**
+ * The file.
+ */
+path: string,
+/**
+ * Whether the reward address in its name is taken over too.
+ */
+take_reward: boolean, } | { "ask": "miner_look",
+/**
+ * The folder of its program.
+ */
+folder: string, } | { "ask": "rpc_add",
+/**
+ * Its address; may hold an access key.
+ */
+url: SecretText, } | { "ask": "rpc_remove",
+/**
+ * Its place in [`ChainView::nodes`].
+ */
+index: number, } | { "ask": "collection_set",
+/**
+ * The address, or none to forget it.
+ */
+address: string | null, } | { "ask": "chain_check" };
+
+/**
+ * The answer to a [`WalletCommand`].
+ */
+export type WalletReply = { "answer": "view", "with": WalletView } | { "answer": "words", "with": {
+/**
+ * The words.
+ */
+words: Array<SecretText>, } } | { "answer": "quiz", "with": {
+/**
+ * Counted from one.
+ */
+places: Array<number>, } } | { "answer": "checked", "with": CheckedAddress } | { "answer": "exported", "with": {
+/**
+ * Where it lies.
+ */
+path: string, } } | { "answer": "found", "with": FoundMiner };
+
+/**
+ * The wallet, without any secret.
+ */
+export type WalletView = {
+/**
+ * Address of the identity.
+ */
+identity: string,
+/**
+ * Where its key is kept, in words.
+ */
+key_store: string,
+/**
+ * When its words were written down, in milliseconds since the Unix epoch.
+ */
+backed_up_at_ms: number | null,
+/**
+ * Where points go.
+ */
+reward: RewardView | null,
+/**
+ * Where they went before, newest first.
+ */
+history: Array<FormerRewardView>,
+/**
+ * What needs the person's attention.
+ */
+problem: ErrorBody | null,
+/**
+ * Where key files of the first miners lie by default.
+ */
+keys_folder: string,
+/**
+ * What public chains say.
+ */
+chain: ChainView, };
 
 /**
  * What the shell does with its window.
