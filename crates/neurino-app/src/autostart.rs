@@ -44,16 +44,18 @@ impl Autostart {
     pub(crate) fn is_on(&self) -> Option<bool> {
         let entry = self.entry.as_ref()?;
         let text = std::fs::read_to_string(&entry.file).unwrap_or_default();
-        let off = text.lines().any(|line| {
-            matches!(line.trim(), "Hidden=true" | "X-GNOME-Autostart-enabled=false")
-        });
+        let off = text
+            .lines()
+            .any(|line| matches!(line.trim(), "Hidden=true" | "X-GNOME-Autostart-enabled=false"));
         Some(!text.is_empty() && !off)
     }
 
     /// Writes the entry, or removes it.
     pub(crate) fn set(&self, on: bool) -> Result<(), ErrorBody> {
         let Some(entry) = &self.entry else {
-            return Err(wallet::invalid("this system has no place for programs that start with it"));
+            return Err(wallet::invalid(
+                "this system has no place for programs that start with it",
+            ));
         };
         let failed = |error: std::io::Error| {
             internal(format!("{} cannot be changed: {error}", entry.file.display()))

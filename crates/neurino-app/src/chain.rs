@@ -6,9 +6,7 @@ use neurino_chain::{
     nft_count, shown_amount, staked,
 };
 use neurino_core::BoostTable;
-use neurino_protocol::wallet::{
-    BoostStepView, BoostView, BoostedCard, ChainView, Fact, NodeView,
-};
+use neurino_protocol::wallet::{BoostStepView, BoostView, BoostedCard, ChainView, Fact, NodeView};
 use neurino_protocol::{ErrorBody, ErrorCode, SecretText};
 use neurino_wallet::{ChainNode, RewardAddress};
 
@@ -78,7 +76,8 @@ impl App {
             nfts: fact(&collection, nfts),
             collection: book.imaginaries.map(|address| address.checksummed()),
             staked: fact(&contracts.staked, staked),
-            boost: self.boost_view(facts.nfts.as_ref().and_then(|read| read.as_ref().ok().copied())),
+            boost: self
+                .boost_view(facts.nfts.as_ref().and_then(|read| read.as_ref().ok().copied())),
         }
     }
 
@@ -96,10 +95,10 @@ impl App {
                 .map(|(gpu, multiplier)| BoostedCard { name: gpu.name.clone(), multiplier })
                 .collect()
         });
-        let steps = table.steps.iter().map(|step| BoostStepView {
-            nfts: step.nfts,
-            multiplier: table.multiplier(step.nfts),
-        });
+        let steps = table
+            .steps
+            .iter()
+            .map(|step| BoostStepView { nfts: step.nfts, multiplier: table.multiplier(step.nfts) });
         BoostView {
             note: table.note.clone(),
             cards_per_nft: table.cards_per_nft,
@@ -114,9 +113,10 @@ impl App {
         let rpc = Rpc::new(url.clone(), Limits::default()).map_err(body)?;
         let chain_id = rpc.chain_id().await.map_err(body)?;
         if self.contracts.chain_name(chain_id).is_none() {
-            let wanted = [&self.contracts.imaginaries, &self.contracts.staked, &self.contracts.binding]
-                .map(|contract| contract.chain.as_str())
-                .join(", ");
+            let wanted =
+                [&self.contracts.imaginaries, &self.contracts.staked, &self.contracts.binding]
+                    .map(|contract| contract.chain.as_str())
+                    .join(", ");
             return Err(invalid(format!(
                 "the node at {} serves chain {chain_id}, where nothing of interest lies",
                 rpc.host()

@@ -4,9 +4,7 @@
 use neurino_config::Onboarding;
 use neurino_model_store::{ModelManifest, Source};
 use neurino_protocol::ErrorBody;
-use neurino_protocol::onboarding::{
-    FirstModel, OnboardingCommand, OnboardingStep, OnboardingView,
-};
+use neurino_protocol::onboarding::{FirstModel, OnboardingCommand, OnboardingStep, OnboardingView};
 
 use crate::{App, internal, lock, told_with_causes};
 

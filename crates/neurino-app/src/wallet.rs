@@ -303,7 +303,10 @@ impl App {
     }
 
     /// Changes the book on disk, then in memory.
-    pub(crate) fn change_book(&self, change: impl FnOnce(&mut WalletBook)) -> Result<(), ErrorBody> {
+    pub(crate) fn change_book(
+        &self,
+        change: impl FnOnce(&mut WalletBook),
+    ) -> Result<(), ErrorBody> {
         let mut wallet = lock(&self.wallet);
         let mut book = wallet.book.clone();
         change(&mut book);

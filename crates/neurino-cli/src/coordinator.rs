@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use neurino_config::{InstanceLock, env};
-use neurino_coordinator::books::ledger_check;
 use neurino_coordinator::admin::create_api_key;
+use neurino_coordinator::books::ledger_check;
 use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
 use neurino_core::{MicroPoints, RuleSets};
 use serde::{Deserialize, Serialize};

@@ -209,10 +209,10 @@ impl Coordinator {
             class: job.class,
             attempts_max: job.attempts_max,
             frontend: job.frontend.clone(),
-            payment: job.hold.as_ref().map(|hold| Payment {
-                price_list: hold.price_list.clone(),
-                held: hold.amount,
-            }),
+            payment: job
+                .hold
+                .as_ref()
+                .map(|hold| Payment { price_list: hold.price_list.clone(), held: hold.amount }),
             lease: None,
             queued_since: Instant::now(),
             no_node_wait_ms: job.no_node_wait_ms,

@@ -383,8 +383,11 @@ impl Schedule {
             }
             (6, Some(lease)) => {
                 node.working.remove(&lease.id);
-                let codes =
-                    [ErrorCode::EngineFailed, ErrorCode::ModelUnreadable, ErrorCode::ContextTooLong];
+                let codes = [
+                    ErrorCode::EngineFailed,
+                    ErrorCode::ModelUnreadable,
+                    ErrorCode::ContextTooLong,
+                ];
                 let code = codes[self.rng.random_range(0..3)];
                 let error = ErrorBody::new(code, "so the schedule has it");
                 node.to_coordinator.push(NodeMessage::Failed { lease: lease.id, error });
@@ -460,7 +463,8 @@ impl Schedule {
         }
         let state = self.coordinator();
         let state = state.state();
-        let open: Vec<_> = state.jobs.iter().map(|(id, job)| (*id, job.lease, job.closing)).collect();
+        let open: Vec<_> =
+            state.jobs.iter().map(|(id, job)| (*id, job.lease, job.closing)).collect();
         panic!("these jobs never end: {open:?}");
     }
 
@@ -471,7 +475,8 @@ impl Schedule {
             settle_down(&coordinator).await;
             for id in accepted {
                 let job = coordinator.store.job(id).await.expect("the books are read");
-                let job = job.unwrap_or_else(|| panic!("{id} was accepted and is not in the books"));
+                let job =
+                    job.unwrap_or_else(|| panic!("{id} was accepted and is not in the books"));
                 assert!(job.state.is_terminal(), "{id} was accepted and is {:?}", job.state);
                 let paid = job.receipt.is_some();
                 let succeeded = job.state == neurino_core::JobState::Succeeded;
@@ -533,7 +538,9 @@ fn run(seed: u64) {
     if let Err(cause) = done {
         #[expect(clippy::print_stderr, reason = "whoever reads the failure needs the seed")]
         {
-            eprintln!("the schedule of seed {seed} fails; NEURINO_SCHEDULE_SEED={seed} runs it alone");
+            eprintln!(
+                "the schedule of seed {seed} fails; NEURINO_SCHEDULE_SEED={seed} runs it alone"
+            );
         }
         std::panic::resume_unwind(cause);
     }

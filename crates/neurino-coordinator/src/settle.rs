@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use neurino_core::{
-    FrontendId, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints, Multiplier,
-    NodeId, Receipt, ResultStatement, TextChoice, TextJob, TextOutput, Usage,
+    FrontendId, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
+    Multiplier, NodeId, Receipt, ResultStatement, TextChoice, TextJob, TextOutput, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of};
 use neurino_protocol::node::{CoordinatorMessage, Submission};

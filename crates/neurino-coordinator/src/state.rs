@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use neurino_core::{
-    FrontendId, ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId, Receipt,
+    FrontendId, ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId,
+    Receipt,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::ErrorBody;

@@ -174,9 +174,8 @@ impl PriceList {
             JobSpec::Text(_) => {
                 let price = self.text.get(model).or(self.other_text.as_ref());
                 let price = price.ok_or_else(unknown)?;
-                let part = |tokens: u32, price: MicroCredits| {
-                    i128::from(tokens) * i128::from(price.0)
-                };
+                let part =
+                    |tokens: u32, price: MicroCredits| i128::from(tokens) * i128::from(price.0);
                 let sum = part(usage.prompt_tokens, price.prompt)
                     + part(usage.completion_tokens, price.completion);
                 (sum, TOKENS)
@@ -220,8 +219,7 @@ impl PriceLists {
     /// [`PriceError::Malformed`] with the parser's words, for shares of more than a whole, or for a
     /// negative price.
     pub fn parse(toml: &str) -> Result<Self, PriceError> {
-        let lists: Self =
-            toml::from_str(toml).map_err(|e| PriceError::Malformed(e.to_string()))?;
+        let lists: Self = toml::from_str(toml).map_err(|e| PriceError::Malformed(e.to_string()))?;
         for list in &lists.price_list {
             let Split { node, deployer, frontend, voters } = list.split;
             let parts = [node, deployer, frontend, voters];

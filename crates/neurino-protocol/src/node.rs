@@ -12,8 +12,8 @@
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
 
 use neurino_core::{
-    FrontendId, ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt,
-    ResultStatement, TextDelta,
+    FrontendId, ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId,
+    NodeId, Receipt, ResultStatement, TextDelta,
 };
 use serde::{Deserialize, Serialize};
 

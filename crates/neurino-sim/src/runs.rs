@@ -89,7 +89,12 @@ async fn idle(size: Size, program: &Path) -> anyhow::Result<Report> {
     let share = (cpu - cpu_before).as_secs_f64() / length.as_secs_f64() * 100.0;
     report.tell("memory without miners", format!("{} MB", rss_before / 1_000_000));
     let fits = each <= 15 * 1024;
-    report.want("memory for each miner", format!("{:.1} KB", each as f64 / 1024.0), "<= 15 KB", fits);
+    report.want(
+        "memory for each miner",
+        format!("{:.1} KB", each as f64 / 1024.0),
+        "<= 15 KB",
+        fits,
+    );
     report.want("processor", format!("{share:.1} % of a core"), "<= 5 %", share <= 5.0);
     let ended = world.tally.disconnected;
     report.want("sessions that ended", ended, "0", ended == 0);
@@ -129,9 +134,8 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
     world.send_steadily(per_s, length).await;
     // The first jobs need a moment until they are settled; count behind it.
     let lead = length / 4;
-    let counted = |job: &&Job| {
-        job.settled.is_some_and(|at| at > begin + lead && at <= begin + length)
-    };
+    let counted =
+        |job: &&Job| job.settled.is_some_and(|at| at > begin + lead && at <= begin + length);
     let settled = world.tally.jobs.values().filter(counted).count();
     let settled_per_s = settled as f64 / (length - lead).as_secs_f64();
     let wanted = per_s * 0.98;
@@ -150,7 +154,8 @@ async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
     let jobs = size.many(5_000);
     let miners = size.many(1_000);
     let manner = Manner { slots: 1, service_ms: 200, late_permille: 0 };
-    let load = format!("{jobs} jobs in a second, 80 % of one of {BURST_PAYERS} payers, {miners} miners");
+    let load =
+        format!("{jobs} jobs in a second, 80 % of one of {BURST_PAYERS} payers, {miners} miners");
     let mut report = Report::new("L5", load);
     let mut world = World::start(program, miners, BURST_PAYERS, manner, LEASE_MS).await?;
     let begin = Instant::now();
@@ -175,7 +180,12 @@ async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
     let most = rates.iter().copied().fold(0.0, f64::max);
     let least = rates.iter().copied().fold(f64::MAX, f64::min);
     let ratio = most / least.max(f64::MIN_POSITIVE);
-    report.want("goodput of the other 19, most : least", format!("{ratio:.2}"), "<= 1.2", ratio <= 1.2);
+    report.want(
+        "goodput of the other 19, most : least",
+        format!("{ratio:.2}"),
+        "<= 1.2",
+        ratio <= 1.2,
+    );
     // With equal shares they are done once everybody got as much as the largest of them asked for.
     let largest = others.iter().map(|(many, _)| *many).max().unwrap_or(0);
     let total = last - begin;

@@ -137,9 +137,8 @@ impl World {
         self.next_job += 1;
         let (http, url, key) = (self.http.clone(), self.process.url(), self.keys[payer].clone());
         let model = self.model.clone();
-        self.requests.spawn(async move {
-            (payer, client::submit(&http, &url, &key, &model, number).await)
-        });
+        self.requests
+            .spawn(async move { (payer, client::submit(&http, &url, &key, &model, number).await) });
     }
 
     /// Sends jobs steadily, payers in turn, and listens meanwhile.

@@ -182,7 +182,8 @@ async fn an_identity_comes_back_from_its_words_and_mines_at_once() {
     let mut viewer = world.start().await;
     let former = viewer.app.node();
     viewer.mine_until_ready().await;
-    let restore = || WalletCommand::Restore { words: secret(&format!("  {}", JUNK.to_uppercase())) };
+    let restore =
+        || WalletCommand::Restore { words: secret(&format!("  {}", JUNK.to_uppercase())) };
     assert!(refused(&viewer, restore()).await.contains("Stop"));
     viewer.stop(neurino_protocol::app::StopMode::Now).await;
     viewer.until_over().await;
@@ -215,9 +216,11 @@ async fn an_existing_miner_is_found_and_taken_over() {
     std::fs::create_dir_all(&keys).unwrap();
     let settings = "[storage]\nkeys_dir = \"keys\"\nbase_dir = \"models\"\n";
     std::fs::write(home.join("config.toml"), settings).unwrap();
-    std::fs::write(home.join(".env"), format!("MINER_ID_0={REWARD}-desk\nMINER_ID_1=oops\n")).unwrap();
+    std::fs::write(home.join(".env"), format!("MINER_ID_0={REWARD}-desk\nMINER_ID_1=oops\n"))
+        .unwrap();
     let file = keys.join(format!("{}.txt", REWARD.to_lowercase()));
-    let lines = format!("Seed Phrase: {JUNK}\nIdentity Wallet Address: {}\n", JUNK_ADDRESS.to_lowercase());
+    let lines =
+        format!("Seed Phrase: {JUNK}\nIdentity Wallet Address: {}\n", JUNK_ADDRESS.to_lowercase());
     std::fs::write(&file, lines).unwrap();
     std::fs::create_dir_all(home.join("models")).unwrap();
     std::fs::write(home.join("models/a.safetensors"), [0; 64]).unwrap();
@@ -235,8 +238,7 @@ async fn an_existing_miner_is_found_and_taken_over() {
     assert_eq!(found.keys[0].identity, JUNK_ADDRESS);
     assert!(!format!("{found:?}").contains("junk"));
 
-    let import =
-        WalletCommand::KeyImport { path: found.keys[0].path.clone(), take_reward: true };
+    let import = WalletCommand::KeyImport { path: found.keys[0].path.clone(), take_reward: true };
     let view = view(&viewer, import).await;
     assert_eq!(view.identity, JUNK_ADDRESS);
     assert_eq!(view.reward.unwrap().address, REWARD);
@@ -287,7 +289,8 @@ async fn node(chain_id: u64, answers: Vec<(&'static str, String)>) -> (String, A
                 None => "0x".into(),
             };
             let body = json!({ "jsonrpc": "2.0", "id": 1, "result": result }).to_string();
-            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}", body.len());
             let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
         }
     });

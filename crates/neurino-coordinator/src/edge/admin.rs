@@ -103,8 +103,9 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 async fn nothing_here(uri: Uri) -> ApiError {
     let message = format!("there is nothing at {}", uri.path());
-    ApiError::plain(ErrorBody::new(ErrorCode::NotFound, message)
-        .with_hint("the admin listener has /metrics and /admin/{overview,ledger,keys,credits,pods,votes}"))
+    ApiError::plain(ErrorBody::new(ErrorCode::NotFound, message).with_hint(
+        "the admin listener has /metrics and /admin/{overview,ledger,keys,credits,pods,votes}",
+    ))
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -213,10 +214,7 @@ struct NewVotes {
     votes: u32,
 }
 
-async fn set_votes(
-    State(admin): State<Admin>,
-    request: Request,
-) -> Result<StatusCode, ApiError> {
+async fn set_votes(State(admin): State<Admin>, request: Request) -> Result<StatusCode, ApiError> {
     let new: NewVotes = read_json(&admin.coordinator, request, ApiError::plain).await?;
     let database = &admin.coordinator.config.database;
     admin::set_node_votes(database, &new.node, new.votes).await.map_err(refused)?;
@@ -228,9 +226,9 @@ async fn set_votes(
 fn refused(error: CoordinatorError) -> ApiError {
     let code = match &error {
         CoordinatorError::NoSuchKey(_) => ErrorCode::NotFound,
-        CoordinatorError::KeyName | CoordinatorError::KeyTerms(_) | CoordinatorError::Deposit(_) => {
-            ErrorCode::InvalidRequest
-        }
+        CoordinatorError::KeyName
+        | CoordinatorError::KeyTerms(_)
+        | CoordinatorError::Deposit(_) => ErrorCode::InvalidRequest,
         _ => {
             tracing::error!(?error, "an admin request failed: {error}");
             ErrorCode::Internal

@@ -139,10 +139,8 @@ impl IntoResponse for ApiError {
         let named = self.retry_after_s.map(HeaderValue::from);
         let usual = || HeaderValue::from_static(RETRY_AFTER_SECS);
         // Waiting alone does not help against an empty account or a request that never fits.
-        let waits = !matches!(
-            self.body.code,
-            ErrorCode::InsufficientCredits | ErrorCode::RateLimited
-        );
+        let waits =
+            !matches!(self.body.code, ErrorCode::InsufficientCredits | ErrorCode::RateLimited);
         if let Some(after) = named {
             headers.insert(RETRY_AFTER, after);
         } else if again.contains(&self.status) && waits {

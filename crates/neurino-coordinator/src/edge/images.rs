@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use neurino_core::{
-    IdempotencyKey, ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec, ModelId,
+    IdempotencyKey, ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec,
+    ModelId,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -46,7 +47,8 @@ pub(crate) async fn generations(
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let model = request::model(&body).map_err(refused)?;
     let usual = usual(coordinator, &model)?;
-    let asked = request::translate(&body, model, &usual, chance(&caller, key.as_ref())).map_err(refused)?;
+    let asked =
+        request::translate(&body, model, &usual, chance(&caller, key.as_ref())).map_err(refused)?;
     let tier = body["service_tier"].as_str();
     let mut terms = terms_of(&caller, &headers, tier, JobClass::Interactive)?;
     let specs = asked.jobs.iter().cloned().map(JobSpec::Image);

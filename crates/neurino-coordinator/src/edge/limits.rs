@@ -77,7 +77,8 @@ fn take(
             Err((error(message).with_hint(hint), Some(wait)))
         }
         Err(_) => {
-            let message = format!("this request alone is more {what} than the API key has a minute");
+            let message =
+                format!("this request alone is more {what} than the API key has a minute");
             Err((error(message).with_hint("ask for less at once"), None))
         }
     }

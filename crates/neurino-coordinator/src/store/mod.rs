@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use neurino_core::{JobId, LeaseId, NodeId, Receipt};
 use serde::de::{DeserializeOwned, IntoDeserializer, value};
+use sqlx::ConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::ConnectOptions;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -88,7 +88,15 @@ impl Store {
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let writer = tokio::spawn(writer::run(connection, queue));
         let pictures = Pictures::beside(path);
-        Ok(Self { writes, readers, pictures, writer: Mutex::new(Some(writer)), lock, #[cfg(test)] faults: faults::Faults::default() })
+        Ok(Self {
+            writes,
+            readers,
+            pictures,
+            writer: Mutex::new(Some(writer)),
+            lock,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        })
     }
 
     /// Commits what was handed in and closes the files. Later calls answer `Closed`.

@@ -42,7 +42,8 @@ macro_rules! open_jobs {
 impl Store {
     /// Jobs that have not ended, oldest first.
     pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
-        let rows = sqlx::query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(&self.readers).await?;
+        let rows =
+            sqlx::query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(&self.readers).await?;
         rows.iter().map(open_job).collect()
     }
 
@@ -207,7 +208,9 @@ impl Store {
     /// Models that somebody brought or voted for.
     pub(crate) async fn pods(&self) -> Result<BTreeMap<ModelId, Pod>, StoreError> {
         let rows: Vec<(String, Option<String>, i64)> =
-            sqlx::query_as("SELECT model, deployer, votes FROM pod").fetch_all(&self.readers).await?;
+            sqlx::query_as("SELECT model, deployer, votes FROM pod")
+                .fetch_all(&self.readers)
+                .await?;
         rows.into_iter()
             .map(|(model, deployer, votes)| {
                 let deployer = deployer.map(payer).transpose()?;
@@ -370,7 +373,8 @@ fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
     };
     let wait: i64 = row.try_get("no_node_wait_ms")?;
     let frontend: Option<String> = row.try_get("frontend")?;
-    let (price_list, held) = (row.try_get::<Option<String>, _>("price_list")?, row.try_get("held_micro")?);
+    let (price_list, held) =
+        (row.try_get::<Option<String>, _>("price_list")?, row.try_get("held_micro")?);
     Ok(OpenJob {
         id: parse_id(row.try_get("id")?, "job id")?,
         payer: payer(row.try_get("payer")?)?,

@@ -82,7 +82,8 @@ async fn keys_and_credits_are_made_and_the_metrics_count() {
         admin(&world, Method::POST, &format!("/admin/keys/{id}/rotate"), Value::Null).await;
     assert_eq!(status, StatusCode::OK);
     assert!(world.coordinator.knows_api_key(rotated["api_key"].as_str().unwrap()));
-    let (status, _) = admin(&world, Method::DELETE, &format!("/admin/keys/{id}"), Value::Null).await;
+    let (status, _) =
+        admin(&world, Method::DELETE, &format!("/admin/keys/{id}"), Value::Null).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     assert!(!world.coordinator.knows_api_key(&secret));
     let (status, _) = admin(&world, Method::DELETE, "/admin/keys/none", Value::Null).await;

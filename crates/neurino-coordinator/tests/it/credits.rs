@@ -38,7 +38,12 @@ async fn credits_of(world: &World, account: Account) -> i64 {
     own.map_or(0, |balance| balance.balance_micro.0)
 }
 
-async fn post(world: &World, key: &str, headers: &[(&str, &str)], body: Value) -> (StatusCode, Value) {
+async fn post(
+    world: &World,
+    key: &str,
+    headers: &[(&str, &str)],
+    body: Value,
+) -> (StatusCode, Value) {
     world.send(Method::POST, CHAT, Some(key), headers, body.to_string()).await
 }
 
@@ -134,7 +139,8 @@ async fn neither_credits_nor_budget_are_overdrawn() {
     // Each job of the `spec_json` may cost some micro-credits; a budget of that allows one at a time.
     let budget = Some(MicroCredits(5));
     let tight = key(&world, KeyTerms { budget, ..prepaid() }).await;
-    let submit = || world.send(Method::POST, "/v1/jobs", Some(&tight), &[], spec_json().to_string());
+    let submit =
+        || world.send(Method::POST, "/v1/jobs", Some(&tight), &[], spec_json().to_string());
     let (status, first) = submit().await;
     assert_eq!(status, StatusCode::ACCEPTED, "{first}");
     let (status, body) = submit().await;

@@ -57,7 +57,8 @@ async fn a_discarded_job_is_tried_once_and_a_retried_one_goes_elsewhere() {
     let world = World::new().await;
     let mut first = Node::ready(&world.coordinator).await;
     let terms = JobTerms { attempts_max: Some(1), ..JobTerms::default() };
-    let submit = |terms| world.coordinator.submit_on(PayerId::local(), None, spec(MODEL, "x"), terms);
+    let submit =
+        |terms| world.coordinator.submit_on(PayerId::local(), None, spec(MODEL, "x"), terms);
     let id = submit(terms).await.unwrap();
     let lease = first.lease().await;
     first.fail(lease.id, ErrorCode::EngineFailed).await;
