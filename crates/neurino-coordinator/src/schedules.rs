@@ -82,6 +82,8 @@ struct Schedule {
     accepted: BTreeSet<JobId>,
     requests: u32,
     crashes: u64,
+    /// Set at the end: no more power cuts, which would mend what else is broken.
+    is_calm: bool,
 }
 
 impl Schedule {
@@ -115,6 +117,7 @@ impl Schedule {
             accepted: BTreeSet::new(),
             requests: 0,
             crashes: 0,
+            is_calm: false,
         };
         schedule.boot();
         let (database, runtime) = (schedule.database(), schedule.runtime());
@@ -174,7 +177,7 @@ impl Schedule {
     /// then the power goes.
     fn run(&mut self, step: impl Future<Output = ()> + Send + 'static) {
         let coordinator = self.coordinator();
-        if self.rng.random_ratio(1, 40) {
+        if !self.is_calm && self.rng.random_ratio(1, 40) {
             let polls = self.rng.random_range(0..12);
             self.runtime().spawn(step);
             self.runtime().block_on(async {
@@ -425,6 +428,7 @@ impl Schedule {
 
     /// Everything works again, for as long as it takes: every accepted job must end.
     fn calm(&mut self) {
+        self.is_calm = true;
         self.coordinator().store.fail_no_more();
         while !self.doubtful.is_empty() {
             self.repeat();

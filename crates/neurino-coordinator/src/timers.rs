@@ -116,6 +116,7 @@ impl Coordinator {
             .sessions
             .iter()
             .filter(|(_, s)| s.polls == 0)
+            .filter(|(_, s)| now.duration_since(s.last_seen) > silence)
             .filter(|(node, s)| now.duration_since(s.last_seen) > silence + upload(state, node))
             .map(|(node, _)| node.clone())
             .collect();

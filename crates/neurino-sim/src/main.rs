@@ -20,6 +20,7 @@ enum Action {
     /// Do some runs, or all of them, and print what was measured as Markdown.
     Run {
         /// Which ones; all without any.
+        #[arg(ignore_case = true)]
         runs: Vec<Run>,
         /// Divide miners and jobs a second by this.
         #[arg(long, value_name = "N", default_value_t = 1)]

@@ -190,7 +190,9 @@ async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
     let largest = others.iter().map(|(many, _)| *many).max().unwrap_or(0);
     let total = last - begin;
     let fair = total.mul_f64((largest * BURST_PAYERS) as f64 / jobs as f64).min(total);
-    let longest = others.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    let small = world.tally.jobs.values().filter(|job| job.payer != 0);
+    let waits = small.filter_map(|job| Some(job.settled?.saturating_duration_since(job.accepted?)));
+    let longest = waits.max().unwrap_or_default();
     let words = format!("<= {} (twice the fair share)", ms(fair * 2));
     report.want("longest wait of the other 19", ms(longest), &words, longest <= fair * 2);
     report.tell("all done after", ms(total));
@@ -267,14 +269,19 @@ async fn whole(world: &mut World, report: &mut Report) -> anyhow::Result<()> {
     let in_time = world.finish(Duration::from_secs(180)).await;
     let check = world.books().await?;
     let jobs = world.tally.jobs.values();
-    let accepted = jobs.clone().filter(|job| job.accepted.is_some()).count();
-    let open = jobs.clone().filter(|job| job.accepted.is_some() && job.settled.is_none()).count();
+    let accepted = jobs.clone().filter(|job| job.accepted.is_some()).count() as u64;
     let twice = jobs.filter(|job| job.settlements > 1).count() as u64 + check.jobs_paid_twice;
+    let state = |name: &str| check.jobs.get(name).copied().unwrap_or(0);
+    let open = state("queued") + state("leased");
+    // A request without an answer may have been accepted too: the books may have more.
+    let lost = accepted.saturating_sub(open + state("succeeded"));
     report.tell("jobs accepted", accepted);
-    report.must("accepted and lost", open, "0", in_time && open == 0);
+    report.must("accepted and lost", lost, "0", lost == 0);
+    report.want("not done within three minutes", open, "0", in_time && open == 0);
     report.must("jobs paid twice", twice, "0", twice == 0);
     report.must("books balance", check.holds(), "true", check.holds());
     let unanswered = world.tally.unanswered;
-    report.must("requests without an answer", unanswered, "0", unanswered == 0);
+    report.want("requests without an answer", unanswered, "0", unanswered == 0);
+    report.tell("sessions that ended", world.tally.disconnected);
     Ok(())
 }
