@@ -9,6 +9,7 @@ use std::time::Duration;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
+use neurino_platform::Surroundings;
 use neurino_protocol::app::Command;
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
@@ -66,9 +67,18 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
         })?;
         let engine = EngineHost::Process { program };
         let usual = AppOptions::new(dirs, settings, engine);
-        Ok(AppOptions { practice_demand: true, any_port: true, ..usual })
+        let surroundings = Some(surroundings());
+        Ok(AppOptions { practice_demand: true, any_port: true, surroundings, ..usual })
     });
     (options, Some(telemetry))
+}
+
+/// What the desktop tells, or the script that plays it.
+fn surroundings() -> Box<dyn Surroundings> {
+    match neurino_config::env::var(neurino_config::env::SURROUNDINGS) {
+        Some(script) => Box::new(neurino_platform::Script::new(script.into())),
+        None => neurino_platform::open(),
+    }
 }
 
 fn failed(error: &tauri::Error) -> ExitCode {
@@ -80,12 +90,7 @@ fn failed(error: &tauri::Error) -> ExitCode {
 }
 
 /// Starts the application beside the window, so that the window need not wait for it.
-fn set_up(
-    handle: &AppHandle,
-    options: Result<AppOptions, ErrorBody>,
-    hidden: bool,
-    mine: bool,
-) {
+fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bool, mine: bool) {
     end_on_signals(handle);
     if !hidden {
         window::show(handle);

@@ -165,6 +165,7 @@ impl Desk {
             Self { name, home, display: format!(":{number}"), bus, helpers: vec![dbus, xvfb] };
         let openbox = Helper::start(desk.command("openbox"));
         desk.helpers.insert(0, openbox);
+        desk.view().play(&json!({ "idle_secs": 0, "programs": [] }));
         desk.import_the_starter_model();
         desk
     }
@@ -267,6 +268,7 @@ impl View {
             .env("NEURINO_KEY_STORE", "file")
             .env("NEURINO_DEVICE", "cpu")
             .env("NEURINO_GATEWAY_PORT", "0")
+            .env("NEURINO_SURROUNDINGS", self.home.join("desk.json"))
             .env("DISPLAY", &self.display)
             .env("DBUS_SESSION_BUS_ADDRESS", &self.bus)
             .env("LC_ALL", "C.UTF-8")
@@ -274,6 +276,13 @@ impl View {
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::null());
         command
+    }
+
+    /// What the desktop tells the program from now on; see `neurino_platform::Script`.
+    pub(crate) fn play(&self, scene: &serde_json::Value) {
+        let (path, next) = (self.home.join("desk.json"), self.home.join("desk.json.next"));
+        std::fs::write(&next, scene.to_string()).unwrap();
+        std::fs::rename(next, path).unwrap();
     }
 
     /// The program's own home.

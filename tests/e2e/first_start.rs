@@ -105,7 +105,8 @@ async fn back_up(page: &Page) {
     page.press("words-written").await;
     page.wait_for("quiz", SOON).await;
     for n in 0..3 {
-        let place = format!("return Number(document.querySelectorAll('[data-place]')[{n}].dataset.place)");
+        let place =
+            format!("return Number(document.querySelectorAll('[data-place]')[{n}].dataset.place)");
         let place = page.script(&place).await.as_u64().unwrap() as usize;
         page.write(&format!("quiz-{n}"), words[place - 1]).await;
     }

@@ -14,6 +14,7 @@ mod earning;
 mod engine_loss;
 mod fences;
 mod first_start;
+mod guard;
 mod no_display;
 mod page;
 mod pictures;

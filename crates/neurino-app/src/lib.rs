@@ -2,15 +2,17 @@
 //!
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
-//! (what it is started with), `network` (whom the machine works for), `mining` (Start and Stop),
-//! `models`, `playground`, `wallet` and `chain`, `onboarding` (the first start), `snapshot` (what the
-//! window shows), `doctor`.
+//! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
+//! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
+//! `onboarding` (the first start), `snapshot` (what the window shows), `doctor`.
 
 mod autostart;
 mod chain;
 mod chat;
 pub mod demand;
 mod doctor;
+mod guard;
+mod library;
 mod mining;
 mod models;
 mod network;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use neurino_chain::Contracts;
 use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, PreferencesFile, Settings};
+use neurino_control::{JobDevice, Order};
 use neurino_coordinator::Coordinator;
 use neurino_core::Receipt;
 use neurino_engine::{DeviceChoice, Engine};
@@ -44,6 +47,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub use doctor::examine;
+use guard::Guard;
 use mining::Mining;
 use network::Network;
 pub use start::{
@@ -77,10 +81,13 @@ pub struct App {
     receipts: Arc<ReceiptLog>,
     preferences_file: PreferencesFile,
     preferences: Mutex<Preferences>,
+    /// Decides whether to mine.
+    guard: Mutex<Guard>,
     mining: Mutex<Mining>,
     /// Held by the run that has the engine: one after another.
     turn: tokio::sync::Mutex<()>,
     models: Mutex<models::Progress>,
+    library: library::Library,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -108,6 +115,7 @@ impl App {
             practice_demand,
             any_port,
             contracts,
+            surroundings,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
@@ -135,7 +143,13 @@ impl App {
         let preferences = preferences_file.load().preferences;
         let onboarding_file = OnboardingFile::new(&dirs);
         let onboarding = onboarding::begin(onboarding_file.load(), !recent.is_empty());
+        let hardware = Arc::new(Hardware::probe());
+        let on_card = matches!(device, DeviceChoice::Cuda(_));
+        let job_device = if on_card { JobDevice::Gpu } else { JobDevice::Cpu };
+        let guard = Guard::open(&dirs, surroundings.is_some(), job_device);
+        let library = library::Library::open(&dirs);
         let app = Arc::new(Self {
+            library,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -145,7 +159,7 @@ impl App {
             onboarding: Mutex::new(onboarding),
             autostart,
             store,
-            hardware: Arc::new(Hardware::probe()),
+            hardware,
             engine,
             device,
             has_gpu_engine,
@@ -153,6 +167,7 @@ impl App {
             receipts,
             preferences_file,
             preferences: Mutex::new(preferences),
+            guard: Mutex::new(guard),
             mining: Mutex::new(Mining::new(now_ms())),
             turn: tokio::sync::Mutex::new(()),
             models: Mutex::new(models::Progress::default()),
@@ -167,6 +182,10 @@ impl App {
             _lock: lock,
         });
         app.spawn_publisher();
+        if let Some(desk) = surroundings {
+            app.spawn_guard(desk);
+        }
+        app.spawn_queue();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -178,12 +197,21 @@ impl App {
     pub async fn dispatch(self: &Arc<Self>, command: Command) -> Result<Reply, ErrorBody> {
         match command {
             Command::Snapshot => Ok(Reply::Snapshot(Box::new(self.snapshot().await))),
-            Command::MiningStart => self.mining_start().map(|()| Reply::Ok),
-            Command::MiningStop { mode } => {
-                self.mining_stop(mode).await;
-                Ok(Reply::Ok)
+            Command::MiningStart => self.order(Order::Start).await.map(|()| Reply::Ok),
+            Command::MiningStop { mode: StopMode::Finish } => {
+                self.order(Order::Finish).await.map(|()| Reply::Ok)
             }
+            Command::MiningStop { mode: StopMode::Now } => {
+                self.order(Order::Stop).await.map(|()| Reply::Ok)
+            }
+            Command::MiningOrder { order } => self.order(order).await.map(|()| Reply::Ok),
+            Command::Rules => Ok(Reply::Rules(Box::new(self.rules_view()))),
+            Command::RulesSet { rules } => {
+                self.rules_set(*rules).await.map(|view| Reply::Rules(Box::new(view)))
+            }
+            Command::Decisions => Ok(Reply::Decisions(self.decisions())),
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
+            Command::Library(action) => self.library(action).await.map(|()| Reply::Ok),
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
                 self.chat_send(chat, question).map(|()| Reply::Ok)
@@ -245,6 +273,7 @@ impl App {
     /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
     pub async fn shutdown(self: &Arc<Self>) {
         self.end.cancel();
+        self.guard_ends();
         self.mining_stop(StopMode::Now).await;
         let mut chats: Vec<_> = lock(&self.chats).drain().collect();
         chats.extend(lock(&self.pictures).drain());

@@ -4,6 +4,9 @@ use neurino_core::JobKind;
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
 
+/// Begins what a network wants its person to know, see `CoordinatorMessage::Notice`.
+const NETWORK_SAYS: &str = "the network says";
+
 /// What the sentence is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -20,6 +23,8 @@ pub(crate) struct Facts<'a> {
 pub(crate) fn sentence(facts: Facts<'_>) -> String {
     let network = network_name(facts.network);
     match facts.state {
+        // A rule's own sentence stands there.
+        MiningState::Paused => "Paused.".into(),
         MiningState::Stopped => "Not mining. Press Start to earn points.".into(),
         MiningState::Starting => {
             let what = facts.preparing.map_or(String::new(), |what| format!(": {what}"));
@@ -32,9 +37,12 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
         MiningState::Waiting if !facts.network.connected => {
             format!("Connecting to {network}.")
         }
-        MiningState::Waiting => match facts.preparing {
-            Some(why) => format!("Connected to {network}. {}.", told(why)),
-            None => format!("Connected to {network}. Waiting for a job."),
+        MiningState::Waiting => match (facts.problem, facts.preparing) {
+            (Some(problem), _) if problem.message.starts_with(NETWORK_SAYS) => {
+                format!("Connected to {network}. {}.", told(&problem.message))
+            }
+            (_, Some(why)) => format!("Connected to {network}. {}.", told(why)),
+            _ => format!("Connected to {network}. Waiting for a job."),
         },
         MiningState::Working => match facts.job {
             Some(job) => working(job, &network),

@@ -9,6 +9,7 @@ use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings
 use neurino_coordinator::Limits;
 use neurino_engine::{DeviceChoice, Engine, MultiEngine, ProcessEngine, ProcessEngineConfig};
 use neurino_model_store::ModelStore;
+use neurino_platform::Surroundings;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
@@ -30,6 +31,9 @@ pub struct AppOptions {
     pub any_port: bool,
     /// Where facts of public chains lie.
     pub contracts: Contracts,
+    /// What the desktop tells. With it the person's rules hold, and what was on is on again; without
+    /// it the caller alone decides when to mine.
+    pub surroundings: Option<Box<dyn Surroundings>>,
 }
 
 impl AppOptions {
@@ -45,6 +49,7 @@ impl AppOptions {
             practice_demand: false,
             any_port: false,
             contracts: Contracts::built_in(),
+            surroundings: None,
         }
     }
 }

@@ -123,6 +123,7 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let charter = Charter::of(&folder, args)?;
     let mut config = CoordinatorConfig::practice(folder.join(DATABASE), key);
     config.practice = false;
+    config.original = args.legacy;
     config.network = charter.network;
     config.rule_set = charter.rules;
     let catalog = neurino_model_store::Catalog::built_in();

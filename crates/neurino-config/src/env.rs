@@ -54,6 +54,9 @@ variables! {
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
 
+/// Names a file that plays the desktop for the rules of mining.
+pub const SURROUNDINGS: &str = "NEURINO_SURROUNDINGS";
+
 /// What the program's own tests and build steps read, as the reference page shows it.
 pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_ARTIFACTS", "Where the end-to-end tests put their pictures."),
@@ -61,9 +64,14 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "NEURINO_BIN",
         "The program that tests drive from outside, instead of the one built beside them.",
     ),
+    (
+        "NEURINO_CATALOGUE_KEY",
+        "Read when Neurino is built: the Ed25519 key of signed catalogues, 64 hexadecimal digits.",
+    ),
     ("NEURINO_E2E", "Set, it makes the end-to-end tests fail where they would be skipped."),
     ("NEURINO_API_KEY", "The gateway's key, for the tests with OpenAI's own clients."),
     ("NEURINO_BASE_URL", "The gateway's address, for the same tests."),
+    ("NEURINO_KILL_DOWNLOADS", "How many times the kill -9 test of downloads kills."),
     ("NEURINO_KILL_ROUNDS", "How many rounds the kill -9 test plays."),
     ("NEURINO_MODEL", "The model that the tests with OpenAI's own clients ask."),
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
@@ -71,6 +79,11 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_SCHEDULES", "How many seeds the test of the network's schedules runs."),
     ("NEURINO_SCHEDULE_SEED", "The one seed that this test runs."),
     ("NEURINO_TEST_CHAIN", "A node with contracts, for the test that asks a real one."),
+    (
+        SURROUNDINGS,
+        "A JSON file that plays the desktop for the rules of mining, read every second; its form is \
+         told at `neurino_platform::Script`.",
+    ),
     ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),
@@ -78,6 +91,8 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
     ("NEURINO_TEST_TOKENIZERS", "A folder of real vocabularies, for the tests that use them."),
+    ("NEURINO_TEST_VICTIM_FOLDER", "The library of a download that a test kills; set by it."),
+    ("NEURINO_TEST_VICTIM_URL", "Where that download comes from; set by the test."),
     ("NEURINO_UPDATE_TYPES", "`1` makes the tests of generated files write them."),
     ("NEURINO_WINDOW_ENV", "Set by the window for its child processes; not for people."),
 ];

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::coordinator::{Coordinator, fresh_id, now_ms, prompt_bytes};
 use crate::error::shutting_down;
+use crate::original;
 use crate::reconcile::WRITE_RETRY;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
@@ -25,7 +26,7 @@ use crate::terms::{JobTerms, Payment, usage_bound};
 use crate::watch::{Feed, JobUpdate, JobWatch};
 
 /// Texts that end every answer on the network, whatever the payer asked.
-const NETWORK_STOPS: [&str; 4] = ["[End]", "[end]", "<|im_start|>", "<|im_end|>"];
+pub(crate) const NETWORK_STOPS: [&str; 4] = ["[End]", "[end]", "<|im_start|>", "<|im_end|>"];
 
 impl Coordinator {
     /// Accepts a job; it is durable when this returns. The same payer and idempotency key with the
@@ -306,9 +307,14 @@ impl Coordinator {
             JobSpec::Text(_) => self.config.limits.text_budget_ms,
             JobSpec::Image(picture) => self.config.limits.picture_budget_ms(picture),
         };
+        let session = state.sessions.get(&node);
+        let budget_ms = match session {
+            Some(session) if session.original => budget_ms.min(original::budget_ms(&live.spec)),
+            _ => budget_ms,
+        };
         let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
         let id = LeaseId(fresh_id());
-        let session = state.sessions.get(&node).map(|s| s.id);
+        let session = session.map(|s| s.id);
         let lease = LiveLease {
             job,
             node: node.clone(),

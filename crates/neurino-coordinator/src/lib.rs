@@ -19,6 +19,7 @@ pub mod keys;
 mod link;
 mod local;
 mod metrics;
+mod original;
 mod picture;
 mod reconcile;
 mod router;
@@ -31,6 +32,7 @@ mod state;
 mod store;
 mod terms;
 mod timers;
+mod uploads;
 mod watch;
 
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};

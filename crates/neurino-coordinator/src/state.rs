@@ -116,6 +116,8 @@ pub(crate) struct Session {
     pub(crate) counted: Instant,
     /// Long polls that wait at this moment; a waiting poll is a sign of life.
     pub(crate) polls: u32,
+    /// Whether it speaks the original protocol, which has deadlines of its own.
+    pub(crate) original: bool,
     /// Ends the link's task.
     pub(crate) end: CancellationToken,
 }
@@ -225,6 +227,12 @@ impl State {
                 again,
             });
         }
+    }
+
+    /// Sets what a connected node can take; `busy` counts the leases it holds.
+    pub(crate) fn set_node(&mut self, node: &NodeId, models: Vec<ModelId>, slots: u32, busy: u32) {
+        let standing = self.sessions.get(node).map(|session| session.standing.clone());
+        self.router.set_node(node, models, slots, busy, standing.unwrap_or_default());
     }
 
     /// Tells a node with a free slot why it has no job, if that changed.

@@ -2,8 +2,9 @@
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
 //! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
-//! [`boost`].
+//! [`boost`], [`audit`].
 
+pub mod audit;
 pub mod boost;
 pub mod credits;
 pub mod ids;

@@ -74,10 +74,11 @@ impl Miner {
         });
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
-        let run =
-            Run::new(config, coordinator, engine, key, outbox, status.clone(), receipts.clone());
+        let hold = watch::Sender::new(false);
+        let (told, held) = (receipts.clone(), hold.subscribe());
+        let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), told, held);
         let task = tokio::spawn(run.until_stopped(stop.clone(), finish.clone()));
-        Ok(MinerHandle { status, receipts, stop, finish, task: task.abort_handle() })
+        Ok(MinerHandle { status, receipts, hold, stop, finish, task: task.abort_handle() })
     }
 }
 
@@ -85,6 +86,7 @@ impl Miner {
 pub struct MinerHandle {
     status: watch::Sender<MinerStatus>,
     receipts: broadcast::Sender<Receipt>,
+    hold: watch::Sender<bool>,
     stop: CancellationToken,
     finish: CancellationToken,
     task: AbortHandle,
@@ -99,6 +101,11 @@ impl MinerHandle {
     /// Receipts of jobs paid from now on, each once, already in the [`ReceiptLog`].
     pub fn receipts(&self) -> broadcast::Receiver<Receipt> {
         self.receipts.subscribe()
+    }
+
+    /// Takes no further jobs while `held`; running ones go on, and the model stays loaded.
+    pub fn hold(&self, held: bool) {
+        self.hold.send_if_modified(|now| std::mem::replace(now, held) != held);
     }
 
     /// Finishes the running jobs, takes no others, says goodbye and stops. Returns at once;

@@ -72,6 +72,8 @@ pub(crate) struct Run {
     pub(crate) outbox: Outbox,
     pub(crate) receipts: broadcast::Sender<Receipt>,
     status: watch::Sender<MinerStatus>,
+    /// Set while no job is to be taken though the miner stays ready.
+    held: watch::Receiver<bool>,
 
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
@@ -130,6 +132,7 @@ enum Wake {
 }
 
 impl Run {
+    #[expect(clippy::too_many_arguments, reason = "each is a part that its caller made")]
     pub(crate) fn new(
         config: MinerConfig,
         coordinator: Arc<dyn Coordinator>,
@@ -138,6 +141,7 @@ impl Run {
         outbox: Outbox,
         status: watch::Sender<MinerStatus>,
         receipts: broadcast::Sender<Receipt>,
+        held: watch::Receiver<bool>,
     ) -> Self {
         let (inside, events) = mpsc::channel(INSIDE_EVENTS);
         let loading = config.models[0].clone();
@@ -151,6 +155,7 @@ impl Run {
             outbox,
             receipts,
             status,
+            held,
             session: None,
             opened_at: now,
             network: None,
@@ -257,6 +262,7 @@ impl Run {
             },
             Some(event) = self.events.recv() => Wake::Inside(event),
             Ok(()) = self.engine_status.changed() => Wake::Engine,
+            Ok(()) = self.held.changed() => Wake::Tick,
             () = due => Wake::Tick,
         }
     }
@@ -380,7 +386,8 @@ impl Run {
             image: self.config.image_models.get(id).cloned(),
         };
         let models = std::iter::once(first).chain(others).map(offer).collect();
-        let open = self.ready.is_some() && !self.finishing && self.engine_needs_you.is_none();
+        let held = self.finishing || *self.held.borrow();
+        let open = self.ready.is_some() && !held && self.engine_needs_you.is_none();
         let slots = if open { self.slots() } else { 0 };
         let ready = Ready { models, slots };
         if self.announced.as_ref() != Some(&ready) {
@@ -495,8 +502,12 @@ impl Run {
         // With the sender gone the link sends what it holds and ends, and so do the messages.
         drop(outbox);
         while let Some(message) = messages.recv().await {
-            if let CoordinatorMessage::Settled(receipt) = message {
-                self.on_settled(receipt, &coordinator, &network).await;
+            match message {
+                CoordinatorMessage::Settled(receipt) => {
+                    self.on_settled(receipt, &coordinator, &network).await;
+                }
+                CoordinatorMessage::Accepted { lease } => self.on_accepted(lease),
+                _ => {}
             }
         }
     }

@@ -4,13 +4,16 @@
 //! travels as one [`Snapshot`], pushed whole whenever something changes; the view never adds up
 //! events. Amounts are micro-points, times are milliseconds, sizes are bytes.
 
+use neurino_control::{Entry, Order, Rules};
 use neurino_core::{
     ChatMessage, ImageDefaults, ImageJob, JobId, JobKind, MicroPoints, ModelId, Png, Receipt, Usage,
 };
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::control::{ControlStatus, RulesView};
 use crate::error::ErrorBody;
+use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
 use crate::wallet::{WalletCommand, WalletReply};
 
@@ -27,11 +30,27 @@ pub enum Command {
         /// Whether the running job may finish first.
         mode: StopMode,
     },
+    /// What the person orders beyond Start and Stop: pauses, and letting the rules decide.
+    MiningOrder {
+        /// The order.
+        order: Order,
+    },
+    /// The rules of mining; answered with [`Reply::Rules`].
+    Rules,
+    /// Replaces the rules of mining; answered with [`Reply::Rules`].
+    RulesSet {
+        /// All of them.
+        rules: Box<Rules>,
+    },
+    /// The last decisions about mining; answered with [`Reply::Decisions`].
+    Decisions,
     /// Fetches and verifies a model of the catalogue; progress follows as events.
     ModelFetch {
         /// The model.
         model: ModelId,
     },
+    /// Downloads, the drive and the library as a whole.
+    Library(LibraryAction),
     /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
     ChatSend {
         /// Chosen by the caller; names the answer's events.
@@ -129,6 +148,10 @@ pub enum Reply {
         /// Where it lies now.
         path: String,
     },
+    /// Answer to [`Command::Rules`] and [`Command::RulesSet`].
+    Rules(Box<RulesView>),
+    /// Answer to [`Command::Decisions`]: newest first.
+    Decisions(Vec<Entry>),
     /// Answer to [`Command::Receipts`].
     Receipts(Vec<Receipt>),
     /// Answer to [`Command::Doctor`].
@@ -230,6 +253,8 @@ pub struct Snapshot {
     pub network: NetworkStatus,
     /// What the miner does, and why.
     pub mining: MiningStatus,
+    /// Whether it may mine, and what decides that.
+    pub control: ControlStatus,
     /// Points of this machine's identity on this network.
     pub points: PointsSummary,
     /// The devices of this machine; the one that computes first.
@@ -238,6 +263,8 @@ pub struct Snapshot {
     pub job: Option<CurrentJob>,
     /// Models of the catalogue.
     pub models: Vec<ModelStatus>,
+    /// The library that keeps them.
+    pub library: LibraryStatus,
     /// The last receipts, newest first, at most 20.
     pub receipts: Vec<Receipt>,
     /// Public address of the identity key.
@@ -285,6 +312,8 @@ pub enum MiningState {
     Working,
     /// Finishing the running job, then stopping.
     Finishing,
+    /// Kept from running by a rule, or paused by the person; the decision says until when.
+    Paused,
     /// Cannot go on without the person; `problem` says why.
     NeedsYou,
 }

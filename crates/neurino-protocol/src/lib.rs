@@ -1,10 +1,13 @@
 //! Wire types: what travels between node and coordinator ([`node`]), between the window (or a
-//! remote viewer) and the application ([`app`], [`wallet`], [`onboarding`]), and how errors look on every edge ([`error`]).
+//! remote viewer) and the application ([`app`], [`control`], [`wallet`], [`onboarding`]), and how errors
+//! look on every edge ([`error`]).
 //!
 //! The TypeScript types of the web UI are generated from here (`cargo xtask gen`).
 
 pub mod app;
+pub mod control;
 pub mod error;
+pub mod library;
 pub mod node;
 pub mod onboarding;
 pub mod secret;

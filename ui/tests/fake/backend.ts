@@ -7,17 +7,20 @@ import type {
   Event,
   Preferences,
   Reply,
+  RulesView,
   Snapshot,
 } from '../../src/lib/api/types';
-import { checks, receipt } from './samples';
 import { answerWallet } from './answers';
 import { guideView, walletView } from './wallet';
+import { history, rulesView } from './control';
+import { checks, NOW_MS, receipt } from './samples';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
   preferences: Preferences = { theme: 'system', on_close: 'ask' };
   wallet = walletView();
   guide = guideView();
+  rules: RulesView = rulesView;
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -39,6 +42,13 @@ export class FakeBackend implements Backend {
       case 'preferences_set':
         this.preferences = command.payload.preferences;
         return { reply: 'ok' };
+      case 'rules':
+        return { reply: 'rules', payload: this.rules };
+      case 'rules_set':
+        this.rules = { ...this.rules, rules: command.payload.rules };
+        return { reply: 'rules', payload: this.rules };
+      case 'decisions':
+        return { reply: 'decisions', payload: history(NOW_MS) };
       case 'doctor':
         return { reply: 'doctor', payload: checks };
       case 'receipts':

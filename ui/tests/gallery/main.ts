@@ -15,7 +15,18 @@ import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import { FakeBackend } from '../fake/backend';
 import { guideView, richWallet } from '../fake/wallet';
-import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
+import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
+import {
+  cpu,
+  gpu,
+  library,
+  models,
+  noPoints,
+  pictureReceipt,
+  receipt,
+  snapshot,
+  starter,
+} from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
 const page = (asked.get('page') ?? 'home') as Page;
@@ -28,6 +39,9 @@ const special: Record<string, () => Snapshot> = {
     snapshot('working', {
       devices: [gpu, { ...cpu, in_use: false, note: 'Kept free for your other programs.' }],
     }),
+  cooldown: () => paused(coolingDown(Date.now() + 161_000)),
+  snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
+  anyway: () => snapshot('working', { control: { decision: anyway, gave_back: null } }),
   offline: () =>
     snapshot('waiting', {
       network: { name: 'practice', practice: true, connected: false, gateway_url: null },
@@ -44,6 +58,95 @@ const special: Record<string, () => Snapshot> = {
       },
       receipts: [pictureReceipt(0), receipt(1), receipt(2), pictureReceipt(3), receipt(4)],
     }),
+  downloads: () =>
+    snapshot('waiting', {
+      models: models.map((model, n) =>
+        n === 4 || n === 3
+          ? { ...model, state: { state: 'absent' as const }, problem: null }
+          : model,
+      ),
+      library: {
+        ...library,
+        queue: [
+          {
+            model: 'dolphin-2.9-llama3-8b',
+            state: 'running',
+            done_bytes: 3_120_443_000,
+            total_bytes: 8_540_770_304,
+            bytes_per_s: 11_900_000,
+            seconds_left: 455,
+            problem: null,
+          },
+          {
+            model: 'hermes-3-llama3.1-8b',
+            state: 'paused',
+            done_bytes: 812_000_000,
+            total_bytes: 8_540_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: null,
+          },
+          {
+            model: 'openhermes-mixtral-8x7b-gptq',
+            state: 'failed',
+            done_bytes: 0,
+            total_bytes: 23_810_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: {
+              code: 'model_not_ready',
+              message: "the model's web server answered 403 (it wants a sign-in for this file)",
+              hint: 'Accept its terms with your browser, download the file there, and take it over with `neurino models import`.',
+            },
+          },
+        ],
+      },
+    }),
+  night: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        resting: 'Downloads run from 23:00 to 07:00.',
+        settings: {
+          cap_bytes: 60_000_000_000,
+          bytes_per_s_max: 5_000_000,
+          connections: 2,
+          window: { from_minute: 1380, until_minute: 420 },
+        },
+        queue: [
+          {
+            model: 'hermes-3-llama3.1-8b',
+            state: 'waiting',
+            done_bytes: 0,
+            total_bytes: 8_540_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: null,
+          },
+        ],
+      },
+    }),
+  full: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        used_bytes: 64_800_000_000,
+        settings: { ...library.settings, cap_bytes: 60_000_000_000 },
+        clean_up: ['neurino-toybox-64'],
+        outcome: {
+          task: 'scrub',
+          sentence: '14 files read, all as they should be.',
+          problem: null,
+        },
+      },
+    }),
+  moving: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        activity: { task: 'move', done_bytes: 21_300_000_000, total_bytes: 64_800_000_000 },
+      },
+    }),
   rich: () =>
     snapshot('working', {
       points: {
@@ -59,6 +162,17 @@ const special: Record<string, () => Snapshot> = {
     }),
 };
 
+/** Paused for this reason. */
+function paused(decision: typeof gamePaused): Snapshot {
+  const shown = snapshot('paused');
+  const gave_back = { bytes: 10_522_669_875, duration_ms: 940, jobs: 1 };
+  return {
+    ...shown,
+    mining: { ...shown.mining, sentence: decision.sentence },
+    control: { decision, gave_back: decision.state === 'paused' ? gave_back : null },
+  };
+}
+
 const ANSWER = `The sky looks blue because air scatters short, blue waves of sunlight much more than long, red ones.
 
 At dusk the light crosses more air, most of the blue is scattered away, and red is what is left.`;
@@ -69,6 +183,19 @@ backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_clo
 if (asked.has('wallet')) backend.wallet = richWallet();
 const step = asked.get('guide');
 if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
+const rules = asked.get('rules');
+if (rules === 'week') {
+  const week = rulesView.rules.week.map((row, day) =>
+    day < 5 ? 'cccccc............mmmmcc' : row,
+  );
+  const wanted = { ...rulesView.rules, when: 'away_on_schedule' as const, week };
+  backend.rules = { ...rulesView, rules: wanted, seen: 'mpv' };
+}
+if (rules === 'blind') {
+  const none = Object.keys(rulesView.abilities).map((name) => [name, false]);
+  const wanted = { ...rulesView.rules, when: 'away' as const };
+  backend.rules = { ...rulesView, rules: wanted, abilities: Object.fromEntries(none) };
+}
 
 const broken: ErrorBody = { code: 'internal', message: 'the pipe to the program is closed' };
 if (asked.has('lost')) backend.refusals.set('snapshot', broken);
@@ -92,7 +219,27 @@ if (asked.has('axe')) await audit();
 async function act(): Promise<void> {
   if (asked.has('notice')) await session.start();
   if (asked.has('gain')) backend.emit({ event: 'settled', payload: receipt(0) });
+  const press = asked.get('press');
+  if (press) {
+    flushSync();
+    document.querySelector<HTMLElement>(`[data-testid=${press}]`)?.click();
+  }
+  if (asked.has('bottom')) {
+    flushSync();
+    document.querySelector('main')?.scrollTo(0, 1e6);
+  }
   if (asked.has('close')) backend.emit({ event: 'close_requested' });
+  if (asked.has('menu')) document.querySelector<HTMLElement>('[data-testid=pause-menu]')?.click();
+  if (asked.has('decisions')) {
+    flushSync();
+    document.querySelector<HTMLElement>('[data-testid=open-decisions]')?.click();
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  const section = asked.get('section');
+  if (section) {
+    await new Promise((done) => setTimeout(done, 50));
+    document.querySelector(`[data-section=${section}]`)?.scrollIntoView();
+  }
   if (asked.has('doctor')) await session.runDoctor();
   if (asked.has('explain')) {
     flushSync();

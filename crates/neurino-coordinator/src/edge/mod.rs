@@ -1,7 +1,8 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
 //! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
-//! `nodes`, `network` (what it is run by), `admin` (the second listener), and what they share: errors, bodies, keys (`http`),
-//! limits by key (`limits`), connections (`serve`), plain words
+//! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `admin`
+//! (the second listener), and what they share: errors, bodies, keys (`http`), limits by key
+//! (`limits`), connections (`serve`), plain words
 //! (`words`).
 
 mod admin;
@@ -14,6 +15,7 @@ mod jobs;
 mod limits;
 mod network;
 mod nodes;
+mod original;
 mod picture_link;
 mod serve;
 mod stream;
@@ -39,7 +41,9 @@ impl Coordinator {
     /// The HTTP edge: nodes (`/v1/node/…`), the OpenAI-compatible gateway (`/v1/chat/completions`,
     /// `/v1/images/generations`, `/v1/models`), durable jobs (`/v1/jobs`) and `/healthz`.
     pub fn router(self: &Arc<Self>) -> Router {
+        let original = if self.config.original { original::routes() } else { Router::new() };
         Router::new()
+            .merge(original)
             .route("/healthz", get(gateway::health))
             .route("/v1/network", get(network::show))
             .route("/v1/models", get(gateway::models))

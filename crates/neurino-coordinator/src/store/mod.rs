@@ -17,6 +17,7 @@ mod writer;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use neurino_core::{JobId, LeaseId, NodeId, Receipt};
@@ -30,8 +31,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(crate) use records::{
-    Admitted, AttemptEnd, Close, Grant, Hold, NewJob, OpenJob, Pod, Release, RunningAttempt,
-    Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
+    Admitted, AttemptEnd, Binding, Close, Grant, Hold, NewJob, OpenJob, Pod, Release,
+    RunningAttempt, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
 pub(crate) use beside::Beside;
@@ -54,6 +55,7 @@ pub(crate) struct Store {
     writer: Mutex<Option<JoinHandle<()>>>,
     #[cfg(test)]
     faults: faults::Faults,
+    calls: AtomicU64,
     /// Held as long as the store lives, so that no second process routes from the same books.
     lock: File,
 }
@@ -93,6 +95,7 @@ impl Store {
             readers,
             pictures,
             writer: Mutex::new(Some(writer)),
+            calls: AtomicU64::new(0),
             lock,
             #[cfg(test)]
             faults: faults::Faults::default(),
@@ -117,7 +120,19 @@ impl Store {
         }
     }
 
+    /// How often the books were read or written since they were opened.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The connections for a read.
+    fn readers(&self) -> &SqlitePool {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        &self.readers
+    }
+
     async fn write<T>(&self, make: impl FnOnce(Reply<T>) -> Write) -> Result<T, StoreError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         #[cfg(test)]
         let lost = self.faults.before_write()?;
         let (reply, answer) = oneshot::channel();
@@ -158,6 +173,11 @@ impl Store {
     /// Ends an open job without payment; `false` when it had ended before.
     pub(crate) async fn end(&self, end: Close) -> Result<bool, StoreError> {
         self.write(|reply| Write::Close(Box::new(end), reply)).await
+    }
+
+    /// Binds an identity key's address to a reward address, unless another one is bound to it.
+    pub(crate) async fn bind(&self, binding: Binding) -> Result<(), StoreError> {
+        self.write(|reply| Write::Bind(Box::new(binding), reply)).await
     }
 
     /// Stores a gateway key.

@@ -1,12 +1,14 @@
 //! Reading the books.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use neurino_core::{
-    JobId, LeaseId, MicroCredits, MicroPoints, ModelId, NodeId, PointsKind, Receipt,
+    ImageOutput, JobId, JobSpec, LeaseId, MicroCredits, MicroPoints, ModelId, NodeId, PointsKind,
+    Receipt, ResultDigest,
 };
 use neurino_ledger::{Account, PayerId, Unit};
 use neurino_protocol::app::PointsSummary;
+use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
@@ -40,10 +42,44 @@ macro_rules! open_jobs {
 }
 
 impl Store {
+    /// Which identity key's address is bound to which reward address.
+    pub(crate) async fn bindings(&self) -> Result<HashMap<String, String>, StoreError> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT reward, identity FROM original_binding")
+                .fetch_all(self.readers())
+                .await?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// Seeds of kept jobs on a model whose result is this very picture.
+    pub(crate) async fn seeds_of(
+        &self,
+        picture: &ImageOutput,
+        model: &str,
+    ) -> Result<Vec<u64>, StoreError> {
+        let sha256 = ResultDigest(Sha256::digest(&picture.png.0).into());
+        let specs: Vec<String> = sqlx::query_scalar(
+            "SELECT j.spec FROM picture p JOIN job j ON j.id = p.job \
+             WHERE p.sha256 = ? AND j.spec IS NOT NULL LIMIT 16",
+        )
+        .bind(sha256.to_string())
+        .fetch_all(self.readers())
+        .await?;
+        let mut seeds = Vec::new();
+        for spec in specs {
+            if let JobSpec::Image(job) = parse_json(&spec, "spec")?
+                && job.model.as_str() == model
+            {
+                seeds.push(job.seed);
+            }
+        }
+        Ok(seeds)
+    }
+
     /// Jobs that have not ended, oldest first.
     pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
         let rows =
-            sqlx::query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(&self.readers).await?;
+            sqlx::query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(self.readers()).await?;
         rows.iter().map(open_job).collect()
     }
 
@@ -51,14 +87,14 @@ impl Store {
     pub(crate) async fn open_job(&self, id: JobId) -> Result<Option<OpenJob>, StoreError> {
         let row = sqlx::query(concat!(open_jobs!(), " AND j.id = ?"))
             .bind(id.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.readers())
             .await?;
         row.as_ref().map(open_job).transpose()
     }
 
     /// A job, open or ended.
     pub(crate) async fn job(&self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.readers().acquire().await?;
         let row = sqlx::query(
             "SELECT payer, state, created_at_ms, finished_at_ms, output, error FROM job WHERE id = ?",
         )
@@ -88,13 +124,13 @@ impl Store {
     /// Digests of the pictures that jobs keep.
     pub(crate) async fn kept_pictures(&self) -> Result<HashSet<String>, StoreError> {
         let digests: Vec<String> =
-            sqlx::query_scalar("SELECT sha256 FROM picture").fetch_all(&self.readers).await?;
+            sqlx::query_scalar("SELECT sha256 FROM picture").fetch_all(self.readers()).await?;
         Ok(digests.into_iter().collect())
     }
 
     /// The receipt of a lease that was paid.
     pub(crate) async fn receipt(&self, lease: LeaseId) -> Result<Option<Receipt>, StoreError> {
-        receipt_of(&mut *self.readers.acquire().await?, lease).await
+        receipt_of(&mut *self.readers().acquire().await?, lease).await
     }
 
     /// An attempt and the state of its job.
@@ -107,7 +143,7 @@ impl Store {
              FROM attempt a JOIN job j ON j.id = a.job WHERE a.lease = ?",
         )
         .bind(lease.to_string())
-        .fetch_optional(&self.readers)
+        .fetch_optional(self.readers())
         .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(StoredAttempt {
@@ -137,14 +173,14 @@ impl Store {
             ),
         };
         let bodies: Vec<String> =
-            query.bind(before_ms).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+            query.bind(before_ms).bind(i64::from(limit)).fetch_all(self.readers()).await?;
         bodies.iter().map(|body| parse_json(body, "receipt")).collect()
     }
 
     /// When the last receipt was settled; zero before the first.
     pub(crate) async fn last_settled_ms(&self) -> Result<i64, StoreError> {
         let last: Option<i64> = sqlx::query_scalar("SELECT MAX(settled_at_ms) FROM receipt")
-            .fetch_one(&self.readers)
+            .fetch_one(self.readers())
             .await?;
         Ok(last.unwrap_or(0))
     }
@@ -164,7 +200,7 @@ impl Store {
         )
         .bind(account)
         .bind(since_ms)
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         let mut sum = PointsSummary {
             llama_today: MicroPoints(0),
@@ -188,19 +224,19 @@ impl Store {
 
     /// Adds everything up.
     pub(crate) async fn ledger_check(&self) -> Result<LedgerCheck, StoreError> {
-        ledger_check(&mut *self.readers.acquire().await?).await
+        ledger_check(&mut *self.readers().acquire().await?).await
     }
 
     /// The gateway keys.
     pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
-        keys(&mut *self.readers.acquire().await?).await
+        keys(&mut *self.readers().acquire().await?).await
     }
 
     /// Rises when keys, models or votes were changed.
     pub(crate) async fn settings_version(&self) -> Result<i64, StoreError> {
         let version: String =
             sqlx::query_scalar("SELECT value FROM meta WHERE key = 'settings_version'")
-                .fetch_one(&self.readers)
+                .fetch_one(self.readers())
                 .await?;
         parse_id(&version, "settings version")
     }
@@ -209,7 +245,7 @@ impl Store {
     pub(crate) async fn pods(&self) -> Result<BTreeMap<ModelId, Pod>, StoreError> {
         let rows: Vec<(String, Option<String>, i64)> =
             sqlx::query_as("SELECT model, deployer, votes FROM pod")
-                .fetch_all(&self.readers)
+                .fetch_all(self.readers())
                 .await?;
         rows.into_iter()
             .map(|(model, deployer, votes)| {
@@ -222,7 +258,7 @@ impl Store {
     /// Votes for nodes.
     pub(crate) async fn node_votes(&self) -> Result<BTreeMap<NodeId, u64>, StoreError> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT node, votes FROM node_vote").fetch_all(&self.readers).await?;
+            sqlx::query_as("SELECT node, votes FROM node_vote").fetch_all(self.readers()).await?;
         rows.into_iter().map(|(node, votes)| Ok((parse_id(&node, "node")?, count(votes)))).collect()
     }
 
@@ -231,7 +267,7 @@ impl Store {
         let rows: Vec<(String, i64)> =
             sqlx::query_as("SELECT node, SUM(seconds) FROM uptime WHERE day >= ? GROUP BY node")
                 .bind(since)
-                .fetch_all(&self.readers)
+                .fetch_all(self.readers())
                 .await?;
         rows.into_iter().map(|(node, sum)| Ok((parse_id(&node, "node")?, count(sum)))).collect()
     }

@@ -204,3 +204,11 @@ pub(crate) struct Pod {
     pub(crate) deployer: Option<PayerId>,
     pub(crate) votes: u64,
 }
+
+/// An identity key's address bound to a reward address of the original protocol.
+#[derive(Debug, Clone)]
+pub(crate) struct Binding {
+    pub(crate) reward: String,
+    pub(crate) identity: String,
+    pub(crate) at_ms: i64,
+}

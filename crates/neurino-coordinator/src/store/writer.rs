@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::pictures::Kept;
 use super::records::{
-    Admitted, Close, Grant, Hold, NewJob, Release, Settled, Settlement, StoredKey,
+    Admitted, Binding, Close, Grant, Hold, NewJob, Release, Settled, Settlement, StoredKey,
 };
 use super::{ms, parse_id, receipt_of, to_json};
 use crate::error::StoreError;
@@ -31,6 +31,7 @@ pub(super) enum Write {
     Release(Box<Release>, Reply<bool>),
     Settle(Box<Settlement<Kept>>, Reply<Settled>),
     Close(Box<Close>, Reply<bool>),
+    Bind(Box<Binding>, Reply<()>),
     AddKey(Box<StoredKey>, Reply<()>),
     AddUptime(Box<UptimeDay>, Reply<()>),
     Prune(i64, Reply<u64>),
@@ -146,6 +147,7 @@ async fn apply(
         Write::Release(record, reply) => guarded!(reply, release(connection, &record)),
         Write::Settle(record, reply) => guarded!(reply, settle(connection, &record)),
         Write::Close(record, reply) => guarded!(reply, close(connection, &record)),
+        Write::Bind(binding, reply) => guarded!(reply, bind(connection, &binding)),
         Write::AddKey(key, reply) => guarded!(reply, add_key(connection, &key)),
         Write::AddUptime(day, reply) => guarded!(reply, add_uptime(connection, &day)),
         Write::Prune(before_ms, reply) => guarded!(reply, prune(connection, before_ms)),
@@ -485,6 +487,19 @@ async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreErr
     .await?;
     release_hold(c, close.job, close.at_ms).await?;
     Ok(true)
+}
+
+async fn bind(c: &mut SqliteConnection, binding: &Binding) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO original_binding (reward, identity, bound_at_ms) VALUES (?, ?, ?) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&binding.reward)
+    .bind(&binding.identity)
+    .bind(binding.at_ms)
+    .execute(c)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result<(), StoreError> {

@@ -7,9 +7,11 @@ import type {
   ErrorBody,
   Event,
   JobKind,
+  LibraryAction,
   MiningState,
   ModelId,
   OnClose,
+  Order,
   PointsKind,
   Preferences,
   Receipt,
@@ -18,6 +20,7 @@ import type {
   StopMode,
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
+import { Control } from '../control/control.svelte';
 import { Studio } from '../picture/studio.svelte';
 import { Wallet } from '../wallet/wallet.svelte';
 
@@ -39,8 +42,8 @@ const PENDING_MS = 4000;
 const GAIN_MS = 4000;
 
 const settledBy: Record<Pending, readonly MiningState[]> = {
-  start: ['starting', 'waiting', 'working', 'needs_you'],
-  finish: ['finishing', 'stopped', 'needs_you'],
+  start: ['starting', 'waiting', 'working', 'paused', 'needs_you'],
+  finish: ['finishing', 'stopped', 'paused', 'needs_you'],
   now: ['stopped', 'needs_you'],
 };
 
@@ -65,6 +68,7 @@ export class Session {
   readonly chat: Chat;
   readonly studio: Studio;
   readonly wallet: Wallet;
+  readonly control: Control;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -77,6 +81,7 @@ export class Session {
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
     this.wallet = new Wallet(backend);
+    this.control = new Control(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -97,6 +102,7 @@ export class Session {
       this.preferences = expectReply(preferences, 'preferences').payload;
       await this.wallet.connect();
       this.phase = 'ready';
+      void this.control.load();
     } catch (thrown) {
       this.lost = asErrorBody(thrown);
       this.phase = 'lost';
@@ -134,8 +140,18 @@ export class Session {
     return this.#ask(mode, { cmd: 'mining_stop', payload: { mode } });
   }
 
+  /** A pause, or letting the rules decide. */
+  order(order: Order): Promise<boolean> {
+    return this.#do({ cmd: 'mining_order', payload: { order } });
+  }
+
   fetchModel(model: ModelId): Promise<boolean> {
     return this.#do({ cmd: 'model_fetch', payload: { model } });
+  }
+
+  /** Downloads, the drive and the library as a whole. */
+  library(action: LibraryAction): Promise<boolean> {
+    return this.#do({ cmd: 'library', payload: action });
   }
 
   async runDoctor(): Promise<void> {

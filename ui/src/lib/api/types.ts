@@ -2,6 +2,61 @@
 // Do not edit: `cargo xtask gen` writes this file and a test compares it.
 
 /**
+ * What this system tells; a rule that needs more cannot be used here.
+ */
+export type Abilities = {
+/**
+ * How long nobody has used mouse and keyboard.
+ */
+idle: boolean,
+/**
+ * Whether the machine runs on its battery.
+ */
+battery: boolean,
+/**
+ * Whether the network is metered.
+ */
+metered: boolean,
+/**
+ * Which programs run.
+ */
+programs: boolean,
+/**
+ * Which window is in front, and whether it fills the screen.
+ */
+front: boolean,
+/**
+ * How busy a program keeps the card.
+ */
+card_load: boolean,
+/**
+ * How hot the card that computes is.
+ */
+heat: boolean, };
+
+/**
+ * What the miner has to do, from the mildest to the strictest.
+ */
+export type Action = "run" | "take_no_jobs" | "finish_then_stop" | "hand_back";
+
+/**
+ * A long task under way.
+ */
+export type Activity = {
+/**
+ * Which.
+ */
+task: Task,
+/**
+ * Bytes done.
+ */
+done_bytes: number,
+/**
+ * Bytes in all; 0 if unknown.
+ */
+total_bytes: number, };
+
+/**
  * What a number of pieces, or more, is worth.
  */
 export type BoostStepView = {
@@ -47,6 +102,47 @@ name: string,
  * Its factor.
  */
 multiplier: Multiplier, };
+
+/**
+ * What a rule saw.
+ */
+export type Cause = { "cause": "crash" } | { "cause": "game",
+/**
+ * The program.
+ */
+program: string,
+/**
+ * How it was recognised.
+ */
+sign: Sign, } | { "cause": "cool_down",
+/**
+ * The program.
+ */
+program: string, } | { "cause": "exclusive",
+/**
+ * The program.
+ */
+program: string,
+/**
+ * The device.
+ */
+device: JobDevice, } | { "cause": "battery" } | { "cause": "hot",
+/**
+ * What it reached, in degrees Celsius.
+ */
+reached_c: number,
+/**
+ * Down to which it has to cool.
+ */
+resume_c: number, } | { "cause": "in_use",
+/**
+ * Minutes without input that are needed.
+ */
+minutes: number, } | { "cause": "away_unknown" } | { "cause": "schedule",
+/**
+ * Whether cheap hours alone count.
+ */
+cheap_only: boolean, } | { "cause": "metered" };
 
 /**
  * What public chains say.
@@ -185,11 +281,19 @@ export type Command = { "cmd": "snapshot" } | { "cmd": "mining_start" } | { "cmd
 /**
  * Whether the running job may finish first.
  */
-mode: StopMode, } } | { "cmd": "model_fetch", "payload": {
+mode: StopMode, } } | { "cmd": "mining_order", "payload": {
+/**
+ * The order.
+ */
+order: Order, } } | { "cmd": "rules" } | { "cmd": "rules_set", "payload": {
+/**
+ * All of them.
+ */
+rules: Rules, } } | { "cmd": "decisions" } | { "cmd": "model_fetch", "payload": {
 /**
  * The model.
  */
-model: ModelId, } } | { "cmd": "chat_send", "payload": {
+model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "chat_send", "payload": {
 /**
  * Chosen by the caller; names the answer's events.
  */
@@ -248,6 +352,19 @@ preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | 
 action: WindowAction, } };
 
 /**
+ * The control's part of a snapshot.
+ */
+export type ControlStatus = {
+/**
+ * The decision in force.
+ */
+decision: Decision,
+/**
+ * What was given back when mining last stepped aside, while it still does.
+ */
+gave_back: GaveBack | null, };
+
+/**
  * The job in work; of several, the oldest that is being computed.
  */
 export type CurrentJob = {
@@ -287,6 +404,56 @@ budget_ms: number,
  * Jobs in work, this one included.
  */
 jobs: number, };
+
+/**
+ * Hours of the day, in minutes since local midnight; over midnight if the begin is later than the end.
+ */
+export type DayWindow = {
+/**
+ * The first minute.
+ */
+from_minute: number,
+/**
+ * The minute behind the last.
+ */
+until_minute: number, };
+
+/**
+ * The one decision that is in force.
+ */
+export type Decision = {
+/**
+ * The state it means.
+ */
+state: State,
+/**
+ * What the miner has to do.
+ */
+action: Action,
+/**
+ * Why.
+ */
+why: Why,
+/**
+ * All of that in one sentence or two, for people.
+ */
+sentence: string,
+/**
+ * When it ends by itself, in milliseconds since the Unix epoch, where that is known.
+ */
+until_ms: number | null,
+/**
+ * What starting now would do, where something keeps mining from running.
+ */
+resume: string | null,
+/**
+ * Where the rule that holds can be changed.
+ */
+change: Section | null,
+/**
+ * Which rules the person's own choice sets aside, as a sentence.
+ */
+aside: string | null, };
 
 /**
  * A device of this machine.
@@ -333,6 +500,23 @@ power_w: number | null, };
  * What a device is.
  */
 export type DeviceKind = "gpu" | "cpu";
+
+/**
+ * A decision of the past.
+ */
+export type Entry = {
+/**
+ * When it was made, in milliseconds since the Unix epoch.
+ */
+at_ms: number,
+/**
+ * The state it meant.
+ */
+state: State,
+/**
+ * Its sentence.
+ */
+sentence: string, };
 
 /**
  * An error as it crosses an edge: plain words first, and a way out where there is one.
@@ -445,6 +629,11 @@ device_memory_bytes: number,
 comes_along: boolean, };
 
 /**
+ * A verdict.
+ */
+export type FitVerdict = "runs" | "slower_four_bit" | "slower_pieces" | "slower_processor" | "no";
+
+/**
  * Where points went once.
  */
 export type FormerRewardView = {
@@ -514,6 +703,23 @@ models_count: number,
  * Their size in bytes.
  */
 models_bytes: number, };
+
+/**
+ * Memory that a program got back, measured before and after.
+ */
+export type GaveBack = {
+/**
+ * Bytes in use before, less those in use after: of the card, else of the engine's processes.
+ */
+bytes: number,
+/**
+ * From the decision until the model was unloaded, in milliseconds.
+ */
+duration_ms: number,
+/**
+ * Jobs that were handed back.
+ */
+jobs: number, };
 
 /**
  * What suits an image model, for requests that leave it open.
@@ -586,6 +792,11 @@ seed: number,
 preview: boolean, };
 
 /**
+ * What computes the jobs.
+ */
+export type JobDevice = "cpu" | "gpu";
+
+/**
  * A job: one request of one payer, from admission to its terminal state. Version 7, so ids
  * sort by time of admission.
  */
@@ -607,6 +818,143 @@ export type JobStage = "loading" | "running" | "sending";
 export type LeaseId = string;
 
 /**
+ * What the window can ask of the library.
+ */
+export type LibraryAction = { "action": "pause",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "resume",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "cancel",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "place",
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Its new place; 0 is first.
+ */
+index: number, } | { "action": "remove",
+/**
+ * The models.
+ */
+models: Array<ModelId>, } | { "action": "set",
+/**
+ * All of them.
+ */
+settings: LibrarySettings, } | { "action": "move",
+/**
+ * The folder, a whole path.
+ */
+folder: string, } | { "action": "scrub" } | { "action": "reuse",
+/**
+ * The folder, a whole path.
+ */
+folder: string, } | { "action": "stop_task" } | { "action": "dismiss" };
+
+/**
+ * What is known of a model on this machine.
+ */
+export type LibraryModel = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * What it takes on the drive, in bytes.
+ */
+disk_bytes: number,
+/**
+ * When it was last used, in milliseconds since the Unix epoch.
+ */
+used_ms: number | null,
+/**
+ * Whether it is the person's own, which no download brings back.
+ */
+own: boolean,
+/**
+ * What a unit of work of it is worth on this network, in millionths; `None` if the network has
+ * not said.
+ */
+factor: number | null,
+/**
+ * Whether it runs, for each device that could compute.
+ */
+fits: Array<ModelFit>, };
+
+/**
+ * How downloads and the drive are used.
+ */
+export type LibrarySettings = {
+/**
+ * What the library should take at most, in bytes; a clean-up is offered above it.
+ */
+cap_bytes: number | null,
+/**
+ * What downloads take of the line at most, in bytes in a second.
+ */
+bytes_per_s_max: number | null,
+/**
+ * Connections at the same time, 1 to 8.
+ */
+connections: number,
+/**
+ * Downloads of the queue run only in these hours.
+ */
+window: DayWindow | null, };
+
+/**
+ * The model library as the window shows it.
+ */
+export type LibraryStatus = {
+/**
+ * Where it lies.
+ */
+folder: string,
+/**
+ * What it takes on its drive, in bytes.
+ */
+used_bytes: number,
+/**
+ * What is free on that drive, if it tells.
+ */
+free_bytes: number | null,
+/**
+ * How downloads and the drive are used.
+ */
+settings: LibrarySettings,
+/**
+ * What is known of each model of the catalogue beyond its [`crate::app::ModelStatus`].
+ */
+models: Array<LibraryModel>,
+/**
+ * The downloads, the first one running.
+ */
+queue: Array<QueueItem>,
+/**
+ * Why the queue rests though something is in it.
+ */
+resting: string | null,
+/**
+ * The one long task under way.
+ */
+activity: Activity | null,
+/**
+ * How the last one ended, until dismissed.
+ */
+outcome: Outcome | null,
+/**
+ * What would have to go to keep to the cap, those first that were not used for longest.
+ */
+clean_up: Array<ModelId>, };
+
+/**
  * An amount in micro-points (1e-6 point); negative in the debiting half of a posting pair.
  */
 export type MicroPoints = number;
@@ -614,7 +962,7 @@ export type MicroPoints = number;
 /**
  * What the miner does.
  */
-export type MiningState = "stopped" | "starting" | "waiting" | "working" | "finishing" | "needs_you";
+export type MiningState = "stopped" | "starting" | "waiting" | "working" | "finishing" | "paused" | "needs_you";
 
 /**
  * What the miner does, and why.
@@ -636,6 +984,31 @@ since_ms: number,
  * What needs the person's attention.
  */
 problem: ErrorBody | null, };
+
+/**
+ * Whether a model runs on a device.
+ */
+export type ModelFit = {
+/**
+ * The device's name.
+ */
+device: string,
+/**
+ * The verdict.
+ */
+verdict: FitVerdict,
+/**
+ * What it takes there, in bytes.
+ */
+needed_bytes: number,
+/**
+ * What the device has for it, in bytes.
+ */
+available_bytes: number,
+/**
+ * What of the device's memory is free at the moment, in bytes.
+ */
+free_bytes: number, };
 
 /**
  * A model of the catalogue, for example `smollm2-135m-instruct`.
@@ -794,6 +1167,32 @@ models: Array<FirstModel>,
 at_login: boolean | null, };
 
 /**
+ * What the person orders.
+ */
+export type Order = { "order": "start" } | { "order": "stop" } | { "order": "finish" } | { "order": "snooze",
+/**
+ * After so many minutes, at most a day; never, if absent.
+ */
+minutes: number | null, } | { "order": "follow_rules" };
+
+/**
+ * How a long task ended.
+ */
+export type Outcome = {
+/**
+ * Which.
+ */
+task: Task,
+/**
+ * One sentence, if it ended well.
+ */
+sentence: string | null,
+/**
+ * What went wrong, if it did not.
+ */
+problem: ErrorBody | null, };
+
+/**
  * One step of a picture that is being made.
  */
 export type PictureUpdate = { "kind": "queued" } | { "kind": "preview",
@@ -878,6 +1277,44 @@ modules: number,
  * The path's `d`, from (0, 0) to (`modules`, `modules`).
  */
 path: string, };
+
+/**
+ * A download that the person asked for.
+ */
+export type QueueItem = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Where it stands.
+ */
+state: QueueState,
+/**
+ * Bytes here.
+ */
+done_bytes: number,
+/**
+ * Bytes in all.
+ */
+total_bytes: number,
+/**
+ * How fast it is, once that can be told.
+ */
+bytes_per_s: number | null,
+/**
+ * Seconds to go, once that can be told.
+ */
+seconds_left: number | null,
+/**
+ * Why it does not go on.
+ */
+problem: ErrorBody | null, };
+
+/**
+ * Where a download stands.
+ */
+export type QueueState = "running" | "waiting" | "paused" | "retrying" | "failed";
 
 /**
  * How an amount came about; every step of the formula as an integer.
@@ -977,7 +1414,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -1007,10 +1444,123 @@ qr: QrView | null, };
 export type Role = "system" | "user" | "assistant" | "tool";
 
 /**
+ * All rules. What is missing in a file has its default, what is unknown is ignored, so that
+ * versions can be changed in both directions.
+ */
+export type Rules = {
+/**
+ * When mining runs at all.
+ */
+when: When,
+/**
+ * Minutes without mouse and keyboard after which the person counts as away, 1 to 240.
+ */
+idle_minutes: number,
+/**
+ * Whether mining that began while the person was away stops when they come back.
+ */
+stop_on_return: boolean,
+/**
+ * The hours of the week.
+ */
+week: Week,
+/**
+ * Of the allowed hours, take the cheap ones only.
+ */
+cheap_only: boolean,
+/**
+ * Step aside while the machine runs on its battery.
+ */
+pause_on_battery: boolean,
+/**
+ * Step aside while the network is metered.
+ */
+pause_on_metered: boolean,
+/**
+ * Take no jobs while the graphics card is hot.
+ */
+pause_when_hot: boolean,
+/**
+ * At this temperature of the card jobs are no longer taken, in degrees Celsius, 50 to 105.
+ */
+hot_stop_c: number,
+/**
+ * Down to this temperature it cools before jobs are taken again; below `hot_stop_c`.
+ */
+hot_resume_c: number,
+/**
+ * Programs that have the processor for themselves. Counts while jobs run on the processor.
+ */
+exclusive_cpu: Array<string>,
+/**
+ * Programs that have the graphics card for themselves. Counts while jobs run on the card.
+ */
+exclusive_gpu: Array<string>,
+/**
+ * Whether games are watched for.
+ */
+game_guard: boolean,
+/**
+ * A program that fills the screen counts as a game.
+ */
+guard_full_screen: boolean,
+/**
+ * A program in front that keeps the card busy counts as a game.
+ */
+guard_card_load: boolean,
+/**
+ * A program in a folder of Steam, Epic, GOG and their like counts as a game.
+ */
+guard_libraries: boolean,
+/**
+ * Programs that are games.
+ */
+games: Array<string>,
+/**
+ * Programs that are none, whatever they look like.
+ */
+not_games: Array<string>,
+/**
+ * Seconds between the end of a game and going on, 0 to 3600.
+ */
+cool_down_secs: number, };
+
+/**
+ * The rules as the settings show them.
+ */
+export type RulesView = {
+/**
+ * Those in force.
+ */
+rules: Rules,
+/**
+ * Those of a fresh installation.
+ */
+defaults: Rules,
+/**
+ * What this system tells.
+ */
+abilities: Abilities,
+/**
+ * The program that fills the screen or was taken for a game last, for the lists of programs.
+ */
+seen: string | null, };
+
+/**
  * A text that may be a secret, on its way between the page and the application. It must travel, so
  * it is written into messages; it cannot be printed, and its memory is wiped when it is dropped.
  */
 export type SecretText = string;
+
+/**
+ * A part of the settings.
+ */
+export type Section = "when" | "battery" | "metered" | "heat" | "programs" | "games";
+
+/**
+ * How a game was recognised.
+ */
+export type Sign = "listed" | "library" | "full_screen" | "card_load";
 
 /**
  * Everything the window shows.
@@ -1029,6 +1579,10 @@ network: NetworkStatus,
  */
 mining: MiningStatus,
 /**
+ * Whether it may mine, and what decides that.
+ */
+control: ControlStatus,
+/**
  * Points of this machine's identity on this network.
  */
 points: PointsSummary,
@@ -1045,6 +1599,10 @@ job: CurrentJob | null,
  */
 models: Array<ModelStatus>,
 /**
+ * The library that keeps them.
+ */
+library: LibraryStatus,
+/**
  * The last receipts, newest first, at most 20.
  */
 receipts: Array<Receipt>,
@@ -1054,9 +1612,19 @@ receipts: Array<Receipt>,
 identity: string, };
 
 /**
+ * What state the control is in. The miner has states of its own while this says `Running`.
+ */
+export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" | "snoozed";
+
+/**
  * How to stop.
  */
 export type StopMode = "finish" | "now";
+
+/**
+ * A long task of the library.
+ */
+export type Task = "move" | "scrub" | "reuse";
 
 /**
  * Colours of the window.
@@ -1211,6 +1779,26 @@ keys_folder: string,
  * What public chains say.
  */
 chain: ChainView, };
+
+/**
+ * Seven days from Monday, 24 hours each. Written as seven rows of 24 letters: `.` no mining, `m`
+ * mining, `c` mining with cheap electricity.
+ */
+export type Week = string[];
+
+/**
+ * When mining runs at all.
+ */
+export type When = "always" | "away" | "schedule" | "away_on_schedule";
+
+/**
+ * Why the decision is as it is.
+ */
+export type Why = { "by": "free" } | { "by": "person" } | { "by": "person_finishes" } | { "by": "snooze" } | { "by": "rule",
+/**
+ * What it saw.
+ */
+cause: Cause, };
 
 /**
  * What the shell does with its window.
