@@ -185,9 +185,7 @@ const step = asked.get('guide');
 if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
 const rules = asked.get('rules');
 if (rules === 'week') {
-  const week = rulesView.rules.week.map((row, day) =>
-    day < 5 ? 'cccccc............mmmmcc' : row,
-  );
+  const week = rulesView.rules.week.map((row, day) => (day < 5 ? 'cccccc............mmmmcc' : row));
   const wanted = { ...rulesView.rules, when: 'away_on_schedule' as const, week };
   backend.rules = { ...rulesView, rules: wanted, seen: 'mpv' };
 }
