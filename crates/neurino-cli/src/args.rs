@@ -209,8 +209,13 @@ pub struct KeyTermsArgs {
     #[arg(long, value_name = "CREDITS", requires = "prepaid")]
     pub budget: Option<MicroCredits>,
     /// What it may ask for; everything without it.
-    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
-    pub scopes: Vec<ScopeArg>,
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_delimiter = ',',
+        value_parser = Scope::ALL.map(Scope::as_str)
+    )]
+    pub scopes: Vec<String>,
     /// Most requests a minute.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub requests_per_min: Option<u32>,
@@ -220,27 +225,6 @@ pub struct KeyTermsArgs {
     /// The frontend that uses it, which gets a share and prefers nodes it referred.
     #[arg(long, value_name = "ID")]
     pub frontend: Option<FrontendId>,
-}
-
-/// What a key may ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ScopeArg {
-    /// Chats.
-    Text,
-    /// Pictures.
-    Image,
-    /// Durable jobs.
-    Jobs,
-}
-
-impl From<ScopeArg> for Scope {
-    fn from(scope: ScopeArg) -> Self {
-        match scope {
-            ScopeArg::Text => Self::Text,
-            ScopeArg::Image => Self::Image,
-            ScopeArg::Jobs => Self::Jobs,
-        }
-    }
 }
 
 /// `neurino coordinator credits`

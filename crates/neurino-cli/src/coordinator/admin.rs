@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use neurino_coordinator::admin;
 use neurino_coordinator::keys::ApiKeyInfo;
-use neurino_coordinator::{ApiKey, KeyTerms};
+use neurino_coordinator::{ApiKey, KeyTerms, Scope};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ pub(super) async fn keys(
 
 fn terms_of(args: &KeyTermsArgs) -> KeyTerms {
     let all = KeyTerms::default();
-    let scopes = args.scopes.iter().copied().map(Into::into).collect();
+    let scopes = args.scopes.iter().filter_map(|name| Scope::named(name)).collect();
     KeyTerms {
         payer: args.payer.clone(),
         scopes: if args.scopes.is_empty() { all.scopes } else { scopes },
