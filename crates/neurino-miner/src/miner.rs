@@ -69,6 +69,7 @@ impl Miner {
             jobs: 0,
             unsettled: u32::try_from(outbox.len()).unwrap_or(u32::MAX),
             problem: None,
+            no_job: None,
             counters: Counters::default(),
         });
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);

@@ -12,7 +12,7 @@ use neurino_core::{ImageStep, JobKind, LeaseId, ModelId, Receipt, TextDelta};
 use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::node::{
-    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
+    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NoJob, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
 };
 use neurino_wallet::IdentityKey;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -98,6 +98,8 @@ pub(crate) struct Run {
     /// Set while the coordinator refuses this node.
     pub(crate) link_needs_you: Option<ErrorBody>,
     pub(crate) problem: Option<ErrorBody>,
+    /// Why the network has no job for this node.
+    pub(crate) no_job: Option<NoJob>,
     pub(crate) connect_error: Option<ErrorBody>,
     pub(crate) load_error: Option<ErrorBody>,
     pub(crate) counters: Counters,
@@ -168,6 +170,7 @@ impl Run {
             engine_needs_you: None,
             link_needs_you: None,
             problem: None,
+            no_job: None,
             connect_error: None,
             load_error: None,
             counters: Counters::default(),
@@ -446,6 +449,7 @@ impl Run {
             jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
             unsettled: u32::try_from(self.outbox.len()).unwrap_or(u32::MAX),
             problem: self.problem.clone(),
+            no_job: self.no_job.clone(),
             counters: self.counters,
         };
         self.status.send_if_modified(|shown| {
