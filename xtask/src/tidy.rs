@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 10] = [
         "neurino-hardware",
         "neurino-model-store",
     ],
-    &["neurino-llm", "neurino-client", "neurino-config"],
+    &["neurino-llm", "neurino-client", "neurino-config", "neurino-earnings"],
     &["neurino-diffusion"],
     &["neurino-engine", "neurino-parity"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],

@@ -3,11 +3,15 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `mining` (Start and Stop),
-//! `models`, `playground`, `snapshot` (what the window shows), `doctor`.
+//! `models`, `playground`, `snapshot` (what the window shows), `earnings` (records and what they
+//! say), `logs`, `doctor`, `bundle`.
 
+mod bundle;
 mod chat;
 pub mod demand;
 mod doctor;
+mod earnings;
+mod logs;
 mod mining;
 mod models;
 mod network;
@@ -25,9 +29,9 @@ use std::time::Duration;
 use neurino_config::{Dirs, InstanceLock, PreferencesFile, Settings};
 use neurino_coordinator::Coordinator;
 use neurino_core::{NodeId, Receipt};
+use neurino_earnings::ReceiptLog;
 use neurino_engine::{DeviceChoice, Engine};
 use neurino_hardware::Hardware;
-use neurino_miner::ReceiptLog;
 use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Command, Event, Preferences, Reply, StopMode};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -37,7 +41,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+pub use bundle::write_bundle;
 pub use doctor::examine;
+use earnings::Records;
 use mining::Mining;
 use network::Network;
 pub use start::{
@@ -65,6 +71,7 @@ pub struct App {
     has_gpu_engine: bool,
     network: Network,
     receipts: Arc<ReceiptLog>,
+    records: Records,
     preferences_file: PreferencesFile,
     preferences: Mutex<Preferences>,
     mining: Mutex<Mining>,
@@ -108,8 +115,9 @@ impl App {
         let image_models = models::image_models(store.catalog());
         let open = Network::open(&dirs.data, &settings, limits, any_port, own_models, image_models);
         let network = open.await?;
-        let log = dirs.data.join(network.folder()).join("receipts.jsonl");
-        let receipts = Arc::new(ReceiptLog::open(&log)?);
+        let folder = dirs.data.join(network.folder());
+        let receipts = Arc::new(ReceiptLog::open(&folder.join("receipts.jsonl"))?);
+        let records = Records::open(&dirs, &folder)?;
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
         let preferences_file = PreferencesFile::new(&dirs);
         let preferences = preferences_file.load().preferences;
@@ -125,6 +133,7 @@ impl App {
             has_gpu_engine,
             network,
             receipts,
+            records,
             preferences_file,
             preferences: Mutex::new(preferences),
             mining: Mutex::new(Mining::new(now_ms())),
@@ -141,6 +150,7 @@ impl App {
             _lock: lock,
         });
         app.spawn_publisher();
+        app.spawn_sampling();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -179,6 +189,7 @@ impl App {
             Command::Receipts { before_ms, limit } => {
                 self.receipts_before(before_ms, limit).await.map(Reply::Receipts)
             }
+            Command::Earnings { about } => self.earnings(about).await.map(Reply::Earnings),
             Command::Doctor => Ok(Reply::Doctor(self.doctor().await)),
             Command::Preferences => Ok(Reply::Preferences(lock(&self.preferences).clone())),
             Command::PreferencesSet { preferences } => {

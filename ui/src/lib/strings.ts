@@ -1,5 +1,6 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
+import { help, income } from './words/earnings';
 import type { CheckStatus, JobKind, JobStage, MiningState, PointsKind } from './api/types';
 
 const states: Record<MiningState, string> = {
@@ -37,6 +38,7 @@ export const t = {
   nav: {
     label: 'Pages',
     home: 'Home',
+    earnings: 'Earnings',
     playground: 'Playground',
     models: 'Models',
     settings: 'Settings',
@@ -80,6 +82,8 @@ export const t = {
     exact: (points: string) => `Exactly ${points} points`,
     gained: (points: string) => `+${points}`,
   },
+  income,
+  help,
   device: {
     title: 'This machine',
     noGpu: 'No NVIDIA GPU found. Neurino is using the processor.',

@@ -9,11 +9,14 @@ import type {
   Reply,
   Snapshot,
 } from '../../src/lib/api/types';
+import { answer, overview } from './ledger';
 import { checks, receipt } from './samples';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
   preferences: Preferences = { theme: 'system', on_close: 'ask' };
+  /** What the Earnings page tells. */
+  overview = overview;
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -42,6 +45,11 @@ export class FakeBackend implements Backend {
           reply: 'receipts',
           payload: Array.from({ length: 3 }, (_, index) => receipt(100 + index)),
         };
+      case 'earnings': {
+        const { about } = command.payload;
+        if (about.ask === 'tariff') this.overview = { ...this.overview, tariff: about.tariff };
+        return { reply: 'earnings', payload: answer(about, this.overview) };
+      }
       case 'picture_save':
         return { reply: 'saved', payload: { path: '/home/ada/Pictures/Neurino/neurino-1.png' } };
       default:

@@ -7,7 +7,9 @@ import App from '../../src/App.svelte';
 import type { ErrorBody, MiningState, Snapshot, Theme } from '../../src/lib/api/types';
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
+import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
+import { nothing, overview, troubled } from '../fake/ledger';
 import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
@@ -59,6 +61,8 @@ At dusk the light crosses more air, most of the blue is scattered away, and red 
 const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningState));
 backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
 
+backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
+
 const broken: ErrorBody = { code: 'internal', message: 'the pipe to the program is closed' };
 if (asked.has('lost')) backend.refusals.set('snapshot', broken);
 if (asked.has('notice')) {
@@ -83,6 +87,14 @@ async function act(): Promise<void> {
   if (asked.has('gain')) backend.emit({ event: 'settled', payload: receipt(0) });
   if (asked.has('close')) backend.emit({ event: 'close_requested' });
   if (asked.has('doctor')) await session.runDoctor();
+  if (asked.has('log')) session.journal.toggle();
+  const view = asked.get('view');
+  if (view) session.ledger.show(view as EarningsView);
+  if (page === 'earnings') await session.ledger.refresh();
+  if (asked.has('table')) {
+    flushSync();
+    document.querySelector<HTMLElement>('[data-testid$=as-table]')?.click();
+  }
   if (asked.has('explain')) {
     flushSync();
     document.querySelector<HTMLElement>('[data-testid=receipt-explain]')?.click();

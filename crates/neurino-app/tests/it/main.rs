@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod chat;
+mod earnings;
 mod library;
 mod life;
 mod mining;

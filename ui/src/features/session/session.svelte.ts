@@ -18,6 +18,8 @@ import type {
   StopMode,
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
+import { Ledger } from '../earnings/ledger.svelte';
+import { Journal } from '../help/journal.svelte';
 import { Studio } from '../picture/studio.svelte';
 
 /** Whether the program answers. */
@@ -63,6 +65,8 @@ export class Session {
 
   readonly chat: Chat;
   readonly studio: Studio;
+  readonly ledger: Ledger;
+  readonly journal: Journal;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -74,6 +78,8 @@ export class Session {
     this.#backend = backend;
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
+    this.ledger = new Ledger(backend);
+    this.journal = new Journal(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -109,6 +115,7 @@ export class Session {
         this.#showGain(event.payload);
         this.chat.settled(event.payload);
         this.studio.settled(event.payload);
+        this.ledger.settled();
         break;
       case 'chat':
         this.chat.update(event.payload.chat, event.payload.update);
