@@ -42,6 +42,15 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
+    in_the_window_of(name, |_| {}, test);
+}
+
+/// The same with a home that `prepare` has filled before the program opens.
+pub(crate) fn in_the_window_of<T, F>(name: &'static str, prepare: impl FnOnce(&Path), test: T)
+where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(what) = missing() {
         let demanded = ["CI", "NEURINO_E2E"].iter().any(|name| std::env::var_os(name).is_some());
@@ -52,6 +61,7 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let desk = Desk::set_up(name);
+        prepare(&desk.view().home());
         let page = desk.open().await;
         // A task of its own: a failed assertion ends there, and the desk is cleared all the same.
         let running = tokio::task::spawn_local(test(page.clone()));
