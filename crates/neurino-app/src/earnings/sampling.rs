@@ -23,7 +23,6 @@ struct Last {
     at: Instant,
     mined: bool,
     counters: Counters,
-    points: BothPoints,
 }
 
 impl App {
@@ -34,18 +33,20 @@ impl App {
             let mut ticks = tokio::time::interval(EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut last: Option<Last> = None;
+            // What was credited before the first sample belongs to the first sample.
+            let mut credited = app.points_so_far();
             loop {
                 tokio::select! {
                     () = app.end.cancelled() => break,
                     _ = ticks.tick() => {}
                 }
-                last = app.tick(last).await;
+                last = app.tick(last, &mut credited).await;
             }
             app.flush_meter();
         });
     }
 
-    async fn tick(self: &Arc<Self>, last: Option<Last>) -> Option<Last> {
+    async fn tick(self: &Arc<Self>, last: Option<Last>, credited: &mut BothPoints) -> Option<Last> {
         let miner = lock(&self.mining).miner();
         let Some(status) = miner.map(|miner| miner.status().borrow().clone()) else {
             if last.is_some() {
@@ -59,12 +60,8 @@ impl App {
                 status.state,
                 MinerState::Waiting | MinerState::Working | MinerState::Finishing
             );
-        let now = Last {
-            at: Instant::now(),
-            mined,
-            counters: status.counters,
-            points: self.points_so_far(),
-        };
+        let now = Last { at: Instant::now(), mined, counters: status.counters };
+        let before = std::mem::replace(credited, self.points_so_far());
         let at_ms = now_ms();
         let watts = self.watts(&sample);
         if let Some(last) = &last
@@ -76,7 +73,8 @@ impl App {
                 tracing::warn!("the meter: {}", told_with_causes(&error));
             }
         }
-        let point = self.telemetry_point(at_ms, &sample, watts, last.as_ref(), &now);
+        let mut point = self.telemetry_point(at_ms, &sample, watts, last.as_ref(), &now);
+        point.points = gained(before, *credited);
         if let Err(error) = lock(&self.records.recorder).add(point) {
             tracing::warn!("the flight recorder: {}", told_with_causes(&error));
         }
@@ -103,7 +101,6 @@ impl App {
             power_w: Some(power_w),
             tokens_per_s: more(before.tokens_written, now.counters.tokens_written),
             pictures_per_min: more(before.pictures, now.counters.pictures) * 60.0,
-            points: last.map_or_else(BothPoints::default, |last| gained(last.points, now.points)),
             ..TelemetryPoint::default()
         };
         let used = self.used_gpu().map(|gpu| gpu.index);

@@ -75,6 +75,8 @@ export class Ledger {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #typing: ReturnType<typeof setTimeout> | undefined;
   #asked = 0;
+  /** What went wrong since the last refresh began. */
+  #trouble: ErrorBody | null = null;
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -104,7 +106,10 @@ export class Ledger {
   /** Reads what the shown view needs; what was loaded further down stays. */
   async refresh(): Promise<void> {
     clearTimeout(this.#timer);
+    this.#trouble = null;
     await this.#read();
+    // Of several questions one may have failed.
+    this.error = this.#trouble;
     if (this.#watched === 0) return;
     clearTimeout(this.#timer);
     const pause = this.view === 'sensors' ? SENSORS_MS[this.span] : REFRESH_MS;
@@ -235,10 +240,10 @@ export class Ledger {
       const reply = await this.#backend.call({ cmd: 'earnings', payload: { about } });
       const answer = expectReply(reply, 'earnings').payload;
       if (answer.answer !== kind) throw new Error(`expected ${kind} and got ${answer.answer}`);
-      this.error = null;
       return answer.payload as Payloads[K];
     } catch (thrown) {
-      this.error = asErrorBody(thrown);
+      this.#trouble = asErrorBody(thrown);
+      this.error = this.#trouble;
       return null;
     }
   }
