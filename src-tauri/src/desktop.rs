@@ -9,6 +9,8 @@ use std::time::Duration;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
+use neurino_protocol::app::Command;
+use neurino_platform::Surroundings;
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
 
@@ -19,8 +21,9 @@ use crate::{rpc, window};
 /// How long the application gets to hand its job back and close its files.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// Runs the program until it is quit; `hidden` leaves the window closed at first.
-pub(crate) fn run(home: Option<PathBuf>, hidden: bool) -> ExitCode {
+/// Runs the program until it is quit; `hidden` leaves the window closed at first, `mine` presses
+/// Start.
+pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
     let shell = Arc::new(Shell::new());
     let instance = single_instance(home.as_ref());
     let (options, _telemetry) = options(home);
@@ -30,7 +33,7 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool) -> ExitCode {
         .manage(Arc::clone(&shell))
         .invoke_handler(tauri::generate_handler![rpc::rpc, rpc::subscribe])
         .setup(move |app| {
-            set_up(app.handle(), options, hidden);
+            set_up(app.handle(), options, hidden, mine);
             Ok(())
         })
         .build(tauri::generate_context!());
@@ -64,9 +67,18 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
         })?;
         let engine = EngineHost::Process { program };
         let usual = AppOptions::new(dirs, settings, engine);
-        Ok(AppOptions { practice_demand: true, any_port: true, ..usual })
+        let surroundings = Some(surroundings());
+        Ok(AppOptions { practice_demand: true, any_port: true, surroundings, ..usual })
     });
     (options, Some(telemetry))
+}
+
+/// What the desktop tells, or the script that plays it.
+fn surroundings() -> Box<dyn Surroundings> {
+    match neurino_config::env::var(neurino_config::env::SURROUNDINGS) {
+        Some(script) => Box::new(neurino_platform::Script::new(script.into())),
+        None => neurino_platform::open(),
+    }
 }
 
 fn failed(error: &tauri::Error) -> ExitCode {
@@ -78,7 +90,12 @@ fn failed(error: &tauri::Error) -> ExitCode {
 }
 
 /// Starts the application beside the window, so that the window need not wait for it.
-fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bool) {
+fn set_up(
+    handle: &AppHandle,
+    options: Result<AppOptions, ErrorBody>,
+    hidden: bool,
+    mine: bool,
+) {
     end_on_signals(handle);
     if !hidden {
         window::show(handle);
@@ -91,6 +108,11 @@ fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bo
             Err(error) => Err(error),
         };
         handle.state::<Arc<Shell>>().started(outcome.clone());
+        if let (true, Ok(app)) = (mine, &outcome)
+            && let Err(error) = app.dispatch(Command::MiningStart).await
+        {
+            tracing::warn!("mining cannot start by itself: {error}");
+        }
         match (outcome, tray) {
             (Ok(app), Some(tray)) => tray.follow(app).await,
             (Ok(_), None) => {}

@@ -37,7 +37,7 @@ fn open(cli: Cli) -> ExitCode {
     if !window::display_answers() {
         return no_window("Neurino cannot use the display it was told to open its window on.");
     }
-    desktop::run(cli.home, cli.hidden)
+    desktop::run(cli.home, cli.hidden, cli.mine)
 }
 
 #[cfg(not(feature = "desktop"))]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use neurino_control::Order;
 use neurino_core::MicroPoints;
-use neurino_protocol::app::{Command, Event, MiningState, Snapshot, StopMode};
+use neurino_protocol::app::{Command, Event, MiningState, PointsSummary, Snapshot, StopMode};
 use tauri::image::Image;
 use tauri::menu::{Menu, MenuItem, PredefinedMenuItem};
 use tauri::tray::{MouseButton, MouseButtonState, TrayIcon, TrayIconBuilder, TrayIconEvent};
@@ -16,6 +17,8 @@ use crate::{desktop, window};
 /// Ids of the menu's items.
 const START: &str = "start";
 const FINISH: &str = "finish";
+const PAUSE_HOUR: &str = "pause-hour";
+const PAUSE: &str = "pause";
 const STOP_NOW: &str = "stop-now";
 const OPEN: &str = "open";
 const QUIT: &str = "quit";
@@ -27,6 +30,8 @@ pub(crate) struct Tray {
     points: MenuItem<tauri::Wry>,
     start: MenuItem<tauri::Wry>,
     finish: MenuItem<tauri::Wry>,
+    pause_hour: MenuItem<tauri::Wry>,
+    pause: MenuItem<tauri::Wry>,
     stop_now: MenuItem<tauri::Wry>,
 }
 
@@ -34,16 +39,21 @@ pub(crate) struct Tray {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct View {
     state: MiningState,
+    /// Why it is paused, as the window says it.
+    paused: Option<String>,
     points_today: String,
 }
 
 impl View {
     fn of(snapshot: &Snapshot) -> Self {
-        Self { state: snapshot.mining.state, points_today: in_short(snapshot.points.llama_today) }
+        let state = snapshot.mining.state;
+        let paused = (state == MiningState::Paused).then(|| first(&snapshot.mining.sentence));
+        Self { state, paused, points_today: today(&snapshot.points) }
     }
 
-    fn state_line(&self) -> &'static str {
+    fn state_line(&self) -> &str {
         match self.state {
+            MiningState::Paused => self.paused.as_deref().unwrap_or("Paused"),
             MiningState::Stopped => "Stopped",
             MiningState::Starting => "Starting",
             MiningState::Waiting => "Ready, waiting for a job",
@@ -54,24 +64,33 @@ impl View {
     }
 
     fn points_line(&self) -> String {
-        format!("Today: {} Llama points", self.points_today)
+        format!("Today: {}", self.points_today)
     }
 
-    /// Whether there is something to start, to finish and to stop.
-    fn actions(&self) -> [bool; 3] {
+    /// What the first item does: start, or go on.
+    fn start_word(&self) -> &'static str {
+        if self.state == MiningState::Paused { "Resume" } else { "Start" }
+    }
+
+    /// Whether there is something to start, to finish, to pause and to stop.
+    fn actions(&self) -> [bool; 4] {
         match self.state {
-            MiningState::Stopped | MiningState::NeedsYou => [true, false, false],
+            MiningState::Stopped | MiningState::NeedsYou => [true, false, false, false],
             MiningState::Starting | MiningState::Waiting | MiningState::Working => {
-                [false, true, true]
+                [false, true, true, true]
             }
-            MiningState::Finishing => [false, false, true],
+            MiningState::Paused => [true, false, true, true],
+            MiningState::Finishing => [false, false, false, true],
         }
     }
 
     fn icon(&self) -> Image<'static> {
         match self.state {
             MiningState::Stopped => tauri::include_image!("../icons/tray-stopped.png"),
-            MiningState::Starting | MiningState::Waiting | MiningState::Finishing => {
+            MiningState::Starting
+            | MiningState::Waiting
+            | MiningState::Finishing
+            | MiningState::Paused => {
                 tauri::include_image!("../icons/tray-waiting.png")
             }
             MiningState::Working => tauri::include_image!("../icons/tray-working.png"),
@@ -86,7 +105,8 @@ impl Tray {
     /// # Errors
     /// Where the menu or the icon cannot be made; the program is usable without.
     pub(crate) fn build(handle: &AppHandle) -> tauri::Result<Self> {
-        let view = View { state: MiningState::Stopped, points_today: in_short(MicroPoints(0)) };
+        let points_today = in_short(MicroPoints(0));
+        let view = View { state: MiningState::Stopped, paused: None, points_today };
         let item = |id: &str, text: &str, enabled: bool| {
             MenuItem::with_id(handle, id, text, enabled, None::<&str>)
         };
@@ -94,8 +114,10 @@ impl Tray {
         let state = item("state", "Starting Neurino", false)?;
         let points = item("points", &view.points_line(), false)?;
         let start = item(START, "Start", false)?;
-        let finish = item(FINISH, "Finish, then pause", false)?;
-        let stop_now = item(STOP_NOW, "Pause now", false)?;
+        let finish = item(FINISH, "Finish, then stop", false)?;
+        let pause_hour = item(PAUSE_HOUR, "Pause for 1 hour", false)?;
+        let pause = item(PAUSE, "Pause until I resume", false)?;
+        let stop_now = item(STOP_NOW, "Stop now", false)?;
         let open = item(OPEN, "Open Neurino", true)?;
         let quit = item(QUIT, "Quit", true)?;
         let menu = Menu::with_items(
@@ -105,6 +127,8 @@ impl Tray {
                 &points,
                 &separator()?,
                 &start,
+                &pause_hour,
+                &pause,
                 &finish,
                 &stop_now,
                 &separator()?,
@@ -130,7 +154,8 @@ impl Tray {
         if let Ok(cache) = handle.path().app_cache_dir() {
             builder = builder.temp_dir_path(cache.join("tray"));
         }
-        Ok(Self { icon: builder.build(handle)?, state, points, start, finish, stop_now })
+        let icon = builder.build(handle)?;
+        Ok(Self { icon, state, points, start, finish, pause_hour, pause, stop_now })
     }
 
     fn show(&self, view: &View) -> tauri::Result<()> {
@@ -142,11 +167,13 @@ impl Tray {
         )))?;
         self.state.set_text(view.state_line())?;
         self.points.set_text(view.points_line())?;
-        for (item, enabled) in
-            [&self.start, &self.finish, &self.stop_now].into_iter().zip(view.actions())
-        {
-            item.set_enabled(enabled)?;
-        }
+        self.start.set_text(view.start_word())?;
+        let [start, finish, pause, stop_now] = view.actions();
+        self.start.set_enabled(start)?;
+        self.finish.set_enabled(finish)?;
+        self.pause_hour.set_enabled(pause)?;
+        self.pause.set_enabled(pause)?;
+        self.stop_now.set_enabled(stop_now)?;
         Ok(())
     }
 
@@ -186,6 +213,20 @@ impl Tray {
     }
 }
 
+/// Today's points, of both kinds once there are some of the second.
+fn today(points: &PointsSummary) -> String {
+    let llama = format!("{} Llama points", in_short(points.llama_today));
+    if points.waifu_today == MicroPoints(0) {
+        return llama;
+    }
+    format!("{llama}, {} Waifu points", in_short(points.waifu_today))
+}
+
+/// The first sentence of a text: a menu has no room for more.
+fn first(text: &str) -> String {
+    text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.').to_owned()
+}
+
 /// An amount as the window writes it: three decimals, and more where they are not zero.
 fn in_short(amount: MicroPoints) -> String {
     const DECIMALS: usize = 6;
@@ -202,6 +243,8 @@ fn chosen(handle: &AppHandle, item: &str) {
         QUIT => return desktop::quit(handle),
         START => Command::MiningStart,
         FINISH => Command::MiningStop { mode: StopMode::Finish },
+        PAUSE_HOUR => Command::MiningOrder { order: Order::Snooze { minutes: Some(60) } },
+        PAUSE => Command::MiningOrder { order: Order::Snooze { minutes: None } },
         STOP_NOW => Command::MiningStop { mode: StopMode::Now },
         _ => return,
     };
@@ -268,6 +311,14 @@ mod tests {
 
     fn check(micro: i64, expect: &str) {
         assert_eq!(in_short(MicroPoints(micro)), expect);
+    }
+
+    #[test]
+    fn a_menu_shows_the_first_sentence() {
+        let text = "Paused: doom is running. Resumes 3 min after it is gone.";
+        assert_eq!(first(text), "Paused: doom is running");
+        assert_eq!(first("Paused by you until 22:40."), "Paused by you until 22:40");
+        assert_eq!(first(""), "");
     }
 
     #[test]

@@ -42,11 +42,28 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    in_the_window_of(name, |_| {}, test);
+    on_a_desk(name, false, |_| {}, test);
 }
 
 /// The same with a home that `prepare` has filled before the program opens.
 pub(crate) fn in_the_window_of<T, F>(name: &'static str, prepare: impl FnOnce(&Path), test: T)
+where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    on_a_desk(name, false, prepare, test);
+}
+
+/// The same in a home where the program never ran: the guide of the first start is open.
+pub(crate) fn at_the_first_start<T, F>(name: &'static str, test: T)
+where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    on_a_desk(name, true, |_| {}, test);
+}
+
+fn on_a_desk<T, F>(name: &'static str, guided: bool, prepare: impl FnOnce(&Path), test: T)
 where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
@@ -62,7 +79,10 @@ where
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let desk = Desk::set_up(name);
         prepare(&desk.view().home());
-        let page = desk.open().await;
+        if !guided {
+            desk.skip_the_guide();
+        }
+        let page = desk.open(if guided { "guide" } else { "state-sentence" }).await;
         // A task of its own: a failed assertion ends there, and the desk is cleared all the same.
         let running = tokio::task::spawn_local(test(page.clone()));
         let outcome = tokio::time::timeout(TEST_LIMIT, running).await;
@@ -155,12 +175,21 @@ impl Desk {
             Self { name, home, display: format!(":{number}"), bus, helpers: vec![dbus, xvfb] };
         let openbox = Helper::start(desk.command("openbox"));
         desk.helpers.insert(0, openbox);
+        desk.view().play(&json!({ "idle_secs": 0, "programs": [] }));
         desk.import_the_starter_model();
         desk
     }
 
-    /// Opens the program through WebKit's driver and waits for its page.
-    async fn open(&self) -> Page {
+    /// As if the guide of the first start had been skipped.
+    fn skip_the_guide(&self) {
+        let config = self.home.path().join("neurino").join("config");
+        std::fs::create_dir_all(&config).unwrap();
+        let text = "step = \"reward\"\nfinished = true\n";
+        std::fs::write(config.join("onboarding.toml"), text).unwrap();
+    }
+
+    /// Opens the program through WebKit's driver and waits for this part of its page.
+    async fn open(&self, first: &str) -> Page {
         let port = free_port();
         let mut driver = self.command("WebKitWebDriver");
         driver
@@ -182,7 +211,7 @@ impl Desk {
             .await
             .unwrap();
         let page = Page::new(client, self.name, self.view(), driver);
-        page.wait_for("state-sentence", Duration::from_secs(30)).await;
+        page.wait_for(first, Duration::from_secs(30)).await;
         page
     }
 
@@ -249,6 +278,7 @@ impl View {
             .env("NEURINO_KEY_STORE", "file")
             .env("NEURINO_DEVICE", "cpu")
             .env("NEURINO_GATEWAY_PORT", "0")
+            .env("NEURINO_SURROUNDINGS", self.home.join("desk.json"))
             .env("DISPLAY", &self.display)
             .env("DBUS_SESSION_BUS_ADDRESS", &self.bus)
             .env("LC_ALL", "C.UTF-8")
@@ -256,6 +286,13 @@ impl View {
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::null());
         command
+    }
+
+    /// What the desktop tells the program from now on; see `neurino_platform::Script`.
+    pub(crate) fn play(&self, scene: &serde_json::Value) {
+        let (path, next) = (self.home.join("desk.json"), self.home.join("desk.json.next"));
+        std::fs::write(&next, scene.to_string()).unwrap();
+        std::fs::rename(next, path).unwrap();
     }
 
     /// The program's own home.

@@ -3,7 +3,7 @@
 import { mount } from 'svelte';
 
 import './app.css';
-import App from './App.svelte';
+import Root from './Root.svelte';
 import { tauriBackend } from './lib/api/tauri';
 import { Session } from './features/session/session.svelte';
 
@@ -11,5 +11,5 @@ const target = document.getElementById('app');
 if (!target) throw new Error('index.html lost its #app element');
 
 const session = new Session(tauriBackend);
-mount(App, { target, props: { session } });
+mount(Root, { target, props: { session } });
 void session.connect();

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 /// Our packages from the ground up. A package may depend on those above its own line in this table,
 /// never on its own line or below.
 const LAYERS: [&[&str]; 10] = [
-    &["neurino-core", "neurino-weights", "neurino-kernels"],
+    &["neurino-core", "neurino-control", "neurino-weights", "neurino-kernels"],
     &[
         "neurino-ledger",
         "neurino-protocol",
@@ -23,8 +23,9 @@ const LAYERS: [&[&str]; 10] = [
         "neurino-wallet",
         "neurino-hardware",
         "neurino-model-store",
+        "neurino-platform",
     ],
-    &["neurino-llm", "neurino-client", "neurino-config", "neurino-earnings"],
+    &["neurino-llm", "neurino-client", "neurino-config", "neurino-chain", "neurino-earnings"],
     &["neurino-diffusion"],
     &["neurino-engine", "neurino-parity"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],
@@ -66,7 +67,7 @@ const HOMES: [(&str, &[&str]); 15] = [
 ];
 
 /// Packages that know no clock, no io and no async runtime.
-const PURE: [&str; 3] = ["neurino-core", "neurino-ledger", "neurino-protocol"];
+const PURE: [&str; 4] = ["neurino-core", "neurino-control", "neurino-ledger", "neurino-protocol"];
 const IMPURE: [&str; 6] = ["tokio*", "reqwest", "rand", "futures", "tempfile", "directories"];
 
 /// Lines beyond which a file may be telling two stories.

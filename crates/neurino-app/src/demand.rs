@@ -107,6 +107,7 @@ mod tests {
             steps: 20,
             guidance: 5.0,
             negative_prompt: String::new(),
+            side_multiple: 8,
         };
         ModelStatus {
             id: ModelId::new(id).expect("valid"),

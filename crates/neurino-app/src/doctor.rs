@@ -53,7 +53,7 @@ impl App {
     pub(crate) async fn doctor(&self) -> Vec<Check> {
         let mut checks = hardware().await;
         checks.push(disk(&self.dirs.models));
-        checks.push(key_store(&self.identity));
+        checks.push(key_store(&self.identity()));
         checks.push(network(&self.settings, true).await);
         checks.push(models(&self.store).await);
         checks

@@ -2,33 +2,41 @@
 //!
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
-//! (what it is started with), `network` (whom the machine works for), `mining` (Start and Stop),
-//! `models`, `playground`, `snapshot` (what the window shows), `earnings` (records and what they
-//! say), `logs`, `doctor`, `bundle`.
+//! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
+//! `mining` (the way there and back), `models`, `playground`, `wallet` and `chain`, `onboarding` (the
+//! first start), `snapshot` (what the window shows), `earnings` (records and what they say), `logs`,
+//! `doctor`, `bundle`.
 
+mod autostart;
 mod bundle;
+mod chain;
 mod chat;
 pub mod demand;
 mod doctor;
 mod earnings;
+mod guard;
 mod logs;
 mod mining;
 mod models;
 mod network;
+mod onboarding;
 mod picture;
 mod playground;
 mod sentence;
 mod snapshot;
 mod start;
 pub mod telemetry;
+mod wallet;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use neurino_config::{Dirs, InstanceLock, PreferencesFile, Settings};
+use neurino_chain::Contracts;
+use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, PreferencesFile, Settings};
+use neurino_control::{JobDevice, Order};
 use neurino_coordinator::Coordinator;
-use neurino_core::{NodeId, Receipt};
+use neurino_core::Receipt;
 use neurino_earnings::ReceiptLog;
 use neurino_engine::{DeviceChoice, Engine};
 use neurino_hardware::Hardware;
@@ -44,6 +52,7 @@ use tracing::info;
 pub use bundle::write_bundle;
 pub use doctor::examine;
 use earnings::Records;
+use guard::Guard;
 use mining::Mining;
 use network::Network;
 pub use start::{
@@ -60,8 +69,12 @@ const SHUTDOWN_WAIT: Duration = Duration::from_millis(2_500);
 pub struct App {
     dirs: Dirs,
     settings: Settings,
-    identity: OpenedIdentity,
-    node: NodeId,
+    identity: Mutex<Arc<OpenedIdentity>>,
+    wallet: Mutex<wallet::Wallet>,
+    contracts: Contracts,
+    onboarding_file: OnboardingFile,
+    onboarding: Mutex<Onboarding>,
+    autostart: autostart::Autostart,
     store: ModelStore,
     hardware: Arc<Hardware>,
     engine: Arc<dyn Engine>,
@@ -74,6 +87,8 @@ pub struct App {
     records: Records,
     preferences_file: PreferencesFile,
     preferences: Mutex<Preferences>,
+    /// Decides whether to mine.
+    guard: Mutex<Guard>,
     mining: Mutex<Mining>,
     /// Held by the run that has the engine: one after another.
     turn: tokio::sync::Mutex<()>,
@@ -96,12 +111,23 @@ impl App {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: AppOptions) -> Result<Arc<Self>, StartError> {
-        let AppOptions { dirs, settings, engine, store, limits, practice_demand, any_port } =
-            options;
+        let AppOptions {
+            dirs,
+            settings,
+            engine,
+            store,
+            limits,
+            practice_demand,
+            any_port,
+            contracts,
+            surroundings,
+        } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
         let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
-        let node = NodeId::new(identity.key.address()).expect("an address is a valid node id");
+        let wallet = wallet::Wallet::open(&dirs.data)?;
+        let desktop = autostart::Autostart::config_folder();
+        let autostart = autostart::Autostart::new(engine.program(), desktop.as_deref(), &dirs);
         let store = match store {
             Some(store) => store,
             None => ModelStore::open(&dirs.models)?,
@@ -121,13 +147,23 @@ impl App {
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
         let preferences_file = PreferencesFile::new(&dirs);
         let preferences = preferences_file.load().preferences;
+        let onboarding_file = OnboardingFile::new(&dirs);
+        let onboarding = onboarding::begin(onboarding_file.load(), !recent.is_empty());
+        let hardware = Arc::new(Hardware::probe());
+        let on_card = matches!(device, DeviceChoice::Cuda(_));
+        let job_device = if on_card { JobDevice::Gpu } else { JobDevice::Cpu };
+        let guard = Guard::open(&dirs, surroundings.is_some(), job_device);
         let app = Arc::new(Self {
             dirs,
             settings,
-            identity,
-            node,
+            identity: Mutex::new(Arc::new(identity)),
+            wallet: Mutex::new(wallet),
+            contracts,
+            onboarding_file,
+            onboarding: Mutex::new(onboarding),
+            autostart,
             store,
-            hardware: Arc::new(Hardware::probe()),
+            hardware,
             engine,
             device,
             has_gpu_engine,
@@ -136,6 +172,7 @@ impl App {
             records,
             preferences_file,
             preferences: Mutex::new(preferences),
+            guard: Mutex::new(guard),
             mining: Mutex::new(Mining::new(now_ms())),
             turn: tokio::sync::Mutex::new(()),
             models: Mutex::new(models::Progress::default()),
@@ -151,6 +188,9 @@ impl App {
         });
         app.spawn_publisher();
         app.spawn_sampling();
+        if let Some(desk) = surroundings {
+            app.spawn_guard(desk);
+        }
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -162,11 +202,19 @@ impl App {
     pub async fn dispatch(self: &Arc<Self>, command: Command) -> Result<Reply, ErrorBody> {
         match command {
             Command::Snapshot => Ok(Reply::Snapshot(Box::new(self.snapshot().await))),
-            Command::MiningStart => self.mining_start().map(|()| Reply::Ok),
-            Command::MiningStop { mode } => {
-                self.mining_stop(mode).await;
-                Ok(Reply::Ok)
+            Command::MiningStart => self.order(Order::Start).await.map(|()| Reply::Ok),
+            Command::MiningStop { mode: StopMode::Finish } => {
+                self.order(Order::Finish).await.map(|()| Reply::Ok)
             }
+            Command::MiningStop { mode: StopMode::Now } => {
+                self.order(Order::Stop).await.map(|()| Reply::Ok)
+            }
+            Command::MiningOrder { order } => self.order(order).await.map(|()| Reply::Ok),
+            Command::Rules => Ok(Reply::Rules(Box::new(self.rules_view()))),
+            Command::RulesSet { rules } => {
+                self.rules_set(*rules).await.map(|view| Reply::Rules(Box::new(view)))
+            }
+            Command::Decisions => Ok(Reply::Decisions(self.decisions())),
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
@@ -195,6 +243,10 @@ impl App {
             Command::PreferencesSet { preferences } => {
                 self.preferences_set(preferences).map(|()| Reply::Ok)
             }
+            Command::Wallet(command) => {
+                self.wallet(command).await.map(|reply| Reply::Wallet(Box::new(reply)))
+            }
+            Command::Onboarding(command) => self.onboarding(command).map(Reply::Onboarding),
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",
@@ -222,15 +274,11 @@ impl App {
         self.network.gateway().map(|g| g.base_url.clone())
     }
 
-    /// This machine on the network.
-    pub fn node(&self) -> &NodeId {
-        &self.node
-    }
-
     /// Hands the running job back, ends the engine and the practice network. Returns within five
     /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
     pub async fn shutdown(self: &Arc<Self>) {
         self.end.cancel();
+        self.guard_ends();
         self.mining_stop(StopMode::Now).await;
         let mut chats: Vec<_> = lock(&self.chats).drain().collect();
         chats.extend(lock(&self.pictures).drain());

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::demand::Demand;
+use crate::wallet::node_of;
 use crate::{App, internal, lock, now_ms, told_with_causes};
 
 /// Pause of the practice network's own demand between two jobs.
@@ -242,8 +243,9 @@ impl App {
 
     /// Runs the miner until it ends.
     async fn mine(self: &Arc<Self>, models: Vec<ModelRef>, run: &Run) -> Result<(), ErrorBody> {
+        let identity = self.identity();
         let config = MinerConfig {
-            node: self.node.clone(),
+            node: node_of(&identity),
             capabilities: self.capabilities(),
             models,
             image_models: self.image_models(),
@@ -259,7 +261,7 @@ impl App {
                 config,
                 self.network.for_miner(),
                 Arc::clone(&self.engine),
-                Arc::clone(&self.identity.key),
+                Arc::clone(&identity.key),
             )
             .map_err(|e| internal(format!("mining cannot start: {}", told_with_causes(&e))))?;
             let handle = Arc::new(handle);

@@ -19,6 +19,8 @@ pub(crate) struct Facts<'a> {
 pub(crate) fn sentence(facts: Facts<'_>) -> String {
     let network = network_name(facts.network);
     match facts.state {
+        // A rule's own sentence stands there.
+        MiningState::Paused => "Paused.".into(),
         MiningState::Stopped => "Not mining. Press Start to earn points.".into(),
         MiningState::Starting => {
             let what = facts.preparing.map_or(String::new(), |what| format!(": {what}"));

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use neurino_control::{Decision, State, Why};
 use neurino_core::Receipt;
 use neurino_engine::{DeviceChoice, EngineStatus};
 use neurino_hardware::{Gpu, Sample};
@@ -93,6 +94,8 @@ impl App {
             gateway_url: self.gateway_url(),
         };
         let mining = mining_status(&phase, since_ms, status.as_ref(), &network, job.as_ref());
+        let control = self.control_status();
+        let mining = decided(mining, &phase, &control.decision);
         let loaded = match &*self.engine.status().borrow() {
             EngineStatus::Ready(model) => Some(model.id.clone()),
             _ => None,
@@ -100,12 +103,13 @@ impl App {
         Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
             mining,
+            control,
             points: self.points(),
             devices: self.devices().await,
             job,
             models: self.model_statuses(loaded.as_ref()),
             receipts: lock(&self.view).receipts.iter().cloned().collect(),
-            identity: self.identity.key.address_checksummed(),
+            identity: self.identity().key.address_checksummed(),
             network,
         }
     }
@@ -260,6 +264,26 @@ fn mining_status(
     }
 }
 
+/// The miner's status as the decision has it: its sentence is the one that counts where a rule or
+/// a pause keeps the miner from running.
+fn decided(miner: MiningStatus, phase: &Phase, decision: &Decision) -> MiningStatus {
+    let sentence = || decision.sentence.clone();
+    match decision.state {
+        State::Paused | State::Snoozed | State::Cooling => {
+            let state = MiningState::Paused;
+            MiningStatus { state, sentence: sentence(), problem: None, ..miner }
+        }
+        // By a rule; the person's own wish is told with the job's progress.
+        State::Finishing if matches!(decision.why, Why::Rule { .. }) => {
+            MiningStatus { sentence: sentence(), ..miner }
+        }
+        State::Stopped if matches!(phase, Phase::Off) => {
+            MiningStatus { sentence: sentence(), ..miner }
+        }
+        State::Stopped | State::Running | State::Finishing => miner,
+    }
+}
+
 /// A problem stays in sight while it keeps the machine from earning, and no longer.
 fn shown_problem(
     state: MiningState,
@@ -267,7 +291,7 @@ fn shown_problem(
     problem: Option<ErrorBody>,
 ) -> Option<ErrorBody> {
     let earns = match state {
-        MiningState::Working | MiningState::Stopped => true,
+        MiningState::Working | MiningState::Stopped | MiningState::Paused => true,
         MiningState::Waiting | MiningState::Finishing => connected,
         MiningState::Starting | MiningState::NeedsYou => false,
     };

@@ -1,13 +1,15 @@
 //! What an application is started with, and what can keep it from starting.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use neurino_chain::Contracts;
 use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings, env};
 use neurino_coordinator::Limits;
 use neurino_engine::{DeviceChoice, Engine, MultiEngine, ProcessEngine, ProcessEngineConfig};
 use neurino_model_store::ModelStore;
+use neurino_platform::Surroundings;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
@@ -27,6 +29,11 @@ pub struct AppOptions {
     pub practice_demand: bool,
     /// Whether another port is taken when the configured one is in use.
     pub any_port: bool,
+    /// Where facts of public chains lie.
+    pub contracts: Contracts,
+    /// What the desktop tells. With it the person's rules hold, and what was on is on again; without
+    /// it the caller alone decides when to mine.
+    pub surroundings: Option<Box<dyn Surroundings>>,
 }
 
 impl AppOptions {
@@ -41,6 +48,8 @@ impl AppOptions {
             limits: Limits::default(),
             practice_demand: false,
             any_port: false,
+            contracts: Contracts::built_in(),
+            surroundings: None,
         }
     }
 }
@@ -57,6 +66,14 @@ pub enum EngineHost {
 }
 
 impl EngineHost {
+    /// The program that runs, if it is the whole one.
+    pub(crate) fn program(&self) -> Option<&Path> {
+        match self {
+            Self::Process { program } => Some(program),
+            Self::Given(_) => None,
+        }
+    }
+
     /// The engine; its process starts when a model is first loaded. `available` are the devices of
     /// this machine. Where there are several cards to choose from, several models find a place.
     pub(crate) fn start(

@@ -24,6 +24,10 @@ pub struct Cli {
     #[arg(long)]
     pub hidden: bool,
 
+    /// Start mining as soon as the program runs; for programs that start with the computer.
+    #[arg(long)]
+    pub mine: bool,
+
     /// What to do; the window when absent.
     #[command(subcommand)]
     pub role: Option<Role>,
@@ -107,7 +111,7 @@ pub struct CoordinatorArgs {
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
-    /// Rules that price the jobs; without them a new network begins with `club1`.
+    /// Rules that price the jobs; without them a new network begins with `club2`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
 }
@@ -409,7 +413,10 @@ mod tests {
             assert_eq!(cli.home, Some(PathBuf::from("/x")));
         }
         let cli = parse("neurino --hidden").unwrap();
-        assert!(cli.hidden && cli.role.is_none());
+        assert!(cli.hidden && !cli.mine && cli.role.is_none());
+        // As the entry for programs that start with the computer has it.
+        let cli = parse("neurino --home /x --hidden --mine").unwrap();
+        assert!(cli.hidden && cli.mine && cli.role.is_none());
     }
 
     #[test]

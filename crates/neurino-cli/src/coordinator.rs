@@ -63,7 +63,7 @@ impl Charter {
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let network = args.network.clone().unwrap_or_else(|| "club".into());
-                let rules = args.rules.clone().unwrap_or_else(|| "club1".into());
+                let rules = args.rules.clone().unwrap_or_else(|| "club2".into());
                 RuleSets::built_in().named(&rules)?;
                 let charter = Self { network, rules };
                 charter.write(&path).with_context(|| format!("write {}", path.display()))?;

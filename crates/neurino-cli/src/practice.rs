@@ -94,7 +94,7 @@ async fn jobs(app: &Arc<App>, count: u32, setting: &Setting) -> anyhow::Result<E
         network: coordinator.network().into(),
         node: app.node().to_string(),
         jobs: reports,
-        ledger: LedgerReport::of(&coordinator.ledger_check().await?, app.node()),
+        ledger: LedgerReport::of(&coordinator.ledger_check().await?, &app.node()),
     };
     match format {
         Format::Json => output::json(&report)?,

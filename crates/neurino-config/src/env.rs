@@ -54,6 +54,9 @@ variables! {
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
 
+/// Names a file that plays the desktop for the rules of mining.
+pub const SURROUNDINGS: &str = "NEURINO_SURROUNDINGS";
+
 /// What the program's own tests and build steps read, as the reference page shows it.
 pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_ARTIFACTS", "Where the end-to-end tests put their pictures."),
@@ -68,6 +71,12 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_MODEL", "The model that the tests with OpenAI's own clients ask."),
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
+    ("NEURINO_TEST_CHAIN", "A node with contracts, for the test that asks a real one."),
+    (
+        SURROUNDINGS,
+        "A JSON file that plays the desktop for the rules of mining, read every second; its form is \
+         told at `neurino_platform::Script`.",
+    ),
     ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),

@@ -85,8 +85,10 @@ fn parse(bytes: &[u8]) -> Result<Preferences, String> {
 }
 
 /// Renames a damaged file out of the way; one is kept, the latest.
-fn set_aside(path: &Path) -> Option<PathBuf> {
-    let aside = path.with_extension("toml.damaged");
+pub(crate) fn set_aside(path: &Path) -> Option<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let aside = PathBuf::from(aside);
     std::fs::rename(path, &aside).ok().map(|()| aside)
 }
 

@@ -119,6 +119,11 @@ impl Coordinator {
             return Err(self.unknown_model(spec.model().as_str()));
         }
         self.suits(spec.model(), spec.kind())?;
+        if let JobSpec::Image(job) = &spec
+            && let Some(Makes::Pictures(usual)) = self.makes(&self.state(), &job.model)
+        {
+            usual.check(job).map_err(|e| invalid(e.to_string()))?;
+        }
         let JobSpec::Text(mut job) = spec else { return Ok(spec) };
         let bytes = prompt_bytes(&job);
         let bytes_max = self.config.limits.prompt_bytes_max;

@@ -267,7 +267,7 @@ impl NodeSession {
         let (id, makes) = (&offer.id, Makes::of(offer));
         let sensible = match &makes {
             Makes::Text => true,
-            Makes::Pictures(usual) => usual.job(id.clone(), "").validate().is_ok(),
+            Makes::Pictures(usual) => usual.validate(id).is_ok(),
         };
         if !sensible || !self.coordinator.prices(id, makes.kind()) {
             return false;

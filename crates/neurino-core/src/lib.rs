@@ -1,8 +1,9 @@
 //! The vocabulary of the system: ids, jobs, leases, points, pricing.
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
-//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`].
+//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`], [`boost`].
 
+pub mod boost;
 pub mod ids;
 pub mod job;
 pub mod lease;
@@ -10,6 +11,7 @@ pub mod points;
 pub mod pricing;
 pub mod receipt;
 
+pub use boost::{BoostStep, BoostTable};
 pub use ids::{EventId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{
     ChatMessage, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep, InvalidJob,

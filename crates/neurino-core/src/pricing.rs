@@ -208,6 +208,7 @@ mod tests {
         check("practice2", "smollm2-135m-instruct", 105, 105_000);
         check("practice2", "my-own-model", 105, 105_000);
         check("club1", "smollm2-135m-instruct", 1000, 10_000);
+        check("club2", "smollm2-135m-instruct", 1000, 10_000);
     }
 
     #[test]

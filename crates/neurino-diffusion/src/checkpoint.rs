@@ -199,24 +199,14 @@ impl<'a> Component<'a> {
             Weight::Nf4(mut matrix) => {
                 // Without the trailing dimensions of 1 that the file may have.
                 matrix.shape = shape.to_vec();
-                self.count_packed(read, shape)?;
+                self.loading.count(read, read)?;
                 Ok(Linear::packed(nf4_on(matrix, self.loading.device, TensorType::BF16)))
             }
             Weight::Hqq(matrix) => {
-                self.count_packed(read, shape)?;
+                self.loading.count(read, read)?;
                 Ok(Linear::packed(hqq_on(matrix, self.loading.device, TensorType::BF16)))
             }
         }
-    }
-
-    /// Counts a packed matrix, which devices other than the CPU hold unpacked in 16 bits.
-    fn count_packed(
-        &self,
-        read_bytes: usize,
-        [out, inp]: [usize; 2],
-    ) -> Result<(), DiffusionError> {
-        let packed = is_cpu(self.loading.device);
-        self.loading.count(read_bytes, if packed { read_bytes } else { 2 * out * inp })
     }
 
     fn unpacked(

@@ -7,6 +7,7 @@
 use crate::checkpoint::Precision;
 use crate::clip::ClipConfig;
 use crate::flux::FluxConfig;
+use crate::pipeline::{Decoding, Guidance, Plan, Residence};
 use crate::t5::T5Config;
 use crate::unet::UnetConfig;
 use crate::vae::{Tiling, VaeConfig};
@@ -140,18 +141,51 @@ fn unet_values(unet: &UnetConfig, latents: u64) -> u64 {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageMemory {
     weights_bytes: u64,
+    encoders_bytes: u64,
+    /// What packed weights are unpacked into, some at a time.
+    scratch_bytes: u64,
     dims: Dims,
 }
 
 impl ImageMemory {
-    /// A model of `weights_bytes` with networks of `dims`.
-    pub fn new(weights_bytes: u64, dims: Dims) -> Self {
-        Self { weights_bytes, dims }
+    /// A model of `weights_bytes`, of which text encoders take `encoders_bytes`, with networks of
+    /// `dims`.
+    pub fn new(weights_bytes: u64, encoders_bytes: u64, dims: Dims) -> Self {
+        Self { weights_bytes, encoders_bytes, scratch_bytes: 0, dims }
+    }
+
+    /// The same on a device that unpacks weights into so much memory.
+    #[must_use]
+    pub fn unpacking(self, scratch_bytes: u64) -> Self {
+        Self { scratch_bytes, ..self }
     }
 
     /// Memory of the weights.
     pub fn weights_bytes(&self) -> u64 {
         self.weights_bytes
+    }
+
+    /// Memory of the text encoders, a part of that of the weights.
+    pub fn encoders_bytes(&self) -> u64 {
+        self.encoders_bytes
+    }
+
+    /// Memory of the weights that are there all the time.
+    pub fn resident_bytes(&self, residence: Residence) -> u64 {
+        match residence {
+            Residence::Stay => self.weights_bytes,
+            Residence::Visit => self.weights_bytes - self.encoders_bytes,
+        }
+    }
+
+    /// The most that is held at once for a picture of `width` x `height` pixels, weights and all.
+    pub fn peak_bytes(&self, residence: Residence, picture: PictureMemory, plan: Plan) -> u64 {
+        // A prompt is read before the first step; what that computes is small beside the encoders.
+        let reading = match residence {
+            Residence::Stay => 0,
+            Residence::Visit => self.encoders_bytes + OTHER_BYTES,
+        };
+        self.resident_bytes(residence) + picture.peak_bytes(plan).max(reading)
     }
 
     /// The dimensions of its networks.
@@ -168,7 +202,8 @@ impl ImageMemory {
         // Tiles are put together in ordinary memory: three sums and a count for each pixel.
         let canvas = 4 * F32_BYTES * width_pixels * height_pixels;
         PictureMemory {
-            denoising_bytes: self.dims.denoising_bytes(width, height, guided),
+            denoising_bytes: self.scratch_bytes + self.dims.denoising_bytes(width, height, guided),
+            in_turn_bytes: self.scratch_bytes + self.dims.denoising_bytes(width, height, false),
             decoding_bytes: self.dims.decoding_bytes(width_pixels * height_pixels),
             tiled_bytes: self.dims.decoding_bytes(tile) + canvas,
         }
@@ -180,6 +215,8 @@ impl ImageMemory {
 pub struct PictureMemory {
     /// Activations of the denoiser.
     pub denoising_bytes: u64,
+    /// The same, if the halves of a guided step are computed one after the other.
+    pub in_turn_bytes: u64,
     /// Activations of the decoder, for the picture as a whole.
     pub decoding_bytes: u64,
     /// The same, tile by tile.
@@ -189,10 +226,8 @@ pub struct PictureMemory {
 /// Whether a picture fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// As a whole.
-    Whole,
-    /// If it is decoded in tiles.
-    Tiled,
+    /// If it is computed like this.
+    As(Plan),
     /// Not at all.
     No {
         /// What it would take at least.
@@ -202,20 +237,29 @@ pub enum Fit {
 
 impl PictureMemory {
     /// The most that is held at once.
-    pub fn peak_bytes(&self, tiled: bool) -> u64 {
-        let last = if tiled { self.tiled_bytes } else { self.decoding_bytes };
-        OTHER_BYTES + self.denoising_bytes.max(last)
+    pub fn peak_bytes(&self, plan: Plan) -> u64 {
+        let steps = match plan.guidance {
+            Guidance::Together => self.denoising_bytes,
+            Guidance::InTurn => self.in_turn_bytes,
+        };
+        let last = match plan.decoding {
+            Decoding::Whole => self.decoding_bytes,
+            Decoding::Tiled => self.tiled_bytes,
+        };
+        OTHER_BYTES + steps.max(last)
     }
 
-    /// Whether it fits into `free_bytes`.
+    /// Whether it fits into `free_bytes`, and the quickest way that does.
     pub fn fit(&self, free_bytes: u64) -> Fit {
-        if self.peak_bytes(false) <= free_bytes {
-            Fit::Whole
-        } else if self.peak_bytes(true) <= free_bytes {
-            Fit::Tiled
-        } else {
-            Fit::No { needed_bytes: self.peak_bytes(true) }
+        let fits = |bytes: u64| OTHER_BYTES + bytes <= free_bytes;
+        let guidance =
+            if fits(self.denoising_bytes) { Guidance::Together } else { Guidance::InTurn };
+        let decoding = if fits(self.decoding_bytes) { Decoding::Whole } else { Decoding::Tiled };
+        let plan = Plan { guidance, decoding };
+        if self.peak_bytes(plan) <= free_bytes {
+            return Fit::As(plan);
         }
+        Fit::No { needed_bytes: self.peak_bytes(Plan::LEAST) }
     }
 }
 
@@ -231,7 +275,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn sd15() -> ImageMemory {
-        ImageMemory::new(2 << 30, Dims::sd15())
+        ImageMemory::new(2 << 30, 200 << 20, Dims::sd15())
     }
 
     #[test]
@@ -247,12 +291,35 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_fits_as_a_whole_then_in_tiles_then_not() {
+    fn a_picture_fits_in_the_quickest_way_that_there_is_memory_for() {
+        // The decoder of a large picture takes more than its steps, and in tiles it takes less.
         let large = sd15().picture(2048, 2048, true);
-        assert_eq!(large.fit(u64::MAX), Fit::Whole);
-        assert_eq!(large.fit(large.peak_bytes(false) - 1), Fit::Tiled);
-        let needed_bytes = large.peak_bytes(true);
+        let plan = |guidance, decoding| Fit::As(Plan { guidance, decoding });
+        let (together, in_turn) = (Guidance::Together, Guidance::InTurn);
+        assert_eq!(large.fit(u64::MAX), plan(together, Decoding::Whole));
+        let whole = large.peak_bytes(Plan::default());
+        assert_eq!(large.fit(whole), plan(together, Decoding::Whole));
+        assert_eq!(large.fit(whole - 1), plan(together, Decoding::Tiled));
+        let tiled = large.peak_bytes(Plan { guidance: together, decoding: Decoding::Tiled });
+        assert_eq!(large.fit(tiled), plan(together, Decoding::Tiled));
+        assert_eq!(large.fit(tiled - 1), plan(in_turn, Decoding::Tiled));
+        let needed_bytes = large.peak_bytes(Plan::LEAST);
+        assert!(needed_bytes < tiled && tiled < whole);
+        assert_eq!(large.fit(needed_bytes), plan(in_turn, Decoding::Tiled));
         assert_eq!(large.fit(needed_bytes - 1), Fit::No { needed_bytes });
+    }
+
+    #[test]
+    fn visiting_encoders_leave_their_memory_to_the_picture() {
+        let memory = sd15();
+        let large = memory.picture(1024, 1024, true);
+        let peak = |residence, picture| memory.peak_bytes(residence, picture, Plan::default());
+        let (stay, visit) = (peak(Residence::Stay, large), peak(Residence::Visit, large));
+        assert_eq!(stay - visit, memory.encoders_bytes());
+        // A small picture takes less than they do themselves.
+        let small = memory.picture(64, 64, true);
+        let (stay, visit) = (peak(Residence::Stay, small), peak(Residence::Visit, small));
+        assert!(visit < stay && visit > memory.weights_bytes());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::lora::{Lora, LoraError, Part};
 use crate::{DiffusionError, RgbImage};
 
 mod cache;
+mod encoders;
 pub mod flux;
 mod latents;
 mod preview;
@@ -32,6 +33,7 @@ pub mod sdxl;
 mod size;
 mod stage;
 
+pub use encoders::{Encoders, TextEncoders, Visitor};
 pub use latents::LatentShape;
 
 /// The kinds of image models.
@@ -85,6 +87,40 @@ pub enum Decoding {
     Tiled,
 }
 
+/// Whether the two halves of a guided step, with the prompt and without it, are one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guidance {
+    /// Together, as the reference does.
+    #[default]
+    Together,
+    /// One after the other, which takes half the memory and more time.
+    InTurn,
+}
+
+/// How a picture is computed with the memory there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// How its steps are computed.
+    pub guidance: Guidance,
+    /// How its last stage is.
+    pub decoding: Decoding,
+}
+
+impl Plan {
+    /// What takes the least memory.
+    pub const LEAST: Self = Self { guidance: Guidance::InTurn, decoding: Decoding::Tiled };
+}
+
+/// Where text encoders are while no prompt is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Residence {
+    /// On the device.
+    #[default]
+    Stay,
+    /// In their files: they come for each new prompt.
+    Visit,
+}
+
 /// An image model in memory.
 pub trait Pipeline: Send {
     /// Facts about it.
@@ -117,7 +153,8 @@ pub struct LoraFile {
 }
 
 /// Files of low-rank updates, opened.
-struct LoraFiles(Vec<(Arc<Lora>, f32)>);
+#[derive(Clone, Default)]
+pub struct LoraFiles(Vec<(Arc<Lora>, f32)>);
 
 impl LoraFiles {
     /// Opens files for a model that has `parts`.
@@ -128,6 +165,10 @@ impl LoraFiles {
             Ok((Arc::new(lora), file.scale))
         };
         files.iter().map(open).collect::<Result<_, LoraError>>().map(Self)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// For the denoising network.
@@ -155,7 +196,12 @@ pub trait Denoising: Send {
     /// Steps done.
     fn done(&self) -> usize;
 
-    /// Computes the next step; nothing if all are done.
+    /// How the steps from now on are computed, where the picture is guided.
+    fn set_guidance(&mut self, guidance: Guidance) {
+        let _ = guidance;
+    }
+
+    /// Computes the next step; nothing if all are done. After an error it may be called again.
     ///
     /// # Errors
     /// `Nn`.

@@ -154,6 +154,7 @@ impl Shape {
             text_encoder: &rest,
             text_encoder_2: Some(&text_encoder_2),
             vocabularies,
+            visitors: None,
         }
         .assemble()
     }

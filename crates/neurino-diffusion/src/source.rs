@@ -3,8 +3,10 @@
 //! configurations only.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use neurino_llm::Tokenizer;
+use neurino_nn::quant::UNPACKING_BYTES;
 use neurino_weights::Safetensors;
 use serde::Deserialize;
 
@@ -15,8 +17,8 @@ use crate::checkpoint::{Component, Loading, Precision, Tensors};
 use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxConfig, FluxTransformer};
 use crate::memory::{Dims, ImageMemory};
-use crate::pipeline::{Family, LoraFile, Pipeline};
-use crate::t5::T5Config;
+use crate::pipeline::{Family, LoraFile, Pipeline, Residence};
+use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{LatentScaling, Vae, VaeConfig};
 
@@ -24,9 +26,9 @@ pub(crate) mod assembly;
 mod manifest;
 mod parts;
 
-use assembly::{Assembly, Vocabularies};
+use assembly::{Assembly, Visitors, Vocabularies};
 use manifest::Manifest;
-use parts::{Files, Part};
+use parts::{Files, Part, Stored};
 
 /// What this build reads, for messages.
 const SUPPORTED: &str = "checkpoints of Stable Diffusion 1.x or SDXL in one safetensors file, and \
@@ -166,8 +168,16 @@ impl ImageSource {
 
     /// What it takes of memory with weights kept in `precision`.
     pub fn memory(&self, precision: Precision) -> ImageMemory {
-        let weights_bytes = self.files.stored().iter().map(|t| t.kept_bytes(precision)).sum();
-        ImageMemory::new(weights_bytes, self.dims.clone())
+        let (texts, others): (Vec<_>, Vec<_>) =
+            self.files.stored().into_iter().partition(|tensor| tensor.reads_prompts);
+        let bytes = |tensors: &[Stored]| tensors.iter().map(|t| t.kept_bytes(precision)).sum();
+        let encoders_bytes: u64 = bytes(&texts);
+        let weights_bytes = encoders_bytes + bytes(&others);
+        let memory = ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone());
+        // A CPU unpacks a few kilobytes at a time.
+        let unpacks = others.iter().chain(&texts).any(Stored::is_packed);
+        let on_card = precision == Precision::Half;
+        memory.unpacking(if unpacks && on_card { UNPACKING_BYTES } else { 0 })
     }
 
     /// Loads it with its low-rank updates.
@@ -175,6 +185,31 @@ impl ImageSource {
     /// # Errors
     /// `Weights`, `Config`, `Tokenizer`, `Lora`; `Cancelled` if `loading` was given up.
     pub fn load(&self, loading: &Loading<'_>) -> Result<Box<dyn Pipeline>, DiffusionError> {
+        self.assemble(loading, None)
+    }
+
+    /// Loads it with its low-rank updates, and with its text encoders where `residence` says.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load`].
+    pub fn load_as(
+        self: &Arc<Self>,
+        loading: &Loading<'_>,
+        residence: Residence,
+    ) -> Result<Box<dyn Pipeline>, DiffusionError> {
+        let visitors = (residence == Residence::Visit).then(|| Visitors {
+            source: Arc::clone(self),
+            device: loading.device.clone(),
+            precision: loading.precision,
+        });
+        self.assemble(loading, visitors)
+    }
+
+    fn assemble(
+        &self,
+        loading: &Loading<'_>,
+        visitors: Option<Visitors>,
+    ) -> Result<Box<dyn Pipeline>, DiffusionError> {
         let part = |part| self.files.part(part);
         let (denoiser, vae) = (part(Part::Denoiser)?, part(Part::Vae)?);
         let (text_encoder, text_encoder_2) =
@@ -187,6 +222,7 @@ impl ImageSource {
             text_encoder: &text_encoder,
             text_encoder_2: text_encoder_2.as_ref().map(|tensors| tensors as &dyn Tensors),
             vocabularies: self.vocabularies()?,
+            visitors,
         };
         let mut pipeline = assembly.assemble()?;
         if !self.loras.is_empty() {
@@ -250,6 +286,16 @@ impl ImageSource {
             _ => return Err(self.lacks("a second text encoder of CLIP")),
         };
         ClipTextEncoder::load(&Component::new(&self.files.part(part)?, loading), config)
+    }
+
+    /// Loads Flux's T5 alone.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load_unet`].
+    pub fn load_t5(&self, loading: &Loading<'_>) -> Result<T5Encoder, DiffusionError> {
+        let Dims::Flux { t5, .. } = &self.dims else { return Err(self.lacks("T5")) };
+        let tensors = self.files.part(Part::TextEncoder2)?;
+        T5Encoder::load(&Component::new(&tensors, loading), t5)
     }
 
     fn lacks(&self, what: &str) -> DiffusionError {

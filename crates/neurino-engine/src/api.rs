@@ -244,6 +244,11 @@ pub trait Engine: Send + Sync {
         1
     }
 
+    /// The processes that hold its memory, where they are not this one.
+    fn process_ids(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// What the engine does, now and later.
     fn status(&self) -> watch::Receiver<EngineStatus>;
 

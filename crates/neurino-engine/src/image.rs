@@ -2,11 +2,13 @@
 //! others wait in their order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use burn::tensor::Device;
 use neurino_core::job::{ImageOutput, ImageStep};
 use neurino_core::{ImageJob, JobOutput, JobSpec};
 use neurino_diffusion::memory::{Fit, ImageMemory};
-use neurino_diffusion::pipeline::{Decoding, Denoising, Pipeline};
+use neurino_diffusion::pipeline::{Decoding, Denoising, Guidance, Pipeline, Plan};
 use neurino_diffusion::{DiffusionError, ImageSource, RgbImage};
 use neurino_nn::NnError;
 
@@ -20,7 +22,8 @@ use crate::serving::Ended;
 pub(crate) struct Pictures {
     pipeline: Box<dyn Pipeline>,
     memory: ImageMemory,
-    source: ImageSource,
+    source: Arc<ImageSource>,
+    device: Device,
     /// The picture that is being made.
     running: Option<Running>,
     /// Jobs whose turn comes, the next one first.
@@ -30,18 +33,19 @@ pub(crate) struct Pictures {
 struct Running {
     picture: ImageJob,
     job: Job,
-    decoding: Decoding,
+    plan: Plan,
     denoising: Box<dyn Denoising>,
 }
 
 impl Pictures {
-    /// A model that was loaded from `source` and takes `memory`.
+    /// A model that was loaded from `source` to `device` and takes `memory`.
     pub(crate) fn new(
         pipeline: Box<dyn Pipeline>,
         memory: ImageMemory,
-        source: ImageSource,
+        source: Arc<ImageSource>,
+        device: Device,
     ) -> Self {
-        Self { pipeline, memory, source, running: None, waiting: VecDeque::new() }
+        Self { pipeline, memory, source, device, running: None, waiting: VecDeque::new() }
     }
 
     /// Whether there is nothing to compute.
@@ -92,7 +96,7 @@ impl Pictures {
             Some(running) if running.denoising.done() < running.denoising.steps() => {
                 self.denoise(running)
             }
-            Some(running) => Some(decode(running)),
+            Some(running) => Some(decode(running, &self.device)),
         };
         computed(self.counters());
         ended.into_iter().collect()
@@ -101,33 +105,44 @@ impl Pictures {
     /// Begins the picture whose turn it is.
     fn next(&mut self, free: &dyn Fn() -> DeviceMemory) -> Option<Ended> {
         let (picture, job) = self.waiting.pop_front()?;
-        let decoding = match self.decoding(&picture, free()) {
-            Ok(decoding) => decoding,
+        let plan = match self.plan(&picture, free()) {
+            Ok(plan) => plan,
             Err(error) => return Some(Ended::of(job, Err(error))),
         };
         match computing("reading the prompt", || self.pipeline.begin(&picture)) {
-            Ok(denoising) => {
-                self.running = Some(Running { picture, job, decoding, denoising });
+            Ok(mut denoising) => {
+                denoising.set_guidance(plan.guidance);
+                self.running = Some(Running { picture, job, plan, denoising });
                 None
             }
             Err(error) => Some(Ended::of(job, Err(error))),
         }
     }
 
-    /// How the last stage of a picture is computed with the memory there is.
-    fn decoding(&self, picture: &ImageJob, free: DeviceMemory) -> Result<Decoding, EngineError> {
+    /// How a picture is computed with the memory there is.
+    fn plan(&self, picture: &ImageJob, free: DeviceMemory) -> Result<Plan, EngineError> {
         let [width, height] = self.pipeline.picture_size(picture);
         let needs = self.memory.picture(width, height, picture.guidance > 1.0);
         let free_bytes = free.free_bytes.saturating_sub(free.reserve_bytes());
         match needs.fit(free_bytes) {
-            Fit::Whole => Ok(Decoding::Whole),
-            Fit::Tiled => Ok(Decoding::Tiled),
+            Fit::As(plan) => Ok(plan),
             Fit::No { needed_bytes } => Err(too_large(picture, needed_bytes, free_bytes)),
         }
     }
 
     fn denoise(&mut self, mut running: Running) -> Option<Ended> {
         if let Err(error) = computing("a step of the picture", || running.denoising.step()) {
+            if error.code == EngineErrorCode::OutOfMemory
+                && running.plan.guidance == Guidance::Together
+                && running.picture.guidance > 1.0
+            {
+                tracing::warn!("the halves of a step are computed one after the other: {error}");
+                self.device.memory_cleanup();
+                running.plan.guidance = Guidance::InTurn;
+                running.denoising.set_guidance(Guidance::InTurn);
+                self.running = Some(running);
+                return None;
+            }
             let Running { picture, job, denoising, .. } = running;
             drop(denoising);
             return Some(Ended::of(job, Err(out_of_memory(error, &picture))));
@@ -158,7 +173,7 @@ impl Pictures {
         let fits = source.has_base_of(&self.source)
             && computing("changing the model", || self.pipeline.set_loras(source.loras())).is_ok();
         if fits {
-            self.source = source;
+            self.source = Arc::new(source);
         }
         fits
     }
@@ -182,12 +197,15 @@ fn preview(denoising: &dyn Denoising) -> Option<neurino_core::job::Png> {
 }
 
 /// Makes the picture of its latents: in tiles, if the device does not hold it as a whole.
-fn decode(running: Running) -> Ended {
-    let Running { picture, job, decoding, mut denoising } = running;
+fn decode(running: Running, device: &Device) -> Ended {
+    let Running { picture, job, plan, mut denoising } = running;
     let mut decode = |decoding| computing("decoding the picture", || denoising.finish(decoding));
-    let decoded = match decode(decoding) {
-        Err(error) if error.code == EngineErrorCode::OutOfMemory && decoding == Decoding::Whole => {
+    let decoded = match decode(plan.decoding) {
+        Err(error)
+            if error.code == EngineErrorCode::OutOfMemory && plan.decoding == Decoding::Whole =>
+        {
             tracing::warn!("the picture is decoded in tiles: {error}");
+            device.memory_cleanup();
             decode(Decoding::Tiled)
         }
         decoded => decoded,
@@ -257,3 +275,7 @@ pub(crate) fn from_diffusion(error: &DiffusionError) -> EngineError {
     };
     EngineError::new(code, words)
 }
+
+#[cfg(test)]
+#[path = "image/tests.rs"]
+mod tests;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use neurino_core::ImageDefaults;
+use neurino_core::{ImageDefaults, ImageJob};
 use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::Precision as ImagePrecision;
-use neurino_diffusion::pipeline::Family;
+use neurino_diffusion::pipeline::{Family, Plan, Residence};
 use neurino_llm::checkpoint::Precision;
 use neurino_llm::source::ModelSource;
 use neurino_llm::tokenizer::Tokenizer;
@@ -80,8 +80,9 @@ fn image_facts(source: &ImageSource) -> ModelFacts {
             steps,
             guidance,
             negative_prompt: String::new(),
+            side_multiple: if family == Family::Flux { 16 } else { ImageJob::SIDE_MULTIPLE },
         }),
-        memory_bytes_min: memory.weights_bytes() + picture.peak_bytes(true),
+        memory_bytes_min: memory.peak_bytes(Residence::Visit, picture, Plan::LEAST),
     }
 }
 

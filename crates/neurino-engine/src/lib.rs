@@ -6,7 +6,7 @@
 //! or a kernel fault cannot take the window or the ledger down; [`MultiEngine`] is several of them.
 //! Reading order: [`api`], [`device`], [`memory`], [`local`] with its `queue` and `worker`, `served` with
 //! `serving` (text) and `image` (pictures), `warm_up`, then [`frame`], [`child`], [`process`] with its
-//! `supervisor` and `link`, [`multi`]; at last [`bench`] and [`soak`], which measure all of it.
+//! `supervisor` and `link`, [`multi`], [`prefetch`]; at last [`bench`] and [`soak`], which measure all of it.
 
 pub mod api;
 pub mod bench;
@@ -22,6 +22,7 @@ pub mod local;
 pub mod memory;
 pub mod multi;
 mod outlet;
+mod prefetch;
 pub mod process;
 mod queue;
 mod served;
@@ -39,4 +40,5 @@ pub use api::{
 };
 pub use local::LocalEngine;
 pub use multi::MultiEngine;
+pub use prefetch::prefetch;
 pub use process::{ProcessEngine, ProcessEngineConfig, ProcessLimits};

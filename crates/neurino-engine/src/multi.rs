@@ -173,6 +173,10 @@ impl Engine for MultiEngine {
         self.engines.len()
     }
 
+    fn process_ids(&self) -> Vec<u32> {
+        self.engines.iter().flat_map(|engine| engine.process_ids()).collect()
+    }
+
     fn status(&self) -> watch::Receiver<EngineStatus> {
         self.status.subscribe()
     }

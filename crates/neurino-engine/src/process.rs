@@ -168,6 +168,10 @@ impl Engine for ProcessEngine {
         Ok(stream)
     }
 
+    fn process_ids(&self) -> Vec<u32> {
+        self.process_id().into_iter().collect()
+    }
+
     async fn unload(&self) -> Result<(), EngineError> {
         self.ask(|reply| Command::Unload { reply }).await
     }

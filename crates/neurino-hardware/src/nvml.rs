@@ -101,6 +101,20 @@ pub(crate) fn gpus(nvml: &Nvml) -> Vec<Gpu> {
     found.collect()
 }
 
+/// How busy a process keeps a card, in per cent, in the newest of the driver's samples; 0 for one
+/// that has none.
+pub(crate) fn load_of(nvml: &Nvml, index: u32, process: u32) -> Option<u8> {
+    let samples = match nvml.device_by_index(index).ok()?.process_utilization_stats(None) {
+        Ok(samples) => samples,
+        // The driver's word for "nobody used it lately".
+        Err(NvmlError::NotFound) => return Some(0),
+        Err(_) => return None,
+    };
+    let own = samples.iter().filter(|sample| sample.pid == process);
+    let newest = own.max_by_key(|sample| sample.timestamp);
+    Some(newest.map_or(0, |sample| sample.sm_util.min(100) as u8))
+}
+
 /// How busy a card is now; what the driver does not tell stays `None`.
 pub(crate) fn sample(nvml: &Nvml, index: u32) -> GpuSample {
     let mut sample = GpuSample { index, ..GpuSample::default() };

@@ -112,6 +112,13 @@ impl Hardware {
         &self.nvidia
     }
 
+    /// How busy a process keeps the card it uses most, in per cent over the last moments; `None`
+    /// where no driver tells.
+    pub fn card_load_of(&self, process: u32) -> Option<u8> {
+        let nvml = self.nvml.as_ref()?;
+        self.gpus.iter().filter_map(|gpu| nvml::load_of(nvml, gpu.index, process)).max()
+    }
+
     /// How busy the machine is now. Usually under a millisecond; a driver that resets a card can
     /// hold the caller, so keep it off async threads.
     pub fn sample(&self) -> Sample {

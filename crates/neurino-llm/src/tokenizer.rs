@@ -17,6 +17,7 @@ mod clip;
 mod error;
 mod folder;
 mod gguf;
+mod outline;
 mod pieces;
 mod sentencepiece;
 #[cfg(test)]

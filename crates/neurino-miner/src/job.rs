@@ -8,7 +8,9 @@ use neurino_core::{
     ImageStep, JobOutput, JobSpec, Lease, LeaseId, ModelId, NodeId, ResultDigest, ResultStatement,
     TextDelta,
 };
-use neurino_engine::{Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef};
+use neurino_engine::{
+    Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef, prefetch,
+};
 use neurino_protocol::node::{PREVIEW_BYTES_MAX, SUBMIT_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
@@ -116,10 +118,19 @@ impl Loaded {
         self.places.iter().min_by_key(rank).expect("there is at least one place")
     }
 
-    /// Loads and holds a model; for whoever has the turn.
+    /// Loads and holds a model; for whoever has the turn. While jobs of another model are in its way,
+    /// its files come into memory.
     async fn replace(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
         let place = self.place(&model.id);
-        let mut held = place.model.write().await;
+        let mut held = if let Ok(free) = place.model.try_write() {
+            free
+        } else {
+            let wanted = CancellationToken::new();
+            let _enough = wanted.clone().drop_guard();
+            let next = model.clone();
+            tokio::task::spawn_blocking(move || prefetch(&next, &wanted));
+            place.model.write().await
+        };
         *held = None;
         let facts = self.engine.load(model).await?;
         *held = Some(Held { facts, lost: AtomicBool::new(false) });

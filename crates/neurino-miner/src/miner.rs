@@ -76,18 +76,12 @@ impl Miner {
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);
         let ends = broadcast::Sender::new(RECEIPTS_KEPT);
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
-        let run = Run::new(
-            config,
-            coordinator,
-            engine,
-            key,
-            outbox,
-            status.clone(),
-            receipts.clone(),
-            ends.clone(),
-        );
+        let hold = watch::Sender::new(false);
+        let outlets = (receipts.clone(), ends.clone());
+        let held = hold.subscribe();
+        let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), outlets, held);
         let task = tokio::spawn(run.until_stopped(stop.clone(), finish.clone()));
-        Ok(MinerHandle { status, receipts, ends, stop, finish, task: task.abort_handle() })
+        Ok(MinerHandle { status, receipts, ends, hold, stop, finish, task: task.abort_handle() })
     }
 }
 
@@ -96,6 +90,7 @@ pub struct MinerHandle {
     status: watch::Sender<MinerStatus>,
     receipts: broadcast::Sender<Receipt>,
     ends: broadcast::Sender<JobRecord>,
+    hold: watch::Sender<bool>,
     stop: CancellationToken,
     finish: CancellationToken,
     task: AbortHandle,
@@ -116,6 +111,11 @@ impl MinerHandle {
     /// paid now are among them, without times.
     pub fn ended(&self) -> broadcast::Receiver<JobRecord> {
         self.ends.subscribe()
+    }
+
+    /// Takes no further jobs while `held`; running ones go on, and the model stays loaded.
+    pub fn hold(&self, held: bool) {
+        self.hold.send_if_modified(|now| std::mem::replace(now, held) != held);
     }
 
     /// Finishes the running jobs, takes no others, says goodbye and stops. Returns at once;

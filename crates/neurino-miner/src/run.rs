@@ -77,6 +77,8 @@ pub(crate) struct Run {
     pub(crate) receipts: broadcast::Sender<Receipt>,
     pub(crate) ends: Ends,
     status: watch::Sender<MinerStatus>,
+    /// Set while no job is to be taken though the miner stays ready.
+    held: watch::Receiver<bool>,
 
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
@@ -133,6 +135,7 @@ enum Wake {
 }
 
 impl Run {
+    #[expect(clippy::too_many_arguments, reason = "each is a part that its caller made")]
     pub(crate) fn new(
         config: MinerConfig,
         coordinator: Arc<dyn Coordinator>,
@@ -140,8 +143,8 @@ impl Run {
         key: Arc<IdentityKey>,
         outbox: Outbox,
         status: watch::Sender<MinerStatus>,
-        receipts: broadcast::Sender<Receipt>,
-        ends: broadcast::Sender<JobRecord>,
+        (receipts, ends): (broadcast::Sender<Receipt>, broadcast::Sender<JobRecord>),
+        held: watch::Receiver<bool>,
     ) -> Self {
         let (inside, events) = mpsc::channel(INSIDE_EVENTS);
         let loading = config.models[0].clone();
@@ -156,6 +159,7 @@ impl Run {
             receipts,
             ends: Ends::new(ends),
             status,
+            held,
             session: None,
             opened_at: now,
             network: None,
@@ -261,6 +265,7 @@ impl Run {
             },
             Some(event) = self.events.recv() => Wake::Inside(event),
             Ok(()) = self.engine_status.changed() => Wake::Engine,
+            Ok(()) = self.held.changed() => Wake::Tick,
             () = due => Wake::Tick,
         }
     }
@@ -384,7 +389,8 @@ impl Run {
             image: self.config.image_models.get(id).cloned(),
         };
         let models = std::iter::once(first).chain(others).map(offer).collect();
-        let open = self.ready.is_some() && !self.finishing && self.engine_needs_you.is_none();
+        let held = self.finishing || *self.held.borrow();
+        let open = self.ready.is_some() && !held && self.engine_needs_you.is_none();
         let slots = if open { self.slots() } else { 0 };
         let ready = Ready { models, slots };
         if self.announced.as_ref() != Some(&ready) {

@@ -213,7 +213,7 @@ impl ModelManifest {
                 return Some("it writes text and lacks `context_tokens`".to_owned());
             }
             (JobKind::Image, Some(image)) => {
-                if let Err(error) = image.job(self.id.clone(), "").validate() {
+                if let Err(error) = image.validate(&self.id) {
                     return Some(format!("[image]: {error}"));
                 }
             }

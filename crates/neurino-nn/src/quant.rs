@@ -17,12 +17,14 @@ use crate::simd::Isa;
 mod activations;
 mod format;
 mod kernel;
+mod on_device;
 pub mod packed;
 mod source;
 #[cfg(test)]
 mod tests;
 mod unpacking;
 
+pub use on_device::UNPACKING_BYTES;
 pub use packed::{PackedMatrix, PackedRow, Packing};
 pub use unpacking::{hqq_on, nf4_on};
 

@@ -4,6 +4,7 @@
 //! travels as one [`Snapshot`], pushed whole whenever something changes; the view never adds up
 //! events. Amounts are micro-points, times are milliseconds, sizes are bytes.
 
+use neurino_control::{Entry, Order, Rules};
 use neurino_core::{
     ChatMessage, ImageDefaults, ImageJob, JobId, JobKind, MicroPoints, ModelId, Png, Receipt, Usage,
 };
@@ -11,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 use crate::earnings::{EarningsAnswer, EarningsAsk};
+use crate::control::{ControlStatus, RulesView};
 use crate::error::ErrorBody;
+use crate::onboarding::{OnboardingCommand, OnboardingView};
+use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
@@ -26,6 +30,20 @@ pub enum Command {
         /// Whether the running job may finish first.
         mode: StopMode,
     },
+    /// What the person orders beyond Start and Stop: pauses, and letting the rules decide.
+    MiningOrder {
+        /// The order.
+        order: Order,
+    },
+    /// The rules of mining; answered with [`Reply::Rules`].
+    Rules,
+    /// Replaces the rules of mining; answered with [`Reply::Rules`].
+    RulesSet {
+        /// All of them.
+        rules: Box<Rules>,
+    },
+    /// The last decisions about mining; answered with [`Reply::Decisions`].
+    Decisions,
     /// Fetches and verifies a model of the catalogue; progress follows as events.
     ModelFetch {
         /// The model.
@@ -88,6 +106,10 @@ pub enum Command {
         /// All of them.
         preferences: Preferences,
     },
+    /// Identity, reward address and chains; answered with [`Reply::Wallet`].
+    Wallet(WalletCommand),
+    /// The guide of the first start; answered with [`Reply::Onboarding`].
+    Onboarding(OnboardingCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -129,6 +151,10 @@ pub enum Reply {
         /// Where it lies now.
         path: String,
     },
+    /// Answer to [`Command::Rules`] and [`Command::RulesSet`].
+    Rules(Box<RulesView>),
+    /// Answer to [`Command::Decisions`]: newest first.
+    Decisions(Vec<Entry>),
     /// Answer to [`Command::Receipts`].
     Receipts(Vec<Receipt>),
     /// Answer to [`Command::Earnings`].
@@ -137,6 +163,10 @@ pub enum Reply {
     Doctor(Vec<Check>),
     /// Answer to [`Command::Preferences`].
     Preferences(Preferences),
+    /// Answer to [`Command::Wallet`].
+    Wallet(Box<WalletReply>),
+    /// Answer to [`Command::Onboarding`].
+    Onboarding(OnboardingView),
 }
 
 /// What happened, pushed to every viewer.
@@ -228,6 +258,8 @@ pub struct Snapshot {
     pub network: NetworkStatus,
     /// What the miner does, and why.
     pub mining: MiningStatus,
+    /// Whether it may mine, and what decides that.
+    pub control: ControlStatus,
     /// Points of this machine's identity on this network.
     pub points: PointsSummary,
     /// The devices of this machine; the one that computes first.
@@ -283,6 +315,8 @@ pub enum MiningState {
     Working,
     /// Finishing the running job, then stopping.
     Finishing,
+    /// Kept from running by a rule, or paused by the person; the decision says until when.
+    Paused,
     /// Cannot go on without the person; `problem` says why.
     NeedsYou,
 }

@@ -102,6 +102,20 @@ pub enum WalletError {
         /// The lock file.
         path: PathBuf,
     },
+    /// A key file of the network's first miners cannot be used. It is left as it is.
+    #[error("the key file {} cannot be used: {rule}", path.display())]
+    BadKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        rule: &'static str,
+    },
+    /// A store accepted a key and did not keep it; the old key is still there.
+    #[error("{store} did not keep the new key; the old one is still in use")]
+    NotKept {
+        /// The store.
+        store: &'static str,
+    },
     /// A name that no file can have.
     #[error("a key's name is 1 to 64 lower-case letters, digits, `-` or `_`")]
     BadEntryName,

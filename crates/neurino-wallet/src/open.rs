@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::error::WalletError;
@@ -154,6 +154,31 @@ pub async fn load_or_create_named(
     Ok(Arc::new(key))
 }
 
+/// Makes another key this machine's identity, in the store that has the present one. The present
+/// key is kept beside it under a name made of its address, so that nothing is ever lost. Whatever
+/// kills the program in between, one of the two keys is the identity.
+///
+/// # Errors
+/// [`WalletError`]; the present key is still the identity then.
+pub async fn replace_identity(
+    wanted: OpenIdentity,
+    key: IdentityKey,
+) -> Result<OpenedIdentity, WalletError> {
+    let dir = wanted.data_dir.as_path();
+    make_private_dir(dir).map_err(WalletError::io("make the folder", dir))?;
+    let _lock = lock(dir).await?;
+    let files = EncryptedFileStore::open(dir, wanted.passphrase_file.as_deref())?;
+    let os = wanted.os_store.unwrap_or_else(|| Arc::new(OsKeyStore::new(SERVICE)));
+    let search = Search { dir, files, os, os_entry: os_entry(dir), marker: read_marker(dir)? };
+    let present = search.find_or_make(wanted.preference).await?;
+    if present.key.address() == key.address() {
+        return Ok(present);
+    }
+    let opened = search.replace(&present, key).await?;
+    search.remember(&opened)?;
+    Ok(opened)
+}
+
 struct Search<'a> {
     dir: &'a Path,
     files: EncryptedFileStore,
@@ -225,6 +250,39 @@ impl Search<'_> {
         let key = IdentityKey::generate(&mut rand::rng());
         self.files.set(IDENTITY, &key.phrase()).await?;
         Ok(self.in_file(Arc::new(key), true, problem))
+    }
+
+    /// Keeps the present key as a former one, then puts the new key in its place.
+    async fn replace(
+        &self,
+        present: &OpenedIdentity,
+        key: IdentityKey,
+    ) -> Result<OpenedIdentity, WalletError> {
+        let former = format!("former-{}", &present.key.address()[2..]);
+        let (store, former, entry): (&dyn SecretStore, _, _) = match present.store {
+            StoreKind::OsKeyStore => {
+                (self.os.as_ref(), format!("{former} of {}", self.os_entry), self.os_entry.as_str())
+            }
+            _ => (&self.files, former, IDENTITY),
+        };
+        store.set(&former, &present.key.phrase()).await?;
+        let not_kept = || WalletError::NotKept { store: store.name() };
+        let keeps = |kept: Option<SecretString>, of: &IdentityKey| {
+            kept.is_some_and(|kept| kept.expose_secret() == of.phrase().expose_secret())
+        };
+        if !keeps(store.get(&former).await?, &present.key) {
+            return Err(not_kept());
+        }
+        store.set(entry, &key.phrase()).await?;
+        if !keeps(store.get(entry).await?, &key) {
+            return Err(not_kept());
+        }
+        Ok(OpenedIdentity {
+            key: Arc::new(key),
+            store: present.store,
+            created: false,
+            os_store_problem: None,
+        })
     }
 
     fn in_file(

@@ -1,7 +1,9 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
 import { help, income } from './words/earnings';
+import { control } from './strings-control';
 import type { CheckStatus, JobKind, JobStage, MiningState, PointsKind } from './api/types';
+import { guide, wallet } from './strings.wallet';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -9,6 +11,7 @@ const states: Record<MiningState, string> = {
   waiting: 'Ready',
   working: 'Working',
   finishing: 'Finishing',
+  paused: 'Paused',
   needs_you: 'Needs you',
 };
 
@@ -35,6 +38,8 @@ const checks: Record<CheckStatus, string> = {
 
 export const t = {
   app: 'Neurino',
+  wallet,
+  guide,
   nav: {
     label: 'Pages',
     home: 'Home',
@@ -58,6 +63,8 @@ export const t = {
   mining: {
     states,
     start: 'Start',
+    resume: 'Resume',
+    resumeLabel: 'Resume mining',
     stop: 'Stop',
     stopNow: 'Stop now',
     startLabel: 'Start mining',
@@ -67,6 +74,7 @@ export const t = {
     finishHint: 'Finishes this job first.',
     finishingHint: 'Hands the job back.',
   },
+  control,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',
@@ -112,6 +120,7 @@ export const t = {
     budget: 'A job that runs out of time earns nothing.',
     none: 'No job right now',
     stopped: 'Nothing runs while mining is stopped.',
+    paused: 'Nothing runs while mining is paused.',
     waiting: 'The next one starts by itself.',
     starting: 'Jobs can arrive as soon as the model is ready.',
     makeOne: 'Ask something in the Playground',

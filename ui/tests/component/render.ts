@@ -3,7 +3,7 @@
 import { render } from '@testing-library/svelte';
 import { flushSync } from 'svelte';
 
-import App from '../../src/App.svelte';
+import Root from '../../src/Root.svelte';
 import type { Event, Snapshot } from '../../src/lib/api/types';
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
@@ -12,7 +12,7 @@ import { FakeBackend } from '../fake/backend';
 export async function open(snapshot: Snapshot, first: Page = 'home') {
   const backend = new FakeBackend(snapshot);
   const session = new Session(backend);
-  const view = render(App, { session, first });
+  const view = render(Root, { session, first });
   await session.connect();
   flushSync();
   const emit = (event: Event) => {

@@ -7,16 +7,23 @@ import type {
   Event,
   Preferences,
   Reply,
+  RulesView,
   Snapshot,
 } from '../../src/lib/api/types';
+import { answerWallet } from './answers';
+import { history, rulesView } from './control';
 import { answer, overview } from './ledger';
-import { checks, receipt } from './samples';
+import { checks, NOW_MS, receipt } from './samples';
+import { guideView, walletView } from './wallet';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
   preferences: Preferences = { theme: 'system', on_close: 'ask' };
   /** What the Earnings page tells. */
   overview = overview;
+  wallet = walletView();
+  guide = guideView();
+  rules: RulesView = rulesView;
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -38,6 +45,13 @@ export class FakeBackend implements Backend {
       case 'preferences_set':
         this.preferences = command.payload.preferences;
         return { reply: 'ok' };
+      case 'rules':
+        return { reply: 'rules', payload: this.rules };
+      case 'rules_set':
+        this.rules = { ...this.rules, rules: command.payload.rules };
+        return { reply: 'rules', payload: this.rules };
+      case 'decisions':
+        return { reply: 'decisions', payload: history(NOW_MS) };
       case 'doctor':
         return { reply: 'doctor', payload: checks };
       case 'receipts':
@@ -52,6 +66,16 @@ export class FakeBackend implements Backend {
       }
       case 'picture_save':
         return { reply: 'saved', payload: { path: '/home/ada/Pictures/Neurino/neurino-1.png' } };
+      case 'wallet':
+        return { reply: 'wallet', payload: answerWallet(this, command.payload) };
+      case 'onboarding': {
+        const asked = command.payload;
+        if (asked.ask === 'go') this.guide = { ...this.guide, step: asked.step };
+        if (asked.ask === 'finish') this.guide = { ...this.guide, open: false };
+        if (asked.ask === 'again') this.guide = { ...this.guide, open: true, step: 'reward' };
+        if (asked.ask === 'at_login') this.guide = { ...this.guide, at_login: asked.on };
+        return { reply: 'onboarding', payload: this.guide };
+      }
       default:
         return { reply: 'ok' };
     }

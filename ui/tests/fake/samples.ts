@@ -9,6 +9,8 @@ import type {
   Snapshot,
 } from '../../src/lib/api/types';
 
+import { controlIn } from './control';
+
 export const IDENTITY = '0x1f9a3c5be27d480f6a1b92c3d4e5f60718293a4b';
 /** 22 November 2026, 14:05:00 UTC: a fixed now, so that pictures and tests repeat. */
 export const NOW_MS = Date.UTC(2026, 10, 22, 14, 5, 0);
@@ -30,7 +32,7 @@ export const painter: ModelStatus = {
   name: 'Neurino Toybox',
   summary: 'Draws small, simple pictures on any machine.',
   kind: 'image',
-  image: { width: 64, height: 64, steps: 20, guidance: 5, negative_prompt: '' },
+  image: { width: 64, height: 64, steps: 20, guidance: 5, negative_prompt: '', side_multiple: 8 },
   size_bytes: 16_400_000,
   licence: 'Apache-2.0',
   state: { state: 'ready' },
@@ -164,6 +166,7 @@ const sentences: Record<MiningState, string> = {
   waiting: 'Connected to the practice network and waiting for the next job.',
   working: 'Running a text job for the practice network: 43 tokens, 3.1 s of 180 s',
   finishing: 'Finishing the running job, then stopping: 43 tokens, 3.1 s of 180 s',
+  paused: 'Paused: doom is running. Resumes 3 min after it is gone.',
   needs_you: 'Mining cannot go on: the model file is damaged.',
 };
 
@@ -191,6 +194,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
             }
           : null,
     },
+    control: controlIn(state),
     points: {
       llama_today: 1_254_000,
       llama_total: 12_483_500,

@@ -3,13 +3,21 @@
 import { flushSync, mount } from 'svelte';
 
 import '../../src/app.css';
-import App from '../../src/App.svelte';
-import type { ErrorBody, MiningState, Snapshot, Theme } from '../../src/lib/api/types';
+import Root from '../../src/Root.svelte';
+import type {
+  ErrorBody,
+  MiningState,
+  OnboardingStep,
+  Snapshot,
+  Theme,
+} from '../../src/lib/api/types';
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
 import { nothing, overview, troubled } from '../fake/ledger';
+import { guideView, richWallet } from '../fake/wallet';
+import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
 import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
@@ -23,6 +31,9 @@ const special: Record<string, () => Snapshot> = {
     snapshot('working', {
       devices: [gpu, { ...cpu, in_use: false, note: 'Kept free for your other programs.' }],
     }),
+  cooldown: () => paused(coolingDown(Date.now() + 161_000)),
+  snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
+  anyway: () => snapshot('working', { control: { decision: anyway, gave_back: null } }),
   offline: () =>
     snapshot('waiting', {
       network: { name: 'practice', practice: true, connected: false, gateway_url: null },
@@ -54,6 +65,17 @@ const special: Record<string, () => Snapshot> = {
     }),
 };
 
+/** Paused for this reason. */
+function paused(decision: typeof gamePaused): Snapshot {
+  const shown = snapshot('paused');
+  const gave_back = { bytes: 10_522_669_875, duration_ms: 940, jobs: 1 };
+  return {
+    ...shown,
+    mining: { ...shown.mining, sentence: decision.sentence },
+    control: { decision, gave_back: decision.state === 'paused' ? gave_back : null },
+  };
+}
+
 const ANSWER = `The sky looks blue because air scatters short, blue waves of sunlight much more than long, red ones.
 
 At dusk the light crosses more air, most of the blue is scattered away, and red is what is left.`;
@@ -62,6 +84,20 @@ const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningSt
 backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
 
 backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
+if (asked.has('wallet')) backend.wallet = richWallet();
+const step = asked.get('guide');
+if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
+const rules = asked.get('rules');
+if (rules === 'week') {
+  const week = rulesView.rules.week.map((row, day) => (day < 5 ? 'cccccc............mmmmcc' : row));
+  const wanted = { ...rulesView.rules, when: 'away_on_schedule' as const, week };
+  backend.rules = { ...rulesView, rules: wanted, seen: 'mpv' };
+}
+if (rules === 'blind') {
+  const none = Object.keys(rulesView.abilities).map((name) => [name, false]);
+  const wanted = { ...rulesView.rules, when: 'away' as const };
+  backend.rules = { ...rulesView, rules: wanted, abilities: Object.fromEntries(none) };
+}
 
 const broken: ErrorBody = { code: 'internal', message: 'the pipe to the program is closed' };
 if (asked.has('lost')) backend.refusals.set('snapshot', broken);
@@ -76,7 +112,7 @@ if (asked.has('notice')) {
 const session = new Session(backend);
 const target = document.getElementById('app');
 if (target && asked.has('loading')) backend.listen = () => new Promise(() => {});
-if (target) mount(App, { target, props: { session, first: page } });
+if (target) mount(Root, { target, props: { session, first: page } });
 await Promise.race([session.connect(), new Promise((done) => setTimeout(done, 50))]);
 await act();
 flushSync();
@@ -86,6 +122,17 @@ async function act(): Promise<void> {
   if (asked.has('notice')) await session.start();
   if (asked.has('gain')) backend.emit({ event: 'settled', payload: receipt(0) });
   if (asked.has('close')) backend.emit({ event: 'close_requested' });
+  if (asked.has('menu')) document.querySelector<HTMLElement>('[data-testid=pause-menu]')?.click();
+  if (asked.has('decisions')) {
+    flushSync();
+    document.querySelector<HTMLElement>('[data-testid=open-decisions]')?.click();
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  const section = asked.get('section');
+  if (section) {
+    await new Promise((done) => setTimeout(done, 50));
+    document.querySelector(`[data-section=${section}]`)?.scrollIntoView();
+  }
   if (asked.has('doctor')) await session.runDoctor();
   if (asked.has('log')) session.journal.toggle();
   const view = asked.get('view');
@@ -99,10 +146,36 @@ async function act(): Promise<void> {
     flushSync();
     document.querySelector<HTMLElement>('[data-testid=receipt-explain]')?.click();
   }
+  await walletActs();
   const picture = asked.get('picture');
   if (picture) await draw(picture);
   const chat = asked.get('chat');
   if (chat) await converse(chat);
+}
+
+/** Things that only a press in the wallet or the guide shows. */
+async function walletActs(): Promise<void> {
+  const find = (id: string) => document.querySelector<HTMLElement>(`[data-testid=${id}]`);
+  const rest = () => new Promise((done) => setTimeout(done, 20));
+  for (const press of (asked.get('press') ?? '').split(',').filter(Boolean)) {
+    flushSync();
+    const [id = '', text] = press.split('=');
+    const field = find(id);
+    if (field instanceof HTMLInputElement && text) {
+      field.value = text;
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+    } else if (id === 'words-hold') {
+      field?.dispatchEvent(new PointerEvent('pointerdown', { bubbles: true }));
+    } else {
+      field?.click();
+    }
+    await rest();
+  }
+  const top = asked.get('top');
+  if (top) {
+    flushSync();
+    find(top)?.scrollIntoView({ block: 'start' });
+  }
 }
 
 /** `empty`, `drawing`, `failed` or `done`; the sample is 64 x 64 pixels. */

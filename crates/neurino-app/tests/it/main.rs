@@ -3,8 +3,10 @@
 
 mod chat;
 mod earnings;
+mod guard;
 mod library;
 mod life;
 mod mining;
 mod remote;
+mod wallet;
 mod world;

@@ -34,7 +34,7 @@ async fn a_question_is_answered_and_paid() {
     assert_eq!(answer, Answer { text: "one two three".into(), usage });
     let receipt = viewer.settled().await;
     assert_eq!(receipt.quote.amount_micro, MicroPoints(14_000));
-    assert_eq!(receipt.node, *viewer.app.node());
+    assert_eq!(receipt.node, viewer.app.node());
 
     let paid = viewer.snapshot().await;
     assert_eq!((paid.points.jobs_total, paid.points.jobs_today), (1, 1));

@@ -22,6 +22,7 @@ pub(crate) fn usual() -> ImageDefaults {
         height: 48,
         steps: 4,
         guidance: 5.5,
+        side_multiple: 8,
         negative_prompt: "blurry".into(),
     }
 }

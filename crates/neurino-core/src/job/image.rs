@@ -41,6 +41,8 @@ impl ImageJob {
     pub const PROMPT_BYTES_LIMIT: usize = 16 << 10;
     /// Shortest side in pixels.
     pub const SIDE_MIN: u32 = 32;
+    /// Sides of pictures are multiples of it.
+    pub const SIDE_MULTIPLE: u32 = 8;
     /// Longest side in pixels (the deployed network's limit).
     pub const SIDE_MAX: u32 = 2048;
     /// Most steps (the deployed network's limit).
@@ -76,9 +78,9 @@ impl ImageJob {
             }
         }
         for (field, side) in [("width", self.width), ("height", self.height)] {
-            if !(Self::SIDE_MIN..=Self::SIDE_MAX).contains(&side) || !side.is_multiple_of(8) {
-                let (min, max) = (Self::SIDE_MIN, Self::SIDE_MAX);
-                return bad(field, format!("must be a multiple of 8 from {min} to {max}"));
+            let (min, max, multiple) = (Self::SIDE_MIN, Self::SIDE_MAX, Self::SIDE_MULTIPLE);
+            if !(min..=max).contains(&side) || !side.is_multiple_of(multiple) {
+                return bad(field, format!("must be a multiple of {multiple} from {min} to {max}"));
             }
         }
         if self.steps == 0 || self.steps > Self::STEPS_LIMIT {
@@ -112,9 +114,41 @@ pub struct ImageDefaults {
     /// What is not to be seen, if the request does not say.
     #[serde(default)]
     pub negative_prompt: String,
+    /// What the sides of its pictures are multiples of: 8, and 16 for Flux.
+    #[serde(default = "side_multiple")]
+    pub side_multiple: u32,
+}
+
+fn side_multiple() -> u32 {
+    ImageJob::SIDE_MULTIPLE
 }
 
 impl ImageDefaults {
+    /// Checks that they go together: a job with them is one that the model takes.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] naming the field and its rule.
+    pub fn validate(&self, model: &ModelId) -> Result<(), InvalidJob> {
+        let job = self.job(model.clone(), "");
+        job.validate()?;
+        self.check(&job)
+    }
+
+    /// Checks what only this model asks of a job.
+    ///
+    /// # Errors
+    /// [`InvalidJob`] naming the field and its rule.
+    pub fn check(&self, job: &ImageJob) -> Result<(), InvalidJob> {
+        for (field, side) in [("width", job.width), ("height", job.height)] {
+            if !side.is_multiple_of(self.side_multiple) {
+                let multiple = self.side_multiple;
+                let rule = format!("must be a multiple of {multiple} for this model");
+                return Err(InvalidJob { field, rule });
+            }
+        }
+        Ok(())
+    }
+
     /// A job with these parameters.
     pub fn job(&self, model: ModelId, prompt: impl Into<String>) -> ImageJob {
         ImageJob {

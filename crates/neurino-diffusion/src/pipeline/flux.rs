@@ -14,8 +14,8 @@ use neurino_nn::device::{download, run_near, upload};
 use super::cache::RecentlyUsed;
 use super::preview::LinearPreview;
 use super::{
-    Decoding, Denoising, Family, LatentShape, LoraFile, LoraFiles, Pipeline, PipelineFacts, size,
-    stage,
+    Decoding, Denoising, Encoders, Family, LatentShape, LoraFile, LoraFiles, Pipeline,
+    PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxCondition, FluxTransformer, pack, unpack};
@@ -31,12 +31,10 @@ use crate::{DiffusionError, RgbImage};
 pub struct Flux {
     /// Turns prompts into CLIP's tokens.
     pub tokenizer: ClipTokenizer,
-    /// CLIP-L.
-    pub text_encoder: ClipTextEncoder,
     /// Turns prompts into T5's tokens.
     pub tokenizer_2: Tokenizer,
-    /// T5.
-    pub text_encoder_2: T5Encoder,
+    /// CLIP-L and T5.
+    pub text_encoders: Encoders<(ClipTextEncoder, T5Encoder)>,
     /// Finds the way from noise to picture.
     pub transformer: FluxTransformer,
     /// Makes pictures of latents.
@@ -84,7 +82,7 @@ impl Pipeline for FluxPipeline {
         let size_tokens = [height / 2, width / 2];
         let embeddings = self.prompts.get_or(job.prompt.clone(), |prompt| {
             let prompt = FluxPrompt::new(&model.tokenizer, &model.tokenizer_2, prompt)?;
-            run_near(&model.device, || prompt.embed(&model.text_encoder, &model.text_encoder_2))
+            model.text_encoders.with(&model.device, |(clip, t5)| prompt.embed(clip, t5))
         })?;
         let condition = run_near(&model.device, || {
             let FluxEmbeddings { states, pooled } = embeddings.clone();
@@ -114,8 +112,7 @@ impl Pipeline for FluxPipeline {
         self.prompts.clear();
         let files = LoraFiles::open(loras, &[Part::Denoiser, Part::TextEncoder])?;
         set_loras(&mut model.transformer, Part::Denoiser, &files.scaled())?;
-        set_loras(&mut model.text_encoder, Part::TextEncoder, &files.as_trained())?;
-        Ok(())
+        model.text_encoders.set_loras(&files)
     }
 }
 

@@ -1,8 +1,11 @@
 //! Latents on the host, in the reference's order, and on the device, in ours.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 use neurino_nn::device::{download, upload};
 
+use super::Guidance;
 use crate::DiffusionError;
 
 /// The shape of one picture's latents.
@@ -50,6 +53,21 @@ impl LatentShape {
     pub(crate) fn download(&self, latents: Tensor<4>) -> Result<Vec<Vec<f32>>, DiffusionError> {
         let values = download(latents)?;
         Ok(values.chunks(self.count()).map(|one| self.channels_first(one)).collect())
+    }
+}
+
+/// Computes the outputs of all sides of a picture, in one batch or one after the other.
+pub(crate) fn by_side(
+    sides: usize,
+    guidance: Guidance,
+    compute: impl Fn(Range<usize>) -> Result<Vec<Vec<f32>>, DiffusionError>,
+) -> Result<Vec<Vec<f32>>, DiffusionError> {
+    match guidance {
+        Guidance::Together => compute(0..sides),
+        Guidance::InTurn => {
+            let each = (0..sides).map(|side| compute(side..side + 1));
+            Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+        }
     }
 }
 

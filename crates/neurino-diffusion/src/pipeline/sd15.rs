@@ -11,11 +11,11 @@ use neurino_core::ImageJob;
 use neurino_nn::device::{download, run_near};
 
 use super::cache::RecentlyUsed;
-use super::latents::guided;
+use super::latents::{by_side, guided};
 use super::preview::LinearPreview;
 use super::{
-    Decoding, Denoising, Family, LatentShape, LoraFile, LoraFiles, Pipeline, PipelineFacts, size,
-    stage,
+    Decoding, Denoising, Encoders, Family, Guidance, LatentShape, LoraFile, LoraFiles, Pipeline,
+    PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::lora::{Part, set_loras};
@@ -31,7 +31,7 @@ pub struct Sd15 {
     /// Turns prompts into tokens.
     pub tokenizer: ClipTokenizer,
     /// CLIP-L.
-    pub text_encoder: ClipTextEncoder,
+    pub text_encoder: Encoders<ClipTextEncoder>,
     /// Finds the noise.
     pub unet: Unet,
     /// Makes pictures of latents.
@@ -79,7 +79,7 @@ impl Pipeline for Sd15Pipeline {
         let context =
             self.prompts.get_or((job.prompt.clone(), negative), |(prompt, negative)| {
                 let prompt = Sd15Prompt::new(&model.tokenizer, prompt, negative.as_deref())?;
-                run_near(&model.device, || prompt.embed(&model.text_encoder))
+                model.text_encoder.with(&model.device, |encoder| prompt.embed(encoder))
             })?;
         let schedule = DiscreteSchedule::stable_diffusion();
         let scheduler = DpmSolverSde::new(&schedule, job.steps as usize)?;
@@ -94,6 +94,7 @@ impl Pipeline for Sd15Pipeline {
             scheduler,
             context,
             guidance: job.guidance,
+            sides: Guidance::default(),
             shape,
             rng,
             latents,
@@ -108,8 +109,7 @@ impl Pipeline for Sd15Pipeline {
         self.prompts.clear();
         let files = LoraFiles::open(loras, &[Part::Denoiser, Part::TextEncoder])?;
         set_loras(&mut model.unet, Part::Denoiser, &files.scaled())?;
-        set_loras(&mut model.text_encoder, Part::TextEncoder, &files.as_trained())?;
-        Ok(())
+        model.text_encoder.set_loras(&files)
     }
 }
 
@@ -121,6 +121,7 @@ struct Sd15Run {
     /// `[1 or 2, tokens, width]`, that of the negative prompt first.
     context: Tensor<3>,
     guidance: f32,
+    sides: Guidance,
     shape: LatentShape,
     rng: TorchRng,
     latents: Vec<f32>,
@@ -139,6 +140,10 @@ impl Denoising for Sd15Run {
         self.done
     }
 
+    fn set_guidance(&mut self, guidance: Guidance) {
+        self.sides = guidance;
+    }
+
     fn step(&mut self) -> Result<(), DiffusionError> {
         let (i, model) = (self.done, &self.model);
         let Some(&timestep) = self.scheduler.timesteps().get(i) else { return Ok(()) };
@@ -147,9 +152,12 @@ impl Denoising for Sd15Run {
         // Two pictures at once where the picture is guided: without and with the prompt.
         let mut input = self.latents.clone();
         self.scheduler.scale_model_input(&mut input, i);
-        let input = self.shape.upload(&input, sides, &model.device);
-        let noise = run_near(&model.device, || {
-            self.shape.download(model.unet.forward(input, timestep as f32, &self.context, None))
+        let noise = by_side(sides, self.sides, |sides| {
+            let input = self.shape.upload(&input, sides.len(), &model.device);
+            let context = self.context.clone().slice([sides]);
+            run_near(&model.device, || {
+                self.shape.download(model.unet.forward(input, timestep as f32, &context, None))
+            })
         })?;
         self.output = guided(noise, self.guidance);
 

@@ -11,11 +11,11 @@ use neurino_core::ImageJob;
 use neurino_nn::device::{download, run_near};
 
 use super::cache::RecentlyUsed;
-use super::latents::guided;
+use super::latents::{by_side, guided};
 use super::preview::LinearPreview;
 use super::{
-    Decoding, Denoising, Family, LatentShape, LoraFile, LoraFiles, Pipeline, PipelineFacts, size,
-    stage,
+    Decoding, Denoising, Encoders, Family, Guidance, LatentShape, LoraFile, LoraFiles, Pipeline,
+    PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::lora::{Part, set_loras};
@@ -31,7 +31,7 @@ pub struct Sdxl {
     /// Turn prompts into tokens, one for each text encoder.
     pub tokenizers: [ClipTokenizer; 2],
     /// CLIP-L and OpenCLIP-G.
-    pub text_encoders: [ClipTextEncoder; 2],
+    pub text_encoders: Encoders<[ClipTextEncoder; 2]>,
     /// Finds the noise.
     pub unet: Unet,
     /// Makes pictures of latents.
@@ -78,7 +78,9 @@ impl Pipeline for SdxlPipeline {
         let key = (job.prompt.clone(), job.negative_prompt.clone(), job.guidance > 1.0);
         let embeddings = self.prompts.get_or(key, |(prompt, negative, guided)| {
             let prompt = SdxlPrompt::new(model.tokenizers.each_ref(), prompt, negative)?;
-            run_near(&model.device, || prompt.embed(model.text_encoders.each_ref(), *guided))
+            let encode =
+                |encoders: &[ClipTextEncoder; 2]| prompt.embed(encoders.each_ref(), *guided);
+            model.text_encoders.with(&model.device, encode)
         })?;
         let [sides, _, _] = embeddings.states.dims();
         // The picture is whole: it looks like one of its own size, with nothing cut off.
@@ -100,6 +102,7 @@ impl Pipeline for SdxlPipeline {
             context: embeddings.states,
             added,
             guidance: job.guidance,
+            sides: Guidance::default(),
             shape,
             latents,
             output: Vec::new(),
@@ -114,10 +117,7 @@ impl Pipeline for SdxlPipeline {
         let parts = [Part::Denoiser, Part::TextEncoder, Part::TextEncoder2];
         let files = LoraFiles::open(loras, &parts)?;
         set_loras(&mut model.unet, Part::Denoiser, &files.scaled())?;
-        let [first, second] = &mut model.text_encoders;
-        set_loras(first, Part::TextEncoder, &files.as_trained())?;
-        set_loras(second, Part::TextEncoder2, &files.as_trained())?;
-        Ok(())
+        model.text_encoders.set_loras(&files)
     }
 }
 
@@ -130,6 +130,7 @@ struct SdxlRun {
     context: Tensor<3>,
     added: AddedCondition,
     guidance: f32,
+    sides: Guidance,
     shape: LatentShape,
     latents: Vec<f32>,
     output: Vec<f32>,
@@ -147,6 +148,10 @@ impl Denoising for SdxlRun {
         self.done
     }
 
+    fn set_guidance(&mut self, guidance: Guidance) {
+        self.sides = guidance;
+    }
+
     fn step(&mut self) -> Result<(), DiffusionError> {
         let (i, model) = (self.done, &self.model);
         let Some(&timestep) = self.scheduler.timesteps().get(i) else { return Ok(()) };
@@ -155,10 +160,17 @@ impl Denoising for SdxlRun {
         // Two pictures at once where the picture is guided: without and with the prompt.
         let mut input = self.latents.clone();
         self.scheduler.scale_model_input(&mut input, i);
-        let input = self.shape.upload(&input, sides, &model.device);
-        let noise = run_near(&model.device, || {
-            let added = Some(&self.added);
-            self.shape.download(model.unet.forward(input, timestep as f32, &self.context, added))
+        let noise = by_side(sides, self.sides, |sides| {
+            let input = self.shape.upload(&input, sides.len(), &model.device);
+            let context = self.context.clone().slice([sides.clone()]);
+            let added = AddedCondition {
+                pooled: self.added.pooled.clone().slice([sides.clone()]),
+                time_ids: self.added.time_ids[sides].to_vec(),
+            };
+            run_near(&model.device, || {
+                let noise = model.unet.forward(input, timestep as f32, &context, Some(&added));
+                self.shape.download(noise)
+            })
         })?;
         self.output = guided(noise, self.guidance);
 

@@ -1,16 +1,20 @@
 //! A pipeline of the tensors and vocabularies of its components, wherever they come from.
 
+use std::sync::Arc;
+
+use burn::tensor::Device;
 use neurino_llm::Tokenizer;
 
+use super::ImageSource;
 use crate::DiffusionError;
-use crate::checkpoint::{Component, Loading, Tensors};
+use crate::checkpoint::{Component, Loading, Precision, Tensors};
 use crate::clip::{ClipConfig, ClipTextEncoder, ClipTokenizer};
 use crate::flux::FluxTransformer;
 use crate::memory::Dims;
-use crate::pipeline::Pipeline;
 use crate::pipeline::flux::{Flux, FluxPipeline};
 use crate::pipeline::sd15::{Sd15, Sd15Pipeline};
 use crate::pipeline::sdxl::{Sdxl, SdxlPipeline};
+use crate::pipeline::{Encoders, Pipeline, TextEncoders};
 use crate::t5::T5Encoder;
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::Vae;
@@ -25,6 +29,25 @@ pub(crate) struct Assembly<'a> {
     /// Where there is a second one.
     pub(crate) text_encoder_2: Option<&'a dyn Tensors>,
     pub(crate) vocabularies: Vocabularies,
+    /// Where text encoders come from for each prompt, unless they stay.
+    pub(crate) visitors: Option<Visitors>,
+}
+
+/// Brings the text encoders of a model.
+pub(crate) struct Visitors {
+    pub(crate) source: Arc<ImageSource>,
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
+}
+
+impl Visitors {
+    fn visiting<T: TextEncoders>(
+        self,
+        read: impl Fn(&ImageSource, &Loading<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
+    ) -> Encoders<T> {
+        let Self { source, device, precision } = self;
+        Encoders::visiting(move || read(&source, &Loading::quiet(&device, precision)))
+    }
 }
 
 /// Vocabularies, one for each text encoder.
@@ -36,14 +59,19 @@ pub(crate) enum Vocabularies {
 
 impl Assembly<'_> {
     /// Loads all components.
-    pub(crate) fn assemble(self) -> Result<Box<dyn Pipeline>, DiffusionError> {
+    pub(crate) fn assemble(mut self) -> Result<Box<dyn Pipeline>, DiffusionError> {
         let device = self.loading.device.clone();
         let held = || self.loading.held_bytes();
+        let visitors = self.visitors.take();
         match (self.dims, &self.vocabularies) {
             (Dims::Sd15 { text, unet, vae: _ }, Vocabularies::Sd15(tokenizer)) => {
                 let model = Sd15 {
                     tokenizer: tokenizer.clone(),
-                    text_encoder: self.text_encoder(text)?,
+                    text_encoder: match visitors {
+                        None => Encoders::Stay(self.text_encoder(text)?),
+                        Some(visitors) => visitors
+                            .visiting(|source, loading| source.load_text_encoder(loading, false)),
+                    },
                     unet: self.unet(unet)?,
                     vae: self.decoder()?,
                     device,
@@ -56,10 +84,16 @@ impl Assembly<'_> {
             ) => {
                 let model = Sdxl {
                     tokenizers: tokenizers.clone(),
-                    text_encoders: [
-                        self.text_encoder(first)?,
-                        ClipTextEncoder::load(&self.second()?, second)?,
-                    ],
+                    text_encoders: match visitors {
+                        None => Encoders::Stay([
+                            self.text_encoder(first)?,
+                            ClipTextEncoder::load(&self.second()?, second)?,
+                        ]),
+                        Some(visitors) => visitors.visiting(|source, loading| {
+                            let one = |second| source.load_text_encoder(loading, second);
+                            Ok([one(false)?, one(true)?])
+                        }),
+                    },
                     unet: self.unet(unet)?,
                     vae: self.decoder()?,
                     device,
@@ -72,9 +106,19 @@ impl Assembly<'_> {
             ) => {
                 let model = Flux {
                     tokenizer: tokenizer.clone(),
-                    text_encoder: self.text_encoder(text)?,
                     tokenizer_2: tokenizer_2.clone(),
-                    text_encoder_2: T5Encoder::load(&self.second()?, t5)?,
+                    text_encoders: match visitors {
+                        None => Encoders::Stay((
+                            self.text_encoder(text)?,
+                            T5Encoder::load(&self.second()?, t5)?,
+                        )),
+                        Some(visitors) => visitors.visiting(|source, loading| {
+                            Ok((
+                                source.load_text_encoder(loading, false)?,
+                                source.load_t5(loading)?,
+                            ))
+                        }),
+                    },
                     transformer: FluxTransformer::load(
                         &Component::new(self.denoiser, self.loading),
                         transformer,

@@ -169,10 +169,12 @@ impl Files {
     pub(super) fn stored(&self) -> Vec<Stored> {
         match self {
             Self::Checkpoint { file, vae } => {
-                let parts = ["model.diffusion_model.", "cond_stage_model.", "conditioner."];
-                let own = file.file().tensors().filter(|tensor| {
-                    let name = tensor.name();
-                    parts.iter().any(|part| name.starts_with(part))
+                let own = file.file().tensors().filter_map(|tensor| {
+                    let is_of = |part: &&str| tensor.name().starts_with(part);
+                    if ["cond_stage_model.", "conditioner."].iter().any(is_of) {
+                        return Some(Stored::of_text(tensor));
+                    }
+                    is_of(&"model.diffusion_model.").then(|| Stored::of(tensor))
                 });
                 let vae = match vae {
                     Some(vae) => decoder(vae.file()),
@@ -183,12 +185,15 @@ impl Files {
                         .map(Stored::of)
                         .collect(),
                 };
-                own.map(Stored::of).chain(vae).collect()
+                own.chain(vae).collect()
             }
             Self::Components { parts, vae, .. } => {
                 let of_part = |(part, tensors, _): &(Part, FolderTensors, PathBuf)| match part {
                     Part::Vae => decoder(tensors.file()),
-                    _ => tensors.file().tensors().map(Stored::of).collect(),
+                    Part::TextEncoder | Part::TextEncoder2 => {
+                        tensors.file().tensors().map(Stored::of_text).collect()
+                    }
+                    Part::Denoiser => tensors.file().tensors().map(Stored::of).collect(),
                 };
                 let own = vae.iter().flat_map(|vae| vae.vae().tensors().collect::<Vec<_>>());
                 let own = own.filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of);
@@ -228,6 +233,8 @@ pub(super) struct Stored {
     dtype: DType,
     count: u64,
     role: Role,
+    /// Whether it belongs to a text encoder.
+    pub(super) reads_prompts: bool,
 }
 
 /// What a tensor is to the layer it belongs to.
@@ -263,7 +270,13 @@ impl Stored {
             Role::Described
         };
         let count = tensor.shape().iter().product::<usize>() as u64;
-        Self { size_bytes: tensor.size_bytes() as u64, dtype: tensor.dtype(), count, role }
+        let size_bytes = tensor.size_bytes() as u64;
+        Self { size_bytes, dtype: tensor.dtype(), count, role, reads_prompts: false }
+    }
+
+    /// A tensor of a text encoder.
+    fn of_text(tensor: &StoredTensor) -> Self {
+        Self { reads_prompts: true, ..Self::of(tensor) }
     }
 
     /// Memory it takes once loaded.
@@ -276,6 +289,11 @@ impl Stored {
             (Role::Plain, Precision::Half) => 2 * self.count,
             (Role::Scales, _) | (Role::Plain, Precision::Full) => 4 * self.count,
         }
+    }
+
+    /// Whether its weights are unpacked when they are used.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.role, Role::Nf4 | Role::Hqq)
     }
 
     /// Weights that it stands for.

@@ -2,12 +2,15 @@
 //! promises.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use neurino_core::job::Png;
 use neurino_core::{ImageJob, ModelId};
 use neurino_diffusion::checkpoint::{Loading, Precision};
-use neurino_diffusion::pipeline::{Decoding, Denoising, Family, LoraFile, Pipeline};
+use neurino_diffusion::pipeline::{
+    Decoding, Denoising, Family, Guidance, LoraFile, Pipeline, Residence,
+};
 use neurino_diffusion::source::Changes;
 use neurino_diffusion::{DiffusionError, ImageSource, RgbImage, shapes};
 use neurino_nn::device::download;
@@ -272,6 +275,63 @@ fn low_rank_updates_come_and_go_while_the_base_stays() {
     let error = pipeline.set_loras(&[]).unwrap_err();
     assert!(matches!(error, DiffusionError::InvalidRequest { .. }), "{error}");
     drop(run);
+}
+
+#[test]
+fn text_encoders_that_visit_read_the_same() {
+    let device = Device::flex();
+    let lora = |folder: &str, name: &str| LoraFile {
+        path: fixture(folder).join(format!("lora_{name}.safetensors")),
+        scale: 0.8,
+    };
+    for folder in ["sd/sd15", "sd/sdxl", "flux"] {
+        let source = Arc::new(ImageSource::open(&fixture(folder)).unwrap());
+        let loading = || Loading::quiet(&device, Precision::Stored);
+        let mut stays = source.load_as(&loading(), Residence::Stay).unwrap();
+        let mut visits = source.load_as(&loading(), Residence::Visit).unwrap();
+        let memory = source.memory(Precision::Stored);
+        for (pipeline, residence) in [(&stays, Residence::Stay), (&visits, Residence::Visit)] {
+            let (planned, held) =
+                (memory.resident_bytes(residence), pipeline.facts().weights_bytes);
+            let share = planned as f64 / held as f64;
+            assert!((share - 1.0).abs() < 0.01, "{folder} {residence:?}: {planned} {held}");
+        }
+        assert!(visits.facts().weights_bytes < stays.facts().weights_bytes);
+        let plain = picture(stays.as_mut(), &job(2, 9));
+        assert_eq!(picture(visits.as_mut(), &job(2, 9)), plain, "{folder}");
+
+        let Some(other) = [("sd/sd15", "sd/sdxl"), ("sd/sdxl", "sd/sd15")]
+            .into_iter()
+            .find_map(|(of, other)| (of == folder).then_some(other))
+        else {
+            continue;
+        };
+        let loras = [lora(folder, "kohya")];
+        stays.set_loras(&loras).unwrap();
+        visits.set_loras(&loras).unwrap();
+        let changed = picture(stays.as_mut(), &job(2, 9));
+        assert_ne!(changed, plain, "{folder}");
+        assert_eq!(picture(visits.as_mut(), &job(2, 9)), changed, "{folder}");
+        let refused = visits.set_loras(&[lora(other, "kohya")]);
+        assert!(matches!(refused, Err(DiffusionError::Lora(_))), "{refused:?}");
+        visits.set_loras(&[]).unwrap();
+        assert_eq!(picture(visits.as_mut(), &job(2, 9)), plain, "{folder}");
+    }
+}
+
+#[test]
+fn the_halves_of_a_guided_step_may_be_computed_in_turn() {
+    for folder in ["sd/sd15", "sd/sdxl"] {
+        let source = ImageSource::open(&fixture(folder)).unwrap();
+        let mut pipeline = load(&source, Precision::Stored);
+        let whole = picture(pipeline.as_mut(), &job(3, 4));
+        let mut run = pipeline.begin(&job(3, 4)).unwrap();
+        run.step().unwrap();
+        run.set_guidance(Guidance::InTurn);
+        run.step().unwrap();
+        run.step().unwrap();
+        assert_eq!(run.finish(Decoding::Whole).unwrap(), whole, "{folder}");
+    }
 }
 
 #[test]

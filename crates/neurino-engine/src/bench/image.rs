@@ -7,7 +7,7 @@ use std::time::Instant;
 use neurino_core::{ImageJob, ModelId};
 use neurino_diffusion::checkpoint::Loading;
 use neurino_diffusion::memory::{Dims, ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Decoding, Family, Pipeline};
+use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan};
 use neurino_diffusion::{DiffusionError, ImageSource, shapes};
 use serde::Serialize;
 
@@ -231,7 +231,7 @@ fn measure_all(
         decode_s: medians.decode_s,
         image_s: medians.text_s + f64::from(steps) * medians.step_s + medians.decode_s,
         weights_bytes: pipeline.facts().weights_bytes,
-        planned_bytes: memory.weights_bytes() + needs.peak_bytes(false),
+        planned_bytes: memory.weights_bytes() + needs.peak_bytes(Plan::default()),
         step_flop: f64::from(passes) * dims.denoising_flop(width, height, PROMPT_TOKENS),
         decode_flop: dims.decoding_flop(width, height),
         ceilings,
@@ -257,7 +257,8 @@ fn open(subject: &BenchSubject, device: &OpenDevice) -> Result<Subject, EngineEr
                 shapes::named(name).ok_or_else(|| unknown("shape", name, &shapes::NAMES))?;
             let pipeline = shape.make(&loading).map_err(failed)?;
             let weights_bytes = pipeline.facts().weights_bytes;
-            let memory = ImageMemory::new(weights_bytes, shape.dims.clone());
+            // A shape's text encoders stay.
+            let memory = ImageMemory::new(weights_bytes, 0, shape.dims.clone());
             Ok(Subject { name: name.clone(), pipeline, memory, side: shape.side })
         }
     }

@@ -1,12 +1,13 @@
 //! Loading of image models.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use neurino_core::ImageJob;
 use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::Loading;
-use neurino_diffusion::memory::{ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Decoding, Pipeline};
+use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
+use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
 
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
@@ -21,10 +22,10 @@ impl Worker {
     pub(super) fn read_image(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
         let started = Instant::now();
         let open = &self.devices[0];
-        let source = ImageSource::open(&reference.path).map_err(unreadable)?;
+        let source = Arc::new(ImageSource::open(&reference.path).map_err(unreadable)?);
         let precision = usual_precision(open.is_cpu());
         let memory = source.memory(precision);
-        let planned_bytes = plan(&source, &memory, open.memory())?;
+        let (residence, planned_bytes) = plan(source.family(), &memory, open.memory())?;
         let before = self.used_bytes();
         let total_bytes = source.read_bytes();
         let progress = |done_bytes: u64| {
@@ -33,7 +34,7 @@ impl Worker {
         };
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let loading = Loading::new(&open.device, precision, &progress, &unwanted);
-        let loaded = source.load(&loading);
+        let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
         if !open.is_cpu() {
@@ -62,11 +63,12 @@ impl Worker {
         tracing::info!(
             planned_bytes,
             weights_bytes = facts.weights_bytes,
-            planned_weights_bytes = memory.weights_bytes(),
+            planned_weights_bytes = memory.resident_bytes(residence),
             measured_bytes,
+            text_encoders_visit = residence == Residence::Visit,
             "the image model is loaded"
         );
-        let pictures = Pictures::new(pipeline, memory, source);
+        let pictures = Pictures::new(pipeline, memory, source, open.device.clone());
         Ok(Loaded { reference, facts, serving: Served::Image(Box::new(pictures)) })
     }
 
@@ -93,30 +95,38 @@ impl Worker {
     }
 }
 
-/// What the model and a picture of its usual size take together, if at least a small one fits.
+/// Where the text encoders live, and what the model and a picture of its usual size take together. The
+/// encoders make way if the usual picture would not fit beside them; if it does not fit then either, at
+/// least a small one has to.
 fn plan(
-    source: &ImageSource,
+    family: Family,
     memory: &ImageMemory,
     device: DeviceMemory,
-) -> Result<u64, EngineError> {
+) -> Result<(Residence, u64), EngineError> {
     let available_bytes = device.free_bytes.saturating_sub(device.reserve_bytes());
-    let least = memory.picture(SIDE_MIN, SIDE_MIN, true).peak_bytes(true);
-    let needed_bytes = memory.weights_bytes() + least;
-    if needed_bytes > available_bytes {
-        let gb = |bytes: u64| bytes as f64 / 1e9;
-        let message = format!(
-            "the model needs {:.1} GB of memory and {:.1} GB are free for it; close other programs, or \
-             choose a smaller model",
-            gb(needed_bytes),
-            gb(available_bytes)
-        );
-        return Err(EngineError::new(EngineErrorCode::OutOfMemory, message));
+    let guided = family != Family::Flux;
+    for side in [family.native_side(), SIDE_MIN] {
+        let picture = memory.picture(side, side, guided);
+        for residence in [Residence::Stay, Residence::Visit] {
+            let left_bytes = available_bytes.saturating_sub(memory.resident_bytes(residence));
+            if let Fit::As(plan) = picture.fit(left_bytes) {
+                let peak_bytes = memory.peak_bytes(residence, picture, plan);
+                if peak_bytes <= available_bytes {
+                    return Ok((residence, peak_bytes));
+                }
+            }
+        }
     }
-    let side = source.family().native_side();
-    let usual = memory.picture(side, side, true);
-    let whole = memory.weights_bytes() + usual.peak_bytes(false);
-    let tiled = memory.weights_bytes() + usual.peak_bytes(true);
-    Ok(if whole <= available_bytes { whole } else { tiled.min(available_bytes) })
+    let least = memory.picture(SIDE_MIN, SIDE_MIN, guided);
+    let needed_bytes = memory.peak_bytes(Residence::Visit, least, Plan::LEAST);
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    let message = format!(
+        "the model needs {:.1} GB of memory and {:.1} GB are free for it; close other programs, or \
+         choose a smaller model",
+        gb(needed_bytes),
+        gb(available_bytes)
+    );
+    Err(EngineError::new(EngineErrorCode::OutOfMemory, message))
 }
 
 /// What a card does for the first time is slow: a picture of the usual size is made here and thrown
@@ -152,4 +162,40 @@ fn unreadable(error: neurino_diffusion::DiffusionError) -> EngineError {
         return EngineError::new(EngineErrorCode::ModelUnreadable, error.message);
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_diffusion::memory::Dims;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    /// Weights of SDXL: 6.5 GiB in 16 bits, 1.5 of them text encoders.
+    fn planned(free_bytes: u64) -> Result<(Residence, u64), EngineError> {
+        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, Dims::sdxl());
+        // The reserve comes off the free memory.
+        let device = DeviceMemory { free_bytes, total_bytes: 2 * GIB, is_cpu: true };
+        plan(Family::Sdxl, &memory, device)
+    }
+
+    #[test]
+    fn text_encoders_make_way_for_the_usual_picture() {
+        let (residence, most_bytes) = planned(64 * GIB).expect("plenty");
+        assert_eq!(residence, Residence::Stay);
+        let refused = planned(3 * GIB).expect_err("less than the weights");
+        assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
+        // From much to little: encoders stay, then they visit, then they stay beside smaller pictures.
+        let mut seen = vec![];
+        for eighths in (8..=8 * 24).rev() {
+            let free_bytes = eighths * GIB / 8;
+            let Ok((residence, peak_bytes)) = planned(free_bytes) else { continue };
+            assert!(peak_bytes <= free_bytes && peak_bytes <= most_bytes);
+            if seen.last() != Some(&residence) {
+                seen.push(residence);
+            }
+        }
+        assert_eq!(seen[..2], [Residence::Stay, Residence::Visit]);
+    }
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
@@ -12,7 +10,7 @@ use tokenizers::processors::template::TemplateProcessing;
 
 use super::pieces::Spelling;
 use super::sentencepiece::{Algorithm, PieceKind, SentencePiece};
-use super::{Parts, TokenizerError, charsmap, words};
+use super::{Parts, TokenizerError, outline, words};
 
 /// Most sentinel tokens of a T5 vocabulary; real ones have 100.
 const EXTRA_IDS_MAX: u32 = 1000;
@@ -80,7 +78,7 @@ pub(super) fn open(folder: &Path) -> Result<Parts, TokenizerError> {
 fn tokenizer_json(path: &Path, config: Config) -> Result<Parts, TokenizerError> {
     let bytes = read(path)?;
     let malformed = |source| TokenizerError::Malformed { path: path.to_owned(), source };
-    check_charsmaps(&bytes).map_err(malformed)?;
+    outline::check(&bytes).map_err(malformed)?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(malformed)?;
     // What a training script left behind: a prompt is neither cut nor filled up here.
     inner.with_truncation(None).map_err(TokenizerError::damaged)?.with_padding(None);
@@ -93,33 +91,6 @@ fn tokenizer_json(path: &Path, config: Config) -> Result<Parts, TokenizerError> 
         ends: Vec::new(),
         inner,
     })
-}
-
-/// The library trusts the tables in the file; see [`charsmap`].
-fn check_charsmaps(bytes: &[u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    #[derive(Deserialize)]
-    struct Outline {
-        #[serde(default)]
-        normalizer: Value,
-        /// Read for its form alone: where it is no JSON the library panics.
-        #[serde(default)]
-        decoder: Value,
-    }
-    let outline: Outline = serde_json::from_slice(bytes)?;
-    let mut open = vec![&outline.normalizer, &outline.decoder];
-    while let Some(value) = open.pop() {
-        match value {
-            Value::Array(items) => open.extend(items),
-            Value::Object(fields) => {
-                if let Some(table) = fields.get("precompiled_charsmap").and_then(Value::as_str) {
-                    charsmap::check(&BASE64_STANDARD.decode(table)?)?;
-                }
-                open.extend(fields.values());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Tokens outside a SentencePiece model, from `tokenizer_config.json` or `added_tokens.json`.
@@ -261,16 +232,4 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Tokeni
     serde_json::from_slice(&read(path)?)
         .map(Some)
         .map_err(|e| TokenizerError::Malformed { path: path.to_owned(), source: e.into() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_decoder_that_is_no_json_is_refused_before_the_library_reads_it() {
-        let bad = br#"{"version": "1.0", "decoder": {"type": "Fuse", "x": "\ud800"}}"#;
-        assert!(check_charsmaps(bad).is_err());
-        assert!(check_charsmaps(br#"{"version": "1.0", "decoder": null}"#).is_ok());
-    }
 }

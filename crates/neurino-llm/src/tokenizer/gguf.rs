@@ -1,7 +1,7 @@
 //! The tokenizer inside a GGUF file: byte-level BPE (`gpt2`) or SentencePiece (`llama`).
 
 use tokenizers::decoders::byte_level::ByteLevel;
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::Vocab;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -129,8 +129,7 @@ fn byte_level(vocabulary: &GgufTokenizer) -> Result<tokenizers::Tokenizer, Token
     let vocab: Vocab = tokens.collect();
     let merges = words::pairs(vocabulary.merges.iter().map(String::as_str))?;
     let words_first = matches!(splitting, Splitting::Pattern { words_first: true, .. });
-    let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
+    let model = words::byte_pairs(vocab, merges)?
         .ignore_merges(words_first)
         .build()
         .map_err(TokenizerError::damaged)?;

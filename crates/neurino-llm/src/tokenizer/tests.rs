@@ -234,6 +234,7 @@ fn unknown_and_damaged_vocabularies_are_named() {
     damage(|v| v.token_types[5] = 9);
     damage(|v| v.merges.push("alone".into()));
     damage(|v| v.merges.push("no such".into()));
+    damage(|v| v.merges.push(format!("{0} {0}", v.tokens.iter().max_by_key(|t| t.len()).unwrap())));
     let missing = Tokenizer::open_folder(Path::new("/nonexistent")).err().unwrap();
     assert!(matches!(missing, TokenizerError::Missing { .. }));
     assert!(missing.to_string().contains("tokenizer.model"));
@@ -271,6 +272,17 @@ fn damaged_files_are_refused() {
     let error = open("tokenizer.json", json.to_string().as_bytes());
     assert!(matches!(error, TokenizerError::Damaged(_)), "{error}");
     json["model"]["vocab"]["far"] = 556.into();
+    let merges = json["model"]["merges"].clone();
+    let long = "long".repeat(100);
+    for (merge, prefix) in [(json!([long, long]), Value::Null), (json!("a b"), "##".into())] {
+        json["model"]["merges"] = json!([merge]);
+        json["model"]["continuing_subword_prefix"] = prefix;
+        let error = open("tokenizer.json", json.to_string().as_bytes());
+        let TokenizerError::Malformed { source, .. } = error else { panic!("{error}") };
+        assert!(source.to_string().contains("makes no token"), "{source}");
+    }
+    json["model"]["merges"] = merges;
+    json["model"]["continuing_subword_prefix"] = Value::Null;
     json["padding"] = json!({ "strategy": { "Fixed": 1_000_000_000 }, "direction": "Right",
         "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a" });
     let folder = folder(&[], &[("tokenizer.json", &json.to_string())]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -32,7 +32,7 @@ pub(super) fn build(
 ) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let vocab: Vocab = vocab.into_iter().collect();
     let lines = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty());
-    let builder = BPE::builder().vocab_and_merges(vocab, pairs(lines)?);
+    let builder = byte_pairs(vocab, pairs(lines)?)?;
     let failed = TokenizerError::damaged;
     let mut inner = if is_clip {
         let builder = builder.end_of_word_suffix("</w>".to_owned()).unk_token(CLIP_EOS.to_owned());
@@ -80,6 +80,22 @@ pub(super) fn pairs<'a>(
             Ok((a.to_owned(), b.to_owned()))
         })
         .collect()
+}
+
+/// A model of merges that make tokens of the vocabulary: over a long one that does not, the library
+/// panics.
+///
+/// # Errors
+/// `Damaged`.
+pub(super) fn byte_pairs(
+    vocab: Vocab,
+    merges: Vec<(String, String)>,
+) -> Result<BpeBuilder, TokenizerError> {
+    if let Some((a, b)) = merges.iter().find(|(a, b)| !vocab.contains_key(&format!("{a}{b}"))) {
+        let why = format!("the merge `{a} {b}` makes no token of the vocabulary");
+        return Err(TokenizerError::Damaged(why));
+    }
+    Ok(BPE::builder().vocab_and_merges(vocab, merges))
 }
 
 /// CLIP's cleaning where its text fixer is not installed: no control characters, spaces around

@@ -18,7 +18,14 @@ pub(crate) const PAINTER: &str = "painter";
 
 pub(crate) fn usual() -> ImageDefaults {
     let negative_prompt = String::new();
-    ImageDefaults { width: 64, height: 32, steps: 4, guidance: 7.0, negative_prompt }
+    ImageDefaults {
+        width: 64,
+        height: 32,
+        steps: 4,
+        guidance: 7.0,
+        negative_prompt,
+        side_multiple: 8,
+    }
 }
 
 pub(crate) fn picture_lease(preview: bool) -> Lease {

@@ -13,33 +13,28 @@ use burn::tensor::{DType, Device, Tensor};
 use neurino_weights::hqq::HqqMatrix;
 use neurino_weights::nf4::Nf4Matrix;
 
-use super::{Dequantized, QuantMatmul};
+use super::QuantMatmul;
+use super::on_device::OnDevice;
 use crate::dense::Single;
 use crate::device::{in_memory, is_cpu, upload};
 use crate::panels::{Geometry, Room, Source, multiply};
 use crate::simd::{Isa, Kernel, LANES, Simd};
 
-/// The best way to multiply with `matrix`, whose first dimension is the result's, on `device`. Where
-/// the weights have to be unpacked, they are kept as `dtype`.
+/// Multiplication with `matrix`, whose first dimension is the result's, on `device`. It stays packed;
+/// on devices other than the CPU `dtype` is multiplied.
 pub fn nf4_on(matrix: Nf4Matrix, device: &Device, dtype: DType) -> Arc<dyn QuantMatmul> {
-    on(matrix, Nf4Matrix::to_f32, device, dtype)
+    if is_cpu(device) {
+        return Arc::new(Unpacking(matrix));
+    }
+    Arc::new(OnDevice::nf4(&matrix, device, dtype))
 }
 
 /// As [`nf4_on`], for HQQ's form.
 pub fn hqq_on(matrix: HqqMatrix, device: &Device, dtype: DType) -> Arc<dyn QuantMatmul> {
-    on(matrix, HqqMatrix::to_f32, device, dtype)
-}
-
-fn on<M: Rows>(
-    matrix: M,
-    to_f32: impl Fn(&M) -> Vec<f32>,
-    device: &Device,
-    dtype: DType,
-) -> Arc<dyn QuantMatmul> {
     if is_cpu(device) {
         return Arc::new(Unpacking(matrix));
     }
-    Arc::new(Dequantized::of_values(to_f32(&matrix), matrix.out_and_in(), device, dtype))
+    Arc::new(OnDevice::hqq(&matrix, device, dtype))
 }
 
 /// Weights that can be unpacked in pieces of rows.
@@ -217,7 +212,7 @@ impl Rows for HqqMatrix {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -231,11 +226,11 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    fn floats(count: usize, seed: u32) -> Vec<f32> {
+    pub(in super::super) fn floats(count: usize, seed: u32) -> Vec<f32> {
         bytes(count, seed).iter().map(|byte| f32::from(*byte) / 100.0 - 1.2).collect()
     }
 
-    fn nf4(shape: [usize; 2], block_size: usize) -> Nf4Matrix {
+    pub(in super::super) fn nf4(shape: [usize; 2], block_size: usize) -> Nf4Matrix {
         let count: usize = shape.iter().product();
         Nf4Matrix {
             shape: shape.to_vec(),
@@ -246,7 +241,12 @@ mod tests {
         }
     }
 
-    fn hqq(shape: [usize; 2], bits: u32, groups_are_rows: bool, dims: [usize; 2]) -> HqqMatrix {
+    pub(in super::super) fn hqq(
+        shape: [usize; 2],
+        bits: u32,
+        groups_are_rows: bool,
+        dims: [usize; 2],
+    ) -> HqqMatrix {
         let groups = if groups_are_rows { dims[0] } else { dims[1] };
         HqqMatrix {
             shape,

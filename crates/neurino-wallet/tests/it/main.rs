@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod processes;
+mod replacing;
+mod vectors;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ export interface Controls {
   busy: boolean;
 }
 
-export function controls(state: MiningState, pending: Pending | null): Controls {
+export function controls(state: MiningState, pending: Pending | null, snoozed = false): Controls {
   const busy = pending !== null;
   switch (state) {
     case 'stopped':
@@ -21,6 +21,9 @@ export function controls(state: MiningState, pending: Pending | null): Controls 
       return { action: 'start', stopNow: false, busy };
     case 'starting':
       return { action: 'now', stopNow: false, busy };
+    case 'paused':
+      // A pause of the person's own ends with the button; a rule's ends beside its sentence.
+      return { action: snoozed ? 'start' : 'now', stopNow: false, busy };
     case 'waiting':
       return { action: 'finish', stopNow: false, busy };
     case 'working':
@@ -46,5 +49,5 @@ export function ring(
   if (state === 'working' || state === 'finishing') {
     return job ? share(job.done, job.of) : null;
   }
-  return state === 'waiting' ? 1 : 0;
+  return state === 'waiting' || state === 'paused' ? 1 : 0;
 }

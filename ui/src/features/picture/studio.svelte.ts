@@ -64,6 +64,7 @@ const noDefaults: ImageDefaults = {
   steps: 20,
   guidance: 7,
   negative_prompt: '',
+  side_multiple: 8,
 };
 
 export class Studio {

@@ -10,6 +10,7 @@ import type {
   MiningState,
   ModelId,
   OnClose,
+  Order,
   PointsKind,
   Preferences,
   Receipt,
@@ -20,7 +21,9 @@ import type {
 import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
 import { Journal } from '../help/journal.svelte';
+import { Control } from '../control/control.svelte';
 import { Studio } from '../picture/studio.svelte';
+import { Wallet } from '../wallet/wallet.svelte';
 
 /** Whether the program answers. */
 export type Phase = 'connecting' | 'ready' | 'lost';
@@ -40,8 +43,8 @@ const PENDING_MS = 4000;
 const GAIN_MS = 4000;
 
 const settledBy: Record<Pending, readonly MiningState[]> = {
-  start: ['starting', 'waiting', 'working', 'needs_you'],
-  finish: ['finishing', 'stopped', 'needs_you'],
+  start: ['starting', 'waiting', 'working', 'paused', 'needs_you'],
+  finish: ['finishing', 'stopped', 'paused', 'needs_you'],
   now: ['stopped', 'needs_you'],
 };
 
@@ -67,6 +70,8 @@ export class Session {
   readonly studio: Studio;
   readonly ledger: Ledger;
   readonly journal: Journal;
+  readonly wallet: Wallet;
+  readonly control: Control;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -80,6 +85,8 @@ export class Session {
     this.studio = new Studio(backend);
     this.ledger = new Ledger(backend);
     this.journal = new Journal(backend);
+    this.wallet = new Wallet(backend);
+    this.control = new Control(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -98,7 +105,9 @@ export class Session {
       if (!pushed) this.#apply(reply.payload);
       const preferences = await this.#backend.call({ cmd: 'preferences' });
       this.preferences = expectReply(preferences, 'preferences').payload;
+      await this.wallet.connect();
       this.phase = 'ready';
+      void this.control.load();
     } catch (thrown) {
       this.lost = asErrorBody(thrown);
       this.phase = 'lost';
@@ -135,6 +144,11 @@ export class Session {
 
   stop(mode: StopMode): Promise<boolean> {
     return this.#ask(mode, { cmd: 'mining_stop', payload: { mode } });
+  }
+
+  /** A pause, or letting the rules decide. */
+  order(order: Order): Promise<boolean> {
+    return this.#do({ cmd: 'mining_order', payload: { order } });
   }
 
   fetchModel(model: ModelId): Promise<boolean> {

@@ -2,6 +2,91 @@
 // Do not edit: `cargo xtask gen` writes this file and a test compares it.
 
 /**
+ * What this system tells; a rule that needs more cannot be used here.
+ */
+export type Abilities = {
+/**
+ * How long nobody has used mouse and keyboard.
+ */
+idle: boolean,
+/**
+ * Whether the machine runs on its battery.
+ */
+battery: boolean,
+/**
+ * Whether the network is metered.
+ */
+metered: boolean,
+/**
+ * Which programs run.
+ */
+programs: boolean,
+/**
+ * Which window is in front, and whether it fills the screen.
+ */
+front: boolean,
+/**
+ * How busy a program keeps the card.
+ */
+card_load: boolean,
+/**
+ * How hot the card that computes is.
+ */
+heat: boolean, };
+
+/**
+ * What the miner has to do, from the mildest to the strictest.
+ */
+export type Action = "run" | "take_no_jobs" | "finish_then_stop" | "hand_back";
+
+/**
+ * What a number of pieces, or more, is worth.
+ */
+export type BoostStepView = {
+/**
+ * Pieces.
+ */
+nfts: number,
+/**
+ * The factor.
+ */
+multiplier: Multiplier, };
+
+/**
+ * What pieces of the Imaginaries are worth on each card.
+ */
+export type BoostView = {
+/**
+ * Where the table comes from, in words.
+ */
+note: string,
+/**
+ * Cards that one piece boosts.
+ */
+cards_per_nft: number,
+/**
+ * The table: pieces, and what they are worth.
+ */
+steps: Array<BoostStepView>,
+/**
+ * This machine's cards, once the number of pieces is known.
+ */
+cards: Array<BoostedCard>, };
+
+/**
+ * A card and its factor.
+ */
+export type BoostedCard = {
+/**
+ * Its name.
+ */
+name: string,
+/**
+ * Its factor.
+ */
+multiplier: Multiplier, };
+
+/**
  * Both kinds of points; they are never added to each other.
  */
 export type BothPoints = {
@@ -13,6 +98,80 @@ llama: MicroPoints,
  * Paid for pictures.
  */
 waifu: MicroPoints, };
+
+/**
+ * What a rule saw.
+ */
+export type Cause = { "cause": "crash" } | { "cause": "game",
+/**
+ * The program.
+ */
+program: string,
+/**
+ * How it was recognised.
+ */
+sign: Sign, } | { "cause": "cool_down",
+/**
+ * The program.
+ */
+program: string, } | { "cause": "exclusive",
+/**
+ * The program.
+ */
+program: string,
+/**
+ * The device.
+ */
+device: JobDevice, } | { "cause": "battery" } | { "cause": "hot",
+/**
+ * What it reached, in degrees Celsius.
+ */
+reached_c: number,
+/**
+ * Down to which it has to cool.
+ */
+resume_c: number, } | { "cause": "in_use",
+/**
+ * Minutes without input that are needed.
+ */
+minutes: number, } | { "cause": "away_unknown" } | { "cause": "schedule",
+/**
+ * Whether cheap hours alone count.
+ */
+cheap_only: boolean, } | { "cause": "metered" };
+
+/**
+ * What public chains say.
+ */
+export type ChainView = {
+/**
+ * Nodes that may be asked.
+ */
+nodes: Array<NodeView>,
+/**
+ * When the facts below were last asked for, in milliseconds since the Unix epoch.
+ */
+checked_at_ms: number | null,
+/**
+ * Whether the reward address knows this identity.
+ */
+binding: Fact,
+/**
+ * Pieces of the Imaginaries that the reward address holds.
+ */
+nfts: Fact,
+/**
+ * The contract of the Imaginaries, as the person entered it.
+ */
+collection: string | null,
+/**
+ * What the reward address has staked.
+ */
+staked: Fact,
+/**
+ * What the pieces are worth.
+ */
+boost: BoostView, };
 
 /**
  * One message of a conversation.
@@ -104,13 +263,46 @@ differ: number,
 unknown: number, };
 
 /**
+ * How an entered address reads.
+ */
+export type CheckedAddress = {
+/**
+ * The address with the capitals of its checksum.
+ */
+address: string,
+/**
+ * Whether the capitals entered proved that no character is wrong.
+ */
+proven: boolean,
+/**
+ * Another address, now or once in use, that looks alike at both ends.
+ */
+looks_like: string | null,
+/**
+ * Whether points go there already.
+ */
+in_use: boolean,
+/**
+ * The address as a QR code.
+ */
+qr: QrView | null, };
+
+/**
  * What the window can ask for.
  */
 export type Command = { "cmd": "snapshot" } | { "cmd": "mining_start" } | { "cmd": "mining_stop", "payload": {
 /**
  * Whether the running job may finish first.
  */
-mode: StopMode, } } | { "cmd": "model_fetch", "payload": {
+mode: StopMode, } } | { "cmd": "mining_order", "payload": {
+/**
+ * The order.
+ */
+order: Order, } } | { "cmd": "rules" } | { "cmd": "rules_set", "payload": {
+/**
+ * All of them.
+ */
+rules: Rules, } } | { "cmd": "decisions" } | { "cmd": "model_fetch", "payload": {
 /**
  * The model.
  */
@@ -170,11 +362,24 @@ about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cm
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "window", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
 action: WindowAction, } };
+
+/**
+ * The control's part of a snapshot.
+ */
+export type ControlStatus = {
+/**
+ * The decision in force.
+ */
+decision: Decision,
+/**
+ * What was given back when mining last stepped aside, while it still does.
+ */
+gave_back: GaveBack | null, };
 
 /**
  * The job in work; of several, the oldest that is being computed.
@@ -216,6 +421,43 @@ budget_ms: number,
  * Jobs in work, this one included.
  */
 jobs: number, };
+
+/**
+ * The one decision that is in force.
+ */
+export type Decision = {
+/**
+ * The state it means.
+ */
+state: State,
+/**
+ * What the miner has to do.
+ */
+action: Action,
+/**
+ * Why.
+ */
+why: Why,
+/**
+ * All of that in one sentence or two, for people.
+ */
+sentence: string,
+/**
+ * When it ends by itself, in milliseconds since the Unix epoch, where that is known.
+ */
+until_ms: number | null,
+/**
+ * What starting now would do, where something keeps mining from running.
+ */
+resume: string | null,
+/**
+ * Where the rule that holds can be changed.
+ */
+change: Section | null,
+/**
+ * Which rules the person's own choice sets aside, as a sentence.
+ */
+aside: string | null, };
 
 /**
  * A device of this machine.
@@ -445,6 +687,23 @@ used_mj: number,
 estimated_mj: number, };
 
 /**
+ * A decision of the past.
+ */
+export type Entry = {
+/**
+ * When it was made, in milliseconds since the Unix epoch.
+ */
+at_ms: number,
+/**
+ * The state it meant.
+ */
+state: State,
+/**
+ * Its sentence.
+ */
+sentence: string, };
+
+/**
  * An error as it crosses an edge: plain words first, and a way out where there is one.
  */
 export type ErrorBody = {
@@ -503,6 +762,156 @@ export type ExportFormat = "csv" | "json";
 export type ExportKind = "receipts" | "jobs" | "days";
 
 /**
+ * A fact of a public chain.
+ */
+export type Fact = { "fact": "no_reward" } | { "fact": "no_node",
+/**
+ * The chain.
+ */
+chain: string, } | { "fact": "not_known",
+/**
+ * The contract.
+ */
+contract: string,
+/**
+ * Its chain.
+ */
+chain: string, } | { "fact": "not_checked" } | { "fact": "failed",
+/**
+ * Why, and what to do.
+ */
+error: ErrorBody, } | { "fact": "bound",
+/**
+ * The identity; none yet when absent.
+ */
+identity: string | null,
+/**
+ * Whether it is this machine's.
+ */
+ours: boolean, } | { "fact": "pieces",
+/**
+ * How many.
+ */
+count: number, } | { "fact": "staked",
+/**
+ * The amount, exactly, in the token's unit.
+ */
+amount: string,
+/**
+ * What one of it is worth in the token that was staked.
+ */
+rate: string, };
+
+/**
+ * A model to begin with.
+ */
+export type FirstModel = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Memory that it needs, in bytes.
+ */
+memory_bytes_min: number,
+/**
+ * Memory of the device that computes, in bytes.
+ */
+device_memory_bytes: number,
+/**
+ * Whether its files come with the program or with a download.
+ */
+comes_along: boolean, };
+
+/**
+ * Where points went once.
+ */
+export type FormerRewardView = {
+/**
+ * The address.
+ */
+address: string,
+/**
+ * From when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * Until when, in milliseconds since the Unix epoch.
+ */
+until_ms: number, };
+
+/**
+ * A key file of a miner of the first kind.
+ */
+export type FoundKeyView = {
+/**
+ * The file.
+ */
+path: string,
+/**
+ * Whose points it works for.
+ */
+reward: string,
+/**
+ * Address of its identity.
+ */
+identity: string,
+/**
+ * Whether others on this machine may read its words.
+ */
+readable_by_others: boolean, };
+
+/**
+ * What a miner of the first kind left on this disk.
+ */
+export type FoundMiner = {
+/**
+ * Its miner ids as it submits them.
+ */
+miner_ids: Array<string>,
+/**
+ * Reward addresses of ids and key files, each once.
+ */
+rewards: Array<string>,
+/**
+ * Its key files.
+ */
+keys: Array<FoundKeyView>,
+/**
+ * What was found and cannot be used, one sentence each.
+ */
+problems: Array<string>,
+/**
+ * Folder of its model files, if it has any.
+ */
+models_folder: string | null,
+/**
+ * How many there are.
+ */
+models_count: number,
+/**
+ * Their size in bytes.
+ */
+models_bytes: number, };
+
+/**
+ * Memory that a program got back, measured before and after.
+ */
+export type GaveBack = {
+/**
+ * Bytes in use before, less those in use after: of the card, else of the engine's processes.
+ */
+bytes: number,
+/**
+ * From the decision until the model was unloaded, in milliseconds.
+ */
+duration_ms: number,
+/**
+ * Jobs that were handed back.
+ */
+jobs: number, };
+
+/**
  * What suits an image model, for requests that leave it open.
  */
 export type ImageDefaults = {
@@ -525,7 +934,11 @@ guidance: number,
 /**
  * What is not to be seen, if the request does not say.
  */
-negative_prompt: string, };
+negative_prompt: string,
+/**
+ * What the sides of its pictures are multiples of: 8, and 16 for Flux.
+ */
+side_multiple: number, };
 
 /**
  * A picture to make from words. Several pictures are several jobs.
@@ -567,6 +980,11 @@ seed: number,
  * Whether progress carries small previews. Off unless asked for: they show what is being made.
  */
 preview: boolean, };
+
+/**
+ * What computes the jobs.
+ */
+export type JobDevice = "cpu" | "gpu";
 
 /**
  * Which jobs.
@@ -762,7 +1180,7 @@ export type MicroPoints = number;
 /**
  * What the miner does.
  */
-export type MiningState = "stopped" | "starting" | "waiting" | "working" | "finishing" | "needs_you";
+export type MiningState = "stopped" | "starting" | "waiting" | "working" | "finishing" | "paused" | "needs_you";
 
 /**
  * What the miner does, and why.
@@ -931,9 +1349,78 @@ gateway_url: string | null, };
 export type NodeId = string;
 
 /**
+ * A node of a chain.
+ */
+export type NodeView = {
+/**
+ * Its host; the rest of its address may hold an access key.
+ */
+host: string,
+/**
+ * Name of its chain, once it has said so.
+ */
+chain: string | null, };
+
+/**
  * What closing the window does.
  */
 export type OnClose = "ask" | "tray" | "quit";
+
+/**
+ * What the window can ask of the guide; always answered with an [`OnboardingView`].
+ */
+export type OnboardingCommand = { "ask": "look" } | { "ask": "go",
+/**
+ * The step.
+ */
+step: OnboardingStep, } | { "ask": "again" } | { "ask": "finish" } | { "ask": "at_login",
+/**
+ * Whether it does.
+ */
+on: boolean, };
+
+/**
+ * The steps in their order.
+ */
+export type OnboardingStep = "reward" | "key" | "machine" | "models" | "when" | "first_job";
+
+/**
+ * Where the guide stands.
+ */
+export type OnboardingView = {
+/**
+ * Whether it is to be shown.
+ */
+open: boolean,
+/**
+ * The step.
+ */
+step: OnboardingStep,
+/**
+ * Where models lie.
+ */
+models_folder: string,
+/**
+ * Room there in bytes, if the system says.
+ */
+free_bytes: number | null,
+/**
+ * The models to begin with.
+ */
+models: Array<FirstModel>,
+/**
+ * Whether Neurino starts with the computer; none where it cannot be arranged.
+ */
+at_login: boolean | null, };
+
+/**
+ * What the person orders.
+ */
+export type Order = { "order": "start" } | { "order": "stop" } | { "order": "finish" } | { "order": "snooze",
+/**
+ * After so many minutes, at most a day; never, if absent.
+ */
+minutes: number | null, } | { "order": "follow_rules" };
 
 /**
  * How often jobs ended in a way.
@@ -1033,6 +1520,19 @@ theme: Theme,
  * What closing the window does; asked once.
  */
 on_close: OnClose, };
+
+/**
+ * A QR code as the path of an SVG.
+ */
+export type QrView = {
+/**
+ * Modules in a row.
+ */
+modules: number,
+/**
+ * The path's `d`, from (0, 0) to (`modules`, `modules`).
+ */
+path: string, };
 
 /**
  * How an amount came about; every step of the formula as an integer.
@@ -1255,7 +1755,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -1263,9 +1763,140 @@ path: string, } } | { "reply": "receipts", "payload": Array<Receipt> } | { "repl
 export type ResultDigest = string;
 
 /**
+ * Where points go.
+ */
+export type RewardView = {
+/**
+ * The address.
+ */
+address: string,
+/**
+ * Since when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * The address as a QR code.
+ */
+qr: QrView | null, };
+
+/**
  * Who speaks in a conversation.
  */
 export type Role = "system" | "user" | "assistant" | "tool";
+
+/**
+ * All rules. What is missing in a file has its default, what is unknown is ignored, so that
+ * versions can be changed in both directions.
+ */
+export type Rules = {
+/**
+ * When mining runs at all.
+ */
+when: When,
+/**
+ * Minutes without mouse and keyboard after which the person counts as away, 1 to 240.
+ */
+idle_minutes: number,
+/**
+ * Whether mining that began while the person was away stops when they come back.
+ */
+stop_on_return: boolean,
+/**
+ * The hours of the week.
+ */
+week: Week,
+/**
+ * Of the allowed hours, take the cheap ones only.
+ */
+cheap_only: boolean,
+/**
+ * Step aside while the machine runs on its battery.
+ */
+pause_on_battery: boolean,
+/**
+ * Step aside while the network is metered.
+ */
+pause_on_metered: boolean,
+/**
+ * Take no jobs while the graphics card is hot.
+ */
+pause_when_hot: boolean,
+/**
+ * At this temperature of the card jobs are no longer taken, in degrees Celsius, 50 to 105.
+ */
+hot_stop_c: number,
+/**
+ * Down to this temperature it cools before jobs are taken again; below `hot_stop_c`.
+ */
+hot_resume_c: number,
+/**
+ * Programs that have the processor for themselves. Counts while jobs run on the processor.
+ */
+exclusive_cpu: Array<string>,
+/**
+ * Programs that have the graphics card for themselves. Counts while jobs run on the card.
+ */
+exclusive_gpu: Array<string>,
+/**
+ * Whether games are watched for.
+ */
+game_guard: boolean,
+/**
+ * A program that fills the screen counts as a game.
+ */
+guard_full_screen: boolean,
+/**
+ * A program in front that keeps the card busy counts as a game.
+ */
+guard_card_load: boolean,
+/**
+ * A program in a folder of Steam, Epic, GOG and their like counts as a game.
+ */
+guard_libraries: boolean,
+/**
+ * Programs that are games.
+ */
+games: Array<string>,
+/**
+ * Programs that are none, whatever they look like.
+ */
+not_games: Array<string>,
+/**
+ * Seconds between the end of a game and going on, 0 to 3600.
+ */
+cool_down_secs: number, };
+
+/**
+ * The rules as the settings show them.
+ */
+export type RulesView = {
+/**
+ * Those in force.
+ */
+rules: Rules,
+/**
+ * Those of a fresh installation.
+ */
+defaults: Rules,
+/**
+ * What this system tells.
+ */
+abilities: Abilities,
+/**
+ * The program that fills the screen or was taken for a game last, for the lists of programs.
+ */
+seen: string | null, };
+
+/**
+ * A text that may be a secret, on its way between the page and the application. It must travel, so
+ * it is written into messages; it cannot be printed, and its memory is wiped when it is dropped.
+ */
+export type SecretText = string;
+
+/**
+ * A part of the settings.
+ */
+export type Section = "when" | "battery" | "metered" | "heat" | "programs" | "games";
 
 /**
  * One bar.
@@ -1302,6 +1933,11 @@ energy: Energy, };
 export type SeriesStep = "hour" | "day" | "week";
 
 /**
+ * How a game was recognised.
+ */
+export type Sign = "listed" | "library" | "full_screen" | "card_load";
+
+/**
  * Everything the window shows.
  */
 export type Snapshot = {
@@ -1317,6 +1953,10 @@ network: NetworkStatus,
  * What the miner does, and why.
  */
 mining: MiningStatus,
+/**
+ * Whether it may mine, and what decides that.
+ */
+control: ControlStatus,
 /**
  * Points of this machine's identity on this network.
  */
@@ -1375,6 +2015,11 @@ mined_ms: number,
  * Energy while mining.
  */
 energy: Energy, };
+
+/**
+ * What state the control is in. The miner has states of its own while this says `Running`.
+ */
+export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" | "snoozed";
 
 /**
  * How to stop.
@@ -1505,6 +2150,131 @@ prompt_tokens: number,
 completion_tokens: number, };
 
 /**
+ * What the window can ask of the wallet.
+ */
+export type WalletCommand = { "ask": "look" } | { "ask": "reveal" } | { "ask": "quiz" } | { "ask": "quiz_answer",
+/**
+ * Three words.
+ */
+words: Array<SecretText>, } | { "ask": "restore",
+/**
+ * 12, 15, 18, 21 or 24 words.
+ */
+words: SecretText, } | { "ask": "reward_check",
+/**
+ * What was entered; may be a secret pasted by mistake.
+ */
+text: SecretText, } | { "ask": "reward_set",
+/**
+ * What was entered.
+ */
+text: SecretText,
+/**
+ * What was pasted, if it was: refused when it is another address.
+ */
+pasted: SecretText | null,
+/**
+ * The address that the page believes it replaces: refused when it is another one.
+ */
+replaces: string | null, } | { "ask": "reward_remove",
+/**
+ * The address that the page believes it removes.
+ */
+replaces: string, } | { "ask": "key_export",
+/**
+ * The folder.
+ */
+folder: string,
+/**
+ * The person was told that the words lie in it unencrypted.
+ */
+accept: boolean, } | { "ask": "key_import",
+/**
+ * The file.
+ */
+path: string,
+/**
+ * Whether the reward address in its name is taken over too.
+ */
+take_reward: boolean, } | { "ask": "miner_look",
+/**
+ * The folder of its program.
+ */
+folder: string, } | { "ask": "rpc_add",
+/**
+ * Its address; may hold an access key.
+ */
+url: SecretText, } | { "ask": "rpc_remove",
+/**
+ * Its place in [`ChainView::nodes`].
+ */
+index: number, } | { "ask": "collection_set",
+/**
+ * The address, or none to forget it.
+ */
+address: string | null, } | { "ask": "chain_check" };
+
+/**
+ * The answer to a [`WalletCommand`].
+ */
+export type WalletReply = { "answer": "view", "with": WalletView } | { "answer": "words", "with": {
+/**
+ * The words.
+ */
+words: Array<SecretText>, } } | { "answer": "quiz", "with": {
+/**
+ * Counted from one.
+ */
+places: Array<number>, } } | { "answer": "checked", "with": CheckedAddress } | { "answer": "exported", "with": {
+/**
+ * Where it lies.
+ */
+path: string, } } | { "answer": "found", "with": FoundMiner };
+
+/**
+ * The wallet, without any secret.
+ */
+export type WalletView = {
+/**
+ * Address of the identity.
+ */
+identity: string,
+/**
+ * Where its key is kept, in words.
+ */
+key_store: string,
+/**
+ * When its words were written down, in milliseconds since the Unix epoch.
+ */
+backed_up_at_ms: number | null,
+/**
+ * Where points go.
+ */
+reward: RewardView | null,
+/**
+ * Where they went before, newest first.
+ */
+history: Array<FormerRewardView>,
+/**
+ * What needs the person's attention.
+ */
+problem: ErrorBody | null,
+/**
+ * Where key files of the first miners lie by default.
+ */
+keys_folder: string,
+/**
+ * What public chains say.
+ */
+chain: ChainView, };
+
+/**
+ * Seven days from Monday, 24 hours each. Written as seven rows of 24 letters: `.` no mining, `m`
+ * mining, `c` mining with cheap electricity.
+ */
+export type Week = string[];
+
+/**
  * A week of 7 times 24 hours that begins on a Thursday at 00:00 UTC.
  */
 export type WeekTotal = {
@@ -1536,6 +2306,20 @@ mined_ms: number,
  * Energy while mining.
  */
 energy: Energy, };
+
+/**
+ * When mining runs at all.
+ */
+export type When = "always" | "away" | "schedule" | "away_on_schedule";
+
+/**
+ * Why the decision is as it is.
+ */
+export type Why = { "by": "free" } | { "by": "person" } | { "by": "person_finishes" } | { "by": "snooze" } | { "by": "rule",
+/**
+ * What it saw.
+ */
+cause: Cause, };
 
 /**
  * What the shell does with its window.

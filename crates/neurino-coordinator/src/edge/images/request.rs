@@ -91,7 +91,7 @@ pub(super) fn translate(
         seed: first,
         preview: stream && partial_images > 0,
     };
-    job.validate().map_err(|error| match error.field {
+    job.validate().and_then(|()| usual.check(&job)).map_err(|error| match error.field {
         // The client spelt both sides in one field.
         "width" | "height" => {
             Refusal::new("size", format!("has a {} that {}", error.field, error.rule))
@@ -167,6 +167,7 @@ mod tests {
             steps: 12,
             guidance: 6.5,
             negative_prompt: "blurry".into(),
+            side_multiple: 16,
         }
     }
 
@@ -174,6 +175,15 @@ mod tests {
         let mut body = json!({ "model": "m", "prompt": "a lighthouse" });
         change(&mut body);
         translate(&body, model(&body)?, &usual(), u64::MAX)
+    }
+
+    #[test]
+    fn sides_fit_the_model() {
+        let size = |size: &str| request(|body| body["size"] = size.into()).map(|_| ());
+        assert!(size("528x768").is_ok());
+        let refused = size("520x768").expect_err("a multiple of 8, but not of 16");
+        assert_eq!(refused.param.as_deref(), Some("size"));
+        assert!(refused.message.contains("width that must be a multiple of 16"), "{refused:?}");
     }
 
     fn check(field: &str, value: Value, refused: Option<&str>) {

@@ -14,10 +14,14 @@ pub enum Form {
     Transposed,
 }
 
+/// More than any network has of anything; numbers are reckoned with.
+const NUMBER_MAX: usize = 10_000;
+
 /// `a.3.b.c` for `a`: the number and the rest.
 fn numbered<'a>(name: &'a str, part: &str) -> Option<(usize, &'a str)> {
     let (number, rest) = name.strip_prefix(part)?.strip_prefix('.')?.split_once('.')?;
-    Some((number.parse().ok()?, rest))
+    let number = number.parse().ok().filter(|number| *number <= NUMBER_MAX)?;
+    Some((number, rest))
 }
 
 /// The stored names that a UNet's `name` may have: two where an upsampler's place depends on whether
@@ -143,7 +147,9 @@ pub fn vae(name: &str, levels: usize) -> String {
         Some(format!("{side}.{short}.{number}.{sampler}.{end}"))
     };
     level("down_blocks", "down", "downsample", &|number| number)
-        .or_else(|| level("up_blocks", "up", "upsample", &|n| (levels - 1).wrapping_sub(n)))
+        .or_else(|| {
+            level("up_blocks", "up", "upsample", &|n| levels.wrapping_sub(n).wrapping_sub(1))
+        })
         .unwrap_or_else(|| format!("{side}.{}", rest.replacen("conv_norm_out", "norm_out", 1)))
 }
 
@@ -154,7 +160,7 @@ fn vae_resnet(name: &str) -> String {
 /// How many levels the decoder has, from the stored names (without the model's prefix).
 pub fn vae_levels<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let levels = names.filter_map(|name| numbered(name, "decoder.up"));
-    levels.map(|(number, _)| number.saturating_add(1)).max().unwrap_or(0)
+    levels.map(|(number, _)| number + 1).max().unwrap_or(0)
 }
 
 /// Where open_clip stores the tensor that Hugging Face's text encoder calls `name`.
@@ -227,6 +233,10 @@ mod tests {
         ] {
             assert_eq!(vae(ours, 4), theirs);
         }
+        // A file without levels, and one that counts them from far away.
+        assert!(vae("decoder.up_blocks.0.resnets.0.conv1.weight", 0).starts_with("decoder.up."));
+        let far = [format!("input_blocks.{}.0.x", usize::MAX)];
+        assert_eq!(unet_layers_per_block(far.iter().map(String::as_str)), 0);
         assert_eq!(
             open_clip("text_model.encoder.layers.7.self_attn.k_proj.bias"),
             Some(("transformer.resblocks.7.attn.in_proj_bias".to_owned(), Form::Third(1)))

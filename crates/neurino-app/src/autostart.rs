@@ -1,0 +1,159 @@
+//! Starting with the computer: in the tray, mining. On Linux an entry of the desktop's own kind,
+//! `autostart/neurino.desktop`, which every desktop lists among its start-up programs.
+
+use std::path::{Path, PathBuf};
+
+use neurino_config::Dirs;
+use neurino_protocol::ErrorBody;
+
+use crate::{internal, wallet};
+
+/// The entry that starts the program, where one can be made.
+pub(crate) struct Autostart {
+    entry: Option<Entry>,
+}
+
+struct Entry {
+    file: PathBuf,
+    text: String,
+}
+
+impl Autostart {
+    /// For this program. `config` is the desktop's folder of settings; without either nothing can
+    /// be arranged.
+    pub(crate) fn new(program: Option<&Path>, config: Option<&Path>, dirs: &Dirs) -> Self {
+        let entry = program.zip(config).and_then(|(program, config)| {
+            let text = entry_text(program, home_of(dirs))?;
+            Some(Entry { file: config.join("autostart").join("neurino.desktop"), text })
+        });
+        Self { entry }
+    }
+
+    /// The folder of the desktop's settings, where there is such a desktop.
+    pub(crate) fn config_folder() -> Option<PathBuf> {
+        if !cfg!(target_os = "linux") {
+            return None;
+        }
+        let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+        let usual = || std::env::home_dir().map(|home| home.join(".config"));
+        named.filter(|path| path.is_absolute()).or_else(usual)
+    }
+
+    /// Whether the program starts with the computer; `None` where that cannot be arranged. An entry
+    /// that the person changed is theirs and counts unless the desktop has switched it off.
+    pub(crate) fn is_on(&self) -> Option<bool> {
+        let entry = self.entry.as_ref()?;
+        let text = std::fs::read_to_string(&entry.file).unwrap_or_default();
+        let off = text
+            .lines()
+            .any(|line| matches!(line.trim(), "Hidden=true" | "X-GNOME-Autostart-enabled=false"));
+        Some(!text.is_empty() && !off)
+    }
+
+    /// Writes the entry, or removes it.
+    pub(crate) fn set(&self, on: bool) -> Result<(), ErrorBody> {
+        let Some(entry) = &self.entry else {
+            return Err(wallet::invalid(
+                "this system has no place for programs that start with it",
+            ));
+        };
+        let failed = |error: std::io::Error| {
+            internal(format!("{} cannot be changed: {error}", entry.file.display()))
+        };
+        if on {
+            let folder = entry.file.parent().unwrap_or(Path::new("/"));
+            std::fs::create_dir_all(folder).map_err(failed)?;
+            return std::fs::write(&entry.file, &entry.text).map_err(failed);
+        }
+        match std::fs::remove_file(&entry.file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The home folder that was named, if one was: then data and settings lie below it side by side.
+fn home_of(dirs: &Dirs) -> Option<&Path> {
+    let home = dirs.data.parent()?;
+    (dirs.data == home.join("data") && dirs.config == home.join("config")).then_some(home)
+}
+
+fn entry_text(program: &Path, home: Option<&Path>) -> Option<String> {
+    let mut command = quoted(program)?;
+    if let Some(home) = home {
+        command += &format!(" --home {}", quoted(home)?);
+    }
+    Some(format!(
+        "[Desktop Entry]\nType=Application\nName=Neurino\nComment=Earns while this computer is on\n\
+         Exec={command} --hidden --mine\nIcon=neurino\nTerminal=false\n"
+    ))
+}
+
+/// A path as a desktop entry's command wants it; `None` for one that no entry can hold.
+fn quoted(path: &Path) -> Option<String> {
+    let text = path.to_str().filter(|text| !text.contains(char::is_control))?;
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            // Once for the quotes, once for the value of a key.
+            '\\' => quoted.push_str("\\\\\\\\"),
+            '"' | '`' | '$' => quoted.extend(["\\\\", c.encode_utf8(&mut [0; 4])]),
+            '%' => quoted.push_str("%%"),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    Some(quoted)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_written_found_switched_off_and_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::discover(Some(root.path().join("my home"))).unwrap();
+        let config = root.path().join("config");
+        let program = Path::new("/opt/neurino/neurino");
+        let autostart = Autostart::new(Some(program), Some(&config), &dirs);
+        assert_eq!(autostart.is_on(), Some(false));
+        autostart.set(false).unwrap();
+        autostart.set(true).unwrap();
+        assert_eq!(autostart.is_on(), Some(true));
+        let file = config.join("autostart/neurino.desktop");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let home = root.path().join("my home");
+        let line = format!(
+            "\nExec=\"/opt/neurino/neurino\" --home \"{}\" --hidden --mine\n",
+            home.display()
+        );
+        assert!(text.contains(&line), "{text}");
+        // As GNOME's and KDE's settings switch it off.
+        std::fs::write(&file, format!("{text}Hidden=true\n")).unwrap();
+        assert_eq!(autostart.is_on(), Some(false));
+        autostart.set(true).unwrap();
+        assert_eq!(autostart.is_on(), Some(true));
+        autostart.set(false).unwrap();
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn odd_paths_are_quoted_or_refused() {
+        let text = |path: &str| quoted(Path::new(path));
+        assert_eq!(text("/a b").as_deref(), Some("\"/a b\""));
+        assert_eq!(text("/50%").as_deref(), Some("\"/50%%\""));
+        assert_eq!(text("/a$\"`").as_deref(), Some("\"/a\\\\$\\\\\"\\\\`\""));
+        assert_eq!(text("/a\\b").as_deref(), Some("\"/a\\\\\\\\b\""));
+        assert_eq!(text("/a\nExec=evil"), None);
+    }
+
+    #[test]
+    fn without_a_program_or_a_desktop_nothing_is_promised() {
+        let dirs = Dirs::discover(Some("/tmp/x".into())).unwrap();
+        let none = Autostart::new(None, Some(Path::new("/c")), &dirs);
+        assert_eq!(none.is_on(), None);
+        assert!(none.set(true).is_err());
+    }
+}

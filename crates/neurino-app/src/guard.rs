@@ -1,0 +1,361 @@
+//! The guard: looks at the surroundings every second, has the control decide, and carries the
+//! decision out. Nothing else starts or stops the miner.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use neurino_config::{ControlFile, Dirs, RulesFile};
+use neurino_control::{
+    Action, Control, Decision, Entry, Facts, Foreground, JobDevice, Order, Rules, Saved, State,
+};
+use neurino_engine::EngineStatus;
+use neurino_platform::{Front, Surroundings, View};
+use neurino_protocol::app::StopMode;
+use neurino_protocol::control::{Abilities, ControlStatus, GaveBack, RulesView};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tracing::{info, warn};
+
+use crate::mining::Phase;
+use crate::{App, internal, lock, told_with_causes};
+
+/// How often the surroundings are looked at: a game is noticed within a second, and then there is
+/// one left to hand its job back.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A run that has not unloaded its model by then proves nothing.
+const UNLOAD_LIMIT: Duration = Duration::from_secs(5);
+/// The name of this program's own window.
+const OWN_PROGRAM: &str = "neurino";
+/// A surrounding that hangs longer is left alone until it answers.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The control and what it was last told.
+pub(crate) struct Guard {
+    control: Control,
+    seen: Seen,
+    gave_back: Option<GaveBack>,
+    files: Option<Files>,
+    /// What the file holds.
+    written: Saved,
+    /// The last program that looked like a game.
+    suspect: Option<String>,
+}
+
+struct Files {
+    rules: RulesFile,
+    control: ControlFile,
+}
+
+/// What was seen at the last look.
+#[derive(Default)]
+struct Seen {
+    view: View,
+    front: Option<Foreground>,
+    card_c: Option<i16>,
+    card_load: bool,
+}
+
+/// The surroundings of a program with a window.
+pub(crate) type Desk = Arc<Mutex<Box<dyn Surroundings>>>;
+
+impl Guard {
+    /// The control as the last run left it. Without surroundings there are no rules and nothing is
+    /// remembered: the caller decides.
+    pub(crate) fn open(dirs: &Dirs, with_rules: bool, device: JobDevice) -> Self {
+        let files = with_rules
+            .then(|| Files { rules: RulesFile::new(dirs), control: ControlFile::new(dirs) });
+        let rules = files.as_ref().map_or_else(Rules::none, |files| files.rules.load());
+        let saved = files.as_ref().map(|files| files.control.load()).unwrap_or_default();
+        let seen = Seen::default();
+        let control = Control::new(rules, saved.clone(), &seen.facts(device, false));
+        Self { control, seen, gave_back: None, files, written: saved, suspect: None }
+    }
+
+    /// What the window is told.
+    pub(crate) fn status(&self) -> ControlStatus {
+        ControlStatus { decision: self.control.decision().clone(), gave_back: self.gave_back }
+    }
+
+    /// Writes down what has to outlive the program, if it changed. `running` says whether a start
+    /// that finds this means that the program ended without a word.
+    fn remember(&mut self, running: bool) {
+        let Some(files) = &self.files else { return };
+        let saved = self.control.saved();
+        let saved = Saved { running: saved.running && running, ..saved };
+        if saved != self.written {
+            match files.control.save(&saved) {
+                Ok(()) => self.written = saved,
+                Err(error) => {
+                    warn!("the control's state is not saved: {}", told_with_causes(&error))
+                }
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn facts(&self, device: JobDevice, mining: bool) -> Facts<'_> {
+        let now = jiff::Zoned::now();
+        let day = u16::from(now.weekday().to_monday_zero_offset().unsigned_abs());
+        let minute =
+            u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs());
+        Facts {
+            now_ms: now.timestamp().as_millisecond(),
+            week_minute: day * 24 * 60 + minute,
+            device,
+            mining,
+            idle_secs: self.view.idle_secs,
+            on_battery: self.view.on_battery,
+            metered: self.view.metered,
+            card_c: self.card_c,
+            programs: self.view.programs.as_deref(),
+            foreground: self.front.as_ref(),
+        }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            idle: self.view.idle_secs.is_some(),
+            battery: self.view.on_battery.is_some(),
+            metered: self.view.metered.is_some(),
+            programs: self.view.programs.is_some(),
+            front: self.view.front != Front::Unknown,
+            card_load: self.card_load,
+            heat: self.card_c.is_some(),
+        }
+    }
+}
+
+impl App {
+    /// Looks, decides and acts until the application ends.
+    pub(crate) fn spawn_guard(self: &Arc<Self>, desk: Box<dyn Surroundings>) {
+        let (app, desk) = (Arc::clone(self), Arc::new(Mutex::new(desk)));
+        self.tasks.spawn(async move {
+            loop {
+                let look = app.look(&desk);
+                tokio::select! {
+                    () = app.end.cancelled() => return,
+                    seen = look => if let Some(seen) = seen { app.observe(seen) },
+                }
+                app.carry_out().await;
+                tokio::select! {
+                    () = app.end.cancelled() => return,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+            }
+        });
+    }
+
+    /// What is to be seen now; `None` where the desktop does not answer in time.
+    async fn look(&self, desk: &Desk) -> Option<Seen> {
+        let (desk, hardware) = (Arc::clone(desk), Arc::clone(&self.hardware));
+        let looking = tokio::task::spawn_blocking(move || {
+            let view = desk.try_lock().ok()?.look();
+            let load = match &view.front {
+                Front::Window { process: Some(process), .. } => hardware.card_load_of(*process),
+                _ => None,
+            };
+            Some((view, load))
+        });
+        let (view, load) = tokio::time::timeout(LOOK_LIMIT, looking).await.ok()?.ok()??;
+        let sample = self.sample().await;
+        let card = self.used_gpu().map(|gpu| gpu.index);
+        let card = sample.gpus.iter().find(|s| Some(s.index) == card);
+        let front = match &view.front {
+            Front::Window { program, full_screen, .. } => Some(Foreground {
+                program: program.clone(),
+                full_screen: *full_screen,
+                card_load_percent: load,
+            }),
+            Front::Unknown | Front::Nothing => None,
+        };
+        let front = front.filter(|front| front.program != OWN_PROGRAM);
+        let card_c = card.and_then(|s| s.temperature_c).map(|degrees| degrees.round() as i16);
+        Some(Seen { view, front, card_c, card_load: load.is_some() })
+    }
+
+    fn observe(&self, seen: Seen) {
+        let (device, mining) = (self.job_device(), self.is_mining());
+        let mut guard = lock(&self.guard);
+        let before = guard.control.decision().clone();
+        let card_load = guard.seen.card_load || seen.card_load;
+        guard.seen = Seen { card_load, ..seen };
+        let Guard { control, seen, suspect, .. } = &mut *guard;
+        if let Some(front) = seen.front.as_ref().filter(|front| front.full_screen) {
+            *suspect = Some(front.program.clone());
+        }
+        let decision = control.observe(&seen.facts(device, mining));
+        if *decision != before {
+            if (decision.state, &decision.why) != (before.state, &before.why) {
+                info!(state = ?decision.state, action = ?decision.action, "mining is decided anew");
+            }
+            self.changed.notify_one();
+        }
+        guard.remember(true);
+    }
+
+    /// Does what the decision in force asks for, if the miner does something else.
+    async fn carry_out(self: &Arc<Self>) {
+        let decision = lock(&self.guard).control.decision().clone();
+        let phase = lock(&self.mining).phase.clone();
+        if let Phase::Running(miner) = &phase {
+            miner.hold(decision.action == Action::TakeNoJobs);
+        }
+        match (decision.action, phase) {
+            (Action::Run, Phase::Off | Phase::Finishing(_)) => {
+                lock(&self.guard).gave_back = None;
+                // Refused only while the application ends.
+                let _ = self.mining_start();
+            }
+            (Action::FinishThenStop, Phase::Running(_) | Phase::Preparing(_)) => {
+                self.mining_stop(StopMode::Finish).await;
+            }
+            (Action::HandBack, Phase::Running(_) | Phase::Preparing(_) | Phase::Finishing(_)) => {
+                self.hand_back(&decision).await;
+            }
+            // A problem waits for the person; but with a reason to stay away it is over.
+            (Action::HandBack, Phase::Problem(_)) => self.mining_stop(StopMode::Now).await,
+            _ => {}
+        }
+    }
+
+    /// Hands running jobs back and unloads; measures what that gave back.
+    async fn hand_back(&self, decision: &Decision) {
+        let begin = Instant::now();
+        let jobs = lock(&self.mining).miner().map_or(0, |miner| miner.status().borrow().jobs);
+        let loaded = matches!(*self.engine.status().borrow(), EngineStatus::Ready(_));
+        let before = self.memory_held().await;
+        self.mining_stop(StopMode::Now).await;
+        // The run that held the engine ends with the model unloaded.
+        let ended = tokio::time::timeout(UNLOAD_LIMIT, self.turn.lock()).await.is_ok();
+        let duration_ms = begin.elapsed().as_millis() as u64;
+        let held = before.zip(self.memory_held().await).filter(|_| ended);
+        let bytes = held.and_then(|(before, after)| before.checked_sub(after));
+        info!(jobs, duration_ms, freed_bytes = bytes, "stepped aside: {}", reason(decision));
+        let proof = bytes.filter(|&bytes| loaded && bytes > 0);
+        lock(&self.guard).gave_back = proof.map(|bytes| GaveBack { bytes, duration_ms, jobs });
+        self.changed.notify_one();
+    }
+
+    /// Memory that others could have: used on the card that computes, else by the engine's
+    /// processes. `None` where nothing can be measured.
+    async fn memory_held(&self) -> Option<u64> {
+        if let Some(card) = self.used_gpu().map(|gpu| gpu.index) {
+            let hardware = Arc::clone(&self.hardware);
+            let sample = tokio::task::spawn_blocking(move || hardware.sample()).await.ok()?;
+            return sample.gpus.iter().find(|s| s.index == card)?.memory_used_bytes;
+        }
+        let held = self.engine.process_ids().into_iter();
+        Some(held.filter_map(neurino_hardware::resident_memory_bytes_of).sum())
+    }
+
+    /// Takes the person's order and acts on it. A stop returns when running jobs are handed back.
+    pub(crate) async fn order(self: &Arc<Self>, order: Order) -> Result<(), ErrorBody> {
+        if self.end.is_cancelled() && order == Order::Start {
+            return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
+        }
+        let (device, mining) = (self.job_device(), self.is_mining());
+        let action = {
+            let mut guard = lock(&self.guard);
+            let Guard { control, seen, .. } = &mut *guard;
+            let action = control.order(order, &seen.facts(device, mining)).action;
+            guard.remember(true);
+            action
+        };
+        self.changed.notify_one();
+        match (action, order) {
+            (Action::Run, _) => {
+                lock(&self.guard).gave_back = None;
+                self.mining_start()?;
+            }
+            (Action::FinishThenStop, _) | (_, Order::Finish) => {
+                self.mining_stop(StopMode::Finish).await;
+            }
+            (Action::HandBack, Order::Stop) => {
+                lock(&self.guard).gave_back = None;
+                self.mining_stop(StopMode::Now).await;
+            }
+            (Action::TakeNoJobs | Action::HandBack, _) => self.carry_out().await,
+        }
+        Ok(())
+    }
+
+    /// The rules, what they could be, and what this system tells.
+    pub(crate) fn rules_view(&self) -> RulesView {
+        let guard = lock(&self.guard);
+        RulesView {
+            rules: guard.control.rules().clone(),
+            defaults: Rules::default(),
+            abilities: guard.seen.abilities(),
+            seen: guard.suspect.clone(),
+        }
+    }
+
+    /// Checks, saves and follows other rules.
+    pub(crate) async fn rules_set(self: &Arc<Self>, rules: Rules) -> Result<RulesView, ErrorBody> {
+        let rules = rules.checked().map_err(|error| {
+            ErrorBody::new(ErrorCode::InvalidRequest, error.to_string())
+                .with_hint("Nothing was changed.")
+        })?;
+        let (device, mining) = (self.job_device(), self.is_mining());
+        {
+            let mut guard = lock(&self.guard);
+            let Some(files) = &guard.files else {
+                let message = "This program is told what to do by its caller; it has no rules.";
+                return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
+            };
+            files.rules.save(&rules).map_err(|e| internal(told_with_causes(&e)))?;
+            let Guard { control, seen, .. } = &mut *guard;
+            control.set_rules(rules, &seen.facts(device, mining));
+            guard.remember(true);
+        }
+        self.changed.notify_one();
+        self.carry_out().await;
+        Ok(self.rules_view())
+    }
+
+    /// The last decisions, newest first.
+    pub(crate) fn decisions(&self) -> Vec<Entry> {
+        lock(&self.guard).control.history().iter().rev().cloned().collect()
+    }
+
+    /// The program ends as it should: what was on is on again at the next start.
+    pub(crate) fn guard_ends(&self) {
+        lock(&self.guard).remember(false);
+    }
+
+    fn job_device(&self) -> JobDevice {
+        if self.used_gpu().is_some() { JobDevice::Gpu } else { JobDevice::Cpu }
+    }
+
+    fn is_mining(&self) -> bool {
+        !matches!(lock(&self.mining).phase, Phase::Off | Phase::Problem(_))
+    }
+
+    /// The control's words for the state line, where they are what counts.
+    pub(crate) fn control_status(&self) -> ControlStatus {
+        lock(&self.guard).status()
+    }
+}
+
+/// A decision's reason for the log, which names no programs.
+fn reason(decision: &Decision) -> &'static str {
+    match decision.state {
+        State::Stopped => "the person stopped",
+        State::Snoozed => "the person paused",
+        _ => "a rule",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::now_ms;
+
+    #[test]
+    fn facts_lie_within_the_week() {
+        let facts_of = Seen::default();
+        let facts = facts_of.facts(JobDevice::Cpu, false);
+        assert!(facts.week_minute < neurino_control::WEEK_MINUTES);
+        assert!((facts.now_ms - now_ms()).abs() < 60_000);
+    }
+}

@@ -1,0 +1,190 @@
+//! The person's rules, carried out by the application on a desktop that the test plays.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use neurino_app::AppOptions;
+use neurino_control::{Order, Program, Rules, State, When};
+use neurino_platform::{Front, Surroundings, View};
+use neurino_protocol::ErrorCode;
+use neurino_protocol::app::{Command, MiningState, ModelState, Reply, Snapshot, StopMode};
+
+use crate::world::{Viewer, World};
+
+/// A desktop that the test changes.
+#[derive(Clone, Default)]
+struct Desk(Arc<Mutex<View>>);
+
+impl Surroundings for Desk {
+    fn look(&mut self) -> View {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Desk {
+    /// The person sits there; nothing else is going on.
+    fn quiet() -> Self {
+        let desk = Self::default();
+        desk.change(|view| {
+            *view = View {
+                idle_secs: Some(0),
+                on_battery: Some(false),
+                metered: Some(false),
+                programs: Some(vec![Program::at("/usr/bin/firefox")]),
+                front: Front::Nothing,
+            };
+        });
+        desk
+    }
+
+    fn change(&self, how: impl FnOnce(&mut View)) {
+        how(&mut self.0.lock().unwrap());
+    }
+
+    fn play(&self) {
+        let game = Program::at("/games/steamapps/common/DOOM/doom");
+        self.change(|view| view.programs.get_or_insert_default().push(game));
+    }
+
+    fn quit_the_game(&self) {
+        self.change(|view| view.programs.get_or_insert_default().retain(|p| p.name != "doom"));
+    }
+
+    async fn start(&self, world: &World) -> Viewer {
+        let surroundings: Option<Box<dyn Surroundings>> = Some(Box::new(self.clone()));
+        Viewer::start(AppOptions { surroundings, ..world.options() }).await.unwrap()
+    }
+}
+
+async fn set_rules(viewer: &Viewer, rules: Rules) {
+    let set = Command::RulesSet { rules: Box::new(rules) };
+    assert!(matches!(viewer.command(set).await, Ok(Reply::Rules(_))));
+}
+
+fn mines(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.mining.state, MiningState::Waiting | MiningState::Working)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_game_gets_the_machine_and_gives_it_back() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let viewer = desk.start(&world).await;
+    set_rules(&viewer, Rules { cool_down_secs: 2, ..Rules::default() }).await;
+    viewer.mine_until_ready().await;
+    let loads = world.engine.loads();
+    desk.play();
+    let begin = std::time::Instant::now();
+    let held = viewer.until_state(MiningState::Paused).await;
+    assert_eq!(held.mining.sentence, "Paused: doom is running. Resumes 2 s after it is gone.");
+    assert_eq!(held.control.decision.state, State::Paused);
+    viewer.until("unloaded", |s| s.models[0].state != ModelState::Loaded).await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    desk.quit_the_game();
+    let cools = viewer.until("cooling down", |s| s.control.decision.until_ms.is_some()).await;
+    assert!(cools.mining.sentence.contains("a moment ago"), "{}", cools.mining.sentence);
+    viewer.until("mining", mines).await;
+    assert_eq!(world.engine.loads(), loads + 1, "the model was loaded again");
+    let Ok(Reply::Decisions(decisions)) = viewer.command(Command::Decisions).await else {
+        panic!("decisions");
+    };
+    let states: Vec<State> = decisions.iter().map(|entry| entry.state).collect();
+    let expect = [State::Running, State::Paused, State::Paused, State::Running, State::Stopped];
+    assert_eq!(states, expect, "{decisions:#?}");
+    viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resume_anyway_wins_and_a_stop_wins_over_everything() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let viewer = desk.start(&world).await;
+    viewer.mine_until_ready().await;
+    desk.play();
+    let held = viewer.until_state(MiningState::Paused).await;
+    assert!(held.control.decision.resume.is_some());
+    viewer.command(Command::MiningStart).await.unwrap();
+    let anyway = viewer.until("mining", mines).await;
+    assert!(anyway.control.decision.aside.is_some());
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(mines(&viewer.snapshot().await), "the game still runs, and so does this");
+    viewer.command(Command::MiningStop { mode: StopMode::Now }).await.unwrap();
+    desk.quit_the_game();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(viewer.snapshot().await.mining.state, MiningState::Stopped);
+    viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_ends_when_the_person_resumes() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let viewer = desk.start(&world).await;
+    viewer.mine_until_ready().await;
+    let snooze = Command::MiningOrder { order: Order::Snooze { minutes: None } };
+    viewer.command(snooze).await.unwrap();
+    let paused = viewer.until_state(MiningState::Paused).await;
+    assert_eq!(paused.mining.sentence, "Paused by you until you resume.");
+    viewer.until("unloaded", |s| s.models[0].state != ModelState::Loaded).await;
+    viewer.command(Command::MiningStart).await.unwrap();
+    viewer.until("mining", mines).await;
+    viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn away_starts_by_itself_and_a_clean_end_is_remembered() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let viewer = desk.start(&world).await;
+    let rules = Rules { when: When::Away, idle_minutes: 1, ..Rules::default() };
+    set_rules(&viewer, rules.clone()).await;
+    let follow = Command::MiningOrder { order: Order::FollowRules };
+    viewer.command(follow).await.unwrap();
+    viewer.until_state(MiningState::Paused).await;
+    desk.change(|view| view.idle_secs = Some(61));
+    viewer.until("mining", mines).await;
+    desk.change(|view| view.idle_secs = Some(1));
+    viewer.until_state(MiningState::Paused).await;
+    desk.change(|view| view.idle_secs = Some(61));
+    viewer.until("mining", mines).await;
+    viewer.app.shutdown().await;
+    drop(viewer);
+    let again = desk.start(&world).await;
+    again.until("mining", mines).await;
+    let Ok(Reply::Rules(view)) = again.command(Command::Rules).await else { panic!("rules") };
+    assert_eq!(view.rules, rules);
+    assert!(view.abilities.idle && view.abilities.programs && !view.abilities.heat);
+    again.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ended_without_a_word_is_not_repeated() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let viewer = desk.start(&world).await;
+    viewer.mine_until_ready().await;
+    let file = world.dirs().data.join("control.json");
+    let as_it_ran = std::fs::read(&file).unwrap();
+    viewer.app.shutdown().await;
+    drop(viewer);
+    // As a power cut would have left it.
+    std::fs::write(&file, as_it_ran).unwrap();
+    let again = desk.start(&world).await;
+    let held = again.until_state(MiningState::Paused).await;
+    assert!(held.mining.sentence.contains("ended without a word"), "{}", held.mining.sentence);
+    again.command(Command::MiningStart).await.unwrap();
+    again.until("mining", mines).await;
+    again.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_make_no_sense_are_refused_and_without_a_desktop_there_are_none() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let viewer = desk.start(&world).await;
+    let wrong = Rules { idle_minutes: 0, ..Rules::default() };
+    let refused = viewer.command(Command::RulesSet { rules: Box::new(wrong) }).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidRequest);
+    assert!(refused.message.contains("between 1 and 240"), "{refused:?}");
+    viewer.app.shutdown().await;
+    drop(viewer);
+    let without = world.start().await;
+    let set = Command::RulesSet { rules: Box::default() };
+    let refused = without.command(set).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidRequest);
+    without.app.shutdown().await;
+}

@@ -1,0 +1,163 @@
+//! What the machine decides.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+use crate::facts::JobDevice;
+use crate::games::Sign;
+
+/// The one decision that is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Decision {
+    /// The state it means.
+    pub state: State,
+    /// What the miner has to do.
+    pub action: Action,
+    /// Why.
+    pub why: Why,
+    /// All of that in one sentence or two, for people.
+    pub sentence: String,
+    /// When it ends by itself, in milliseconds since the Unix epoch, where that is known.
+    #[ts(type = "number | null")]
+    pub until_ms: Option<i64>,
+    /// What starting now would do, where something keeps mining from running.
+    pub resume: Option<String>,
+    /// Where the rule that holds can be changed.
+    pub change: Option<Section>,
+    /// Which rules the person's own choice sets aside, as a sentence.
+    pub aside: Option<String>,
+}
+
+/// What state the control is in. The miner has states of its own while this says `Running`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The person has not started mining, or has stopped it.
+    Stopped,
+    /// Mining.
+    Running,
+    /// The running job may end, no other is taken, the model stays loaded.
+    Cooling,
+    /// The running job may end, then mining stops.
+    Finishing,
+    /// A rule keeps mining from running.
+    Paused,
+    /// The person paused it for a while.
+    Snoozed,
+}
+
+/// What the miner has to do, from the mildest to the strictest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Take jobs.
+    Run,
+    /// Finish the running jobs, take no others, keep the model loaded.
+    TakeNoJobs,
+    /// Finish the running jobs, then stop and unload.
+    FinishThenStop,
+    /// Hand running jobs back now, stop and unload; also: stay away.
+    HandBack,
+}
+
+/// Why the decision is as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Why {
+    /// Nothing speaks against mining.
+    Free,
+    /// The person stopped mining, or has not started it.
+    Person,
+    /// The person wants the running job finished first.
+    PersonFinishes,
+    /// The person paused it.
+    Snooze,
+    /// A rule holds.
+    Rule {
+        /// What it saw.
+        cause: Cause,
+    },
+}
+
+/// What a rule saw.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Cause {
+    /// The program ended without a word while it was mining.
+    Crash,
+    /// A game runs.
+    Game {
+        /// The program.
+        program: String,
+        /// How it was recognised.
+        sign: Sign,
+    },
+    /// A game ended a moment ago.
+    CoolDown {
+        /// The program.
+        program: String,
+    },
+    /// A program runs that has the device for itself.
+    Exclusive {
+        /// The program.
+        program: String,
+        /// The device.
+        device: JobDevice,
+    },
+    /// The machine runs on its battery.
+    Battery,
+    /// The card is hot.
+    Hot {
+        /// What it reached, in degrees Celsius.
+        reached_c: i16,
+        /// Down to which it has to cool.
+        resume_c: i16,
+    },
+    /// The person uses the machine.
+    InUse {
+        /// Minutes without input that are needed.
+        minutes: u32,
+    },
+    /// The system does not tell whether the person is away.
+    AwayUnknown,
+    /// The hour is not one of the week's.
+    Schedule {
+        /// Whether cheap hours alone count.
+        cheap_only: bool,
+    },
+    /// The network is metered.
+    Metered,
+}
+
+impl Cause {
+    /// Where its rule is found in the settings; `None` where no rule is behind it.
+    pub fn section(&self) -> Option<Section> {
+        match self {
+            Self::Crash => None,
+            Self::Game { .. } | Self::CoolDown { .. } => Some(Section::Games),
+            Self::Exclusive { .. } => Some(Section::Programs),
+            Self::Battery => Some(Section::Battery),
+            Self::Hot { .. } => Some(Section::Heat),
+            Self::InUse { .. } | Self::AwayUnknown | Self::Schedule { .. } => Some(Section::When),
+            Self::Metered => Some(Section::Metered),
+        }
+    }
+}
+
+/// A part of the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum Section {
+    /// When mining runs at all.
+    When,
+    /// Battery.
+    Battery,
+    /// Metered network.
+    Metered,
+    /// Temperatures.
+    Heat,
+    /// Programs that have a device for themselves.
+    Programs,
+    /// Games.
+    Games,
+}

@@ -1,0 +1,69 @@
+//! What the machine is told about its surroundings at one moment. What a system cannot tell is
+//! `None`; the rule that needs it then does nothing, or says that it cannot be used.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+use crate::games;
+
+/// The facts of one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: i64,
+    /// Minute of the local week; Monday 00:00 is 0.
+    pub week_minute: u16,
+    /// What computes the jobs.
+    pub device: JobDevice,
+    /// Whether the miner is there: preparing, working, finishing or handing back.
+    pub mining: bool,
+    /// Seconds since mouse or keyboard was last used.
+    pub idle_secs: Option<u32>,
+    /// Whether the machine runs on its battery.
+    pub on_battery: Option<bool>,
+    /// Whether the network is metered.
+    pub metered: Option<bool>,
+    /// Temperature of the card that computes, in degrees Celsius.
+    pub card_c: Option<i16>,
+    /// The running programs.
+    pub programs: Option<&'a [Program]>,
+    /// The window in front; `None` also where there is none.
+    pub foreground: Option<&'a Foreground>,
+}
+
+/// What computes the jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum JobDevice {
+    /// The processor.
+    Cpu,
+    /// A graphics card.
+    Gpu,
+}
+
+/// A running program.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Program {
+    /// Its name as [`games::program_name`] makes it.
+    pub name: String,
+    /// Whether it is a game in the folder of a store.
+    pub in_library: bool,
+}
+
+impl Program {
+    /// The program whose file lies here.
+    pub fn at(path: &str) -> Self {
+        Self { name: games::program_name(path), in_library: games::in_library(path) }
+    }
+}
+
+/// The program whose window is in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreground {
+    /// Its name as [`games::program_name`] makes it.
+    pub program: String,
+    /// Whether its window fills a screen.
+    pub full_screen: bool,
+    /// How busy it keeps the card, in per cent, where the driver tells.
+    pub card_load_percent: Option<u8>,
+}

@@ -1,0 +1,23 @@
+//! When this machine may mine: one state machine, one decision, one sentence.
+//!
+//! Facts and the person's orders go in, a [`Decision`] comes out: what to do, why, until when, and
+//! what "Resume anyway" would do. Nothing here reads a clock or a file: time is part of the
+//! [`Facts`], and the same inputs give the same decisions. Reading order: [`Rules`] (what the
+//! person wants), [`Facts`] (what is), `holds` (which rules speak against mining now),
+//! [`Control`] (the machine), [`Decision`] and its sentence.
+
+pub mod games;
+
+mod decision;
+mod facts;
+mod holds;
+mod machine;
+mod rules;
+mod sentence;
+mod week;
+
+pub use decision::{Action, Cause, Decision, Section, State, Why};
+pub use facts::{Facts, Foreground, JobDevice, Program};
+pub use machine::{Control, Entry, HISTORY_MAX, Order, Saved, Wish};
+pub use rules::{PROGRAMS_MAX, Rules, RulesError, When};
+pub use week::{Hour, WEEK_MINUTES, Week};

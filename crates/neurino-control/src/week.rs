@@ -1,0 +1,173 @@
+//! The hours of the week in which mining is allowed, and which of them have cheap electricity.
+
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Minutes of a week.
+pub const WEEK_MINUTES: u16 = 7 * 24 * 60;
+const DAY_MINUTES: u16 = 24 * 60;
+const DAY_NAMES: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// Seven days from Monday, 24 hours each. Written as seven rows of 24 letters: `.` no mining, `m`
+/// mining, `c` mining with cheap electricity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+#[ts(type = "string[]")]
+pub struct Week([[Hour; 24]; 7]);
+
+/// One hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hour {
+    /// No mining.
+    Never,
+    /// Mining.
+    Mine,
+    /// Mining, and electricity is cheap.
+    Cheap,
+}
+
+impl Default for Week {
+    /// Every hour; nights from 22 to 6 are cheap.
+    fn default() -> Self {
+        let hour = |hour: usize| if (6..22).contains(&hour) { Hour::Mine } else { Hour::Cheap };
+        Self([std::array::from_fn(hour); 7])
+    }
+}
+
+impl Week {
+    /// A week of these hours, Monday first.
+    pub fn new(hours: [[Hour; 24]; 7]) -> Self {
+        Self(hours)
+    }
+
+    /// Whether a minute of the week (Monday 00:00 is 0) is allowed.
+    pub fn allows(&self, minute: u16, cheap_only: bool) -> bool {
+        let minute = minute % WEEK_MINUTES;
+        let hour =
+            self.0[usize::from(minute / DAY_MINUTES)][usize::from(minute % DAY_MINUTES / 60)];
+        match hour {
+            Hour::Never => false,
+            Hour::Mine => !cheap_only,
+            Hour::Cheap => true,
+        }
+    }
+
+    /// Minutes from this one to the beginning of the next allowed hour; 0 within one, `None`
+    /// where there is none.
+    pub fn minutes_until_allowed(&self, minute: u16, cheap_only: bool) -> Option<u16> {
+        let minute = minute % WEEK_MINUTES;
+        if self.allows(minute, cheap_only) {
+            return Some(0);
+        }
+        let to_next_hour = 60 - minute % 60;
+        (0..7 * 24)
+            .map(|hours| to_next_hour + hours * 60)
+            .find(|ahead| self.allows((minute + ahead) % WEEK_MINUTES, cheap_only))
+    }
+}
+
+/// A minute of the week as a clock shows it: `22:40`, with the day where that is not `today`'s.
+pub(crate) fn clock(minute: u16, today: u16) -> String {
+    let (minute, today) = (minute % WEEK_MINUTES, today % WEEK_MINUTES);
+    let (day, of_day) = (minute / DAY_MINUTES, minute % DAY_MINUTES);
+    let time = format!("{:02}:{:02}", of_day / 60, of_day % 60);
+    if day == today / DAY_MINUTES {
+        time
+    } else {
+        format!("{} {time}", DAY_NAMES[usize::from(day)])
+    }
+}
+
+impl TryFrom<Vec<String>> for Week {
+    type Error = String;
+
+    fn try_from(rows: Vec<String>) -> Result<Self, Self::Error> {
+        let mut week = [[Hour::Never; 24]; 7];
+        let wrong = || "a week is 7 rows of 24 letters, each of them `.`, `m` or `c`".to_owned();
+        if rows.len() != 7 {
+            return Err(wrong());
+        }
+        for (row, day) in rows.iter().zip(&mut week) {
+            if row.chars().count() != 24 {
+                return Err(wrong());
+            }
+            for (letter, hour) in row.chars().zip(day) {
+                *hour = match letter {
+                    '.' => Hour::Never,
+                    'm' => Hour::Mine,
+                    'c' => Hour::Cheap,
+                    _ => return Err(wrong()),
+                };
+            }
+        }
+        Ok(Self(week))
+    }
+}
+
+impl From<Week> for Vec<String> {
+    fn from(week: Week) -> Self {
+        let letter = |hour: &Hour| match hour {
+            Hour::Never => '.',
+            Hour::Mine => 'm',
+            Hour::Cheap => 'c',
+        };
+        week.0.iter().map(|day| day.iter().map(letter).collect()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nights() -> Week {
+        let hour = |hour: usize| match hour {
+            22.. => Hour::Cheap,
+            0..6 => Hour::Mine,
+            _ => Hour::Never,
+        };
+        Week::new([std::array::from_fn(hour); 7])
+    }
+
+    #[test]
+    fn hours_begin_and_end_on_the_minute() {
+        let week = nights();
+        assert!(!week.allows(21 * 60 + 59, false) && week.allows(22 * 60, false));
+        assert!(week.allows(WEEK_MINUTES - 1, true) && week.allows(WEEK_MINUTES, false));
+        assert!(!week.allows(3 * 60, true), "not a cheap hour");
+        assert_eq!(week.minutes_until_allowed(6 * 60, false), Some(16 * 60));
+        assert_eq!(week.minutes_until_allowed(21 * 60 + 59, false), Some(1));
+        assert_eq!(week.minutes_until_allowed(23 * 60, false), Some(0));
+        assert_eq!(week.minutes_until_allowed(30, true), Some(21 * 60 + 30));
+        let never = Week::new([[Hour::Never; 24]; 7]);
+        assert_eq!(never.minutes_until_allowed(5, false), None);
+    }
+
+    #[test]
+    fn one_hour_a_week_is_found_from_everywhere() {
+        let mut hours = [[Hour::Never; 24]; 7];
+        hours[2][5] = Hour::Mine;
+        let week = Week::new(hours);
+        for minute in 0..WEEK_MINUTES {
+            let ahead = week.minutes_until_allowed(minute, false).expect("there is one");
+            assert!(week.allows((minute + ahead) % WEEK_MINUTES, false));
+            assert!(ahead == 0 || !week.allows((minute + ahead - 1) % WEEK_MINUTES, false));
+        }
+    }
+
+    #[test]
+    fn it_is_written_as_rows_and_anything_else_is_refused() {
+        let text = serde_json::to_string(&nights()).expect("it can be written");
+        assert!(text.starts_with(r#"["mmmmmm................cc","#), "{text}");
+        assert_eq!(serde_json::from_str::<Week>(&text).expect("it reads back"), nights());
+        for bad in ["[]", r#"["m","m","m","m","m","m","m"]"#, &text.replace('c', "x")] {
+            assert!(serde_json::from_str::<Week>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_clock_names_the_day_where_it_is_another() {
+        assert_eq!(clock(22 * 60 + 5, 60), "22:05");
+        assert_eq!(clock(DAY_MINUTES + 7 * 60, 60), "Tue 07:00");
+        assert_eq!(clock(WEEK_MINUTES, WEEK_MINUTES - 1), "Mon 00:00");
+    }
+}

@@ -1,0 +1,277 @@
+//! The 4-bit forms of image models in the memory of a device that is not the CPU: they stay packed, and
+//! some rows of the matrix at a time are unpacked by plain tensor operations and multiplied.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use neurino_weights::hqq::HqqMatrix;
+use neurino_weights::nf4::Nf4Matrix;
+
+use super::QuantMatmul;
+use crate::device::upload;
+
+/// Weights that are unpacked at once.
+const WEIGHTS_AT_ONCE: usize = 16 << 20;
+/// Memory that unpacking takes on a device: each weight up to 16 bytes on the way.
+pub const UNPACKING_BYTES: u64 = 16 * WEIGHTS_AT_ONCE as u64;
+/// 4-bit weights of a word.
+const WORD: usize = 8;
+/// Where the weights of a word lie: of each byte the first one is in the upper half.
+const SHIFTS: [i32; WORD] = [4, 0, 12, 8, 20, 16, 28, 24];
+
+/// A matrix that can unpack some of its rows.
+trait Slabs: Debug + Send + Sync {
+    /// `[out, in]`.
+    fn shape(&self) -> [usize; 2];
+
+    /// Rows that can be unpacked at once; all but the last such range begin and end at multiples.
+    fn rows_at_once(&self) -> usize;
+
+    /// `[rows, in]`, f32.
+    fn rows(&self, rows: Range<usize>) -> Tensor<2>;
+}
+
+/// Multiplies with what a matrix unpacks.
+#[derive(Debug)]
+pub(super) struct OnDevice<M> {
+    matrix: M,
+    /// The numbers that are multiplied.
+    dtype: DType,
+}
+
+impl OnDevice<Nf4> {
+    pub(super) fn nf4(matrix: &Nf4Matrix, device: &Device, dtype: DType) -> Self {
+        Self { matrix: Nf4::new(matrix, device, WEIGHTS_AT_ONCE), dtype }
+    }
+}
+
+impl OnDevice<Hqq> {
+    pub(super) fn hqq(matrix: &HqqMatrix, device: &Device, dtype: DType) -> Self {
+        Self { matrix: Hqq::new(matrix, device), dtype }
+    }
+}
+
+impl<M: Slabs> QuantMatmul for OnDevice<M> {
+    fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
+        let ([out, _], step) = (self.matrix.shape(), self.matrix.rows_at_once().max(1));
+        let x = x.cast(self.dtype);
+        let slab = |first: usize| {
+            let weight = self.matrix.rows(first..out.min(first + step)).cast(self.dtype);
+            x.clone().matmul(weight.transpose()).cast(DType::F32)
+        };
+        let mut slabs: Vec<_> = (0..out).step_by(step).map(slab).collect();
+        if slabs.len() == 1 { slabs.remove(0) } else { Tensor::cat(slabs, 1) }
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        self.matrix.shape()
+    }
+}
+
+/// Words of four bytes on a device; the last one is filled up.
+fn words(bytes: &[u8], device: &Device) -> Tensor<1, Int> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let count = bytes.len() / 4;
+    let data = TensorData::from_bytes_vec(bytes, [count], DType::I32);
+    Tensor::from_data(data, (device, DType::I32))
+}
+
+/// The bits of each word from each of `shifts` on, one after the other: `[words * shifts]`.
+fn fields(words: &Tensor<1, Int>, shifts: &[i32], bits: u32) -> Tensor<1, Int> {
+    let field = |shift: i32| {
+        // The sign is shifted in above the bits that stay.
+        words.clone().bitwise_right_shift_scalar(shift).bitwise_and_scalar((1 << bits) - 1)
+    };
+    let all: Tensor<2, Int> = Tensor::stack(shifts.iter().map(|&shift| field(shift)).collect(), 1);
+    all.flatten(0, 1)
+}
+
+/// bitsandbytes' nf4.
+#[derive(Debug)]
+pub(super) struct Nf4 {
+    shape: [usize; 2],
+    block: usize,
+    rows_at_once: usize,
+    words: Tensor<1, Int>,
+    table: Tensor<1>,
+    scales: Tensor<1>,
+}
+
+impl Nf4 {
+    fn new(matrix: &Nf4Matrix, device: &Device, weights_at_once: usize) -> Self {
+        let out = matrix.shape.first().copied().unwrap_or(0);
+        let inp = matrix.shape.iter().skip(1).product::<usize>();
+        // Ranges of rows have to begin with a word and with a block.
+        let fits = |rows: usize| {
+            let weights = rows * inp;
+            weights.is_multiple_of(WORD) && weights.is_multiple_of(matrix.block_size)
+        };
+        let least = (1..=out).find(|&rows| fits(rows)).unwrap_or(out.max(1));
+        let times = (weights_at_once / (least * inp).max(1)).max(1);
+        let scales = matrix.scales.len();
+        Self {
+            shape: [out, inp],
+            block: matrix.block_size,
+            rows_at_once: (least * times).min(out.max(1)),
+            words: words(&matrix.quants, device),
+            table: upload(matrix.table.to_vec(), [16], device),
+            scales: upload(matrix.scales.clone(), [scales], device),
+        }
+    }
+}
+
+impl Slabs for Nf4 {
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn rows_at_once(&self) -> usize {
+        self.rows_at_once
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Tensor<2> {
+        let [_, inp] = self.shape;
+        let (first, count) = (rows.start * inp, rows.len() * inp);
+        let (first_word, n_words) = (first / WORD, count.div_ceil(WORD));
+        let (first_block, n_blocks) = (first / self.block, count.div_ceil(self.block));
+        let places = fields(&self.words.clone().narrow(0, first_word, n_words), &SHIFTS, 4);
+        let values = self.table.clone().select(0, places.narrow(0, 0, count));
+        let scales: Tensor<2> =
+            self.scales.clone().narrow(0, first_block, n_blocks).unsqueeze_dim(1);
+        let scales = scales.expand([n_blocks, self.block]).reshape([n_blocks * self.block]);
+        (values * scales.narrow(0, 0, count)).reshape([rows.len(), inp])
+    }
+}
+
+/// HQQ's integers. Their groups lie across the matrix, so that all of it is unpacked at once: this is
+/// for text encoders, which read once a prompt.
+#[derive(Debug)]
+pub(super) struct Hqq {
+    shape: [usize; 2],
+    bits: u32,
+    /// Rows and columns of the integers' matrix.
+    dims: [usize; 2],
+    words: Tensor<1, Int>,
+    /// `[rows, 1]` or `[1, columns]`.
+    scales: Tensor<2>,
+    /// As `scales`.
+    zeros: Tensor<2>,
+}
+
+impl Hqq {
+    fn new(matrix: &HqqMatrix, device: &Device) -> Self {
+        let [rows, columns] = matrix.dims;
+        let shape = if matrix.groups_are_rows { [rows, 1] } else { [1, columns] };
+        Self {
+            shape: matrix.shape,
+            bits: matrix.bits,
+            dims: matrix.dims,
+            words: words(&matrix.quants, device),
+            scales: upload(matrix.scales.clone(), shape, device),
+            zeros: upload(matrix.zeros.clone(), shape, device),
+        }
+    }
+}
+
+impl Slabs for Hqq {
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn rows_at_once(&self) -> usize {
+        self.shape[0]
+    }
+
+    fn rows(&self, _: Range<usize>) -> Tensor<2> {
+        let [rows, columns] = self.dims;
+        let parts = 8 / self.bits as usize;
+        let packed = rows / parts * columns;
+        // The first part of the rows has the highest bits of its bytes.
+        let part = |part: usize| {
+            let shift = ((parts - 1 - part) as u32 * self.bits) as i32;
+            let shifts: [i32; 4] = std::array::from_fn(|byte| 8 * byte as i32 + shift);
+            fields(&self.words, &shifts, self.bits).narrow(0, 0, packed)
+        };
+        let numbers = Tensor::cat((0..parts).map(part).collect(), 0).reshape([rows, columns]);
+        let weights = (numbers.float() - self.zeros.clone()) * self.scales.clone();
+        weights.reshape(self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::unpacking::tests::{floats, hqq, nf4};
+    use super::*;
+    use crate::device::in_memory;
+
+    /// The reader's numbers, and their products.
+    fn check<M: Slabs>(matrix: M, unpacked: &[f32], seq: usize) {
+        let ([out, inp], device) = (matrix.shape(), Device::flex());
+        let layer = OnDevice { matrix, dtype: DType::F32 };
+        let eye: Tensor<2> = upload(
+            (0..inp * inp).map(|i| if i / inp == i % inp { 1.0 } else { 0.0 }).collect(),
+            [inp, inp],
+            &device,
+        );
+        let columns = in_memory(layer.matmul(eye));
+        for (i, found) in columns.iter().enumerate() {
+            let expect = unpacked[i % out * inp + i / out];
+            assert!((found - expect).abs() <= f32::EPSILON * expect.abs(), "{i}: {found} {expect}");
+        }
+        let x = floats(seq * inp, 6);
+        let found = in_memory(layer.matmul(upload(x.clone(), [seq, inp], &device)));
+        for (i, found) in found.iter().enumerate() {
+            let (x, w) = (&x[i / out * inp..][..inp], &unpacked[i % out * inp..][..inp]);
+            let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let (expect, size) =
+                products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+            assert!((f64::from(*found) - expect).abs() <= 1e-5 * size, "{i}: {found} {expect}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 48, failure_persistence: None, ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn nf4_of_any_shape_in_any_slabs(
+            (out, inp, seq) in (1..40usize, 1..150usize, 1..20usize),
+            half_block in 1..70usize,
+            at_once in 1..2000usize,
+        ) {
+            let matrix = nf4([out, inp], 2 * half_block);
+            check(Nf4::new(&matrix, &Device::flex(), at_once), &matrix.to_f32(), seq);
+        }
+
+        #[test]
+        fn hqq_of_both_axes(
+            (out, inp, seq) in (1..5usize, 1..10usize, 1..20usize),
+            bits in prop_oneof![Just(2u32), Just(4), Just(8)],
+            groups_are_rows: bool,
+            group in prop_oneof![Just(8usize), Just(16), Just(64)],
+        ) {
+            let shape = [out * 8, inp * 16];
+            let other = out * inp * 128 / group;
+            let dims = if groups_are_rows { [other, group] } else { [group, other] };
+            prop_assume!(dims[0].is_multiple_of(8 / bits as usize));
+            let matrix = hqq(shape, bits, groups_are_rows, dims);
+            check(Hqq::new(&matrix, &Device::flex()), &matrix.to_f32(), seq);
+        }
+    }
+
+    #[test]
+    fn large_matrices_are_unpacked_in_slabs() {
+        let device = Device::flex();
+        let slabs = |shape, at_once| Nf4::new(&nf4(shape, 64), &device, at_once).rows_at_once();
+        assert_eq!(slabs([3072, 64], 16 * 64), 16);
+        // Two rows make a whole number of blocks.
+        assert_eq!(slabs([128, 96], 5 * 96), 4);
+        // No range of rows does but all of them.
+        assert_eq!(slabs([7, 9], 9), 7);
+    }
+}

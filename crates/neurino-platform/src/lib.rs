@@ -1,0 +1,95 @@
+//! What the desktop around the program tells: whether somebody uses it, what is in front, which
+//! programs run, where power and network come from.
+//!
+//! [`Surroundings`] is the door; [`open`] gives the one of this system, and [`script`] one that
+//! reads a file, for tests. What a system does not tell is `None`: nothing here guesses. Reading
+//! order: this file, then the module of the system (`linux` with `x11`, `bus` and `proc`, or
+//! `windows`), then `script`.
+
+mod script;
+
+#[cfg(target_os = "linux")]
+mod bus;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+mod proc;
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
+mod windows;
+#[cfg(target_os = "linux")]
+mod x11;
+
+use neurino_control::Program;
+
+pub use script::Script;
+
+/// A source of [`View`]s.
+pub trait Surroundings: Send {
+    /// Looks once. Takes milliseconds, and a second where a service of the desktop hangs: keep it
+    /// off async threads. Call it about once a second.
+    fn look(&mut self) -> View;
+}
+
+/// What the desktop tells at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Seconds since mouse or keyboard was last used.
+    pub idle_secs: Option<u32>,
+    /// Whether the machine runs on its battery; a machine without one does not.
+    pub on_battery: Option<bool>,
+    /// Whether the network is metered.
+    pub metered: Option<bool>,
+    /// The running programs, each once, by name.
+    pub programs: Option<Vec<Program>>,
+    /// The window in front.
+    pub front: Front,
+}
+
+/// The window in front.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Front {
+    /// The system does not tell.
+    #[default]
+    Unknown,
+    /// There is none, or it is the desktop itself.
+    Nothing,
+    /// A program's window.
+    Window {
+        /// The program's name, as rules write it.
+        program: String,
+        /// Its process, where the system tells.
+        process: Option<u32>,
+        /// Whether it fills a screen.
+        full_screen: bool,
+    },
+}
+
+/// The surroundings of this process; on a system without a module of its own nothing is known.
+pub fn open() -> Box<dyn Surroundings> {
+    #[cfg(target_os = "linux")]
+    return Box::new(linux::Linux::open());
+    #[cfg(windows)]
+    return Box::new(windows::Windows::default());
+    #[cfg(not(any(target_os = "linux", windows)))]
+    return Box::new(Nothing);
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
+struct Nothing;
+
+#[cfg(not(any(target_os = "linux", windows)))]
+impl Surroundings for Nothing {
+    fn look(&mut self) -> View {
+        View::default()
+    }
+}
+
+/// Each program once, by name; of two with one name the game of a store.
+#[cfg(any(target_os = "linux", windows))]
+fn once_each(mut programs: Vec<Program>) -> Vec<Program> {
+    programs.retain(|program| !program.name.is_empty());
+    programs.sort_by(|a, b| (&a.name, b.in_library).cmp(&(&b.name, a.in_library)));
+    programs.dedup_by(|later, first| later.name == first.name);
+    programs
+}
