@@ -9,8 +9,8 @@ use std::time::Duration;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
-use neurino_protocol::app::Command;
 use neurino_platform::Surroundings;
+use neurino_protocol::app::Command;
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
 
@@ -90,12 +90,7 @@ fn failed(error: &tauri::Error) -> ExitCode {
 }
 
 /// Starts the application beside the window, so that the window need not wait for it.
-fn set_up(
-    handle: &AppHandle,
-    options: Result<AppOptions, ErrorBody>,
-    hidden: bool,
-    mine: bool,
-) {
+fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bool, mine: bool) {
     end_on_signals(handle);
     if !hidden {
         window::show(handle);

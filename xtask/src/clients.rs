@@ -11,6 +11,8 @@ use crate::workspace::Workspace;
 
 /// Where the pinned versions are listed and the cases are.
 const SOURCE: &str = "tests/openai";
+/// The same for miners of the original protocol.
+const MINERS: &str = "tests/original";
 
 /// Where the clients are.
 pub(crate) struct Clients {
@@ -18,6 +20,8 @@ pub(crate) struct Clients {
     pub(crate) python: PathBuf,
     /// Folder whose `node_modules` holds the Node client.
     pub(crate) node: PathBuf,
+    /// Folder of the packages that miners of the original protocol use.
+    pub(crate) miners: PathBuf,
 }
 
 /// The clients, fetched with pip and npm unless the pinned ones are there. Both programs use the
@@ -27,18 +31,25 @@ pub(crate) struct Clients {
 /// When pip or npm fails.
 pub(crate) fn kept(workspace: &Workspace) -> Result<Clients> {
     let (source, kept) = (workspace.path(SOURCE), workspace.kept().join("openai-clients"));
-    let clients = Clients { python: kept.join("python"), node: kept.join("node") };
-    install(&source, &["requirements.txt"], &clients.python, |dir| {
-        Cmd::new(dir, "python3")
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            // Everything is listed, so nothing is resolved; and nothing is built here.
-            .args(["--no-deps", "--only-binary=:all:", "--no-warn-conflicts"])
-            .args(["--root-user-action=ignore", "--target", ".", "-r", "requirements.txt"])
-    })?;
+    let clients = Clients {
+        python: kept.join("python"),
+        node: kept.join("node"),
+        miners: kept.join("miners"),
+    };
+    install(&source, &["requirements.txt"], &clients.python, pip)?;
+    install(&workspace.path(MINERS), &["requirements.txt"], &clients.miners, pip)?;
     install(&source, &["package.json", "package-lock.json", ".npmrc"], &clients.node, |dir| {
         Cmd::new(dir, ui::npm()).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
     })?;
     Ok(clients)
+}
+
+fn pip(dir: &Path) -> Cmd {
+    Cmd::new(dir, "python3")
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        // Everything is listed, so nothing is resolved; and nothing is built here.
+        .args(["--no-deps", "--only-binary=:all:", "--no-warn-conflicts"])
+        .args(["--root-user-action=ignore", "--target", ".", "-r", "requirements.txt"])
 }
 
 /// Fills a folder by a command that reads these files, unless it was filled from the same ones.

@@ -129,7 +129,7 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
         },
         Step {
             name: "kill",
-            what: "two hundred power cuts lose no job and pay none twice",
+            what: "two hundred power cuts lose no job and pay none twice; five hundred lose no download",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 let tests = cargo_test(workspace)?.args(["--test", "it"]);
@@ -138,16 +138,18 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
         },
         Step {
             name: "clients",
-            what: "the official OpenAI clients work with the gateway",
+            what: "the official OpenAI clients and the original's miners work with the coordinator",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 let clients = clients::kept(workspace)?;
                 let tests = cargo_test(workspace)?
                     .env("NEURINO_TEST_PYTHON_PACKAGES", clients.python)
                     .env("NEURINO_TEST_NODE_PACKAGES", clients.node)
+                    .env("NEURINO_TEST_MINER_PACKAGES", clients.miners)
                     .args(["--test", "it"]);
                 // One after the other: what they time is theirs alone.
-                Ok(vec![tests.args(["--", "openai::", "--nocapture", "--test-threads=1"])])
+                let both = ["--", "openai::", "miners::", "--nocapture", "--test-threads=1"];
+                Ok(vec![tests.args(both)])
             })),
         },
         Step {

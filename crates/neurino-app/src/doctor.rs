@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use neurino_config::{Dirs, NetworkSetting, Settings};
+use neurino_config::{Dirs, NetworkSetting, ProtocolSetting, Settings};
 use neurino_hardware::Hardware;
 use neurino_model_store::{ModelState, ModelStore};
 use neurino_protocol::app::{Check, CheckStatus};
@@ -223,17 +223,18 @@ async fn network(settings: &Settings, running: bool) -> Check {
                 ),
             }
         }
-        NetworkSetting::Coordinator(url) => coordinator(url).await,
+        NetworkSetting::Coordinator(url) => coordinator(url, settings.network.protocol).await,
     }
 }
 
-async fn coordinator(url: &str) -> Check {
+async fn coordinator(url: &str, protocol: ProtocolSetting) -> Check {
     let ask = async {
         let client = reqwest::Client::builder().timeout(NETWORK_WAIT).build().ok()?;
         client.get(format!("{url}/healthz")).send().await.ok()
     };
     match ask.await {
-        Some(answer) if answer.status().is_success() => {
+        // The original protocol has no question of this kind, so any answer will do.
+        Some(answer) if answer.status().is_success() || protocol == ProtocolSetting::Original => {
             check("Network", CheckStatus::Ok, format!("The coordinator at {url} answers."))
         }
         Some(answer) => with_fix(

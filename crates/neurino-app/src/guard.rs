@@ -327,10 +327,6 @@ impl App {
         if self.used_gpu().is_some() { JobDevice::Gpu } else { JobDevice::Cpu }
     }
 
-    fn is_mining(&self) -> bool {
-        !matches!(lock(&self.mining).phase, Phase::Off | Phase::Problem(_))
-    }
-
     /// The control's words for the state line, where they are what counts.
     pub(crate) fn control_status(&self) -> ControlStatus {
         lock(&self.guard).status()

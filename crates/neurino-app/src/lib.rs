@@ -3,9 +3,9 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
-//! `mining` (the way there and back), `models`, `playground`, `wallet` and `chain`, `onboarding` (the
-//! first start), `snapshot` (what the window shows), `earnings` (records and what they say), `logs`,
-//! `doctor`, `bundle`.
+//! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
+//! `onboarding` (the first start), `snapshot` (what the window shows), `earnings` (records and what
+//! they say), `logs`, `doctor`, `bundle`.
 
 mod autostart;
 mod bundle;
@@ -15,6 +15,7 @@ pub mod demand;
 mod doctor;
 mod earnings;
 mod guard;
+mod library;
 mod logs;
 mod mining;
 mod models;
@@ -93,6 +94,7 @@ pub struct App {
     /// Held by the run that has the engine: one after another.
     turn: tokio::sync::Mutex<()>,
     models: Mutex<models::Progress>,
+    library: library::Library,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -153,7 +155,9 @@ impl App {
         let on_card = matches!(device, DeviceChoice::Cuda(_));
         let job_device = if on_card { JobDevice::Gpu } else { JobDevice::Cpu };
         let guard = Guard::open(&dirs, surroundings.is_some(), job_device);
+        let library = library::Library::open(&dirs);
         let app = Arc::new(Self {
+            library,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -191,6 +195,7 @@ impl App {
         if let Some(desk) = surroundings {
             app.spawn_guard(desk);
         }
+        app.spawn_queue();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -216,6 +221,7 @@ impl App {
             }
             Command::Decisions => Ok(Reply::Decisions(self.decisions())),
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
+            Command::Library(action) => self.library(action).await.map(|()| Reply::Ok),
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
                 self.chat_send(chat, question).map(|()| Reply::Ok)

@@ -91,6 +91,11 @@ impl Mining {
 }
 
 impl App {
+    /// Whether mining was started, or is on its way to be.
+    pub(crate) fn is_mining(&self) -> bool {
+        !matches!(lock(&self.mining).phase, Phase::Off | Phase::Problem(_))
+    }
+
     /// Starts mining. A second press is no error; a press while the miner is ending takes effect
     /// when it has.
     pub(crate) fn mining_start(self: &Arc<Self>) -> Result<(), ErrorBody> {

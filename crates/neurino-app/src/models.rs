@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
-use neurino_engine::ModelRef;
-use neurino_model_store::{Catalog, FetchOptions, ModelManifest, ModelState as Stored, StoreError};
+use neurino_engine::{EngineStatus, ModelRef};
+use neurino_model_store::{
+    Catalog, FailureReason, FetchOptions, ModelManifest, ModelState as Stored, StoreError,
+};
 use neurino_protocol::app::{ModelState, ModelStatus};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
@@ -78,9 +80,91 @@ impl App {
         }
     }
 
-    /// Starts a fetch; progress shows in the snapshot.
+    /// Puts a model on the list of downloads; progress shows in the snapshot. One that is being
+    /// fetched for mining goes on when that no longer needs it.
     pub(crate) fn model_fetch(self: &Arc<Self>, id: &ModelId) -> Result<(), ErrorBody> {
-        self.fetch(id, true).map(|_| ())
+        self.catalogued(id)?;
+        self.enqueue(id)
+    }
+
+    /// Fetches a model because the person asked for it, and waits for its end.
+    pub(crate) async fn fetch_asked(self: &Arc<Self>, id: &ModelId) -> Result<(), ErrorBody> {
+        let mut progress = self.fetch(id, true)?;
+        loop {
+            if let Fetch::Done(outcome) = progress.borrow_and_update().clone() {
+                return outcome;
+            }
+            if progress.changed().await.is_err() {
+                return Err(internal("the download ended unexpectedly"));
+            }
+        }
+    }
+
+    /// Ends a fetch if one runs, and waits for that. What has arrived is kept.
+    pub(crate) async fn stop_fetch(&self, id: &ModelId) {
+        let running =
+            lock(&self.models).running.get(id).map(|r| (r.stop.clone(), r.progress.clone()));
+        let Some((stop, mut progress)) = running else { return };
+        stop.cancel();
+        while !matches!(&*progress.borrow_and_update(), Fetch::Done(_)) {
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends all fetches.
+    pub(crate) async fn stop_all_fetches(&self) {
+        let running: Vec<ModelId> = lock(&self.models).running.keys().cloned().collect();
+        for id in running {
+            self.stop_fetch(&id).await;
+        }
+    }
+
+    /// What is being fetched: bytes done, bytes in all.
+    pub(crate) fn fetches(&self) -> Vec<(ModelId, u64, u64)> {
+        let models = lock(&self.models);
+        let running =
+            models.running.iter().filter_map(|(id, running)| match *running.progress.borrow() {
+                Fetch::Running { done_bytes, total_bytes } => {
+                    Some((id.clone(), done_bytes, total_bytes))
+                }
+                Fetch::Done(_) => None,
+            });
+        running.collect()
+    }
+
+    /// What went wrong with a model last.
+    pub(crate) fn problem_of(&self, id: &ModelId) -> Option<ErrorBody> {
+        lock(&self.models).problems.get(id).cloned()
+    }
+
+    /// What went wrong with a model is no longer of interest.
+    pub(crate) fn forget_problem(&self, id: &ModelId) {
+        lock(&self.models).problems.remove(id);
+    }
+
+    /// The model in memory.
+    pub(crate) fn loaded_model(&self) -> Option<ModelId> {
+        match &*self.engine.status().borrow() {
+            EngineStatus::Ready(model) => Some(model.id.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether a model is in memory.
+    pub(crate) fn is_loaded(&self, id: &ModelId) -> bool {
+        self.loaded_model().as_ref() == Some(id)
+    }
+
+    fn catalogued(&self, id: &ModelId) -> Result<&ModelManifest, ErrorBody> {
+        let catalog = self.store.catalog();
+        catalog.get(id).ok_or_else(|| {
+            let known: Vec<_> = catalog.models().iter().map(|m| m.id.to_string()).collect();
+            let message = format!("the catalogue has no model `{id}`");
+            ErrorBody::new(ErrorCode::UnknownModel, message)
+                .with_hint(format!("it has: {}", known.join(", ")))
+        })
     }
 
     /// Starts a fetch, or joins the one that runs, and waits for its end. Dropping this future ends
@@ -117,13 +201,7 @@ impl App {
         id: &ModelId,
         asked: bool,
     ) -> Result<watch::Receiver<Fetch>, ErrorBody> {
-        let catalog = self.store.catalog();
-        let Some(manifest) = catalog.get(id) else {
-            let known: Vec<_> = catalog.models().iter().map(|m| m.id.to_string()).collect();
-            let message = format!("the catalogue has no model `{id}`");
-            return Err(ErrorBody::new(ErrorCode::UnknownModel, message)
-                .with_hint(format!("it has: {}", known.join(", "))));
-        };
+        let manifest = self.catalogued(id)?;
         let mut models = lock(&self.models);
         if let Some(running) = models.running.get_mut(id) {
             running.asked |= asked;
@@ -149,15 +227,19 @@ impl App {
     ) {
         let options = FetchOptions {
             resources: Some(self.dirs.resources.clone()),
+            connections: self.library.connections(),
+            throttle: Some(self.library.throttle()),
             ..FetchOptions::default()
         };
         let tell = |p: neurino_model_store::Progress| {
             let (done_bytes, total_bytes) = (p.done_bytes, p.total_bytes);
             sender.send_replace(Fetch::Running { done_bytes, total_bytes });
+            self.library.note_progress(id, done_bytes);
             self.changed.notify_one();
         };
         let outcome = self.store.fetch(id, &options, tell, stop).await;
         let outcome = outcome.map(|_| ()).map_err(|error| not_ready(&error));
+        self.library.note_end(id);
         let mut models = lock(&self.models);
         models.running.remove(id);
         if let Err(error) = &outcome
@@ -221,12 +303,41 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// The store's own words.
-fn not_ready(error: &StoreError) -> ErrorBody {
+/// The store's own words, and what helps beyond them.
+pub(crate) fn not_ready(error: &StoreError) -> ErrorBody {
+    let reason = error.reason();
     let code = match error {
         StoreError::Cancelled => ErrorCode::Cancelled,
         StoreError::UnknownModel { .. } => ErrorCode::UnknownModel,
+        _ if reason.is_some_and(FailureReason::passes) => ErrorCode::Unreachable,
         _ => ErrorCode::ModelNotReady,
     };
-    ErrorBody::new(code, told_with_causes(error))
+    let body = ErrorBody::new(code, told_with_causes(error));
+    match reason.and_then(what_helps) {
+        Some(hint) => body.with_hint(hint),
+        None => body,
+    }
+}
+
+fn what_helps(reason: FailureReason) -> Option<&'static str> {
+    Some(match reason {
+        FailureReason::Gated => {
+            "Its makers want you to sign in and accept their terms. Do that on their page with your \
+             browser, download the file there, and take it over with `neurino models import`."
+        }
+        FailureReason::NotThere => {
+            "The file is gone from where the catalogue says. A newer catalogue may know another place."
+        }
+        FailureReason::WrongSize | FailureReason::WrongDigest => {
+            "What the server has is not what the catalogue vouches for, so it was not used. Try again \
+             later, or get the file from elsewhere."
+        }
+        FailureReason::DiskFull => {
+            "Free some space, clean the library up, or move it to another drive. What has arrived is kept."
+        }
+        FailureReason::ServerBusy | FailureReason::Offline | FailureReason::Interrupted => {
+            "Neurino tries again by itself and goes on where it stopped."
+        }
+        _ => return None,
+    })
 }

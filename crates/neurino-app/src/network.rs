@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use neurino_client::HttpCoordinator;
-use neurino_config::{NetworkSetting, Settings};
+use neurino_client::{HttpCoordinator, OriginalCoordinator, OriginalOptions};
+use neurino_config::{NetworkSetting, ProtocolSetting, Settings};
 use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
 use neurino_core::{ImageDefaults, ModelId};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -24,7 +24,7 @@ pub(crate) enum Network {
     /// The coordinator runs in this process.
     Practice(Practice),
     /// It runs elsewhere.
-    Remote { coordinator: Arc<HttpCoordinator>, url: String },
+    Remote { coordinator: Arc<dyn neurino_client::Coordinator>, url: String },
 }
 
 /// The practice network.
@@ -33,6 +33,26 @@ pub(crate) struct Practice {
     gateway: Gateway,
     stop: CancellationToken,
     server: TaskTracker,
+}
+
+/// A coordinator elsewhere, in the protocol it speaks.
+fn remote(
+    url: &str,
+    settings: &Settings,
+) -> Result<Arc<dyn neurino_client::Coordinator>, neurino_client::ClientError> {
+    match settings.network.protocol {
+        ProtocolSetting::Neurino => Ok(Arc::new(HttpCoordinator::new(url)?)),
+        ProtocolSetting::Original => {
+            let asked = settings.network.original.clone();
+            let options = OriginalOptions {
+                url: url.to_owned(),
+                signal_url: asked.signal_url,
+                upload_url: asked.upload_url,
+                reward: asked.reward_wallet,
+            };
+            Ok(Arc::new(OriginalCoordinator::new(&options)?))
+        }
+    }
 }
 
 impl Network {
@@ -54,7 +74,7 @@ impl Network {
                 opened.await.map(Self::Practice)
             }
             NetworkSetting::Coordinator(url) => {
-                let coordinator = Arc::new(HttpCoordinator::new(url)?);
+                let coordinator = remote(url, settings)?;
                 Ok(Self::Remote { coordinator, url: url.clone() })
             }
         }
@@ -64,7 +84,7 @@ impl Network {
     pub(crate) fn for_miner(&self) -> Arc<dyn neurino_client::Coordinator> {
         match self {
             Self::Practice(practice) => Arc::new(practice.coordinator.local()),
-            Self::Remote { coordinator, .. } => Arc::clone(coordinator) as _,
+            Self::Remote { coordinator, .. } => Arc::clone(coordinator),
         }
     }
 

@@ -56,6 +56,7 @@ impl App {
         model.files.iter().all(|file| {
             file.sources.iter().any(|source| match source {
                 Source::Bundled { path } => self.dirs.resources.join(path).is_file(),
+                Source::Inline { .. } => true,
                 Source::Http { .. } | Source::PythonPackage { .. } => false,
             })
         })

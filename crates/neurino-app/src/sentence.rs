@@ -4,6 +4,9 @@ use neurino_core::JobKind;
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
 
+/// Begins what a network wants its person to know, see `CoordinatorMessage::Notice`.
+const NETWORK_SAYS: &str = "the network says";
+
 /// What the sentence is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -33,7 +36,12 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
         MiningState::Waiting if !facts.network.connected => {
             format!("Connecting to {network}.")
         }
-        MiningState::Waiting => format!("Connected to {network}. Waiting for a job."),
+        MiningState::Waiting => match facts.problem {
+            Some(problem) if problem.message.starts_with(NETWORK_SAYS) => {
+                format!("Connected to {network}. {}.", told(&problem.message))
+            }
+            _ => format!("Connected to {network}. Waiting for a job."),
+        },
         MiningState::Working => match facts.job {
             Some(job) => working(job, &network),
             None => format!("Connected to {network}. Waiting for a job."),

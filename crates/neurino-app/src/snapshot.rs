@@ -100,12 +100,14 @@ impl App {
             EngineStatus::Ready(model) => Some(model.id.clone()),
             _ => None,
         };
+        let devices = self.devices().await;
         Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
             mining,
             control,
             points: self.points(),
-            devices: self.devices().await,
+            library: self.library_status(&devices).await,
+            devices,
             job,
             models: self.model_statuses(loaded.as_ref()),
             receipts: lock(&self.view).receipts.iter().cloned().collect(),

@@ -88,12 +88,27 @@ pub struct PracticeArgs {
     pub port: Option<u16>,
 }
 
+/// The protocol of the network that was there first, as `--protocol` names it.
+pub const ORIGINAL: &str = "original";
+
 /// `neurino node`
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
+    /// What the coordinator speaks: this program's own protocol, or that of the original network.
+    #[arg(long, value_name = "NAME", default_value = "neurino", value_parser = ["neurino", ORIGINAL])]
+    pub protocol: String,
+    /// With the original protocol: the wallet that is paid; by default the identity's own address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub reward_wallet: Option<String>,
+    /// With the original protocol: where the signal goes, if that is another address.
+    #[arg(long, value_name = "URL")]
+    pub signal: Option<String>,
+    /// With the original protocol: an S3 endpoint for pictures, if it is not Amazon's.
+    #[arg(long, value_name = "URL")]
+    pub uploads: Option<String>,
 }
 
 /// `neurino coordinator`
@@ -111,6 +126,9 @@ pub struct CoordinatorArgs {
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
+    /// Also serve miners of the original protocol, which signs little: among friends, not strangers.
+    #[arg(long)]
+    pub legacy: bool,
     /// Rules that price the jobs; without them a new network begins with `club2`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
@@ -193,6 +211,41 @@ pub enum ModelsAction {
         /// The model, as `neurino models list` names it.
         model: String,
     },
+    /// Take in a newer catalogue that the network has signed.
+    Update {
+        /// A file, or an https address.
+        place: String,
+    },
+    /// Read the network's three lists (models, autoencoders, LoRAs) and take in what they vouch for.
+    Lists {
+        /// The list of models: a file, or an https address.
+        models: String,
+        /// The list of autoencoders.
+        vae: String,
+        /// The list of LoRAs.
+        lora: String,
+    },
+    /// Move the library to another drive: copied, checked, and only then deleted here.
+    Move {
+        /// The new folder.
+        folder: PathBuf,
+    },
+    /// Show, and with --yes remove, what was not used for longest until the library is small enough.
+    Clean {
+        /// What the library should take at most, in gigabytes.
+        #[arg(long, value_name = "GB")]
+        to: f64,
+        /// Remove them.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Read every file again and set aside what has changed on the drive.
+    Scrub,
+    /// Take over files of known models that other programs have, without a second copy if possible.
+    Reuse {
+        /// The folder to look in.
+        folder: PathBuf,
+    },
     /// Remove a model from this machine.
     Remove {
         /// The model, as `neurino models list` names it.
@@ -220,6 +273,8 @@ pub enum BenchAction {
     Text(BenchTextArgs),
     /// Measure how fast an image model makes pictures, beside what the device can do at best.
     Image(BenchImageArgs),
+    /// Measure how fast a download can be on this machine, beside SHA-256 alone.
+    Download(BenchDownloadArgs),
     /// Run mixed requests for a while and check every answer, the memory and the counters.
     Soak(BenchSoakArgs),
 }
@@ -335,6 +390,38 @@ fn size(text: &str) -> Result<[u32; 2], String> {
         Some([width.trim().parse().ok()?, height.trim().parse().ok()?])
     });
     sides.ok_or_else(|| "give width and height, for example `512x768`".into())
+}
+
+/// `neurino bench download`
+#[derive(Debug, Args)]
+pub struct BenchDownloadArgs {
+    /// Size of the file, in megabytes.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2000,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub megabytes: u32,
+    /// Connections at the same time.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u32).range(1..=8)
+    )]
+    pub connections: u32,
+    /// How often to measure; the best is shown.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub runs: u32,
+    /// Where the file goes while it is measured, instead of the model library's drive.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
 }
 
 /// `neurino bench soak`

@@ -1,6 +1,7 @@
 //! `neurino bench`: measures this machine. A figure is always shown beside the ceiling that was
 //! measured in the same run.
 
+mod download;
 mod image;
 mod soak;
 mod table;
@@ -23,6 +24,7 @@ pub(crate) async fn run(setting: Setting, action: BenchAction) -> anyhow::Result
     match action {
         BenchAction::Text(args) => measure(setting, args).await,
         BenchAction::Image(args) => image::run(setting, args).await,
+        BenchAction::Download(args) => download::run(&setting, &args).await,
         BenchAction::Soak(args) => soak::run(setting, args).await,
     }
 }

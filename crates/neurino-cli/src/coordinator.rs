@@ -109,6 +109,7 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let charter = Charter::of(&folder, args)?;
     let mut config = CoordinatorConfig::practice(folder.join(DATABASE), key);
     config.practice = false;
+    config.original = args.legacy;
     config.network = charter.network;
     config.rule_set = charter.rules;
     Ok(Coordinator::open(config).await?)

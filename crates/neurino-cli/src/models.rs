@@ -1,5 +1,8 @@
 //! `neurino models`
 
+mod catalogue;
+mod library;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,7 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use neurino_config::{ConfigError, InstanceLock};
 use neurino_core::{JobKind, ModelId};
 use neurino_engine::inspect::inspect;
-use neurino_model_store::{FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError};
+use neurino_model_store::{
+    FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError, Throttle,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +34,18 @@ pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Resul
         ModelsAction::Verify { model } => {
             done(&setting, "verified", "Unharmed", &store.verified(&id(&model)?).await?)?;
         }
+        ModelsAction::Update { place } => catalogue::update(&setting, &store, &place).await?,
+        ModelsAction::Lists { models, vae, lora } => {
+            catalogue::lists(&setting, &store, [&models, &vae, &lora]).await?;
+        }
+        ModelsAction::Move { folder } => library::relocate(&setting, &store, &folder).await?,
+        ModelsAction::Clean { to, yes } => library::clean(&setting, &store, to, yes).await?,
+        ModelsAction::Scrub => {
+            if !library::scrub(&setting, &store).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        ModelsAction::Reuse { folder } => library::reuse(&setting, &store, &folder).await?,
         ModelsAction::Remove { model } => {
             store.remove(&id(&model)?).await?;
             match setting.format {
@@ -212,8 +229,13 @@ async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::R
             bar.set_position(p.done_bytes);
         }
     };
-    let options =
-        FetchOptions { resources: Some(setting.dirs.resources.clone()), ..FetchOptions::default() };
+    let wanted = neurino_config::LibraryFile::new(&setting.dirs).settings();
+    let options = FetchOptions {
+        resources: Some(setting.dirs.resources.clone()),
+        connections: wanted.connections.clamp(1, 8),
+        throttle: Some(std::sync::Arc::new(Throttle::new(wanted.bytes_per_s_max))),
+        ..FetchOptions::default()
+    };
     let fetch = store.fetch(&model, &options, tell, cancel.clone());
     tokio::pin!(fetch);
     let path = tokio::select! {

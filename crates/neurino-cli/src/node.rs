@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use neurino_app::{App, AppOptions, EngineHost};
-use neurino_config::NetworkSetting;
+use neurino_config::{NetworkSetting, ProtocolSetting};
 use neurino_protocol::app::{Command, Event, MiningState, MiningStatus, Snapshot};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::args::NodeArgs;
+use crate::args::{NodeArgs, ORIGINAL};
 use crate::output::{self, Format};
 use crate::{FAILED, Setting, interrupted};
 
@@ -18,7 +18,15 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
     if network == NetworkSetting::Practice {
         anyhow::bail!("--coordinator needs a URL; for the practice network use `neurino practice`");
     }
-    setting.settings.network.coordinator = network;
+    let chosen = &mut setting.settings.network;
+    chosen.coordinator = network;
+    if args.protocol == ORIGINAL {
+        chosen.protocol = ProtocolSetting::Original;
+    }
+    let original = &mut chosen.original;
+    original.reward_wallet = args.reward_wallet.or(original.reward_wallet.take());
+    original.signal_url = args.signal.or(original.signal_url.take());
+    original.upload_url = args.uploads.or(original.upload_url.take());
     let engine = EngineHost::Process { program: std::env::current_exe()? };
     let (dirs, settings) = (setting.dirs.clone(), setting.settings.clone());
     let app = App::start(AppOptions::new(dirs, settings, engine)).await?;

@@ -16,7 +16,7 @@ use crate::websocket::WebSocket;
 use crate::{ClientError, Coordinator, Session};
 
 /// How long opening a connection may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A coordinator reached over HTTP.
 ///
@@ -108,7 +108,7 @@ impl Coordinator for HttpCoordinator {
     }
 }
 
-fn check(text: &str) -> Result<Url, ClientError> {
+pub(crate) fn check(text: &str) -> Result<Url, ClientError> {
     let bad = |rule| Err(ClientError::BadAddress { url: without_credentials(text), rule });
     let Ok(url) = Url::parse(text) else {
         return bad("it is not a URL such as https://pool.example");
@@ -137,7 +137,7 @@ fn without_credentials(text: &str) -> String {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -1,11 +1,14 @@
 //! The coordinator as a node sees it: one trait, over HTTP or in process.
 //!
 //! Read [`Coordinator`] and [`Session`] first, then [`handshake()`] (what all transports share) and
-//! [`HttpCoordinator`] (`websocket` and `long_poll` carry its messages).
+//! [`HttpCoordinator`] (`websocket` and `long_poll` carry its messages). [`OriginalCoordinator`] is for
+//! coordinators that speak only the network's original protocol.
 
 mod handshake;
 mod http;
 mod long_poll;
+mod original;
+pub mod sigv4;
 mod websocket;
 
 use async_trait::async_trait;
@@ -17,6 +20,7 @@ use tokio::sync::mpsc;
 
 pub use handshake::{HANDSHAKE_LIMIT, Link, handshake};
 pub use http::HttpCoordinator;
+pub use original::{OriginalCoordinator, OriginalOptions};
 
 /// An open session with a coordinator. It is over when `messages` ends.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use directories::{ProjectDirs, UserDirs};
 
 use crate::env;
 use crate::error::ConfigError;
+use crate::library::LibraryFile;
 
 /// The program's folders; all are absolute paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Dirs {
         };
         let models = match lookup(env::MODELS) {
             Some(path) => absolute(env::MODELS, path.into())?,
-            None => models,
+            None => LibraryFile::moved_to(&config).unwrap_or(models),
         };
         let resources = match lookup(env::RESOURCES) {
             Some(path) => absolute(env::RESOURCES, path.into())?,

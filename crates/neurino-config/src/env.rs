@@ -64,9 +64,14 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "NEURINO_BIN",
         "The program that tests drive from outside, instead of the one built beside them.",
     ),
+    (
+        "NEURINO_CATALOGUE_KEY",
+        "Read when Neurino is built: the Ed25519 key of signed catalogues, 64 hexadecimal digits.",
+    ),
     ("NEURINO_E2E", "Set, it makes the end-to-end tests fail where they would be skipped."),
     ("NEURINO_API_KEY", "The gateway's key, for the tests with OpenAI's own clients."),
     ("NEURINO_BASE_URL", "The gateway's address, for the same tests."),
+    ("NEURINO_KILL_DOWNLOADS", "How many times the kill -9 test of downloads kills."),
     ("NEURINO_KILL_ROUNDS", "How many rounds the kill -9 test plays."),
     ("NEURINO_MODEL", "The model that the tests with OpenAI's own clients ask."),
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
@@ -84,6 +89,8 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
     ("NEURINO_TEST_TOKENIZERS", "A folder of real vocabularies, for the tests that use them."),
+    ("NEURINO_TEST_VICTIM_FOLDER", "The library of a download that a test kills; set by it."),
+    ("NEURINO_TEST_VICTIM_URL", "Where that download comes from; set by the test."),
     ("NEURINO_UPDATE_TYPES", "`1` makes the tests of generated files write them."),
     ("NEURINO_WINDOW_ENV", "Set by the window for its child processes; not for people."),
 ];

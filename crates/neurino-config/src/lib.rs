@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
-//! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided), [`lock`]
-//! (one running app per data folder), [`error`].
+//! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
+//! [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
 
 pub mod dirs;
 pub mod env;
 pub mod error;
+pub mod library;
 pub mod lock;
 pub mod onboarding;
 pub mod preferences;
@@ -18,8 +19,9 @@ mod atomic;
 
 pub use dirs::Dirs;
 pub use error::ConfigError;
+pub use library::LibraryFile;
 pub use lock::InstanceLock;
 pub use onboarding::{Onboarding, OnboardingFile};
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use rules::{ControlFile, RulesFile};
-pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, Settings};
+pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};

@@ -40,6 +40,25 @@ pub struct Settings {
 pub struct NetworkSettings {
     /// The practice network, or a coordinator's URL.
     pub coordinator: NetworkSetting,
+    /// What the coordinator at that URL speaks.
+    pub protocol: ProtocolSetting,
+    /// What only the original protocol asks for.
+    pub original: OriginalSettings,
+}
+
+/// What only the original protocol asks for. All of it has a default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OriginalSettings {
+    /// The address that is paid, `0x` and 40 hex digits; without it that of the identity key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_wallet: Option<String>,
+    /// Base URL of the signal, if it is another one than the coordinator's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal_url: Option<String>,
+    /// An S3 endpoint for pictures, if it is not Amazon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_url: Option<String>,
 }
 
 /// Where jobs are computed.
@@ -97,6 +116,17 @@ pub enum NetworkSetting {
     Practice,
     /// A coordinator elsewhere: an `http` or `https` URL without a trailing slash.
     Coordinator(String),
+}
+
+/// What a coordinator speaks. In text: `neurino`, `original`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtocolSetting {
+    /// This program's own protocol.
+    #[default]
+    Neurino,
+    /// The protocol of the network that was there first.
+    Original,
 }
 
 /// The device that computes. In text: `auto`, `cpu`, `cuda:N`.

@@ -31,6 +31,9 @@ pub struct CoordinatorConfig {
     /// Models that are known to make pictures, and what suits them. Of others the nodes that serve
     /// them say so.
     pub image_models: BTreeMap<ModelId, ImageDefaults>,
+    /// Whether miners of the network's original protocol are served, too. They sign little of what
+    /// they say, so they are for networks among friends.
+    pub original: bool,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
@@ -47,6 +50,7 @@ impl CoordinatorConfig {
             limits: Limits::default(),
             own_models: Vec::new(),
             image_models: BTreeMap::new(),
+            original: false,
             seed: None,
         }
     }

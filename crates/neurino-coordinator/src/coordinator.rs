@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use neurino_core::{JobKind, JobSpec, ModelId, NodeId, Receipt, ResponseFormat, RuleSets, TextJob};
+use neurino_core::{
+    JobKind, JobSpec, ModelId, Multiplier, NodeId, Receipt, ResponseFormat, RuleSets, TextJob,
+};
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -23,6 +25,7 @@ use crate::edge::{LinkKey, Polls};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
+use crate::original::Miners;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{OpenJob, Store};
 use crate::watch::Feed;
@@ -49,6 +52,8 @@ pub struct Coordinator {
     pub(crate) polls: Arc<Polls>,
     /// Makes links to pictures.
     pub(crate) links: LinkKey,
+    /// Miners of the original protocol.
+    pub(crate) miners: Miners,
 }
 
 impl Coordinator {
@@ -71,6 +76,7 @@ impl Coordinator {
             restore(&mut state, job, config.limits.recovery_grace_ms);
         }
         let links = LinkKey::of(&config.key, &config.network);
+        let miners = Miners::new(store.bindings().await?, &config.key, &config.network);
         let coordinator = Arc::new(Self {
             config,
             rules,
@@ -83,6 +89,7 @@ impl Coordinator {
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
             links,
+            miners,
         });
         tracing::info!(
             network = %coordinator.config.network,
@@ -91,6 +98,9 @@ impl Coordinator {
             coordinator.config.network,
         );
         coordinator.spawn_timers();
+        if coordinator.config.original {
+            coordinator.spawn_original_sweep();
+        }
         Ok(coordinator)
     }
 
@@ -163,6 +173,11 @@ impl Coordinator {
         }
     }
 
+    /// How often the books were read or written since the start; for whoever measures what costs.
+    pub fn store_calls(&self) -> u64 {
+        self.store.calls()
+    }
+
     /// Receipts as they are settled. A reader that falls 256 behind misses some; the books do not.
     pub fn events(&self) -> broadcast::Receiver<Receipt> {
         self.settled.subscribe()
@@ -192,6 +207,12 @@ impl Coordinator {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held leaves at worst a stale cache: the books decide.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a unit of work on a model counts by the network's rule set; `None` if it has no price.
+    pub fn factor(&self, model: &ModelId, kind: JobKind) -> Option<Multiplier> {
+        let rules = self.rules.named(&self.config.rule_set).ok()?;
+        rules.quote(model, kind, 1, Multiplier::ONE).ok().map(|quote| quote.factor)
     }
 
     /// Whether the network's rule set has a price for such work on a model.

@@ -19,12 +19,13 @@ use uuid::Uuid;
 
 use crate::coordinator::{Coordinator, now_ms, prompt_bytes, prompt_tokens_bound};
 use crate::error::shutting_down;
+use crate::original;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
 use crate::watch::{Feed, JobUpdate, JobWatch};
 
 /// Texts that end every answer on the network, whatever the payer asked.
-const NETWORK_STOPS: [&str; 4] = ["[End]", "[end]", "<|im_start|>", "<|im_end|>"];
+pub(crate) const NETWORK_STOPS: [&str; 4] = ["[End]", "[end]", "<|im_start|>", "<|im_end|>"];
 /// How long a job rests when its lease could not be written.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 
@@ -273,9 +274,14 @@ impl Coordinator {
             JobSpec::Text(_) => self.config.limits.text_budget_ms,
             JobSpec::Image(picture) => self.config.limits.picture_budget_ms(picture),
         };
+        let session = state.sessions.get(&node);
+        let budget_ms = match session {
+            Some(session) if session.original => budget_ms.min(original::budget_ms(&live.spec)),
+            _ => budget_ms,
+        };
         let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
         let id = LeaseId(Uuid::now_v7());
-        let session = state.sessions.get(&node).map(|s| s.id);
+        let session = session.map(|s| s.id);
         let lease = LiveLease {
             job,
             node: node.clone(),

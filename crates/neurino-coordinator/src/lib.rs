@@ -17,6 +17,7 @@ mod jobs;
 pub mod keys;
 mod link;
 mod local;
+mod original;
 mod picture;
 mod router;
 mod session;
@@ -24,6 +25,7 @@ mod settle;
 mod state;
 mod store;
 mod timers;
+mod uploads;
 mod watch;
 
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use neurino_core::{ImageStep, JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
 use neurino_protocol::node::{
-    CoordinatorMessage, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION, Ready,
+    Capabilities, CoordinatorMessage, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION, Ready,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
@@ -21,6 +21,7 @@ use crate::coordinator::Coordinator;
 use crate::error::shutting_down;
 use crate::jobs::short;
 use crate::picture::is_preview;
+use crate::settle::Proof;
 use crate::state::{LeasePhase, Makes, Session, State};
 use crate::store::AttemptEnd;
 use crate::watch::FeedLimits;
@@ -109,10 +110,58 @@ impl Coordinator {
                     return Err(too_many("too many nodes are connecting at once"));
                 }
             }
-            self.enter(&mut state, hello, outbox, end.clone())
+            let fingerprint = fingerprint_of(&hello.agent, &hello.capabilities);
+            self.enter(&mut state, &hello.node, fingerprint, outbox, end.clone())
         };
         tracing::info!(session = id, agent = %printable(&hello.agent), "node {} connected", short(&hello.node));
         let node = hello.node.clone();
+        Ok((NodeSession { coordinator: Arc::clone(self), node, id, end }, messages))
+    }
+
+    /// Opens a session for a miner that only polls, and proves nothing before it hands a result in.
+    /// Its leases run to their deadlines: it cannot say which of them it works on.
+    ///
+    /// # Errors
+    /// `Unauthorized` (a node is connected under that id by its own key), `Overloaded`,
+    /// `Unreachable`.
+    pub(crate) fn open_original_session(
+        self: &Arc<Self>,
+        node: &NodeId,
+        agent: &str,
+        device: &str,
+    ) -> Result<(NodeSession, Outbox), ErrorBody> {
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let end = self.stop.child_token();
+        let id = {
+            let mut state = self.state();
+            if state.stopping {
+                return Err(shutting_down());
+            }
+            if state.sessions.get(node).is_some_and(|session| !session.original) {
+                let message = "a node that signs with its own key is connected under this id";
+                return Err(ErrorBody::new(ErrorCode::Unauthorized, message));
+            }
+            if state.sessions.len() >= self.config.limits.sessions_max {
+                return Err(too_many("the coordinator has no room for another node"));
+            }
+            let capabilities =
+                Capabilities { device: printable(device), memory_bytes: 0, gpu: true };
+            let fingerprint = fingerprint_of(&printable(agent), &capabilities);
+            let id = self.enter(&mut state, node, fingerprint, outbox, end.clone());
+            for lease in held(&state, node) {
+                if let Some(lease) = state.leases.get_mut(&lease) {
+                    (lease.session, lease.kept_until) = (Some(id), None);
+                }
+            }
+            if let Some(session) = state.sessions.get_mut(node) {
+                session.original = true;
+                // Between two polls nothing is heard of it, for as long as it computes.
+                session.polls = 1;
+            }
+            id
+        };
+        tracing::info!(session = id, agent = %printable(agent), "miner {} polls", short(node));
+        let node = node.clone();
         Ok((NodeSession { coordinator: Arc::clone(self), node, id, end }, messages))
     }
 
@@ -124,11 +173,11 @@ impl Coordinator {
     fn enter(
         &self,
         state: &mut State,
-        hello: &Hello,
+        node: &NodeId,
+        fingerprint: String,
         outbox: mpsc::Sender<CoordinatorMessage>,
         end: CancellationToken,
     ) -> u64 {
-        let node = &hello.node;
         if let Some(old) = state.sessions.remove(node) {
             let error = ErrorBody::new(ErrorCode::Cancelled, "the node opened another session");
             // The old link is likely dead; nobody needs to read this.
@@ -139,8 +188,8 @@ impl Coordinator {
         state.last_session += 1;
         let id = state.last_session;
         let now = Instant::now();
-        let fingerprint = fingerprint_of(hello);
-        let session = Session { id, outbox, fingerprint, last_seen: now, polls: 0, end };
+        let session =
+            Session { id, outbox, fingerprint, last_seen: now, polls: 0, original: false, end };
         state.sessions.insert(node.clone(), session);
         // Its first heartbeat says which leases it still works on; give it the time to speak.
         let silence = Duration::from_millis(self.config.limits.silence_ms);
@@ -197,7 +246,7 @@ impl NodeSession {
                 self.progress(lease, deltas);
             }
             NodeMessage::Submit(submission) => {
-                let reply = self.coordinator.settle(&self.node, submission).await;
+                let reply = self.coordinator.settle(&self.node, submission, Proof::Statement).await;
                 if let Some(reply) = reply {
                     self.coordinator.state().send(&self.node, reply);
                 }
@@ -376,9 +425,8 @@ impl Drop for Polling<'_> {
 
 /// Equal for equal programs on equal devices. A digest, because payers need not learn what people
 /// have at home.
-fn fingerprint_of(hello: &Hello) -> String {
-    let capabilities = &hello.capabilities;
-    let words = format!("{}\n{}\n{}", hello.agent, capabilities.device, capabilities.gpu);
+fn fingerprint_of(agent: &str, capabilities: &Capabilities) -> String {
+    let words = format!("{agent}\n{}\n{}", capabilities.device, capabilities.gpu);
     format!("fp_{}", hex::encode(&Sha256::digest(words)[..6]))
 }
 

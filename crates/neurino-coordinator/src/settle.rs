@@ -20,6 +20,15 @@ use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Settled, Settlement, StoredAttempt};
 use crate::watch::{FeedLimits, answer_bytes};
 
+/// What shows that a result is its node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The statement's signature by the key that the node's id names.
+    Statement,
+    /// What the original protocol has, checked before.
+    Original,
+}
+
 /// A lease whose result is being checked; nothing else may end it meanwhile.
 struct Claim {
     job: JobId,
@@ -36,11 +45,13 @@ impl Coordinator {
         self: &Arc<Self>,
         node: &NodeId,
         submission: Submission,
+        proof: Proof,
     ) -> Option<CoordinatorMessage> {
         let (this, node) = (Arc::clone(self), node.clone());
         let lease = submission.statement.lease;
-        let settled =
-            self.to_the_end(async move { this.settle_claimed(&node, submission).await }).await;
+        let settled = self
+            .to_the_end(async move { this.settle_claimed(&node, submission, proof).await })
+            .await;
         match settled {
             Ok(message) => Some(message),
             Err(error) => {
@@ -54,6 +65,7 @@ impl Coordinator {
         self: &Arc<Self>,
         node: &NodeId,
         submission: Submission,
+        proof: Proof,
     ) -> Result<CoordinatorMessage, ErrorBody> {
         let id = submission.statement.lease;
         let Some(claim) = self.claim(node, &submission.statement) else {
@@ -62,7 +74,7 @@ impl Coordinator {
         // Digests and unpacking take a moment.
         let (this, of) = (Arc::clone(self), node.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            let checked = this.check(&of, &claim, &submission);
+            let checked = this.check(&of, &claim, &submission, proof);
             (claim, submission, checked)
         });
         let (claim, submission, checked) = match checked.await {
@@ -72,6 +84,10 @@ impl Coordinator {
                 self.unclaim(id);
                 return Err(ErrorBody::new(ErrorCode::Internal, "the result could not be checked"));
             }
+        };
+        let checked = match checked {
+            Ok(()) => self.is_new(&claim, &submission).await,
+            Err(error) => Err(error),
         };
         if let Err(error) = checked {
             tracing::warn!(
@@ -145,6 +161,7 @@ impl Coordinator {
         node: &NodeId,
         claim: &Claim,
         submission: &Submission,
+        proof: Proof,
     ) -> Result<(), ErrorBody> {
         let Submission { statement, signature, output } = submission;
         let refuse = |code, message: &str| Err(ErrorBody::new(code, message));
@@ -154,7 +171,9 @@ impl Coordinator {
         if output.digest() != statement.digest {
             return refuse(ErrorCode::InvalidRequest, "the result does not match its digest");
         }
-        if verify(&statement.message(), signature, address_of(node)?).is_err() {
+        if proof == Proof::Statement
+            && verify(&statement.message(), signature, address_of(node)?).is_err()
+        {
             return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
         }
         let (answer, job) = match (output, &*claim.spec) {
@@ -178,6 +197,28 @@ impl Coordinator {
             return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
         }
         Ok(())
+    }
+
+    /// Refuses a picture that was paid before for another seed: two seeds never make the same one.
+    /// A kept picture handed in again would cost its node nothing.
+    async fn is_new(&self, claim: &Claim, submission: &Submission) -> Result<(), ErrorBody> {
+        let (JobSpec::Image(job), JobOutput::Image(picture)) = (&*claim.spec, &submission.output)
+        else {
+            return Ok(());
+        };
+        let seeds = self.store.seeds_of(picture, job.model.as_str()).await;
+        match seeds {
+            Ok(seeds) if seeds.iter().any(|seed| *seed != job.seed) => {
+                let message = "the same picture was handed in before, for another seed";
+                Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
+            }
+            Ok(_) => Ok(()),
+            // Nobody's fault; the books will say so again in a moment.
+            Err(error) => {
+                tracing::error!(?error, "older pictures could not be looked at: {error}");
+                Ok(())
+            }
+        }
     }
 
     /// Prices the result and writes the receipt.
@@ -230,7 +271,7 @@ impl Coordinator {
     }
 
     /// The answer for a lease that is over, or was never this node's.
-    async fn settled_before(
+    pub(crate) async fn settled_before(
         &self,
         node: &NodeId,
         id: LeaseId,

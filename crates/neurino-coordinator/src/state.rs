@@ -100,6 +100,8 @@ pub(crate) struct Session {
     pub(crate) last_seen: Instant,
     /// Long polls that wait at this moment; a waiting poll is a sign of life.
     pub(crate) polls: u32,
+    /// Whether it speaks the original protocol, which has deadlines of its own.
+    pub(crate) original: bool,
     /// Ends the link's task.
     pub(crate) end: CancellationToken,
 }

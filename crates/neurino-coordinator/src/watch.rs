@@ -253,6 +253,11 @@ impl Feed {
         self.0.send_modify(|s| s.phase = Phase::Failed(error));
     }
 
+    /// Whether somebody follows it.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
     pub(crate) fn watch(&self) -> JobWatch {
         JobWatch::new(self.0.subscribe(), None)
     }

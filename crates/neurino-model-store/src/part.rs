@@ -1,55 +1,39 @@
-//! An unfinished file: written and hashed in one pass, kept when interrupted, gone when wrong.
+//! An unfinished file that comes in one piece: written and hashed in one pass, gone when wrong. What comes
+//! from a web server is in `source::transfer`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::catalog::ModelFile;
-use crate::digest::{Digest, hash_into};
-use crate::error::SourceError;
+use crate::chunks;
+use crate::digest::Digest;
+use crate::error::{SourceError, StoreError};
 
 /// Where a file's unfinished content lies.
 pub(crate) fn path(folder: &Path, file: &ModelFile) -> PathBuf {
     folder.join(format!("{}.part", file.name))
 }
 
-fn origin_path(part: &Path) -> PathBuf {
-    let mut name = part.as_os_str().to_owned();
-    name.push(".json");
-    name.into()
+/// Makes the folder that a file goes to.
+pub(crate) fn make_room(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Removes the part and what is noted about it.
 pub(crate) fn forget(folder: &Path, file: &ModelFile) {
     let part = path(folder, file);
-    let _ = fs::remove_file(origin_path(&part));
+    let _ = fs::remove_file(chunks::map_path(&part));
+    // Earlier versions noted here where a part came from.
+    let _ = fs::remove_file(part.with_file_name(format!("{}.json", file_name(&part))));
     let _ = fs::remove_file(part);
-}
-
-/// Which server and which version of its file the part came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    /// The URL asked.
-    pub(crate) url: String,
-    /// The server's validator for this content: a strong `ETag`.
-    pub(crate) etag: Option<String>,
-}
-
-impl Origin {
-    pub(crate) fn read(part: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(origin_path(part)).ok()?).ok()
-    }
-
-    /// Notes the origin; without the note the next fetch resumes all the same, and the digest
-    /// tells whether that was right.
-    pub(crate) fn note(&self, part: &Path) {
-        if let Ok(bytes) = serde_json::to_vec(self) {
-            let _ = fs::write(origin_path(part), bytes);
-        }
-    }
 }
 
 /// A part that is being written. Dropping it keeps what was written.
@@ -61,41 +45,11 @@ pub(crate) struct PartFile {
 }
 
 impl PartFile {
-    /// Goes on with what is there, hashing it; begins anew if that is more than the file may have.
-    pub(crate) fn resume(path: &Path, file: &ModelFile) -> Result<Self, SourceError> {
-        let open = || -> io::Result<Self> {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false);
-            let mut opened = options.open(path)?;
-            let mut hasher = Sha256::new();
-            let done_bytes = if opened.metadata()?.len() <= file.size_bytes {
-                // Reading to the end also leaves the cursor there.
-                hash_into(&mut hasher, &mut opened)?
-            } else {
-                opened.set_len(0)?;
-                0
-            };
-            Ok(Self { path: path.to_owned(), file: opened, hasher, done_bytes })
-        };
-        open().map_err(|error| SourceError::io("write", path, error))
-    }
-
     /// Begins with nothing, whatever is there.
     pub(crate) fn create(path: PathBuf) -> Result<Self, SourceError> {
-        let _ = fs::remove_file(origin_path(&path));
+        let _ = fs::remove_file(chunks::map_path(&path));
         let file = File::create(&path).map_err(|error| SourceError::io("write", &path, error))?;
         Ok(Self { path, file, hasher: Sha256::new(), done_bytes: 0 })
-    }
-
-    /// Begins anew.
-    pub(crate) fn restart(&mut self) -> Result<(), SourceError> {
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .map_err(|error| SourceError::io("write", &self.path, error))?;
-        self.hasher = Sha256::new();
-        self.done_bytes = 0;
-        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -133,7 +87,6 @@ impl PartFile {
         };
         if outcome.is_err() {
             drop(self.file);
-            let _ = fs::remove_file(origin_path(&self.path));
             let _ = fs::remove_file(&self.path);
         }
         outcome

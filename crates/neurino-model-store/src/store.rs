@@ -5,7 +5,8 @@
 //!   catalog/*.toml                      manifests beyond the built-in ones
 //!   smollm2-135m-instruct/
 //!     SmolLM2-135M-Instruct.Q4_1.gguf   complete, hashed before it got this name
-//!     *.part, *.part.json               an unfinished fetch
+//!     *.part, *.part.map                an unfinished fetch, and the map of its chunks
+//!     .*.chunks                         the map of a complete file, for its repair
 //!     *.damaged                         set aside: its digest did not match
 //!     .verified.json, .lock
 //! ```
@@ -13,15 +14,17 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use neurino_core::ModelId;
 use tracing::{info, warn};
 
 use crate::catalog::{Catalog, ModelFile, ModelManifest};
+use crate::chunks;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::part;
+use crate::signed::{self, SignedCatalog};
 use crate::stamp::{self, Stamp};
 
 /// Files up to this size are hashed at every use; larger ones when size or time changed.
@@ -37,7 +40,8 @@ pub struct ModelStore {
 }
 
 pub(crate) struct Inner {
-    folder: PathBuf,
+    /// Changes when the library moves.
+    folder: RwLock<PathBuf>,
     catalog: Catalog,
     free_space: Box<FreeSpace>,
     always_hashed_bytes_max: u64,
@@ -68,7 +72,9 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let catalog = Catalog::built_in().with_folder(&folder.join("catalog"));
+        let place = folder.join("catalog");
+        let signed = SignedCatalog::kept(&place, signed::build_key());
+        let catalog = Catalog::built_in().with_signed(signed).with_folder(&place);
         Self::open_with(folder, catalog, Box::new(|path| fs4::available_space(path)))
     }
 
@@ -84,7 +90,8 @@ impl ModelStore {
         fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
         let folder = folder.to_owned();
         let always_hashed_bytes_max = ALWAYS_HASHED_BYTES_MAX;
-        let inner = Inner { folder, catalog, free_space, always_hashed_bytes_max };
+        let inner =
+            Inner { folder: RwLock::new(folder), catalog, free_space, always_hashed_bytes_max };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -93,14 +100,24 @@ impl ModelStore {
         &self.inner.catalog
     }
 
+    /// The folder of the library.
+    pub fn root(&self) -> PathBuf {
+        self.inner.folder.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on the library is elsewhere.
+    pub(crate) fn set_root(&self, folder: &Path) {
+        folder.clone_into(&mut self.inner.folder.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// The folder that holds a model's files, there or not.
     pub fn folder(&self, model: &ModelId) -> PathBuf {
-        self.inner.folder.join(folder_name(model))
+        self.root().join(folder_name(model))
     }
 
     /// Where manifests beyond the built-in ones lie.
-    pub(crate) fn catalog_folder(&self) -> PathBuf {
-        self.inner.folder.join("catalog")
+    pub fn catalog_folder(&self) -> PathBuf {
+        self.root().join("catalog")
     }
 
     /// Where a model stands; reads no file of it.
@@ -121,8 +138,10 @@ impl ModelStore {
                 }
                 _ => {
                     whole = false;
-                    let part = fs::metadata(part::path(&folder, file)).map_or(0, |part| part.len());
-                    done_bytes += part.min(file.size_bytes);
+                    let part = part::path(&folder, file);
+                    let noted = chunks::noted_bytes(&part, file.sha256, file.size_bytes);
+                    let found = || fs::metadata(&part).map_or(0, |part| part.len());
+                    done_bytes += noted.unwrap_or_else(found).min(file.size_bytes);
                 }
             }
         }
@@ -155,6 +174,7 @@ impl ModelStore {
         for file in &manifest.files {
             self.check_file(model, file)?;
         }
+        self.note_use(model);
         Ok(self.loadable(manifest))
     }
 
@@ -199,7 +219,7 @@ impl ModelStore {
     pub(crate) fn loadable(&self, manifest: &ModelManifest) -> PathBuf {
         let folder = self.folder(&manifest.id);
         match manifest.files.as_slice() {
-            [only] => folder.join(&only.name),
+            [only] if !only.name.contains('/') => folder.join(&only.name),
             _ => folder,
         }
     }
@@ -243,27 +263,61 @@ impl ModelStore {
         Ok(())
     }
 
+    /// Sets a file aside that was found to be damaged, whatever was noted of it.
+    pub(crate) fn set_file_aside(&self, model: &ModelId, file: &ModelFile) {
+        set_aside(&self.folder(model).join(&file.name));
+    }
+
     /// Gives a complete, hashed part file its name.
     pub(crate) fn accept(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
         let folder = self.folder(model);
         let (part, path) = (part::path(&folder, file), folder.join(&file.name));
         fs::rename(&part, &path).map_err(|error| StoreError::io("write", &path, error))?;
+        // The file as such is vouched for now, and with it every line of its map.
+        let _ = fs::rename(chunks::map_path(&part), chunks::kept_path(&path));
         settle(&folder, file)
+    }
+
+    /// Makes a file that was set aside the beginning of a fetch, if the map of its chunks was kept: then
+    /// the wrong ones alone are fetched again.
+    pub(crate) fn salvage(&self, model: &ModelId, file: &ModelFile) {
+        let folder = self.folder(model);
+        let (part, path) = (part::path(&folder, file), folder.join(&file.name));
+        let (damaged, kept) = (damaged_path(&path), chunks::kept_path(&path));
+        if part.exists() || chunks::read(&kept, file.sha256, file.size_bytes).is_none() {
+            return;
+        }
+        // Killed in between, the part has no map, and its SHA-256 at the end is what it is judged by.
+        if fs::rename(&damaged, &part).is_ok() {
+            let _ = fs::rename(&kept, chunks::map_path(&part));
+        }
+    }
+
+    /// Says that `needed_bytes` do not fit.
+    pub(crate) fn full(&self, needed_bytes: u64) -> StoreError {
+        let path = self.root();
+        let needed_bytes = needed_bytes + crate::fetch::SPACE_RESERVE_BYTES;
+        StoreError::NoSpace { path, needed_bytes, free_bytes: self.free_bytes().unwrap_or(0) }
     }
 
     /// Refuses when the drive cannot take `needed_bytes`. A drive that does not tell is believed.
     pub(crate) fn check_space(&self, needed_bytes: u64) -> Result<(), StoreError> {
-        let path = &self.inner.folder;
+        let path = self.root();
         match self.free_bytes() {
             Some(free_bytes) if free_bytes < needed_bytes => {
-                Err(StoreError::NoSpace { path: path.clone(), needed_bytes, free_bytes })
+                Err(StoreError::NoSpace { path, needed_bytes, free_bytes })
             }
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn free_bytes(&self) -> Option<u64> {
-        (self.inner.free_space)(&self.inner.folder)
+    pub(crate) fn free_on_drive(&self, path: &Path) -> Option<u64> {
+        (self.inner.free_space)(path).ok()
+    }
+
+    /// Free on the drive of the library, if it tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        (self.inner.free_space)(&self.root())
             .inspect_err(|error| warn!(%error, "the free space cannot be read: {error}"))
             .ok()
     }
@@ -304,7 +358,8 @@ fn folder_name(model: &ModelId) -> String {
 /// After a file got its name: makes that durable, notes the digest, frees what is obsolete.
 pub(crate) fn settle(folder: &Path, file: &ModelFile) -> Result<(), StoreError> {
     let path = folder.join(&file.name);
-    sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
+    sync_folder(path.parent().unwrap_or(folder))
+        .map_err(|error| StoreError::io("write", folder, error))?;
     let stamp = fs::metadata(&path).and_then(|metadata| Stamp::new(file.sha256, &metadata));
     note(folder, &file.name, stamp.map_err(|error| StoreError::io("read", &path, error))?);
     let _ = fs::remove_file(damaged_path(&path));
@@ -370,7 +425,7 @@ mod tests {
         let manifest = ModelManifest::parse("tiny", &text).unwrap();
         let model = manifest.id.clone();
         let inner = Inner {
-            folder: folder.to_owned(),
+            folder: RwLock::new(folder.to_owned()),
             catalog: Catalog::of(vec![manifest]),
             free_space: Box::new(|_| Ok(u64::MAX)),
             always_hashed_bytes_max: 0,

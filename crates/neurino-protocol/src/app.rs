@@ -14,6 +14,7 @@ use ts_rs::TS;
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::control::{ControlStatus, RulesView};
 use crate::error::ErrorBody;
+use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
 use crate::wallet::{WalletCommand, WalletReply};
 
@@ -49,6 +50,8 @@ pub enum Command {
         /// The model.
         model: ModelId,
     },
+    /// Downloads, the drive and the library as a whole.
+    Library(LibraryAction),
     /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
     ChatSend {
         /// Chosen by the caller; names the answer's events.
@@ -268,6 +271,8 @@ pub struct Snapshot {
     pub job: Option<CurrentJob>,
     /// Models of the catalogue.
     pub models: Vec<ModelStatus>,
+    /// The library that keeps them.
+    pub library: LibraryStatus,
     /// The last receipts, newest first, at most 20.
     pub receipts: Vec<Receipt>,
     /// Public address of the identity key.

@@ -8,6 +8,7 @@ pub mod app;
 pub mod control;
 pub mod earnings;
 pub mod error;
+pub mod library;
 pub mod node;
 pub mod onboarding;
 pub mod secret;

@@ -197,6 +197,17 @@ pub enum CoordinatorMessage {
         /// Why.
         error: ErrorBody,
     },
+    /// A submitted result was taken, and no receipt will come: networks of the original protocol give
+    /// none. Said only within this program, by what translates that protocol.
+    #[serde(skip)]
+    Accepted {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Words for the person, as networks of the original protocol send them. Said only within this
+    /// program.
+    #[serde(skip)]
+    Notice(ErrorBody),
     /// The session ends; `error` says why.
     Bye(ErrorBody),
 }

@@ -18,7 +18,11 @@ pub fn striped(width: u32, height: u32, seed: u64) -> Png {
         let shade = if y % 2 == 0 { first } else { second };
         std::iter::repeat_n([shade, first, second], width as usize)
     });
-    let pixels: Vec<u8> = rows.flatten().collect();
+    let mut pixels: Vec<u8> = rows.flatten().collect();
+    // All of the seed, where there is room for it.
+    for (sample, byte) in pixels.iter_mut().zip(seed.to_le_bytes()) {
+        *sample = byte;
+    }
     writer.write_image_data(&pixels).expect("there are as many pixels as the header says");
     writer.finish().expect("memory takes everything");
     Png(file)

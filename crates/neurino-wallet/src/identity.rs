@@ -75,6 +75,12 @@ impl IdentityKey {
         Ok(Self { phrase: SecretString::from(words.to_string()), key, address })
     }
 
+    /// A second copy of the key, for a task that outlives the call it was lent to.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { phrase: self.phrase(), key: self.key.clone(), address: self.address }
+    }
+
     /// The phrase, words separated by single spaces: for storage, and for a person who backs it up.
     pub fn phrase(&self) -> SecretString {
         SecretString::from(self.phrase.expose_secret().to_owned())

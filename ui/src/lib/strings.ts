@@ -2,8 +2,17 @@
 
 import { help, income } from './words/earnings';
 import { control } from './strings-control';
-import type { CheckStatus, JobKind, JobStage, MiningState, PointsKind } from './api/types';
 import { guide, wallet } from './strings.wallet';
+import type {
+  CheckStatus,
+  FitVerdict,
+  JobKind,
+  JobStage,
+  MiningState,
+  PointsKind,
+  QueueState,
+  Task,
+} from './api/types';
 
 const states: Record<MiningState, string> = {
   stopped: 'Stopped',
@@ -281,6 +290,110 @@ export const t = {
     fetching: (done: string, total: string) => `${done} of ${total}`,
     fetchingLabel: (name: string) => `Fetching ${name}`,
     empty: 'The catalogue is empty.',
+  },
+  library: {
+    storage: 'Storage',
+    used: 'Models take',
+    cap: 'Limit',
+    noCap: 'None',
+    free: 'Free on the drive',
+    unknown: 'Unknown',
+    usedOf: (used: string) => `${used} used`,
+    folderIs: 'In',
+    over: (over: string, freed: string) =>
+      `${over} over your limit. Removing what was not used for longest frees ${freed}.`,
+    overKept: (over: string) =>
+      `${over} over your limit. What is left is in use or your own, so nothing is removed.`,
+    cleanUp: 'Clean up',
+    move: {
+      open: 'Move to another drive',
+      title: 'Move the models to another folder',
+      label: 'New folder',
+      placeholder: '/media/games/models',
+      go: 'Move',
+    },
+    moveText: (size: string) =>
+      `${size} are copied and checked first. Only then the old files are deleted.`,
+    moveBlocked: 'Stop mining first: its models are in use.',
+    now: 'Now in',
+    reuse: {
+      open: 'Use files I already have',
+      title: 'Use model files of other programs',
+      label: 'Folder to look in',
+      placeholder: '/home/me/.cache/huggingface',
+      go: 'Look',
+    },
+    reuseText:
+      'Neurino looks for files that it would have to download, by their content. Those files stay where they are, and take no space twice where the drive allows it.',
+    scrub: 'Check all files',
+    stopTask: 'Stop',
+    read: (size: string) => `${size} read`,
+    tasks: {
+      move: 'Moving the models',
+      scrub: 'Checking all files',
+      reuse: 'Looking for files',
+    } satisfies Record<Task, string>,
+    taskFailed: {
+      move: 'The models were not moved',
+      scrub: 'The files could not be checked',
+      reuse: 'The files could not be used',
+    } satisfies Record<Task, string>,
+    queue: 'Downloads',
+    queued: 'In the downloads',
+    states: {
+      running: 'Downloading',
+      waiting: 'Waiting',
+      paused: 'Paused',
+      retrying: 'Trying again soon',
+      failed: 'Stopped',
+    } satisfies Record<QueueState, string>,
+    speed: (perSecond: string) => `${perSecond}/s`,
+    left: (time: string) => `${time} left`,
+    first: 'Download first',
+    firstFor: (name: string) => `Download first: ${name}`,
+    pause: 'Pause',
+    pauseFor: (name: string) => `Pause: ${name}`,
+    resume: 'Continue',
+    resumeFor: (name: string) => `Continue: ${name}`,
+    cancel: 'Cancel',
+    cancelFor: (name: string) => `Cancel and delete what has arrived: ${name}`,
+    failed: 'The download stopped',
+    verdicts: {
+      runs: 'Runs',
+      slower_four_bit: 'Runs slower, with 4-bit weights',
+      slower_pieces: 'Runs slower, in smaller pieces',
+      slower_processor: 'Runs slower, on the processor',
+      no: 'Does not run',
+    } satisfies Record<FitVerdict, string>,
+    fitTakes: (needed: string, available: string, device: string) =>
+      `takes ${needed} of ${available} on ${device}`,
+    fitNo: (needed: string, available: string, device: string) =>
+      `needs ${needed}, ${device} has ${available} for it`,
+    factor: 'Points',
+    lastUsed: 'Last used',
+    usedNever: 'Never',
+    usedDays: (days: number) =>
+      days === 0 ? 'Today' : days === 1 ? 'Yesterday' : `${days} days ago`,
+    remove: 'Remove',
+    removeTitle: (count: number) => (count === 1 ? 'Remove this model?' : 'Remove these models?'),
+    removeText: (size: string) => `This frees ${size} on the drive.`,
+    removeBack: 'You can download it again at any time.',
+    removeOwn: 'It is your own: no download brings it back.',
+    keep: 'Keep',
+    settings: 'Models and downloads',
+    folder: 'Folder',
+    folderHelp: 'Moved on the Models page.',
+    capLabel: 'Limit for models',
+    capHelp: 'Above it Neurino offers to clean up. Default: none.',
+    line: 'Bandwidth for downloads',
+    lineHelp: 'All downloads together. Default: no limit.',
+    noLimit: 'No limit',
+    connections: 'Connections at once',
+    connectionsHelp: 'More are faster on some lines. Default: 2.',
+    night: 'Download at night only',
+    nightHelp: 'Default: at any time. What mining needs at once is not held back.',
+    from: 'From',
+    until: 'until',
   },
   settings: {
     title: 'Settings',

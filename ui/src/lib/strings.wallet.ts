@@ -153,9 +153,6 @@ export const guide = {
   modelsText: 'Small ones, so that you earn within minutes. Larger ones wait under Models.',
   folder: 'Folder',
   free: (size: string) => `${size} free`,
-  fits: (needs: string, has: string) => `Fits: needs ${needs} of ${has} memory`,
-  tooBig: (needs: string, has: string) =>
-    `Too large: needs ${needs}, and there are ${has} of memory`,
   along: 'Came with Neurino',
   download: (time: string) => `Download: about ${time} at 50 Mbit/s`,
   whenTitle: 'When may Neurino mine?',

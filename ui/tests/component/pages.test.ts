@@ -180,9 +180,11 @@ describe('the models', () => {
       payload: snapshot('stopped', { models: [{ ...starter, state }] }),
     });
     expect(screen.queryByTestId('model-get')).toBeNull();
-    expect(screen.getByRole('progressbar').getAttribute('aria-valuetext')).toBe(
-      '49.0 MB of 98.0 MB',
-    );
+    expect(
+      screen
+        .getByRole('progressbar', { name: `Fetching ${starter.name}` })
+        .getAttribute('aria-valuetext'),
+    ).toBe('49.0 MB of 98.0 MB');
     expect(screen.getByText('50%')).toBeTruthy();
   });
 });

@@ -3,6 +3,8 @@
 import type {
   Check,
   Device,
+  LibraryModel,
+  LibraryStatus,
   MiningState,
   ModelStatus,
   Receipt,
@@ -80,6 +82,53 @@ export const models: ModelStatus[] = [
     },
   },
 ];
+
+const GIB = 2 ** 30;
+
+/** What the library knows of a model: a verdict for a card of 12 GB, and when it was used. */
+function known(
+  model: ModelStatus,
+  verdict: LibraryModel['fits'][number]['verdict'],
+  needed_gib: number,
+  changes: Partial<LibraryModel> = {},
+): LibraryModel {
+  return {
+    model: model.id,
+    disk_bytes: model.state.state === 'absent' ? 0 : model.size_bytes,
+    used_ms: model.state.state === 'absent' ? null : NOW_MS - 60_000,
+    own: false,
+    factor: 1_000_000,
+    fits: [
+      {
+        device: 'NVIDIA GeForce RTX 3060',
+        verdict,
+        needed_bytes: needed_gib * GIB,
+        available_bytes: 11.2 * GIB,
+        free_bytes: 10 * GIB,
+      },
+    ],
+    ...changes,
+  };
+}
+
+/** The library of the sample models, with nothing under way. */
+export const library: LibraryStatus = {
+  folder: '/home/ada/.local/share/neurino/models',
+  used_bytes: 114_700_000,
+  free_bytes: 182_400_000_000,
+  settings: { cap_bytes: null, bytes_per_s_max: null, connections: 2, window: null },
+  models: models.map((model, index) => {
+    if (index === 0) return known(model, 'runs', 0.9);
+    if (index === 1) return known(model, 'runs', 0.3, { used_ms: NOW_MS - 5 * 86_400_000 });
+    if (index === 4) return known(model, 'no', 25.4);
+    return known(model, 'slower_four_bit', 5.2, { factor: 240_000 });
+  }),
+  queue: [],
+  resting: null,
+  activity: null,
+  outcome: null,
+  clean_up: [],
+};
 
 export const cpu: Device = {
   name: 'AMD Ryzen 7 7800X3D 8-Core Processor',
@@ -227,6 +276,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
             ...models.slice(3, 4),
           ]
         : models,
+    library,
     receipts: Array.from({ length: 6 }, (_, index) => receipt(index)),
     identity: IDENTITY,
     ...changes,

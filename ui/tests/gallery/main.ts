@@ -18,7 +18,17 @@ import { FakeBackend } from '../fake/backend';
 import { nothing, overview, troubled } from '../fake/ledger';
 import { guideView, richWallet } from '../fake/wallet';
 import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
-import { gpu, cpu, noPoints, pictureReceipt, receipt, snapshot, starter } from '../fake/samples';
+import {
+  cpu,
+  gpu,
+  library,
+  models,
+  noPoints,
+  pictureReceipt,
+  receipt,
+  snapshot,
+  starter,
+} from '../fake/samples';
 
 const asked = new URLSearchParams(location.search);
 const page = (asked.get('page') ?? 'home') as Page;
@@ -49,6 +59,95 @@ const special: Record<string, () => Snapshot> = {
         jobs_total: 90,
       },
       receipts: [pictureReceipt(0), receipt(1), receipt(2), pictureReceipt(3), receipt(4)],
+    }),
+  downloads: () =>
+    snapshot('waiting', {
+      models: models.map((model, n) =>
+        n === 4 || n === 3
+          ? { ...model, state: { state: 'absent' as const }, problem: null }
+          : model,
+      ),
+      library: {
+        ...library,
+        queue: [
+          {
+            model: 'dolphin-2.9-llama3-8b',
+            state: 'running',
+            done_bytes: 3_120_443_000,
+            total_bytes: 8_540_770_304,
+            bytes_per_s: 11_900_000,
+            seconds_left: 455,
+            problem: null,
+          },
+          {
+            model: 'hermes-3-llama3.1-8b',
+            state: 'paused',
+            done_bytes: 812_000_000,
+            total_bytes: 8_540_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: null,
+          },
+          {
+            model: 'openhermes-mixtral-8x7b-gptq',
+            state: 'failed',
+            done_bytes: 0,
+            total_bytes: 23_810_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: {
+              code: 'model_not_ready',
+              message: "the model's web server answered 403 (it wants a sign-in for this file)",
+              hint: 'Accept its terms with your browser, download the file there, and take it over with `neurino models import`.',
+            },
+          },
+        ],
+      },
+    }),
+  night: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        resting: 'Downloads run from 23:00 to 07:00.',
+        settings: {
+          cap_bytes: 60_000_000_000,
+          bytes_per_s_max: 5_000_000,
+          connections: 2,
+          window: { from_minute: 1380, until_minute: 420 },
+        },
+        queue: [
+          {
+            model: 'hermes-3-llama3.1-8b',
+            state: 'waiting',
+            done_bytes: 0,
+            total_bytes: 8_540_000_000,
+            bytes_per_s: null,
+            seconds_left: null,
+            problem: null,
+          },
+        ],
+      },
+    }),
+  full: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        used_bytes: 64_800_000_000,
+        settings: { ...library.settings, cap_bytes: 60_000_000_000 },
+        clean_up: ['neurino-toybox-64'],
+        outcome: {
+          task: 'scrub',
+          sentence: '14 files read, all as they should be.',
+          problem: null,
+        },
+      },
+    }),
+  moving: () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        activity: { task: 'move', done_bytes: 21_300_000_000, total_bytes: 64_800_000_000 },
+      },
     }),
   rich: () =>
     snapshot('working', {
@@ -121,6 +220,15 @@ if (asked.has('axe')) await audit();
 async function act(): Promise<void> {
   if (asked.has('notice')) await session.start();
   if (asked.has('gain')) backend.emit({ event: 'settled', payload: receipt(0) });
+  const press = asked.get('press');
+  if (press) {
+    flushSync();
+    document.querySelector<HTMLElement>(`[data-testid=${press}]`)?.click();
+  }
+  if (asked.has('bottom')) {
+    flushSync();
+    document.querySelector('main')?.scrollTo(0, 1e6);
+  }
   if (asked.has('close')) backend.emit({ event: 'close_requested' });
   if (asked.has('menu')) document.querySelector<HTMLElement>('[data-testid=pause-menu]')?.click();
   if (asked.has('decisions')) {

@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod chat;
+mod downloads;
 mod earnings;
 mod guard;
 mod library;
 mod life;
 mod mining;
+mod original;
 mod remote;
 mod wallet;
 mod world;

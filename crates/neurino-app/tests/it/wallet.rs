@@ -402,7 +402,7 @@ async fn the_guide_goes_on_where_it_was_and_ends_once() {
     assert!(!first.models[0].comes_along && first.models[0].device_memory_bytes > 0);
     guide(&viewer, OnboardingCommand::Go { step: OnboardingStep::Models }).await;
     // As a power cut would: nothing is told to the program.
-    drop(viewer.app.shutdown().await);
+    viewer.app.shutdown().await;
     drop(viewer);
     let viewer = world.start().await;
     let there = guide(&viewer, OnboardingCommand::Look).await;

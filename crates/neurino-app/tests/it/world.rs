@@ -88,6 +88,7 @@ fn manifest(home: &Path, sources: &[Source]) -> ModelManifest {
         sha256: Digest::of_file(&sample).unwrap(),
         size_bytes: WEIGHTS.len() as u64,
         sources: sources.to_vec(),
+        pieces: None,
     };
     ModelManifest {
         id: Catalog::starter(),

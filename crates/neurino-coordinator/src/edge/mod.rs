@@ -1,6 +1,6 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
 //! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
-//! `nodes`, and what they share: errors, bodies, keys (`http`), connections (`serve`), plain words
+//! `nodes` (and `original`: nodes of the original protocol), and what they share: errors, bodies, keys (`http`), connections (`serve`), plain words
 //! (`words`).
 
 mod answer;
@@ -10,6 +10,7 @@ mod http;
 mod images;
 mod jobs;
 mod nodes;
+mod original;
 mod picture_link;
 mod serve;
 mod stream;
@@ -34,7 +35,9 @@ impl Coordinator {
     /// The HTTP edge: nodes (`/v1/node/…`), the OpenAI-compatible gateway (`/v1/chat/completions`,
     /// `/v1/images/generations`, `/v1/models`), durable jobs (`/v1/jobs`) and `/healthz`.
     pub fn router(self: &Arc<Self>) -> Router {
+        let original = if self.config.original { original::routes() } else { Router::new() };
         Router::new()
+            .merge(original)
             .route("/healthz", get(gateway::health))
             .route("/v1/models", get(gateway::models))
             .route("/v1/models/{*id}", get(gateway::model))

@@ -14,6 +14,7 @@ mod writer;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use neurino_core::{JobId, LeaseId, Receipt};
@@ -27,7 +28,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(crate) use records::{
-    Admitted, AttemptEnd, Close, Grant, NewJob, OpenJob, Release, RunningAttempt, Settled,
+    Admitted, AttemptEnd, Binding, Close, Grant, NewJob, OpenJob, Release, RunningAttempt, Settled,
     Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
@@ -48,6 +49,7 @@ pub(crate) struct Store {
     readers: SqlitePool,
     pictures: Pictures,
     writer: Mutex<Option<JoinHandle<()>>>,
+    calls: AtomicU64,
     /// Held as long as the store lives, so that no second process routes from the same books.
     lock: File,
 }
@@ -82,7 +84,8 @@ impl Store {
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let writer = tokio::spawn(writer::run(connection, queue));
         let pictures = Pictures::beside(path);
-        Ok(Self { writes, readers, pictures, writer: Mutex::new(Some(writer)), lock })
+        let (writer, calls) = (Mutex::new(Some(writer)), AtomicU64::new(0));
+        Ok(Self { writes, readers, pictures, writer, calls, lock })
     }
 
     /// Commits what was handed in and closes the files. Later calls answer `Closed`.
@@ -103,7 +106,19 @@ impl Store {
         }
     }
 
+    /// How often the books were read or written since they were opened.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The connections for a read.
+    fn readers(&self) -> &SqlitePool {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        &self.readers
+    }
+
     async fn write<T>(&self, make: impl FnOnce(Reply<T>) -> Write) -> Result<T, StoreError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         self.writes.send(make(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
@@ -137,6 +152,11 @@ impl Store {
     /// Ends an open job without payment; `false` when it had ended before.
     pub(crate) async fn end(&self, end: Close) -> Result<bool, StoreError> {
         self.write(|reply| Write::Close(Box::new(end), reply)).await
+    }
+
+    /// Binds an identity key's address to a reward address, unless another one is bound to it.
+    pub(crate) async fn bind(&self, binding: Binding) -> Result<(), StoreError> {
+        self.write(|reply| Write::Bind(Box::new(binding), reply)).await
     }
 
     /// Stores a gateway key.

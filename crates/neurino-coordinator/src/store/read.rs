@@ -1,10 +1,13 @@
 //! Reading the books.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use neurino_core::{JobId, LeaseId, MicroPoints, NodeId, PointsKind, Receipt};
+use neurino_core::{
+    ImageOutput, JobId, JobSpec, LeaseId, MicroPoints, NodeId, PointsKind, Receipt, ResultDigest,
+};
 use neurino_ledger::{Account, PayerId};
 use neurino_protocol::app::PointsSummary;
+use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
@@ -24,6 +27,40 @@ fn count(number: i64) -> u64 {
 }
 
 impl Store {
+    /// Which identity key's address is bound to which reward address.
+    pub(crate) async fn bindings(&self) -> Result<HashMap<String, String>, StoreError> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT reward, identity FROM original_binding")
+                .fetch_all(self.readers())
+                .await?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// Seeds of kept jobs on a model whose result is this very picture.
+    pub(crate) async fn seeds_of(
+        &self,
+        picture: &ImageOutput,
+        model: &str,
+    ) -> Result<Vec<u64>, StoreError> {
+        let sha256 = ResultDigest(Sha256::digest(&picture.png.0).into());
+        let specs: Vec<String> = sqlx::query_scalar(
+            "SELECT j.spec FROM picture p JOIN job j ON j.id = p.job \
+             WHERE p.sha256 = ? AND j.spec IS NOT NULL LIMIT 16",
+        )
+        .bind(sha256.to_string())
+        .fetch_all(self.readers())
+        .await?;
+        let mut seeds = Vec::new();
+        for spec in specs {
+            if let JobSpec::Image(job) = parse_json(&spec, "spec")?
+                && job.model.as_str() == model
+            {
+                seeds.push(job.seed);
+            }
+        }
+        Ok(seeds)
+    }
+
     /// Jobs that have not ended, oldest first.
     pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
         let rows = sqlx::query(
@@ -33,14 +70,14 @@ impl Store {
              ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
              WHERE j.state IN ('queued', 'leased') ORDER BY j.id",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         rows.iter().map(open_job).collect()
     }
 
     /// A job, open or ended.
     pub(crate) async fn job(&self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.readers().acquire().await?;
         let row = sqlx::query(
             "SELECT payer, state, created_at_ms, finished_at_ms, output, error FROM job WHERE id = ?",
         )
@@ -70,13 +107,13 @@ impl Store {
     /// Digests of the pictures that jobs keep.
     pub(crate) async fn kept_pictures(&self) -> Result<HashSet<String>, StoreError> {
         let digests: Vec<String> =
-            sqlx::query_scalar("SELECT sha256 FROM picture").fetch_all(&self.readers).await?;
+            sqlx::query_scalar("SELECT sha256 FROM picture").fetch_all(self.readers()).await?;
         Ok(digests.into_iter().collect())
     }
 
     /// The receipt of a lease that was paid.
     pub(crate) async fn receipt(&self, lease: LeaseId) -> Result<Option<Receipt>, StoreError> {
-        receipt_of(&mut *self.readers.acquire().await?, lease).await
+        receipt_of(&mut *self.readers().acquire().await?, lease).await
     }
 
     /// An attempt and the state of its job.
@@ -89,7 +126,7 @@ impl Store {
              FROM attempt a JOIN job j ON j.id = a.job WHERE a.lease = ?",
         )
         .bind(lease.to_string())
-        .fetch_optional(&self.readers)
+        .fetch_optional(self.readers())
         .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(StoredAttempt {
@@ -119,14 +156,14 @@ impl Store {
             ),
         };
         let bodies: Vec<String> =
-            query.bind(before_ms).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+            query.bind(before_ms).bind(i64::from(limit)).fetch_all(self.readers()).await?;
         bodies.iter().map(|body| parse_json(body, "receipt")).collect()
     }
 
     /// When the last receipt was settled; zero before the first.
     pub(crate) async fn last_settled_ms(&self) -> Result<i64, StoreError> {
         let last: Option<i64> = sqlx::query_scalar("SELECT MAX(settled_at_ms) FROM receipt")
-            .fetch_one(&self.readers)
+            .fetch_one(self.readers())
             .await?;
         Ok(last.unwrap_or(0))
     }
@@ -146,7 +183,7 @@ impl Store {
         )
         .bind(account)
         .bind(since_ms)
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         let mut sum = PointsSummary {
             llama_today: MicroPoints(0),
@@ -170,7 +207,7 @@ impl Store {
 
     /// Adds everything up.
     pub(crate) async fn ledger_check(&self) -> Result<LedgerCheck, StoreError> {
-        ledger_check(&mut *self.readers.acquire().await?).await
+        ledger_check(&mut *self.readers().acquire().await?).await
     }
 
     /// The gateway keys.
@@ -178,7 +215,7 @@ impl Store {
         let rows: Vec<(String, String, Vec<u8>, i64)> = sqlx::query_as(
             "SELECT id, name, sha256, created_at_ms FROM api_key ORDER BY created_at_ms, id",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(self.readers())
         .await?;
         rows.into_iter()
             .map(|(id, name, sha256, created_at_ms)| {

@@ -160,3 +160,11 @@ pub(crate) struct StoredKey {
     pub(crate) sha256: [u8; 32],
     pub(crate) created_at_ms: i64,
 }
+
+/// An identity key's address bound to a reward address of the original protocol.
+#[derive(Debug, Clone)]
+pub(crate) struct Binding {
+    pub(crate) reward: String,
+    pub(crate) identity: String,
+    pub(crate) at_ms: i64,
+}

@@ -9,7 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::pictures::Kept;
-use super::records::{Admitted, Close, Grant, NewJob, Release, Settled, Settlement, StoredKey};
+use super::records::{
+    Admitted, Binding, Close, Grant, NewJob, Release, Settled, Settlement, StoredKey,
+};
 use super::{ms, parse_id, receipt_of, to_json};
 use crate::error::StoreError;
 
@@ -27,6 +29,7 @@ pub(super) enum Write {
     Release(Box<Release>, Reply<bool>),
     Settle(Box<Settlement<Kept>>, Reply<Settled>),
     Close(Box<Close>, Reply<bool>),
+    Bind(Box<Binding>, Reply<()>),
     AddKey(Box<StoredKey>, Reply<()>),
     Prune(i64, Reply<u64>),
     Stop(oneshot::Sender<()>),
@@ -138,6 +141,7 @@ async fn apply(
         Write::Release(record, reply) => guarded!(reply, release(connection, &record)),
         Write::Settle(record, reply) => guarded!(reply, settle(connection, &record)),
         Write::Close(record, reply) => guarded!(reply, close(connection, &record)),
+        Write::Bind(binding, reply) => guarded!(reply, bind(connection, &binding)),
         Write::AddKey(key, reply) => guarded!(reply, add_key(connection, &key)),
         Write::Prune(before_ms, reply) => guarded!(reply, prune(connection, before_ms)),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
@@ -340,6 +344,19 @@ async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreErr
     .execute(c)
     .await?;
     Ok(true)
+}
+
+async fn bind(c: &mut SqliteConnection, binding: &Binding) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO original_binding (reward, identity, bound_at_ms) VALUES (?, ?, ?) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&binding.reward)
+    .bind(&binding.identity)
+    .bind(binding.at_ms)
+    .execute(c)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result<(), StoreError> {

@@ -34,20 +34,27 @@ pub(crate) fn job(seed: u64) -> ImageJob {
 
 /// A PNG file as the reference encoder writes it.
 pub(crate) fn png_of(width: u32, height: u32, color: png::ColorType, shade: u8) -> Png {
+    png_by(width, height, color, |n| shade.wrapping_add((n % 251) as u8))
+}
+
+fn png_by(width: u32, height: u32, color: png::ColorType, sample: impl Fn(usize) -> u8) -> Png {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(color);
     encoder.set_depth(png::BitDepth::Eight);
     let mut writer = encoder.write_header().unwrap();
     let samples = (width * height) as usize * color.samples();
-    let pixels: Vec<u8> = (0..samples).map(|n| shade.wrapping_add((n % 251) as u8)).collect();
+    let pixels: Vec<u8> = (0..samples).map(sample).collect();
     writer.write_image_data(&pixels).unwrap();
     writer.finish().unwrap();
     Png(file)
 }
 
 pub(crate) fn picture(job: &ImageJob) -> JobOutput {
-    let png = png_of(job.width, job.height, png::ColorType::Rgb, job.seed as u8);
+    // No two seeds make the same picture.
+    let seed = job.seed.to_le_bytes();
+    let sample = |n: usize| seed.get(n).copied().unwrap_or((n % 251) as u8);
+    let png = png_by(job.width, job.height, png::ColorType::Rgb, sample);
     JobOutput::Image(ImageOutput { png, width: job.width, height: job.height })
 }
 
@@ -345,5 +352,33 @@ async fn a_picture_goes_with_its_job_and_garbage_goes_at_once() {
     eventually("the picture is gone", async || files(&world).is_empty()).await;
     let gone = world.coordinator.watch_job(receipt.job).await.map(drop).unwrap_err();
     assert_eq!(gone.code, ErrorCode::NotFound);
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_kept_picture_is_not_paid_again_for_another_seed() {
+    let world = World::new().await;
+    let mut node = painter(&world.coordinator, 1).await;
+    let ask = async |seed| {
+        let spec = JobSpec::Image(job(seed));
+        world.coordinator.submit_job(PayerId::local(), None, spec).await.unwrap()
+    };
+    ask(1).await;
+    let lease = node.lease().await;
+    let kept = picture(asked(&lease));
+    node.submit(&lease, kept.clone()).await;
+    node.settled().await;
+    ask(2).await;
+    let lease = node.lease().await;
+    node.submit(&lease, kept.clone()).await;
+    assert_eq!(node.rejected().await, ErrorCode::InvalidRequest);
+    let lease = node.lease().await;
+    node.submit(&lease, picture(asked(&lease))).await;
+    node.settled().await;
+    // The same request is the same picture.
+    ask(1).await;
+    let lease = node.lease().await;
+    node.submit(&lease, kept).await;
+    node.settled().await;
     world.assert_books_hold().await;
 }

@@ -22,6 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     folder: TempDir,
     limits: Limits,
+    original: bool,
     key: Arc<IdentityKey>,
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) api_key: String,
@@ -44,18 +45,27 @@ impl World {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::opened(limits, false).await
+    }
+
+    /// One that also serves miners of the original protocol.
+    pub(crate) async fn original(limits: Limits) -> Self {
+        Self::opened(limits, true).await
+    }
+
+    async fn opened(limits: Limits, original: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
-        let coordinator = open(&folder, &limits, &key).await;
+        let coordinator = open(&folder, &limits, original, &key).await;
         let api_key = coordinator.create_api_key("test").await.unwrap();
         let api_key = api_key.expose_secret().to_owned();
-        Self { folder, limits, key, coordinator, api_key }
+        Self { folder, limits, original, key, coordinator, api_key }
     }
 
     /// Shuts the coordinator down and opens it again on the same books.
     pub(crate) async fn restart(&mut self) {
         self.coordinator.shutdown().await;
-        self.coordinator = open(&self.folder, &self.limits, &self.key).await;
+        self.coordinator = open(&self.folder, &self.limits, self.original, &self.key).await;
     }
 
     /// Opens the coordinator again as if every job's keeping time were over.
@@ -63,11 +73,11 @@ impl World {
         self.coordinator.shutdown().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
         let limits = Limits { payload_keep_ms: 0, ..self.limits.clone() };
-        self.coordinator = open(&self.folder, &limits, &self.key).await;
+        self.coordinator = open(&self.folder, &limits, self.original, &self.key).await;
     }
 
     pub(crate) fn config(&self) -> CoordinatorConfig {
-        config(&self.folder, &self.limits, &self.key)
+        config(&self.folder, &self.limits, self.original, &self.key)
     }
 
     pub(crate) async fn submit(&self, text: &str) -> JobId {
@@ -146,14 +156,24 @@ impl World {
     }
 }
 
-async fn open(folder: &TempDir, limits: &Limits, key: &Arc<IdentityKey>) -> Arc<Coordinator> {
-    Coordinator::open(config(folder, limits, key)).await.unwrap()
+async fn open(
+    folder: &TempDir,
+    limits: &Limits,
+    original: bool,
+    key: &Arc<IdentityKey>,
+) -> Arc<Coordinator> {
+    Coordinator::open(config(folder, limits, original, key)).await.unwrap()
 }
 
-fn config(folder: &TempDir, limits: &Limits, key: &Arc<IdentityKey>) -> CoordinatorConfig {
+fn config(
+    folder: &TempDir,
+    limits: &Limits,
+    original: bool,
+    key: &Arc<IdentityKey>,
+) -> CoordinatorConfig {
     let database = folder.path().join("books/practice.sqlite");
     let practice = CoordinatorConfig::practice(database, Arc::clone(key));
-    CoordinatorConfig { limits: limits.clone(), seed: Some(7), ..practice }
+    CoordinatorConfig { limits: limits.clone(), original, seed: Some(7), ..practice }
 }
 
 pub(crate) fn events(body: &str) -> Vec<String> {

@@ -3,6 +3,7 @@
 pub(crate) mod bundled;
 pub(crate) mod http;
 pub(crate) mod python;
+mod transfer;
 
 use std::io::{self, Read};
 use std::path::PathBuf;

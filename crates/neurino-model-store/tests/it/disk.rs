@@ -43,7 +43,7 @@ async fn one_wrong_bit_is_found_and_the_file_set_aside() {
 #[tokio::test]
 async fn a_truncated_file_is_found_and_a_fetch_repairs_it() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_, request| Answer::file(request, &content(), "\"v1\"")).await;
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
     let store = store(folder.path(), vec![server.source()]);
     put(&store, &content()[..1000]);
     match store.verified(&model()).await.unwrap_err() {
@@ -60,7 +60,7 @@ async fn a_truncated_file_is_found_and_a_fetch_repairs_it() {
 #[tokio::test]
 async fn a_full_drive_is_refused_before_anything_is_asked() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_, request| Answer::file(request, &content(), "\"v1\"")).await;
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
     let catalog = Catalog::of(vec![manifest(vec![file(FILE, &content(), vec![server.source()])])]);
     let store = ModelStore::open_with(folder.path(), catalog, Box::new(|_| Ok(1_000_000))).unwrap();
     let error = fetch(&store).await.unwrap_err();
@@ -73,7 +73,7 @@ async fn a_full_drive_is_refused_before_anything_is_asked() {
 #[tokio::test]
 async fn a_drive_that_does_not_tell_is_believed() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(|_, request| Answer::file(request, &content(), "\"v1\"")).await;
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
     let catalog = Catalog::of(vec![manifest(vec![file(FILE, &content(), vec![server.source()])])]);
     let silent = Box::new(|_: &Path| Err(std::io::Error::other("no answer")));
     let store = ModelStore::open_with(folder.path(), catalog, silent).unwrap();
@@ -84,7 +84,7 @@ async fn a_drive_that_does_not_tell_is_believed() {
 async fn the_bundled_copy_comes_first_and_is_checked_too() {
     let folder = tempfile::tempdir().unwrap();
     let resources = tempfile::tempdir().unwrap();
-    let server = Server::start(|_, request| Answer::file(request, &content(), "\"v1\"")).await;
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
     let bundled = Source::Bundled { path: "models/w.gguf".to_owned() };
     let store = store(folder.path(), vec![bundled, server.source()]);
     let options = FetchOptions { resources: Some(resources.path().to_owned()), ..options() };

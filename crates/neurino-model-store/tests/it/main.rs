@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod disk;
+mod hostile;
 mod http;
+mod kill;
+mod library;
 #[cfg(unix)]
 mod python;
 mod server;
@@ -36,7 +39,7 @@ fn model() -> ModelId {
 
 fn file(name: &str, bytes: &[u8], sources: Vec<Source>) -> ModelFile {
     let (sha256, size_bytes) = (Digest::of(bytes), bytes.len() as u64);
-    ModelFile { name: name.to_owned(), sha256, size_bytes, sources }
+    ModelFile { name: name.to_owned(), sha256, size_bytes, sources, pieces: None }
 }
 
 fn manifest(files: Vec<ModelFile>) -> ModelManifest {
@@ -68,7 +71,12 @@ fn store(folder: &Path, sources: Vec<Source>) -> ModelStore {
 }
 
 fn options() -> FetchOptions {
-    FetchOptions { retry_wait: Duration::from_millis(5), ..FetchOptions::default() }
+    FetchOptions {
+        retry_wait: Duration::from_millis(5),
+        connections: 1,
+        chunk_bytes: 16 << 10,
+        ..FetchOptions::default()
+    }
 }
 
 async fn fetch(store: &ModelStore) -> Result<std::path::PathBuf, StoreError> {
@@ -84,7 +92,7 @@ async fn fetch_with(
     let check = |now: Progress| {
         let mut last = last.lock().unwrap();
         assert!(now.done_bytes <= now.total_bytes, "{now:?}");
-        if let Some(last) = last.filter(|last| last.source == now.source && now.done_bytes > 0) {
+        if let Some(last) = *last {
             assert!(now.done_bytes >= last.done_bytes, "{last:?} {now:?}");
         }
         *last = Some(now);
@@ -110,7 +118,12 @@ fn left(store: &ModelStore) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(store.folder(&model()))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != ".lock" && name != ".verified.json")
+        .filter(|name| {
+            name != ".lock"
+                && name != ".verified.json"
+                && name != ".used"
+                && !name.ends_with(".chunks")
+        })
         .collect();
     names.sort();
     names

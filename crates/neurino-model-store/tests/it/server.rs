@@ -11,8 +11,8 @@ use neurino_model_store::Source;
 /// What a client asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Request {
-    pub(crate) range_start: Option<usize>,
-    pub(crate) if_range: Option<String>,
+    /// First and last byte asked for.
+    pub(crate) range: Option<(usize, usize)>,
 }
 
 /// What the server says.
@@ -21,26 +21,38 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Keeps the connection open and silent after the body.
     pub(crate) stall: bool,
+    /// Sends this many bytes of the body in a millisecond; 0 for all at once.
+    pub(crate) bytes_per_ms: usize,
 }
 
 impl Answer {
     pub(crate) fn status(line: &str) -> Self {
-        Self { head: format!("{line}\r\ncontent-length: 0\r\n"), body: Vec::new(), stall: false }
+        Self {
+            head: format!("{line}\r\ncontent-length: 0\r\n"),
+            body: Vec::new(),
+            stall: false,
+            bytes_per_ms: 0,
+        }
     }
 
-    /// The file as an honest server gives it: the rest if asked for and unchanged, else all.
-    pub(crate) fn file(request: &Request, content: &[u8], etag: &str) -> Self {
-        let unchanged = request.if_range.as_ref().is_none_or(|asked| asked == etag);
-        let (status, body) = match request.range_start {
-            Some(start) if unchanged => {
-                let (last, total) = (content.len() - 1, content.len());
-                let range = format!("content-range: bytes {start}-{last}/{total}\r\n");
-                (format!("206 Partial Content\r\n{range}"), &content[start..])
+    /// The file as an honest server gives it: what is asked for, else all.
+    pub(crate) fn file(request: &Request, content: &[u8]) -> Self {
+        let (status, body) = match request.range {
+            Some((first, last)) if first < content.len() => {
+                let (last, total) = (last.min(content.len() - 1), content.len());
+                let range = format!("content-range: bytes {first}-{last}/{total}\r\n");
+                (format!("206 Partial Content\r\n{range}"), &content[first..=last])
             }
-            _ => ("200 OK\r\n".to_owned(), content),
+            Some(_) => return Self::status("416 Range Not Satisfiable"),
+            None => ("200 OK\r\n".to_owned(), content),
         };
-        let head = format!("{status}etag: {etag}\r\ncontent-length: {}\r\n", body.len());
-        Self { head, body: body.to_vec(), stall: false }
+        let head = format!("{status}content-length: {}\r\n", body.len());
+        Self { head, body: body.to_vec(), stall: false, bytes_per_ms: 0 }
+    }
+
+    /// The whole file, whatever is asked for.
+    pub(crate) fn whole(content: &[u8]) -> Self {
+        Self::file(&Request::default(), content)
     }
 
     /// Sends only so much of the body, then closes.
@@ -68,7 +80,7 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let request = read(&mut stream).await;
+                let Some(request) = read(&mut stream).await else { continue };
                 let count = {
                     let mut seen = seen.lock().unwrap();
                     seen.push(request.clone());
@@ -85,6 +97,10 @@ impl Server {
         Source::Http { url: self.url.clone() }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
@@ -96,31 +112,37 @@ impl Drop for Server {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Request {
+/// `None` if the client left before it had asked.
+async fn read(stream: &mut TcpStream) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
+        head.push(stream.read_u8().await.ok()?);
     }
     let mut request = Request::default();
     for line in String::from_utf8(head).unwrap().lines() {
         let Some((name, value)) = line.split_once(": ") else { continue };
-        match name.to_ascii_lowercase().as_str() {
-            "range" => {
-                let start = value.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap();
-                request.range_start = Some(start.parse().unwrap());
-            }
-            "if-range" => request.if_range = Some(value.to_owned()),
-            _ => {}
+        if name.eq_ignore_ascii_case("range") {
+            let (first, last) = value.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+            request.range = Some((first.parse().unwrap(), last.parse().unwrap()));
         }
     }
-    request
+    Some(request)
 }
 
 async fn write(mut stream: TcpStream, answer: Answer) {
     let head = format!("HTTP/1.1 {}connection: close\r\n\r\n", answer.head);
     // A client that has heard enough may leave.
     let _ = stream.write_all(head.as_bytes()).await;
-    let _ = stream.write_all(&answer.body).await;
+    let step =
+        if answer.bytes_per_ms == 0 { answer.body.len().max(1) } else { answer.bytes_per_ms };
+    for piece in answer.body.chunks(step) {
+        if stream.write_all(piece).await.is_err() {
+            return;
+        }
+        if answer.bytes_per_ms > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
     let _ = stream.flush().await;
     if answer.stall {
         std::future::pending::<()>().await;

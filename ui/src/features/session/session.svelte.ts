@@ -7,6 +7,7 @@ import type {
   ErrorBody,
   Event,
   JobKind,
+  LibraryAction,
   MiningState,
   ModelId,
   OnClose,
@@ -153,6 +154,11 @@ export class Session {
 
   fetchModel(model: ModelId): Promise<boolean> {
     return this.#do({ cmd: 'model_fetch', payload: { model } });
+  }
+
+  /** Downloads, the drive and the library as a whole. */
+  library(action: LibraryAction): Promise<boolean> {
+    return this.#do({ cmd: 'library', payload: action });
   }
 
   async runDoctor(): Promise<void> {

@@ -40,6 +40,23 @@ heat: boolean, };
 export type Action = "run" | "take_no_jobs" | "finish_then_stop" | "hand_back";
 
 /**
+ * A long task under way.
+ */
+export type Activity = {
+/**
+ * Which.
+ */
+task: Task,
+/**
+ * Bytes done.
+ */
+done_bytes: number,
+/**
+ * Bytes in all; 0 if unknown.
+ */
+total_bytes: number, };
+
+/**
  * What a number of pieces, or more, is worth.
  */
 export type BoostStepView = {
@@ -306,7 +323,7 @@ rules: Rules, } } | { "cmd": "decisions" } | { "cmd": "model_fetch", "payload": 
 /**
  * The model.
  */
-model: ModelId, } } | { "cmd": "chat_send", "payload": {
+model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "chat_send", "payload": {
 /**
  * Chosen by the caller; names the answer's events.
  */
@@ -421,6 +438,19 @@ budget_ms: number,
  * Jobs in work, this one included.
  */
 jobs: number, };
+
+/**
+ * Hours of the day, in minutes since local midnight; over midnight if the begin is later than the end.
+ */
+export type DayWindow = {
+/**
+ * The first minute.
+ */
+from_minute: number,
+/**
+ * The minute behind the last.
+ */
+until_minute: number, };
 
 /**
  * The one decision that is in force.
@@ -824,6 +854,11 @@ device_memory_bytes: number,
 comes_along: boolean, };
 
 /**
+ * A verdict.
+ */
+export type FitVerdict = "runs" | "slower_four_bit" | "slower_pieces" | "slower_processor" | "no";
+
+/**
  * Where points went once.
  */
 export type FormerRewardView = {
@@ -1113,6 +1148,143 @@ sending_ms: number, };
 export type LeaseId = string;
 
 /**
+ * What the window can ask of the library.
+ */
+export type LibraryAction = { "action": "pause",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "resume",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "cancel",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "place",
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Its new place; 0 is first.
+ */
+index: number, } | { "action": "remove",
+/**
+ * The models.
+ */
+models: Array<ModelId>, } | { "action": "set",
+/**
+ * All of them.
+ */
+settings: LibrarySettings, } | { "action": "move",
+/**
+ * The folder, a whole path.
+ */
+folder: string, } | { "action": "scrub" } | { "action": "reuse",
+/**
+ * The folder, a whole path.
+ */
+folder: string, } | { "action": "stop_task" } | { "action": "dismiss" };
+
+/**
+ * What is known of a model on this machine.
+ */
+export type LibraryModel = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * What it takes on the drive, in bytes.
+ */
+disk_bytes: number,
+/**
+ * When it was last used, in milliseconds since the Unix epoch.
+ */
+used_ms: number | null,
+/**
+ * Whether it is the person's own, which no download brings back.
+ */
+own: boolean,
+/**
+ * What a unit of work of it is worth on this network, in millionths; `None` if the network has
+ * not said.
+ */
+factor: number | null,
+/**
+ * Whether it runs, for each device that could compute.
+ */
+fits: Array<ModelFit>, };
+
+/**
+ * How downloads and the drive are used.
+ */
+export type LibrarySettings = {
+/**
+ * What the library should take at most, in bytes; a clean-up is offered above it.
+ */
+cap_bytes: number | null,
+/**
+ * What downloads take of the line at most, in bytes in a second.
+ */
+bytes_per_s_max: number | null,
+/**
+ * Connections at the same time, 1 to 8.
+ */
+connections: number,
+/**
+ * Downloads of the queue run only in these hours.
+ */
+window: DayWindow | null, };
+
+/**
+ * The model library as the window shows it.
+ */
+export type LibraryStatus = {
+/**
+ * Where it lies.
+ */
+folder: string,
+/**
+ * What it takes on its drive, in bytes.
+ */
+used_bytes: number,
+/**
+ * What is free on that drive, if it tells.
+ */
+free_bytes: number | null,
+/**
+ * How downloads and the drive are used.
+ */
+settings: LibrarySettings,
+/**
+ * What is known of each model of the catalogue beyond its [`crate::app::ModelStatus`].
+ */
+models: Array<LibraryModel>,
+/**
+ * The downloads, the first one running.
+ */
+queue: Array<QueueItem>,
+/**
+ * Why the queue rests though something is in it.
+ */
+resting: string | null,
+/**
+ * The one long task under way.
+ */
+activity: Activity | null,
+/**
+ * How the last one ended, until dismissed.
+ */
+outcome: Outcome | null,
+/**
+ * What would have to go to keep to the cap, those first that were not used for longest.
+ */
+clean_up: Array<ModelId>, };
+
+/**
  * Which log lines.
  */
 export type LogFilter = {
@@ -1202,6 +1374,31 @@ since_ms: number,
  * What needs the person's attention.
  */
 problem: ErrorBody | null, };
+
+/**
+ * Whether a model runs on a device.
+ */
+export type ModelFit = {
+/**
+ * The device's name.
+ */
+device: string,
+/**
+ * The verdict.
+ */
+verdict: FitVerdict,
+/**
+ * What it takes there, in bytes.
+ */
+needed_bytes: number,
+/**
+ * What the device has for it, in bytes.
+ */
+available_bytes: number,
+/**
+ * What of the device's memory is free at the moment, in bytes.
+ */
+free_bytes: number, };
 
 /**
  * A model of the catalogue, for example `smollm2-135m-instruct`.
@@ -1423,6 +1620,23 @@ export type Order = { "order": "start" } | { "order": "stop" } | { "order": "fin
 minutes: number | null, } | { "order": "follow_rules" };
 
 /**
+ * How a long task ended.
+ */
+export type Outcome = {
+/**
+ * Which.
+ */
+task: Task,
+/**
+ * One sentence, if it ended well.
+ */
+sentence: string | null,
+/**
+ * What went wrong, if it did not.
+ */
+problem: ErrorBody | null, };
+
+/**
  * How often jobs ended in a way.
  */
 export type OutcomeCount = {
@@ -1533,6 +1747,44 @@ modules: number,
  * The path's `d`, from (0, 0) to (`modules`, `modules`).
  */
 path: string, };
+
+/**
+ * A download that the person asked for.
+ */
+export type QueueItem = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Where it stands.
+ */
+state: QueueState,
+/**
+ * Bytes here.
+ */
+done_bytes: number,
+/**
+ * Bytes in all.
+ */
+total_bytes: number,
+/**
+ * How fast it is, once that can be told.
+ */
+bytes_per_s: number | null,
+/**
+ * Seconds to go, once that can be told.
+ */
+seconds_left: number | null,
+/**
+ * Why it does not go on.
+ */
+problem: ErrorBody | null, };
+
+/**
+ * Where a download stands.
+ */
+export type QueueState = "running" | "waiting" | "paused" | "retrying" | "failed";
 
 /**
  * How an amount came about; every step of the formula as an integer.
@@ -1974,6 +2226,10 @@ job: CurrentJob | null,
  */
 models: Array<ModelStatus>,
 /**
+ * The library that keeps them.
+ */
+library: LibraryStatus,
+/**
  * The last receipts, newest first, at most 20.
  */
 receipts: Array<Receipt>,
@@ -2038,6 +2294,11 @@ kwh_micro: number,
  * The currency, for example `EUR`; one to eight characters.
  */
 currency: string, };
+
+/**
+ * A long task of the library.
+ */
+export type Task = "move" | "scrub" | "reuse";
 
 /**
  * What the sensors said at one time, or on average over a step.

@@ -1,0 +1,166 @@
+//! The long tasks of the library, one at a time: moving it, reading it through, looking for files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use neurino_config::ConfigError;
+use neurino_model_store::{MoveProgress, ScrubProgress, StoreError};
+use neurino_protocol::library::{Activity, Outcome, Task};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio_util::sync::CancellationToken;
+
+use crate::{App, lock, told_with_causes};
+
+/// A scrub leaves the drive to others.
+const SCRUB_BYTES_PER_S: u64 = 150_000_000;
+
+/// A long task under way.
+pub(super) struct Running {
+    task: Task,
+    pub(super) activity: Activity,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Whether downloads have to wait.
+    pub(super) fn holds_downloads(&self) -> bool {
+        self.task == Task::Move
+    }
+}
+
+impl App {
+    /// Moves the library; downloads pause meanwhile, and mining must be stopped.
+    pub(super) fn move_library(self: &Arc<Self>, folder: &Path) -> Result<(), ErrorBody> {
+        if std::env::var_os(neurino_config::env::MODELS).is_some() {
+            let message = "the folder of the library is set from outside";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
+                .with_hint("remove the variable NEURINO_MODELS, then start Neurino again"));
+        }
+        if self.is_mining() {
+            let message = "the library cannot move while its models are in use";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
+                .with_hint("stop mining, then move it"));
+        }
+        let (app, folder) = (Arc::clone(self), folder.to_owned());
+        self.begin(Task::Move, move |stop: CancellationToken| async move {
+            app.stop_all_fetches().await;
+            let tell = {
+                let app = Arc::clone(&app);
+                move |now: MoveProgress| app.advance(now.done_bytes, now.total_bytes)
+            };
+            let switch = {
+                let file = app.library.file.clone();
+                move |place: &Path| file.set_folder(place).map_err(|error| refused(place, &error))
+            };
+            app.model_store().relocate(&folder, tell, switch, stop).await?;
+            Ok(format!("The library is in {} now.", folder.display()))
+        })
+    }
+
+    /// Reads every file again.
+    pub(super) fn scrub_library(self: &Arc<Self>) -> Result<(), ErrorBody> {
+        let app = Arc::clone(self);
+        self.begin(Task::Scrub, move |stop: CancellationToken| async move {
+            let tell = {
+                let app = Arc::clone(&app);
+                move |now: ScrubProgress| app.advance(now.done_bytes, now.total_bytes)
+            };
+            let report = app.model_store().scrub(Some(SCRUB_BYTES_PER_S), tell, stop).await?;
+            Ok(match (report.files, report.damaged.as_slice()) {
+                (_, [(model, file), ..]) => format!(
+                    "{file} of {model} was damaged and set aside. Get the model again: only the \
+                     damaged pieces are fetched."
+                ),
+                (1, []) => "One file read, and it is as it should be.".to_owned(),
+                (files, []) => format!("{files} files read, all as they should be."),
+            })
+        })
+    }
+
+    /// Takes over known files of other programs.
+    pub(super) fn reuse_files(self: &Arc<Self>, folder: &Path) -> Result<(), ErrorBody> {
+        let (app, folder) = (Arc::clone(self), folder.to_owned());
+        self.begin(Task::Reuse, move |stop: CancellationToken| async move {
+            let tell = {
+                let app = Arc::clone(&app);
+                move |read_bytes| app.advance(read_bytes, 0)
+            };
+            let found = app.model_store().reuse(&folder, tell, stop).await?;
+            Ok(match found.files {
+                0 => "No file of a missing model was found there.".to_owned(),
+                1 => format!("One file found, {}: it need not be fetched.", size(found.bytes)),
+                n => format!("{n} files found, {}: they need not be fetched.", size(found.bytes)),
+            })
+        })
+    }
+
+    /// Stops the long task under way.
+    pub(super) fn stop_task(&self) {
+        if let Some(running) = &lock(&self.library.state).task {
+            running.stop.cancel();
+        }
+    }
+
+    fn begin<W>(
+        self: &Arc<Self>,
+        task: Task,
+        work: impl FnOnce(CancellationToken) -> W + Send + 'static,
+    ) -> Result<(), ErrorBody>
+    where
+        W: Future<Output = Result<String, StoreError>> + Send,
+    {
+        let stop = self.end.child_token();
+        {
+            let mut state = lock(&self.library.state);
+            if state.task.is_some() {
+                let message = "the library is busy with something else";
+                return Err(ErrorBody::new(ErrorCode::Overloaded, message)
+                    .with_hint("wait for that to end, or stop it"));
+            }
+            let activity = Activity { task, done_bytes: 0, total_bytes: 0 };
+            state.task = Some(Running { task, activity, stop: stop.clone() });
+            state.outcome = None;
+        }
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let ended = work(stop).await;
+            let mut state = lock(&app.library.state);
+            state.task = None;
+            state.usage = None;
+            state.outcome = match ended {
+                Ok(sentence) => Some(Outcome { task, sentence: Some(sentence), problem: None }),
+                Err(StoreError::Cancelled) => None,
+                Err(error) => {
+                    let problem = Some(crate::models::not_ready(&error));
+                    Some(Outcome { task, sentence: None, problem })
+                }
+            };
+            drop(state);
+            app.library.wake.notify_one();
+            app.changed.notify_one();
+        });
+        Ok(())
+    }
+
+    fn advance(&self, done_bytes: u64, total_bytes: u64) {
+        if let Some(running) = &mut lock(&self.library.state).task {
+            running.activity.done_bytes = done_bytes;
+            running.activity.total_bytes = total_bytes;
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// The new place could not be written down.
+fn refused(place: &Path, error: &ConfigError) -> StoreError {
+    let cause = std::io::Error::other(told_with_causes(error));
+    StoreError::Io { action: "note the new folder", path: place.to_owned(), source: cause }
+}
+
+fn size(bytes: u64) -> String {
+    if bytes >= 1_000_000_000 {
+        format!("{:.1} GB", bytes as f64 / 1e9)
+    } else {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    }
+}

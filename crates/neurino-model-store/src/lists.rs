@@ -1,0 +1,350 @@
+//! The network's three lists of models (JSON arrays: models, vae, lora), read as they are and made into
+//! manifests. What a list does not vouch for with a SHA-256 is told, and left out.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use neurino_core::{ImageDefaults, JobKind, ModelId};
+use serde::Deserialize;
+
+use crate::catalog::{ModelFile, ModelManifest, Source, is_allowed_url, is_file_name};
+use crate::digest::Digest;
+use crate::error::StoreError;
+
+/// Memory beside the weights that a picture of usual size takes at least.
+const PICTURE_BYTES: u64 = 1 << 30;
+/// Largest size and most steps of a picture that the network asks for.
+const SIDE_MAX: u32 = 2048;
+const STEPS_MAX: u32 = 50;
+
+/// An entry of one of the lists; what is of no use here is passed over.
+#[derive(Debug, Clone, Deserialize)]
+struct Listed {
+    name: String,
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    file_url: Option<String>,
+    #[serde(default)]
+    checksum: Option<String>,
+    #[serde(default)]
+    dtype: Option<String>,
+    #[serde(default)]
+    vae: Option<String>,
+    #[serde(default)]
+    base: Option<String>,
+    #[serde(default)]
+    default_weight: Option<f32>,
+    #[serde(default)]
+    author: Option<String>,
+    #[serde(default)]
+    info_url: Option<String>,
+    #[serde(default)]
+    defaults: Option<Defaults>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Defaults {
+    width: Option<u32>,
+    height: Option<u32>,
+    num_inference_steps: Option<u32>,
+    guidance_scale: Option<f32>,
+    neg_prompt: Option<String>,
+}
+
+/// The three lists.
+#[derive(Debug, Clone)]
+pub struct Lists {
+    models: Vec<Listed>,
+    vaes: BTreeMap<String, Listed>,
+    loras: BTreeMap<String, Listed>,
+}
+
+/// A model of the lists, as far as it can be used.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// Everything is known but the sizes of its files, which the lists give roughly: see
+    /// [`with_sizes`].
+    Usable(Box<ModelManifest>),
+    /// It cannot be used.
+    Left {
+        /// Its name in the list.
+        name: String,
+        /// Why, and what would help.
+        reason: String,
+    },
+}
+
+impl Lists {
+    /// Reads the three lists. An entry that cannot be read spoils its list, as it would on the network.
+    ///
+    /// # Errors
+    /// [`StoreError::BadCatalog`] with the list and the place.
+    pub fn parse(models: &str, vae: &str, lora: &str) -> Result<Self, StoreError> {
+        fn read(what: &str, text: &str) -> Result<Vec<Listed>, StoreError> {
+            serde_json::from_str(text).map_err(|error| StoreError::BadCatalog {
+                problem: format!("the list of {what} cannot be read: {error}"),
+            })
+        }
+        let by_name = |list: Vec<Listed>| list.into_iter().map(|e| (e.name.clone(), e)).collect();
+        Ok(Self {
+            models: read("models", models)?,
+            vaes: by_name(read("autoencoders", vae)?),
+            loras: by_name(read("LoRAs", lora)?),
+        })
+    }
+
+    /// Every model of the lists, in their order.
+    pub fn entries(&self) -> Vec<Entry> {
+        let entry = |listed: &Listed| match self.manifest(listed) {
+            Ok(manifest) => Entry::Usable(Box::new(manifest)),
+            Err(reason) => Entry::Left { name: listed.name.clone(), reason },
+        };
+        self.models.iter().map(entry).collect()
+    }
+
+    fn manifest(&self, listed: &Listed) -> Result<ModelManifest, String> {
+        let (arch, composite) = match listed.kind.as_str() {
+            "sd15" => ("sd15", false),
+            "sdxl10" => ("sdxl", false),
+            "composite15" => ("sd15", true),
+            "compositexl" => ("sdxl", true),
+            kind if kind.starts_with("llm") => {
+                return Err("the lists name no SHA-256 for the files of language models; the \
+                            network's signed catalogue has to"
+                    .into());
+            }
+            kind if kind.starts_with("flux") => {
+                return Err("FLUX.1 needs files that the lists do not name; the network's signed \
+                            catalogue has to"
+                    .into());
+            }
+            kind => return Err(format!("`{kind}` is a kind that this version does not know")),
+        };
+        let id = ModelId::new(listed.name.clone()).map_err(|error| error.to_string())?;
+        let mut files = Vec::new();
+        let base = if composite {
+            let name =
+                listed.base.as_deref().ok_or("it does not say on which model it is based")?;
+            let base = self.models.iter().find(|entry| entry.name == name);
+            base.ok_or_else(|| format!("its base `{name}` is not in the list"))?
+        } else {
+            listed
+        };
+        files.push(file(base)?);
+        let mut parts = format!("base = {}\n", quoted(&files[0].name));
+        let mut assembled = composite;
+        if let Some(name) = listed.vae.as_deref().or(base.vae.as_deref()) {
+            let vae = self.vaes.get(name);
+            let vae =
+                file(vae.ok_or_else(|| format!("its autoencoder `{name}` is not in the list"))?)?;
+            let _ = writeln!(parts, "vae = {}", quoted(&vae.name));
+            files.push(vae);
+            assembled = true;
+        }
+        if composite {
+            let lora = self.loras.get(&listed.name).ok_or("its LoRA is not in the list")?;
+            let weight = lora.default_weight.or(listed.default_weight).unwrap_or(1.0);
+            let lora = file(lora)?;
+            let name = quoted(&lora.name);
+            let _ = writeln!(parts, "\n[[loras]]\nfile = {name}\nscale = {weight:?}");
+            files.push(lora);
+        }
+        if assembled {
+            files.push(ModelFile {
+                name: "model.toml".into(),
+                sha256: Digest::of(parts.as_bytes()),
+                size_bytes: parts.len() as u64,
+                sources: vec![Source::Inline { text: parts }],
+                pieces: None,
+            });
+        }
+        let defaults = listed.defaults.clone().or(base.defaults.clone()).unwrap_or_default();
+        let side = if arch == "sdxl" { 1024 } else { 512 };
+        let pixels = |asked: Option<u32>| (asked.unwrap_or(side) / 8 * 8).clamp(64, SIDE_MAX);
+        let author =
+            listed.author.clone().unwrap_or_else(|| "unknown: the list does not say".into());
+        let manifest = ModelManifest {
+            name: listed.name.clone(),
+            summary: match &listed.info_url {
+                Some(url) => format!("An image model of the network; more at {url}"),
+                None => "An image model of the network.".into(),
+            },
+            family: arch.into(),
+            kind: JobKind::Image,
+            arch: arch.into(),
+            dtype: listed
+                .dtype
+                .clone()
+                .unwrap_or_else(|| "f16".into())
+                .replace("float", "f")
+                .replace("fp", "f"),
+            context_tokens: 0,
+            image: Some(ImageDefaults {
+                width: pixels(defaults.width),
+                height: pixels(defaults.height),
+                steps: defaults.num_inference_steps.unwrap_or(25).clamp(1, STEPS_MAX),
+                guidance: defaults.guidance_scale.unwrap_or(7.0),
+                negative_prompt: defaults.neg_prompt.unwrap_or_default(),
+                side_multiple: neurino_core::ImageJob::SIDE_MULTIPLE,
+            }),
+            memory_bytes_min: PICTURE_BYTES,
+            licence: "LicenseRef-unknown".into(),
+            attribution: author,
+            files,
+            id,
+        };
+        manifest.checked().map_err(|error| error.to_string())
+    }
+}
+
+/// A file as the lists name it, with a size of one byte until [`with_sizes`] knows it.
+fn file(listed: &Listed) -> Result<ModelFile, String> {
+    let name = format!("{}.safetensors", listed.name);
+    if !is_file_name(&name) || name.contains('/') {
+        return Err(format!("`{name}` is no name for a file"));
+    }
+    let checksum = listed.checksum.as_deref().unwrap_or_default();
+    let sha256 = checksum
+        .parse()
+        .map_err(|_| format!("the list has no SHA-256 for `{name}`, so nothing could check it"))?;
+    let url = listed.file_url.clone().filter(|url| is_allowed_url(url));
+    let url = url.ok_or_else(|| format!("the list has no https address for `{name}`"))?;
+    Ok(ModelFile { name, sha256, size_bytes: 1, sources: vec![Source::Http { url }], pieces: None })
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Asks the servers for the exact sizes of a manifest's files, which the lists give in megabytes.
+///
+/// # Errors
+/// [`StoreError::BadCatalog`] if a server does not say.
+pub async fn with_sizes(mut manifest: ModelManifest) -> Result<ModelManifest, StoreError> {
+    for file in &mut manifest.files {
+        if let Some(Source::Http { url }) = file.sources.first() {
+            file.size_bytes = crate::source::http::size_of(url).await.map_err(|error| {
+                let problem = format!("the size of `{}` is not known: {error}", file.name);
+                StoreError::BadCatalog { problem }
+            })?;
+        }
+    }
+    let weights: u64 = manifest.size_bytes();
+    manifest.memory_bytes_min = weights.saturating_add(PICTURE_BYTES);
+    manifest.checked()
+}
+
+/// Reads a text from a file, or from an `https` address.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::BadCatalog`].
+pub async fn text_from(place: &str) -> Result<String, StoreError> {
+    if is_allowed_url(place) {
+        let read = crate::source::http::text_of(place, crate::signed::BYTES_MAX).await;
+        return read.map_err(|error| {
+            let problem = format!("`{place}` cannot be read: {error}");
+            StoreError::BadCatalog { problem }
+        });
+    }
+    let path = Path::new(place);
+    std::fs::read_to_string(path).map_err(|error| StoreError::io("read", path, error))
+}
+
+/// Where a model's manifest goes in the catalogue folder, and its text.
+///
+/// # Errors
+/// [`StoreError::BadManifest`].
+pub fn written(
+    folder: &Path,
+    manifest: &ModelManifest,
+) -> Result<(std::path::PathBuf, String), StoreError> {
+    let text = toml::to_string(manifest).map_err(|error| StoreError::BadManifest {
+        name: manifest.id.to_string(),
+        problem: error.to_string(),
+    })?;
+    Ok((folder.join(crate::adopt::manifest_name(&manifest.id)), text))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const SUM: &str = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
+
+    fn lists(models: &str) -> Vec<Entry> {
+        let vae = format!(
+            r#"[{{"name":"vae-ft-mse","type":"vae","file_url":"https://x.org/v","size_mb":335,"checksum":"{SUM}"}}]"#
+        );
+        let lora = format!(
+            r#"[{{"name":"pixels","type":"lora","file_url":"https://x.org/l","checksum":"{SUM}","default_weight":0.8}}]"#
+        );
+        Lists::parse(&models.replace("SUM", SUM), &vae, &lora).unwrap().entries()
+    }
+
+    fn reason(entry: &Entry) -> &str {
+        match entry {
+            Entry::Left { reason, .. } => reason,
+            Entry::Usable(manifest) => panic!("{manifest:?}"),
+        }
+    }
+
+    #[test]
+    fn bases_autoencoders_and_composites_become_manifests() {
+        let found = lists(
+            r#"[
+            {"name":"Dreamer","type":"sd15","file_url":"https://x.org/d","size_mb":2034,"checksum":"SUM","dtype":"float16",
+             "vae":"vae-ft-mse","author":"Ada","defaults":{"width":680,"height":1024,"num_inference_steps":28,
+             "guidance_scale":6.5,"neg_prompt":"(worst quality: 1.4)","seed":-1,"max_width":1024}},
+            {"name":"Big","type":"sdxl10","file_url":"https://x.org/b","checksum":"SUM","recommend":true},
+            {"name":"pixels","type":"compositexl","base":"Big","base_model":"x"}]"#,
+        );
+        let [Entry::Usable(first), Entry::Usable(big), Entry::Usable(pixels)] = found.as_slice()
+        else {
+            panic!("{found:?}");
+        };
+        let names = |manifest: &ModelManifest| {
+            manifest.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(first), "Dreamer.safetensors vae-ft-mse.safetensors model.toml");
+        assert_eq!((first.arch.as_str(), first.dtype.as_str()), ("sd15", "f16"));
+        let image = first.image.as_ref().unwrap();
+        assert_eq!((image.width, image.height, image.steps), (680, 1024, 28));
+        assert_eq!(first.attribution, "Ada");
+        assert_eq!(names(big), "Big.safetensors");
+        assert_eq!(names(pixels), "Big.safetensors pixels.safetensors model.toml");
+        let Source::Inline { text } = &pixels.files[2].sources[0] else { panic!("{pixels:?}") };
+        let parts: toml::Table = text.parse().unwrap();
+        assert_eq!(parts["base"].as_str(), Some("Big.safetensors"));
+        let lora = &parts["loras"].as_array().unwrap()[0];
+        assert_eq!(lora["file"].as_str(), Some("pixels.safetensors"));
+        assert!(text.contains("scale = 0.8"), "{text}");
+        let (path, written) = written(Path::new("/c"), pixels).unwrap();
+        assert_eq!(path, Path::new("/c/pixels.toml"));
+        assert_eq!(ModelManifest::parse("x", &written).unwrap(), **pixels);
+    }
+
+    #[test]
+    fn what_cannot_be_verified_is_left_out_with_a_reason() {
+        let found = lists(
+            r#"[
+            {"name":"hermes-3-llama3.1-8b","type":"llm8b","size_gb":16.1,"hf_id":"x/y","input_price":1},
+            {"name":"flux","type":"flux-dev","file_url":"https://x.org/f","checksum":"SUM"},
+            {"name":"a","type":"sd15","file_url":"https://x.org/a"},
+            {"name":"b","type":"sd15","file_url":"http://x.org/a","checksum":"SUM"},
+            {"name":"../c","type":"sd15","file_url":"https://x.org/a","checksum":"SUM"},
+            {"name":"d","type":"composite15","base":"absent"},
+            {"name":"e","type":"hologram"}]"#,
+        );
+        let expect =
+            ["language models", "FLUX.1", "no SHA-256", "https", "", "`absent`", "hologram"];
+        assert_eq!(found.len(), expect.len());
+        for (entry, words) in found.iter().zip(expect) {
+            assert!(reason(entry).contains(words), "{}", reason(entry));
+        }
+        let spoilt = Lists::parse("[{}]", "[]", "[]").unwrap_err().to_string();
+        assert!(spoilt.contains("list of models"), "{spoilt}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Catalogue updates: manifests that the network's key has signed, each newer than the last.
+//!
+//! ```json
+//! { "payload": "{\"version\":7,\"models\":[...]}", "signature": "<128 hexadecimal digits>" }
+//! ```
+//!
+//! The signature (Ed25519) covers the tag `neurino-catalogue-1`, a line feed, and the bytes of the payload
+//! as they stand in the text, so that nobody has to agree on how JSON is written. The key is put into
+//! the build; without one there are no updates. A version that is not higher than the one here is
+//! refused, so that nobody can bring an old list back.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::Deserialize;
+use tracing::warn;
+
+use crate::catalog::ModelManifest;
+use crate::error::StoreError;
+
+/// The network's key as 64 hexadecimal digits, given when this program was built.
+const KEY: Option<&str> = option_env!("NEURINO_CATALOGUE_KEY");
+const TAG: &[u8] = b"neurino-catalogue-1\n";
+/// The signed catalogue in the catalogue folder.
+const NAME: &str = "signed.json";
+/// No catalogue is larger.
+pub(crate) const BYTES_MAX: usize = 16 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    payload: String,
+    signature: String,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    version: u64,
+    models: Vec<ModelManifest>,
+}
+
+/// A catalogue whose signature held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SignedCatalog {
+    /// Rises with every edition.
+    pub version: u64,
+    /// Its manifests, all of them checked.
+    pub models: Vec<ModelManifest>,
+}
+
+/// The key of this build; `None` if it has none.
+pub fn build_key() -> Option<[u8; 32]> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(KEY?.trim(), &mut key).ok()?;
+    Some(key)
+}
+
+impl SignedCatalog {
+    /// Reads a signed catalogue; nothing in it is looked at before the signature held.
+    ///
+    /// # Errors
+    /// [`StoreError::BadCatalog`].
+    pub fn open(text: &str, key: &[u8; 32]) -> Result<Self, StoreError> {
+        let bad = |problem: String| StoreError::BadCatalog { problem };
+        if text.len() > BYTES_MAX {
+            return Err(bad("it is too large".into()));
+        }
+        let envelope: Envelope =
+            serde_json::from_str(text).map_err(|e| bad(format!("it cannot be read: {e}")))?;
+        let signature = hex::decode(envelope.signature.trim())
+            .map_err(|_| bad("its signature is not hexadecimal".into()))?;
+        let message = [TAG, envelope.payload.as_bytes()].concat();
+        UnparsedPublicKey::new(&ED25519, key)
+            .verify(&message, &signature)
+            .map_err(|_| bad("its signature is not the network's".into()))?;
+        let payload: Payload = serde_json::from_str(&envelope.payload)
+            .map_err(|e| bad(format!("its content cannot be read: {e}")))?;
+        let models = payload.models.into_iter().map(ModelManifest::checked);
+        let models = models.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { version: payload.version, models })
+    }
+
+    /// The one that was accepted last, if it is there and its signature still holds.
+    pub(crate) fn kept(folder: &Path, key: Option<[u8; 32]>) -> Option<Self> {
+        let text = fs::read_to_string(path(folder)).ok()?;
+        let opened = Self::open(&text, &key?);
+        opened.inspect_err(|error| warn!("the signed catalogue is left out: {error}")).ok()
+    }
+
+    /// Accepts an update for the next start, if it is newer than what is here.
+    ///
+    /// # Errors
+    /// [`StoreError::BadCatalog`], [`StoreError::Io`].
+    pub fn accept(folder: &Path, text: &str, key: &[u8; 32]) -> Result<Self, StoreError> {
+        let update = Self::open(text, key)?;
+        if let Some(here) = Self::kept(folder, Some(*key))
+            && update.version <= here.version
+        {
+            let (theirs, ours) = (update.version, here.version);
+            let problem = format!("it is version {theirs}, and version {ours} is here");
+            return Err(StoreError::BadCatalog { problem });
+        }
+        let failed = |error| StoreError::io("write", folder, error);
+        fs::create_dir_all(folder).map_err(failed)?;
+        let mut next = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        next.write_all(text.as_bytes()).and_then(|()| next.as_file().sync_all()).map_err(failed)?;
+        next.persist(path(folder)).map_err(|error| failed(error.error))?;
+        Ok(update)
+    }
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join(NAME)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+    use super::*;
+    use crate::catalog::Catalog;
+
+    fn signer(seed: u8) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+    }
+
+    fn key(signer: &Ed25519KeyPair) -> [u8; 32] {
+        signer.public_key().as_ref().try_into().unwrap()
+    }
+
+    fn edition(signer: &Ed25519KeyPair, version: u64, change: impl Fn(String) -> String) -> String {
+        let mut model = Catalog::built_in().models()[0].clone();
+        model.id = neurino_core::ModelId::new("new/model").unwrap();
+        let models = serde_json::to_string(&[model]).unwrap();
+        let payload = change(format!("{{\"version\":{version},\"models\":{models}}}"));
+        let signature = signer.sign(&[TAG, payload.as_bytes()].concat());
+        let signature = hex::encode(signature.as_ref());
+        serde_json::json!({ "payload": payload, "signature": signature }).to_string()
+    }
+
+    #[test]
+    fn only_the_networks_key_and_only_newer_editions_are_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, other) = (signer(1), signer(2));
+        let accept = |text: &str| SignedCatalog::accept(folder.path(), text, &key(&own));
+        let same = |text: String| text;
+        assert!(accept(&edition(&other, 1, same)).is_err());
+        assert!(SignedCatalog::kept(folder.path(), Some(key(&own))).is_none());
+        let first = edition(&own, 3, same);
+        assert_eq!(accept(&first).unwrap().version, 3);
+        assert!(accept(&first).is_err(), "the same again");
+        assert!(accept(&edition(&own, 2, same)).is_err(), "an older one");
+        assert_eq!(accept(&edition(&own, 4, same)).unwrap().models.len(), 1);
+        let kept = SignedCatalog::kept(folder.path(), Some(key(&own))).unwrap();
+        assert_eq!(kept.version, 4);
+        assert!(SignedCatalog::kept(folder.path(), Some(key(&other))).is_none());
+        assert!(SignedCatalog::kept(folder.path(), None).is_none());
+    }
+
+    #[test]
+    fn a_changed_byte_or_a_wrong_manifest_is_refused() {
+        let own = signer(1);
+        let text = edition(&own, 1, |text| text);
+        SignedCatalog::open(&text, &key(&own)).unwrap();
+        for (from, to) in [("version", "versiom"), ("Apache-2.0", "Apache-2.1"), ("new/", "old/")] {
+            assert!(text.contains(from), "{from}");
+            let error = SignedCatalog::open(&text.replacen(from, to, 1), &key(&own)).unwrap_err();
+            assert!(error.to_string().contains("not the network's"), "{error}");
+        }
+        let wrong = edition(&own, 1, |text| text.replace("SmolLM2-135M-Instruct.Q4_1", "../x"));
+        let error = SignedCatalog::open(&wrong, &key(&own)).unwrap_err();
+        assert!(error.to_string().contains("plain file name"), "{error}");
+        for bad in ["", "{}", "[]", "{\"payload\":\"\",\"signature\":\"zz\"}"] {
+            assert!(SignedCatalog::open(bad, &key(&own)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The library as a whole: moved, cleaned, read through, filled with what is on the machine already.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use neurino_model_store::{ModelState, ModelStore, MoveProgress, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{Answer, Server};
+use crate::{FILE, content, fetch, file, model, store, store_of};
+
+const NESTED: &str = "unet/diffusion.safetensors";
+
+async fn filled(folder: &Path) -> ModelStore {
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
+    let other = Server::start(|_, request| Answer::file(request, b"{}")).await;
+    let files = vec![
+        file(NESTED, &content(), vec![server.source()]),
+        file("model_index.json", b"{}", vec![other.source()]),
+    ];
+    let store = store_of(folder, files);
+    fetch(&store).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_model_of_folders_is_fetched_into_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path()).await;
+    let place = store.folder(&model());
+    assert_eq!(fs::read(place.join(NESTED)).unwrap(), content());
+    assert_eq!(store.verified(&model()).await.unwrap(), place);
+    let usage = store.usage();
+    assert!(usage[0].disk_bytes >= 300_002 && usage[0].used.is_some() && !usage[0].own);
+}
+
+#[tokio::test]
+async fn a_move_is_checked_and_nothing_is_left_behind() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = folder.path().join("models");
+    let store = filled(&root).await;
+    let target = other.path().join("big/drive");
+    let last = Arc::new(Mutex::new(None));
+    let seen = last.clone();
+    let progress = move |now: MoveProgress| {
+        let before: Option<MoveProgress> = seen.lock().unwrap().replace(now);
+        assert!(before.is_none_or(|before| before.done_bytes <= now.done_bytes));
+    };
+    let noted = Arc::new(Mutex::new(None));
+    let switch = {
+        let noted = noted.clone();
+        move |place: &Path| {
+            *noted.lock().unwrap() = Some(place.to_owned());
+            Ok(())
+        }
+    };
+    store.relocate(&target, progress, switch, CancellationToken::new()).await.unwrap();
+    assert_eq!(noted.lock().unwrap().as_deref(), Some(target.as_path()));
+    let end = last.lock().unwrap().unwrap();
+    assert_eq!(end.done_bytes, end.total_bytes);
+    assert_eq!(store.root(), target);
+    assert_eq!(store.state(&model()).unwrap(), ModelState::Verified, "no need to hash again");
+    assert_eq!(fs::read(store.folder(&model()).join(NESTED)).unwrap(), content());
+    assert!(!root.exists(), "the old folder is gone");
+}
+
+#[tokio::test]
+async fn a_move_that_cannot_be_noted_or_is_cancelled_changes_nothing_and_goes_on() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = folder.path().join("models");
+    let store = filled(&root).await;
+    let target = other.path().join("models");
+    let refuse = |path: &Path| {
+        let path = path.to_owned();
+        Err(StoreError::BadTarget { path, problem: "the settings cannot be written" })
+    };
+    let refused = store.relocate(&target, |_| {}, refuse, CancellationToken::new()).await;
+    assert!(matches!(refused, Err(StoreError::BadTarget { .. })), "{refused:?}");
+    assert_eq!(store.root(), root);
+    store.verified(&model()).await.unwrap();
+
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    fs::remove_dir_all(&target).unwrap();
+    let stopped = store.relocate(&target, |_| {}, |_| Ok(()), cancelled).await;
+    assert!(matches!(stopped, Err(StoreError::Cancelled)));
+    store.verified(&model()).await.unwrap();
+
+    // Half of it is there, and a wrong draft.
+    let half = target.join("test--model");
+    fs::create_dir_all(half.join("unet")).unwrap();
+    fs::write(half.join(NESTED).with_extension("safetensors.moving"), b"half").unwrap();
+    fs::write(half.join("model_index.json"), b"xx").unwrap();
+    store.relocate(&target, |_| {}, |_| Ok(()), CancellationToken::new()).await.unwrap();
+    store.verified(&model()).await.unwrap();
+    assert!(!root.exists());
+}
+
+#[tokio::test]
+async fn a_folder_in_itself_is_no_target_and_a_busy_model_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("models");
+    let store = filled(&root).await;
+    for target in [root.clone(), root.join("inside"), folder.path().to_owned(), "relative".into()] {
+        let refused = store.relocate(&target, |_| {}, |_| Ok(()), CancellationToken::new()).await;
+        assert!(matches!(refused, Err(StoreError::BadTarget { .. })), "{refused:?}");
+    }
+    let lock = fs::File::create(store.folder(&model()).join(".lock")).unwrap();
+    lock.try_lock().unwrap();
+    let target = folder.path().join("elsewhere");
+    let busy = store.relocate(&target, |_| {}, |_| Ok(()), CancellationToken::new()).await;
+    assert!(matches!(busy, Err(StoreError::Busy { .. })), "{busy:?}");
+}
+
+#[tokio::test]
+async fn a_scrub_finds_a_flipped_bit_and_the_fetch_repairs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
+    let store = store(folder.path(), vec![server.source()]);
+    let path = fetch(&store).await.unwrap();
+    let clean = store.scrub(None, |_| {}, CancellationToken::new()).await.unwrap();
+    assert_eq!((clean.files, clean.damaged.len()), (1, 0));
+
+    // The drive flips a bit: neither size nor time tells.
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let mut bytes = content();
+    bytes[200_000] ^= 8;
+    fs::write(&path, bytes).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    assert!(store.scrub(None, |_| {}, stopped).await.is_err());
+    let found = store.scrub(Some(50_000_000), |_| {}, CancellationToken::new()).await.unwrap();
+    assert_eq!(found.damaged, [(model(), FILE.to_owned())]);
+    assert!(matches!(store.verified(&model()).await, Err(StoreError::Absent { .. })));
+    fetch(&store).await.unwrap();
+    let asked = server.requests().last().unwrap().range.unwrap();
+    assert_eq!(asked.1 - asked.0 + 1, 16 << 10, "one chunk came again");
+}
+
+#[tokio::test]
+async fn files_of_other_programs_are_taken_over_by_their_content() {
+    let (folder, others) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(|_, _| Answer::status("404 Not Found")).await;
+    let store = store(folder.path(), vec![server.source()]);
+    let deep = others.path().join("hub/blobs");
+    fs::create_dir_all(&deep).unwrap();
+    let mut wrong = content();
+    wrong[0] ^= 1;
+    fs::write(deep.join("same-size"), wrong).unwrap();
+    fs::write(deep.join("small.txt"), b"no").unwrap();
+    fs::write(deep.join("0a1b2c"), content()).unwrap();
+    let found = store.reuse(others.path(), |_| {}, CancellationToken::new()).await.unwrap();
+    assert_eq!((found.files, found.bytes, found.models), (1, 300_000, vec![model()]));
+    store.verified(&model()).await.unwrap();
+    assert_eq!(fs::read(deep.join("0a1b2c")).unwrap(), content(), "it stays where it was");
+    let again = store.reuse(others.path(), |_| {}, CancellationToken::new()).await.unwrap();
+    assert_eq!(again.files, 0);
+    assert!(store.reuse(Path::new("/no/such"), |_| {}, CancellationToken::new()).await.is_err());
+}

@@ -1,0 +1,131 @@
+// The library in the window: downloads, the drive, verdicts, settings.
+
+import { fireEvent, screen, within } from '@testing-library/svelte';
+import { describe, expect, it } from 'vitest';
+
+import type { LibraryStatus, QueueItem } from '../../src/lib/api/types';
+import { library, models, snapshot } from '../fake/samples';
+import { open, settle } from './render';
+
+const GB = 1_000_000_000;
+
+function item(changes: Partial<QueueItem>): QueueItem {
+  return {
+    model: models[2]?.id ?? '',
+    state: 'running',
+    done_bytes: 2 * GB,
+    total_bytes: 8 * GB,
+    bytes_per_s: 10_000_000,
+    seconds_left: 600,
+    problem: null,
+    ...changes,
+  };
+}
+
+function withLibrary(changes: Partial<LibraryStatus>) {
+  return snapshot('stopped', { library: { ...library, ...changes } });
+}
+
+describe('the downloads', () => {
+  it('show speed and time, and can be paused, moved up and cancelled', async () => {
+    const second = item({ model: models[3]?.id ?? '', state: 'paused', bytes_per_s: null });
+    const { backend } = await open(withLibrary({ queue: [item({}), second] }), 'models');
+    const [first, last] = screen.getAllByTestId('queue-item');
+    if (!first || !last) throw new Error('two downloads');
+    expect(first.textContent).toContain('2.0 GB of 8.0 GB · 10.0 MB/s · 10 min 00 s left');
+    expect(last.textContent).toContain('Paused · 2.0 GB of 8.0 GB');
+    expect(within(first).queryByTestId('queue-first')).toBeNull();
+    await fireEvent.click(within(first).getByTestId('queue-pause'));
+    await fireEvent.click(within(last).getByTestId('queue-pause'));
+    await fireEvent.click(within(last).getByTestId('queue-first'));
+    await fireEvent.click(within(last).getByTestId('queue-cancel'));
+    const sent = backend.sent('library').map((command) => command.payload);
+    expect(sent).toEqual([
+      { action: 'pause', model: models[2]?.id },
+      { action: 'resume', model: models[3]?.id },
+      { action: 'place', model: models[3]?.id, index: 0 },
+      { action: 'cancel', model: models[3]?.id },
+    ]);
+  });
+
+  it('say why they rest and why one failed', async () => {
+    const problem = {
+      code: 'model_not_ready' as const,
+      message: 'it wants a sign-in',
+      hint: 'do so',
+    };
+    const queue = [item({ state: 'failed', problem })];
+    await open(withLibrary({ queue, resting: 'Downloads run from 23:00 to 07:00.' }), 'models');
+    expect(screen.getByText('Downloads run from 23:00 to 07:00.')).toBeTruthy();
+    expect(screen.getByText('It wants a sign-in.')).toBeTruthy();
+  });
+});
+
+describe('the verdicts', () => {
+  it('tell numbers and the device', async () => {
+    await open(snapshot('stopped'), 'models');
+    const fits = screen.getAllByTestId('model-fit').map((line) => line.textContent.trim());
+    expect(fits[2]).toBe('Runs slower, with 4-bit weights: takes 5.2 GB of 11.2 GB on RTX 3060');
+    expect(fits[4]).toBe('Does not run: needs 25.4 GB, RTX 3060 has 11.2 GB for it');
+  });
+});
+
+describe('the drive', () => {
+  it('offers to clean up above the limit, and asks first', async () => {
+    const changes = {
+      used_bytes: 70 * GB,
+      settings: { ...library.settings, cap_bytes: 60 * GB },
+      clean_up: [models[1]?.id ?? ''],
+    };
+    const { backend } = await open(withLibrary(changes), 'models');
+    await fireEvent.click(screen.getByTestId('clean-up'));
+    expect(backend.sent('library')).toEqual([]);
+    await fireEvent.click(screen.getByTestId('remove-go'));
+    expect(backend.sent('library')[0]?.payload).toEqual({
+      action: 'remove',
+      models: [models[1]?.id],
+    });
+  });
+
+  it('moves only when mining is stopped', async () => {
+    await open(snapshot('working'), 'models');
+    await fireEvent.click(screen.getByTestId('move-library'));
+    expect(screen.getByTestId<HTMLButtonElement>('folder-go').disabled).toBe(true);
+    expect(screen.getByText(/Stop mining first/)).toBeTruthy();
+  });
+
+  it('asks for a folder and says how far the move is', async () => {
+    const { backend, emit } = await open(snapshot('stopped'), 'models');
+    await fireEvent.click(screen.getByTestId('move-library'));
+    await fireEvent.input(screen.getByTestId('folder-input'), { target: { value: ' /big/m ' } });
+    await fireEvent.click(screen.getByTestId('folder-go'));
+    expect(backend.sent('library')[0]?.payload).toEqual({ action: 'move', folder: '/big/m' });
+    const activity = { task: 'move' as const, done_bytes: GB, total_bytes: 4 * GB };
+    emit({ event: 'snapshot', payload: withLibrary({ activity }) });
+    await settle();
+    expect(screen.getByTestId('library-task').textContent).toContain('1.0 GB of 4.0 GB');
+    await fireEvent.click(screen.getByTestId('task-stop'));
+    expect(backend.sent('library')[1]?.payload).toEqual({ action: 'stop_task' });
+  });
+});
+
+describe('the settings of downloads', () => {
+  it('are saved in bytes, and empty means no limit', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    await fireEvent.change(screen.getByTestId('cap-input'), { target: { value: '60' } });
+    await fireEvent.change(screen.getByTestId('line-input'), { target: { value: '40' } });
+    await fireEvent.change(screen.getByTestId('line-input'), { target: { value: '' } });
+    await fireEvent.click(screen.getByTestId('night-input'));
+    const sent = backend.sent('library').map((command) => command.payload);
+    const settings = library.settings;
+    expect(sent).toEqual([
+      { action: 'set', settings: { ...settings, cap_bytes: 60 * GB } },
+      { action: 'set', settings: { ...settings, bytes_per_s_max: 5_000_000 } },
+      { action: 'set', settings: { ...settings, bytes_per_s_max: null } },
+      {
+        action: 'set',
+        settings: { ...settings, window: { from_minute: 1380, until_minute: 420 } },
+      },
+    ]);
+  });
+});
