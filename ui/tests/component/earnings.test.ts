@@ -242,7 +242,5 @@ describe('everybody', () => {
       const { violations } = await axe.run(container, { rules });
       expect(violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join()}`)).toEqual([]);
     },
-    // A page with long tables, on a machine that others share.
-    60_000,
   );
 });
