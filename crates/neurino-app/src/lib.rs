@@ -154,7 +154,8 @@ impl App {
         let hardware = Arc::new(Hardware::probe());
         let on_card = matches!(device, DeviceChoice::Cuda(_));
         let job_device = if on_card { JobDevice::Gpu } else { JobDevice::Cpu };
-        let guard = Guard::open(&dirs, surroundings.is_some(), job_device);
+        let (view, surroundings) = guard::first_look(surroundings).await.unzip();
+        let guard = Guard::open(&dirs, view, job_device);
         let library = library::Library::open(&dirs);
         let app = Arc::new(Self {
             library,

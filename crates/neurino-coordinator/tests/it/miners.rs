@@ -64,7 +64,10 @@ async fn cases_pass(cases: &[&str], pictures: bool) {
 }
 
 /// Keeps two jobs waiting, and follows the texts.
-async fn keep_asking(coordinator: std::sync::Arc<neurino_coordinator::Coordinator>, pictures: bool) {
+async fn keep_asking(
+    coordinator: std::sync::Arc<neurino_coordinator::Coordinator>,
+    pictures: bool,
+) {
     let picture = |seed| {
         let model = ModelId::new(PAINTER).unwrap();
         JobSpec::Image(neurino_core::ImageJob { model, ..picture_job(seed) })
