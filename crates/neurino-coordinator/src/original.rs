@@ -230,7 +230,6 @@ fn usual_picture(model: &ModelId) -> ImageDefaults {
         height: job.height,
         steps: job.steps,
         guidance: job.guidance,
-        side_multiple: ImageJob::SIDE_MULTIPLE,
         negative_prompt: String::new(),
     }
 }
