@@ -230,6 +230,7 @@ fn usual_picture(model: &ModelId) -> ImageDefaults {
         height: job.height,
         steps: job.steps,
         guidance: job.guidance,
+        side_multiple: ImageJob::SIDE_MULTIPLE,
         negative_prompt: String::new(),
     }
 }
