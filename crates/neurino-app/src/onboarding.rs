@@ -28,7 +28,8 @@ impl App {
 
     fn onboarding_view(&self) -> OnboardingView {
         let there = *lock(&self.onboarding);
-        let folder = &self.dirs.models;
+        // It may have moved since the start.
+        let folder = &self.store.root();
         let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
         let first = [Self::starter_model(), Self::image_starter_model()];
         let models = first.iter().filter_map(|id| self.store.catalog().get(id));
