@@ -25,7 +25,7 @@ const LAYERS: [&[&str]; 10] = [
         "neurino-model-store",
         "neurino-platform",
     ],
-    &["neurino-llm", "neurino-client", "neurino-config", "neurino-chain"],
+    &["neurino-llm", "neurino-client", "neurino-config", "neurino-chain", "neurino-earnings"],
     &["neurino-diffusion"],
     &["neurino-engine", "neurino-parity"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],

@@ -295,6 +295,7 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<(), ErrorBody> {
         let mut receipts = handle.receipts();
+        let mut ended = handle.ended();
         let mut status = handle.status();
         let mut problem = None;
         loop {
@@ -311,10 +312,14 @@ impl App {
                 () = stop.cancelled() => handle.stop_now().await,
                 changed = status.changed() => if changed.is_err() { break },
                 receipt = receipts.recv() => if let Ok(receipt) = receipt { self.settled(receipt) },
+                job = ended.recv() => if let Ok(job) = job { self.records.job_ended(job) },
             }
         }
         while let Ok(receipt) = receipts.try_recv() {
             self.settled(receipt);
+        }
+        while let Ok(job) = ended.try_recv() {
+            self.records.job_ended(job);
         }
         problem.map_or(Ok(()), Err)
     }

@@ -39,6 +39,11 @@ impl View {
         Self { receipts: recent.into(), sample: None }
     }
 
+    /// The last sample of the devices, however old.
+    pub(crate) fn last_sample(&self) -> Option<&Sample> {
+        self.sample.as_ref().map(|(_, sample)| sample)
+    }
+
     /// A receipt arrived; a repeated one changes nothing.
     pub(crate) fn settled(&mut self, receipt: &Receipt) {
         if self.receipts.iter().all(|r| r.event != receipt.event) {

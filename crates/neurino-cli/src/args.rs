@@ -56,8 +56,10 @@ pub enum Role {
         #[command(subcommand)]
         action: WalletAction,
     },
+    /// Show what this machine earned and used, or write it as a table.
+    Earnings(EarningsArgs),
     /// Check this machine and say how to fix what is wrong.
-    Doctor,
+    Doctor(DoctorArgs),
     /// Measure how fast this machine is.
     Bench {
         /// What to measure.
@@ -265,6 +267,41 @@ pub struct VotesArgs {
     pub node: NodeId,
     /// Votes for it; heeded from its next connection on.
     pub votes: u32,
+}
+
+/// `neurino earnings`
+#[derive(Debug, Args)]
+pub struct EarningsArgs {
+    /// Write every receipt as CSV, for spreadsheets.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Every receipt instead of the sums; only with `--json`.
+    #[arg(long, requires = "json")]
+    pub receipts: bool,
+    /// From this day on, for example `2026-11-01`; midnight of this machine's time zone.
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub since: Option<String>,
+}
+
+/// A day such as `2026-11-01`.
+fn day(text: &str) -> Result<String, String> {
+    let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = text.split('-').collect();
+    match parts[..] {
+        [year, month, day] if digits(year, 4) && digits(month, 2) && digits(day, 2) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("give a day such as `2026-11-01`".into()),
+    }
+}
+
+/// `neurino doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also write a zip file for whoever helps: checks, settings and logs, without secrets or
+    /// addresses.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// `neurino models`
@@ -582,7 +619,7 @@ mod tests {
     fn global_options_stand_anywhere() {
         for line in ["neurino --json --home /x doctor", "neurino doctor --json --home /x"] {
             let cli = parse(line).unwrap();
-            assert!(cli.json && matches!(cli.role, Some(Role::Doctor)));
+            assert!(cli.json && matches!(cli.role, Some(Role::Doctor(_))));
             assert_eq!(cli.home, Some(PathBuf::from("/x")));
         }
         let cli = parse("neurino --hidden").unwrap();

@@ -23,6 +23,8 @@ pub struct MinerStatus {
     pub jobs: u32,
     /// Finished results on disk that no receipt has answered yet.
     pub unsettled: u32,
+    /// When the oldest of them was finished, in milliseconds since the Unix epoch.
+    pub unsettled_since_ms: Option<i64>,
     /// The last thing that went wrong since work last went right.
     pub problem: Option<ErrorBody>,
     /// Why the network has no job for this node, while it waits and the network said so.
@@ -118,4 +120,8 @@ pub struct Counters {
     pub handed_back: u64,
     /// Jobs that the coordinator withdrew.
     pub cancelled: u64,
+    /// Tokens written, of all jobs.
+    pub tokens_written: u64,
+    /// Pictures finished.
+    pub pictures: u64,
 }
