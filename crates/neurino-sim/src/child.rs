@@ -124,7 +124,7 @@ async fn spawn(
         .with_context(|| format!("start {}", program.display()))?;
     let stdout = child.stdout.take().context("the coordinator's output")?;
     let mut lines = BufReader::new(stdout).lines();
-    let line = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await;
+    let line = tokio::time::timeout(Duration::from_mins(1), lines.next_line()).await;
     let line = line.context("the coordinator did not listen within a minute")??;
     let line = line.context("the coordinator ended before it listened")?;
     let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());

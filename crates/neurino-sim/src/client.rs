@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
 }
 
 /// Longest time in which one job is submitted again and again.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Submits one job. A repeat after a broken connection has the same idempotency key.
 pub(crate) async fn submit(

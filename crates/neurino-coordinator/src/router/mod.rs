@@ -46,7 +46,7 @@ pub(crate) struct Router {
 impl Router {
     /// A router that compares so many nodes, on a network that knows what models need.
     pub(crate) fn new(sample: Sample, needs: BTreeMap<ModelId, u64>) -> Self {
-        Self { sample, needs, ..Self::default() }
+        Self { needs, sample, ..Self::default() }
     }
 
     /// Sets what a connected node can take. `busy` counts the leases it holds.
@@ -208,7 +208,7 @@ impl Router {
                 add(jobs, SkipReason::Memory { memory_bytes });
             }
         }
-        reasons.sort_by(|a, b| b.jobs.cmp(&a.jobs));
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.jobs));
         let waiting = reasons.iter().fold(0u32, |sum, reason| sum.saturating_add(reason.jobs));
         reasons.truncate(REASONS_MAX);
         Some(NoJob { waiting, reasons })
