@@ -29,7 +29,14 @@ fn id(name: &str) -> ModelId {
 }
 
 fn usual() -> ImageDefaults {
-    ImageDefaults { width: 64, height: 64, steps: 3, guidance: 5.0, negative_prompt: String::new() }
+    ImageDefaults {
+        width: 64,
+        height: 64,
+        steps: 3,
+        guidance: 5.0,
+        side_multiple: 8,
+        negative_prompt: String::new(),
+    }
 }
 
 /// A network with its listener.
