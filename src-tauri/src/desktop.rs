@@ -9,8 +9,9 @@ use std::time::Duration;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
+use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
-use neurino_protocol::app::Command;
+use neurino_protocol::app::{Command, Reply};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
 
@@ -104,7 +105,7 @@ fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bo
         };
         handle.state::<Arc<Shell>>().started(outcome.clone());
         if let (true, Ok(app)) = (mine, &outcome)
-            && let Err(error) = app.dispatch(Command::MiningStart).await
+            && let Err(error) = mine_by_the_rules(app).await
         {
             tracing::warn!("mining cannot start by itself: {error}");
         }
@@ -121,6 +122,17 @@ fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bo
             }
         }
     });
+}
+
+/// Mines as the rules allow, as the person wants it at every login. It is not their word of this
+/// moment: a pause of theirs goes on, and so does the wait after a run that ended badly.
+async fn mine_by_the_rules(app: &Arc<App>) -> Result<(), ErrorBody> {
+    if let Reply::Snapshot(snapshot) = app.dispatch(Command::Snapshot).await?
+        && snapshot.control.decision.state == State::Stopped
+    {
+        app.dispatch(Command::MiningOrder { order: Order::FollowRules }).await?;
+    }
+    Ok(())
 }
 
 /// The tray icon, or none where the system has no library for it.

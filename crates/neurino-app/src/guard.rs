@@ -60,12 +60,14 @@ pub(crate) type Desk = Arc<Mutex<Box<dyn Surroundings>>>;
 impl Guard {
     /// The control as the last run left it. Without surroundings there are no rules and nothing is
     /// remembered: the caller decides.
-    pub(crate) fn open(dirs: &Dirs, with_rules: bool, device: JobDevice) -> Self {
-        let files = with_rules
+    pub(crate) fn open(dirs: &Dirs, view: Option<View>, device: JobDevice) -> Self {
+        let files = view
+            .is_some()
             .then(|| Files { rules: RulesFile::new(dirs), control: ControlFile::new(dirs) });
         let rules = files.as_ref().map_or_else(Rules::none, |files| files.rules.load());
         let saved = files.as_ref().map(|files| files.control.load()).unwrap_or_default();
-        let seen = Seen::default();
+        // A first look, so that what is remembered is not judged blindly.
+        let seen = Seen::of(view.unwrap_or_default(), None, None);
         let control = Control::new(rules, saved.clone(), &seen.facts(device, false));
         Self { control, seen, gave_back: None, files, written: saved, suspect: None }
     }
@@ -93,6 +95,22 @@ impl Guard {
 }
 
 impl Seen {
+    /// What a view shows, with the load that the window in front puts on the card and the
+    /// temperature of the card that computes.
+    fn of(view: View, load: Option<u8>, card_c: Option<i16>) -> Self {
+        let front = match &view.front {
+            Front::Window { program, full_screen, .. } if program != OWN_PROGRAM => {
+                Some(Foreground {
+                    program: program.clone(),
+                    full_screen: *full_screen,
+                    card_load_percent: load,
+                })
+            }
+            _ => None,
+        };
+        Self { view, front, card_c, card_load: load.is_some() }
+    }
+
     fn facts(&self, device: JobDevice, mining: bool) -> Facts<'_> {
         let now = jiff::Zoned::now();
         let day = u16::from(now.weekday().to_monday_zero_offset().unsigned_abs());
@@ -123,6 +141,15 @@ impl Seen {
             heat: self.card_c.is_some(),
         }
     }
+}
+
+/// Looks once, before anything is decided.
+pub(crate) async fn first_look(
+    desk: Option<Box<dyn Surroundings>>,
+) -> Option<(View, Box<dyn Surroundings>)> {
+    let mut desk = desk?;
+    let looking = tokio::task::spawn_blocking(move || (desk.look(), desk));
+    Some(looking.await.expect("looking does not panic"))
 }
 
 impl App {
@@ -160,17 +187,8 @@ impl App {
         let sample = self.sample().await;
         let card = self.used_gpu().map(|gpu| gpu.index);
         let card = sample.gpus.iter().find(|s| Some(s.index) == card);
-        let front = match &view.front {
-            Front::Window { program, full_screen, .. } => Some(Foreground {
-                program: program.clone(),
-                full_screen: *full_screen,
-                card_load_percent: load,
-            }),
-            Front::Unknown | Front::Nothing => None,
-        };
-        let front = front.filter(|front| front.program != OWN_PROGRAM);
         let card_c = card.and_then(|s| s.temperature_c).map(|degrees| degrees.round() as i16);
-        Some(Seen { view, front, card_c, card_load: load.is_some() })
+        Some(Seen::of(view, load, card_c))
     }
 
     fn observe(&self, seen: Seen) {

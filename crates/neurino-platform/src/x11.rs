@@ -41,8 +41,12 @@ pub(crate) struct Window {
 impl Display {
     /// The server that `DISPLAY` names; `None` without one.
     pub(crate) fn open() -> Option<Self> {
-        std::env::var_os("DISPLAY").filter(|name| !name.is_empty())?;
-        let (connection, number) = x11rb::connect(None).ok()?;
+        let name = std::env::var("DISPLAY").ok().filter(|name| !name.is_empty())?;
+        Self::named(&name)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let (connection, number) = x11rb::connect(Some(name)).ok()?;
         let screen = connection.setup().roots.get(number)?;
         let (root, size) = (screen.root, (screen.width_in_pixels, screen.height_in_pixels));
         let atoms = Atoms::new(&connection).ok()?.reply().ok()?;
@@ -104,5 +108,83 @@ impl Display {
     ) -> Result<Vec<u32>, ReplyError> {
         let reply = self.connection.get_property(false, id, name, of, 0, 64)?.reply()?;
         Ok(reply.value32().map(Iterator::collect).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#[expect(clippy::print_stderr, reason = "a test says what it skipped")]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use x11rb::protocol::xproto::{CreateWindowAux, PropMode, WindowClass};
+    use x11rb::wrapper::ConnectionExt as _;
+
+    use super::*;
+
+    struct Server(Child);
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A server of 800 x 600 pixels; `None` where the program for it is missing.
+    fn server() -> Option<(Server, Display)> {
+        let mut xvfb = Command::new("Xvfb");
+        xvfb.args(["-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"]);
+        let mut child = xvfb.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        let mut number = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut number).unwrap();
+        let server = Server(child);
+        let display = Display::named(&format!(":{}", number.trim())).unwrap();
+        Some((server, display))
+    }
+
+    /// A window of this size that is the active one, as a window manager would have it.
+    fn put_in_front(display: &Display, width: u16, height: u16, states: &[Atom]) {
+        let (c, atoms) = (&display.connection, &display.atoms);
+        let id = c.generate_id().unwrap();
+        let aux = CreateWindowAux::new();
+        let class = WindowClass::INPUT_OUTPUT;
+        c.create_window(0, id, display.root, 0, 0, width, height, 0, class, 0, &aux).unwrap();
+        let set = |id, name, of: AtomEnum, values: &[u32]| {
+            c.change_property32(PropMode::REPLACE, id, name, of, values).unwrap();
+        };
+        set(id, atoms._NET_WM_PID, AtomEnum::CARDINAL, &[4711]);
+        set(id, atoms._NET_WM_STATE, AtomEnum::ATOM, states);
+        let (name, text) = (AtomEnum::WM_CLASS, AtomEnum::STRING);
+        c.change_property8(PropMode::REPLACE, id, name, text, b"doom\0Doom.exe\0").unwrap();
+        set(display.root, atoms._NET_ACTIVE_WINDOW, AtomEnum::WINDOW, &[id]);
+        c.sync().unwrap();
+    }
+
+    #[test]
+    fn the_window_in_front_is_seen_with_its_size_and_program() {
+        let Some((server, display)) = server() else {
+            eprintln!("skipped: `Xvfb` is missing");
+            return;
+        };
+        assert!(display.idle_secs().is_some_and(|secs| secs < 600));
+        assert!(display.active_window().unwrap().is_none());
+        put_in_front(&display, 640, 480, &[]);
+        let window = display.active_window().unwrap().unwrap();
+        assert_eq!((window.process, window.full_screen), (Some(4711), false));
+        assert_eq!(window.class, "doom");
+        put_in_front(&display, 800, 600, &[]);
+        assert!(display.active_window().unwrap().unwrap().full_screen, "without a border");
+        put_in_front(&display, 640, 480, &[display.atoms._NET_WM_STATE_FULLSCREEN]);
+        assert!(display.active_window().unwrap().unwrap().full_screen, "as it says itself");
+        // A window that is gone is none, and a server that is gone is an error.
+        let (c, nowhere) = (&display.connection, [12_345_u32]);
+        let active = display.atoms._NET_ACTIVE_WINDOW;
+        let of = AtomEnum::WINDOW;
+        c.change_property32(PropMode::REPLACE, display.root, active, of, &nowhere).unwrap();
+        assert!(display.active_window().unwrap().is_none());
+        drop(server);
+        assert!(display.active_window().is_err());
     }
 }

@@ -70,7 +70,8 @@ export const control = {
       heat: 'jobs run on a device whose temperature is not told. The rule does nothing.',
     },
     when: 'Neurino mines',
-    whenHelp: 'Default: always. Start and Stop win over every rule until you follow the rules again.',
+    whenHelp:
+      'Default: always. Start and Stop win over every rule until you follow the rules again.',
     whens,
     idle: 'Minutes without mouse and keyboard',
     idleHelp: 'After so many you count as away. Default 10, at most 240.',
@@ -91,17 +92,21 @@ export const control = {
     guardHelp:
       'Default on. Hands the running job back within two seconds and frees the memory of the card.',
     full: 'A program that fills the screen counts as a game',
-    fullHelp: 'Default on. Films in full screen count too; add their player below if they should not.',
+    fullHelp:
+      'Default on. Films in full screen count too; add their player below if they should not.',
     load: 'A program in front that keeps the card busy counts as a game',
     loadHelp: 'Default on. From 30 % of the graphics card.',
     libraries: 'Programs of Steam, Epic, GOG and other stores are games',
     librariesHelp: 'Default on. Known by the folder they lie in, also in the background.',
     coolDown: 'Wait after a game',
     coolDownHelp: 'Default 3 minutes. Then mining goes on by itself.',
-    coolDowns: { 0: 'Not at all', 30: '30 seconds', 60: '1 minute', 180: '3 minutes', 600: '10 minutes' } as Record<
-      number,
-      string
-    >,
+    coolDowns: {
+      0: 'Not at all',
+      30: '30 seconds',
+      60: '1 minute',
+      180: '3 minutes',
+      600: '10 minutes',
+    } as Record<number, string>,
     coolDownOther: (seconds: number) => `${seconds} seconds`,
     games: 'Always a game',
     gamesHelp: 'Default: none. Known by name, also in the background.',
@@ -124,7 +129,8 @@ export const control = {
     metered: 'Pause on metered networks',
     meteredHelp: 'Default on. Finishes the running job, then stops.',
     hot: 'Take no jobs while the graphics card is hot',
-    hotHelp: 'Default on. The model stays loaded. Five degrees beyond, the running job is handed back.',
+    hotHelp:
+      'Default on. The model stays loaded. Five degrees beyond, the running job is handed back.',
     stop: 'Stop at',
     stopHelp: 'Default 88 °C.',
     resumeAt: 'Go on at',

@@ -50,8 +50,7 @@ export function snoozed(untilMs: number | null): Decision {
     state: 'snoozed',
     action: 'hand_back',
     why: { by: 'snooze' },
-    sentence:
-      untilMs === null ? 'Paused by you until you resume.' : 'Paused by you until 15:05.',
+    sentence: untilMs === null ? 'Paused by you until you resume.' : 'Paused by you until 15:05.',
     until_ms: untilMs,
     resume: 'Starts again at once.',
   };
@@ -137,8 +136,7 @@ export function history(nowMs: number): Entry[] {
     {
       at_ms: at(195),
       state: 'cooling',
-      sentence:
-        'Cooling down, no new jobs: the graphics card reached 88 °C. Resumes at 75 °C.',
+      sentence: 'Cooling down, no new jobs: the graphics card reached 88 °C. Resumes at 75 °C.',
     },
     { at_ms: at(480), state: 'running', sentence: 'Mining.' },
     { at_ms: at(1600), state: 'stopped', sentence: 'Not mining. Press Start to earn points.' },

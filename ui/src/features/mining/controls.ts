@@ -13,11 +13,7 @@ export interface Controls {
   busy: boolean;
 }
 
-export function controls(
-  state: MiningState,
-  pending: Pending | null,
-  snoozed = false,
-): Controls {
+export function controls(state: MiningState, pending: Pending | null, snoozed = false): Controls {
   const busy = pending !== null;
   switch (state) {
     case 'stopped':
