@@ -34,8 +34,8 @@ fn usual() -> ImageDefaults {
         height: 64,
         steps: 3,
         guidance: 5.0,
-        negative_prompt: String::new(),
         side_multiple: 8,
+        negative_prompt: String::new(),
     }
 }
 

@@ -94,8 +94,8 @@ impl OriginalCoordinator {
             None => None,
         };
         let uploads = match &options.upload_url {
-            Some(url) => upload::Target::endpoint(check(url)?, local),
-            None if local => upload::Target::endpoint(base, local),
+            Some(url) => upload::Target::endpoint(&check(url)?, local),
+            None if local => upload::Target::endpoint(&base, local),
             None => upload::Target::amazon(),
         };
         let mut client = reqwest::Client::builder()

@@ -26,16 +26,16 @@ use super::wire::{self, Credentials};
 /// How often an idle miner asks for work.
 const POLL: Duration = Duration::from_secs(2);
 /// How often it says what hardware it is.
-const HEARTBEAT: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_mins(1);
 /// How often it asks which model to load.
-const SIGNAL: Duration = Duration::from_secs(600);
+const SIGNAL: Duration = Duration::from_mins(10);
 /// Polls without an answer after which the session is over.
 const FAILED_POLLS_MAX: u32 = 3;
 /// Jobs in work at once, at most.
 const TEXTS_MAX: usize = 5;
 const IMAGES_MAX: usize = 1;
 /// Time from receipt until a result earns nothing.
-const TEXT_BUDGET: Duration = Duration::from_secs(180);
+const TEXT_BUDGET: Duration = Duration::from_mins(3);
 const IMAGE_BUDGET: Duration = Duration::from_secs(18);
 /// Pieces of a stream that may wait for the line.
 pub(crate) const PIECES: usize = 256;
@@ -287,7 +287,7 @@ impl Run {
         let received = Instant::now();
         let lease = Lease {
             id: LeaseId(Uuid::now_v7()),
-            job: JobId(job_uuid(&job.job_id)),
+            job: JobId(job_uuid(&job.id)),
             fence: 1,
             budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
             // The protocol names no price.
@@ -299,7 +299,7 @@ impl Run {
         let streamed =
             job.streamed && matches!(&lease.spec, JobSpec::Text(text) if text.choices == 1);
         let working = Working {
-            job_id: job.job_id,
+            job_id: job.id,
             image,
             credentials: job.credentials,
             received,

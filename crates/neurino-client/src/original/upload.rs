@@ -19,7 +19,7 @@ use crate::sigv4::{ALGORITHM, Canonical, Scope};
 const BUCKET: &str = "heurist-images";
 const REGION: &str = "us-east-1";
 /// Longest upload; the lease's time ends it before.
-const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
+const UPLOAD_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where pictures go.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl Target {
     }
 
     /// The bucket below another endpoint.
-    pub(crate) fn endpoint(url: Url, private_too: bool) -> Self {
+    pub(crate) fn endpoint(url: &Url, private_too: bool) -> Self {
         let base = format!("{}/{BUCKET}/", url.as_str().trim_end_matches('/'));
         Self { base: Url::parse(&base).expect("a longer path of a URL"), private_too }
     }
@@ -242,11 +242,11 @@ mod tests {
         for url in
             ["https://127.0.0.1:1", "https://localhost:1", "https://[::1]:1", "https://10.0.0.1"]
         {
-            let target = Target::endpoint(Url::parse(url).expect("a URL"), false);
+            let target = Target::endpoint(&Url::parse(url).expect("a URL"), false);
             let error = target.put("k.png", &credentials, vec![1]).await.expect_err(url);
             assert!(matches!(error, UploadError::Private), "{url}: {error}");
         }
-        let target = Target::endpoint(Url::parse("http://127.0.0.1:1").expect("a URL"), true);
+        let target = Target::endpoint(&Url::parse("http://127.0.0.1:1").expect("a URL"), true);
         let error = target.put("k.png", &credentials, vec![1]).await.expect_err("nobody is there");
         assert!(matches!(error, UploadError::Http(_)), "{error}");
     }

@@ -68,7 +68,7 @@ pub(crate) struct Credentials {
 
 /// A job, read and within its limits.
 pub(crate) struct Job {
-    pub(crate) job_id: Value,
+    pub(crate) id: Value,
     pub(crate) spec: JobSpec,
     pub(crate) streamed: bool,
     pub(crate) credentials: Option<Credentials>,
@@ -120,7 +120,7 @@ pub(crate) fn job(body: Value, random: u64) -> Result<Job, String> {
         _ => return Err("it asks for neither a picture nor a text".into()),
     };
     spec.validate().map_err(|e| e.to_string())?;
-    Ok(Job { job_id: body.job_id, spec, streamed, credentials })
+    Ok(Job { id: body.job_id, spec, streamed, credentials })
 }
 
 /// A negative seed, or none, means any.
@@ -337,7 +337,7 @@ fn choice(index: usize, answer: &TextChoice) -> Value {
 mod tests {
     use super::*;
 
-    fn text(input: Value) -> Result<TextJob, String> {
+    fn text(input: &Value) -> Result<TextJob, String> {
         let body = json!({ "job_id": "j1", "model_id": "m", "model_input": { "LLM": input } });
         match job(body, 77)?.spec {
             JobSpec::Text(job) => Ok(job),
@@ -403,7 +403,7 @@ mod tests {
                 "response_format": { "type": "json_object" }, "unknown": 1, "logit_bias": { "5": 1 },
             }).to_string(),
         });
-        let job = text(input.clone()).expect("a job");
+        let job = text(&input).expect("a job");
         assert_eq!((job.max_tokens, job.sampling.seed, job.choices), (4096, 77, 2));
         assert_eq!((job.messages[1].content.as_str(), job.messages.len()), ("hi", 2));
         assert_eq!((job.stop.len(), job.stop[4].as_str()), (5, "X"));
@@ -420,7 +420,7 @@ mod tests {
         ] {
             let mut spoilt = input.clone();
             spoilt[field] = value;
-            assert!(text(spoilt).is_err(), "{field}");
+            assert!(text(&spoilt).is_err(), "{field}");
         }
     }
 }

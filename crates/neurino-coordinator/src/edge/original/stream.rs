@@ -89,9 +89,9 @@ async fn read(
     loop {
         let piece = match tokio::time::timeout(IDLE, pieces.next()).await {
             Ok(Some(Ok(piece))) => piece,
-            Ok(None) if text.ended => return Ok(()),
-            Ok(None | Some(Err(_))) => return Err(invalid("the stream broke off before [DONE]")),
-            Err(_) if text.ended => return Ok(()),
+            // However a stream ends behind its mark, it is whole.
+            _ if text.ended => return Ok(()),
+            Ok(_) => return Err(invalid("the stream broke off before [DONE]")),
             Err(_) => {
                 let message = format!("nothing came for {} seconds", IDLE.as_secs());
                 return Err(ErrorBody::new(ErrorCode::DeadlinePassed, message));

@@ -183,7 +183,7 @@ fn extra_body(job: &TextJob) -> Map<String, Value> {
         ("frequency_penalty", asked.frequency_penalty, usual.frequency_penalty),
         ("presence_penalty", asked.presence_penalty, usual.presence_penalty),
     ] {
-        if value != usual {
+        if value.total_cmp(&usual).is_ne() {
             set(name, value.into());
         }
     }
