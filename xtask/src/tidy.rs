@@ -29,7 +29,7 @@ const LAYERS: [&[&str]; 10] = [
     &["neurino-diffusion"],
     &["neurino-engine", "neurino-parity"],
     &["neurino-testkit", "neurino-miner", "neurino-coordinator"],
-    &["neurino-app"],
+    &["neurino-app", "neurino-sim"],
     &["neurino-cli"],
     &["neurino"],
     &["neurino-tests", "xtask"],
@@ -54,7 +54,7 @@ const HOMES: [(&str, &[&str]); 15] = [
         ],
     ),
     ("cubecl*", &["neurino-kernels", "neurino-nn", "neurino-engine"]),
-    ("clap", &["neurino-cli"]),
+    ("clap", &["neurino-cli", "neurino-sim"]),
     ("indicatif", &["neurino-cli"]),
     // Parity reads tables of 64-bit numbers, which no model has.
     ("safetensors", &["neurino-weights", "neurino-parity"]),

@@ -52,7 +52,7 @@ impl App {
     /// Checks this machine; what this program holds open is not opened again.
     pub(crate) async fn doctor(&self) -> Vec<Check> {
         let mut checks = hardware().await;
-        checks.push(disk(&self.dirs.models));
+        checks.push(disk(&self.store.root()));
         checks.push(key_store(&self.identity()));
         checks.push(network(&self.settings, true).await);
         checks.push(models(&self.store).await);

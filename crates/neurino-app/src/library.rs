@@ -95,7 +95,11 @@ impl App {
     pub(crate) async fn library(self: &Arc<Self>, action: LibraryAction) -> Result<(), ErrorBody> {
         let library = &self.library;
         match action {
-            LibraryAction::Pause { model } => self.queued(|queue| queue.pause(&model, true))?,
+            LibraryAction::Pause { model } => {
+                // What the person paused does not wake by itself.
+                lock(&library.state).retry_at.remove(&model);
+                self.queued(|queue| queue.pause(&model, true))?;
+            }
             LibraryAction::Resume { model } => {
                 self.known(&model)?;
                 lock(&library.state).retry_at.remove(&model);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::Receipt;
+use neurino_core::{FrontendId, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
@@ -368,16 +368,21 @@ impl App {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let named = self.settings.network.referred_by.as_deref();
+        // A name that is no id names no frontend.
+        let referred_by = || named.and_then(|name| FrontendId::new(name).ok());
         match self.used_gpu() {
             Some(gpu) => Capabilities {
                 device: gpu.name.clone(),
                 memory_bytes: gpu.memory_bytes.unwrap_or(0),
                 gpu: true,
+                referred_by: referred_by(),
             },
             None => Capabilities {
                 device: self.hardware.cpu().name.clone(),
                 memory_bytes: self.hardware.cpu().memory_bytes,
                 gpu: false,
+                referred_by: referred_by(),
             },
         }
     }

@@ -253,7 +253,10 @@ fn mining_status(
         (Phase::Running(_), None) => (MiningState::Starting, None, None),
         (Phase::Running(_), Some(status)) => {
             let (state, preparing) = miner_state(&status.state);
-            (state, preparing, miner_problem(status))
+            let idle = || status.no_job.as_ref().filter(|why| why.waiting > 0);
+            let why = (status.state == MinerState::Waiting).then(idle).flatten();
+            let words = preparing.or_else(|| why.map(ToString::to_string));
+            (state, words, miner_problem(status))
         }
     };
     let facts =

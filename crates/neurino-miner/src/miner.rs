@@ -71,6 +71,7 @@ impl Miner {
             unsettled: u32::try_from(outbox.len()).unwrap_or(u32::MAX),
             unsettled_since_ms: outbox.oldest_ms(),
             problem: None,
+            no_job: None,
             counters: Counters::default(),
         });
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);

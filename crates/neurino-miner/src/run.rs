@@ -13,7 +13,7 @@ use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::earnings::{JobOutcome, JobRecord};
 use neurino_protocol::node::{
-    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
+    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NoJob, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
 };
 use neurino_wallet::IdentityKey;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -103,6 +103,8 @@ pub(crate) struct Run {
     /// Set while the coordinator refuses this node.
     pub(crate) link_needs_you: Option<ErrorBody>,
     pub(crate) problem: Option<ErrorBody>,
+    /// Why the network has no job for this node.
+    pub(crate) no_job: Option<NoJob>,
     pub(crate) connect_error: Option<ErrorBody>,
     pub(crate) load_error: Option<ErrorBody>,
     pub(crate) counters: Counters,
@@ -174,6 +176,7 @@ impl Run {
             engine_needs_you: None,
             link_needs_you: None,
             problem: None,
+            no_job: None,
             connect_error: None,
             load_error: None,
             counters: Counters::default(),
@@ -453,6 +456,7 @@ impl Run {
             unsettled: u32::try_from(self.outbox.len()).unwrap_or(u32::MAX),
             unsettled_since_ms: self.outbox.oldest_ms(),
             problem: self.problem.clone(),
+            no_job: self.no_job.clone(),
             counters: self.counters,
         };
         self.status.send_if_modified(|shown| {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use neurino_core::{JobId, JobKind, LeaseId, MicroPoints, ModelId};
 use neurino_protocol::ErrorBody;
+use neurino_protocol::node::NoJob;
 
 /// What the miner does now. Sent whole whenever something changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub struct MinerStatus {
     pub unsettled_since_ms: Option<i64>,
     /// The last thing that went wrong since work last went right.
     pub problem: Option<ErrorBody>,
+    /// Why the network has no job for this node, while it waits and the network said so.
+    pub no_job: Option<NoJob>,
     /// What was done since the start.
     pub counters: Counters,
 }

@@ -67,6 +67,7 @@ impl Run {
     /// The session ended; jobs go on and are submitted in the next one.
     pub(crate) fn on_link_closed(&mut self) {
         self.session = None;
+        self.no_job = None;
         self.queue.clear();
         // Their results are on disk.
         self.jobs.retain(|_, job| job.shown.stage != Stage::Sending);
@@ -83,6 +84,7 @@ impl Run {
     pub(crate) async fn on_message(&mut self, message: CoordinatorMessage) {
         match message {
             CoordinatorMessage::Assign(lease) => self.on_assign(lease),
+            CoordinatorMessage::NoJob(why) => self.no_job = Some(why),
             CoordinatorMessage::Cancel { lease, code } => self.on_cancel(lease, code),
             CoordinatorMessage::Settled(receipt) => {
                 let Some(session) = &self.session else { return };
@@ -106,6 +108,7 @@ impl Run {
 /// Jobs.
 impl Run {
     fn on_assign(&mut self, lease: Lease) {
+        self.no_job = None;
         let Some(session) = &self.session else { return };
         if self.job_key(lease.id).is_some() {
             return;

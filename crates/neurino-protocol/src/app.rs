@@ -11,8 +11,8 @@ use neurino_core::{
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::control::{ControlStatus, RulesView};
+use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};

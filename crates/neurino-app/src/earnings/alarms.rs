@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use neurino_core::{MicroPoints, PointsKind};
-use neurino_ledger::Account;
+use neurino_ledger::{Account, Unit};
 use neurino_protocol::earnings::{BothPoints, EarningsAlarm, Pending};
 
 use crate::{App, lock};
@@ -64,8 +64,9 @@ impl App {
                 continue;
             }
             let sum = match balance.points {
-                PointsKind::Llama => &mut books.llama,
-                PointsKind::Waifu => &mut books.waifu,
+                Unit::Llama => &mut books.llama,
+                Unit::Waifu => &mut books.waifu,
+                Unit::Credit => continue,
             };
             *sum = MicroPoints(sum.0.saturating_add(balance.receipts_micro.0));
         }

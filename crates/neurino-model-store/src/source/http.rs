@@ -406,7 +406,11 @@ impl Download<'_> {
                 }
             };
             if let Some(throttle) = &self.job.options.throttle {
-                throttle.take(piece.len() as u64).await;
+                tokio::select! {
+                    biased;
+                    () = self.job.cancel.cancelled() => return Err(SourceError::Cancelled.into()),
+                    () = throttle.take(piece.len() as u64) => {}
+                }
             }
             while !piece.is_empty() && offset < body.end {
                 if stream.held == 0 {

@@ -753,7 +753,7 @@ hint?: string, };
 /**
  * What went wrong, for programs. A variant exists only where somebody acts on it.
  */
-export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "unreachable" | "unsupported_version" | "internal";
+export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "unreachable" | "unsupported_version" | "internal";
 
 /**
  * What happened, pushed to every viewer.
@@ -840,14 +840,6 @@ export type FirstModel = {
  * The model.
  */
 model: ModelId,
-/**
- * Memory that it needs, in bytes.
- */
-memory_bytes_min: number,
-/**
- * Memory of the device that computes, in bytes.
- */
-device_memory_bytes: number,
 /**
  * Whether its files come with the program or with a download.
  */
