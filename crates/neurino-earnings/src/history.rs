@@ -159,7 +159,7 @@ mod tests {
             job: JobId(Uuid::from_u128(n)),
             lease: LeaseId(Uuid::from_u128(n)),
             kind: JobKind::Text,
-            model: ModelId::new(if n % 2 == 0 { "even" } else { "odd" }).unwrap(),
+            model: ModelId::new(if n.is_multiple_of(2) { "even" } else { "odd" }).unwrap(),
             ended_ms: n as i64,
             outcome,
             reason: (outcome != JobOutcome::Paid).then(|| format!("Reason {n}")),

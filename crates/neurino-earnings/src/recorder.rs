@@ -61,7 +61,7 @@ pub struct Recorder {
 struct Sum {
     at_ms: i64,
     samples: u32,
-    sum: TelemetryPoint,
+    total: TelemetryPoint,
     /// How many samples had each of the four sensors.
     had: [u32; 4],
 }
@@ -129,7 +129,7 @@ impl Recorder {
 impl Sum {
     fn add(&mut self, p: &TelemetryPoint) {
         self.samples += 1;
-        let sum = &mut self.sum;
+        let sum = &mut self.total;
         add_to(&mut sum.temperature_c, p.temperature_c, &mut self.had[0]);
         add_to(&mut sum.power_w, p.power_w, &mut self.had[1]);
         add_to(&mut sum.load_percent, p.load_percent, &mut self.had[2]);
@@ -149,13 +149,13 @@ impl Sum {
         let samples = self.samples.max(1) as f32;
         TelemetryPoint {
             at_ms: self.at_ms,
-            temperature_c: over(self.sum.temperature_c, self.had[0]),
-            power_w: over(self.sum.power_w, self.had[1]),
-            load_percent: over(self.sum.load_percent, self.had[2]),
-            memory_used_bytes: self.sum.memory_used_bytes.map(|sum| sum / u64::from(self.had[3])),
-            tokens_per_s: self.sum.tokens_per_s / samples,
-            pictures_per_min: self.sum.pictures_per_min / samples,
-            points: self.sum.points,
+            temperature_c: over(self.total.temperature_c, self.had[0]),
+            power_w: over(self.total.power_w, self.had[1]),
+            load_percent: over(self.total.load_percent, self.had[2]),
+            memory_used_bytes: self.total.memory_used_bytes.map(|sum| sum / u64::from(self.had[3])),
+            tokens_per_s: self.total.tokens_per_s / samples,
+            pictures_per_min: self.total.pictures_per_min / samples,
+            points: self.total.points,
         }
     }
 }

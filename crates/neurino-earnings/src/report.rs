@@ -22,6 +22,9 @@ const MINUTE_MS: i64 = 60 * 1000;
 const QUARTER_MS: i64 = 15 * MINUTE_MS;
 const HOUR_MS: i128 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// What prices a job: model, kind, rule set, the model's factor and the owner's multiplier.
+type Factors = (u16, PointsKind, u16, u32, u32);
+
 /// Bars that are computed at once.
 const BARS_MAX: u32 = 400;
 /// Past weeks that are listed.
@@ -135,7 +138,7 @@ pub fn models(
 ) -> (Vec<ModelTotal>, Vec<MultiplierLine>) {
     let month = receipts.between(calendar::midnight(now_ms, 29, zone), i64::MAX);
     let mut by_model: HashMap<(u16, PointsKind), (i64, u32)> = HashMap::new();
-    let mut by_factor: HashMap<(u16, PointsKind, u16, u32, u32), (i64, u32)> = HashMap::new();
+    let mut by_factor: HashMap<Factors, (i64, u32)> = HashMap::new();
     for e in month {
         for (points, jobs) in [
             by_model.entry((e.model, e.kind)).or_default(),
