@@ -14,6 +14,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
   },
   test: {
+    // Pages are audited on machines that others share.
+    testTimeout: 60_000,
     environment: 'jsdom',
     include: ['tests/**/*.test.ts'],
     setupFiles: ['tests/setup.ts'],

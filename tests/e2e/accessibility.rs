@@ -19,7 +19,7 @@ fn everybody_can_use_every_page() {
         let mut faults = Vec::new();
         for theme in ["light", "dark"] {
             page.choose_theme(theme).await;
-            for view in ["home", "playground", "models", "settings"] {
+            for view in ["home", "earnings", "playground", "models", "settings"] {
                 page.go_to(view).await;
                 // Colours fade from one theme to the next.
                 tokio::time::sleep(Duration::from_millis(500)).await;

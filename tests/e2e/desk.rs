@@ -42,7 +42,16 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    on_a_desk(name, false, test);
+    on_a_desk(name, false, |_| {}, test);
+}
+
+/// The same with a home that `prepare` has filled before the program opens.
+pub(crate) fn in_the_window_of<T, F>(name: &'static str, prepare: impl FnOnce(&Path), test: T)
+where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    on_a_desk(name, false, prepare, test);
 }
 
 /// The same in a home where the program never ran: the guide of the first start is open.
@@ -51,10 +60,10 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    on_a_desk(name, true, test);
+    on_a_desk(name, true, |_| {}, test);
 }
 
-fn on_a_desk<T, F>(name: &'static str, guided: bool, test: T)
+fn on_a_desk<T, F>(name: &'static str, guided: bool, prepare: impl FnOnce(&Path), test: T)
 where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
@@ -69,6 +78,7 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let desk = Desk::set_up(name);
+        prepare(&desk.view().home());
         if !guided {
             desk.skip_the_guide();
         }

@@ -138,14 +138,14 @@ async fn check_sum_of_receipts(page: &Page) {
 async fn pictures_of_every_page(page: &Page) {
     for theme in ["dark", "light"] {
         page.choose_theme(theme).await;
-        for view in ["home", "playground", "models", "settings"] {
+        for view in ["home", "earnings", "playground", "models", "settings"] {
             page.go_to(view).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
             page.picture(&format!("{theme}-{view}")).await;
         }
     }
     page.resize(720, 520).await;
-    for view in ["home", "playground", "models", "settings"] {
+    for view in ["home", "earnings", "playground", "models", "settings"] {
         page.go_to(view).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         page.picture(&format!("small-{view}")).await;

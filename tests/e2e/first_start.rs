@@ -39,7 +39,7 @@ fn guides_to_the_first_points() {
         page.wait_for("guide", SOON).await;
         until_step(&page, "machine").await;
         next(&page, "models").await;
-        page.wait_for("model-row", SOON).await;
+        page.wait_for("first-model", SOON).await;
         page.picture("models").await;
         next(&page, "when").await;
         start_with_the_computer(&page).await;

@@ -11,6 +11,7 @@ mod accessibility;
 mod closing;
 mod desk;
 mod earning;
+mod earnings;
 mod engine_loss;
 mod fences;
 mod first_start;

@@ -85,10 +85,12 @@ class Miner:
         return key
 
 
-def png(width, height):
+def png(asked):
+    """A picture of the asked size; no two seeds give the same one."""
+    width, height = asked["width"], asked["height"]
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    row = b"\0" + bytes((x * 7) % 256 for x in range(width * 3))
+    row = b"\0" + bytes((x * 7) % 256 for x in range(width * 3 - 8)) + struct.pack(">Q", asked["seed"])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return io.BytesIO(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
                       + chunk(b"IDAT", zlib.compress(row * height)) + chunk(b"IEND", b""))
@@ -126,7 +128,7 @@ def picture(miner):
     asked = job["model_input"]["SD"]
     for field in ["prompt", "neg_prompt", "num_iterations", "guidance_scale", "seed"]:
         assert field in asked, asked
-    key = miner.upload(job, png(asked["width"], asked["height"]).getvalue())
+    key = miner.upload(job, png(asked).getvalue())
     response = miner.submit(job, {"S3Key": key}, loading_latency=None, upload_latency=0.1)
     assert response.status_code == 200, response.text
 
@@ -136,7 +138,7 @@ def credentials(miner):
     asked = job["model_input"]["SD"]
     access, secret, token = job["temp_credentials"]
     s3 = boto3.client("s3", aws_access_key_id=access, aws_secret_access_key=secret, aws_session_token=token)
-    body = png(asked["width"], asked["height"]).getvalue()
+    body = png(asked).getvalue()
     for call in [
         lambda: s3.put_object(Body=body, Bucket="heurist-images", Key="another.png"),
         lambda: s3.put_object(Body=body, Bucket="heurist-images", Key="../another.png"),

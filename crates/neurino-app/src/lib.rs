@@ -4,15 +4,19 @@
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
-//! `onboarding` (the first start), `snapshot` (what the window shows), `doctor`.
+//! `onboarding` (the first start), `snapshot` (what the window shows), `earnings` (records and what
+//! they say), `logs`, `doctor`, `bundle`.
 
 mod autostart;
+mod bundle;
 mod chain;
 mod chat;
 pub mod demand;
 mod doctor;
+mod earnings;
 mod guard;
 mod library;
+mod logs;
 mod mining;
 mod models;
 mod network;
@@ -34,9 +38,9 @@ use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, Preferences
 use neurino_control::{JobDevice, Order};
 use neurino_coordinator::Coordinator;
 use neurino_core::Receipt;
+use neurino_earnings::ReceiptLog;
 use neurino_engine::{DeviceChoice, Engine};
 use neurino_hardware::Hardware;
-use neurino_miner::ReceiptLog;
 use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Command, Event, Preferences, Reply, StopMode};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -46,7 +50,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+pub use bundle::write_bundle;
 pub use doctor::examine;
+use earnings::Records;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
@@ -79,6 +85,7 @@ pub struct App {
     has_gpu_engine: bool,
     network: Network,
     receipts: Arc<ReceiptLog>,
+    records: Records,
     preferences_file: PreferencesFile,
     preferences: Mutex<Preferences>,
     /// Decides whether to mine.
@@ -136,8 +143,9 @@ impl App {
         let image_models = models::image_models(store.catalog());
         let open = Network::open(&dirs.data, &settings, limits, any_port, own_models, image_models);
         let network = open.await?;
-        let log = dirs.data.join(network.folder()).join("receipts.jsonl");
-        let receipts = Arc::new(ReceiptLog::open(&log)?);
+        let folder = dirs.data.join(network.folder());
+        let receipts = Arc::new(ReceiptLog::open(&folder.join("receipts.jsonl"))?);
+        let records = Records::open(&dirs, &folder)?;
         let recent = receipts.recent(snapshot::RECEIPTS_SHOWN)?;
         let preferences_file = PreferencesFile::new(&dirs);
         let preferences = preferences_file.load().preferences;
@@ -166,6 +174,7 @@ impl App {
             has_gpu_engine,
             network,
             receipts,
+            records,
             preferences_file,
             preferences: Mutex::new(preferences),
             guard: Mutex::new(guard),
@@ -183,6 +192,7 @@ impl App {
             _lock: lock,
         });
         app.spawn_publisher();
+        app.spawn_sampling();
         if let Some(desk) = surroundings {
             app.spawn_guard(desk);
         }
@@ -234,6 +244,7 @@ impl App {
             Command::Receipts { before_ms, limit } => {
                 self.receipts_before(before_ms, limit).await.map(Reply::Receipts)
             }
+            Command::Earnings { about } => self.earnings(about).await.map(Reply::Earnings),
             Command::Doctor => Ok(Reply::Doctor(self.doctor().await)),
             Command::Preferences => Ok(Reply::Preferences(lock(&self.preferences).clone())),
             Command::PreferencesSet { preferences } => {

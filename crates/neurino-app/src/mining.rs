@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::Receipt;
+use neurino_core::{FrontendId, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
@@ -295,6 +295,7 @@ impl App {
         stop: &CancellationToken,
     ) -> Result<(), ErrorBody> {
         let mut receipts = handle.receipts();
+        let mut ended = handle.ended();
         let mut status = handle.status();
         let mut problem = None;
         loop {
@@ -311,10 +312,14 @@ impl App {
                 () = stop.cancelled() => handle.stop_now().await,
                 changed = status.changed() => if changed.is_err() { break },
                 receipt = receipts.recv() => if let Ok(receipt) = receipt { self.settled(receipt) },
+                job = ended.recv() => if let Ok(job) = job { self.records.job_ended(job) },
             }
         }
         while let Ok(receipt) = receipts.try_recv() {
             self.settled(receipt);
+        }
+        while let Ok(job) = ended.try_recv() {
+            self.records.job_ended(job);
         }
         problem.map_or(Ok(()), Err)
     }
@@ -363,16 +368,21 @@ impl App {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let named = self.settings.network.referred_by.as_deref();
+        // A name that is no id names no frontend.
+        let referred_by = || named.and_then(|name| FrontendId::new(name).ok());
         match self.used_gpu() {
             Some(gpu) => Capabilities {
                 device: gpu.name.clone(),
                 memory_bytes: gpu.memory_bytes.unwrap_or(0),
                 gpu: true,
+                referred_by: referred_by(),
             },
             None => Capabilities {
                 device: self.hardware.cpu().name.clone(),
                 memory_bytes: self.hardware.cpu().memory_bytes,
                 gpu: false,
+                referred_by: referred_by(),
             },
         }
     }

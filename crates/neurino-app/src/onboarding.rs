@@ -31,8 +31,6 @@ impl App {
         // It may have moved since the start.
         let folder = &self.store.root();
         let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
-        let device_memory_bytes = self.used_gpu().and_then(|gpu| gpu.memory_bytes);
-        let device_memory_bytes = device_memory_bytes.unwrap_or(self.hardware.cpu().memory_bytes);
         let first = [Self::starter_model(), Self::image_starter_model()];
         let models = first.iter().filter_map(|id| self.store.catalog().get(id));
         OnboardingView {
@@ -43,8 +41,6 @@ impl App {
             models: models
                 .map(|model| FirstModel {
                     model: model.id.clone(),
-                    memory_bytes_min: model.memory_bytes_min,
-                    device_memory_bytes,
                     comes_along: self.comes_along(model),
                 })
                 .collect(),

@@ -13,7 +13,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) state: MiningState,
     pub(crate) network: &'a NetworkStatus,
     pub(crate) job: Option<&'a CurrentJob>,
-    /// What the miner is preparing, or how it ends, as words: "fetching SmolLM2 (42 %)".
+    /// What the miner is preparing, how it ends, or why it waits, as words: "fetching SmolLM2 (42 %)",
+    /// "no job: 3 need sdxl".
     pub(crate) preparing: Option<&'a str>,
     pub(crate) problem: Option<&'a ErrorBody>,
 }
@@ -36,10 +37,11 @@ pub(crate) fn sentence(facts: Facts<'_>) -> String {
         MiningState::Waiting if !facts.network.connected => {
             format!("Connecting to {network}.")
         }
-        MiningState::Waiting => match facts.problem {
-            Some(problem) if problem.message.starts_with(NETWORK_SAYS) => {
+        MiningState::Waiting => match (facts.problem, facts.preparing) {
+            (Some(problem), _) if problem.message.starts_with(NETWORK_SAYS) => {
                 format!("Connected to {network}. {}.", told(&problem.message))
             }
+            (_, Some(why)) => format!("Connected to {network}. {}.", told(why)),
             _ => format!("Connected to {network}. Waiting for a job."),
         },
         MiningState::Working => match facts.job {
@@ -188,6 +190,20 @@ mod tests {
             Some(&job(JobStage::Running)),
             "Finishing the last job, then stopping: 43 tokens, 3.1 s of 180 s.",
         );
+    }
+
+    #[test]
+    fn who_waits_beside_work_for_others_hears_why() {
+        let network = network();
+        let facts = Facts {
+            state: MiningState::Waiting,
+            network: &network,
+            job: None,
+            preparing: Some("no job: 3 need sdxl, 2 need 24 GB"),
+            problem: None,
+        };
+        let expect = "Connected to the practice network. No job: 3 need sdxl, 2 need 24 GB.";
+        assert_eq!(sentence(facts), expect);
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl View {
         Self { receipts: recent.into(), sample: None }
     }
 
+    /// The last sample of the devices, however old.
+    pub(crate) fn last_sample(&self) -> Option<&Sample> {
+        self.sample.as_ref().map(|(_, sample)| sample)
+    }
+
     /// A receipt arrived; a repeated one changes nothing.
     pub(crate) fn settled(&mut self, receipt: &Receipt) {
         if self.receipts.iter().all(|r| r.event != receipt.event) {
@@ -248,7 +253,10 @@ fn mining_status(
         (Phase::Running(_), None) => (MiningState::Starting, None, None),
         (Phase::Running(_), Some(status)) => {
             let (state, preparing) = miner_state(&status.state);
-            (state, preparing, miner_problem(status))
+            let idle = || status.no_job.as_ref().filter(|why| why.waiting > 0);
+            let why = (status.state == MinerState::Waiting).then(idle).flatten();
+            let words = preparing.or_else(|| why.map(ToString::to_string));
+            (state, words, miner_problem(status))
         }
     };
     let facts =

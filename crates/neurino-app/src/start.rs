@@ -132,7 +132,7 @@ pub enum StartError {
     Models(#[from] neurino_model_store::StoreError),
     /// The record of receipts.
     #[error("the record of receipts cannot be opened")]
-    Receipts(#[from] neurino_miner::MinerError),
+    Receipts(#[from] neurino_earnings::RecordError),
     /// The practice network's coordinator.
     #[error("the practice network cannot start")]
     Coordinator(#[from] neurino_coordinator::CoordinatorError),
@@ -267,8 +267,8 @@ mod tests {
         assert_eq!(body.hint, None);
 
         let path = PathBuf::from("/x/receipts.jsonl");
-        let miner = neurino_miner::MinerError::Io { doing: "open", path, source: denied() };
-        let body = StartError::Receipts(miner).body();
+        let record = neurino_earnings::RecordError::Io { doing: "open", path, source: denied() };
+        let body = StartError::Receipts(record).body();
         let expect = "the record of receipts cannot be opened: cannot open /x/receipts.jsonl: \
                       permission denied";
         assert_eq!(body.message, expect);

@@ -93,7 +93,7 @@ impl App {
             WalletCommand::CollectionSet { address } => self.collection_set(address.as_deref())?,
             WalletCommand::ChainCheck => self.chain_check().await?,
         }
-        Ok(WalletReply::View(self.wallet_view()))
+        Ok(WalletReply::View(Box::new(self.wallet_view())))
     }
 
     fn wallet_view(&self) -> WalletView {

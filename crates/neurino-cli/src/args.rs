@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use neurino_config::DeviceSetting;
+use neurino_coordinator::{PayerId, Scope};
+use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
 
 /// Turns an idle gaming GPU into AI compute.
 ///
@@ -54,8 +56,10 @@ pub enum Role {
         #[command(subcommand)]
         action: WalletAction,
     },
+    /// Show what this machine earned and used, or write it as a table.
+    Earnings(EarningsArgs),
     /// Check this machine and say how to fix what is wrong.
-    Doctor,
+    Doctor(DoctorArgs),
     /// Measure how fast this machine is.
     Bench {
         /// What to measure.
@@ -95,6 +99,9 @@ pub struct NodeArgs {
     /// Address of the network's coordinator, for example `https://pool.example.org`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
+    /// The frontend through which you came to the network: its jobs prefer your machine.
+    #[arg(long, value_name = "ID")]
+    pub referred_by: Option<FrontendId>,
     /// What the coordinator speaks: this program's own protocol, or that of the original network.
     #[arg(long, value_name = "NAME", default_value = "neurino", value_parser = ["neurino", ORIGINAL])]
     pub protocol: String,
@@ -130,6 +137,9 @@ pub struct CoordinatorArgs {
     /// Rules that price the jobs; without them a new network begins with `club2`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
+    /// Also listen at this address of this machine for metrics and administration.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
 }
 
 /// Tasks of a coordinator.
@@ -142,6 +152,156 @@ pub enum CoordinatorAction {
     },
     /// Add the books up: jobs, balances, and whether everything fits.
     Ledger,
+    /// List, make, change or close API keys.
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: KeysAction,
+    },
+    /// Show or book prepaid credits.
+    Credits {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: CreditsAction,
+    },
+    /// Say who brought a model and how many votes it has.
+    Pod(PodArgs),
+    /// Say how many votes a node has.
+    Votes(VotesArgs),
+}
+
+/// `neurino coordinator keys`
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// List all keys, without their secrets.
+    List,
+    /// Make a key and print it this once.
+    Add {
+        /// Whom it is for.
+        name: String,
+        /// What it is good for.
+        #[command(flatten)]
+        terms: KeyTermsArgs,
+    },
+    /// Give a key another secret; the old one stays good for a day.
+    Rotate {
+        /// The key, as the list names it.
+        id: String,
+        /// Close the old secret at once.
+        #[arg(long)]
+        at_once: bool,
+    },
+    /// Close a key for good.
+    Revoke {
+        /// The key, as the list names it.
+        id: String,
+    },
+}
+
+/// What a new key is good for.
+#[derive(Debug, Args)]
+pub struct KeyTermsArgs {
+    /// Have its jobs paid with prepaid credits.
+    #[arg(long)]
+    pub prepaid: bool,
+    /// Whose credits pay, so that several keys share one account; its own without it.
+    #[arg(long, value_name = "NAME", requires = "prepaid")]
+    pub payer: Option<PayerId>,
+    /// Most credits that its jobs of one month may cost.
+    #[arg(long, value_name = "CREDITS", requires = "prepaid")]
+    pub budget: Option<MicroCredits>,
+    /// What it may ask for; everything without it.
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_delimiter = ',',
+        value_parser = Scope::ALL.map(Scope::as_str)
+    )]
+    pub scopes: Vec<String>,
+    /// Most requests a minute.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_per_min: Option<u32>,
+    /// Most tokens a minute; a picture of 512 x 512 and 20 steps counts as 1000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens_per_min: Option<u32>,
+    /// The frontend that uses it, which gets a share and prefers nodes it referred.
+    #[arg(long, value_name = "ID")]
+    pub frontend: Option<FrontendId>,
+}
+
+/// `neurino coordinator credits`
+#[derive(Debug, Subcommand)]
+pub enum CreditsAction {
+    /// Show everybody's credits.
+    List,
+    /// Book credits that somebody bought; a negative amount gives some back.
+    Add {
+        /// Who bought them: `key-` and the key's id, or the name given with --payer.
+        payer: PayerId,
+        /// How many, for example 12 or 0.25.
+        #[arg(allow_negative_numbers = true)]
+        amount: MicroCredits,
+        /// Names the purchase; a repeat with the same reference books nothing.
+        #[arg(long, value_name = "TEXT")]
+        reference: String,
+    },
+}
+
+/// `neurino coordinator pod`
+#[derive(Debug, Args)]
+pub struct PodArgs {
+    /// The model.
+    pub model: ModelId,
+    /// Who brought it and gets a share of what is paid for it.
+    #[arg(long, value_name = "NAME")]
+    pub deployer: Option<PayerId>,
+    /// Votes for it.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub votes: u32,
+}
+
+/// `neurino coordinator votes`
+#[derive(Debug, Args)]
+pub struct VotesArgs {
+    /// The node.
+    pub node: NodeId,
+    /// Votes for it; heeded from its next connection on.
+    pub votes: u32,
+}
+
+/// `neurino earnings`
+#[derive(Debug, Args)]
+pub struct EarningsArgs {
+    /// Write every receipt as CSV, for spreadsheets.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Every receipt instead of the sums; only with `--json`.
+    #[arg(long, requires = "json")]
+    pub receipts: bool,
+    /// From this day on, for example `2026-11-01`; midnight of this machine's time zone.
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub since: Option<String>,
+}
+
+/// A day such as `2026-11-01`.
+fn day(text: &str) -> Result<String, String> {
+    let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = text.split('-').collect();
+    match parts[..] {
+        [year, month, day] if digits(year, 4) && digits(month, 2) && digits(day, 2) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("give a day such as `2026-11-01`".into()),
+    }
+}
+
+/// `neurino doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also write a zip file for whoever helps: checks, settings and logs, without secrets or
+    /// addresses.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// `neurino models`
@@ -459,7 +619,7 @@ mod tests {
     fn global_options_stand_anywhere() {
         for line in ["neurino --json --home /x doctor", "neurino doctor --json --home /x"] {
             let cli = parse(line).unwrap();
-            assert!(cli.json && matches!(cli.role, Some(Role::Doctor)));
+            assert!(cli.json && matches!(cli.role, Some(Role::Doctor(_))));
             assert_eq!(cli.home, Some(PathBuf::from("/x")));
         }
         let cli = parse("neurino --hidden").unwrap();

@@ -1,5 +1,7 @@
 //! `neurino coordinator`: gateway, routing and ledger for other machines' nodes.
 
+mod admin;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,8 +9,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use neurino_config::{InstanceLock, env};
+use neurino_coordinator::admin::create_api_key;
 use neurino_coordinator::books::ledger_check;
-use neurino_coordinator::keys::create_api_key;
 use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
 use neurino_core::{MicroPoints, RuleSets};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,18 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
     match &args.action {
         Some(CoordinatorAction::Key { name }) => key(&setting, &args, name).await?,
         Some(CoordinatorAction::Ledger) => ledger(&setting).await?,
+        Some(CoordinatorAction::Keys { action }) => {
+            admin::keys(setting.format, &books(&setting, &args).await?, action).await?;
+        }
+        Some(CoordinatorAction::Credits { action }) => {
+            admin::credits(setting.format, &books(&setting, &args).await?, action).await?;
+        }
+        Some(CoordinatorAction::Pod(pod)) => {
+            admin::pod(setting.format, &books(&setting, &args).await?, pod).await?;
+        }
+        Some(CoordinatorAction::Votes(votes)) => {
+            admin::votes(setting.format, &books(&setting, &args).await?, votes).await?;
+        }
         None => {
             check_listen_address(args.listen, args.behind_proxy)?;
             let _lock = InstanceLock::acquire(&setting.dirs)?;
@@ -112,6 +126,9 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     config.original = args.legacy;
     config.network = charter.network;
     config.rule_set = charter.rules;
+    let catalog = neurino_model_store::Catalog::built_in();
+    let needs = catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min));
+    config.model_memory_bytes = needs.collect();
     Ok(Coordinator::open(config).await?)
 }
 
@@ -123,12 +140,22 @@ async fn serve(
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", args.listen))?;
+    let admin = match args.admin {
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("{address} cannot be listened on"))?;
+            Some((listener, admin::token(&folder(setting))?))
+        }
+        None => None,
+    };
     let address = listener.local_addr()?;
     let url = format!("http://{address}/v1");
     match setting.format {
         Format::Json => output::json_line(&json!({
             "event": "started", "gateway_url": url, "network": coordinator.network(),
             "address": coordinator.address(),
+            "admin": admin.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
         }))?,
         Format::Text => {
             output::line(format!(
@@ -141,11 +168,24 @@ async fn serve(
             ));
             output::line("Make an API key:    neurino coordinator key NAME");
             output::line(format!("Send requests to:   {url}  (OpenAI-compatible)"));
+            if let Some((listener, _)) = &admin {
+                let address = listener.local_addr()?;
+                output::line(format!("Metrics   http://{address}/metrics"));
+            }
             output::line("Ctrl-C ends.");
         }
     }
     let stop = CancellationToken::new();
-    let serving = coordinator.serve(listener, stop.clone());
+    let serving = async {
+        let gateway = coordinator.serve(listener, stop.clone());
+        match admin {
+            Some((listener, token)) => {
+                tokio::try_join!(gateway, coordinator.serve_admin(listener, token, stop.clone()))
+                    .map(drop)
+            }
+            None => gateway.await,
+        }
+    };
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => ended?,
@@ -157,26 +197,21 @@ async fn serve(
     Ok(())
 }
 
-async fn key(setting: &Setting, args: &CoordinatorArgs, name: &str) -> anyhow::Result<()> {
+/// The books of the network; made by the first command that needs them.
+async fn books(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<PathBuf> {
     let database = folder(setting).join(DATABASE);
     if database.is_file() {
         // For the network that is there, or not at all.
         Charter::of(&folder(setting), args)?;
     } else {
-        // The first command of a network makes its books.
         open(setting, args).await?.shutdown().await;
     }
-    let key = create_api_key(&database, name).await?;
-    match setting.format {
-        Format::Json => output::json(&json!({
-            "id": key.info.id, "name": key.info.name, "api_key": key.expose_secret(),
-        })),
-        Format::Text => {
-            output::line(key.expose_secret());
-            output::note("Keep it: it is shown this once.");
-            Ok(())
-        }
-    }
+    Ok(database)
+}
+
+async fn key(setting: &Setting, args: &CoordinatorArgs, name: &str) -> anyhow::Result<()> {
+    let database = books(setting, args).await?;
+    admin::show(setting.format, &create_api_key(&database, name).await?)
 }
 
 async fn ledger(setting: &Setting) -> anyhow::Result<()> {

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use neurino_protocol::app::CheckStatus;
 
+use crate::args::DoctorArgs;
 use crate::output::{self, Format};
 use crate::{FAILED, Setting};
 
-pub(crate) async fn run(setting: Setting) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(setting: Setting, args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let checks = neurino_app::examine(&setting.dirs, &setting.settings).await;
     match setting.format {
         Format::Json => output::json(&checks)?,
@@ -24,6 +26,11 @@ pub(crate) async fn run(setting: Setting) -> anyhow::Result<ExitCode> {
                 }
             }
         }
+    }
+    if let Some(path) = args.bundle {
+        neurino_app::write_bundle(&setting.dirs, &setting.settings, &checks, &path)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+        output::note(format!("wrote {}", path.display()));
     }
     let failed = checks.iter().any(|c| c.status == CheckStatus::Fail);
     Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })

@@ -7,6 +7,7 @@ pub mod args;
 mod bench;
 mod coordinator;
 mod doctor;
+mod earnings;
 mod engine;
 mod models;
 mod node;
@@ -80,7 +81,8 @@ fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::
             Role::Coordinator(args) => coordinator::run(setting, args).await,
             Role::Models { action } => models::run(setting, action).await,
             Role::Wallet { action } => wallet::run(setting, action).await,
-            Role::Doctor => doctor::run(setting).await,
+            Role::Earnings(args) => earnings::run(&setting, &args),
+            Role::Doctor(args) => doctor::run(setting, args).await,
             Role::Bench { action } => bench::run(setting, action).await,
             Role::Engine => unreachable!("handled before the runtime starts"),
         }

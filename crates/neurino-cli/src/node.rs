@@ -20,6 +20,9 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
     }
     let chosen = &mut setting.settings.network;
     chosen.coordinator = network;
+    if let Some(frontend) = args.referred_by {
+        chosen.referred_by = Some(frontend.into());
+    }
     if args.protocol == ORIGINAL {
         chosen.protocol = ProtocolSetting::Original;
     }

@@ -137,7 +137,7 @@ mod tests {
     const COORDINATOR: &str = "0x00000000000000000000000000000000000000aa";
 
     fn capabilities() -> Capabilities {
-        Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false }
+        Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false, referred_by: None }
     }
 
     /// Runs a handshake against scripted answers; returns its result and the hello that was sent.

@@ -28,6 +28,8 @@ pub struct Dirs {
     pub outbox: PathBuf,
     /// Pictures that the person keeps; made when the first one is.
     pub pictures: PathBuf,
+    /// Exports and bundles that the person asks for; made when the first one is.
+    pub exports: PathBuf,
     /// What was installed with the program; read only, and may not exist.
     pub resources: PathBuf,
 }
@@ -72,10 +74,11 @@ impl Dirs {
         program: Option<&Path>,
     ) -> Result<Self, ConfigError> {
         let home = home.or_else(|| lookup(env::HOME).map(PathBuf::from));
-        let (data, config, logs, models, pictures) = if let Some(home) = home {
+        let (data, config, logs, models, pictures, exports) = if let Some(home) = home {
             let home = absolute(env::HOME, home)?;
             let below = |name| home.join(name);
-            (below("data"), below("config"), below("logs"), below("models"), below("pictures"))
+            let (pictures, exports) = (below("pictures"), below("exports"));
+            (below("data"), below("config"), below("logs"), below("models"), pictures, exports)
         } else {
             let name = if cfg!(target_os = "linux") { "neurino" } else { "Neurino" };
             let user = ProjectDirs::from("", "", name).ok_or(ConfigError::NoHome)?;
@@ -84,7 +87,10 @@ impl Dirs {
             let shown = UserDirs::new().and_then(|dirs| dirs.picture_dir().map(Path::to_owned));
             let pictures =
                 shown.map_or_else(|| data.join("pictures"), |folder| folder.join("Neurino"));
-            (data, user.config_dir().to_owned(), logs, models, pictures)
+            let shown = UserDirs::new().and_then(|dirs| dirs.document_dir().map(Path::to_owned));
+            let exports =
+                shown.map_or_else(|| data.join("exports"), |folder| folder.join("Neurino"));
+            (data, user.config_dir().to_owned(), logs, models, pictures, exports)
         };
         let models = match lookup(env::MODELS) {
             Some(path) => absolute(env::MODELS, path.into())?,
@@ -95,7 +101,7 @@ impl Dirs {
             None => installed_resources(program),
         };
         let outbox = data.join("outbox");
-        Ok(Self { data, config, logs, models, outbox, pictures, resources })
+        Ok(Self { data, config, logs, models, outbox, pictures, exports, resources })
     }
 }
 

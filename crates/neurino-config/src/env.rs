@@ -76,6 +76,8 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_MODEL", "The model that the tests with OpenAI's own clients ask."),
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
+    ("NEURINO_SCHEDULES", "How many seeds the test of the network's schedules runs."),
+    ("NEURINO_SCHEDULE_SEED", "The one seed that this test runs."),
     ("NEURINO_TEST_CHAIN", "A node with contracts, for the test that asks a real one."),
     (
         SURROUNDINGS,

@@ -40,6 +40,9 @@ pub struct Settings {
 pub struct NetworkSettings {
     /// The practice network, or a coordinator's URL.
     pub coordinator: NetworkSetting,
+    /// Id of the frontend through which this machine's owner came: its jobs prefer this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub referred_by: Option<String>,
     /// What the coordinator at that URL speaks.
     pub protocol: ProtocolSetting,
     /// What only the original protocol asks for.

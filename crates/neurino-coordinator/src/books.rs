@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use neurino_core::{MicroPoints, ModelId, PointsKind};
-use neurino_ledger::Account;
+use neurino_core::{MicroPoints, ModelId};
+use neurino_ledger::{Account, Unit};
 use serde::Serialize;
 
 use crate::error::CoordinatorError;
@@ -14,8 +14,8 @@ use crate::error::CoordinatorError;
 pub struct AccountBalance {
     /// Whose.
     pub account: Account,
-    /// Which points.
-    pub points: PointsKind,
+    /// Which points, or credits.
+    pub points: Unit,
     /// Sum of the account's postings.
     pub balance_micro: MicroPoints,
     /// Sum of the receipts that name the account's node; zero for other accounts.
@@ -27,8 +27,8 @@ pub struct AccountBalance {
 /// The ledger, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LedgerCheck {
-    /// Sum of all postings for each kind of points; zero in a ledger that is whole.
-    pub sums_micro: BTreeMap<PointsKind, MicroPoints>,
+    /// Sum of all postings for each kind of points and of credits; zero in a ledger that is whole.
+    pub sums_micro: BTreeMap<Unit, MicroPoints>,
     /// Balance of each account.
     pub balances: Vec<AccountBalance>,
     /// Number of jobs in each state.
@@ -40,6 +40,11 @@ pub struct LedgerCheck {
     /// Succeeded jobs without a receipt, and receipts of jobs that did not succeed; zero in a
     /// ledger that is whole.
     pub mismatched_jobs: u64,
+    /// Payers whose open jobs hold other credits than are set aside; zero in a ledger that is whole.
+    pub mismatched_holds: u64,
+    /// Accounts whose kept balance of credits is not the sum of their postings; zero in a ledger that
+    /// is whole.
+    pub mismatched_balances: u64,
 }
 
 impl LedgerCheck {
@@ -48,8 +53,13 @@ impl LedgerCheck {
         self.sums_micro.values().all(|sum| sum.0 == 0)
             && self.jobs_paid_twice == 0
             && self.mismatched_jobs == 0
-            && self.balances.iter().all(|b| {
-                !matches!(b.account, Account::Node(_)) || b.balance_micro == b.receipts_micro
+            && self.mismatched_holds == 0
+            && self.mismatched_balances == 0
+            && self.balances.iter().all(|b| match (&b.account, b.points.points()) {
+                // Receipts are of points.
+                (Account::Node(_), Some(_)) => b.balance_micro == b.receipts_micro,
+                (account, None) => *account == Account::Issuance || b.balance_micro.0 >= 0,
+                _ => true,
             })
     }
 }

@@ -9,6 +9,7 @@ use neurino_core::{ImageDefaults, ImageJob, ModelId};
 use neurino_wallet::IdentityKey;
 
 use crate::error::CoordinatorError;
+use crate::router::Sample;
 
 /// A network and where its books are kept.
 #[derive(Clone)]
@@ -21,6 +22,13 @@ pub struct CoordinatorConfig {
     pub practice: bool,
     /// The rule set that prices new jobs.
     pub rule_set: String,
+    /// The price list that prices new prepaid jobs.
+    pub price_list: String,
+    /// How many free nodes are compared for one job.
+    pub sample: Sample,
+    /// Memory that a node usually needs for a model, in bytes, where that is known: smaller nodes are
+    /// told so. One that serves a model all the same gets its jobs.
+    pub model_memory_bytes: BTreeMap<ModelId, u64>,
     /// Signs receipts.
     pub key: Arc<IdentityKey>,
     /// Sizes and waiting times.
@@ -46,6 +54,9 @@ impl CoordinatorConfig {
             network: "practice".into(),
             practice: true,
             rule_set: "practice3".into(),
+            price_list: "credits1".into(),
+            sample: Sample::default(),
+            model_memory_bytes: BTreeMap::new(),
             key,
             limits: Limits::default(),
             own_models: Vec::new(),
@@ -78,6 +89,11 @@ pub struct Limits {
     pub no_node_wait_ms: u64,
     /// The same for a chat request, whose person is waiting, in milliseconds.
     pub chat_no_node_wait_ms: u64,
+    /// Time a job waits for another node once every node that serves its model could not read the
+    /// model, in milliseconds.
+    pub unreadable_wait_ms: u64,
+    /// Time after which a waiting batch job counts as interactive, in milliseconds.
+    pub batch_age_ms: u64,
     /// Failed attempts after which a job is given up. Jobs handed back do not count.
     pub failures_max: u32,
     /// Lost attempts (the node vanished) after which a job is given up. A backstop: engines live in
@@ -124,6 +140,8 @@ impl Default for Limits {
             recovery_grace_ms: 20_000,
             no_node_wait_ms: 600_000,
             chat_no_node_wait_ms: 30_000,
+            unreadable_wait_ms: 5_000,
+            batch_age_ms: 300_000,
             failures_max: 3,
             losses_max: 100,
             body_bytes_max: 1 << 20,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use neurino_core::{
-    JobKind, JobSpec, ModelId, Multiplier, NodeId, Receipt, ResponseFormat, RuleSets, TextJob,
+    JobKind, JobSpec, ModelId, Multiplier, NodeId, PriceLists, Receipt, ResponseFormat, RuleSets,
+    TextJob,
 };
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
@@ -18,14 +19,18 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
-use crate::edge::{LinkKey, Polls};
+use crate::edge::{LinkKey, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
+use crate::metrics::Metrics;
 use crate::original::Miners;
+use crate::router::Router;
+use crate::standing::Settings;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{OpenJob, Store};
 use crate::watch::Feed;
@@ -39,6 +44,11 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 pub struct Coordinator {
     pub(crate) config: CoordinatorConfig,
     pub(crate) rules: RuleSets,
+    pub(crate) prices: PriceLists,
+    /// What whoever runs the network sets.
+    pub(crate) settings: Settings,
+    pub(crate) rates: RateLimits,
+    pub(crate) metrics: Metrics,
     pub(crate) store: Store,
     pub(crate) keys: Keys,
     state: Mutex<State>,
@@ -63,14 +73,30 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn open(config: CoordinatorConfig) -> Result<Arc<Self>, CoordinatorError> {
+        let coordinator = Self::open_without_timers(config).await?;
+        coordinator.spawn_timers();
+        if coordinator.config.original {
+            coordinator.spawn_original_sweep();
+        }
+        Ok(coordinator)
+    }
+
+    /// The same, and nothing happens because time passes.
+    pub(crate) async fn open_without_timers(
+        config: CoordinatorConfig,
+    ) -> Result<Arc<Self>, CoordinatorError> {
         let rules = RuleSets::built_in();
         rules.named(&config.rule_set)?;
+        let prices = PriceLists::built_in();
+        prices.named(&config.price_list)?;
         let store = Store::open(&config.database, &config.network).await?;
         let keys = Keys::new(store.keys().await?);
+        let settings = Settings::read(&store).await?;
         let last_settled_ms = store.last_settled_ms().await?;
         let open = store.open_jobs().await?;
         let rng = config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
-        let mut state = State::new(rng);
+        let router = Router::new(config.sample, config.model_memory_bytes.clone());
+        let mut state = State::new(rng, router);
         let count = open.len();
         for job in open {
             restore(&mut state, job, config.limits.recovery_grace_ms);
@@ -80,6 +106,10 @@ impl Coordinator {
         let coordinator = Arc::new(Self {
             config,
             rules,
+            prices,
+            settings,
+            rates: RateLimits::default(),
+            metrics: Metrics::default(),
             store,
             keys,
             state: Mutex::new(state),
@@ -97,10 +127,6 @@ impl Coordinator {
             "opened the books of network {}: {count} open jobs",
             coordinator.config.network,
         );
-        coordinator.spawn_timers();
-        if coordinator.config.original {
-            coordinator.spawn_original_sweep();
-        }
         Ok(coordinator)
     }
 
@@ -194,6 +220,7 @@ impl Coordinator {
             }
         }
         self.stop.cancel();
+        self.count_uptime().await;
         self.tasks.close();
         if tokio::time::timeout(SHUTDOWN_WAIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("some links did not end in time; closing the books anyway");
@@ -287,6 +314,15 @@ impl Drop for Coordinator {
     }
 }
 
+/// A fresh id that sorts by time.
+pub(crate) fn fresh_id() -> Uuid {
+    #[cfg(test)]
+    if let Some(id) = crate::schedules::next_id() {
+        return id;
+    }
+    Uuid::now_v7()
+}
+
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
@@ -329,7 +365,7 @@ fn tool_bytes(job: &TextJob) -> usize {
 }
 
 /// Brings a job back from the books.
-fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
+pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
     let now = Instant::now();
     let live = LiveJob {
         payer: job.payer,
@@ -339,6 +375,12 @@ fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         failures: job.failures,
         losses: job.losses,
         tried: Vec::new(),
+        unable: Vec::new(),
+        fault: None,
+        class: job.class,
+        attempts_max: job.attempts_max,
+        frontend: job.frontend,
+        payment: job.payment,
         lease: None,
         queued_since: now,
         no_node_wait_ms: job.no_node_wait_ms,

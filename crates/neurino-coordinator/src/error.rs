@@ -26,6 +26,15 @@ pub enum CoordinatorError {
     /// A name for a key is empty, overlong or unprintable.
     #[error("a key's name is 1 to 64 printable characters")]
     KeyName,
+    /// A key's terms make no sense.
+    #[error("such a key cannot be made: {0}")]
+    KeyTerms(&'static str),
+    /// There is no such key, or it is revoked.
+    #[error("there is no key `{0}` that is not revoked; `keys list` shows their ids")]
+    NoSuchKey(String),
+    /// Credits cannot be booked.
+    #[error("the credits were not booked: {0}")]
+    Deposit(&'static str),
     /// The database belongs to another network.
     #[error("the database belongs to the network `{found}`, not `{asked}`; choose another file")]
     OtherNetwork {

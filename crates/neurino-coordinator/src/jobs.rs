@@ -9,25 +9,24 @@ use std::time::Duration;
 
 use neurino_core::{
     IdempotencyKey, JobId, JobKind, JobSpec, JobState, Lease, LeaseId, MicroPoints, ModelId,
-    Multiplier, NodeId, TextJob, Usage,
+    Multiplier, NodeId, TextJob,
 };
 use neurino_ledger::PayerId;
-use neurino_protocol::node::CoordinatorMessage;
+use neurino_protocol::node::{CoordinatorMessage, NoJob};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::coordinator::{Coordinator, now_ms, prompt_bytes, prompt_tokens_bound};
+use crate::coordinator::{Coordinator, fresh_id, now_ms, prompt_bytes};
 use crate::error::shutting_down;
 use crate::original;
+use crate::reconcile::WRITE_RETRY;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
+use crate::terms::{JobTerms, Payment, usage_bound};
 use crate::watch::{Feed, JobUpdate, JobWatch};
 
 /// Texts that end every answer on the network, whatever the payer asked.
 pub(crate) const NETWORK_STOPS: [&str; 4] = ["[End]", "[end]", "<|im_start|>", "<|im_end|>"];
-/// How long a job rests when its lease could not be written.
-const WRITE_RETRY: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     /// Accepts a job; it is durable when this returns. The same payer and idempotency key with the
@@ -41,29 +40,34 @@ impl Coordinator {
         key: Option<IdempotencyKey>,
         spec: JobSpec,
     ) -> Result<JobId, ErrorBody> {
-        let wait_ms = self.config.limits.no_node_wait_ms;
-        self.submit_with_wait(payer, key, spec, wait_ms).await
+        self.submit_on(payer, key, spec, JobTerms::default()).await
     }
 
-    /// The same, with the time the job may wait while nobody serves its model, in milliseconds.
+    /// The same, on some terms.
     ///
     /// # Errors
-    /// As [`Coordinator::submit_job`].
-    pub async fn submit_with_wait(
+    /// As [`Coordinator::submit_job`], and `InsufficientCredits`.
+    pub async fn submit_on(
         self: &Arc<Self>,
         payer: PayerId,
         key: Option<IdempotencyKey>,
         spec: JobSpec,
-        no_node_wait_ms: u64,
+        terms: JobTerms,
     ) -> Result<JobId, ErrorBody> {
         let spec = self.admissible(spec)?;
+        let id = JobId(fresh_id());
+        let hold = terms.prepaid.as_ref().map(|prepaid| self.hold(id, &payer, &spec, prepaid));
         let job = NewJob {
-            id: JobId(Uuid::now_v7()),
+            id,
             payer,
             key,
             rule_set: self.config.rule_set.clone(),
             spec,
-            no_node_wait_ms,
+            no_node_wait_ms: terms.no_node_wait_ms.unwrap_or(self.config.limits.no_node_wait_ms),
+            class: terms.class,
+            attempts_max: terms.attempts_max,
+            frontend: terms.frontend,
+            hold: hold.transpose()?,
             at_ms: now_ms(),
         };
         self.remember(&job)?;
@@ -201,6 +205,15 @@ impl Coordinator {
             failures: 0,
             losses: 0,
             tried: Vec::new(),
+            unable: Vec::new(),
+            fault: None,
+            class: job.class,
+            attempts_max: job.attempts_max,
+            frontend: job.frontend.clone(),
+            payment: job
+                .hold
+                .as_ref()
+                .map(|hold| Payment { price_list: hold.price_list.clone(), held: hold.amount }),
             lease: None,
             queued_since: Instant::now(),
             no_node_wait_ms: job.no_node_wait_ms,
@@ -213,8 +226,8 @@ impl Coordinator {
     }
 
     async fn admit(self: Arc<Self>, job: NewJob) -> Result<JobId, ErrorBody> {
-        let (id, model) = (job.id, job.spec.model().clone());
-        let admitted = self.store.admit(job).await;
+        let (id, model, class) = (job.id, job.spec.model().clone(), job.class);
+        let admitted = self.store.admit(job.clone()).await;
         if matches!(admitted, Ok(Admitted::New)) {
             {
                 let mut state = self.state();
@@ -223,19 +236,39 @@ impl Coordinator {
                 }
                 state.enqueue(id, false);
             }
+            self.metrics.accepted(class);
             tracing::info!(job.id = %id, model.id = %model, "queued job {id} for {model}");
             self.dispatch();
             return Ok(id);
         }
         self.state().jobs.remove(&id);
         match admitted {
-            Ok(Admitted::Known(first)) => Ok(first),
-            Ok(_) => Err(ErrorBody::new(
+            Ok(Admitted::Known(first)) => {
+                // Its first admission may have been written and not answered.
+                self.adopt(first).await.map_err(|e| e.body())?;
+                Ok(first)
+            }
+            Ok(Admitted::Uncovered(left)) => {
+                let message = format!("the prepaid credits do not cover this request: {left} left");
+                Err(ErrorBody::new(ErrorCode::InsufficientCredits, message)
+                    .with_hint("lower `max_tokens` or the size, or buy credits"))
+            }
+            Ok(Admitted::OverBudget(left)) => {
+                let message =
+                    format!("the API key's budget of the month does not cover this: {left} left");
+                Err(ErrorBody::new(ErrorCode::InsufficientCredits, message)
+                    .with_hint("lower `max_tokens` or the size, or use another key"))
+            }
+            Ok(Admitted::Conflict | Admitted::New) => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "the idempotency key was used for another job",
             )
             .with_hint("choose a new key for each new job")),
-            Err(error) => Err(error.body()),
+            Err(error) => {
+                let this = Arc::clone(&self);
+                self.tasks.spawn(async move { this.after_doubtful_admission(job).await });
+                Err(error.body())
+            }
         }
     }
 
@@ -280,7 +313,7 @@ impl Coordinator {
             _ => budget_ms,
         };
         let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
-        let id = LeaseId(Uuid::now_v7());
+        let id = LeaseId(fresh_id());
         let session = session.map(|s| s.id);
         let lease = LiveLease {
             job,
@@ -306,15 +339,16 @@ impl Coordinator {
                     self.release(id, end, error).await;
                 }
             }
-            // The job ended while the lease was written.
+            // The job ended while the lease was written, mostly.
             Ok(false) => {
                 self.state().end_lease(id);
+                self.reconcile(job).await;
             }
             Err(error) => {
                 tracing::error!(?error, job.id = %job, "a lease could not be written: {error}");
                 self.state().end_lease(id);
                 tokio::time::sleep(WRITE_RETRY).await;
-                self.state().enqueue(job, true);
+                self.reconcile(job).await;
             }
         }
         self.dispatch();
@@ -347,22 +381,20 @@ impl Coordinator {
         };
         let fingerprint = state.sessions.get(node).map(|s| s.fingerprint.clone());
         live.feed.leased(node.clone(), fingerprint);
+        self.metrics.assigned(now.duration_since(live.queued_since));
         let short = short(node);
         tracing::info!(job.id = %job, lease.id = %id, "leased job {job} to {short}");
+        if let Some(session) = state.sessions.get_mut(node) {
+            // It works; should it be idle again, the reasons are news.
+            session.told = NoJob::default();
+        }
         state.send(node, CoordinatorMessage::Assign(message));
         None
     }
 
     /// The most a job can pay.
     fn quote(&self, job: &LiveJob) -> MicroPoints {
-        let usage = match &*job.spec {
-            JobSpec::Text(text) => Usage {
-                prompt_tokens: prompt_tokens_bound(&job.spec),
-                // No overflow in a job that was admitted.
-                completion_tokens: text.choices.saturating_mul(text.max_tokens),
-            },
-            JobSpec::Image(_) => Usage::default(),
-        };
+        let usage = usage_bound(&job.spec);
         self.rules
             .named(&job.rule_set)
             .and_then(|rules| rules.price(&job.spec, usage, Multiplier::ONE))
@@ -381,19 +413,26 @@ impl Coordinator {
         let job = release.job;
         let give_up = release.give_up.clone();
         let written = self.store.release(release).await;
+        let doubtful = !matches!(written, Ok(true));
         {
             let mut state = self.state();
             match written {
-                Ok(true) => after_release(&mut state, id, job, end, give_up),
-                // Decided otherwise a moment before; that path cleans up.
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::error!(?error, job.id = %job, "a lease's end could not be written: {error}");
-                    if let Some(lease) = state.leases.get_mut(&id) {
-                        lease.phase = LeasePhase::Running;
+                Ok(true) => {
+                    self.metrics.attempt_ended(end);
+                    if give_up.is_some() {
+                        self.metrics.ended_unpaid(JobState::Failed);
                     }
+                    after_release(&mut state, id, job, end, give_up, error);
+                }
+                Ok(false) => {}
+                Err(fault) => {
+                    tracing::error!(error = ?fault, job.id = %job, "a lease's end could not be written: {fault}");
                 }
             }
+        }
+        if doubtful {
+            // Decided otherwise a moment before, or not known.
+            self.reconcile(job).await;
         }
         self.dispatch();
     }
@@ -416,8 +455,11 @@ impl Coordinator {
         let limits = &self.config.limits;
         let hopeless = end == AttemptEnd::Failed
             && matches!(error.code, ErrorCode::ContextTooLong | ErrorCode::InvalidRequest);
-        let give_up = if hopeless || (end.is_failure() && live.failures + 1 >= limits.failures_max)
-        {
+        let unharmed = end == AttemptEnd::HandedBack;
+        let attempts = live.failures + live.losses + 1;
+        let discard = !unharmed && live.attempts_max.is_some_and(|most| attempts >= most);
+        let too_often = end.is_failure() && live.failures + 1 >= limits.failures_max;
+        let give_up = if hopeless || discard || too_often {
             Some(error.clone())
         } else if end == AttemptEnd::Lost && live.losses + 1 >= limits.losses_max {
             Some(ErrorBody::new(
@@ -445,22 +487,27 @@ impl Coordinator {
             Some(live) if live.admitted && !live.closing => live.closing = true,
             _ => return Ok(false),
         }
-        let close = Close { job, state: end, error: error.clone(), at_ms: now_ms() };
+        let end_state = end;
+        let close = Close { job, state: end_state, error: error.clone(), at_ms: now_ms() };
         let ended = self.store.end(close).await;
         {
             let mut state = self.state();
             match ended {
                 Ok(true) => {
+                    self.metrics.ended_unpaid(end_state);
                     tracing::info!(job.id = %job, code = ?error.code, "job {job} ended unpaid");
                     end_in_memory(&mut state, job, error);
                 }
-                Ok(false) => {}
-                Err(_) => {
+                Ok(false) | Err(_) => {
                     if let Some(live) = state.jobs.get_mut(&job) {
                         live.closing = false;
                     }
                 }
             }
+        }
+        if !matches!(ended, Ok(true)) {
+            let this = Arc::clone(self);
+            self.tasks.spawn(async move { this.reconcile(job).await });
         }
         self.dispatch();
         ended.map_err(|e| e.body())
@@ -468,7 +515,7 @@ impl Coordinator {
 }
 
 /// Forgets a job that ended unpaid, stops its node and tells its watchers.
-fn end_in_memory(state: &mut State, job: JobId, error: ErrorBody) {
+pub(crate) fn end_in_memory(state: &mut State, job: JobId, error: ErrorBody) {
     let Some(lease_id) = state.jobs.get(&job).map(|live| live.lease) else { return };
     let Some((live, lease)) = state.end_job(job) else { return };
     if let Some((id, lease)) = lease_id.zip(lease) {
@@ -483,6 +530,7 @@ fn after_release(
     job: JobId,
     end: AttemptEnd,
     give_up: Option<ErrorBody>,
+    error: ErrorBody,
 ) {
     let Some(lease) = state.end_lease(id) else { return };
     if end == AttemptEnd::Expired {
@@ -498,7 +546,13 @@ fn after_release(
     let Some(live) = state.jobs.get_mut(&job) else { return };
     live.failures += u32::from(end.is_failure());
     live.losses += u32::from(end == AttemptEnd::Lost);
-    if end != AttemptEnd::HandedBack && !live.tried.contains(&lease.node) {
+    let unreadable = matches!(error.code, ErrorCode::ModelUnreadable | ErrorCode::ModelNotReady);
+    if end == AttemptEnd::Failed && unreadable {
+        live.fault = Some(error);
+        if !live.unable.contains(&lease.node) {
+            live.unable.push(lease.node);
+        }
+    } else if end != AttemptEnd::HandedBack && !live.tried.contains(&lease.node) {
         live.tried.push(lease.node);
     }
     live.feed.queued();

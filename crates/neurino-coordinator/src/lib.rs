@@ -4,9 +4,10 @@
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
 //! `timers` (what time does), `router` (which node gets which job), `session` (what nodes say),
-//! `settle` and `picture` (payment), `store` (the books), `link` and `local` (a node's messages, in process),
+//! `settle` and `picture` (payment), `terms` (what a job is accepted on), `store` (the books), `admin` (changes beside), `link` and `local` (a node's messages, in process),
 //! `edge` (HTTP, WebSocket).
 
+pub mod admin;
 pub mod books;
 mod challenge;
 pub mod config;
@@ -17,13 +18,19 @@ mod jobs;
 pub mod keys;
 mod link;
 mod local;
+mod metrics;
 mod original;
 mod picture;
+mod reconcile;
 mod router;
+#[cfg(test)]
+mod schedules;
 mod session;
 mod settle;
+mod standing;
 mod state;
 mod store;
+mod terms;
 mod timers;
 mod uploads;
 mod watch;
@@ -32,7 +39,9 @@ pub use books::{AccountBalance, JobsOverview, LedgerCheck};
 pub use config::{CoordinatorConfig, Limits, check_listen_address};
 pub use coordinator::Coordinator;
 pub use error::{CoordinatorError, StoreError};
-pub use keys::{ApiKey, ApiKeyInfo};
+pub use keys::{ApiKey, ApiKeyInfo, KeyTerms, Scope};
 pub use local::LocalCoordinator;
-pub use neurino_ledger::{Account, PayerId};
+pub use neurino_ledger::{Account, PayerId, Unit};
+pub use router::{JobClass, Sample};
+pub use terms::{JobTerms, Prepaid};
 pub use watch::{JobUpdate, JobWatch};

@@ -230,9 +230,7 @@ fn usual_picture(model: &ModelId) -> ImageDefaults {
         height: job.height,
         steps: job.steps,
         guidance: job.guidance,
-        side_multiple: ImageJob::SIDE_MULTIPLE,
         negative_prompt: String::new(),
-        side_multiple: ImageJob::SIDE_MULTIPLE,
     }
 }
 
@@ -266,7 +264,7 @@ impl Coordinator {
                 park(&mut state, &poll.node, poll.model);
                 return Ok(Polled::Nothing);
             }
-            state.router.set_node(&poll.node, vec![poll.model.clone()], busy + 1, busy);
+            state.set_node(&poll.node, vec![poll.model.clone()], busy + 1, busy);
             busy
         };
         self.dispatch();
@@ -501,7 +499,7 @@ pub(crate) struct Held {
 fn park(state: &mut State, node: &NodeId, model: ModelId) {
     // Meanwhile a node with a key of its own may have taken the id over.
     if state.sessions.get(node).is_some_and(|session| session.original) {
-        state.router.set_node(node, vec![model], 1, PARKED);
+        state.set_node(node, vec![model], 1, PARKED);
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use neurino_core::{ImageStep, JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
 use neurino_protocol::node::{
-    Capabilities, CoordinatorMessage, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION, Ready,
+    Capabilities, CoordinatorMessage, Hello, ModelOffer, NoJob, NodeMessage, PROTOCOL_VERSION,
+    Ready,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
@@ -111,11 +112,24 @@ impl Coordinator {
                 }
             }
             let fingerprint = fingerprint_of(&hello.agent, &hello.capabilities);
-            self.enter(&mut state, &hello.node, fingerprint, outbox, end.clone())
+            self.enter(
+                &mut state,
+                &hello.node,
+                &hello.capabilities,
+                fingerprint,
+                outbox,
+                end.clone(),
+            )
         };
         tracing::info!(session = id, agent = %printable(&hello.agent), "node {} connected", short(&hello.node));
         let node = hello.node.clone();
         Ok((NodeSession { coordinator: Arc::clone(self), node, id, end }, messages))
+    }
+
+    /// Whether a session is this coordinator's, and open.
+    #[cfg(test)]
+    pub(crate) fn knows_session(self: &Arc<Self>, session: &NodeSession) -> bool {
+        Arc::ptr_eq(self, &session.coordinator) && session.seen()
     }
 
     /// Opens a session for a miner that only polls, and proves nothing before it hands a result in.
@@ -144,10 +158,14 @@ impl Coordinator {
             if state.sessions.len() >= self.config.limits.sessions_max {
                 return Err(too_many("the coordinator has no room for another node"));
             }
-            let capabilities =
-                Capabilities { device: printable(device), memory_bytes: 0, gpu: true };
+            let capabilities = Capabilities {
+                device: printable(device),
+                memory_bytes: 0,
+                gpu: true,
+                referred_by: None,
+            };
             let fingerprint = fingerprint_of(&printable(agent), &capabilities);
-            let id = self.enter(&mut state, node, fingerprint, outbox, end.clone());
+            let id = self.enter(&mut state, node, &capabilities, fingerprint, outbox, end.clone());
             for lease in held(&state, node) {
                 if let Some(lease) = state.leases.get_mut(&lease) {
                     (lease.session, lease.kept_until) = (Some(id), None);
@@ -174,6 +192,7 @@ impl Coordinator {
         &self,
         state: &mut State,
         node: &NodeId,
+        capabilities: &Capabilities,
         fingerprint: String,
         outbox: mpsc::Sender<CoordinatorMessage>,
         end: CancellationToken,
@@ -188,8 +207,18 @@ impl Coordinator {
         state.last_session += 1;
         let id = state.last_session;
         let now = Instant::now();
-        let session =
-            Session { id, outbox, fingerprint, last_seen: now, polls: 0, original: false, end };
+        let session = Session {
+            id,
+            outbox,
+            fingerprint,
+            last_seen: now,
+            standing: self.standing(node, capabilities),
+            told: NoJob::default(),
+            counted: now,
+            polls: 0,
+            original: false,
+            end,
+        };
         state.sessions.insert(node.clone(), session);
         // Its first heartbeat says which leases it still works on; give it the time to speak.
         let silence = Duration::from_millis(self.config.limits.silence_ms);
@@ -208,7 +237,10 @@ impl Coordinator {
         if state.sessions.get(node).is_none_or(|s| s.id != id) {
             return;
         }
-        state.sessions.remove(node);
+        if let Some(session) = state.sessions.remove(node) {
+            let seconds = session.counted.elapsed().as_secs();
+            *state.uptime.entry(node.clone()).or_default() += seconds;
+        }
         state.router.remove_node(node);
         let until = Instant::now() + Duration::from_millis(self.config.limits.reconnect_grace_ms);
         for lease in held(&state, node) {
@@ -305,9 +337,10 @@ impl NodeSession {
                 }
             }
             let busy = state.busy(&self.node);
-            state.router.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
+            state.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
         }
         self.coordinator.dispatch();
+        self.coordinator.state().tell_no_job(&self.node);
     }
 
     /// Whether work on a model can be paid, and the node means by it what the network does. The first
@@ -404,6 +437,7 @@ impl NodeSession {
                 lease.kept_until = Some(lease.kept_until.map_or(until, |kept| kept.min(until)));
             }
         }
+        state.tell_no_job(&self.node);
     }
 }
 

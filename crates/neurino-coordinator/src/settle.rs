@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use neurino_core::{
-    JobId, JobOutput, JobSpec, JobState, LeaseId, Multiplier, NodeId, Receipt, ResultStatement,
-    TextChoice, TextJob, TextOutput, Usage,
+    FrontendId, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
+    Multiplier, NodeId, Receipt, ResultStatement, TextChoice, TextJob, TextOutput, Usage,
 };
-use neurino_ledger::{Account, EntryKind, Event, event_of};
+use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of};
 use neurino_protocol::node::{CoordinatorMessage, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
@@ -18,7 +18,11 @@ use crate::picture::fits_job;
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Settled, Settlement, StoredAttempt};
+use crate::terms::{Payment, charge_lines, cost_units};
 use crate::watch::{FeedLimits, answer_bytes};
+
+/// A line of an event before it is built.
+type Line = (Account, EntryKind, Unit, MicroPoints);
 
 /// What shows that a result is its node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,9 @@ struct Claim {
     spec: Arc<JobSpec>,
     rule_set: String,
     granted_at_ms: i64,
+    payer: PayerId,
+    frontend: Option<FrontendId>,
+    payment: Option<Payment>,
 }
 
 impl Coordinator {
@@ -111,7 +118,13 @@ impl Coordinator {
         let receipt = settlement.receipt.clone();
         match self.store.settle(settlement).await {
             Ok(Settled::Paid) => {
-                self.state().finish_job(claim.job, submission.output, receipt.clone());
+                {
+                    let mut state = self.state();
+                    let (model, cost) = (claim.spec.model(), cost_units(&claim.spec));
+                    state.router.timed(node, model, cost, receipt.duration_ms);
+                    state.finish_job(claim.job, submission.output, receipt.clone());
+                }
+                self.metrics.settled(&receipt);
                 tracing::info!(
                     job.id = %claim.job, lease.id = %id, points.micro = receipt.quote.amount_micro.0,
                     duration_ms = receipt.duration_ms,
@@ -123,9 +136,17 @@ impl Coordinator {
                 self.dispatch();
                 Ok(CoordinatorMessage::Settled(receipt))
             }
-            Ok(Settled::Before(receipt)) => Ok(CoordinatorMessage::Settled(*receipt)),
+            Ok(Settled::Before(receipt)) => {
+                self.unclaim(id);
+                self.reconcile(claim.job).await;
+                Ok(CoordinatorMessage::Settled(*receipt))
+            }
             // The payer withdrew it, or it was given up, a moment before.
-            Ok(Settled::Stale) => self.settled_before(node, id).await,
+            Ok(Settled::Stale) => {
+                self.unclaim(id);
+                self.reconcile(claim.job).await;
+                self.settled_before(node, id).await
+            }
             Err(error) => {
                 self.unclaim(id);
                 Err(error.body())
@@ -145,8 +166,16 @@ impl Coordinator {
         lease.phase = LeasePhase::Settling;
         let (job, fence, granted_at_ms) = (lease.job, lease.fence, lease.granted_at_ms);
         let live = state.jobs.get(&job)?;
-        let (spec, rule_set) = (Arc::clone(&live.spec), live.rule_set.clone());
-        Some(Claim { job, fence, spec, rule_set, granted_at_ms })
+        Some(Claim {
+            job,
+            fence,
+            spec: Arc::clone(&live.spec),
+            rule_set: live.rule_set.clone(),
+            granted_at_ms,
+            payer: live.payer.clone(),
+            frontend: live.frontend.clone(),
+            payment: live.payment.clone(),
+        })
     }
 
     fn unclaim(&self, id: LeaseId) {
@@ -240,15 +269,13 @@ impl Coordinator {
         let rules = self.rules.named(&claim.rule_set).map_err(|e| internal(&e))?;
         let quote = rules.price(&claim.spec, usage, Multiplier::ONE).map_err(|e| internal(&e))?;
         let lease = submission.statement.lease;
-        let event = Event::transfer(
-            event_of(lease),
-            EntryKind::JobReward,
-            quote.points,
-            Account::Pool,
-            Account::Node(node.clone()),
-            quote.amount_micro,
-        )
-        .map_err(|e| internal(&e))?;
+        let reward = |account, amount| (account, EntryKind::JobReward, quote.points.into(), amount);
+        let mut lines = vec![
+            reward(Account::Pool, -quote.amount_micro),
+            reward(Account::Node(node.clone()), quote.amount_micro),
+        ];
+        let charged = self.charge_into(&mut lines, node, claim, usage)?;
+        let event = Event::new(event_of(lease), lines).map_err(|e| internal(&e))?;
         let settled_at_ms = self.settling_time_ms();
         let mut receipt = Receipt {
             event: event.id(),
@@ -267,7 +294,32 @@ impl Coordinator {
             signature: String::new(),
         };
         receipt.signature = self.config.key.sign(&receipt.message());
-        Ok(Settlement { output: submission.output.clone(), fence: claim.fence, event, receipt })
+        let output = submission.output.clone();
+        Ok(Settlement { output, fence: claim.fence, event, receipt, charged })
+    }
+
+    /// Adds the lines that charge a prepaid job, and says what it costs.
+    fn charge_into(
+        &self,
+        lines: &mut Vec<Line>,
+        node: &NodeId,
+        claim: &Claim,
+        usage: Usage,
+    ) -> Result<MicroCredits, ErrorBody> {
+        let Some(payment) = &claim.payment else { return Ok(MicroCredits(0)) };
+        let (spec, frontend) = (&*claim.spec, claim.frontend.as_ref());
+        let (price, shares) = self.charge(payment, spec, usage, frontend)?;
+        let deployer = self.pod(spec.model()).deployer.map(Account::Deployer);
+        let parts = [
+            Some((Account::Node(node.clone()), shares.node)),
+            deployer.map(|account| (account, shares.deployer)),
+            claim.frontend.clone().map(|f| (Account::Frontend(f), shares.frontend)),
+            Some((Account::Voters(spec.model().clone()), shares.voters)),
+            Some((Account::Protocol, shares.protocol)),
+        ];
+        let parts = parts.into_iter().flatten();
+        lines.extend(charge_lines(&claim.payer, payment.held, price, parts));
+        Ok(price)
     }
 
     /// The answer for a lease that is over, or was never this node's.

@@ -1,23 +1,25 @@
 //! What the coordinator holds in memory: open jobs, leases, sessions. A cache of the books plus
 //! what only lives as long as a link. Guarded by one mutex that is never held across an await.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use neurino_core::{
-    ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId, Receipt,
+    FrontendId, ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId,
+    Receipt,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::ErrorBody;
-use neurino_protocol::node::{CoordinatorMessage, ModelOffer};
+use neurino_protocol::node::{CoordinatorMessage, ModelOffer, NoJob};
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Challenges;
-use crate::router::Router;
+use crate::router::{JobClass, Router, Standing, Waiting};
 use crate::store::AttemptEnd;
+use crate::terms::{Payment, cost_units};
 use crate::watch::Feed;
 
 /// What a model makes.
@@ -51,6 +53,14 @@ pub(crate) struct LiveJob {
     pub(crate) losses: u32,
     /// Nodes that failed at it.
     pub(crate) tried: Vec<NodeId>,
+    /// Nodes that could not read its model, and what the last of them said.
+    pub(crate) unable: Vec<NodeId>,
+    pub(crate) fault: Option<ErrorBody>,
+    pub(crate) class: JobClass,
+    pub(crate) attempts_max: Option<u32>,
+    pub(crate) frontend: Option<FrontendId>,
+    /// Set if it is prepaid.
+    pub(crate) payment: Option<Payment>,
     pub(crate) lease: Option<LeaseId>,
     pub(crate) queued_since: Instant,
     pub(crate) no_node_wait_ms: u64,
@@ -98,6 +108,12 @@ pub(crate) struct Session {
     /// Names its program and device, see `JobWatch::fingerprint`.
     pub(crate) fingerprint: String,
     pub(crate) last_seen: Instant,
+    /// What the order of nodes looks at.
+    pub(crate) standing: Standing,
+    /// Why there is no job for it, as it was told last.
+    pub(crate) told: NoJob,
+    /// Until when its uptime is counted.
+    pub(crate) counted: Instant,
     /// Long polls that wait at this moment; a waiting poll is a sign of life.
     pub(crate) polls: u32,
     /// Whether it speaks the original protocol, which has deadlines of its own.
@@ -109,16 +125,18 @@ pub(crate) struct Session {
 /// All of it.
 pub(crate) struct State {
     pub(crate) router: Router,
-    pub(crate) jobs: HashMap<JobId, LiveJob>,
-    pub(crate) leases: HashMap<LeaseId, LiveLease>,
-    pub(crate) node_leases: HashMap<NodeId, HashSet<LeaseId>>,
-    pub(crate) sessions: HashMap<NodeId, Session>,
+    pub(crate) jobs: BTreeMap<JobId, LiveJob>,
+    pub(crate) leases: BTreeMap<LeaseId, LiveLease>,
+    pub(crate) node_leases: BTreeMap<NodeId, BTreeSet<LeaseId>>,
+    pub(crate) sessions: BTreeMap<NodeId, Session>,
     pub(crate) last_session: u64,
     pub(crate) challenges: Challenges,
     /// When a connected node last served a model.
-    pub(crate) last_served: HashMap<ModelId, Instant>,
+    pub(crate) last_served: BTreeMap<ModelId, Instant>,
     /// What nodes said of models that no list of this network names. Kept as long as `last_served`.
-    pub(crate) offered: HashMap<ModelId, Makes>,
+    pub(crate) offered: BTreeMap<ModelId, Makes>,
+    /// Seconds that nodes were connected and that are not in the books yet.
+    pub(crate) uptime: BTreeMap<NodeId, u64>,
     pub(crate) rng: StdRng,
     pub(crate) stopping: bool,
 }
@@ -129,17 +147,18 @@ impl State {
         self.sessions.keys().any(|node| !self.router.knows(node))
     }
 
-    pub(crate) fn new(rng: StdRng) -> Self {
+    pub(crate) fn new(rng: StdRng, router: Router) -> Self {
         Self {
-            router: Router::default(),
-            jobs: HashMap::new(),
-            leases: HashMap::new(),
-            node_leases: HashMap::new(),
-            sessions: HashMap::new(),
+            router,
+            jobs: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            node_leases: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             last_session: 0,
             challenges: Challenges::new(rand::random(), Instant::now()),
-            last_served: HashMap::new(),
-            offered: HashMap::new(),
+            last_served: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            uptime: BTreeMap::new(),
             rng,
             stopping: false,
         }
@@ -147,7 +166,7 @@ impl State {
 
     /// Leases a node holds.
     pub(crate) fn busy(&self, node: &NodeId) -> u32 {
-        let held = self.node_leases.get(node).map_or(0, HashSet::len);
+        let held = self.node_leases.get(node).map_or(0, BTreeSet::len);
         u32::try_from(held).unwrap_or(u32::MAX)
     }
 
@@ -193,12 +212,35 @@ impl State {
     }
 
     /// Queues a job (again).
-    pub(crate) fn enqueue(&mut self, id: JobId, front: bool) {
+    pub(crate) fn enqueue(&mut self, id: JobId, again: bool) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.queued_since = Instant::now();
-            let tried = job.tried.clone();
-            self.router.enqueue(job.spec.model(), &job.payer, id, tried, front);
+            self.router.enqueue(Waiting {
+                job: id,
+                model: job.spec.model().clone(),
+                payer: job.payer.clone(),
+                class: job.class,
+                cost: cost_units(&job.spec),
+                frontend: job.frontend.clone(),
+                tried: job.tried.clone(),
+                unable: job.unable.clone(),
+                again,
+            });
         }
+    }
+
+    /// Sets what a connected node can take; `busy` counts the leases it holds.
+    pub(crate) fn set_node(&mut self, node: &NodeId, models: Vec<ModelId>, slots: u32, busy: u32) {
+        let standing = self.sessions.get(node).map(|session| session.standing.clone());
+        self.router.set_node(node, models, slots, busy, standing.unwrap_or_default());
+    }
+
+    /// Tells a node with a free slot why it has no job, if that changed.
+    pub(crate) fn tell_no_job(&mut self, node: &NodeId) {
+        let Some(why) = self.router.no_job(node) else { return };
+        let Some(session) = self.sessions.get_mut(node).filter(|s| s.told != why) else { return };
+        session.told = why.clone();
+        self.send(node, CoordinatorMessage::NoJob(why));
     }
 
     /// Sends to a node's link; one that is too slow to take it is ended.

@@ -9,7 +9,9 @@ use neurino_protocol::node::{CoordinatorMessage, UPLOAD_BYTES_PER_SEC};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::config::Limits;
 use crate::coordinator::{Coordinator, now_ms};
+use crate::router::JobClass;
 use crate::state::{LeasePhase, State};
 use crate::store::AttemptEnd;
 
@@ -17,6 +19,10 @@ use crate::store::AttemptEnd;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a model that nobody serves any more is remembered; longer than any job waits for it.
 const SERVED_LATELY: Duration = Duration::from_hours(1);
+/// How often the books are asked whether somebody changed keys, models or votes.
+const LOOK_UP: Duration = Duration::from_secs(1);
+/// Every how manieth time speeds and uptimes are looked at.
+const STANDING_ROUNDS: u64 = 30;
 /// How often payloads past their keeping time are deleted.
 const PRUNE: Duration = Duration::from_hours(1);
 
@@ -25,7 +31,7 @@ const PRUNE: Duration = Duration::from_hours(1);
 struct Due {
     expired: Vec<LeaseId>,
     lost: Vec<LeaseId>,
-    unserved: Vec<JobId>,
+    unserved: Vec<(JobId, ErrorBody)>,
 }
 
 impl Coordinator {
@@ -51,15 +57,29 @@ impl Coordinator {
                     coordinator.prune().await;
                 }
             };
+            let look_up = async {
+                let mut ticks = tokio::time::interval(LOOK_UP);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                for round in 0u64.. {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.look_up_settings().await;
+                    if round % STANDING_ROUNDS == 0 {
+                        coordinator.state().router.band_all();
+                        coordinator.count_uptime().await;
+                    }
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tick => {}
                 () = prune => {}
+                () = look_up => {}
             }
         });
     }
 
-    fn tick(self: &Arc<Self>) {
+    pub(crate) fn tick(self: &Arc<Self>) {
         let now = Instant::now();
         let due = {
             let mut state = self.state();
@@ -68,7 +88,7 @@ impl Coordinator {
             }
             state.challenges.expire(now);
             self.end_silent_sessions(&state, now);
-            due(&mut state, now)
+            due(&mut state, now, &self.config.limits)
         };
         for lease in due.expired {
             let error =
@@ -79,12 +99,7 @@ impl Coordinator {
             let error = ErrorBody::new(ErrorCode::NoNodeAvailable, "the node vanished");
             self.spawn_release(lease, AttemptEnd::Lost, error);
         }
-        for job in due.unserved {
-            let error = ErrorBody::new(
-                ErrorCode::NoNodeAvailable,
-                "nobody on the network serves this model right now",
-            )
-            .with_hint("try again later, or start mining with this model on your own machine");
+        for (job, error) in due.unserved {
             let this = Arc::clone(self);
             self.tasks.spawn(async move {
                 if let Err(error) = this.end_unpaid(job, JobState::Failed, error).await {
@@ -101,6 +116,7 @@ impl Coordinator {
             .sessions
             .iter()
             .filter(|(_, s)| s.polls == 0)
+            .filter(|(_, s)| now.duration_since(s.last_seen) > silence)
             .filter(|(node, s)| now.duration_since(s.last_seen) > silence + upload(state, node))
             .map(|(node, _)| node.clone())
             .collect();
@@ -138,7 +154,7 @@ fn upload(state: &State, node: &NodeId) -> Duration {
     Duration::from_millis(1000 * bytes / UPLOAD_BYTES_PER_SEC as u64)
 }
 
-fn due(state: &mut State, now: Instant) -> Due {
+fn due(state: &mut State, now: Instant, limits: &Limits) -> Due {
     let mut due = Due::default();
     for (id, lease) in &state.leases {
         if lease.phase != LeasePhase::Running {
@@ -160,12 +176,31 @@ fn due(state: &mut State, now: Instant) -> Due {
         if job.lease.is_some() || !job.admitted || job.closing {
             continue;
         }
+        let waited = now.duration_since(job.queued_since);
+        let age = Duration::from_millis(limits.batch_age_ms);
+        if job.class == JobClass::Batch && waited > age {
+            job.class = JobClass::Interactive;
+            router.promote(job.spec.model(), &job.payer, *id);
+        }
+        if let Some(fault) = &job.fault
+            && waited > Duration::from_millis(limits.unreadable_wait_ms)
+            && !router.serves_besides(job.spec.model(), &job.unable)
+        {
+            due.unserved.push((*id, fault.clone()));
+            continue;
+        }
         let alone_since = last_served
             .get(job.spec.model())
             .map_or(job.queued_since, |served| job.queued_since.max(*served));
         if now.duration_since(alone_since) > Duration::from_millis(job.no_node_wait_ms) {
-            due.unserved.push(*id);
+            due.unserved.push((*id, unserved()));
         }
     }
     due
+}
+
+fn unserved() -> ErrorBody {
+    let message = "nobody on the network serves this model right now";
+    ErrorBody::new(ErrorCode::NoNodeAvailable, message)
+        .with_hint("try again later, or start mining with this model on your own machine")
 }

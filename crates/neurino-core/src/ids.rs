@@ -136,6 +136,15 @@ string_id!(
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-')
 );
 string_id!(
+    /// A frontend: a program or site through which people use the network. It is named by the keys it
+    /// pays with and by the nodes whose owners came through it.
+    FrontendId,
+    "frontend id",
+    64,
+    "1 to 64 lower-case letters, digits, `_`, `-` or `.`",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.')
+);
+string_id!(
     /// What makes a repeated request the same request: the caller chooses it once and repeats it.
     IdempotencyKey,
     "idempotency key",

@@ -1,11 +1,12 @@
 //! The vocabulary of the system: ids, jobs, leases, points, pricing.
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
-//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`receipt`], [`boost`],
-//! [`audit`].
+//! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
+//! [`boost`], [`audit`].
 
 pub mod audit;
 pub mod boost;
+pub mod credits;
 pub mod ids;
 pub mod job;
 pub mod lease;
@@ -14,7 +15,8 @@ pub mod pricing;
 pub mod receipt;
 
 pub use boost::{BoostStep, BoostTable};
-pub use ids::{EventId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
+pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
+pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{
     ChatMessage, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep, InvalidJob,
     JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat, ResultDigest, Role,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use neurino_core::NodeId;
+use neurino_core::{FrontendId, ModelId, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Whoever asks for work: the window of this machine, or an API key. Never a secret.
@@ -46,6 +46,13 @@ impl fmt::Display for PayerId {
     }
 }
 
+impl FromStr for PayerId {
+    type Err = InvalidAccount;
+    fn from_str(name: &str) -> Result<Self, InvalidAccount> {
+        Self::new(name)
+    }
+}
+
 impl TryFrom<String> for PayerId {
     type Error = InvalidAccount;
     fn try_from(name: String) -> Result<Self, InvalidAccount> {
@@ -61,19 +68,33 @@ impl From<PayerId> for String {
 
 /// A text names no account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no account; accounts are `pool`, `protocol`, `payer:<name>` and `node:<id>`")]
+#[error(
+    "`{0}` names no account; accounts are `pool`, `issuance`, `protocol`, and `payer:`, `held:`, \
+     `node:`, `deployer:`, `frontend:` or `voters:` with a name"
+)]
 pub struct InvalidAccount(pub String);
 
-/// An owner of points. As text: `pool`, `protocol`, `payer:<name>`, `node:<id>`.
+/// An owner of points or credits. As text: `pool`, `issuance`, `protocol`, `payer:<name>`,
+/// `held:<name>`, `node:<id>`, `deployer:<name>`, `frontend:<id>`, `voters:<model>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Account {
     /// Where points are emitted from; its balance is minus everything ever paid out.
     Pool,
+    /// Where credits come from when they are bought; its balance is minus all that were.
+    Issuance,
     /// The network's own share.
     Protocol,
     /// Someone who asks for work.
     Payer(PayerId),
+    /// What a payer's open jobs may cost, set aside.
+    Held(PayerId),
+    /// Whoever brought a model to the network.
+    Deployer(PayerId),
+    /// A program or site through which people use the network.
+    Frontend(FrontendId),
+    /// Those who voted for a model, together.
+    Voters(ModelId),
     /// A node that computes.
     Node(NodeId),
 }
@@ -82,8 +103,13 @@ impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pool => f.write_str("pool"),
+            Self::Issuance => f.write_str("issuance"),
             Self::Protocol => f.write_str("protocol"),
             Self::Payer(payer) => write!(f, "payer:{payer}"),
+            Self::Held(payer) => write!(f, "held:{payer}"),
+            Self::Deployer(deployer) => write!(f, "deployer:{deployer}"),
+            Self::Frontend(frontend) => write!(f, "frontend:{frontend}"),
+            Self::Voters(model) => write!(f, "voters:{model}"),
             Self::Node(node) => write!(f, "node:{node}"),
         }
     }
@@ -94,11 +120,22 @@ impl FromStr for Account {
 
     fn from_str(text: &str) -> Result<Self, InvalidAccount> {
         let invalid = || InvalidAccount(text.chars().take(80).collect());
-        match text.split_once(':') {
-            None if text == "pool" => Ok(Self::Pool),
-            None if text == "protocol" => Ok(Self::Protocol),
-            Some(("payer", name)) => PayerId::new(name).map(Self::Payer).map_err(|_| invalid()),
-            Some(("node", id)) => NodeId::new(id).map(Self::Node).map_err(|_| invalid()),
+        let Some((owner, name)) = text.split_once(':') else {
+            return match text {
+                "pool" => Ok(Self::Pool),
+                "issuance" => Ok(Self::Issuance),
+                "protocol" => Ok(Self::Protocol),
+                _ => Err(invalid()),
+            };
+        };
+        let payer = || PayerId::new(name).map_err(|_| invalid());
+        match owner {
+            "payer" => payer().map(Self::Payer),
+            "held" => payer().map(Self::Held),
+            "deployer" => payer().map(Self::Deployer),
+            "node" => NodeId::new(name).map(Self::Node).map_err(|_| invalid()),
+            "frontend" => FrontendId::new(name).map(Self::Frontend).map_err(|_| invalid()),
+            "voters" => ModelId::new(name).map(Self::Voters).map_err(|_| invalid()),
             _ => Err(invalid()),
         }
     }
@@ -135,6 +172,12 @@ mod tests {
         check("protocol", true);
         check("payer:local", true);
         check("node:0xab-rig1", true);
+        check("issuance", true);
+        check("held:local", true);
+        check("deployer:lab", true);
+        check("frontend:chat.example", true);
+        check("voters:sd-1.5", true);
+        check("voters:a b", false);
         check("node:", false);
         check("payer:A b", false);
         check("bank", false);

@@ -4,10 +4,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use neurino_core::{EventId, LeaseId, MicroPoints, PointsKind};
+use neurino_core::{EventId, JobId, LeaseId, MicroPoints, PointsKind};
 use serde::{Deserialize, Serialize};
 
-use crate::account::Account;
+use sha2::{Digest as _, Sha256};
+
+use crate::account::{Account, PayerId};
+
+/// What an amount counts: one of the two kinds of points, or prepaid credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Points for text.
+    Llama,
+    /// Points for images.
+    Waifu,
+    /// Credits, which payers buy.
+    Credit,
+}
+
+impl Unit {
+    /// The name used in storage and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Llama => PointsKind::Llama.as_str(),
+            Self::Waifu => PointsKind::Waifu.as_str(),
+            Self::Credit => "credit",
+        }
+    }
+
+    /// The points it is, unless it is credits.
+    pub fn points(self) -> Option<PointsKind> {
+        match self {
+            Self::Llama => Some(PointsKind::Llama),
+            Self::Waifu => Some(PointsKind::Waifu),
+            Self::Credit => None,
+        }
+    }
+}
+
+impl From<PointsKind> for Unit {
+    fn from(points: PointsKind) -> Self {
+        match points {
+            PointsKind::Llama => Self::Llama,
+            PointsKind::Waifu => Self::Waifu,
+        }
+    }
+}
 
 /// Why an event cannot be built or appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +62,7 @@ pub enum LedgerError {
     #[error("the {} postings sum to {sum} instead of zero", points.as_str())]
     Unbalanced {
         /// The kind of points.
-        points: PointsKind,
+        points: Unit,
         /// Their sum.
         sum: MicroPoints,
     },
@@ -43,6 +86,14 @@ pub enum LedgerError {
 pub enum EntryKind {
     /// A node was paid for a job.
     JobReward,
+    /// A payer bought credits, or gave some back.
+    CreditDeposit,
+    /// A job was accepted, and what it may cost set aside.
+    CreditHold,
+    /// A job ended without success; what was set aside returned.
+    CreditRelease,
+    /// A job succeeded; its price was shared out, and the rest returned.
+    CreditCharge,
 }
 
 impl EntryKind {
@@ -50,6 +101,10 @@ impl EntryKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::JobReward => "job_reward",
+            Self::CreditDeposit => "credit_deposit",
+            Self::CreditHold => "credit_hold",
+            Self::CreditRelease => "credit_release",
+            Self::CreditCharge => "credit_charge",
         }
     }
 }
@@ -65,6 +120,10 @@ impl FromStr for EntryKind {
     fn from_str(text: &str) -> Result<Self, LedgerError> {
         match text {
             "job_reward" => Ok(Self::JobReward),
+            "credit_deposit" => Ok(Self::CreditDeposit),
+            "credit_hold" => Ok(Self::CreditHold),
+            "credit_release" => Ok(Self::CreditRelease),
+            "credit_charge" => Ok(Self::CreditCharge),
             other => Err(LedgerError::UnknownEntryKind(other.into())),
         }
     }
@@ -79,8 +138,8 @@ pub struct Posting {
     pub account: Account,
     /// Why.
     pub kind: EntryKind,
-    /// Which points.
-    pub points: PointsKind,
+    /// Which points, or credits.
+    pub points: Unit,
     /// How many.
     pub amount_micro: MicroPoints,
 }
@@ -89,6 +148,29 @@ pub struct Posting {
 /// once.
 pub fn event_of(lease: LeaseId) -> EventId {
     EventId(lease.0)
+}
+
+/// The event of setting a job's price aside.
+pub fn event_of_hold(job: JobId) -> EventId {
+    derived("hold", job.0.as_bytes())
+}
+
+/// The event of giving it back because the job did not succeed.
+pub fn event_of_release(job: JobId) -> EventId {
+    derived("release", job.0.as_bytes())
+}
+
+/// The event of a deposit. Whoever books it names it, so that a repeat is the same one.
+pub fn event_of_deposit(payer: &PayerId, reference: &str) -> EventId {
+    derived("deposit", format!("{payer}\n{reference}").as_bytes())
+}
+
+/// An id that depends on nothing but what the event is about.
+fn derived(what: &str, about: &[u8]) -> EventId {
+    let digest = Sha256::new().chain_update(what).chain_update([0]).chain_update(about).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    EventId(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 /// Postings that belong together and cancel out. Cannot be built otherwise.
@@ -105,7 +187,7 @@ impl Event {
     /// `TooFewPostings`, `DoubledPosting`, `Unbalanced`, `Overflow`.
     pub fn new(
         id: EventId,
-        lines: impl IntoIterator<Item = (Account, EntryKind, PointsKind, MicroPoints)>,
+        lines: impl IntoIterator<Item = (Account, EntryKind, Unit, MicroPoints)>,
     ) -> Result<Self, LedgerError> {
         let postings: Vec<Posting> = lines
             .into_iter()
@@ -121,7 +203,7 @@ impl Event {
             return Err(LedgerError::TooFewPostings);
         }
         let mut seen = BTreeSet::new();
-        let mut sums = BTreeMap::<PointsKind, MicroPoints>::new();
+        let mut sums = BTreeMap::<Unit, MicroPoints>::new();
         for posting in &postings {
             if !seen.insert((&posting.account, posting.kind, posting.points)) {
                 return Err(LedgerError::DoubledPosting(posting.account.clone()));
@@ -142,7 +224,7 @@ impl Event {
     pub fn transfer(
         id: EventId,
         kind: EntryKind,
-        points: PointsKind,
+        points: Unit,
         from: Account,
         to: Account,
         amount: MicroPoints,

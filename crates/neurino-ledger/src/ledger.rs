@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use neurino_core::{EventId, MicroPoints, PointsKind};
+use neurino_core::{EventId, MicroPoints};
 
 use crate::account::Account;
-use crate::event::{Event, LedgerError, Posting};
+use crate::event::{Event, LedgerError, Posting, Unit};
 
 /// What each account owns, derived from postings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Balances(BTreeMap<(Account, PointsKind), MicroPoints>);
+pub struct Balances(BTreeMap<(Account, Unit), MicroPoints>);
 
 impl Balances {
     /// Adds one posting.
@@ -23,7 +23,7 @@ impl Balances {
     }
 
     /// What an account owns; zero when it was never posted to.
-    pub fn of(&self, account: &Account, points: PointsKind) -> MicroPoints {
+    pub fn of(&self, account: &Account, points: Unit) -> MicroPoints {
         self.0.get(&(account.clone(), points)).copied().unwrap_or_default()
     }
 
@@ -31,8 +31,8 @@ impl Balances {
     ///
     /// # Errors
     /// [`LedgerError::Overflow`].
-    pub fn sums(&self) -> Result<BTreeMap<PointsKind, MicroPoints>, LedgerError> {
-        let mut sums = BTreeMap::<PointsKind, MicroPoints>::new();
+    pub fn sums(&self) -> Result<BTreeMap<Unit, MicroPoints>, LedgerError> {
+        let mut sums = BTreeMap::<Unit, MicroPoints>::new();
         for ((_, points), amount) in &self.0 {
             let sum = sums.entry(*points).or_default();
             *sum = sum.checked_add(*amount).ok_or(LedgerError::Overflow)?;
@@ -41,7 +41,7 @@ impl Balances {
     }
 
     /// All balances, ordered by account.
-    pub fn iter(&self) -> impl Iterator<Item = (&Account, PointsKind, MicroPoints)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Account, Unit, MicroPoints)> {
         self.0.iter().map(|((account, points), amount)| (account, *points, *amount))
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     use crate::account::PayerId;
     use crate::event::{EntryKind, event_of};
 
-    const LLAMA: PointsKind = PointsKind::Llama;
+    const LLAMA: Unit = Unit::Llama;
     const REWARD: EntryKind = EntryKind::JobReward;
 
     fn node(n: u8) -> Account {
@@ -148,7 +148,7 @@ mod tests {
             id(1),
             [
                 (Account::Pool, REWARD, LLAMA, MicroPoints(-5)),
-                (node(1), REWARD, PointsKind::Waifu, MicroPoints(5)),
+                (node(1), REWARD, Unit::Waifu, MicroPoints(5)),
             ],
         );
         assert!(matches!(mixed, Err(LedgerError::Unbalanced { .. })));

@@ -9,5 +9,8 @@ pub mod event;
 pub mod ledger;
 
 pub use account::{Account, InvalidAccount, PayerId};
-pub use event::{EntryKind, Event, LedgerError, Posting, event_of};
+pub use event::{
+    EntryKind, Event, LedgerError, Posting, Unit, event_of, event_of_deposit, event_of_hold,
+    event_of_release,
+};
 pub use ledger::{Appended, Balances, Ledger};

@@ -148,6 +148,8 @@ fn facts(held: &Hold<'_>) -> LoadedModel {
 pub(crate) enum JobUpdate {
     /// The engine holds its model, which takes so many jobs at once.
     Running { slots: u32 },
+    /// The engine has begun to compute it.
+    Begun,
     /// More of an answer, and the tokens of all answers so far.
     Delta { delta: TextDelta, tokens: u32 },
     /// One more step of a picture; with a preview only if the job asked for previews.
@@ -230,7 +232,7 @@ impl JobTask {
         let mut stream = self.loaded.engine.run(&self.lease.spec, cancel).await?;
         while let Some(event) = stream.recv().await {
             match event {
-                JobEvent::Started { .. } => {}
+                JobEvent::Started { .. } => self.tell(JobUpdate::Begun).await,
                 JobEvent::Delta { delta, tokens } => {
                     self.tell(JobUpdate::Delta { delta, tokens }).await;
                 }

@@ -1,20 +1,20 @@
 //! The loop of a working machine: lease, run, digest, sign, submit.
 //!
 //! Read [`Miner`] (how to start and stop it), [`MinerStatus`] (what it shows), [`ReceiptLog`] (what
-//! it was paid); inside, `run` (the loop), `work` (what it does about each event), `job` (one job's
-//! task) and `outbox` (results until they are settled).
+//! it was paid); inside, `run` (the loop), `work` (what it does about each event), `ends` (how jobs
+//! ended), `job` (one job's task) and `outbox` (results until they are settled).
 
 mod backoff;
+mod ends;
 mod error;
 mod job;
 mod miner;
 mod outbox;
-mod receipts;
 mod run;
 mod status;
 mod work;
 
 pub use error::MinerError;
 pub use miner::{Miner, MinerConfig, MinerHandle};
-pub use receipts::{ReceiptLog, ReceiptTotals};
+pub use neurino_earnings::{ReceiptLog, ReceiptTotals};
 pub use status::{Counters, MinerState, MinerStatus, RunningJob, Stage};

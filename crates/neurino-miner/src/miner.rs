@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use neurino_client::Coordinator;
 use neurino_core::{ImageDefaults, ModelId, NodeId, Receipt};
+use neurino_earnings::ReceiptLog;
 use neurino_engine::{Engine, ModelRef};
+use neurino_protocol::earnings::JobRecord;
 use neurino_protocol::node::Capabilities;
 use neurino_wallet::IdentityKey;
 use tokio::sync::{broadcast, watch};
@@ -16,13 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::MinerError;
 use crate::outbox::Outbox;
-use crate::receipts::ReceiptLog;
 use crate::run::{Run, now_ms};
 use crate::status::{Counters, MinerState, MinerStatus};
 
 /// How long [`MinerHandle::stop_now`] leaves the miner to hand its jobs back by itself.
 const STOP_LIMIT: Duration = Duration::from_millis(1_800);
-/// Receipts a slow listener may lag behind.
+/// Receipts and ended jobs a slow listener may lag behind.
 const RECEIPTS_KEPT: usize = 256;
 
 /// What a miner works with.
@@ -68,16 +69,20 @@ impl Miner {
             job: None,
             jobs: 0,
             unsettled: u32::try_from(outbox.len()).unwrap_or(u32::MAX),
+            unsettled_since_ms: outbox.oldest_ms(),
             problem: None,
+            no_job: None,
             counters: Counters::default(),
         });
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);
+        let ends = broadcast::Sender::new(RECEIPTS_KEPT);
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
         let hold = watch::Sender::new(false);
-        let (told, held) = (receipts.clone(), hold.subscribe());
-        let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), told, held);
+        let outlets = (receipts.clone(), ends.clone());
+        let held = hold.subscribe();
+        let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), outlets, held);
         let task = tokio::spawn(run.until_stopped(stop.clone(), finish.clone()));
-        Ok(MinerHandle { status, receipts, hold, stop, finish, task: task.abort_handle() })
+        Ok(MinerHandle { status, receipts, ends, hold, stop, finish, task: task.abort_handle() })
     }
 }
 
@@ -85,6 +90,7 @@ impl Miner {
 pub struct MinerHandle {
     status: watch::Sender<MinerStatus>,
     receipts: broadcast::Sender<Receipt>,
+    ends: broadcast::Sender<JobRecord>,
     hold: watch::Sender<bool>,
     stop: CancellationToken,
     finish: CancellationToken,
@@ -100,6 +106,12 @@ impl MinerHandle {
     /// Receipts of jobs paid from now on, each once, already in the [`ReceiptLog`].
     pub fn receipts(&self) -> broadcast::Receiver<Receipt> {
         self.receipts.subscribe()
+    }
+
+    /// Jobs that end from now on, each once, however they end. Results of an earlier run that are
+    /// paid now are among them, without times.
+    pub fn ended(&self) -> broadcast::Receiver<JobRecord> {
+        self.ends.subscribe()
     }
 
     /// Takes no further jobs while `held`; running ones go on, and the model stays loaded.

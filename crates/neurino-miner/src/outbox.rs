@@ -79,6 +79,11 @@ impl Outbox {
         self.entries.len()
     }
 
+    /// When the oldest result was finished, in milliseconds since the Unix epoch.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        self.entries.values().map(|finished| finished.at_ms).min()
+    }
+
     pub(crate) fn get(&self, lease: LeaseId) -> Option<&Finished> {
         self.entries.get(&lease)
     }

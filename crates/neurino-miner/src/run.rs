@@ -11,8 +11,9 @@ use neurino_client::{ClientError, Coordinator, Session};
 use neurino_core::{ImageStep, JobKind, LeaseId, ModelId, Receipt, TextDelta};
 use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::ErrorBody;
+use neurino_protocol::earnings::{JobOutcome, JobRecord};
 use neurino_protocol::node::{
-    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
+    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NoJob, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
 };
 use neurino_wallet::IdentityKey;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::BackOff;
+use crate::ends::{Ends, Times};
 use crate::job::{JobUpdate, Loaded};
 use crate::miner::MinerConfig;
 use crate::outbox::Outbox;
@@ -61,6 +63,8 @@ pub(crate) struct Job {
     pub(crate) pending_step: Option<ImageStep>,
     /// Tokens at the last progress message.
     pub(crate) tokens_sent: u32,
+    /// Where its time went so far.
+    pub(crate) times: Times,
 }
 
 /// All of the miner's state.
@@ -71,6 +75,7 @@ pub(crate) struct Run {
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) outbox: Outbox,
     pub(crate) receipts: broadcast::Sender<Receipt>,
+    pub(crate) ends: Ends,
     status: watch::Sender<MinerStatus>,
     /// Set while no job is to be taken though the miner stays ready.
     held: watch::Receiver<bool>,
@@ -98,6 +103,8 @@ pub(crate) struct Run {
     /// Set while the coordinator refuses this node.
     pub(crate) link_needs_you: Option<ErrorBody>,
     pub(crate) problem: Option<ErrorBody>,
+    /// Why the network has no job for this node.
+    pub(crate) no_job: Option<NoJob>,
     pub(crate) connect_error: Option<ErrorBody>,
     pub(crate) load_error: Option<ErrorBody>,
     pub(crate) counters: Counters,
@@ -138,7 +145,7 @@ impl Run {
         key: Arc<IdentityKey>,
         outbox: Outbox,
         status: watch::Sender<MinerStatus>,
-        receipts: broadcast::Sender<Receipt>,
+        (receipts, ends): (broadcast::Sender<Receipt>, broadcast::Sender<JobRecord>),
         held: watch::Receiver<bool>,
     ) -> Self {
         let (inside, events) = mpsc::channel(INSIDE_EVENTS);
@@ -152,6 +159,7 @@ impl Run {
             loaded: Arc::new(Loaded::new(engine)),
             outbox,
             receipts,
+            ends: Ends::new(ends),
             status,
             held,
             session: None,
@@ -168,6 +176,7 @@ impl Run {
             engine_needs_you: None,
             link_needs_you: None,
             problem: None,
+            no_job: None,
             connect_error: None,
             load_error: None,
             counters: Counters::default(),
@@ -445,7 +454,9 @@ impl Run {
             job,
             jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
             unsettled: u32::try_from(self.outbox.len()).unwrap_or(u32::MAX),
+            unsettled_since_ms: self.outbox.oldest_ms(),
             problem: self.problem.clone(),
+            no_job: self.no_job.clone(),
             counters: self.counters,
         };
         self.status.send_if_modified(|shown| {
@@ -473,6 +484,7 @@ impl Run {
             job.cancel.cancel();
             self.counters.handed_back += 1;
             let reason = "the miner was stopped".to_owned();
+            self.ends.unpaid(job, JobOutcome::HandedBack, Some(reason.clone()));
             self.queue.push_back(NodeMessage::HandBack { lease: job.shown.lease, reason });
         }
         self.queue.push_back(NodeMessage::Goodbye);

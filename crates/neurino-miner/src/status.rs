@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use neurino_core::{JobId, JobKind, LeaseId, MicroPoints, ModelId};
 use neurino_protocol::ErrorBody;
+use neurino_protocol::node::NoJob;
 
 /// What the miner does now. Sent whole whenever something changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +23,12 @@ pub struct MinerStatus {
     pub jobs: u32,
     /// Finished results on disk that no receipt has answered yet.
     pub unsettled: u32,
+    /// When the oldest of them was finished, in milliseconds since the Unix epoch.
+    pub unsettled_since_ms: Option<i64>,
     /// The last thing that went wrong since work last went right.
     pub problem: Option<ErrorBody>,
+    /// Why the network has no job for this node, while it waits and the network said so.
+    pub no_job: Option<NoJob>,
     /// What was done since the start.
     pub counters: Counters,
 }
@@ -115,4 +120,8 @@ pub struct Counters {
     pub handed_back: u64,
     /// Jobs that the coordinator withdrew.
     pub cancelled: u64,
+    /// Tokens written, of all jobs.
+    pub tokens_written: u64,
+    /// Pictures finished.
+    pub pictures: u64,
 }

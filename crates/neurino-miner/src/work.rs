@@ -6,14 +6,16 @@ use std::time::Instant as StdInstant;
 use neurino_client::{ClientError, Session};
 use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, Receipt, RuleSets};
 use neurino_engine::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef};
+use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ends::Times;
 use crate::job::{JobTask, JobUpdate, load_problem};
 use crate::outbox::Finished;
-use crate::run::{Job, Run, SESSION_PROVEN};
+use crate::run::{Job, Run, SESSION_PROVEN, now_ms};
 use crate::status::{RunningJob, Stage};
 
 /// Longest budget taken seriously, in milliseconds: a day.
@@ -65,6 +67,7 @@ impl Run {
     /// The session ended; jobs go on and are submitted in the next one.
     pub(crate) fn on_link_closed(&mut self) {
         self.session = None;
+        self.no_job = None;
         self.queue.clear();
         // Their results are on disk.
         self.jobs.retain(|_, job| job.shown.stage != Stage::Sending);
@@ -81,6 +84,7 @@ impl Run {
     pub(crate) async fn on_message(&mut self, message: CoordinatorMessage) {
         match message {
             CoordinatorMessage::Assign(lease) => self.on_assign(lease),
+            CoordinatorMessage::NoJob(why) => self.no_job = Some(why),
             CoordinatorMessage::Cancel { lease, code } => self.on_cancel(lease, code),
             CoordinatorMessage::Settled(receipt) => {
                 let Some(session) = &self.session else { return };
@@ -104,6 +108,7 @@ impl Run {
 /// Jobs.
 impl Run {
     fn on_assign(&mut self, lease: Lease) {
+        self.no_job = None;
         let Some(session) = &self.session else { return };
         if self.job_key(lease.id).is_some() {
             return;
@@ -153,6 +158,7 @@ impl Run {
             pending: Vec::new(),
             pending_step: None,
             tokens_sent: 0,
+            times: Times::begin(received),
         };
         self.jobs.insert(self.jobs_seen, job);
         self.jobs_seen += 1;
@@ -176,6 +182,9 @@ impl Run {
         if let Some(job) = self.jobs.remove(&key) {
             job.cancel.cancel();
             self.counters.cancelled += 1;
+            let late = code == ErrorCode::DeadlinePassed;
+            let outcome = if late { JobOutcome::Late } else { JobOutcome::Withdrawn };
+            self.ends.unpaid(&job, outcome, Some(withdrawn(code).into()));
             tracing::info!(lease.id = %lease, ?code, "the coordinator withdrew a job");
         }
     }
@@ -187,11 +196,15 @@ impl Run {
             // The rest is about a job that was cancelled meanwhile.
             _ if key.is_none() => {}
             JobUpdate::Running { slots } => self.on_running(lease, slots),
+            JobUpdate::Begun => self.change(lease, |job| job.times.begun()),
             JobUpdate::Delta { delta, tokens } => {
+                let mut more = 0;
                 self.change(lease, |job| {
                     job.add(delta);
+                    more = tokens.saturating_sub(job.shown.done);
                     job.shown.done = tokens;
                 });
+                self.counters.tokens_written += u64::from(more);
                 self.flush_soon();
             }
             JobUpdate::Step { step } => {
@@ -203,13 +216,21 @@ impl Run {
             }
             JobUpdate::Failed { error, .. } if error.code == ErrorCode::Overloaded => {
                 // The engine has more to do than it said it takes; the job is unharmed.
-                self.jobs.retain(|_, job| job.shown.lease != lease);
+                let reason = "the engine has no room for it";
+                if let Some(job) = key.and_then(|key| self.jobs.remove(&key)) {
+                    self.ends.unpaid(&job, JobOutcome::HandedBack, Some(reason.into()));
+                }
                 tracing::warn!(lease.id = %lease, "the engine took no more jobs: {error}");
-                self.hand_back(lease, "the engine has no room for it");
+                self.hand_back(lease, reason);
             }
             JobUpdate::Failed { error, engine } => {
                 let job = key.and_then(|key| self.jobs.remove(&key));
                 tracing::warn!(lease.id = %lease, code = ?error.code, "a job failed: {error}");
+                if let Some(job) = &job {
+                    let late = error.code == ErrorCode::DeadlinePassed;
+                    let outcome = if late { JobOutcome::Late } else { JobOutcome::Failed };
+                    self.ends.unpaid(job, outcome, Some(error.message.clone()));
+                }
                 if error.code == ErrorCode::ModelUnreadable
                     && let Some(job) = job
                     && self.config.models.len() > 1
@@ -230,6 +251,7 @@ impl Run {
         let mut model = None;
         self.change(lease, |job| {
             job.shown.stage = Stage::Running;
+            job.times.loaded();
             model = Some(job.shown.model.clone());
         });
         // The job may have had another model loaded; it is announced first from now on.
@@ -244,13 +266,22 @@ impl Run {
         self.problem = problem;
         self.engine_back_off.succeeded();
         let here = self.session.as_ref().is_some_and(|s| s.network == finished.network);
+        if matches!(finished.submission.output, JobOutput::Image(_)) {
+            self.counters.pictures += 1;
+        }
         let mut last_text = None;
+        let mut waits = None;
         self.change(lease, |job| {
             // The picture itself comes at once.
             job.pending_step = None;
             last_text = job.progress();
             job.shown.stage = Stage::Sending;
+            job.times.computed();
+            waits = Some((job.shown.model.clone(), job.times));
         });
+        if let Some((model, times)) = waits {
+            self.ends.waits(lease, model, times);
+        }
         if here {
             self.queue.extend(last_text);
             self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
@@ -295,7 +326,9 @@ impl Run {
         self.outbox.remove(lease);
         self.sent_at.remove(&lease);
         self.jobs.retain(|_, job| job.shown.lease != lease);
+        let ended_ms = now_ms();
         if new {
+            self.ends.paid(&receipt, ended_ms);
             let amount = receipt.quote.amount_micro;
             self.counters.settled += 1;
             self.counters.earned_micro.0 = self.counters.earned_micro.0.saturating_add(amount.0);
@@ -318,7 +351,10 @@ impl Run {
     }
 
     fn on_rejected(&mut self, lease: LeaseId, error: ErrorBody) {
-        let known = self.outbox.get(lease).is_some();
+        let known = self
+            .outbox
+            .get(lease)
+            .map(|f| (f.submission.statement.job, f.submission.output.kind()));
         self.outbox.remove(lease);
         self.sent_at.remove(&lease);
         if let Some(key) = self.job_key(lease)
@@ -326,8 +362,9 @@ impl Run {
         {
             job.cancel.cancel();
         }
-        if known {
+        if let Some((job, kind)) = known {
             self.counters.rejected += 1;
+            self.ends.refused(lease, job, kind, &error);
             tracing::warn!(lease.id = %lease, code = ?error.code, "a result was not accepted: {error}");
             self.problem = Some(error);
         }
@@ -351,6 +388,16 @@ impl Run {
     fn hand_back(&mut self, lease: LeaseId, reason: &str) {
         self.counters.handed_back += 1;
         self.queue.push_back(NodeMessage::HandBack { lease, reason: reason.into() });
+    }
+}
+
+/// Why the network withdrew a job, in words.
+fn withdrawn(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Cancelled => "the payer withdrew it",
+        ErrorCode::DeadlinePassed => "its time was over",
+        ErrorCode::StaleLease => "another machine has it now",
+        _ => "the network withdrew it",
     }
 }
 

@@ -11,6 +11,7 @@ use neurino_core::{
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::control::{ControlStatus, RulesView};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
@@ -94,6 +95,11 @@ pub enum Command {
         /// At most so many, up to 200.
         limit: u32,
     },
+    /// Asks about earnings, history, sensors or logs; answered with [`Reply::Earnings`].
+    Earnings {
+        /// What is asked.
+        about: EarningsAsk,
+    },
     /// Checks this machine; answered with [`Reply::Doctor`].
     Doctor,
     /// Reads the preferences.
@@ -154,6 +160,8 @@ pub enum Reply {
     Decisions(Vec<Entry>),
     /// Answer to [`Command::Receipts`].
     Receipts(Vec<Receipt>),
+    /// Answer to [`Command::Earnings`].
+    Earnings(EarningsAnswer),
     /// Answer to [`Command::Doctor`].
     Doctor(Vec<Check>),
     /// Answer to [`Command::Preferences`].

@@ -13,6 +13,12 @@ pub enum ErrorCode {
     TooLarge,
     /// No credentials, or wrong ones.
     Unauthorized,
+    /// The credentials are good, but not for this.
+    Forbidden,
+    /// The prepaid credits or the budget do not cover the request.
+    InsufficientCredits,
+    /// More requests or work than the credentials allow in this time.
+    RateLimited,
     /// A signature does not match.
     BadSignature,
     /// The thing named does not exist.

@@ -1,11 +1,12 @@
 //! Wire types: what travels between node and coordinator ([`node`]), between the window (or a
-//! remote viewer) and the application ([`app`], [`control`], [`wallet`], [`onboarding`]), and how errors
-//! look on every edge ([`error`]).
+//! remote viewer) and the application ([`app`], [`control`], [`earnings`], [`wallet`], [`onboarding`]),
+//! and how errors look on every edge ([`error`]).
 //!
 //! The TypeScript types of the web UI are generated from here (`cargo xtask gen`).
 
 pub mod app;
 pub mod control;
+pub mod earnings;
 pub mod error;
 pub mod library;
 pub mod node;

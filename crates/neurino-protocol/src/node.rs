@@ -12,8 +12,8 @@
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
 
 use neurino_core::{
-    ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId, NodeId, Receipt,
-    ResultStatement, TextDelta,
+    FrontendId, ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId,
+    NodeId, Receipt, ResultStatement, TextDelta,
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,9 @@ pub struct Capabilities {
     pub memory_bytes: u64,
     /// Whether the device is a GPU.
     pub gpu: bool,
+    /// The frontend through which its owner came to the network; its jobs prefer such nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referred_by: Option<FrontendId>,
 }
 
 /// What a node can take now.
@@ -179,6 +182,8 @@ pub enum CoordinatorMessage {
     },
     /// A job for the node.
     Assign(Lease),
+    /// There is work, and none of it is for the node, which has a free slot. Sent when that changed.
+    NoJob(NoJob),
     /// Stop working on a lease; nothing will be paid for it.
     Cancel {
         /// The lease.
@@ -210,6 +215,69 @@ pub enum CoordinatorMessage {
     Notice(ErrorBody),
     /// The session ends; `error` says why.
     Bye(ErrorBody),
+}
+
+/// Why a node with a free slot gets no job. As text: `no job: 3 need sdxl, 2 need 24 GB`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoJob {
+    /// Jobs that wait and are not for this node.
+    pub waiting: u32,
+    /// Why, the reason of most jobs first; rare ones may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<SkipCount>,
+}
+
+/// So many jobs are not for a node, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkipCount {
+    /// How many.
+    pub jobs: u32,
+    /// Why.
+    #[serde(flatten)]
+    pub reason: SkipReason,
+}
+
+/// Why a waiting job is not for a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum SkipReason {
+    /// It needs a model that the node does not serve.
+    Model {
+        /// The model.
+        model: ModelId,
+    },
+    /// It needs more memory than the node has.
+    Memory {
+        /// How much, in bytes.
+        memory_bytes: u64,
+    },
+    /// The node failed at it before, and another one may take it.
+    Failed,
+}
+
+impl std::fmt::Display for NoJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.reasons.is_empty() {
+            return f.write_str("no job: nobody is asking for anything right now");
+        }
+        f.write_str("no job: ")?;
+        for (at, SkipCount { jobs, reason }) in self.reasons.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let need = if *jobs == 1 { "needs" } else { "need" };
+            match reason {
+                SkipReason::Model { model } => write!(f, "{comma}{jobs} {need} {model}")?,
+                SkipReason::Memory { memory_bytes } => {
+                    write!(f, "{comma}{jobs} {need} {} GB", memory_bytes.div_ceil(1 << 30))?;
+                }
+                SkipReason::Failed => write!(f, "{comma}{jobs} failed here before")?,
+            }
+        }
+        let told = self.reasons.iter().fold(0u32, |sum, reason| sum.saturating_add(reason.jobs));
+        match self.waiting.saturating_sub(told) {
+            0 => Ok(()),
+            more => write!(f, ", {more} more need something else"),
+        }
+    }
 }
 
 /// Answer of `POST /v1/node/session` (long poll only).

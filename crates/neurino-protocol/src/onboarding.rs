@@ -67,12 +67,6 @@ pub struct OnboardingView {
 pub struct FirstModel {
     /// The model.
     pub model: ModelId,
-    /// Memory that it needs, in bytes.
-    #[ts(type = "number")]
-    pub memory_bytes_min: u64,
-    /// Memory of the device that computes, in bytes.
-    #[ts(type = "number")]
-    pub device_memory_bytes: u64,
     /// Whether its files come with the program or with a download.
     pub comes_along: bool,
 }

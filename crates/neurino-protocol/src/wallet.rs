@@ -93,7 +93,7 @@ pub enum WalletCommand {
 #[serde(tag = "answer", content = "with", rename_all = "snake_case")]
 pub enum WalletReply {
     /// The state.
-    View(WalletView),
+    View(Box<WalletView>),
     /// The recovery words, in order.
     Words {
         /// The words.

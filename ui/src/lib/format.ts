@@ -135,3 +135,60 @@ export function exactly(ms: number): string {
     timeStyle: 'long',
   });
 }
+
+/** A day: `21 Nov`. */
+export function day(ms: number): string {
+  return new Date(ms).toLocaleDateString(locale, { day: 'numeric', month: 'short' });
+}
+
+/** An hour of the day: `14:00`. */
+export function hour(ms: number): string {
+  return new Date(ms).toLocaleTimeString(locale, { hour: '2-digit', minute: '2-digit' });
+}
+
+/** A day of the week with date, time and zone: `Thu, 26 Nov, 01:00 CET`. */
+export function moment(ms: number): string {
+  return new Date(ms).toLocaleString(locale, {
+    weekday: 'short',
+    day: 'numeric',
+    month: 'short',
+    hour: '2-digit',
+    minute: '2-digit',
+    timeZoneName: 'short',
+  });
+}
+
+/** Time left or mined in the two largest units: `3 d 4 h`, `4 h 05 min`, `5 min`. */
+export function span(ms: number): string {
+  const minutes = Math.floor(Math.max(0, ms) / 60_000);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return `${hours} h ${two(minutes % 60)} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** Time mined: `42 min`, `7 h 05 min`, `497 h`. */
+export function hours(ms: number): string {
+  const hours = Math.floor(Math.max(0, ms) / 3_600_000);
+  return hours < 48 ? span(ms) : `${count(hours)} h`;
+}
+
+const MJ_PER_KWH = 3.6e9;
+
+/** Energy in kilowatt hours: `0.123`, `12.35`, `1234`. */
+export function kwh(mj: number): string {
+  const n = mj / MJ_PER_KWH;
+  return n.toFixed(n < 10 ? 3 : n < 1000 ? 2 : 0);
+}
+
+/** What energy costs, in the currency's unit with two decimals (four where it is less than one). */
+export function cost(mj: number, kwhMicro: number): string {
+  const n = (mj / MJ_PER_KWH) * (kwhMicro / 1e6);
+  return n.toFixed(n > 0 && n < 1 ? 4 : 2);
+}
+
+/** Micro-points for a kilowatt hour, rounded down; none without energy. */
+export function perKwh(micro: number, mj: number): number | null {
+  if (!(mj > 0)) return null;
+  return Number((BigInt(Math.trunc(micro)) * BigInt(MJ_PER_KWH)) / BigInt(Math.trunc(mj)));
+}

@@ -1,5 +1,6 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
+import { help, income } from './words/earnings';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
 import type {
@@ -51,6 +52,7 @@ export const t = {
   nav: {
     label: 'Pages',
     home: 'Home',
+    earnings: 'Earnings',
     playground: 'Playground',
     models: 'Models',
     settings: 'Settings',
@@ -97,6 +99,8 @@ export const t = {
     exact: (points: string) => `Exactly ${points} points`,
     gained: (points: string) => `+${points}`,
   },
+  income,
+  help,
   device: {
     title: 'This machine',
     noGpu: 'No NVIDIA GPU found. Neurino is using the processor.',

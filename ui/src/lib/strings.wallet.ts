@@ -14,7 +14,7 @@ const steps: Record<OnboardingStep, string> = {
 export const wallet = {
   title: 'Wallet',
   copyAddress: 'Copy the address',
-  keyStore: (store: string) => `The key behind it is kept in ${store}. It holds no money.`,
+  keyStore: (store: string) => `It is kept in ${store} and holds no money.`,
   backedUp: (day: string) => `Recovery words written down on ${day}`,
   notBackedUp: 'Recovery words not written down yet',
   notBackedUpHelp: 'Without them nobody can bring this identity back if this disk fails.',
@@ -148,7 +148,7 @@ export const guide = {
   keyText:
     'Neurino made an identity for this machine. It signs your work and holds no money. These words bring it back on another computer.',
   machineTitle: 'Can this machine mine?',
-  machineText: 'Neurino looks at driver, memory, disk, keys and network.',
+  machineText: 'Neurino mines with an NVIDIA card, or slowly with the processor.',
   modelsTitle: 'The first models',
   modelsText: 'Small ones, so that you earn within minutes. Larger ones wait under Models.',
   folder: 'Folder',
@@ -163,7 +163,7 @@ export const guide = {
   jobTitle: 'Your first job',
   jobText: 'Press Start. Neurino loads a model, takes a job and shows what it paid.',
   earned: (points: string, name: string) => `You earned ${points} ${name}`,
-  earnedHelp: 'This is the amount on your first receipt. Each job leaves one.',
+  earnedHelp: 'The amount stands on the receipt of the job. Each job leaves one.',
   open: 'Open Neurino',
   again: 'Show the guide again',
   seconds: (n: number) => (n === 1 ? '1 second' : `${n} seconds`),

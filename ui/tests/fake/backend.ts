@@ -11,13 +11,16 @@ import type {
   Snapshot,
 } from '../../src/lib/api/types';
 import { answerWallet } from './answers';
-import { guideView, walletView } from './wallet';
 import { history, rulesView } from './control';
+import { answer, overview } from './ledger';
 import { checks, NOW_MS, receipt } from './samples';
+import { guideView, walletView } from './wallet';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
   preferences: Preferences = { theme: 'system', on_close: 'ask' };
+  /** What the Earnings page tells. */
+  overview = overview;
   wallet = walletView();
   guide = guideView();
   rules: RulesView = rulesView;
@@ -56,6 +59,11 @@ export class FakeBackend implements Backend {
           reply: 'receipts',
           payload: Array.from({ length: 3 }, (_, index) => receipt(100 + index)),
         };
+      case 'earnings': {
+        const { about } = command.payload;
+        if (about.ask === 'tariff') this.overview = { ...this.overview, tariff: about.tariff };
+        return { reply: 'earnings', payload: answer(about, this.overview) };
+      }
       case 'picture_save':
         return { reply: 'saved', payload: { path: '/home/ada/Pictures/Neurino/neurino-1.png' } };
       case 'wallet':

@@ -116,14 +116,10 @@ export function guideView(changes: Partial<OnboardingView> = {}): OnboardingView
     models: [
       {
         model: starter.id,
-        memory_bytes_min: 402_653_184,
-        device_memory_bytes: 25_757_220_864,
         comes_along: false,
       },
       {
         model: painter.id,
-        memory_bytes_min: 268_435_456,
-        device_memory_bytes: 25_757_220_864,
         comes_along: true,
       },
     ],

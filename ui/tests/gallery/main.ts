@@ -13,7 +13,9 @@ import type {
 } from '../../src/lib/api/types';
 import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
+import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
+import { nothing, overview, troubled } from '../fake/ledger';
 import { guideView, richWallet } from '../fake/wallet';
 import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
 import {
@@ -180,6 +182,7 @@ At dusk the light crosses more air, most of the blue is scattered away, and red 
 const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningState));
 backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
 
+backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
 if (asked.has('wallet')) backend.wallet = richWallet();
 const step = asked.get('guide');
 if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
@@ -239,6 +242,14 @@ async function act(): Promise<void> {
     document.querySelector(`[data-section=${section}]`)?.scrollIntoView();
   }
   if (asked.has('doctor')) await session.runDoctor();
+  if (asked.has('log')) session.journal.toggle();
+  const view = asked.get('view');
+  if (view) session.ledger.show(view as EarningsView);
+  if (page === 'earnings') await session.ledger.refresh();
+  if (asked.has('table')) {
+    flushSync();
+    document.querySelector<HTMLElement>('[data-testid$=as-table]')?.click();
+  }
   if (asked.has('explain')) {
     flushSync();
     document.querySelector<HTMLElement>('[data-testid=receipt-explain]')?.click();

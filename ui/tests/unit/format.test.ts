@@ -3,15 +3,20 @@ import { describe, expect, it } from 'vitest';
 import {
   against,
   amountParts,
+  cost,
   count,
   elapsed,
   factor,
   fileSize,
+  hours,
+  kwh,
   memorySize,
   percent,
+  perKwh,
   points,
   share,
   shortened,
+  span,
   usableLocale,
   when,
 } from '../../src/lib/format';
@@ -129,5 +134,25 @@ describe('texts', () => {
   it('shortens long hexadecimal texts only', () => {
     expect(shortened('0x1f9a3c5be27d480f')).toBe('0x1f9a…480f');
     expect(shortened('0x1f9a')).toBe('0x1f9a');
+  });
+});
+
+describe('energy and time', () => {
+  it('is told in kilowatt hours, costs and points for each', () => {
+    expect(kwh(3.6e9)).toBe('1.000');
+    expect(kwh(0)).toBe('0.000');
+    expect(kwh(3.6e9 * 12.345)).toBe('12.35');
+    expect(cost(3.6e9 * 10, 320_000)).toBe('3.20');
+    expect(cost(3.6e9, 320_000)).toBe('0.3200');
+    expect(perKwh(1_500_000, 7.2e9)).toBe(750_000);
+    expect(perKwh(1, 0)).toBeNull();
+  });
+
+  it('is told in the two largest units', () => {
+    expect(span(59_000)).toBe('0 min');
+    expect(span(3_900_000)).toBe('1 h 05 min');
+    expect(span(76 * 3_600_000)).toBe('3 d 4 h');
+    expect(hours(1_497 * 3_600_000)).toBe('1,497 h');
+    expect(hours(7_500_000)).toBe('2 h 05 min');
   });
 });

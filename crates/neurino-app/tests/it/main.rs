@@ -3,6 +3,7 @@
 
 mod chat;
 mod downloads;
+mod earnings;
 mod guard;
 mod library;
 mod life;

@@ -133,7 +133,12 @@ impl Machine {
         let painter = (model == PAINTER).then(|| (id(PAINTER), usual()));
         let config = MinerConfig {
             node: NodeId::new(format!("{}-rig1", self.key.address())).unwrap(),
-            capabilities: Capabilities { device: "test".into(), memory_bytes: 1, gpu: false },
+            capabilities: Capabilities {
+                device: "test".into(),
+                memory_bytes: 1,
+                gpu: false,
+                referred_by: None,
+            },
             models: vec![ModelRef { id: id(model), path: "/nowhere".into() }],
             image_models: painter.into_iter().collect(),
             outbox_dir: self.folder.path().join("outbox"),

@@ -74,7 +74,7 @@ impl LedgerReport {
             check.balances.iter().filter(move |b| mine(&b.account))
         };
         let of = |points: PointsKind| {
-            mine().filter(|b| b.points == points).map(|b| b.balance_micro).sum()
+            mine().filter(|b| b.points.points() == Some(points)).map(|b| b.balance_micro).sum()
         };
         let (llama_micro, waifu_micro) = (of(PointsKind::Llama), of(PointsKind::Waifu));
         let balance_micro = mine().map(|b| b.balance_micro).sum();

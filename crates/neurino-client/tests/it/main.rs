@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(3);
 async fn connect(coordinator: &HttpCoordinator) -> Result<Session, ClientError> {
     let key = IdentityKey::generate(&mut rand::rng());
     let node = NodeId::new(key.address()).unwrap();
-    let capabilities = Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false };
+    let capabilities = Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false, referred_by: None };
     coordinator.connect(&key, &node, &capabilities).await
 }
 

@@ -16,10 +16,16 @@ use serde_json::{Value, json};
 use super::Edge;
 use super::answer::Answer;
 use super::chat::{ChatRequest, Refusal, translate};
-use super::http::{ApiError, REQUEST_ID, payer, read_json};
+use super::http::{
+    ApiError, REQUEST_ID, caller, chance, count_work, idempotency_key, read_json, terms_of,
+    working_caller,
+};
 use super::stream::ChatStream;
 use crate::coordinator::{Coordinator, now_ms};
+use crate::keys::Scope;
+use crate::router::JobClass;
 use crate::state::Makes;
+use crate::terms::cost_units;
 
 /// How long a request waits for the first node of a network, in milliseconds.
 const CONNECTING_MS: u64 = 2_000;
@@ -42,7 +48,7 @@ pub(crate) async fn models(
     State(coordinator): State<Edge>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    payer(&coordinator, &headers).await.map_err(ApiError::openai)?;
+    caller(&coordinator, &headers).await.map_err(ApiError::openai)?;
     Ok(Json(json!({ "object": "list", "data": listed(&coordinator) })))
 }
 
@@ -52,7 +58,7 @@ pub(crate) async fn model(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    payer(&coordinator, &headers).await.map_err(ApiError::openai)?;
+    caller(&coordinator, &headers).await.map_err(ApiError::openai)?;
     let asked = id.map(|Path(id)| id).unwrap_or_default();
     let found = listed(&coordinator).into_iter().find(|model| model["id"] == asked.as_str());
     found.map(Json).ok_or_else(|| ApiError::openai(coordinator.unknown_model(&asked)))
@@ -95,20 +101,25 @@ pub(crate) async fn chat_completions(
     request: Request,
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
+    let caller = working_caller(coordinator, &headers, Scope::Text).await?;
+    let key = idempotency_key(&headers)?;
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let ChatRequest { spec, stream, include_usage, parallel_calls } =
-        translate(&body, rand::random()).map_err(refused)?;
+        translate(&body, chance(&caller, key.as_ref())).map_err(refused)?;
+    let tier = body["service_tier"].as_str();
+    let mut terms = terms_of(&caller, &headers, tier, JobClass::Interactive)?;
     let model = spec.model().clone();
     // Before what admission says of it, so that the field is named.
     coordinator
         .suits(&model, JobKind::Text)
         .map_err(|error| ApiError::openai(error).named("invalid_value").param("model"))?;
-    let wait_ms = no_node_wait_ms(coordinator, &model, &headers);
-    let job =
-        coordinator.submit_with_wait(payer, None, spec, wait_ms).await.map_err(ApiError::openai)?;
-    // From here on a client that goes away withdraws its job.
-    let guard = CancelGuard::new(coordinator, job);
+    count_work(coordinator, &caller, cost_units(&spec))?;
+    terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &model, &headers));
+    let repeatable = key.is_some();
+    let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
+    let job = submitted.map_err(ApiError::openai)?;
+    // From here on a client that goes away withdraws its job, unless it may come back for it.
+    let guard = CancelGuard::of(coordinator, job, repeatable);
     let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
     let answer = Answer { job, model, created: now_ms() / 1000, parallel_calls };
     let mut response = if stream {
@@ -186,8 +197,10 @@ pub(super) struct CancelGuard {
 }
 
 impl CancelGuard {
-    pub(super) fn new(coordinator: &Arc<Coordinator>, job: JobId) -> Self {
-        Self { coordinator: Arc::clone(coordinator), job: Some(job) }
+    /// A guard that withdraws nothing if the request may be repeated: whoever repeats it gets the
+    /// job's result.
+    pub(super) fn of(coordinator: &Arc<Coordinator>, job: JobId, repeatable: bool) -> Self {
+        Self { coordinator: Arc::clone(coordinator), job: (!repeatable).then_some(job) }
     }
 
     pub(super) fn disarm(mut self) {

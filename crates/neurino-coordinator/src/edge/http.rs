@@ -11,13 +11,18 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::Method};
 use futures::StreamExt;
-use neurino_ledger::PayerId;
+use neurino_core::IdempotencyKey;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
+use super::limits::TooSoon;
 use super::words::plain;
 use crate::coordinator::Coordinator;
+use crate::keys::{Caller, Scope};
+use crate::router::JobClass;
+use crate::terms::{JobTerms, Prepaid};
 
 /// The header that names a request, for whoever asks about it: the job's id once there is one.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
@@ -47,11 +52,20 @@ pub(crate) struct ApiError {
     param: Option<String>,
     /// What OpenAI calls it, where that is more than our own name says.
     named: Option<&'static str>,
+    /// When another try is worth it, in seconds, where that is known.
+    retry_after_s: Option<u64>,
 }
 
 impl ApiError {
     pub(crate) fn plain(body: ErrorBody) -> Self {
-        Self { status: status_of(body.code), body, shape: Shape::Plain, param: None, named: None }
+        Self {
+            status: status_of(body.code),
+            body,
+            shape: Shape::Plain,
+            param: None,
+            named: None,
+            retry_after_s: None,
+        }
     }
 
     /// In OpenAI's shape. Where a part further in names the field at fault (`` `field` must be .. ``),
@@ -94,6 +108,9 @@ impl ApiError {
             }
             ErrorCode::Unauthorized => ("invalid_request_error", "invalid_api_key".into()),
             ErrorCode::Overloaded => ("rate_limit_error", json!(ErrorCode::Overloaded)),
+            ErrorCode::RateLimited => ("rate_limit_error", "rate_limit_exceeded".into()),
+            ErrorCode::InsufficientCredits => ("insufficient_quota", "insufficient_quota".into()),
+            ErrorCode::Forbidden => ("invalid_request_error", "insufficient_permissions".into()),
             other if self.status.is_client_error() => ("invalid_request_error", json!(other)),
             other => ("server_error", json!(other)),
         };
@@ -119,8 +136,15 @@ impl IntoResponse for ApiError {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
-        if again.contains(&self.status) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
+        let named = self.retry_after_s.map(HeaderValue::from);
+        let usual = || HeaderValue::from_static(RETRY_AFTER_SECS);
+        // Waiting alone does not help against an empty account or a request that never fits.
+        let waits =
+            !matches!(self.body.code, ErrorCode::InsufficientCredits | ErrorCode::RateLimited);
+        if let Some(after) = named {
+            headers.insert(RETRY_AFTER, after);
+        } else if again.contains(&self.status) && waits {
+            headers.insert(RETRY_AFTER, usual());
         }
         response
     }
@@ -135,7 +159,10 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::NotFound | ErrorCode::UnknownModel => StatusCode::NOT_FOUND,
         ErrorCode::StaleLease | ErrorCode::Cancelled => StatusCode::CONFLICT,
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::InsufficientCredits => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::ModelNotReady | ErrorCode::NoNodeAvailable | ErrorCode::Unreachable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -159,7 +186,7 @@ fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
 pub(crate) async fn no_such_path(uri: Uri) -> ApiError {
     let body = ErrorBody::new(ErrorCode::NotFound, "there is nothing at this path").with_hint(
         "this server answers /v1/chat/completions, /v1/images/generations, /v1/models, \
-             /v1/jobs and /healthz",
+             /v1/jobs, /v1/network and /healthz",
     );
     for_path(&uri, body)
 }
@@ -190,20 +217,108 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The payer that a request's key belongs to.
-pub(crate) async fn payer(
+/// Whoever sends a request; it may be for anything that wants a key.
+pub(crate) async fn caller(
     coordinator: &Coordinator,
     headers: &HeaderMap,
-) -> Result<PayerId, ErrorBody> {
+) -> Result<Caller, ErrorBody> {
     let hint =
         "send the header `Authorization: Bearer nrn-…`; whoever runs this network makes keys";
     let token = bearer(headers).ok_or_else(|| {
         ErrorBody::new(ErrorCode::Unauthorized, "the request carries no API key").with_hint(hint)
     })?;
-    coordinator.payer_of(token).await.ok_or_else(|| {
+    coordinator.caller(token).await.ok_or_else(|| {
         ErrorBody::new(ErrorCode::Unauthorized, "this network does not know the API key")
             .with_hint(hint)
     })
+}
+
+/// Whoever asks for work: the key must be good for such work and not ask too often.
+pub(crate) async fn working_caller(
+    coordinator: &Coordinator,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<Caller, ApiError> {
+    let caller = caller(coordinator, headers).await.map_err(ApiError::openai)?;
+    if !caller.key.terms.scopes.contains(&scope) {
+        let message = format!("this API key is not for `{}`", scope.as_str());
+        let error = ErrorBody::new(ErrorCode::Forbidden, message)
+            .with_hint("whoever runs this network says what a key is for");
+        return Err(ApiError::openai(error));
+    }
+    let counted = coordinator.rates.request(&caller);
+    counted.map_err(|error| too_soon(coordinator, error))?;
+    Ok(caller)
+}
+
+/// Counts the work of a request against its key.
+pub(crate) fn count_work(
+    coordinator: &Coordinator,
+    caller: &Caller,
+    units: u64,
+) -> Result<(), ApiError> {
+    coordinator.rates.work(caller, units).map_err(|error| too_soon(coordinator, error))
+}
+
+fn too_soon(coordinator: &Coordinator, (error, wait): TooSoon) -> ApiError {
+    coordinator.metrics.limited();
+    let retry_after_s = wait.map(|wait| wait.as_millis().div_ceil(1000));
+    let retry_after_s = retry_after_s.map(|s| u64::try_from(s).unwrap_or(u64::MAX));
+    ApiError { retry_after_s, ..ApiError::openai(error) }
+}
+
+/// The terms that a request asks for: `service_tier` (`flex` is a batch job) and the header
+/// `Neurino-Attempts` (1 discards the job at its first failure).
+pub(crate) fn terms_of(
+    caller: &Caller,
+    headers: &HeaderMap,
+    tier: Option<&str>,
+    class: JobClass,
+) -> Result<JobTerms, ApiError> {
+    let class = match tier {
+        None | Some("auto" | "default") => class,
+        Some("flex") => JobClass::Batch,
+        Some("priority") => JobClass::Interactive,
+        Some(_) => {
+            let message = "`service_tier` can be `auto`, `default`, `flex` or `priority`";
+            return Err(ApiError::openai(ErrorBody::new(ErrorCode::InvalidRequest, message)));
+        }
+    };
+    let attempts = headers.get("neurino-attempts").map(|value| {
+        let attempts = value.to_str().ok().and_then(|text| text.parse::<u32>().ok());
+        attempts.filter(|attempts| (1..=10).contains(attempts)).ok_or_else(|| {
+            let message = "the header `Neurino-Attempts` takes a number from 1 to 10";
+            ApiError::openai(ErrorBody::new(ErrorCode::InvalidRequest, message))
+        })
+    });
+    let terms = &caller.key.terms;
+    Ok(JobTerms {
+        class,
+        attempts_max: attempts.transpose()?,
+        frontend: terms.frontend.clone(),
+        no_node_wait_ms: None,
+        prepaid: terms
+            .prepaid
+            .then(|| Prepaid { key: caller.key.id.clone(), budget: terms.budget }),
+    })
+}
+
+/// The key under which a repeated request is the same one.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().and_then(|text| IdempotencyKey::new(text).ok());
+    key.map(Some).ok_or_else(|| {
+        let message = "the header `Idempotency-Key` takes 1 to 200 visible ASCII characters";
+        ApiError::openai(ErrorBody::new(ErrorCode::InvalidRequest, message))
+    })
+}
+
+/// A number for what a request leaves to chance. A repeated request gets the same one again.
+pub(crate) fn chance(caller: &Caller, key: Option<&IdempotencyKey>) -> u64 {
+    let Some(key) = key else { return rand::random() };
+    let digest = Sha256::digest(format!("{}\n{key}", caller.payer));
+    let (first, _) = digest.split_at(size_of::<u64>());
+    first.try_into().map_or(0, u64::from_be_bytes)
 }
 
 /// Reads a body of JSON within the limits of size and time. `shape` makes the errors.

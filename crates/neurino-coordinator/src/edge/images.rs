@@ -13,19 +13,26 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use neurino_core::{
-    ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec, ModelId,
+    IdempotencyKey, ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec,
+    ModelId,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use self::request::{Form, PictureRequest};
 use self::stream::PictureStream;
 use super::Edge;
 use super::gateway::{CancelGuard, no_node_wait_ms, refused};
-use super::http::{ApiError, REQUEST_ID, payer, read_json};
+use super::http::{
+    ApiError, REQUEST_ID, chance, count_work, idempotency_key, read_json, terms_of, working_caller,
+};
 use crate::coordinator::{Coordinator, now_ms};
+use crate::keys::Scope;
+use crate::router::JobClass;
 use crate::state::Makes;
+use crate::terms::{JobTerms, cost_units};
 use crate::watch::JobWatch;
 
 /// The handler. As with a chat, the status is decided by the first thing that happens to the job.
@@ -35,16 +42,24 @@ pub(crate) async fn generations(
     request: Request,
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
+    let caller = working_caller(coordinator, &headers, Scope::Image).await?;
+    let key = idempotency_key(&headers)?;
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let model = request::model(&body).map_err(refused)?;
     let usual = usual(coordinator, &model)?;
-    let asked = request::translate(&body, model, &usual, rand::random()).map_err(refused)?;
+    let asked =
+        request::translate(&body, model, &usual, chance(&caller, key.as_ref())).map_err(refused)?;
+    let tier = body["service_tier"].as_str();
+    let mut terms = terms_of(&caller, &headers, tier, JobClass::Interactive)?;
+    let specs = asked.jobs.iter().cloned().map(JobSpec::Image);
+    count_work(coordinator, &caller, specs.map(|spec| cost_units(&spec)).sum())?;
     // From here on a client that goes away withdraws its jobs.
-    let wait_ms = no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers);
+    terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers));
     let mut pictures = Vec::with_capacity(asked.jobs.len());
-    for job in &asked.jobs {
-        pictures.push(Picture::begin(coordinator, &payer, job.clone(), wait_ms).await?);
+    for (at, job) in asked.jobs.iter().enumerate() {
+        let key = key.as_ref().map(|key| key_of_picture(key, at));
+        let begun = Picture::begin(coordinator, &caller.payer, key, job.clone(), terms.clone());
+        pictures.push(begun.await?);
     }
     let named = HeaderValue::from_str(&pictures[0].id.to_string());
     let mut response = if asked.stream {
@@ -57,6 +72,12 @@ pub(crate) async fn generations(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     Ok(response)
+}
+
+/// Several pictures of one request are several jobs, each repeated under a key of its own.
+fn key_of_picture(key: &IdempotencyKey, at: usize) -> IdempotencyKey {
+    let digest = Sha256::digest(format!("{key}\n{at}"));
+    IdempotencyKey::new(hex::encode(digest)).expect("hexadecimal digits are visible ASCII")
 }
 
 /// What suits an image model.
@@ -91,15 +112,17 @@ impl Picture {
     async fn begin(
         coordinator: &Arc<Coordinator>,
         payer: &PayerId,
+        key: Option<IdempotencyKey>,
         job: ImageJob,
-        wait_ms: u64,
+        terms: JobTerms,
     ) -> Result<Self, ApiError> {
         let spec = JobSpec::Image(job.clone());
+        let repeatable = key.is_some();
         let id = coordinator
-            .submit_with_wait(payer.clone(), None, spec, wait_ms)
+            .submit_on(payer.clone(), key, spec, terms)
             .await
             .map_err(ApiError::openai)?;
-        let guard = CancelGuard::new(coordinator, id);
+        let guard = CancelGuard::of(coordinator, id, repeatable);
         let watch = coordinator.watch_job(id).await.map_err(ApiError::openai)?;
         Ok(Self { id, job, watch, guard })
     }

@@ -5,46 +5,48 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use neurino_core::{IdempotencyKey, JobId, JobSpec};
+use neurino_core::{JobId, JobSpec};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
 use super::chat::check_stops;
 use super::gateway::refused;
-use super::http::{ApiError, payer, read_json};
+use super::http::{
+    ApiError, caller, count_work, idempotency_key, read_json, terms_of, working_caller,
+};
+use crate::keys::Scope;
+use crate::router::JobClass;
+use crate::terms::cost_units;
 
 /// `POST /v1/jobs`: the body is a job; with the header `Idempotency-Key` a repeat within 24 hours
-/// gets the first job's id.
+/// gets the first job's id. It is a batch job unless `Neurino-Service-Tier: priority` says that
+/// somebody waits.
 pub(crate) async fn submit(
     State(coordinator): State<Edge>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
-    let key = idempotency_key(&headers).map_err(ApiError::openai)?;
+    let caller = working_caller(coordinator, &headers, Scope::Jobs).await?;
+    let key = idempotency_key(&headers)?;
+    let tier = headers.get("neurino-service-tier").and_then(|tier| tier.to_str().ok());
+    let terms = terms_of(&caller, &headers, tier, JobClass::Batch)?;
     let spec: JobSpec = read_json(coordinator, request, ApiError::openai).await?;
     if let JobSpec::Text(job) = &spec {
         check_stops(&job.stop).map_err(refused)?;
     }
-    let id = coordinator.submit_job(payer, key, spec).await.map_err(ApiError::openai)?;
+    spec.validate().map_err(|error| {
+        ApiError::openai(ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))
+    })?;
+    count_work(coordinator, &caller, cost_units(&spec))?;
+    let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
+    let id = submitted.map_err(ApiError::openai)?;
     let mut response = (StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ErrorBody> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().ok().and_then(|text| IdempotencyKey::new(text).ok());
-    key.map(Some).ok_or_else(|| {
-        ErrorBody::new(
-            ErrorCode::InvalidRequest,
-            "the header `Idempotency-Key` takes 1 to 200 visible ASCII characters",
-        )
-    })
 }
 
 /// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended.
@@ -54,12 +56,12 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let coordinator = &coordinator;
-    let payer = payer(coordinator, &headers).await.map_err(ApiError::openai)?;
+    let caller = caller(coordinator, &headers).await.map_err(ApiError::openai)?;
     let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
     let id = id.ok().and_then(|Path(id)| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| ApiError::openai(missing()))?;
     let job = coordinator.stored_job(id).await.map_err(ApiError::openai)?;
-    if job.payer != payer {
+    if job.payer != caller.payer {
         // Somebody else's job looks like none at all.
         return Err(ApiError::openai(missing()));
     }

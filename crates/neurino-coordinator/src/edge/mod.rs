@@ -1,14 +1,19 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
 //! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
-//! `nodes` (and `original`: nodes of the original protocol), and what they share: errors, bodies, keys (`http`), connections (`serve`), plain words
+//! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `admin`
+//! (the second listener), and what they share: errors, bodies, keys (`http`), limits by key
+//! (`limits`), connections (`serve`), plain words
 //! (`words`).
 
+mod admin;
 mod answer;
 mod chat;
 mod gateway;
 mod http;
 mod images;
 mod jobs;
+mod limits;
+mod network;
 mod nodes;
 mod original;
 mod picture_link;
@@ -25,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
+pub(crate) use limits::RateLimits;
 pub(crate) use nodes::Polls;
 pub(crate) use picture_link::LinkKey;
 
@@ -39,6 +45,7 @@ impl Coordinator {
         Router::new()
             .merge(original)
             .route("/healthz", get(gateway::health))
+            .route("/v1/network", get(network::show))
             .route("/v1/models", get(gateway::models))
             .route("/v1/models/{*id}", get(gateway::model))
             .route("/v1/chat/completions", post(gateway::chat_completions))
@@ -68,6 +75,6 @@ impl Coordinator {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), CoordinatorError> {
-        serve::serve(self, listener, stop).await
+        serve::serve(self, self.router(), listener, stop).await
     }
 }

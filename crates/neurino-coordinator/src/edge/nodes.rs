@@ -39,6 +39,8 @@ const REPLY_BYTES: usize = MESSAGE_BYTES_MAX;
 /// Room beyond the largest message: for what surrounds it in an exchange, and so that one that is too
 /// large is refused in words and not by the link's end.
 const BEYOND_BYTES: usize = 1 << 20;
+/// What is read at once from a link. Every idle node holds a buffer of it; the usual one is 128 KiB.
+const READ_BUFFER_BYTES: usize = 4 << 10;
 /// How long a node may take to receive one message.
 const SEND_WAIT: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,7 @@ pub(crate) async fn link(
         ApiError::plain(error.with_hint("a proxy that blocks them? use POST /v1/node/challenge"))
     })?;
     let bytes_max = SUBMIT_BYTES_MAX + BEYOND_BYTES;
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES);
     Ok(upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(|socket| {
         let tasks = coordinator.tasks.clone();
         tasks.track_future(websocket(coordinator, socket))

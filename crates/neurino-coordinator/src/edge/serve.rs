@@ -22,6 +22,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 pub(super) async fn serve(
     coordinator: &Arc<Coordinator>,
+    router: Router,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), CoordinatorError> {
@@ -30,7 +31,6 @@ pub(super) async fn serve(
     let limits = &coordinator.config.limits;
     let room = Arc::new(Semaphore::new(limits.connections_max));
     let head_wait = Duration::from_millis(limits.request_read_ms);
-    let router = coordinator.router();
     let connections = TaskTracker::new();
     // Ends the connections whichever of the two stops.
     let closing = stop.child_token();

@@ -4,6 +4,9 @@
 //! callers that race are decided here whatever the memory of the router says. A second store
 //! (PostgreSQL) would offer the same methods.
 
+mod beside;
+#[cfg(test)]
+mod faults;
 mod pictures;
 mod read;
 mod records;
@@ -17,21 +20,22 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use neurino_core::{JobId, LeaseId, Receipt};
+use neurino_core::{JobId, LeaseId, NodeId, Receipt};
 use serde::de::{DeserializeOwned, IntoDeserializer, value};
+use sqlx::ConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(crate) use records::{
-    Admitted, AttemptEnd, Binding, Close, Grant, NewJob, OpenJob, Release, RunningAttempt, Settled,
-    Settlement, StoredAttempt, StoredJob, StoredKey,
+    Admitted, AttemptEnd, Binding, Close, Grant, Hold, NewJob, OpenJob, Pod, Release,
+    RunningAttempt, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
+pub(crate) use beside::Beside;
 use pictures::Pictures;
 
 use crate::books::LedgerCheck;
@@ -49,6 +53,8 @@ pub(crate) struct Store {
     readers: SqlitePool,
     pictures: Pictures,
     writer: Mutex<Option<JoinHandle<()>>>,
+    #[cfg(test)]
+    faults: faults::Faults,
     calls: AtomicU64,
     /// Held as long as the store lives, so that no second process routes from the same books.
     lock: File,
@@ -67,7 +73,7 @@ impl Store {
             .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(durability())
             .connect()
             .await
             .map_err(StoreError::from)?;
@@ -84,8 +90,16 @@ impl Store {
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let writer = tokio::spawn(writer::run(connection, queue));
         let pictures = Pictures::beside(path);
-        let (writer, calls) = (Mutex::new(Some(writer)), AtomicU64::new(0));
-        Ok(Self { writes, readers, pictures, writer, calls, lock })
+        Ok(Self {
+            writes,
+            readers,
+            pictures,
+            writer: Mutex::new(Some(writer)),
+            calls: AtomicU64::new(0),
+            lock,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        })
     }
 
     /// Commits what was handed in and closes the files. Later calls answer `Closed`.
@@ -119,9 +133,16 @@ impl Store {
 
     async fn write<T>(&self, make: impl FnOnce(Reply<T>) -> Write) -> Result<T, StoreError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        let lost = self.faults.before_write()?;
         let (reply, answer) = oneshot::channel();
         self.writes.send(make(reply)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        let answer = answer.await.map_err(|_| StoreError::Closed)?;
+        #[cfg(test)]
+        if lost {
+            return Err(StoreError::Commit("the answer was lost".into()));
+        }
+        answer
     }
 
     /// Inserts a job, unless its payer used its idempotency key before.
@@ -143,9 +164,9 @@ impl Store {
     /// before it begins.
     pub(crate) async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
         let _nothing_is_collected = self.pictures.settling().await;
-        let Settlement { output, fence, event, receipt } = settlement;
+        let Settlement { output, fence, event, receipt, charged } = settlement;
         let output = self.pictures.keep(output).await?;
-        let settlement = Settlement { output, fence, event, receipt };
+        let settlement = Settlement { output, fence, event, receipt, charged };
         self.write(|reply| Write::Settle(Box::new(settlement), reply)).await
     }
 
@@ -164,6 +185,15 @@ impl Store {
         self.write(|reply| Write::AddKey(Box::new(key), reply)).await
     }
 
+    /// Adds seconds that nodes were connected on a day.
+    pub(crate) async fn add_uptime(
+        &self,
+        day: i64,
+        nodes: Vec<(NodeId, u64)>,
+    ) -> Result<(), StoreError> {
+        self.write(|reply| Write::AddUptime(Box::new((day, nodes)), reply)).await
+    }
+
     /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time, and pictures
     /// that no job keeps.
     pub(crate) async fn prune(&self, before_ms: i64) -> Result<u64, StoreError> {
@@ -173,29 +203,14 @@ impl Store {
     }
 }
 
-/// Stores a gateway key in books that another process may have open.
-pub(crate) async fn add_key_beside(path: &Path, key: &StoredKey) -> Result<(), StoreError> {
-    let mut connection = beside(path).connect().await?;
-    writer::add_key(&mut connection, key).await?;
-    Ok(connection.close().await?)
+/// Unit tests drive thousands of books, none of which must survive a power cut.
+fn durability() -> SqliteSynchronous {
+    if cfg!(test) { SqliteSynchronous::Off } else { SqliteSynchronous::Full }
 }
 
 /// Adds up books that another process may have open.
 pub(crate) async fn ledger_check_beside(path: &Path) -> Result<LedgerCheck, StoreError> {
-    let mut connection = beside(path).connect().await?;
-    let check = read::ledger_check(&mut connection).await?;
-    connection.close().await?;
-    Ok(check)
-}
-
-/// SQLite itself keeps two processes apart; waiting covers the other one's commits.
-fn beside(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .busy_timeout(Duration::from_secs(5))
-        .synchronous(SqliteSynchronous::Full)
-        .disable_statement_logging()
+    Beside::open(path).await?.ledger_check().await
 }
 
 /// Makes the folder and the file (readable by their owner alone: they hold prompts), and takes the

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use neurino_core::{
-    ImageOutput, JobId, JobSpec, LeaseId, MicroPoints, NodeId, PointsKind, Receipt, ResultDigest,
+    ImageOutput, JobId, JobSpec, LeaseId, MicroCredits, MicroPoints, ModelId, NodeId, PointsKind,
+    Receipt, ResultDigest,
 };
-use neurino_ledger::{Account, PayerId};
+use neurino_ledger::{Account, PayerId, Unit};
 use neurino_protocol::app::PointsSummary;
 use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 use super::{
-    OpenJob, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
+    OpenJob, Pod, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
     parse_json, receipt_of, receipt_of_job,
 };
 use crate::books::{AccountBalance, LedgerCheck};
 use crate::error::StoreError;
+use crate::keys::KeyTerms;
+use crate::terms::Payment;
 
 fn payer(text: String) -> Result<PayerId, StoreError> {
     PayerId::new(text).map_err(|_| StoreError::Unreadable { what: "payer" })
@@ -24,6 +27,18 @@ fn payer(text: String) -> Result<PayerId, StoreError> {
 
 fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// Jobs that have not ended, with their running attempts.
+macro_rules! open_jobs {
+    () => {
+        "SELECT j.id, j.payer, j.rule_set, j.spec, j.fence, j.failures, j.losses, \
+         j.no_node_wait_ms, j.class, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
+         j.state, a.lease, a.node, a.granted_at_ms, a.deadline_ms \
+         FROM job j LEFT JOIN attempt a \
+         ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
+         WHERE j.state IN ('queued', 'leased')"
+    };
 }
 
 impl Store {
@@ -63,16 +78,18 @@ impl Store {
 
     /// Jobs that have not ended, oldest first.
     pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT j.id, j.payer, j.rule_set, j.spec, j.fence, j.failures, j.losses, \
-             j.no_node_wait_ms, j.state, a.lease, a.node, a.granted_at_ms, a.deadline_ms \
-             FROM job j LEFT JOIN attempt a \
-             ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
-             WHERE j.state IN ('queued', 'leased') ORDER BY j.id",
-        )
-        .fetch_all(self.readers())
-        .await?;
+        let rows =
+            sqlx::query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(self.readers()).await?;
         rows.iter().map(open_job).collect()
+    }
+
+    /// One of them.
+    pub(crate) async fn open_job(&self, id: JobId) -> Result<Option<OpenJob>, StoreError> {
+        let row = sqlx::query(concat!(open_jobs!(), " AND j.id = ?"))
+            .bind(id.to_string())
+            .fetch_optional(self.readers())
+            .await?;
+        row.as_ref().map(open_job).transpose()
     }
 
     /// A job, open or ended.
@@ -179,7 +196,7 @@ impl Store {
             "SELECT points, SUM(amount_micro), COUNT(*), \
              COALESCE(SUM(amount_micro) FILTER (WHERE at_ms >= ?2), 0), \
              COUNT(*) FILTER (WHERE at_ms >= ?2) \
-             FROM posting WHERE account = ?1 GROUP BY points",
+             FROM posting WHERE account = ?1 AND points <> 'credit' GROUP BY points",
         )
         .bind(account)
         .bind(since_ms)
@@ -212,19 +229,82 @@ impl Store {
 
     /// The gateway keys.
     pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
-        let rows: Vec<(String, String, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT id, name, sha256, created_at_ms FROM api_key ORDER BY created_at_ms, id",
-        )
-        .fetch_all(self.readers())
-        .await?;
+        keys(&mut *self.readers().acquire().await?).await
+    }
+
+    /// Rises when keys, models or votes were changed.
+    pub(crate) async fn settings_version(&self) -> Result<i64, StoreError> {
+        let version: String =
+            sqlx::query_scalar("SELECT value FROM meta WHERE key = 'settings_version'")
+                .fetch_one(self.readers())
+                .await?;
+        parse_id(&version, "settings version")
+    }
+
+    /// Models that somebody brought or voted for.
+    pub(crate) async fn pods(&self) -> Result<BTreeMap<ModelId, Pod>, StoreError> {
+        let rows: Vec<(String, Option<String>, i64)> =
+            sqlx::query_as("SELECT model, deployer, votes FROM pod")
+                .fetch_all(self.readers())
+                .await?;
         rows.into_iter()
-            .map(|(id, name, sha256, created_at_ms)| {
-                let sha256 =
-                    sha256.try_into().map_err(|_| StoreError::Unreadable { what: "key digest" })?;
-                Ok(StoredKey { id, name, sha256, created_at_ms })
+            .map(|(model, deployer, votes)| {
+                let deployer = deployer.map(payer).transpose()?;
+                Ok((parse_id(&model, "model")?, Pod { deployer, votes: count(votes) }))
             })
             .collect()
     }
+
+    /// Votes for nodes.
+    pub(crate) async fn node_votes(&self) -> Result<BTreeMap<NodeId, u64>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT node, votes FROM node_vote").fetch_all(self.readers()).await?;
+        rows.into_iter().map(|(node, votes)| Ok((parse_id(&node, "node")?, count(votes)))).collect()
+    }
+
+    /// Seconds that nodes were connected since a day.
+    pub(crate) async fn uptimes(&self, since: i64) -> Result<BTreeMap<NodeId, u64>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT node, SUM(seconds) FROM uptime WHERE day >= ? GROUP BY node")
+                .bind(since)
+                .fetch_all(self.readers())
+                .await?;
+        rows.into_iter().map(|(node, sum)| Ok((parse_id(&node, "node")?, count(sum)))).collect()
+    }
+}
+
+/// The gateway keys.
+pub(super) async fn keys(c: &mut SqliteConnection) -> Result<Vec<StoredKey>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM api_key ORDER BY created_at_ms, id").fetch_all(c).await?;
+    rows.iter().map(stored_key).collect()
+}
+
+fn stored_key(row: &SqliteRow) -> Result<StoredKey, StoreError> {
+    let digest = |bytes: Vec<u8>| {
+        <[u8; 32]>::try_from(bytes).map_err(|_| StoreError::Unreadable { what: "key digest" })
+    };
+    let owner: Option<String> = row.try_get("payer")?;
+    let frontend: Option<String> = row.try_get("frontend")?;
+    let budget: Option<i64> = row.try_get("budget_micro")?;
+    let old: Option<Vec<u8>> = row.try_get("old_sha256")?;
+    let old_until: Option<i64> = row.try_get("old_until_ms")?;
+    Ok(StoredKey {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        sha256: digest(row.try_get("sha256")?)?,
+        created_at_ms: row.try_get("created_at_ms")?,
+        terms: KeyTerms {
+            payer: owner.map(payer).transpose()?,
+            scopes: crate::keys::scopes_of(row.try_get("scopes")?)?,
+            prepaid: row.try_get("prepaid")?,
+            budget: budget.map(MicroCredits),
+            requests_per_min: row.try_get("requests_per_min")?,
+            units_per_min: row.try_get("units_per_min")?,
+            frontend: frontend.map(|f| parse_id(&f, "frontend")).transpose()?,
+        },
+        revoked_at_ms: row.try_get("revoked_at_ms")?,
+        old: old.map(digest).transpose()?.zip(old_until),
+    })
 }
 
 /// Adds everything up, in one consistent view.
@@ -249,6 +329,19 @@ pub(super) async fn ledger_check(
     let jobs: Vec<(String, i64)> = sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
         .fetch_all(&mut *view)
         .await?;
+    let (mismatched_holds, mismatched_balances): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM \
+             (SELECT 'held:' || payer AS account, SUM(held_micro) AS amount FROM job \
+              WHERE state IN ('queued', 'leased') AND held_micro > 0 GROUP BY payer) h \
+             FULL JOIN (SELECT * FROM credit_balance WHERE account LIKE 'held:%') b \
+             ON b.account = h.account WHERE COALESCE(h.amount, 0) <> COALESCE(b.amount_micro, 0)), \
+         (SELECT COUNT(*) FROM credit_balance b FULL JOIN \
+             (SELECT account, SUM(amount_micro) AS amount FROM posting WHERE points = 'credit' \
+              GROUP BY account) p ON p.account = b.account \
+             WHERE COALESCE(p.amount, 0) <> COALESCE(b.amount_micro, 0))",
+    )
+    .fetch_one(&mut *view)
+    .await?;
     let (receipts, twice, mismatched): (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT COUNT(*) FROM receipt), \
              (SELECT COUNT(*) FROM (SELECT job FROM attempt WHERE state = 'paid' GROUP BY job \
@@ -290,7 +383,7 @@ pub(super) async fn ledger_check(
     let sums_micro = sums
         .into_iter()
         .map(|(points, sum)| Ok((parse(&points, "points")?, MicroPoints(sum))))
-        .collect::<Result<BTreeMap<PointsKind, _>, StoreError>>()?;
+        .collect::<Result<BTreeMap<Unit, _>, StoreError>>()?;
     Ok(LedgerCheck {
         sums_micro,
         balances,
@@ -298,6 +391,8 @@ pub(super) async fn ledger_check(
         receipts: count(receipts),
         jobs_paid_twice: count(twice),
         mismatched_jobs: count(mismatched),
+        mismatched_holds: count(mismatched_holds),
+        mismatched_balances: count(mismatched_balances),
     })
 }
 
@@ -313,6 +408,9 @@ fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
         }),
     };
     let wait: i64 = row.try_get("no_node_wait_ms")?;
+    let frontend: Option<String> = row.try_get("frontend")?;
+    let (price_list, held) =
+        (row.try_get::<Option<String>, _>("price_list")?, row.try_get("held_micro")?);
     Ok(OpenJob {
         id: parse_id(row.try_get("id")?, "job id")?,
         payer: payer(row.try_get("payer")?)?,
@@ -322,6 +420,10 @@ fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
         failures: row.try_get("failures")?,
         losses: row.try_get("losses")?,
         no_node_wait_ms: count(wait),
+        class: parse(row.try_get("class")?, "class")?,
+        attempts_max: row.try_get("attempts_max")?,
+        frontend: frontend.map(|f| parse_id(&f, "frontend")).transpose()?,
+        payment: price_list.map(|price_list| Payment { price_list, held: MicroCredits(held) }),
         running,
     })
 }

@@ -1,9 +1,16 @@
 //! What goes into the books and comes out of them.
 
-use neurino_core::{IdempotencyKey, JobId, JobOutput, JobSpec, JobState, LeaseId, NodeId, Receipt};
+use neurino_core::{
+    FrontendId, IdempotencyKey, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, NodeId,
+    Receipt,
+};
 use neurino_ledger::{Event, PayerId};
 use neurino_protocol::ErrorBody;
 use serde::Deserialize;
+
+use crate::keys::KeyTerms;
+use crate::router::JobClass;
+use crate::terms::Payment;
 
 /// A job to be admitted.
 #[derive(Debug, Clone)]
@@ -14,7 +21,23 @@ pub(crate) struct NewJob {
     pub(crate) rule_set: String,
     pub(crate) spec: JobSpec,
     pub(crate) no_node_wait_ms: u64,
+    pub(crate) class: JobClass,
+    pub(crate) attempts_max: Option<u32>,
+    pub(crate) frontend: Option<FrontendId>,
+    /// What is set aside for it, if it is prepaid.
+    pub(crate) hold: Option<Hold>,
     pub(crate) at_ms: i64,
+}
+
+/// Credits to set aside for a job.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold {
+    pub(crate) amount: MicroCredits,
+    pub(crate) price_list: String,
+    pub(crate) key: String,
+    /// Most that the key's jobs of the month may cost.
+    pub(crate) budget: Option<MicroCredits>,
+    pub(crate) event: Event,
 }
 
 /// What became of it.
@@ -25,6 +48,10 @@ pub(crate) enum Admitted {
     Known(JobId),
     /// The payer used the key for another job.
     Conflict,
+    /// The payer has no more than this, which is not enough.
+    Uncovered(MicroCredits),
+    /// The key's budget of the month leaves no more than this, which is not enough.
+    OverBudget(MicroCredits),
 }
 
 /// A lease to be granted.
@@ -86,6 +113,8 @@ pub(crate) struct Settlement<O = JobOutput> {
     pub(crate) fence: u32,
     pub(crate) event: Event,
     pub(crate) receipt: Receipt,
+    /// What a prepaid job cost; zero otherwise.
+    pub(crate) charged: MicroCredits,
 }
 
 /// What became of it.
@@ -118,6 +147,10 @@ pub(crate) struct OpenJob {
     pub(crate) failures: u32,
     pub(crate) losses: u32,
     pub(crate) no_node_wait_ms: u64,
+    pub(crate) class: JobClass,
+    pub(crate) attempts_max: Option<u32>,
+    pub(crate) frontend: Option<FrontendId>,
+    pub(crate) payment: Option<Payment>,
     pub(crate) running: Option<RunningAttempt>,
 }
 
@@ -159,6 +192,17 @@ pub(crate) struct StoredKey {
     pub(crate) name: String,
     pub(crate) sha256: [u8; 32],
     pub(crate) created_at_ms: i64,
+    pub(crate) terms: KeyTerms,
+    pub(crate) revoked_at_ms: Option<i64>,
+    /// The secret before the last rotation, and until when it is good.
+    pub(crate) old: Option<([u8; 32], i64)>,
+}
+
+/// Who brought a model, and the votes for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) deployer: Option<PayerId>,
+    pub(crate) votes: u64,
 }
 
 /// An identity key's address bound to a reward address of the original protocol.

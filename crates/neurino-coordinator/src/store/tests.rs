@@ -1,8 +1,8 @@
 //! What the books enforce whatever their caller believes.
 
 use neurino_core::{
-    FinishReason, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroPoints, ModelId, Multiplier,
-    NodeId, PointsKind, Quote, Receipt, TextJob, TextOutput, Usage,
+    FinishReason, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints, ModelId,
+    Multiplier, NodeId, PointsKind, Quote, Receipt, TextJob, TextOutput, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, event_of};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -38,6 +38,10 @@ fn new_job(n: u128) -> NewJob {
         rule_set: "practice1".into(),
         spec: JobSpec::Text(text),
         no_node_wait_ms: 0,
+        class: crate::router::JobClass::Interactive,
+        attempts_max: None,
+        frontend: None,
+        hold: None,
         at_ms: 0,
     }
 }
@@ -66,8 +70,9 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
     let amount_micro = MicroPoints(7);
     let (from, to) = (Account::Pool, Account::Node(node()));
     let (kind, points) = (EntryKind::JobReward, PointsKind::Llama);
-    let event = Event::transfer(event_of(lease(attempt)), kind, points, from, to, amount_micro)
-        .expect("balances");
+    let event =
+        Event::transfer(event_of(lease(attempt)), kind, points.into(), from, to, amount_micro)
+            .expect("balances");
     let usage = Usage { prompt_tokens: 1, completion_tokens: 6 };
     let output = JobOutput::Text(TextOutput::single("hi", FinishReason::Stop, usage));
     let receipt = Receipt {
@@ -93,7 +98,7 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
         coordinator: "0x".into(),
         signature: "0x".into(),
     };
-    Settlement { output, fence, event, receipt }
+    Settlement { output, fence, event, receipt, charged: MicroCredits(0) }
 }
 
 #[tokio::test]

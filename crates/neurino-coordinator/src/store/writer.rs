@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use neurino_core::JobId;
+use neurino_core::{JobId, MicroCredits, NodeId};
+use neurino_ledger::{Event, PayerId};
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -10,10 +11,11 @@ use tokio::time::Instant;
 
 use super::pictures::Kept;
 use super::records::{
-    Admitted, Binding, Close, Grant, NewJob, Release, Settled, Settlement, StoredKey,
+    Admitted, Binding, Close, Grant, Hold, NewJob, Release, Settled, Settlement, StoredKey,
 };
 use super::{ms, parse_id, receipt_of, to_json};
 use crate::error::StoreError;
+use crate::terms::release_event;
 
 /// Most writes of one commit.
 const GROUP_MAX: usize = 200;
@@ -31,9 +33,13 @@ pub(super) enum Write {
     Close(Box<Close>, Reply<bool>),
     Bind(Box<Binding>, Reply<()>),
     AddKey(Box<StoredKey>, Reply<()>),
+    AddUptime(Box<UptimeDay>, Reply<()>),
     Prune(i64, Reply<u64>),
     Stop(oneshot::Sender<()>),
 }
+
+/// Seconds that nodes were connected, and the day, since the Unix epoch.
+pub(super) type UptimeDay = (i64, Vec<(NodeId, u64)>);
 
 /// Sends an answer once the fate of its group is known.
 type Ack = Box<dyn FnOnce(Result<(), &str>) + Send>;
@@ -143,6 +149,7 @@ async fn apply(
         Write::Close(record, reply) => guarded!(reply, close(connection, &record)),
         Write::Bind(binding, reply) => guarded!(reply, bind(connection, &binding)),
         Write::AddKey(key, reply) => guarded!(reply, add_key(connection, &key)),
+        Write::AddUptime(day, reply) => guarded!(reply, add_uptime(connection, &day)),
         Write::Prune(before_ms, reply) => guarded!(reply, prune(connection, before_ms)),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
     }
@@ -174,9 +181,16 @@ async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, Store
             return Ok(if same { Admitted::Known(id) } else { Admitted::Conflict });
         }
     }
+    if let Some(hold) = &job.hold
+        && let Some(refused) = uncovered(c, job, hold).await?
+    {
+        return Ok(refused);
+    }
+    let hold = job.hold.as_ref();
     sqlx::query(
         "INSERT INTO job (id, payer, idempotency_key, rule_set, spec, state, no_node_wait_ms, \
-         created_at_ms) VALUES (?, ?, ?, ?, ?, 'queued', ?, ?)",
+         created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key) \
+         VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(job.id.to_string())
     .bind(job.payer.as_str())
@@ -185,9 +199,124 @@ async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, Store
     .bind(spec)
     .bind(ms(job.no_node_wait_ms))
     .bind(job.at_ms)
+    .bind(job.class.as_str())
+    .bind(job.attempts_max)
+    .bind(job.frontend.as_ref().map(neurino_core::FrontendId::as_str))
+    .bind(hold.map(|hold| &hold.price_list))
+    .bind(hold.map_or(0, |hold| hold.amount.0))
+    .bind(hold.map(|hold| &hold.key))
+    .execute(&mut *c)
+    .await?;
+    if let Some(hold) = hold {
+        post(c, &hold.event, job.at_ms).await?;
+        add_spend(c, &hold.key, job.at_ms, hold.amount.0).await?;
+    }
+    Ok(Admitted::New)
+}
+
+/// Why credits or budget do not cover a job, if they do not.
+async fn uncovered(
+    c: &mut SqliteConnection,
+    job: &NewJob,
+    hold: &Hold,
+) -> Result<Option<Admitted>, StoreError> {
+    let account = neurino_ledger::Account::Payer(job.payer.clone()).to_string();
+    let balance: Option<i64> =
+        sqlx::query_scalar("SELECT amount_micro FROM credit_balance WHERE account = ?")
+            .bind(account)
+            .fetch_optional(&mut *c)
+            .await?;
+    let balance = balance.unwrap_or(0);
+    if balance < hold.amount.0 {
+        return Ok(Some(Admitted::Uncovered(MicroCredits(balance))));
+    }
+    let Some(budget) = hold.budget else { return Ok(None) };
+    let spent: Option<i64> = sqlx::query_scalar(
+        "SELECT amount_micro FROM key_spend \
+         WHERE api_key = ? AND month = strftime('%Y-%m', ? / 1000, 'unixepoch')",
+    )
+    .bind(&hold.key)
+    .bind(job.at_ms)
+    .fetch_optional(c)
+    .await?;
+    let left = budget.0.saturating_sub(spent.unwrap_or(0));
+    Ok((left < hold.amount.0).then_some(Admitted::OverBudget(MicroCredits(left.max(0)))))
+}
+
+/// Adds to what a key's jobs of a month cost; the month is that of the job's acceptance.
+async fn add_spend(
+    c: &mut SqliteConnection,
+    key: &str,
+    accepted_at_ms: i64,
+    amount_micro: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO key_spend (api_key, month, amount_micro) \
+         VALUES (?, strftime('%Y-%m', ? / 1000, 'unixepoch'), ?) \
+         ON CONFLICT (api_key, month) DO UPDATE SET amount_micro = amount_micro + excluded.amount_micro",
+    )
+    .bind(key)
+    .bind(accepted_at_ms)
+    .bind(amount_micro)
     .execute(c)
     .await?;
-    Ok(Admitted::New)
+    Ok(())
+}
+
+/// Writes an event's postings. An event that is in the ledger already breaks the primary key.
+pub(super) async fn post(
+    c: &mut SqliteConnection,
+    event: &Event,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    for posting in event.postings() {
+        sqlx::query(
+            "INSERT INTO posting (event, account, kind, points, amount_micro, at_ms) \
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(posting.event.to_string())
+        .bind(posting.account.to_string())
+        .bind(posting.kind.as_str())
+        .bind(posting.points.as_str())
+        .bind(posting.amount_micro.0)
+        .bind(at_ms)
+        .execute(&mut *c)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Gives back what was set aside for a job that ended unpaid.
+async fn release_hold(c: &mut SqliteConnection, job: JobId, at_ms: i64) -> Result<(), StoreError> {
+    let held: Option<(String, i64, String, i64)> = sqlx::query_as(
+        "SELECT payer, held_micro, api_key, created_at_ms FROM job \
+         WHERE id = ? AND held_micro > 0 AND api_key IS NOT NULL",
+    )
+    .bind(job.to_string())
+    .fetch_optional(&mut *c)
+    .await?;
+    let Some((payer, held, key, accepted_at_ms)) = held else { return Ok(()) };
+    let payer = PayerId::new(payer).map_err(|_| StoreError::Unreadable { what: "payer" })?;
+    let event = release_event(job, &payer, MicroCredits(held))
+        .map_err(|_| StoreError::Unreadable { what: "hold" })?;
+    post(c, &event, at_ms).await?;
+    add_spend(c, &key, accepted_at_ms, -held).await
+}
+
+async fn add_uptime(c: &mut SqliteConnection, day: &UptimeDay) -> Result<(), StoreError> {
+    let (day, nodes) = day;
+    for (node, seconds) in nodes {
+        sqlx::query(
+            "INSERT INTO uptime (node, day, seconds) VALUES (?, ?, ?) \
+             ON CONFLICT (node, day) DO UPDATE SET seconds = seconds + excluded.seconds",
+        )
+        .bind(node.as_str())
+        .bind(day)
+        .bind(ms(*seconds))
+        .execute(&mut *c)
+        .await?;
+    }
+    Ok(())
 }
 
 async fn grant(c: &mut SqliteConnection, grant: &Grant) -> Result<bool, StoreError> {
@@ -241,8 +370,11 @@ async fn release(c: &mut SqliteConnection, release: &Release) -> Result<bool, St
     .bind(release.end.as_str())
     .bind(release.at_ms)
     .bind(release.lease.to_string())
-    .execute(c)
+    .execute(&mut *c)
     .await?;
+    if release.give_up.is_some() {
+        release_hold(c, release.job, release.at_ms).await?;
+    }
     Ok(true)
 }
 
@@ -291,20 +423,8 @@ async fn settle(
             .execute(&mut *c)
             .await?;
     }
-    for posting in settlement.event.postings() {
-        sqlx::query(
-            "INSERT INTO posting (event, account, kind, points, amount_micro, at_ms) \
-             VALUES (?, ?, ?, ?, ?, ?)",
-        )
-        .bind(posting.event.to_string())
-        .bind(posting.account.to_string())
-        .bind(posting.kind.as_str())
-        .bind(posting.points.as_str())
-        .bind(posting.amount_micro.0)
-        .bind(receipt.settled_at_ms)
-        .execute(&mut *c)
-        .await?;
-    }
+    post(c, &settlement.event, receipt.settled_at_ms).await?;
+    charged(c, receipt.job, settlement.charged).await?;
     sqlx::query(
         "INSERT INTO receipt (lease, job, node, points, amount_micro, settled_at_ms, body) \
          VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -319,6 +439,28 @@ async fn settle(
     .execute(c)
     .await?;
     Ok(Settled::Paid)
+}
+
+/// Notes what a prepaid job cost at last; the rest of what was set aside counts no more.
+async fn charged(
+    c: &mut SqliteConnection,
+    job: JobId,
+    charged: MicroCredits,
+) -> Result<(), StoreError> {
+    let held: Option<(i64, String, i64)> = sqlx::query_as(
+        "UPDATE job SET charged_micro = ? WHERE id = ? AND api_key IS NOT NULL \
+         RETURNING held_micro, api_key, created_at_ms",
+    )
+    .bind(charged.0)
+    .bind(job.to_string())
+    .fetch_optional(&mut *c)
+    .await?;
+    match held {
+        Some((held, key, accepted_at_ms)) => {
+            add_spend(c, &key, accepted_at_ms, charged.0 - held).await
+        }
+        None => Ok(()),
+    }
 }
 
 async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreError> {
@@ -341,8 +483,9 @@ async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreErr
     )
     .bind(close.at_ms)
     .bind(close.job.to_string())
-    .execute(c)
+    .execute(&mut *c)
     .await?;
+    release_hold(c, close.job, close.at_ms).await?;
     Ok(true)
 }
 
@@ -360,13 +503,24 @@ async fn bind(c: &mut SqliteConnection, binding: &Binding) -> Result<(), StoreEr
 }
 
 pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO api_key (id, name, sha256, created_at_ms) VALUES (?, ?, ?, ?)")
-        .bind(&key.id)
-        .bind(&key.name)
-        .bind(key.sha256.as_slice())
-        .bind(key.created_at_ms)
-        .execute(c)
-        .await?;
+    let terms = &key.terms;
+    sqlx::query(
+        "INSERT INTO api_key (id, name, sha256, created_at_ms, payer, scopes, prepaid, budget_micro, \
+         requests_per_min, units_per_min, frontend) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&key.id)
+    .bind(&key.name)
+    .bind(key.sha256.as_slice())
+    .bind(key.created_at_ms)
+    .bind(terms.payer.as_ref().map(PayerId::as_str))
+    .bind(crate::keys::scopes_text(&terms.scopes))
+    .bind(terms.prepaid)
+    .bind(terms.budget.map(|budget| budget.0))
+    .bind(terms.requests_per_min)
+    .bind(terms.units_per_min)
+    .bind(terms.frontend.as_ref().map(neurino_core::FrontendId::as_str))
+    .execute(c)
+    .await?;
     Ok(())
 }
 

@@ -10,7 +10,9 @@ macro_rules! assert_snapshot {
     };
 }
 
+mod admin;
 mod answers;
+mod credits;
 mod gateway;
 mod images;
 mod jobs;
@@ -23,5 +25,6 @@ mod original;
 mod pictures;
 mod random;
 mod restart;
+mod routing;
 mod translated;
 mod world;

@@ -52,7 +52,7 @@ impl Identity {
 }
 
 pub(crate) fn capabilities() -> Capabilities {
-    Capabilities { device: "test".into(), memory_bytes: 1 << 30, gpu: false }
+    Capabilities { device: "test".into(), memory_bytes: 1 << 30, gpu: false, referred_by: None }
 }
 
 pub(crate) fn output(text: &str, completion_tokens: u32) -> JobOutput {
@@ -87,6 +87,16 @@ impl Node {
     }
 
     pub(crate) async fn hear(&mut self) -> CoordinatorMessage {
+        loop {
+            let message = self.hear_anything().await;
+            if !matches!(message, CoordinatorMessage::NoJob(_)) {
+                return message;
+            }
+        }
+    }
+
+    /// The next message, also one that says why there is no job.
+    pub(crate) async fn hear_anything(&mut self) -> CoordinatorMessage {
         let message = tokio::time::timeout(PATIENCE, self.session.messages.recv()).await;
         message.expect("the coordinator says something").expect("the session is open")
     }
@@ -94,7 +104,7 @@ impl Node {
     /// Whether nothing is said for a while.
     pub(crate) async fn hears_nothing(&mut self, wait_ms: u64) -> bool {
         let wait = Duration::from_millis(wait_ms);
-        tokio::time::timeout(wait, self.session.messages.recv()).await.is_err()
+        tokio::time::timeout(wait, self.hear()).await.is_err()
     }
 
     pub(crate) async fn lease(&mut self) -> Lease {

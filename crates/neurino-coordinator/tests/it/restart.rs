@@ -153,11 +153,11 @@ async fn what_was_acknowledged_before_shutdown_is_on_disk() {
 #[tokio::test]
 async fn keys_and_checks_work_beside_a_running_coordinator() {
     use axum::http::Method;
-    use neurino_coordinator::{books, keys};
+    use neurino_coordinator::{admin, books};
 
     let world = World::new().await;
     let database = world.config().database;
-    let key = keys::create_api_key(&database, "from outside").await.unwrap();
+    let key = admin::create_api_key(&database, "from outside").await.unwrap();
     let secret = key.expose_secret();
     let (status, _) = world.send(Method::GET, "/v1/models", Some(secret), &[], "").await;
     assert_eq!(status, 200);
@@ -170,9 +170,9 @@ async fn keys_and_checks_work_beside_a_running_coordinator() {
     assert!(check.holds());
     assert_eq!(check.receipts, 1);
     let nowhere = database.with_file_name("nowhere.sqlite");
-    let missing = keys::create_api_key(&nowhere, "x").await;
+    let missing = admin::create_api_key(&nowhere, "x").await;
     assert!(matches!(missing, Err(CoordinatorError::NoBooks(_))));
     assert!(matches!(books::ledger_check(&nowhere).await, Err(CoordinatorError::NoBooks(_))));
-    assert!(matches!(keys::create_api_key(&database, " ").await, Err(CoordinatorError::KeyName)));
+    assert!(matches!(admin::create_api_key(&database, " ").await, Err(CoordinatorError::KeyName)));
     assert!(!nowhere.exists());
 }

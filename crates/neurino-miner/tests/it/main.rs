@@ -61,7 +61,12 @@ impl Bench {
     fn config(&self) -> MinerConfig {
         MinerConfig {
             node: NodeId::new(self.key.address()).unwrap(),
-            capabilities: Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false },
+            capabilities: Capabilities {
+                device: "CPU".into(),
+                memory_bytes: 1,
+                gpu: false,
+                referred_by: None,
+            },
             models: vec![model(MODEL)],
             image_models: BTreeMap::from([(model(PAINTER).id, usual())]),
             outbox_dir: self.outbox(),

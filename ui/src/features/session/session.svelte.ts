@@ -20,6 +20,8 @@ import type {
   StopMode,
 } from '../../lib/api/types';
 import { Chat } from '../chat/chat.svelte';
+import { Ledger } from '../earnings/ledger.svelte';
+import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
 import { Studio } from '../picture/studio.svelte';
 import { Wallet } from '../wallet/wallet.svelte';
@@ -67,6 +69,8 @@ export class Session {
 
   readonly chat: Chat;
   readonly studio: Studio;
+  readonly ledger: Ledger;
+  readonly journal: Journal;
   readonly wallet: Wallet;
   readonly control: Control;
   /** What the Playground makes. */
@@ -80,6 +84,8 @@ export class Session {
     this.#backend = backend;
     this.chat = new Chat(backend);
     this.studio = new Studio(backend);
+    this.ledger = new Ledger(backend);
+    this.journal = new Journal(backend);
     this.wallet = new Wallet(backend);
     this.control = new Control(backend);
   }
@@ -119,6 +125,7 @@ export class Session {
         this.#showGain(event.payload);
         this.chat.settled(event.payload);
         this.studio.settled(event.payload);
+        this.ledger.settled();
         break;
       case 'chat':
         this.chat.update(event.payload.chat, event.payload.update);

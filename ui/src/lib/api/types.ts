@@ -104,6 +104,19 @@ name: string,
 multiplier: Multiplier, };
 
 /**
+ * Both kinds of points; they are never added to each other.
+ */
+export type BothPoints = {
+/**
+ * Paid for text.
+ */
+llama: MicroPoints,
+/**
+ * Paid for pictures.
+ */
+waifu: MicroPoints, };
+
+/**
  * What a rule saw.
  */
 export type Cause = { "cause": "crash" } | { "cause": "game",
@@ -250,6 +263,23 @@ fix: string | null, };
 export type CheckStatus = "ok" | "warn" | "fail";
 
 /**
+ * How many receipts were computed again.
+ */
+export type Checked = {
+/**
+ * The amount follows from the rules.
+ */
+agree: number,
+/**
+ * It does not.
+ */
+differ: number,
+/**
+ * This version of the program does not know the rules.
+ */
+unknown: number, };
+
+/**
  * How an entered address reads.
  */
 export type CheckedAddress = {
@@ -341,7 +371,11 @@ before_ms: number | null,
 /**
  * At most so many, up to 200.
  */
-limit: number, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cmd": "preferences_set", "payload": {
+limit: number, } } | { "cmd": "earnings", "payload": {
+/**
+ * What is asked.
+ */
+about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cmd": "preferences_set", "payload": {
 /**
  * All of them.
  */
@@ -502,6 +536,187 @@ power_w: number | null, };
 export type DeviceKind = "gpu" | "cpu";
 
 /**
+ * Something the person should look at.
+ */
+export type EarningsAlarm = { "alarm": "drift",
+/**
+ * How many.
+ */
+receipts: number,
+/**
+ * Paid beyond what the rules give, or below it.
+ */
+difference: MicroPoints, } | { "alarm": "frozen",
+/**
+ * Results that wait, and those refused since.
+ */
+jobs: number,
+/**
+ * When something was last credited.
+ */
+credited_ms: number | null, } | { "alarm": "books",
+/**
+ * Which points.
+ */
+kind: PointsKind,
+/**
+ * What the receipts say.
+ */
+receipts: MicroPoints,
+/**
+ * What the books say.
+ */
+books: MicroPoints, };
+
+/**
+ * What is answered.
+ */
+export type EarningsAnswer = { "answer": "overview", "payload": EarningsOverview } | { "answer": "series", "payload": Array<SeriesBar> } | { "answer": "receipts", "payload": ReceiptPage } | { "answer": "jobs", "payload": JobPage } | { "answer": "telemetry", "payload": TelemetrySeries } | { "answer": "logs", "payload": LogPage } | { "answer": "saved", "payload": {
+/**
+ * Where it lies now.
+ */
+path: string, } } | { "answer": "ok" };
+
+/**
+ * What can be asked.
+ */
+export type EarningsAsk = { "ask": "overview" } | { "ask": "series",
+/**
+ * Width of a bar.
+ */
+by: SeriesStep,
+/**
+ * How many, the current one included; at most 400.
+ */
+count: number, } | { "ask": "receipts",
+/**
+ * Which.
+ */
+filter: ReceiptFilter,
+/**
+ * The `next` of the page before; the newest when absent.
+ */
+before: number | null,
+/**
+ * At most so many, up to 200.
+ */
+limit: number, } | { "ask": "jobs",
+/**
+ * Which.
+ */
+filter: JobFilter,
+/**
+ * The `next` of the page before; the newest when absent.
+ */
+before: number | null,
+/**
+ * At most so many, up to 200.
+ */
+limit: number, } | { "ask": "telemetry",
+/**
+ * How far back.
+ */
+span: TelemetrySpan, } | { "ask": "logs",
+/**
+ * Which.
+ */
+filter: LogFilter,
+/**
+ * At most so many, up to 2000.
+ */
+limit: number, } | { "ask": "export",
+/**
+ * What.
+ */
+what: ExportKind,
+/**
+ * How.
+ */
+format: ExportFormat,
+/**
+ * From when on; everything when absent.
+ */
+since_ms: number | null, } | { "ask": "logs_save",
+/**
+ * Which.
+ */
+filter: LogFilter, } | { "ask": "bundle" } | { "ask": "tariff",
+/**
+ * The price.
+ */
+tariff: Tariff | null, };
+
+/**
+ * Everything the cards show.
+ */
+export type EarningsOverview = {
+/**
+ * When this was computed.
+ */
+at_ms: number,
+/**
+ * The time zone of its days, for example `Europe/Berlin`.
+ */
+time_zone: string,
+/**
+ * The rate of the last fifteen minutes, and what follows from it.
+ */
+rate: Rate,
+/**
+ * Today, the last 7 and 30 days, and all time.
+ */
+spans: Array<SpanTotal>,
+/**
+ * Results that no receipt has answered yet; their points are not part of any total.
+ */
+pending: Pending,
+/**
+ * Each model of the last 30 days, the best paid first.
+ */
+models: Array<ModelTotal>,
+/**
+ * Which factors paid in the last 30 days.
+ */
+multipliers: Array<MultiplierLine>,
+/**
+ * Why the last 24 hours differ from the 24 before, for each kind that was earned.
+ */
+changes: Array<RateChange>,
+/**
+ * The week that runs.
+ */
+week: WeekTotal,
+/**
+ * Past weeks in which something was earned, newest first, at most 60.
+ */
+weeks: Array<WeekTotal>,
+/**
+ * The price of energy, if the person has set one.
+ */
+tariff: Tariff | null,
+/**
+ * What needs the person's eye.
+ */
+alarms: Array<EarningsAlarm>,
+/**
+ * Receipts that were computed again here, out of all.
+ */
+checked: Checked, };
+
+/**
+ * Energy while mining.
+ */
+export type Energy = {
+/**
+ * All of it, in millijoules.
+ */
+used_mj: number,
+/**
+ * The part that was estimated because no sensor told it, in millijoules.
+ */
+estimated_mj: number, };
+
+/**
  * A decision of the past.
  */
 export type Entry = {
@@ -538,7 +753,7 @@ hint?: string, };
 /**
  * What went wrong, for programs. A variant exists only where somebody acts on it.
  */
-export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "unreachable" | "unsupported_version" | "internal";
+export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "unreachable" | "unsupported_version" | "internal";
 
 /**
  * What happened, pushed to every viewer.
@@ -565,6 +780,16 @@ update: PictureUpdate, } } | { "event": "close_requested" };
  * One event of the ledger: the postings that share it sum to zero.
  */
 export type EventId = string;
+
+/**
+ * How it is written.
+ */
+export type ExportFormat = "csv" | "json";
+
+/**
+ * What is exported.
+ */
+export type ExportKind = "receipts" | "jobs" | "days";
 
 /**
  * A fact of a public chain.
@@ -615,14 +840,6 @@ export type FirstModel = {
  * The model.
  */
 model: ModelId,
-/**
- * Memory that it needs, in bytes.
- */
-memory_bytes_min: number,
-/**
- * Memory of the device that computes, in bytes.
- */
-device_memory_bytes: number,
 /**
  * Whether its files come with the program or with a download.
  */
@@ -797,6 +1014,23 @@ preview: boolean, };
 export type JobDevice = "cpu" | "gpu";
 
 /**
+ * Which jobs.
+ */
+export type JobFilter = {
+/**
+ * Part of the model's id, of the reason or of the job's id, in any case.
+ */
+text: string,
+/**
+ * Only one outcome.
+ */
+outcome: JobOutcome | null,
+/**
+ * Ended at or after.
+ */
+since_ms: number | null, };
+
+/**
  * A job: one request of one payer, from admission to its terminal state. Version 7, so ids
  * sort by time of admission.
  */
@@ -808,9 +1042,97 @@ export type JobId = string;
 export type JobKind = "text" | "image";
 
 /**
+ * How a job ended on this machine.
+ */
+export type JobOutcome = "paid" | "late" | "failed" | "handed_back" | "withdrawn" | "refused";
+
+/**
+ * A page of the job history.
+ */
+export type JobPage = {
+/**
+ * Newest first.
+ */
+jobs: Array<JobRecord>,
+/**
+ * How many match in all.
+ */
+matching: number,
+/**
+ * How many of all kept ended in each way.
+ */
+outcomes: Array<OutcomeCount>,
+/**
+ * Where the next page begins; nothing older when absent.
+ */
+next: number | null, };
+
+/**
+ * A job that ended on this machine. No prompt and no answer is part of it.
+ */
+export type JobRecord = {
+/**
+ * The job.
+ */
+job: JobId,
+/**
+ * The lease it ran under.
+ */
+lease: LeaseId,
+/**
+ * What it made.
+ */
+kind: JobKind,
+/**
+ * Its model.
+ */
+model: ModelId,
+/**
+ * When it ended here.
+ */
+ended_ms: number,
+/**
+ * How.
+ */
+outcome: JobOutcome,
+/**
+ * Why, where it was not paid; one sentence or fragment.
+ */
+reason: string | null,
+/**
+ * Where its time went, as far as this run of the program saw it.
+ */
+times: JobTimes | null,
+/**
+ * What it paid.
+ */
+points: MicroPoints, };
+
+/**
  * What happens to a job on this machine.
  */
 export type JobStage = "loading" | "running" | "sending";
+
+/**
+ * Where a job's time went, in milliseconds each.
+ */
+export type JobTimes = {
+/**
+ * Until its model was in memory.
+ */
+loading_ms: number,
+/**
+ * In the engine's queue behind other jobs.
+ */
+waiting_ms: number,
+/**
+ * Computing.
+ */
+computing_ms: number,
+/**
+ * Signing, saving, sending, and waiting for the receipt.
+ */
+sending_ms: number, };
 
 /**
  * One attempt of one node at one job. Also the idempotency key of its result and payment.
@@ -955,6 +1277,66 @@ outcome: Outcome | null,
 clean_up: Array<ModelId>, };
 
 /**
+ * Which log lines.
+ */
+export type LogFilter = {
+/**
+ * Part of the line, in any case.
+ */
+text: string,
+/**
+ * This grave or graver.
+ */
+level: LogLevel,
+/**
+ * Only one day of the log's own calendar (UTC), for example `2026-11-22`.
+ */
+day: string | null, };
+
+/**
+ * How grave a log line is.
+ */
+export type LogLevel = "trace" | "debug" | "info" | "warn" | "error";
+
+/**
+ * One log line.
+ */
+export type LogLine = {
+/**
+ * When.
+ */
+at_ms: number,
+/**
+ * How grave.
+ */
+level: LogLevel,
+/**
+ * Which part of the program said it.
+ */
+part: string,
+/**
+ * What it said.
+ */
+text: string, };
+
+/**
+ * Log lines.
+ */
+export type LogPage = {
+/**
+ * Newest first; addresses and paths of the person are shortened.
+ */
+lines: Array<LogLine>,
+/**
+ * Days there are logs of, newest first.
+ */
+days: Array<string>,
+/**
+ * Whether older matching lines were left out.
+ */
+more: boolean, };
+
+/**
  * An amount in micro-points (1e-6 point); negative in the debiting half of a posting pair.
  */
 export type MicroPoints = number;
@@ -1070,9 +1452,63 @@ state: ModelState,
 problem: ErrorBody | null, };
 
 /**
+ * What a model brought.
+ */
+export type ModelTotal = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Which points.
+ */
+kind: PointsKind,
+/**
+ * Confirmed points.
+ */
+points: MicroPoints,
+/**
+ * Jobs paid.
+ */
+jobs: number, };
+
+/**
  * A factor in millionths: 1 000 000 is one.
  */
 export type Multiplier = number;
+
+/**
+ * Factors that priced jobs.
+ */
+export type MultiplierLine = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * Which points.
+ */
+kind: PointsKind,
+/**
+ * The rules that set them.
+ */
+rule_set: string,
+/**
+ * The model's factor.
+ */
+factor: Multiplier,
+/**
+ * The owner's multiplier: what holdings and season add, as one figure in the receipt.
+ */
+multiplier: Multiplier,
+/**
+ * Jobs paid so.
+ */
+jobs: number,
+/**
+ * Confirmed points.
+ */
+points: MicroPoints, };
 
 /**
  * The network this machine works for.
@@ -1191,6 +1627,32 @@ sentence: string | null,
  * What went wrong, if it did not.
  */
 problem: ErrorBody | null, };
+
+/**
+ * How often jobs ended in a way.
+ */
+export type OutcomeCount = {
+/**
+ * The way.
+ */
+outcome: JobOutcome,
+/**
+ * How often.
+ */
+jobs: number, };
+
+/**
+ * Results on their way.
+ */
+export type Pending = {
+/**
+ * Results that wait for their receipt.
+ */
+jobs: number,
+/**
+ * When the oldest of them was finished.
+ */
+since_ms: number | null, };
 
 /**
  * One step of a picture that is being made.
@@ -1347,6 +1809,83 @@ multiplier: Multiplier,
 amount_micro: MicroPoints, };
 
 /**
+ * Points an hour, from the last fifteen minutes.
+ */
+export type Rate = { "state": "idle" } | { "state": "estimating",
+/**
+ * Mining time that is still missing, in milliseconds.
+ */
+ready_in_ms: number, } | { "state": "known",
+/**
+ * Points an hour.
+ */
+hour: BothPoints,
+/**
+ * Points in 24 hours at this rate.
+ */
+day: BothPoints,
+/**
+ * Time mined in the window, in milliseconds.
+ */
+mined_ms: number, };
+
+/**
+ * One cause.
+ */
+export type RateCause = {
+/**
+ * What changed.
+ */
+cause: RateCauseKind,
+/**
+ * Points it added (or took, below zero).
+ */
+effect: MicroPoints, };
+
+/**
+ * What can change a rate.
+ */
+export type RateCauseKind = "hours_mined" | "jobs_per_hour" | "model_mix" | "multiplier" | "job_size";
+
+/**
+ * Two windows of 24 hours beside each other, and what made the difference.
+ */
+export type RateChange = {
+/**
+ * Which points.
+ */
+kind: PointsKind,
+/**
+ * The earlier window.
+ */
+before: RateWindow,
+/**
+ * The later window.
+ */
+after: RateWindow,
+/**
+ * What each cause added or took; their sum is the difference. The largest first.
+ */
+causes: Array<RateCause>, };
+
+/**
+ * One window.
+ */
+export type RateWindow = {
+/**
+ * Confirmed points.
+ */
+points: MicroPoints,
+/**
+ * Jobs paid.
+ */
+jobs: number,
+/**
+ * Time mined, in milliseconds.
+ */
+mined_ms: number, };
+
+/**
  * A signed statement that a job was paid, and how the amount was computed.
  */
 export type Receipt = {
@@ -1408,13 +1947,59 @@ coordinator: string,
 signature: string, };
 
 /**
+ * Which receipts.
+ */
+export type ReceiptFilter = {
+/**
+ * Part of the model's id or of the rule set's name, in any case; everything when empty.
+ */
+text: string,
+/**
+ * Only one kind of points.
+ */
+kind: PointsKind | null,
+/**
+ * Settled at or after.
+ */
+since_ms: number | null,
+/**
+ * Settled before.
+ */
+until_ms: number | null,
+/**
+ * Only those whose amount does not follow from their rules.
+ */
+drifted: boolean, };
+
+/**
+ * A page of receipts.
+ */
+export type ReceiptPage = {
+/**
+ * Newest first.
+ */
+receipts: Array<Receipt>,
+/**
+ * How many match in all.
+ */
+matching: number,
+/**
+ * What the matching ones paid.
+ */
+points: BothPoints,
+/**
+ * Where the next page begins; nothing older when absent.
+ */
+next: number | null, };
+
+/**
  * The answer to a [`Command`].
  */
 export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapshot } | { "reply": "saved", "payload": {
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -1558,6 +2143,40 @@ export type SecretText = string;
 export type Section = "when" | "battery" | "metered" | "heat" | "programs" | "games";
 
 /**
+ * One bar.
+ */
+export type SeriesBar = {
+/**
+ * Its first instant.
+ */
+from_ms: number,
+/**
+ * The first instant after it.
+ */
+until_ms: number,
+/**
+ * Confirmed points.
+ */
+points: BothPoints,
+/**
+ * Jobs paid.
+ */
+jobs: number,
+/**
+ * Time mined, in milliseconds.
+ */
+mined_ms: number,
+/**
+ * Energy while mining.
+ */
+energy: Energy, };
+
+/**
+ * Width of a bar.
+ */
+export type SeriesStep = "hour" | "day" | "week";
+
+/**
  * How a game was recognised.
  */
 export type Sign = "listed" | "library" | "full_screen" | "card_load";
@@ -1612,6 +2231,40 @@ receipts: Array<Receipt>,
 identity: string, };
 
 /**
+ * A stretch of time up to now.
+ */
+export type SpanKind = "today" | "week" | "month" | "lifetime";
+
+/**
+ * What a stretch of time brought and took.
+ */
+export type SpanTotal = {
+/**
+ * Which.
+ */
+span: SpanKind,
+/**
+ * When it began.
+ */
+since_ms: number,
+/**
+ * Confirmed points.
+ */
+points: BothPoints,
+/**
+ * Jobs paid.
+ */
+jobs: number,
+/**
+ * Time mined, in milliseconds.
+ */
+mined_ms: number,
+/**
+ * Energy while mining.
+ */
+energy: Energy, };
+
+/**
  * What state the control is in. The miner has states of its own while this says `Running`.
  */
 export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" | "snoozed";
@@ -1622,9 +2275,97 @@ export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" |
 export type StopMode = "finish" | "now";
 
 /**
+ * The price of energy.
+ */
+export type Tariff = {
+/**
+ * Price of a kilowatt hour in millionths of the currency's unit.
+ */
+kwh_micro: number,
+/**
+ * The currency, for example `EUR`; one to eight characters.
+ */
+currency: string, };
+
+/**
  * A long task of the library.
  */
 export type Task = "move" | "scrub" | "reuse";
+
+/**
+ * What the sensors said at one time, or on average over a step.
+ */
+export type TelemetryPoint = {
+/**
+ * When, the beginning of the step.
+ */
+at_ms: number,
+/**
+ * Degrees Celsius.
+ */
+temperature_c: number | null,
+/**
+ * Watts.
+ */
+power_w: number | null,
+/**
+ * Memory of the device in use, in bytes.
+ */
+memory_used_bytes: number | null,
+/**
+ * 0 to 100.
+ */
+load_percent: number | null,
+/**
+ * Tokens written a second.
+ */
+tokens_per_s: number,
+/**
+ * Pictures finished a minute.
+ */
+pictures_per_min: number,
+/**
+ * Points credited in the step.
+ */
+points: BothPoints, };
+
+/**
+ * What the sensors said.
+ */
+export type TelemetrySeries = {
+/**
+ * The device whose sensors these are.
+ */
+device: string,
+/**
+ * First instant of the span.
+ */
+from_ms: number,
+/**
+ * Its end.
+ */
+until_ms: number,
+/**
+ * Time between two points, in milliseconds.
+ */
+step_ms: number,
+/**
+ * Memory of the device, in bytes.
+ */
+memory_bytes: number,
+/**
+ * Whether the watts are an estimate.
+ */
+power_estimated: boolean,
+/**
+ * Oldest first; stretches without mining are left out.
+ */
+points: Array<TelemetryPoint>, };
+
+/**
+ * How far back, and how fine.
+ */
+export type TelemetrySpan = "ten_minutes" | "day" | "month";
 
 /**
  * Colours of the window.
@@ -1785,6 +2526,39 @@ chain: ChainView, };
  * mining, `c` mining with cheap electricity.
  */
 export type Week = string[];
+
+/**
+ * A week of 7 times 24 hours that begins on a Thursday at 00:00 UTC.
+ */
+export type WeekTotal = {
+/**
+ * Its number, counted from 1 January 1970.
+ */
+number: number,
+/**
+ * Its first instant.
+ */
+from_ms: number,
+/**
+ * The snapshot: the first instant after it.
+ */
+until_ms: number,
+/**
+ * Confirmed points.
+ */
+points: BothPoints,
+/**
+ * Jobs paid.
+ */
+jobs: number,
+/**
+ * Time mined, in milliseconds.
+ */
+mined_ms: number,
+/**
+ * Energy while mining.
+ */
+energy: Energy, };
 
 /**
  * When mining runs at all.

@@ -1,0 +1,181 @@
+//! What whoever runs a network changes in its books: keys, credits, models, votes. Works beside a
+//! running coordinator, which notices within a second.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use neurino_core::{MicroCredits, MicroPoints, ModelId, NodeId};
+use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit};
+use serde::Serialize;
+
+use crate::coordinator::now_ms;
+use crate::error::CoordinatorError;
+use crate::keys::{ApiKey, ApiKeyInfo, KeyTerms, draw, draw_secret};
+use crate::store::Beside;
+
+/// How long the secret before a rotation stays good, in milliseconds.
+pub const ROTATION_MS: u64 = 24 * 3600 * 1000;
+
+/// Makes a gateway key that may ask for everything and costs nothing.
+///
+/// # Errors
+/// `KeyName`, `NoBooks`, `Store`.
+pub async fn create_api_key(database: &Path, name: &str) -> Result<ApiKey, CoordinatorError> {
+    create_api_key_with(database, name, KeyTerms::default()).await
+}
+
+/// Makes a gateway key on some terms.
+///
+/// # Errors
+/// `KeyName`, `KeyTerms`, `NoBooks`, `Store`.
+pub async fn create_api_key_with(
+    database: &Path,
+    name: &str,
+    terms: KeyTerms,
+) -> Result<ApiKey, CoordinatorError> {
+    let (key, stored) = draw(name, terms)?;
+    open(database).await?.add_key(&stored).await?;
+    Ok(key)
+}
+
+/// The keys there are, revoked ones too.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn api_keys(database: &Path) -> Result<Vec<ApiKeyInfo>, CoordinatorError> {
+    let keys = open(database).await?.keys().await?;
+    Ok(keys.iter().map(ApiKeyInfo::of).collect())
+}
+
+/// Closes a key for good. Jobs that it sent go on.
+///
+/// # Errors
+/// `NoSuchKey` (also for one that is revoked), `NoBooks`, `Store`.
+pub async fn revoke_api_key(database: &Path, id: &str) -> Result<(), CoordinatorError> {
+    let revoked = open(database).await?.revoke_key(id, now_ms()).await?;
+    if revoked { Ok(()) } else { Err(CoordinatorError::NoSuchKey(id.to_owned())) }
+}
+
+/// Gives a key another secret. The one before stays good for a while, so that its user has time to
+/// change over; zero milliseconds close it at once.
+///
+/// # Errors
+/// `NoSuchKey`, `NoBooks`, `Store`.
+pub async fn rotate_api_key(
+    database: &Path,
+    id: &str,
+    keep_old_ms: u64,
+) -> Result<ApiKey, CoordinatorError> {
+    let (secret, sha256) = draw_secret();
+    let until_ms = now_ms().saturating_add_unsigned(keep_old_ms);
+    let mut books = open(database).await?;
+    let key = books.rotate_key(id, &sha256, until_ms).await?;
+    let key = key.ok_or_else(|| CoordinatorError::NoSuchKey(id.to_owned()))?;
+    Ok(ApiKey::new(&key, secret))
+}
+
+/// Books credits that a payer bought, or gave back if the amount is negative. A repeat with the same
+/// reference books nothing. Returns the balance.
+///
+/// # Errors
+/// `Deposit` (nothing, more than there is, or another amount under the same reference), `NoBooks`,
+/// `Store`.
+pub async fn deposit(
+    database: &Path,
+    payer: &PayerId,
+    amount: MicroCredits,
+    reference: &str,
+) -> Result<MicroCredits, CoordinatorError> {
+    if amount.0 == 0 {
+        return Err(CoordinatorError::Deposit("the amount is nothing"));
+    }
+    if reference.is_empty() || reference.len() > 200 || reference.chars().any(char::is_control) {
+        return Err(CoordinatorError::Deposit("a reference is 1 to 200 printable bytes"));
+    }
+    let event = Event::transfer(
+        event_of_deposit(payer, reference),
+        EntryKind::CreditDeposit,
+        Unit::Credit,
+        Account::Issuance,
+        Account::Payer(payer.clone()),
+        MicroPoints(amount.0),
+    )
+    .map_err(|_| CoordinatorError::Deposit("the amount is too large"))?;
+    open(database).await?.deposit(payer, &event, now_ms()).await
+}
+
+/// What payers of credits have and what is set aside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CreditAccount {
+    /// To spend.
+    pub balance: MicroCredits,
+    /// Set aside for open jobs.
+    pub held: MicroCredits,
+}
+
+/// Everybody's credits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Credits {
+    /// Of those that pay.
+    pub payers: BTreeMap<String, CreditAccount>,
+    /// Of those that earn: nodes, deployers, frontends, voters, the network.
+    pub earned: BTreeMap<String, MicroCredits>,
+    /// All that were ever bought, less those given back.
+    pub issued: MicroCredits,
+}
+
+/// Everybody's credits.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn credits(database: &Path) -> Result<Credits, CoordinatorError> {
+    let mut all = Credits::default();
+    for (account, amount) in open(database).await?.credit_balances().await? {
+        match account {
+            Account::Payer(payer) => {
+                all.payers.entry(payer.to_string()).or_default().balance = amount
+            }
+            Account::Held(payer) => all.payers.entry(payer.to_string()).or_default().held = amount,
+            Account::Issuance => all.issued = MicroCredits(-amount.0),
+            earner => drop(all.earned.insert(earner.to_string(), amount)),
+        }
+    }
+    Ok(all)
+}
+
+/// Says who brought a model, and how many votes it has.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn set_pod(
+    database: &Path,
+    model: &ModelId,
+    deployer: Option<&PayerId>,
+    votes: u32,
+) -> Result<(), CoordinatorError> {
+    Ok(open(database).await?.set_pod(model, deployer, votes).await?)
+}
+
+/// Says how many votes a node has.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn set_node_votes(
+    database: &Path,
+    node: &NodeId,
+    votes: u32,
+) -> Result<(), CoordinatorError> {
+    Ok(open(database).await?.set_node_votes(node, votes).await?)
+}
+
+/// A token for the admin listener: 256 random bits in hexadecimal digits.
+pub fn draw_token() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
+}
+
+async fn open(database: &Path) -> Result<Beside, CoordinatorError> {
+    if !database.is_file() {
+        return Err(CoordinatorError::NoBooks(database.to_owned()));
+    }
+    Ok(Beside::open(database).await?)
+}

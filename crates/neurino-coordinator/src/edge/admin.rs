@@ -1,0 +1,251 @@
+//! The second listener, for whoever runs the network: metrics, keys, credits. On this machine only,
+//! and with a token of its own, because other programs of this machine can reach it too.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use neurino_core::{MicroCredits, ModelId, NodeId};
+use neurino_ledger::PayerId;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::http::{ApiError, bearer, read_json};
+use crate::admin;
+use crate::coordinator::Coordinator;
+use crate::error::CoordinatorError;
+use crate::keys::KeyTerms;
+
+/// What the handlers get.
+#[derive(Clone)]
+struct Admin {
+    coordinator: Arc<Coordinator>,
+    token: Arc<SecretString>,
+}
+
+impl Coordinator {
+    /// The routes of the admin listener. All but `/metrics` want the token.
+    pub fn admin_router(self: &Arc<Self>, token: SecretString) -> Router {
+        let admin = Admin { coordinator: Arc::clone(self), token: Arc::new(token) };
+        let guarded = Router::new()
+            .route("/admin/overview", get(overview))
+            .route("/admin/ledger", get(ledger))
+            .route("/admin/keys", get(keys).post(add_key))
+            .route("/admin/keys/{id}", delete(revoke_key))
+            .route("/admin/keys/{id}/rotate", post(rotate_key))
+            .route("/admin/credits", get(credits).post(add_credits))
+            .route("/admin/pods", put(set_pod))
+            .route("/admin/votes", put(set_votes))
+            .route_layer(axum::middleware::from_fn_with_state(admin.clone(), with_token));
+        Router::new()
+            .route("/metrics", get(metrics))
+            .merge(guarded)
+            .fallback(nothing_here)
+            .layer(axum::middleware::from_fn(from_this_machine))
+            .with_state(admin)
+    }
+
+    /// Serves the admin routes until `stop` is cancelled or the coordinator shuts down.
+    ///
+    /// # Errors
+    /// `NotLoopback` for a listener that other machines can reach, `Listener`.
+    pub async fn serve_admin(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        token: SecretString,
+        stop: CancellationToken,
+    ) -> Result<(), CoordinatorError> {
+        let address = listener.local_addr().map_err(CoordinatorError::Listener)?;
+        if !address.ip().is_loopback() {
+            return Err(CoordinatorError::NotLoopback(address));
+        }
+        super::serve::serve(self, self.admin_router(token), listener, stop).await
+    }
+}
+
+/// Refuses web pages: one that names this machine as its own host, or asks from elsewhere.
+async fn from_this_machine(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let own = ["127.0.0.1", "localhost", "[::1]"].contains(&name);
+    if !own || headers.contains_key(ORIGIN) {
+        let message = "the admin listener answers programs of this machine, not web pages";
+        return ApiError::plain(ErrorBody::new(ErrorCode::Forbidden, message)).into_response();
+    }
+    next.run(request).await
+}
+
+async fn with_token(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let given = bearer(request.headers()).unwrap_or("");
+    if !is_same(given.as_bytes(), admin.token.expose_secret().as_bytes()) {
+        let error = ErrorBody::new(ErrorCode::Unauthorized, "the admin token is missing or wrong")
+            .with_hint("it is in the file `admin.token` beside the books");
+        return ApiError::plain(error).into_response();
+    }
+    next.run(request).await
+}
+
+/// Compares every byte, so that the time it takes tells nothing.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let differs = a.iter().zip(b).fold(u8::from(a.len() != b.len()), |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differs) == 0
+}
+
+async fn nothing_here(uri: Uri) -> ApiError {
+    let message = format!("there is nothing at {}", uri.path());
+    ApiError::plain(ErrorBody::new(ErrorCode::NotFound, message).with_hint(
+        "the admin listener has /metrics and /admin/{overview,ledger,keys,credits,pods,votes}",
+    ))
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], admin.coordinator.metrics_text()).into_response()
+}
+
+async fn overview(State(admin): State<Admin>) -> Json<Value> {
+    let jobs = admin.coordinator.jobs_overview();
+    Json(json!({ "network": admin.coordinator.network(), "jobs": jobs }))
+}
+
+async fn ledger(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let check = admin.coordinator.ledger_check().await.map_err(ApiError::plain)?;
+    Ok(Json(json!({ "holds": check.holds(), "check": check })))
+}
+
+async fn keys(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let keys = admin::api_keys(&admin.coordinator.config.database).await.map_err(refused)?;
+    Ok(Json(json!({ "keys": keys })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    name: String,
+    #[serde(default)]
+    terms: KeyTerms,
+}
+
+async fn add_key(State(admin): State<Admin>, request: Request) -> Result<Response, ApiError> {
+    let new: NewKey = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let made = admin.coordinator.create_api_key_with(&new.name, new.terms).await;
+    let key = made.map_err(ApiError::plain)?;
+    let shown = json!({ "key": key.info, "api_key": key.expose_secret() });
+    Ok((StatusCode::CREATED, Json(shown)).into_response())
+}
+
+async fn revoke_key(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let database = &admin.coordinator.config.database;
+    admin::revoke_api_key(database, &id).await.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn rotate_key(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let database = &admin.coordinator.config.database;
+    let key = admin::rotate_api_key(database, &id, admin::ROTATION_MS).await.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(Json(json!({ "key": key.info, "api_key": key.expose_secret() })))
+}
+
+async fn credits(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let all = admin::credits(&admin.coordinator.config.database).await.map_err(refused)?;
+    Ok(Json(json!(all)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCredits {
+    payer: PayerId,
+    amount_micro: MicroCredits,
+    reference: String,
+}
+
+async fn add_credits(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let new: NewCredits = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    let booked = admin::deposit(database, &new.payer, new.amount_micro, &new.reference).await;
+    let balance = booked.map_err(refused)?;
+    Ok(Json(json!({ "payer": new.payer, "balance_micro": balance })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPod {
+    model: ModelId,
+    #[serde(default)]
+    deployer: Option<PayerId>,
+    #[serde(default)]
+    votes: u32,
+}
+
+async fn set_pod(State(admin): State<Admin>, request: Request) -> Result<StatusCode, ApiError> {
+    let new: NewPod = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    let set = admin::set_pod(database, &new.model, new.deployer.as_ref(), new.votes).await;
+    set.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewVotes {
+    node: NodeId,
+    votes: u32,
+}
+
+async fn set_votes(State(admin): State<Admin>, request: Request) -> Result<StatusCode, ApiError> {
+    let new: NewVotes = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    admin::set_node_votes(database, &new.node, new.votes).await.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why the books were not changed.
+fn refused(error: CoordinatorError) -> ApiError {
+    let code = match &error {
+        CoordinatorError::NoSuchKey(_) => ErrorCode::NotFound,
+        CoordinatorError::KeyName
+        | CoordinatorError::KeyTerms(_)
+        | CoordinatorError::Deposit(_) => ErrorCode::InvalidRequest,
+        _ => {
+            tracing::error!(?error, "an admin request failed: {error}");
+            ErrorCode::Internal
+        }
+    };
+    ApiError::plain(ErrorBody::new(code, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(is_same(b"abc", b"abc"));
+        assert!(!is_same(b"abc", b"abd"));
+        assert!(!is_same(b"ab", b"abc"));
+        assert!(!is_same(b"", b"abc"));
+    }
+}

@@ -1,0 +1,229 @@
+//! Which node gets which job: in memory, pure, no clock.
+//!
+//! A job goes to a node that serves its model and did not fail at it: filter. Of
+//! those that are free a few are drawn at random: [`Sample`]. The best of them by the network's order
+//! gets it (`nodes`): model loaded, referred by the job's frontend, speed, votes, uptime. Which job is
+//! next is decided by `queue`, fair between classes and between payers.
+
+mod nodes;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use neurino_core::{JobId, ModelId, NodeId};
+use neurino_ledger::PayerId;
+use neurino_protocol::node::{NoJob, SkipCount, SkipReason};
+use rand::Rng;
+
+pub use nodes::Sample;
+pub(crate) use nodes::Standing;
+pub use queue::JobClass;
+pub(crate) use queue::Waiting;
+
+use nodes::{Free, Node};
+use queue::Queues;
+
+/// Most reasons told to a node that gets no job.
+const REASONS_MAX: usize = 4;
+
+/// The router's memory.
+#[derive(Debug, Default)]
+pub(crate) struct Router {
+    queues: Queues,
+    nodes: BTreeMap<NodeId, Node>,
+    free: BTreeMap<ModelId, Free>,
+    /// Connected nodes with at least one slot, per model.
+    serving: BTreeMap<ModelId, usize>,
+    /// Memory that a node usually needs for a model, in bytes, where the network knows: for what nodes
+    /// are told. One that serves a model is believed that it can.
+    needs: BTreeMap<ModelId, u64>,
+    sample: Sample,
+    turn: u64,
+}
+
+impl Router {
+    /// A router that compares so many nodes, on a network that knows what models need.
+    pub(crate) fn new(sample: Sample, needs: BTreeMap<ModelId, u64>) -> Self {
+        Self { sample, needs, ..Self::default() }
+    }
+
+    /// Sets what a connected node can take. `busy` counts the leases it holds.
+    pub(crate) fn set_node(
+        &mut self,
+        id: &NodeId,
+        models: Vec<ModelId>,
+        slots: u32,
+        busy: u32,
+        standing: Standing,
+    ) {
+        let before = self.take_node(id);
+        if slots > 0 {
+            for model in &models {
+                *self.serving.entry(model.clone()).or_default() += 1;
+            }
+        }
+        let node = Node { models, slots, busy, standing, ..before.unwrap_or_default() };
+        self.nodes.insert(id.clone(), node);
+        self.refresh(id);
+    }
+
+    fn is_large_enough(&self, model: &ModelId, standing: &Standing) -> bool {
+        let need = self.needs.get(model).copied().unwrap_or(0);
+        standing.memory_bytes == 0 || standing.memory_bytes >= need
+    }
+
+    /// Forgets a node whose session ended.
+    pub(crate) fn remove_node(&mut self, id: &NodeId) {
+        self.take_node(id);
+    }
+
+    fn take_node(&mut self, id: &NodeId) -> Option<Node> {
+        let node = self.nodes.remove(id)?;
+        for model in &node.models {
+            if let Some(free) = self.free.get_mut(model) {
+                free.remove(id);
+            }
+            if node.slots > 0
+                && let Some(serving) = self.serving.get_mut(model)
+            {
+                *serving -= 1;
+            }
+        }
+        Some(node)
+    }
+
+    /// Frees a slot.
+    pub(crate) fn lease_ended(&mut self, id: &NodeId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.busy = node.busy.saturating_sub(1);
+            self.refresh(id);
+        }
+    }
+
+    /// Notes how fast a node served a job, in cost units (see [`Waiting::cost`]) and milliseconds.
+    pub(crate) fn timed(&mut self, id: &NodeId, model: &ModelId, cost: u64, duration_ms: u64) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.timed(model, cost as f64 * 1000.0 / duration_ms.max(1) as f64);
+        }
+    }
+
+    /// Sets the speed bands of all nodes anew.
+    pub(crate) fn band_all(&mut self) {
+        nodes::band_all(&mut self.nodes);
+    }
+
+    /// Puts a job into its queue.
+    pub(crate) fn enqueue(&mut self, waiting: Waiting) {
+        self.queues.push(waiting);
+    }
+
+    /// Takes a job out of its queue, wherever it waits.
+    pub(crate) fn remove_job(&mut self, model: &ModelId, payer: &PayerId, job: JobId) {
+        for class in JobClass::ALL {
+            self.queues.remove(class, model, payer, job);
+        }
+    }
+
+    /// Makes a waiting batch job interactive, because it has waited long. It keeps its payer's order.
+    pub(crate) fn promote(&mut self, model: &ModelId, payer: &PayerId, job: JobId) {
+        if let Some(waiting) = self.queues.remove(JobClass::Batch, model, payer, job) {
+            self.queues.push(Waiting { class: JobClass::Interactive, ..waiting });
+        }
+    }
+
+    /// Whether a node has said what it takes.
+    pub(crate) fn knows(&self, id: &NodeId) -> bool {
+        self.nodes.contains_key(id)
+    }
+
+    /// Connected nodes that serve a model, busy or not.
+    pub(crate) fn serving(&self, model: &ModelId) -> usize {
+        self.serving.get(model).copied().unwrap_or(0)
+    }
+
+    /// Whether a connected node serves a model, besides some.
+    pub(crate) fn serves_besides(&self, model: &ModelId, besides: &[NodeId]) -> bool {
+        self.serving(model) > besides.len()
+            || self.nodes.iter().any(|(id, node)| {
+                node.slots > 0 && node.models.contains(model) && !besides.contains(id)
+            })
+    }
+
+    /// Models that a connected node serves.
+    pub(crate) fn served(&self) -> impl Iterator<Item = &ModelId> {
+        self.serving.iter().filter(|(_, nodes)| **nodes > 0).map(|(model, _)| model)
+    }
+
+    /// How many jobs of a class wait.
+    pub(crate) fn depth(&self, class: JobClass) -> usize {
+        self.queues.depth(class)
+    }
+
+    /// The next job and its node; takes the job from its queue and a slot from the node.
+    pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Option<(JobId, NodeId)> {
+        let Self { queues, nodes, free, sample, .. } = self;
+        if queues.is_empty() {
+            return None;
+        }
+        let open = |model: &ModelId| free.get(model).is_some_and(Free::any);
+        let (waiting, id) = queues.take(open, |waiting| {
+            nodes::place(nodes, free.get(&waiting.model)?, waiting, *sample, rng)
+        })?;
+        self.turn += 1;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.busy += 1;
+            node.last_served = self.turn;
+        }
+        self.refresh(&id);
+        Some((waiting.job, id))
+    }
+
+    /// Why a node gets none of the waiting jobs; `None` if it has no free slot or is not known, so that
+    /// nothing is owed to it.
+    pub(crate) fn no_job(&self, id: &NodeId) -> Option<NoJob> {
+        let node = self.nodes.get(id).filter(|node| node.busy < node.slots)?;
+        if self.queues.is_empty() {
+            return Some(NoJob::default());
+        }
+        let mut reasons: Vec<SkipCount> = Vec::new();
+        let mut add = |jobs: usize, reason: SkipReason| {
+            let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
+            match reasons.iter_mut().find(|known| known.reason == reason) {
+                Some(known) => known.jobs = known.jobs.saturating_add(jobs),
+                None if jobs > 0 => reasons.push(SkipCount { jobs, reason }),
+                None => {}
+            }
+        };
+        for (model, jobs) in self.queues.waiting() {
+            if node.models.contains(model) {
+                let failed = |w: &&Waiting| w.unable.contains(id) || w.tried.contains(id);
+                let failed = self.queues.of_model(model).filter(failed).count();
+                add(failed, SkipReason::Failed);
+            } else if self.is_large_enough(model, &node.standing) {
+                add(jobs, SkipReason::Model { model: model.clone() });
+            } else {
+                let memory_bytes = self.needs.get(model).copied().unwrap_or(0);
+                add(jobs, SkipReason::Memory { memory_bytes });
+            }
+        }
+        reasons.sort_by(|a, b| b.jobs.cmp(&a.jobs));
+        let waiting = reasons.iter().fold(0u32, |sum, reason| sum.saturating_add(reason.jobs));
+        reasons.truncate(REASONS_MAX);
+        Some(NoJob { waiting, reasons })
+    }
+
+    /// Puts a node into, or takes it out of, the sets of free nodes.
+    fn refresh(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get(id) else { return };
+        for (at, model) in node.models.iter().enumerate() {
+            let free = self.free.entry(model.clone()).or_default();
+            if node.busy < node.slots {
+                free.insert(id, at == 0, node.standing.referred_by.as_ref());
+            } else {
+                free.remove(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Free nodes, and which of them is the best one for a job.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use neurino_core::{FrontendId, ModelId, NodeId};
+use rand::Rng;
+
+use super::queue::Waiting;
+
+/// How many free nodes are compared for one job. A published parameter of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sample {
+    /// The best of so many random ones, so that work spreads over a large network.
+    BestOf(NonZeroUsize),
+    /// The best of all: the strict order.
+    All,
+}
+
+impl Default for Sample {
+    /// The best of three.
+    fn default() -> Self {
+        Self::BestOf(NonZeroUsize::new(3).expect("three is not zero"))
+    }
+}
+
+/// What the order of nodes looks at besides their models. Bands, not raw figures: otherwise the first
+/// key that differs would always decide, and the later ones never.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Memory of the device that computes, in bytes; zero if unknown.
+    pub(crate) memory_bytes: u64,
+    /// The frontend whose user set the node up.
+    pub(crate) referred_by: Option<FrontendId>,
+    /// Votes for it.
+    pub(crate) votes: u64,
+    /// Tenths of the last thirty days in which it was connected, 0 to 10.
+    pub(crate) uptime_tenths: u8,
+}
+
+impl Standing {
+    /// Doublings of the votes, at most four.
+    fn vote_band(&self) -> u32 {
+        self.votes.saturating_add(1).ilog2().min(4)
+    }
+}
+
+/// How fast a node serves a model, timed by the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Speed {
+    /// Cost units a second, smoothed.
+    units_per_s: f64,
+    /// Against the others that serve the model, -2 to 2; each step is a quarter more.
+    band: i8,
+}
+
+/// A connected node.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// The loaded one first.
+    pub(super) models: Vec<ModelId>,
+    pub(super) slots: u32,
+    pub(super) busy: u32,
+    /// Turn in which it was last given a job.
+    pub(super) last_served: u64,
+    pub(super) standing: Standing,
+    pub(super) speeds: BTreeMap<ModelId, Speed>,
+}
+
+/// Position in the order, best first: speed, votes, uptime, then whoever has less to do, was served
+/// longer ago, and at last the id.
+pub(super) type Rank<'a> = (Reverse<i8>, Reverse<u32>, Reverse<u8>, u32, u64, &'a NodeId);
+
+impl Node {
+    pub(super) fn rank<'a>(&self, id: &'a NodeId, model: &ModelId) -> Rank<'a> {
+        let speed = self.speeds.get(model).map_or(0, |speed| speed.band);
+        let standing = &self.standing;
+        (
+            Reverse(speed),
+            Reverse(standing.vote_band()),
+            Reverse(standing.uptime_tenths),
+            self.busy,
+            self.last_served,
+            id,
+        )
+    }
+
+    /// Notes how fast a job was served.
+    pub(super) fn timed(&mut self, model: &ModelId, units_per_s: f64) {
+        /// Weight of the newest job.
+        const NEW: f64 = 0.2;
+        let speed = self.speeds.entry(model.clone()).or_insert(Speed { units_per_s, band: 0 });
+        speed.units_per_s += NEW * (units_per_s - speed.units_per_s);
+    }
+}
+
+/// Sets the speed bands of all nodes anew, each against the median of its model.
+pub(super) fn band_all(nodes: &mut BTreeMap<NodeId, Node>) {
+    /// How far beyond the border of its band a speed must be to change it.
+    const HYSTERESIS: f64 = 0.1;
+    let mut all = BTreeMap::<ModelId, Vec<f64>>::new();
+    for (model, speed) in nodes.values().flat_map(|node| &node.speeds) {
+        all.entry(model.clone()).or_default().push(speed.units_per_s);
+    }
+    for speeds in all.values_mut() {
+        speeds.sort_by(f64::total_cmp);
+    }
+    for (model, speed) in nodes.values_mut().flat_map(|node| &mut node.speeds) {
+        let Some(speeds) = all.get(model) else { continue };
+        let median = speeds[speeds.len() / 2];
+        let steps = (speed.units_per_s / median).ln() / 1.25_f64.ln();
+        if steps.is_finite() && (steps - f64::from(speed.band)).abs() > 0.5 + HYSTERESIS {
+            speed.band = steps.round().clamp(-2.0, 2.0) as i8;
+        }
+    }
+}
+
+/// Node ids with random choice, insertion and removal in constant time, nearly.
+#[derive(Debug, Default)]
+pub(super) struct IdSet {
+    ids: Vec<NodeId>,
+    places: BTreeMap<NodeId, usize>,
+}
+
+impl IdSet {
+    fn insert(&mut self, id: &NodeId) {
+        if !self.places.contains_key(id) {
+            self.places.insert(id.clone(), self.ids.len());
+            self.ids.push(id.clone());
+        }
+    }
+
+    fn remove(&mut self, id: &NodeId) {
+        let Some(place) = self.places.remove(id) else { return };
+        self.ids.swap_remove(place);
+        if let Some(moved) = self.ids.get(place) {
+            self.places.insert(moved.clone(), place);
+        }
+    }
+
+    /// The allowed ones of a sample, or all allowed ones if the sample has none.
+    pub(super) fn sample(
+        &self,
+        sample: Sample,
+        allowed: impl Fn(&NodeId) -> bool,
+        rng: &mut impl Rng,
+    ) -> Vec<&NodeId> {
+        if let Sample::BestOf(most) = sample
+            && self.ids.len() > most.get()
+        {
+            let drawn = rand::seq::index::sample(rng, self.ids.len(), most.get());
+            let drawn: Vec<&NodeId> =
+                drawn.iter().map(|at| &self.ids[at]).filter(|id| allowed(id)).collect();
+            if !drawn.is_empty() {
+                return drawn;
+            }
+        }
+        self.ids.iter().filter(|id| allowed(id)).collect()
+    }
+}
+
+/// Nodes with a free slot, all of them and by the frontend that referred them.
+#[derive(Debug, Default)]
+struct Idle {
+    all: IdSet,
+    referred: BTreeMap<FrontendId, IdSet>,
+}
+
+/// Nodes with a free slot for one model.
+#[derive(Debug, Default)]
+pub(super) struct Free {
+    /// Those that have it loaded.
+    warm: Idle,
+    /// Those that have it on disk.
+    cold: Idle,
+}
+
+impl Free {
+    pub(super) fn any(&self) -> bool {
+        !self.warm.all.ids.is_empty() || !self.cold.all.ids.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, id: &NodeId, warm: bool, referred_by: Option<&FrontendId>) {
+        let idle = if warm { &mut self.warm } else { &mut self.cold };
+        idle.all.insert(id);
+        if let Some(frontend) = referred_by {
+            idle.referred.entry(frontend.clone()).or_default().insert(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &NodeId) {
+        for idle in [&mut self.warm, &mut self.cold] {
+            idle.all.remove(id);
+            idle.referred.retain(|_, ids| {
+                ids.remove(id);
+                !ids.ids.is_empty()
+            });
+        }
+    }
+
+    /// Candidates in the order of the first two keys: loaded before stored, and of either those that
+    /// the job's frontend referred before others.
+    pub(super) fn groups(&self, frontend: Option<&FrontendId>) -> impl Iterator<Item = &IdSet> {
+        [&self.warm, &self.cold].into_iter().flat_map(move |idle| {
+            let referred = frontend.and_then(|frontend| idle.referred.get(frontend));
+            referred.into_iter().chain([&idle.all])
+        })
+    }
+}
+
+/// Chooses a free node: untried before tried, then by the order; never one that cannot read the model.
+pub(super) fn place(
+    nodes: &BTreeMap<NodeId, Node>,
+    free: &Free,
+    waiting: &Waiting,
+    sample: Sample,
+    rng: &mut impl Rng,
+) -> Option<NodeId> {
+    let able = |id: &NodeId| !waiting.unable.contains(id);
+    let untried = |id: &NodeId| able(id) && !waiting.tried.contains(id);
+    if let Some(id) = best(nodes, free, waiting, sample, untried, rng) {
+        return Some(id);
+    }
+    if waiting.tried.is_empty() {
+        return None;
+    }
+    // Only nodes that failed at it are free: worth waiting if another one serves the model.
+    let another = |(id, node): (&NodeId, &Node)| {
+        node.slots > 0 && untried(id) && node.models.contains(&waiting.model)
+    };
+    if nodes.iter().any(another) {
+        return None;
+    }
+    best(nodes, free, waiting, sample, able, rng)
+}
+
+fn best(
+    nodes: &BTreeMap<NodeId, Node>,
+    free: &Free,
+    waiting: &Waiting,
+    sample: Sample,
+    allowed: impl Fn(&NodeId) -> bool,
+    rng: &mut impl Rng,
+) -> Option<NodeId> {
+    free.groups(waiting.frontend.as_ref()).find_map(|group| {
+        let drawn = group.sample(sample, &allowed, rng).into_iter();
+        let ranked = drawn.filter_map(|id| Some((nodes.get(id)?.rank(id, &waiting.model), id)));
+        ranked.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, id)| id.clone())
+    })
+}

@@ -1,0 +1,252 @@
+//! Keys with terms, prepaid credits, limits, repeats.
+
+use std::collections::BTreeSet;
+
+use axum::http::{Method, StatusCode};
+use neurino_coordinator::admin::{self, ROTATION_MS};
+use neurino_coordinator::{Account, KeyTerms, PayerId, Scope, Unit};
+use neurino_core::{FrontendId, MicroCredits, ModelId};
+use serde_json::{Value, json};
+
+use crate::node::{Node, output};
+use crate::world::{MODEL, World, chat_body, code, eventually};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn lab() -> PayerId {
+    PayerId::new("lab").unwrap()
+}
+
+fn prepaid() -> KeyTerms {
+    KeyTerms { payer: Some(lab()), prepaid: true, ..KeyTerms::default() }
+}
+
+async fn key(world: &World, terms: KeyTerms) -> String {
+    let key = world.coordinator.create_api_key_with("lab", terms).await.unwrap();
+    key.expose_secret().to_owned()
+}
+
+async fn buy(world: &World, micro: i64, reference: &str) -> MicroCredits {
+    let database = world.config().database;
+    admin::deposit(&database, &lab(), MicroCredits(micro), reference).await.unwrap()
+}
+
+/// What an account has in credits, by the books.
+async fn credits_of(world: &World, account: Account) -> i64 {
+    let check = world.coordinator.ledger_check().await.unwrap();
+    let own = check.balances.iter().find(|b| b.account == account && b.points == Unit::Credit);
+    own.map_or(0, |balance| balance.balance_micro.0)
+}
+
+async fn post(
+    world: &World,
+    key: &str,
+    headers: &[(&str, &str)],
+    body: Value,
+) -> (StatusCode, Value) {
+    world.send(Method::POST, CHAT, Some(key), headers, body.to_string()).await
+}
+
+#[tokio::test]
+async fn a_prepaid_job_is_held_charged_and_shared_out() {
+    let world = World::new().await;
+    let frontend = FrontendId::new("site").unwrap();
+    let terms = KeyTerms { frontend: Some(frontend.clone()), ..prepaid() };
+    let key = key(&world, terms).await;
+    let database = world.config().database;
+    let model = ModelId::new(MODEL).unwrap();
+    let deployer = PayerId::new("lab-of-models").unwrap();
+    admin::set_pod(&database, &model, Some(&deployer), 7).await.unwrap();
+    assert_eq!(buy(&world, 1_000_000, "invoice 1").await.0, 1_000_000);
+    assert_eq!(buy(&world, 1_000_000, "invoice 1").await.0, 1_000_000, "booked once");
+    let other = admin::deposit(&database, &lab(), MicroCredits(5), "invoice 1").await;
+    assert!(other.is_err(), "the reference names another amount");
+    let too_much = admin::deposit(&database, &lab(), MicroCredits(-1_000_001), "back").await;
+    assert!(too_much.is_err(), "more than there is");
+    // The coordinator notices the model's deployer within a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let mut node = Node::ready(&world.coordinator).await;
+
+    let asked = post(&world, &key, &[], chat_body(|body| body["max_tokens"] = json!(4000)));
+    let served = async {
+        let lease = node.lease().await;
+        let held = credits_of(&world, Account::Held(lab())).await;
+        assert!(held > 0);
+        assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000_000 - held);
+        world.assert_books_hold().await;
+        node.submit(&lease, output("hello", 3990)).await;
+        node.settled().await
+    };
+    let ((status, body), receipt) = tokio::join!(asked, served);
+    assert_eq!(status, StatusCode::OK, "{body}");
+    // 10 tokens in at 5, 3990 out at 10 micro-credits a thousand.
+    let price = 40;
+    assert_eq!(credits_of(&world, Account::Held(lab())).await, 0);
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000_000 - price);
+    assert_eq!(credits_of(&world, Account::Deployer(deployer)).await, 4);
+    assert_eq!(credits_of(&world, Account::Frontend(frontend)).await, 4);
+    assert_eq!(credits_of(&world, Account::Voters(model)).await, 2);
+    assert_eq!(credits_of(&world, Account::Protocol).await, 2);
+    assert_eq!(credits_of(&world, Account::Node(receipt.node)).await, 28);
+    assert_eq!(credits_of(&world, Account::Issuance).await, -1_000_000);
+    world.assert_books_hold().await;
+    let all = admin::credits(&database).await.unwrap();
+    assert_eq!((all.issued.0, all.payers["lab"].balance.0), (1_000_000, 999_960));
+}
+
+#[tokio::test]
+async fn a_job_that_fails_or_is_withdrawn_costs_nothing() {
+    let world = World::new().await;
+    let key = key(&world, prepaid()).await;
+    buy(&world, 1_000, "1").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let asked = post(&world, &key, &[("neurino-attempts", "1")], chat_body(|_| {}));
+    let served = async {
+        let lease = node.lease().await;
+        node.fail(lease.id, neurino_protocol::ErrorCode::EngineFailed).await;
+    };
+    let ((status, body), ()) = tokio::join!(asked, served);
+    assert_eq!((status, code(&body)), (StatusCode::BAD_GATEWAY, "engine_failed"), "discarded");
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000);
+
+    let (status, job) =
+        world.send(Method::POST, "/v1/jobs", Some(&key), &[], spec_json().to_string()).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let lease = node.lease().await;
+    assert!(credits_of(&world, Account::Held(lab())).await > 0);
+    let id = job["id"].as_str().unwrap().parse().unwrap();
+    assert!(world.coordinator.cancel_job(id).await.unwrap());
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000);
+    // A result that comes too late takes nothing.
+    node.submit(&lease, output("late", 3)).await;
+    node.hear().await;
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000);
+    world.assert_books_hold().await;
+}
+
+fn spec_json() -> Value {
+    serde_json::to_value(crate::world::spec(MODEL, "hi")).unwrap()
+}
+
+#[tokio::test]
+async fn neither_credits_nor_budget_are_overdrawn() {
+    let world = World::new().await;
+    let poor = key(&world, prepaid()).await;
+    let (status, body) = post(&world, &poor, &[], chat_body(|_| {})).await;
+    assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota"));
+    assert_eq!(body["error"]["type"], "insufficient_quota");
+    buy(&world, 1_000_000, "1").await;
+    // Each job of the `spec_json` may cost some micro-credits; a budget of that allows one at a time.
+    let budget = Some(MicroCredits(5));
+    let tight = key(&world, KeyTerms { budget, ..prepaid() }).await;
+    let submit =
+        || world.send(Method::POST, "/v1/jobs", Some(&tight), &[], spec_json().to_string());
+    let (status, first) = submit().await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{first}");
+    let (status, body) = submit().await;
+    assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota"));
+    let id = first["id"].as_str().unwrap().parse().unwrap();
+    world.coordinator.cancel_job(id).await.unwrap();
+    assert_eq!(submit().await.0, StatusCode::ACCEPTED, "what was not spent is there again");
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn what_is_set_aside_outlives_a_restart() {
+    let mut world = World::new().await;
+    let key = key(&world, prepaid()).await;
+    buy(&world, 1_000, "1").await;
+    world.send(Method::POST, "/v1/jobs", Some(&key), &[], spec_json().to_string()).await;
+    let held = credits_of(&world, Account::Held(lab())).await;
+    assert!(held > 0);
+    world.restart().await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let lease = node.lease().await;
+    node.submit(&lease, output("hello", 3)).await;
+    node.settled().await;
+    assert_eq!(credits_of(&world, Account::Held(lab())).await, 0);
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000 - 1);
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_its_scopes_until_it_is_revoked() {
+    let world = World::new().await;
+    let scopes = BTreeSet::from([Scope::Jobs]);
+    let made = KeyTerms { scopes, ..KeyTerms::default() };
+    let made = world.coordinator.create_api_key_with("jobs alone", made).await.unwrap();
+    let key = made.expose_secret();
+    let (status, body) = post(&world, key, &[], chat_body(|_| {})).await;
+    assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "insufficient_permissions"));
+    let submit = async |key: String| {
+        let body = spec_json().to_string();
+        world.send(Method::POST, "/v1/jobs", Some(&key), &[], body).await.0
+    };
+    assert_eq!(submit(key.to_owned()).await, StatusCode::ACCEPTED);
+
+    let database = world.config().database;
+    let rotated = admin::rotate_api_key(&database, &made.info.id, ROTATION_MS).await.unwrap();
+    eventually("the new secret opens", async || {
+        submit(rotated.expose_secret().to_owned()).await == StatusCode::ACCEPTED
+    })
+    .await;
+    assert_eq!(submit(key.to_owned()).await, StatusCode::ACCEPTED, "the old one still does");
+    admin::revoke_api_key(&database, &made.info.id).await.unwrap();
+    assert!(admin::revoke_api_key(&database, &made.info.id).await.is_err(), "revoked already");
+    for secret in [key.to_owned(), rotated.expose_secret().to_owned()] {
+        eventually("no secret opens any more", async || {
+            submit(secret.clone()).await == StatusCode::UNAUTHORIZED
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_back() {
+    let world = World::new().await;
+    let terms = KeyTerms { requests_per_min: Some(2), ..KeyTerms::default() };
+    let often = key(&world, terms).await;
+    let body = || json!({}).to_string();
+    for _ in 0..2 {
+        let (status, _) = world.send(Method::POST, CHAT, Some(&often), &[], body()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "counted, though it asks for nothing");
+    }
+    let response = world.raw(Method::POST, CHAT, Some(&often), &[], body()).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    let after: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&after), "{after} s");
+
+    let terms = KeyTerms { units_per_min: Some(1_000), ..KeyTerms::default() };
+    let much = key(&world, terms).await;
+    let ask = |tokens: u32| chat_body(|body| body["max_tokens"] = json!(tokens));
+    let (status, body) = post(&world, &much, &[], ask(2_000)).await;
+    assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"));
+    let (status, _) = post(&world, &much, &[], ask(900)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "nobody serves it, but it may be asked");
+    let (status, body) = post(&world, &much, &[], ask(900)).await;
+    assert_eq!((status, code(&body)), (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"));
+    assert_eq!(body["error"]["type"], "rate_limit_error");
+}
+
+#[tokio::test]
+async fn a_repeated_chat_is_the_same_job() {
+    let world = World::new().await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let key = world.api_key.clone();
+    let repeat = [("idempotency-key", "chat-1")];
+    let asked = post(&world, &key, &repeat, chat_body(|_| {}));
+    let served = async {
+        let lease = node.lease().await;
+        node.submit(&lease, output("hello", 3)).await;
+        node.settled().await
+    };
+    let ((status, first), _) = tokio::join!(asked, served);
+    assert_eq!(status, StatusCode::OK);
+    let (status, again) = post(&world, &key, &repeat, chat_body(|_| {})).await;
+    assert_eq!((status, &again["id"]), (StatusCode::OK, &first["id"]));
+    assert_eq!(again["choices"], first["choices"]);
+    let (status, body) =
+        post(&world, &key, &repeat, chat_body(|body| body["max_tokens"] = json!(5))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert_eq!(world.coordinator.ledger_check().await.unwrap().receipts, 1);
+}

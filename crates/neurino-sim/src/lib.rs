@@ -1,0 +1,14 @@
+//! Load on a network: a real coordinator in a process of its own, virtual miners and clients with real
+//! sockets in this one, over loopback.
+//!
+//! Nothing is computed: a virtual miner waits for as long as a job would take and signs an answer of a
+//! few words. Everything else is what strangers' machines do: sessions, leases, signatures, receipts.
+//! Reading order: [`runs`] (what is measured, and what passes), [`world`] (the coordinator and the
+//! rest together), `child`, `miner`, `client`, [`report`].
+
+pub mod child;
+mod client;
+mod miner;
+pub mod report;
+pub mod runs;
+pub mod world;

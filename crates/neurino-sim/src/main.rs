@@ -1,0 +1,70 @@
+//! `neurino-sim`: puts load on a coordinator and says what it bore.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use neurino_sim::child;
+use neurino_sim::runs::{Run, Size, run};
+
+/// Puts load on a coordinator of this machine: virtual miners and clients with real sockets.
+#[derive(Parser)]
+#[command(name = "neurino-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Do some runs, or all of them, and print what was measured as Markdown.
+    Run {
+        /// Which ones; all without any.
+        #[arg(ignore_case = true)]
+        runs: Vec<Run>,
+        /// Divide miners and jobs a second by this.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        part: usize,
+        /// Divide the length of the runs by this.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        shorter: u32,
+    },
+    /// The coordinator's own process; started by the program itself.
+    #[command(hide = true)]
+    Serve {
+        /// Where the books are.
+        #[arg(long)]
+        folder: PathBuf,
+        /// Port of this machine; 0 picks a free one.
+        #[arg(long)]
+        port: u16,
+        /// Time a text job has from its lease, in milliseconds.
+        #[arg(long)]
+        text_budget_ms: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().action {
+        Action::Serve { folder, port, text_budget_ms } => {
+            child::serve(&folder, port, text_budget_ms).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Run { runs, part, shorter } => {
+            anyhow::ensure!(part > 0 && shorter > 0, "nothing can be divided by zero");
+            let program = std::env::current_exe()?;
+            let runs = if runs.is_empty() { Run::ALL.to_vec() } else { runs };
+            let mut passed = true;
+            for name in runs {
+                let report = run(name, Size { part, shorter }, &program).await?;
+                passed &= report.passes();
+                #[expect(clippy::print_stdout, reason = "the report is the program's output")]
+                {
+                    println!("{report}");
+                }
+            }
+            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A virtual miner: a session over a real WebSocket, answers after a while, results kept until they are
+//! settled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use neurino_client::{Coordinator as _, HttpCoordinator, Session};
+use neurino_core::{
+    FinishReason, JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement, TextOutput,
+    Usage,
+};
+use neurino_protocol::node::{
+    Capabilities, CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, Submission,
+};
+use neurino_wallet::IdentityKey;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::sync::mpsc;
+
+/// What happened at a miner.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Seen {
+    /// A session was opened.
+    Connected,
+    /// A session ended that nobody wanted to end.
+    Disconnected,
+    /// A job arrived.
+    Assigned(JobId, Instant),
+    /// A result was paid.
+    Settled(JobId, Instant),
+    /// A result was refused; whether it had been handed in after its lease.
+    Rejected { late: bool },
+}
+
+/// How a miner behaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Jobs at once.
+    pub(crate) slots: u32,
+    /// Median of the time a job takes, lognormal with a spread of 0.5.
+    pub(crate) service_ms: u64,
+    /// Per mille of jobs whose result is handed in after the lease's end.
+    pub(crate) late_permille: u32,
+}
+
+/// What all miners share.
+pub(crate) struct Shared {
+    pub(crate) key: IdentityKey,
+    pub(crate) model: ModelId,
+    pub(crate) url: String,
+    pub(crate) seen: mpsc::UnboundedSender<Seen>,
+    pub(crate) manner: Manner,
+}
+
+/// How often a result that is not settled is handed in again.
+const RESEND: Duration = Duration::from_secs(3);
+/// Pause before another attempt to connect.
+const RECONNECT: Duration = Duration::from_millis(300);
+
+/// A result that is not settled yet.
+struct Held {
+    submission: Submission,
+    late: bool,
+    sent: Instant,
+}
+
+/// Works until its task is aborted, which is its power cut.
+pub(crate) async fn run(shared: Arc<Shared>, number: u64, start_after: Duration) {
+    tokio::time::sleep(start_after).await;
+    let node = NodeId::new(format!("{}-m{number}", shared.key.address())).expect("a valid node id");
+    let Ok(coordinator) = HttpCoordinator::new(&shared.url) else { return };
+    let capabilities = Capabilities {
+        device: "virtual".into(),
+        memory_bytes: 1 << 33,
+        gpu: true,
+        referred_by: None,
+    };
+    let mut miner = Miner {
+        rng: StdRng::seed_from_u64(number),
+        node,
+        results: HashMap::new(),
+        working: HashMap::new(),
+        shared,
+    };
+    loop {
+        let (key, node) = (&miner.shared.key, &miner.node);
+        match coordinator.connect(key, node, &capabilities).await {
+            Ok(session) => {
+                miner.tell(Seen::Connected);
+                miner.serve(session).await;
+                miner.tell(Seen::Disconnected);
+            }
+            Err(_) => {}
+        }
+        let pause = RECONNECT + Duration::from_millis(miner.rng.random_range(0..300));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+struct Miner {
+    rng: StdRng,
+    node: NodeId,
+    results: HashMap<LeaseId, Held>,
+    working: HashMap<LeaseId, (Lease, tokio::time::Instant, bool)>,
+    shared: Arc<Shared>,
+}
+
+impl Miner {
+    fn tell(&self, seen: Seen) {
+        // Nobody listens once the run is over.
+        let _ = self.shared.seen.send(seen);
+    }
+
+    /// Works until the session ends.
+    async fn serve(&mut self, mut session: Session) {
+        let models = vec![ModelOffer::text(self.shared.model.clone())];
+        let ready = Ready { models, slots: self.shared.manner.slots };
+        let mut out = vec![NodeMessage::Ready(ready), self.heartbeat()];
+        let mut beat = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECS));
+        beat.reset();
+        for held in self.results.values_mut() {
+            held.sent = Instant::now();
+            out.push(NodeMessage::Submit(held.submission.clone()));
+        }
+        loop {
+            for message in out.drain(..) {
+                if session.outbox.send(message).await.is_err() {
+                    return;
+                }
+            }
+            let due = self.working.values().map(|(_, due, _)| *due).min();
+            let done = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = session.messages.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => return,
+                },
+                () = done => self.finish(&mut out),
+                _ = beat.tick() => {
+                    out.push(self.heartbeat());
+                    for held in self.results.values_mut().filter(|h| h.sent.elapsed() > RESEND) {
+                        held.sent = Instant::now();
+                        out.push(NodeMessage::Submit(held.submission.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn heartbeat(&self) -> NodeMessage {
+        let leases = self.working.keys().chain(self.results.keys()).copied().collect();
+        NodeMessage::Heartbeat { leases }
+    }
+
+    fn hear(&mut self, message: CoordinatorMessage) {
+        match message {
+            CoordinatorMessage::Assign(lease) => {
+                self.tell(Seen::Assigned(lease.job, Instant::now()));
+                let manner = self.shared.manner;
+                let late = self.rng.random_ratio(manner.late_permille, 1000);
+                let ms = if late {
+                    lease.budget_ms + 500
+                } else {
+                    lognormal(&mut self.rng, manner.service_ms)
+                };
+                let due = tokio::time::Instant::now() + Duration::from_millis(ms);
+                self.working.insert(lease.id, (lease, due, late));
+            }
+            CoordinatorMessage::Cancel { lease, .. } => {
+                // A late miner is one that did not listen.
+                if self.working.get(&lease).is_some_and(|(.., late)| !late) {
+                    self.working.remove(&lease);
+                }
+            }
+            CoordinatorMessage::Settled(receipt) => {
+                if self.results.remove(&receipt.lease).is_some() {
+                    self.tell(Seen::Settled(receipt.job, Instant::now()));
+                }
+            }
+            CoordinatorMessage::Rejected { lease, .. } => {
+                if let Some(held) = self.results.remove(&lease) {
+                    self.tell(Seen::Rejected { late: held.late });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Signs the results that are due.
+    fn finish(&mut self, out: &mut Vec<NodeMessage>) {
+        let now = tokio::time::Instant::now();
+        let due = self.working.iter().filter(|(_, (_, due, _))| *due <= now);
+        let due: Vec<LeaseId> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            let Some((lease, _, late)) = self.working.remove(&id) else { continue };
+            let usage = Usage { prompt_tokens: 8, completion_tokens: 24 };
+            let text = "an answer of a virtual miner that computes nothing";
+            let output = JobOutput::Text(TextOutput::single(text, FinishReason::Stop, usage));
+            let statement = ResultStatement {
+                job: lease.job,
+                lease: lease.id,
+                fence: lease.fence,
+                node: self.node.clone(),
+                digest: output.digest(),
+            };
+            let signature = self.shared.key.sign(&statement.message());
+            let submission = Submission { statement, signature, output };
+            out.push(NodeMessage::Submit(submission.clone()));
+            self.results.insert(id, Held { submission, late, sent: Instant::now() });
+        }
+    }
+}
+
+/// A duration with this median and a spread of 0.5, at most twenty times as long.
+fn lognormal(rng: &mut StdRng, median_ms: u64) -> u64 {
+    // Box-Muller.
+    let (u, v) = (rng.random_range(f64::EPSILON..1.0), rng.random::<f64>());
+    let normal = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+    let factor = (0.5 * normal).exp().min(20.0);
+    (median_ms as f64 * factor) as u64
+}

@@ -1,0 +1,287 @@
+//! What is measured: L1 and L3 to L7, each with the figures that pass.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::miner::Manner;
+use crate::report::{Report, Spread, ms};
+use crate::world::{Job, World};
+
+/// A run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Run {
+    /// Idle miners.
+    L1,
+    /// The original network's mean load.
+    L3,
+    /// Seven times that, then fourteen times.
+    L4,
+    /// A burst of which one payer sends most.
+    L5,
+    /// The coordinator is killed again and again.
+    L6,
+    /// Miners are killed, and some hand in late.
+    L7,
+}
+
+impl Run {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::L1, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7];
+}
+
+/// How large a run is, against the figures of the network's design.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Miners and jobs a second are divided by this.
+    pub part: usize,
+    /// The length of the run is divided by this.
+    pub shorter: u32,
+}
+
+impl Size {
+    fn many(self, whole: usize) -> usize {
+        (whole / self.part).max(1)
+    }
+
+    fn long(self, whole_s: u64) -> Duration {
+        Duration::from_secs(whole_s) / self.shorter
+    }
+}
+
+/// Lease of the runs in which miners fail, so that a run sees its end.
+const SHORT_LEASE_MS: u64 = 5_000;
+/// The usual lease.
+const LEASE_MS: u64 = 180_000;
+/// Payers of the steady runs.
+const PAYERS: usize = 10;
+
+/// Does one run; `program` is this crate's binary.
+///
+/// # Errors
+/// A coordinator that does not start, or miners that cannot connect.
+pub async fn run(run: Run, size: Size, program: &Path) -> anyhow::Result<Report> {
+    match run {
+        Run::L1 => idle(size, program).await,
+        Run::L3 => steady(size, program).await,
+        Run::L4 => heavy(size, program).await,
+        Run::L5 => burst(size, program).await,
+        Run::L6 => crashes(size, program).await,
+        Run::L7 => lost_miners(size, program).await,
+    }
+}
+
+fn usual() -> Manner {
+    Manner { slots: 1, service_ms: 1_000, late_permille: 0 }
+}
+
+async fn idle(size: Size, program: &Path) -> anyhow::Result<Report> {
+    let (miners, length) = (size.many(6_000), size.long(300));
+    let load = format!("{miners} idle miners for {} s", length.as_secs());
+    let mut report = Report::new("L1", load);
+    let empty = World::start(program, 0, 1, usual(), LEASE_MS).await?;
+    let (rss_before, _) = empty.process.usage();
+    drop(empty);
+    let mut world = World::start(program, miners, 1, usual(), LEASE_MS).await?;
+    let (_, cpu_before) = world.process.usage();
+    world.listen(length).await;
+    let (rss, cpu) = world.process.usage();
+    let each = rss.saturating_sub(rss_before) / miners as u64;
+    let share = (cpu - cpu_before).as_secs_f64() / length.as_secs_f64() * 100.0;
+    report.tell("memory without miners", format!("{} MB", rss_before / 1_000_000));
+    let fits = each <= 15 * 1024;
+    report.want(
+        "memory for each miner",
+        format!("{:.1} KB", each as f64 / 1024.0),
+        "<= 15 KB",
+        fits,
+    );
+    report.want("processor", format!("{share:.1} % of a core"), "<= 5 %", share <= 5.0);
+    let ended = world.tally.disconnected;
+    report.want("sessions that ended", ended, "0", ended == 0);
+    Ok(report)
+}
+
+async fn steady(size: Size, program: &Path) -> anyhow::Result<Report> {
+    let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(600));
+    let load = format!("{per_s:.1} jobs/s, {miners} miners, {} s", length.as_secs());
+    let mut report = Report::new("L3", load);
+    let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let (_, cpu_before) = world.process.usage();
+    world.send_steadily(per_s, length).await;
+    let (_, cpu) = world.process.usage();
+    let share = (cpu - cpu_before).as_secs_f64() / length.as_secs_f64() * 100.0;
+    whole(&mut world, &mut report).await?;
+    let waits = assign_waits(&world);
+    let (p50, p99) = (waits.permille(500), waits.permille(990));
+    report.want("accept to assign, p50", ms(p50), "<= 15 ms", p50 <= Duration::from_millis(15));
+    report.want("accept to assign, p99", ms(p99), "<= 100 ms", p99 <= Duration::from_millis(100));
+    report.tell("processor", format!("{share:.0} % of a core"));
+    Ok(report)
+}
+
+async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
+    let (miners, per_s, length) = (size.many(6_000), rate(size, 500), size.long(120));
+    let twice = size.long(30);
+    let load = format!(
+        "{per_s:.0} jobs/s for {} s, then {:.0} jobs/s for {} s, {miners} miners",
+        length.as_secs(),
+        per_s * 2.0,
+        twice.as_secs()
+    );
+    let mut report = Report::new("L4", load);
+    let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let begin = Instant::now();
+    world.send_steadily(per_s, length).await;
+    // The first jobs need a moment until they are settled; count behind it.
+    let lead = length / 4;
+    let counted =
+        |job: &&Job| job.settled.is_some_and(|at| at > begin + lead && at <= begin + length);
+    let settled = world.tally.jobs.values().filter(counted).count();
+    let settled_per_s = settled as f64 / (length - lead).as_secs_f64();
+    let wanted = per_s * 0.98;
+    let words = format!(">= {wanted:.0}/s");
+    report.want("settled", format!("{settled_per_s:.0}/s"), &words, settled_per_s >= wanted);
+    let p99 = assign_waits(&world).permille(990);
+    report.want("accept to assign, p99", ms(p99), "<= 250 ms", p99 <= Duration::from_millis(250));
+    world.send_steadily(per_s * 2.0, twice).await;
+    whole(&mut world, &mut report).await?;
+    report.tell("refused as too much", world.tally.refused);
+    Ok(report)
+}
+
+async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
+    const BURST_PAYERS: usize = 20;
+    let jobs = size.many(5_000);
+    let miners = size.many(1_000);
+    let manner = Manner { slots: 1, service_ms: 200, late_permille: 0 };
+    let load =
+        format!("{jobs} jobs in a second, 80 % of one of {BURST_PAYERS} payers, {miners} miners");
+    let mut report = Report::new("L5", load);
+    let mut world = World::start(program, miners, BURST_PAYERS, manner, LEASE_MS).await?;
+    let begin = Instant::now();
+    for number in 0..jobs {
+        let one = number % 5 != 0;
+        world.send(if one { 0 } else { 1 + (number / 5) % (BURST_PAYERS - 1) });
+        if number % (jobs / 20).max(1) == 0 {
+            world.listen(Duration::from_millis(50)).await;
+        }
+    }
+    whole(&mut world, &mut report).await?;
+    let all = world.tally.jobs.values();
+    let last = all.clone().filter_map(|job| job.settled).max().unwrap_or(begin);
+    let ended = |payer: usize| {
+        let own = world.tally.jobs.values().filter(|job| job.payer == payer);
+        let times: Vec<Instant> = own.filter_map(|job| job.settled).collect();
+        (times.len(), times.into_iter().max().map_or(Duration::ZERO, |at| at - begin))
+    };
+    let others: Vec<_> = (1..BURST_PAYERS).map(ended).collect();
+    let goodput = |(many, took): &(usize, Duration)| *many as f64 / took.as_secs_f64().max(0.001);
+    let rates: Vec<f64> = others.iter().map(goodput).collect();
+    let most = rates.iter().copied().fold(0.0, f64::max);
+    let least = rates.iter().copied().fold(f64::MAX, f64::min);
+    let ratio = most / least.max(f64::MIN_POSITIVE);
+    report.want(
+        "goodput of the other 19, most : least",
+        format!("{ratio:.2}"),
+        "<= 1.2",
+        ratio <= 1.2,
+    );
+    // With equal shares they are done once everybody got as much as the largest of them asked for.
+    let largest = others.iter().map(|(many, _)| *many).max().unwrap_or(0);
+    let total = last - begin;
+    let fair = total.mul_f64((largest * BURST_PAYERS) as f64 / jobs as f64).min(total);
+    let small = world.tally.jobs.values().filter(|job| job.payer != 0);
+    let waits = small.filter_map(|job| Some(job.settled?.saturating_duration_since(job.accepted?)));
+    let longest = waits.max().unwrap_or_default();
+    let words = format!("<= {} (twice the fair share)", ms(fair * 2));
+    report.want("longest wait of the other 19", ms(longest), &words, longest <= fair * 2);
+    report.tell("all done after", ms(total));
+    Ok(report)
+}
+
+async fn crashes(size: Size, program: &Path) -> anyhow::Result<Report> {
+    let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(120));
+    let load = format!(
+        "{per_s:.1} jobs/s, {miners} miners, kill -9 of the coordinator every 5 s for {} s",
+        length.as_secs()
+    );
+    let mut report = Report::new("L6", load);
+    let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let begin = Instant::now();
+    let mut downs = Vec::new();
+    while begin.elapsed() < length {
+        world.send_steadily(per_s, Duration::from_secs(5).min(length)).await;
+        downs.push(world.process.crash().await?);
+    }
+    whole(&mut world, &mut report).await?;
+    let longest = downs.iter().max().copied().unwrap_or_default();
+    report.tell("crashes", downs.len());
+    report.want("ready again after", ms(longest), "<= 3 s", longest <= Duration::from_secs(3));
+    Ok(report)
+}
+
+async fn lost_miners(size: Size, program: &Path) -> anyhow::Result<Report> {
+    let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(600));
+    let load = format!(
+        "{per_s:.1} jobs/s, {miners} miners, 30 % of them killed at half of {} s, 10 % of results \
+         after the lease of {} s",
+        length.as_secs(),
+        SHORT_LEASE_MS / 1000
+    );
+    let mut report = Report::new("L7", load);
+    let manner = Manner { late_permille: 100, ..usual() };
+    let mut world = World::start(program, miners, PAYERS, manner, SHORT_LEASE_MS).await?;
+    world.send_steadily(per_s, length / 2).await;
+    world.kill_miners(30);
+    world.send_steadily(per_s, length / 2).await;
+    // A job whose three attempts were all late is given up: some are.
+    let _ = world.finish(Duration::from_secs(60)).await;
+    let check = world.books().await?;
+    let jobs = world.tally.jobs.values();
+    let accepted = jobs.clone().filter(|job| job.accepted.is_some()).count() as u64;
+    let state = |name: &str| check.jobs.get(name).copied().unwrap_or(0);
+    let share = state("succeeded") as f64 / accepted.max(1) as f64 * 100.0;
+    let paid = jobs.clone().filter(|job| job.settlements > 1).count();
+    report.must("jobs paid twice", check.jobs_paid_twice + paid as u64, "0", paid == 0);
+    report.must("books balance", check.holds(), "true", check.holds());
+    let open = state("queued") + state("leased");
+    report.must("jobs without an end", open, "0", open == 0);
+    report.want("succeeded", format!("{share:.2} %"), ">= 99 %", share >= 99.0);
+    report.tell("late results refused", world.tally.late);
+    report.tell("jobs that needed another attempt", jobs.filter(|job| job.assignments > 1).count());
+    Ok(report)
+}
+
+/// Jobs a second.
+fn rate(size: Size, whole: usize) -> f64 {
+    whole as f64 / size.part as f64
+}
+
+/// From the answer that a job is accepted to its arrival at a miner.
+fn assign_waits(world: &World) -> Spread {
+    let both = world.tally.jobs.values().filter_map(|job| job.accepted.zip(job.assigned));
+    // The miner may hear of it before the client does.
+    Spread::of(both.map(|(accepted, assigned)| assigned.saturating_duration_since(accepted)))
+}
+
+/// Waits for the end of everything accepted, and adds up.
+async fn whole(world: &mut World, report: &mut Report) -> anyhow::Result<()> {
+    let in_time = world.finish(Duration::from_secs(180)).await;
+    let check = world.books().await?;
+    let jobs = world.tally.jobs.values();
+    let accepted = jobs.clone().filter(|job| job.accepted.is_some()).count() as u64;
+    let twice = jobs.filter(|job| job.settlements > 1).count() as u64 + check.jobs_paid_twice;
+    let state = |name: &str| check.jobs.get(name).copied().unwrap_or(0);
+    let open = state("queued") + state("leased");
+    // A request without an answer may have been accepted too: the books may have more.
+    let lost = accepted.saturating_sub(open + state("succeeded"));
+    report.tell("jobs accepted", accepted);
+    report.must("accepted and lost", lost, "0", lost == 0);
+    report.want("not done within three minutes", open, "0", in_time && open == 0);
+    report.must("jobs paid twice", twice, "0", twice == 0);
+    report.must("books balance", check.holds(), "true", check.holds());
+    let unanswered = world.tally.unanswered;
+    report.want("requests without an answer", unanswered, "0", unanswered == 0);
+    report.tell("sessions that ended", world.tally.disconnected);
+    Ok(())
+}

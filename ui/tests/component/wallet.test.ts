@@ -1,0 +1,198 @@
+import { fireEvent, screen } from '@testing-library/svelte';
+import axe from 'axe-core';
+import { afterEach, describe, expect, it } from 'vitest';
+
+import type { OnboardingStep } from '../../src/lib/api/types';
+import { order } from '../../src/features/guide/steps';
+import { FORMER, guideView, REWARD, richWallet, walletView, WORDS } from '../fake/wallet';
+import { noPoints, receipt, snapshot } from '../fake/samples';
+import { open, settle } from './render';
+
+afterEach(() => localStorage.clear());
+
+const field = (id: string) => screen.getByTestId<HTMLInputElement>(id);
+
+async function settings(wallet = walletView()) {
+  const opened = await open(snapshot('stopped'));
+  opened.backend.wallet = wallet;
+  opened.session.wallet.view = wallet;
+  await fireEvent.click(screen.getByTestId('nav-settings'));
+  return opened;
+}
+
+async function guided(step: OnboardingStep, changes = {}) {
+  const opened = await open(snapshot('stopped', noPoints));
+  opened.backend.guide = guideView({ open: true, step, ...changes });
+  await opened.session.wallet.connect();
+  await settle();
+  return opened;
+}
+
+async function enter(id: string, value: string, inputType = 'insertText') {
+  field(id).value = value;
+  await fireEvent(field(id), new InputEvent('input', { inputType, bubbles: true }));
+}
+
+describe('the recovery words', () => {
+  it('are shown only while the button is held', async () => {
+    const { backend, session } = await settings();
+    await fireEvent.click(screen.getByTestId('backup-open'));
+    expect(document.body.textContent).not.toContain('sausage');
+    expect(backend.sent('wallet').filter((one) => one.payload.ask === 'reveal')).toHaveLength(0);
+    for (const [press, release] of [
+      ['pointerDown', 'pointerUp'],
+      ['pointerDown', 'pointerLeave'],
+      ['pointerDown', 'blur'],
+    ] as const) {
+      await fireEvent[press](screen.getByTestId('words-hold'));
+      await settle();
+      expect(screen.getByTestId('words').textContent).toContain('sausage');
+      await fireEvent[release](screen.getByTestId('words-hold'));
+      await settle();
+      expect(document.body.textContent).not.toContain('sausage');
+      expect(session.wallet.words).toBeNull();
+    }
+  });
+
+  it('do not appear when the button was let go before they came', async () => {
+    const { session } = await settings();
+    await fireEvent.click(screen.getByTestId('backup-open'));
+    const button = screen.getByTestId('words-hold');
+    await Promise.all([
+      fireEvent.keyDown(button, { key: ' ' }),
+      fireEvent.keyUp(button, { key: ' ' }),
+    ]);
+    await settle();
+    expect(session.wallet.words).toBeNull();
+  });
+
+  it('count as written down after three of them, in new places after a mistake', async () => {
+    const { backend } = await settings();
+    await fireEvent.click(screen.getByTestId('backup-open'));
+    await fireEvent.pointerDown(screen.getByTestId('words-hold'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('words-written'));
+    await settle();
+    for (const attempt of ['wrong', 'right']) {
+      for (const [index, place] of [2, 5, 12].entries()) {
+        const word = attempt === 'right' ? (WORDS[place - 1] ?? '') : 'zoo';
+        await enter(`quiz-${index}`, word);
+      }
+      await fireEvent.submit(screen.getByTestId('quiz'));
+      await settle();
+      if (attempt === 'wrong') {
+        expect(screen.getByTestId('refusal').textContent).toContain('another one');
+        expect(field('quiz-0').value).toBe('');
+      }
+    }
+    expect(screen.getByTestId('backup-state').dataset.done).toBe('true');
+    expect(backend.sent('wallet').filter((one) => one.payload.ask === 'quiz')).toHaveLength(2);
+  });
+});
+
+describe('the reward address', () => {
+  it('is read, compared and saved', async () => {
+    const { backend } = await settings();
+    await enter('reward-input', 'ada.eth');
+    await fireEvent.click(screen.getByTestId('reward-check'));
+    await settle();
+    expect(screen.getByTestId('refusal').textContent).toContain('0x');
+    await enter('reward-input', REWARD.toLowerCase());
+    await fireEvent.click(screen.getByTestId('reward-check'));
+    await settle();
+    expect(screen.getByTestId('reward-read').textContent).toBe(REWARD);
+    expect(screen.getByText(/Compare every character/)).toBeTruthy();
+    await fireEvent.click(screen.getByTestId('reward-use'));
+    await settle();
+    expect(screen.getByTestId('reward-address').textContent).toBe(REWARD);
+    const set = backend.sent('wallet').find((one) => one.payload.ask === 'reward_set');
+    expect(set?.payload).toMatchObject({ pasted: null, replaces: null });
+  });
+
+  it('is not saved when the field changed after a paste', async () => {
+    await settings();
+    const paste = new Event('paste', { bubbles: true });
+    Object.assign(paste, { clipboardData: { getData: () => REWARD } });
+    await fireEvent(field('reward-input'), paste);
+    // Something sets the field, and nobody typed.
+    await enter('reward-input', FORMER, 'insertReplacementText');
+    await fireEvent.click(screen.getByTestId('reward-check'));
+    await settle();
+    expect(screen.getByTestId('reward-swapped')).toBeTruthy();
+    expect(screen.getByTestId<HTMLButtonElement>('reward-use').disabled).toBe(true);
+    // A person who types takes over.
+    await enter('reward-input', REWARD);
+    await fireEvent.click(screen.getByTestId('reward-check'));
+    await settle();
+    expect(screen.queryByTestId('reward-swapped')).toBeNull();
+  });
+
+  it('shows what chains say, and says what is not known', async () => {
+    await settings(richWallet());
+    expect(screen.getByTestId('fact-binding').textContent).toContain('Bound to this identity');
+    expect(screen.getByTestId('fact-nfts').textContent).toContain('2 pieces');
+    expect(screen.getByText('× 1.15')).toBeTruthy();
+    expect(screen.getByTestId('fact-staked').textContent).toContain('2500.5 stHEU');
+    expect(screen.getByText('Checked 5 min ago')).toBeTruthy();
+  });
+
+  it('leaves chains off without a node', async () => {
+    await settings();
+    expect(screen.getByTestId('fact-binding').dataset.fact).toBe('no_reward');
+    expect(screen.queryByTestId('chain-check')).toBeNull();
+  });
+});
+
+describe('the guide', () => {
+  it('stands in front of the pages until it is over', async () => {
+    const { backend } = await guided('reward');
+    expect(screen.queryByTestId('nav-home')).toBeNull();
+    for (const step of order) {
+      expect(screen.getByTestId('guide').dataset.step).toBe(step);
+      await fireEvent.click(screen.getByTestId('guide-next'));
+      await settle();
+    }
+    expect(screen.queryByTestId('guide')).toBeNull();
+    expect(screen.getByTestId('nav-home')).toBeTruthy();
+    expect(backend.sent('onboarding').map((one) => one.payload.ask)).toContain('finish');
+  });
+
+  it('goes back, and can be left at once', async () => {
+    await guided('models');
+    await fireEvent.click(screen.getByTestId('guide-back'));
+    await settle();
+    expect(screen.getByTestId('guide').dataset.step).toBe('machine');
+    await fireEvent.click(screen.getByTestId('guide-leave'));
+    await settle();
+    expect(screen.queryByTestId('guide')).toBeNull();
+  });
+
+  it('shows what the first receipt paid', async () => {
+    const { emit } = await guided('first_job');
+    expect(screen.queryByTestId('guide-earned')).toBeNull();
+    emit({ event: 'snapshot', payload: snapshot('waiting', { receipts: [receipt(0)] }) });
+    expect(screen.getByTestId('guide-earned').textContent?.trim()).toBe(
+      'You earned 0.105 Llama points',
+    );
+  });
+
+  it('offers to start with the computer only where that works', async () => {
+    const { backend } = await guided('when');
+    await fireEvent.click(screen.getByTestId('at-login'));
+    await settle();
+    expect(backend.guide.at_login).toBe(true);
+    await fireEvent.click(screen.getByTestId('guide-leave'));
+    await settle();
+    await guided('when', { at_login: null });
+    expect(screen.queryByTestId('at-login')).toBeNull();
+    expect(screen.getByText(/cannot start with the computer/)).toBeTruthy();
+  });
+
+  it.each(order)('has no accessibility fault at %s', { timeout: 30_000 }, async (step) => {
+    await guided(step);
+    await settle();
+    const rules = { 'color-contrast': { enabled: false } };
+    const { violations } = await axe.run(document.body, { rules });
+    expect(violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join()}`)).toEqual([]);
+  });
+});
