@@ -1,5 +1,6 @@
 //! The diagnostic bundle: one file for whoever helps, without secrets, addresses or names.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -99,8 +100,10 @@ fn sensors(dirs: &Dirs) -> String {
             let number = |n: Option<f32>| n.map_or_else(String::new, |n| format!("{n:.1}"));
             let memory = p.memory_used_bytes.map_or_else(String::new, |n| n.to_string());
             let at = jiff::Timestamp::from_millisecond(p.at_ms).unwrap_or_default();
-            text += &format!(
-                "{at},{},{},{memory},{},{:.2}\n",
+            // Writing to a text cannot fail.
+            let _ = writeln!(
+                text,
+                "{at},{},{},{memory},{},{:.2}",
                 number(p.temperature_c),
                 number(p.power_w),
                 number(p.load_percent),

@@ -87,7 +87,7 @@ impl Guard {
             match files.control.save(&saved) {
                 Ok(()) => self.written = saved,
                 Err(error) => {
-                    warn!("the control's state is not saved: {}", told_with_causes(&error))
+                    warn!("the control's state is not saved: {}", told_with_causes(&error));
                 }
             }
         }

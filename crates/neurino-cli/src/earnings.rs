@@ -19,7 +19,8 @@ use crate::output::{self, Format};
 #[derive(Serialize)]
 struct Network {
     /// Folder of the network's records.
-    network: String,
+    #[serde(rename = "network")]
+    folder: String,
     time_zone: String,
     spans: Vec<SpanTotal>,
     models_30_days: Vec<ModelTotal>,
@@ -50,7 +51,7 @@ pub(crate) fn run(setting: &Setting, args: &EarningsArgs) -> anyhow::Result<Exit
                 }
             }
             Network {
-                network: name.clone(),
+                folder: name.clone(),
                 time_zone: zone.iana_name().unwrap_or("local time").to_owned(),
                 spans,
                 models_30_days: report::models(receipts, now_ms, &zone).0,
@@ -61,7 +62,7 @@ pub(crate) fn run(setting: &Setting, args: &EarningsArgs) -> anyhow::Result<Exit
     match setting.format {
         Format::Json => output::json(&networks)?,
         Format::Text if networks.is_empty() => {
-            output::line("Nothing was earned on this machine yet.")
+            output::line("Nothing was earned on this machine yet.");
         }
         Format::Text => networks.iter().for_each(|network| print(network, since_ms.is_some())),
     }
@@ -118,7 +119,7 @@ fn begin_of(day: &str, zone: &TimeZone) -> anyhow::Result<i64> {
 }
 
 fn print(network: &Network, since: bool) {
-    output::line(format!("{} ({})", network.network, network.time_zone));
+    output::line(format!("{} ({})", network.folder, network.time_zone));
     let head = format!(
         "  {:<10} {:>18} {:>18} {:>9} {:>9} {:>9}",
         "", "Llama", "Waifu", "jobs", "hours", "kWh"

@@ -133,7 +133,7 @@ pub async fn credits(database: &Path) -> Result<Credits, CoordinatorError> {
     for (account, amount) in open(database).await?.credit_balances().await? {
         match account {
             Account::Payer(payer) => {
-                all.payers.entry(payer.to_string()).or_default().balance = amount
+                all.payers.entry(payer.to_string()).or_default().balance = amount;
             }
             Account::Held(payer) => all.payers.entry(payer.to_string()).or_default().held = amount,
             Account::Issuance => all.issued = MicroCredits(-amount.0),

@@ -203,7 +203,7 @@ impl Keys {
             let is_current = same(&key.sha256, &digest);
             let is_old = key.old.is_some_and(|(old, until_ms)| {
                 // Not lazily: the time it takes tells nothing.
-                same(&old, &digest) & (now_ms < until_ms)
+                same(&old, &digest) && (now_ms < until_ms)
             });
             if (is_current | is_old) && key.revoked_at_ms.is_none() {
                 found = Some(key);

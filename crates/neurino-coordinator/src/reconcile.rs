@@ -128,8 +128,6 @@ fn open_in_books(state: &mut State, id: JobId, open: &OpenJob) -> Next {
             give_up: None,
             at_ms: now_ms(),
         }),
-        // Another step is under way and will end here itself if it must.
-        (Some(_), Some(_)) => Next::Nothing,
         (None, Some(held)) if phase == Some(LeasePhase::Releasing) => {
             let lease = state.end_lease(held);
             if let Some(live) = state.jobs.get_mut(&id) {
@@ -140,7 +138,8 @@ fn open_in_books(state: &mut State, id: JobId, open: &OpenJob) -> Next {
             state.enqueue(id, true);
             Next::Nothing
         }
-        (None, Some(_)) => Next::Nothing,
+        // Another step is under way and will end here itself if it must.
+        (_, Some(_)) => Next::Nothing,
         (None, None) => {
             let model = live.spec.model().clone();
             let payer = live.payer.clone();

@@ -55,7 +55,7 @@ struct Node {
     key: IdentityKey,
     id: NodeId,
     session: Option<(NodeSession, Outbox)>,
-    to_node: Vec<CoordinatorMessage>,
+    inbound: Vec<CoordinatorMessage>,
     to_coordinator: Vec<NodeMessage>,
     working: BTreeMap<LeaseId, Lease>,
     /// Its outbox on disk, which survives a power cut.
@@ -97,7 +97,7 @@ impl Schedule {
                 key,
                 id,
                 session: None,
-                to_node: Vec::new(),
+                inbound: Vec::new(),
                 to_coordinator: Vec::new(),
                 working: BTreeMap::new(),
                 unsettled: BTreeMap::new(),
@@ -156,7 +156,7 @@ impl Schedule {
         self.crashes += 1;
         for node in &mut self.nodes {
             // Sessions end with the process; dropping them must not reach a living coordinator.
-            node.to_node.clear();
+            node.inbound.clear();
             node.to_coordinator.clear();
         }
         let coordinator = self.coordinator.take();
@@ -201,7 +201,7 @@ impl Schedule {
         for node in &mut self.nodes {
             let Some((_, outbox)) = &mut node.session else { continue };
             while let Ok(message) = outbox.try_recv() {
-                node.to_node.push(message);
+                node.inbound.push(message);
             }
         }
     }
@@ -259,7 +259,7 @@ impl Schedule {
         job.sampling.seed = 1;
         let (key, payer, terms) =
             (Some(request.key.clone()), request.payer.clone(), request.terms.clone());
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         self.run(async move {
             let spec = JobSpec::Text(job);
             // Nobody listens after a crash.
@@ -307,7 +307,7 @@ impl Schedule {
         let opened = coordinator.open_session(&hello).expect("a good hello opens a session");
         node.session = Some(opened);
         // A new link: what was on the old one's way is gone.
-        node.to_node.clear();
+        node.inbound.clear();
         node.to_coordinator.clear();
         let models = if at == 0 { &MODELS[..1] } else { &MODELS[..] };
         let models = models.iter().map(|m| ModelOffer::text(ModelId::new(*m).expect("valid")));
@@ -320,7 +320,7 @@ impl Schedule {
     fn disconnect(&mut self, at: usize) {
         let session = self.nodes[at].session.take();
         self.run(async move { drop(session) });
-        self.nodes[at].to_node.clear();
+        self.nodes[at].inbound.clear();
         self.nodes[at].to_coordinator.clear();
     }
 
@@ -344,7 +344,7 @@ impl Schedule {
 
     fn deliver_to_node(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        let Some(message) = Self::drawn(&mut self.rng, &mut node.to_node) else { return };
+        let Some(message) = Self::drawn(&mut self.rng, &mut node.inbound) else { return };
         match message {
             CoordinatorMessage::Assign(lease) => match node.unsettled.get(&lease.id) {
                 Some(done) => node.to_coordinator.push(NodeMessage::Submit(done.clone())),
@@ -362,7 +362,7 @@ impl Schedule {
         let Some(message) = Self::drawn(&mut self.rng, &mut node.to_coordinator) else { return };
         // The session moves into the step and comes back, unless the power goes meanwhile.
         let Some((session, outbox)) = node.session.take() else { return };
-        let (back, came) = std::sync::mpsc::channel();
+        let (back, came) = std::sync::mpsc::sync_channel(1);
         self.run(async move {
             session.handle(message).await;
             let _ = back.send(session);
@@ -457,7 +457,7 @@ impl Schedule {
                         break;
                     }
                 }
-                while !self.nodes[at].to_node.is_empty() {
+                while !self.nodes[at].inbound.is_empty() {
                     self.deliver_to_node(at);
                 }
             }

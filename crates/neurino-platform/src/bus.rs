@@ -1,5 +1,6 @@
 //! What services on D-Bus tell: GNOME's idle time, and NetworkManager's metered networks.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use zbus::blocking::Connection;
@@ -13,8 +14,8 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(400);
 /// again.
 #[derive(Default)]
 pub(crate) struct Bus {
-    session: Option<Option<Connection>>,
-    system: Option<Option<Connection>>,
+    session: OnceCell<Option<Connection>>,
+    system: OnceCell<Option<Connection>>,
     /// GNOME's service is not there.
     no_idle: bool,
 }
@@ -25,7 +26,7 @@ impl Bus {
         if self.no_idle {
             return None;
         }
-        let session = self.session.get_or_insert_with(|| connect(Builder::session()));
+        let session = self.session.get_or_init(|| connect(Builder::session()));
         let idle_ms = session.as_ref().and_then(|bus| {
             let service = Some("org.gnome.Mutter.IdleMonitor");
             let reply = bus.call_method(
@@ -43,7 +44,7 @@ impl Bus {
 
     /// Whether the network is metered: 1 and 3 mean yes and probably yes, 2 and 4 no.
     pub(crate) fn metered(&mut self) -> Option<bool> {
-        let system = self.system.get_or_insert_with(|| connect(Builder::system())).as_ref()?;
+        let system = self.system.get_or_init(|| connect(Builder::system())).as_ref()?;
         let service = "org.freedesktop.NetworkManager";
         let reply = system.call_method(
             Some(service),

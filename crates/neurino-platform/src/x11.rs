@@ -1,4 +1,5 @@
 //! The X server: idle time (the screen saver extension) and the window in front (EWMH).
+#![expect(clippy::struct_field_names, reason = "the names are EWMH's own")]
 
 use x11rb::connection::Connection as _;
 use x11rb::errors::ReplyError;

@@ -85,13 +85,10 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u64, start_after: Duration)
     };
     loop {
         let (key, node) = (&miner.shared.key, &miner.node);
-        match coordinator.connect(key, node, &capabilities).await {
-            Ok(session) => {
-                miner.tell(Seen::Connected);
-                miner.serve(session).await;
-                miner.tell(Seen::Disconnected);
-            }
-            Err(_) => {}
+        if let Ok(session) = coordinator.connect(key, node, &capabilities).await {
+            miner.tell(Seen::Connected);
+            miner.serve(session).await;
+            miner.tell(Seen::Disconnected);
         }
         let pause = RECONNECT + Duration::from_millis(miner.rng.random_range(0..300));
         tokio::time::sleep(pause).await;
@@ -172,17 +169,15 @@ impl Miner {
                 let due = tokio::time::Instant::now() + Duration::from_millis(ms);
                 self.working.insert(lease.id, (lease, due, late));
             }
-            CoordinatorMessage::Cancel { lease, .. } => {
+            CoordinatorMessage::Cancel { lease, .. }
                 // A late miner is one that did not listen.
-                if self.working.get(&lease).is_some_and(|(.., late)| !late) {
+                if self.working.get(&lease).is_some_and(|(.., late)| !late) => {
                     self.working.remove(&lease);
                 }
-            }
-            CoordinatorMessage::Settled(receipt) => {
-                if self.results.remove(&receipt.lease).is_some() {
+            CoordinatorMessage::Settled(receipt)
+                if self.results.remove(&receipt.lease).is_some() => {
                     self.tell(Seen::Settled(receipt.job, Instant::now()));
                 }
-            }
             CoordinatorMessage::Rejected { lease, .. } => {
                 if let Some(held) = self.results.remove(&lease) {
                     self.tell(Seen::Rejected { late: held.late });

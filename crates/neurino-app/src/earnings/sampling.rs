@@ -119,18 +119,15 @@ impl App {
 
     /// What the device that computes draws: its sensor's word, else an estimate from its load.
     fn watts(&self, sample: &Sample) -> Watts {
-        match self.used_gpu() {
-            Some(used) => {
-                let gpu = sample.gpus.iter().find(|g| g.index == used.index);
-                let load = gpu.and_then(|g| g.load_percent).unwrap_or(100.0);
-                gpu.and_then(|g| g.power_w)
-                    .map_or(Watts::Estimated(CARD_WATTS * load / 100.0), Watts::Measured)
-            }
-            None => {
-                let threads = self.hardware.cpu().threads as f32;
-                let load = sample.cpu.load_percent.unwrap_or(0.0);
-                Watts::Estimated(THREAD_WATTS * threads * load / 100.0)
-            }
+        if let Some(used) = self.used_gpu() {
+            let gpu = sample.gpus.iter().find(|g| g.index == used.index);
+            let load = gpu.and_then(|g| g.load_percent).unwrap_or(100.0);
+            gpu.and_then(|g| g.power_w)
+                .map_or(Watts::Estimated(CARD_WATTS * load / 100.0), Watts::Measured)
+        } else {
+            let threads = self.hardware.cpu().threads as f32;
+            let load = sample.cpu.load_percent.unwrap_or(0.0);
+            Watts::Estimated(THREAD_WATTS * threads * load / 100.0)
         }
     }
 

@@ -223,6 +223,7 @@ async fn set_votes(State(admin): State<Admin>, request: Request) -> Result<Statu
 }
 
 /// Why the books were not changed.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn refused(error: CoordinatorError) -> ApiError {
     let code = match &error {
         CoordinatorError::NoSuchKey(_) => ErrorCode::NotFound,
