@@ -41,6 +41,7 @@ pub async fn examine(dirs: &Dirs, settings: &Settings) -> Vec<Check> {
         Err(error) => no_key(error),
     });
     checks.push(network(settings, false).await);
+    checks.push(content_filter(settings));
     checks.push(match library {
         Ok(store) => models(&store).await,
         Err(error) => no_library(&error),
@@ -55,9 +56,20 @@ impl App {
         checks.push(disk(&self.store.root()));
         checks.push(key_store(&self.identity()));
         checks.push(network(&self.settings, true).await);
+        checks.push(content_filter(&self.settings));
         checks.push(models(&self.store).await);
         checks
     }
+}
+
+/// Off by default, and said so.
+fn content_filter(settings: &Settings) -> Check {
+    let finding = match settings.jobs.refuse_words.len() {
+        0 => "Off: whatever the network asks for is computed; `refuse_words` in settings.toml turns it on."
+            .to_owned(),
+        count => format!("On: jobs with one of {count} words or phrases are left to others."),
+    };
+    check("Content filter", CheckStatus::Ok, finding)
 }
 
 async fn hardware() -> Vec<Check> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use neurino_core::{FrontendId, Receipt};
 use neurino_engine::ModelRef;
-use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState};
+use neurino_miner::{ContentFilter, Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
 use neurino_protocol::node::Capabilities;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -256,6 +256,7 @@ impl App {
             image_models: self.image_models(),
             outbox_dir: self.dirs.outbox.join(self.network.folder()),
             receipts: Arc::clone(&self.receipts),
+            filter: ContentFilter::new(&self.settings.jobs.refuse_words),
         };
         let handle = {
             let mut mining = lock(&self.mining);

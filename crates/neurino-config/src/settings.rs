@@ -26,6 +26,8 @@ pub struct Settings {
     pub network: NetworkSettings,
     /// Where jobs are computed.
     pub engine: EngineSettings,
+    /// Which jobs are computed.
+    pub jobs: JobSettings,
     /// Where the identity key lies.
     pub identity: IdentitySettings,
     /// The OpenAI-compatible gateway of this machine.
@@ -70,6 +72,14 @@ pub struct OriginalSettings {
 pub struct EngineSettings {
     /// The device.
     pub device: DeviceSetting,
+}
+
+/// Which jobs are computed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobSettings {
+    /// Jobs whose prompts hold one of these words or phrases are left to others.
+    pub refuse_words: Vec<String>,
 }
 
 /// Where the identity key lies.

@@ -546,8 +546,12 @@ fn after_release(
     let Some(live) = state.jobs.get_mut(&job) else { return };
     live.failures += u32::from(end.is_failure());
     live.losses += u32::from(end == AttemptEnd::Lost);
-    let unreadable = matches!(error.code, ErrorCode::ModelUnreadable | ErrorCode::ModelNotReady);
-    if end == AttemptEnd::Failed && unreadable {
+    // Asking the same node again would be of no use.
+    let unable = matches!(
+        error.code,
+        ErrorCode::ModelUnreadable | ErrorCode::ModelNotReady | ErrorCode::Declined
+    );
+    if end == AttemptEnd::Failed && unable {
         live.fault = Some(error);
         if !live.unable.contains(&lease.node) {
             live.unable.push(lease.node);

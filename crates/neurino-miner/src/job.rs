@@ -17,6 +17,7 @@ use neurino_wallet::IdentityKey;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::filter::ContentFilter;
 use crate::outbox::{self, Finished};
 use crate::run::{Inside, now_ms};
 
@@ -170,6 +171,7 @@ pub(crate) struct JobTask {
     pub(crate) node: NodeId,
     pub(crate) received: Instant,
     pub(crate) cancel: CancellationToken,
+    pub(crate) filter: ContentFilter,
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) key: Arc<IdentityKey>,
     pub(crate) outbox_dir: std::path::PathBuf,
@@ -179,6 +181,9 @@ pub(crate) struct JobTask {
 impl JobTask {
     /// Runs to the end and reports it. Cancelling ends it at once, whatever the engine does.
     pub(crate) async fn run(self) {
+        if let Err(error) = self.filter.check(&self.lease.spec) {
+            return self.tell(JobUpdate::Failed { error, engine: false }).await;
+        }
         let budget = std::time::Duration::from_millis(self.lease.budget_ms);
         let deadline = tokio::time::Instant::from_std(self.received + budget);
         let computed = tokio::select! {

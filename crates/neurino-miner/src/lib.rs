@@ -2,11 +2,12 @@
 //!
 //! Read [`Miner`] (how to start and stop it), [`MinerStatus`] (what it shows), [`ReceiptLog`] (what
 //! it was paid); inside, `run` (the loop), `work` (what it does about each event), `ends` (how jobs
-//! ended), `job` (one job's task) and `outbox` (results until they are settled).
+//! ended), `filter` (which it does not take), `job` (one job's task) and `outbox` (results until they are settled).
 
 mod backoff;
 mod ends;
 mod error;
+mod filter;
 mod job;
 mod miner;
 mod outbox;
@@ -15,6 +16,7 @@ mod status;
 mod work;
 
 pub use error::MinerError;
+pub use filter::ContentFilter;
 pub use miner::{Miner, MinerConfig, MinerHandle};
 pub use neurino_earnings::{ReceiptLog, ReceiptTotals};
 pub use status::{Counters, MinerState, MinerStatus, RunningJob, Stage};

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::MinerError;
+use crate::filter::ContentFilter;
 use crate::outbox::Outbox;
 use crate::run::{Run, now_ms};
 use crate::status::{Counters, MinerState, MinerStatus};
@@ -42,6 +43,8 @@ pub struct MinerConfig {
     pub outbox_dir: PathBuf,
     /// Where receipts are kept; one log for each network.
     pub receipts: Arc<ReceiptLog>,
+    /// What it does not compute.
+    pub filter: ContentFilter,
 }
 
 /// The loop: connects, loads, computes, submits, until it is stopped.

@@ -169,6 +169,7 @@ impl Run {
             node: self.config.node.clone(),
             received,
             cancel,
+            filter: self.config.filter.clone(),
             loaded: self.loaded.clone(),
             key: self.key.clone(),
             outbox_dir: self.outbox.dir().to_owned(),
@@ -240,7 +241,10 @@ impl Run {
                 if engine {
                     self.see_to_engine(&error);
                 }
-                self.problem = Some(error.clone());
+                // What the operator chose is no problem.
+                if error.code != ErrorCode::Declined {
+                    self.problem = Some(error.clone());
+                }
                 self.fail(lease, error);
             }
             JobUpdate::Dropped => self.jobs.retain(|_, job| job.shown.lease != lease),

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     Cancelled,
     /// The engine failed; the job goes elsewhere.
     EngineFailed,
+    /// A machine's operator does not take such content; the job goes elsewhere.
+    Declined,
     /// The network cannot be reached.
     Unreachable,
     /// A client speaks a protocol version that this server does not.

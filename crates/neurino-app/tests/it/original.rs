@@ -11,7 +11,9 @@ use neurino_core::{
     ChatMessage, ImageDefaults, JobId, JobOutput, JobSpec, ModelId, NodeId, Receipt, Role, TextJob,
 };
 use neurino_engine::ModelRef;
-use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState, MinerStatus, ReceiptLog};
+use neurino_miner::{
+    ContentFilter, Miner, MinerConfig, MinerHandle, MinerState, MinerStatus, ReceiptLog,
+};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::Capabilities;
 use neurino_testkit::{Script, ScriptedEngine};
@@ -132,6 +134,7 @@ impl Machine {
         let receipts = ReceiptLog::open(&self.folder.path().join("receipts.jsonl")).unwrap();
         let painter = (model == PAINTER).then(|| (id(PAINTER), usual()));
         let config = MinerConfig {
+            filter: ContentFilter::default(),
             node: NodeId::new(format!("{}-rig1", self.key.address())).unwrap(),
             capabilities: Capabilities {
                 device: "test".into(),

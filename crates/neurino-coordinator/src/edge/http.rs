@@ -107,6 +107,7 @@ impl ApiError {
                 ("invalid_request_error", "context_length_exceeded".into())
             }
             ErrorCode::Unauthorized => ("invalid_request_error", "invalid_api_key".into()),
+            ErrorCode::Declined => ("invalid_request_error", "content_policy_violation".into()),
             ErrorCode::Overloaded => ("rate_limit_error", json!(ErrorCode::Overloaded)),
             ErrorCode::RateLimited => ("rate_limit_error", "rate_limit_exceeded".into()),
             ErrorCode::InsufficientCredits => ("insufficient_quota", "insufficient_quota".into()),
@@ -152,9 +153,10 @@ impl IntoResponse for ApiError {
 
 fn status_of(code: ErrorCode) -> StatusCode {
     match code {
-        ErrorCode::InvalidRequest | ErrorCode::ContextTooLong | ErrorCode::UnsupportedVersion => {
-            StatusCode::BAD_REQUEST
-        }
+        ErrorCode::InvalidRequest
+        | ErrorCode::ContextTooLong
+        | ErrorCode::Declined
+        | ErrorCode::UnsupportedVersion => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized | ErrorCode::BadSignature => StatusCode::UNAUTHORIZED,
         ErrorCode::NotFound | ErrorCode::UnknownModel => StatusCode::NOT_FOUND,
         ErrorCode::StaleLease | ErrorCode::Cancelled => StatusCode::CONFLICT,

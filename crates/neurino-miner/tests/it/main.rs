@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use neurino_core::{JobSpec, MicroPoints, ModelId, NodeId};
 use neurino_engine::ModelRef;
-use neurino_miner::{Miner, MinerConfig, MinerHandle, MinerState, MinerStatus, ReceiptLog, Stage};
+use neurino_miner::{
+    ContentFilter, Miner, MinerConfig, MinerHandle, MinerState, MinerStatus, ReceiptLog, Stage,
+};
 use neurino_protocol::node::{Capabilities, CoordinatorMessage, ModelOffer, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_testkit::{Script, ScriptedEngine};
@@ -71,6 +73,7 @@ impl Bench {
             image_models: BTreeMap::from([(model(PAINTER).id, usual())]),
             outbox_dir: self.outbox(),
             receipts: self.log.clone(),
+            filter: ContentFilter::default(),
         }
     }
 
@@ -315,4 +318,29 @@ async fn a_job_for_another_model_has_it_loaded() {
     assert_eq!(peer.ready().await.models, offers(&["other", MODEL]));
     assert_eq!(peer.submission().await.statement.lease, lease.id);
     assert_eq!(bench.engine.loads(), 2);
+}
+
+#[tokio::test]
+async fn what_the_operator_does_not_want_is_left_to_others() {
+    let mut bench = Bench::new(Script::answer("text"));
+    let filter = ContentFilter::new(&["hi".into()]);
+    let miner = bench.start_with(MinerConfig { filter, ..bench.config() });
+    let mut peer = bench.peers.ready().await;
+    let refused = lease(LONG_MS);
+    peer.assign(&refused).await;
+    let failed = peer
+        .wait(|m| match m {
+            NodeMessage::Failed { lease, error } => Some((lease, error.code)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(failed, (refused.id, ErrorCode::Declined));
+    let status = until(&miner, |s| s.state == MinerState::Waiting && s.job.is_none()).await;
+    assert_eq!(status.problem, None, "it is the operator's wish and no fault");
+    let mut other = lease(LONG_MS);
+    let JobSpec::Text(job) = &mut other.spec else { unreachable!("a text job") };
+    job.messages[0].content = "hello".into();
+    peer.assign(&other).await;
+    let done = peer.submission().await;
+    assert_eq!(done.statement.lease, other.id);
 }
