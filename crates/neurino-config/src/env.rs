@@ -75,6 +75,10 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_KILL_ROUNDS", "How many rounds the kill -9 test plays."),
     ("NEURINO_MODEL", "The model that the tests with OpenAI's own clients ask."),
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
+    (
+        "NEURINO_TEST_MINER_PACKAGES",
+        "Where the original protocol's Python client finds its packages; set by the test step.",
+    ),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
     ("NEURINO_SCHEDULES", "How many seeds the test of the network's schedules runs."),
     ("NEURINO_SCHEDULE_SEED", "The one seed that this test runs."),

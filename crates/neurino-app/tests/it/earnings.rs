@@ -103,7 +103,7 @@ async fn what_was_earned_is_told_exported_and_survives_a_restart() {
     let [today, _, _, lifetime] = after.spans[..] else { panic!("four spans") };
     assert_eq!((today.span, lifetime.span), (SpanKind::Today, SpanKind::Lifetime));
     assert_eq!((lifetime.points.llama, lifetime.jobs), (MicroPoints(14_000), 1));
-    assert!(lifetime.mined_ms >= 2_000, "{lifetime:?}");
+    assert!(lifetime.mined_ms >= 1_500, "{lifetime:?}");
     assert_eq!(lifetime.mined_ms, before.spans[3].mined_ms);
     assert!(matches!(after.rate, Rate::Estimating { .. }), "{:?}", after.rate);
     assert_eq!((after.checked.agree, after.checked.differ), (1, 0));
