@@ -360,9 +360,11 @@ impl Download<'_> {
                 if asked_for_part && self.transfer.ranges() != Ranges::Refused {
                     // One connection that claims all is what fits such a server.
                     self.transfer.set_ranges(Ranges::Refused);
-                    if begin > 0 {
-                        return Err(Failed { error: self.status(status), again: Again::Now });
-                    }
+                }
+                if begin > 0 {
+                    // The file from its beginning does not belong here, whoever found out first that
+                    // ranges are refused.
+                    return Err(Failed { error: self.status(status), again: Again::Now });
                 }
                 Ok(Body { begin: 0, end: size_bytes, whole: response.content_length().is_none() })
             }
