@@ -336,7 +336,7 @@ const cases = {
 
   async timeout() {
     const hasty = () =>
-      client.chat.completions.create({ ...greedy, ...long }, { timeout: 500, maxRetries: 0 });
+      client.chat.completions.create({ ...greedy, ...long }, { timeout: 60, maxRetries: 0 });
     await refused(OpenAI.APIConnectionTimeoutError, hasty);
     assert.ok((await chat({ max_tokens: 4 })).choices[0].message.content);
   },

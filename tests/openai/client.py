@@ -499,7 +499,7 @@ def closed_stream():
 
 @case
 def timeout():
-    hasty = client.with_options(timeout=0.5)
+    hasty = client.with_options(timeout=0.06)
     try:
         hasty.chat.completions.create(**{**GREEDY, **LONG})
     except openai.APITimeoutError:
