@@ -20,9 +20,9 @@ pub(crate) async fn run(setting: Setting, args: DoctorArgs) -> anyhow::Result<Ex
                     CheckStatus::Warn => "note",
                     CheckStatus::Fail => "FAIL",
                 };
-                output::line(format!("{word}  {:<13} {}", c.name, c.finding));
+                output::line(format!("{word}  {:<15} {}", c.name, c.finding));
                 if let Some(fix) = &c.fix {
-                    output::line(format!("{:<19} -> {fix}", ""));
+                    output::line(format!("{:<21} -> {fix}", ""));
                 }
             }
         }
