@@ -180,7 +180,16 @@ async fn the_doctor_looks_at_what_runs() {
         panic!("no checks")
     };
     let names: Vec<_> = checks.iter().map(|c| c.name.as_str()).collect();
-    let expect = ["GPU driver", "GPU", "Video memory", "Disk", "Key store", "Network", "Models"];
+    let expect = [
+        "GPU driver",
+        "GPU",
+        "Video memory",
+        "Disk",
+        "Key store",
+        "Network",
+        "Content filter",
+        "Models",
+    ];
     assert_eq!(names, expect);
     let models = checks.last().unwrap();
     assert_eq!(
