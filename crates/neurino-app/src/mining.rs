@@ -11,8 +11,10 @@ use neurino_core::{FrontendId, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{ContentFilter, Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
+use neurino_protocol::earnings::JobRecord;
 use neurino_protocol::node::Capabilities;
 use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -258,7 +260,8 @@ impl App {
             receipts: Arc::clone(&self.receipts),
             filter: ContentFilter::new(&self.settings.jobs.refuse_words),
         };
-        let handle = {
+        // News is listened to before anybody sees that the miner is ready and asks it for something.
+        let (handle, receipts, ended) = {
             let mut mining = lock(&self.mining);
             if !mining.belongs_to(run) || run.stop.is_cancelled() {
                 return Ok(());
@@ -271,8 +274,9 @@ impl App {
             )
             .map_err(|e| internal(format!("mining cannot start: {}", told_with_causes(&e))))?;
             let handle = Arc::new(handle);
+            let (receipts, ended) = (handle.receipts(), handle.ended());
             mining.enter(Phase::Running(Arc::clone(&handle)));
-            handle
+            (handle, receipts, ended)
         };
         info!("mining for {}", self.network.name());
         let stop_demand = run.stop.child_token();
@@ -280,7 +284,7 @@ impl App {
             let (app, handle, stop) = (Arc::clone(self), Arc::clone(&handle), stop_demand.clone());
             self.tasks.spawn(async move { app.make_demand(&handle, &stop).await })
         });
-        let outcome = self.follow(&handle, &run.stop).await;
+        let outcome = self.follow(&handle, receipts, ended, &run.stop).await;
         stop_demand.cancel();
         if let Some(demand) = demand {
             // Its last job is withdrawn before the next run makes demand of its own.
@@ -293,10 +297,10 @@ impl App {
     async fn follow(
         &self,
         handle: &MinerHandle,
+        mut receipts: broadcast::Receiver<Receipt>,
+        mut ended: broadcast::Receiver<JobRecord>,
         stop: &CancellationToken,
     ) -> Result<(), ErrorBody> {
-        let mut receipts = handle.receipts();
-        let mut ended = handle.ended();
         let mut status = handle.status();
         let mut problem = None;
         loop {

@@ -169,7 +169,7 @@ async fn texts_are_mined_whole_first_and_then_as_they_grow() {
     let net = Net::new(Limits::default()).await;
     let machine = Machine::new();
     let words = "The lighthouse keeper counts the waves, one by one.";
-    let miner = machine.start(&net, TEXT, Script::answer(words).paced(Duration::from_millis(5)));
+    let miner = machine.start(&net, TEXT, Script::answer(words).paced(Duration::from_millis(100)));
     let (told, output, receipt) = net.end_of(net.ask(text()).await).await;
     let JobOutput::Text(answer) = &output else { panic!("a text") };
     assert_eq!((answer.text(), told.as_str()), (words, words));

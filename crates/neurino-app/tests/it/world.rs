@@ -1,5 +1,6 @@
 //! A home of its own with a model of a few bytes, an application in it, and a viewer.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,8 @@ fn manifest(home: &Path, sources: &[Source]) -> ModelManifest {
 pub(crate) struct Viewer {
     pub(crate) app: Arc<App>,
     pub(crate) events: broadcast::Receiver<Event>,
+    /// Receipts that came while something else was waited for.
+    early: VecDeque<Receipt>,
 }
 
 /// A whole answer.
@@ -124,7 +127,7 @@ impl Viewer {
     pub(crate) async fn start(options: AppOptions) -> Result<Self, StartError> {
         let app = App::start(options).await?;
         let events = app.subscribe();
-        Ok(Self { app, events })
+        Ok(Self { app, events, early: VecDeque::new() })
     }
 
     pub(crate) async fn command(&self, command: Command) -> Result<Reply, ErrorBody> {
@@ -201,6 +204,9 @@ impl Viewer {
     }
 
     pub(crate) async fn settled(&mut self) -> Receipt {
+        if let Some(receipt) = self.early.pop_front() {
+            return receipt;
+        }
         self.event(|event| match event {
             Event::Settled(receipt) => Some(*receipt),
             _ => None,
@@ -214,11 +220,20 @@ impl Viewer {
 
     /// The next step of a conversation.
     pub(crate) async fn update(&mut self, chat: &str) -> ChatUpdate {
-        self.event(|event| match event {
-            Event::Chat { chat: of, update } if of == chat => Some(update),
-            _ => None,
-        })
-        .await
+        let mut early = std::mem::take(&mut self.early);
+        let update = self
+            .event(|event| match event {
+                Event::Chat { chat: of, update } if of == chat => Some(update),
+                // The receipt may be there before the answer's last piece.
+                Event::Settled(receipt) => {
+                    early.push_back(*receipt);
+                    None
+                }
+                _ => None,
+            })
+            .await;
+        self.early = early;
+        update
     }
 
     /// The rest of a conversation's answer; a wait before its first word is left out.
