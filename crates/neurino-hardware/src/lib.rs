@@ -3,7 +3,7 @@
 //! Reading order: [`probe`] ([`Hardware`]: what is there, and how busy it is), [`nvidia`] (what
 //! stands between this program and an NVIDIA card, layer by layer), [`bandwidth`] (how fast the
 //! memory can be read), [`memory`] (how much is free, of the machine and of a card), [`process`]
-//! (memory of a process), [`disk`].
+//! (memory of a process), [`disk`], [`power`] (how much a card may draw).
 //!
 //! Nothing here needs an NVIDIA library to link or to start: NVML is loaded at run time.
 
@@ -11,6 +11,7 @@ pub mod bandwidth;
 pub mod disk;
 pub mod memory;
 pub mod nvidia;
+pub mod power;
 pub mod probe;
 pub mod process;
 
@@ -25,6 +26,7 @@ pub use memory::{CardMemory, CardMemoryMeter, MachineMemory, machine_memory};
 pub use nvidia::{CudaVersion, NvidiaReport, NvidiaStatus};
 pub use nvml::Gpu;
 pub use pci::PciCard;
+pub use power::{CardPower, PowerCard, PowerFault, PowerRange, may_set_limits};
 pub use probe::{CpuSample, GpuSample, Hardware, Sample, nvidia_driver};
 pub use process::{
     peak_memory_bytes, peak_memory_bytes_of, resident_memory_bytes, resident_memory_bytes_of,

@@ -107,6 +107,11 @@ impl Hardware {
         &self.gpus
     }
 
+    /// The driver's library, where it works.
+    pub(crate) fn nvml(&self) -> Option<&Nvml> {
+        self.nvml.as_ref()
+    }
+
     /// What stands between this program and an NVIDIA card, layer by layer.
     pub fn nvidia(&self) -> &NvidiaReport {
         &self.nvidia
