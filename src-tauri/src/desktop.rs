@@ -11,6 +11,7 @@ use neurino_app::{App, AppOptions, EngineHost, StartError};
 use neurino_config::{Dirs, Settings};
 use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
+use neurino_power::CardPower;
 use neurino_protocol::app::{Command, Reply};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
@@ -69,9 +70,16 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
         let engine = EngineHost::Process { program };
         let usual = AppOptions::new(dirs, settings, engine);
         let surroundings = Some(surroundings());
-        Ok(AppOptions { practice_demand: true, any_port: true, surroundings, ..usual })
+        let awake = Some(neurino_platform::open_awake());
+        Ok(AppOptions { practice_demand: true, any_port: true, surroundings, cards: cards(), awake, ..usual })
     });
     (options, Some(telemetry))
+}
+
+/// The cards that a script plays, if one does.
+fn cards() -> Option<Arc<dyn CardPower>> {
+    let script = neurino_config::env::var(neurino_config::env::CARDS)?;
+    Some(Arc::new(neurino_power::ScriptedCards::new(script.into())))
 }
 
 /// What the desktop tells, or the script that plays it.

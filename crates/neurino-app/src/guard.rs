@@ -217,6 +217,7 @@ impl App {
         let phase = lock(&self.mining).phase.clone();
         if let Phase::Running(miner) = &phase {
             miner.hold(decision.action == Action::TakeNoJobs);
+            miner.one_at_a_time(self.one_job_at_a_time());
         }
         match (decision.action, phase) {
             (Action::Run, Phase::Off | Phase::Finishing(_)) => {
@@ -237,12 +238,13 @@ impl App {
     }
 
     /// Hands running jobs back and unloads; measures what that gave back.
-    async fn hand_back(&self, decision: &Decision) {
+    async fn hand_back(self: &Arc<Self>, decision: &Decision) {
         let begin = Instant::now();
         let jobs = lock(&self.mining).miner().map_or(0, |miner| miner.status().borrow().jobs);
         let loaded = matches!(*self.engine.status().borrow(), EngineStatus::Ready(_));
         let before = self.memory_held().await;
         self.mining_stop(StopMode::Now).await;
+        self.power_back().await;
         // The run that held the engine ends with the model unloaded.
         let ended = tokio::time::timeout(UNLOAD_LIMIT, self.turn.lock()).await.is_ok();
         let duration_ms = begin.elapsed().as_millis() as u64;
@@ -291,10 +293,25 @@ impl App {
             (Action::HandBack, Order::Stop) => {
                 lock(&self.guard).gave_back = None;
                 self.mining_stop(StopMode::Now).await;
+                self.power_back().await;
             }
             (Action::TakeNoJobs | Action::HandBack, _) => self.carry_out().await,
         }
         Ok(())
+    }
+
+    /// Whether jobs are taken one at a time, because somebody uses the machine.
+    fn one_job_at_a_time(&self) -> bool {
+        let guard = lock(&self.guard);
+        guard.control.decision().gentle && guard.control.rules().gentle_one_job
+    }
+
+    /// The share of its usual power that a card may draw now, in per cent, because somebody uses
+    /// the machine.
+    pub(crate) fn gentle_percent(&self) -> Option<u32> {
+        let guard = lock(&self.guard);
+        let percent = guard.control.rules().gentle_power_percent;
+        guard.control.decision().gentle.then_some(percent)
     }
 
     /// The rules, what they could be, and what this system tells.

@@ -4,7 +4,7 @@
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
-//! `onboarding` (the first start), `snapshot` (what the window shows), `earnings` (records and what
+//! `onboarding` (the first start), `power` (limits of cards, sleep), `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
 
 mod autostart;
@@ -23,6 +23,7 @@ mod network;
 mod onboarding;
 mod picture;
 mod playground;
+mod power;
 mod sentence;
 mod snapshot;
 mod start;
@@ -40,7 +41,7 @@ use neurino_coordinator::Coordinator;
 use neurino_core::Receipt;
 use neurino_earnings::ReceiptLog;
 use neurino_engine::{DeviceChoice, Engine};
-use neurino_hardware::Hardware;
+use neurino_hardware::{CardPower, Hardware};
 use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Command, Event, Preferences, Reply, StopMode};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -95,6 +96,7 @@ pub struct App {
     turn: tokio::sync::Mutex<()>,
     models: Mutex<models::Progress>,
     library: library::Library,
+    power: power::Power,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -123,6 +125,8 @@ impl App {
             any_port,
             contracts,
             surroundings,
+            cards,
+            awake,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
@@ -157,8 +161,11 @@ impl App {
         let (view, surroundings) = guard::first_look(surroundings).await.unzip();
         let guard = Guard::open(&dirs, view, job_device);
         let library = library::Library::open(&dirs);
+        let cards = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
+        let power = power::Power::open(&dirs, cards, awake).await;
         let app = Arc::new(Self {
             library,
+            power,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -197,6 +204,7 @@ impl App {
             app.spawn_guard(desk);
         }
         app.spawn_queue();
+        app.spawn_power();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -254,6 +262,9 @@ impl App {
                 self.wallet(command).await.map(|reply| Reply::Wallet(Box::new(reply)))
             }
             Command::Onboarding(command) => self.onboarding(command).map(Reply::Onboarding),
+            Command::Power(command) => {
+                self.power(command).await.map(|view| Reply::Power(Box::new(view)))
+            }
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",
@@ -287,6 +298,7 @@ impl App {
         self.end.cancel();
         self.guard_ends();
         self.mining_stop(StopMode::Now).await;
+        self.power_back().await;
         let mut chats: Vec<_> = lock(&self.chats).drain().collect();
         chats.extend(lock(&self.pictures).drain());
         for (_, chat) in chats {

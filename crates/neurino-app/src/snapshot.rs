@@ -154,6 +154,7 @@ impl App {
                 load_percent: now.and_then(|s| s.load_percent),
                 temperature_c: now.and_then(|s| s.temperature_c),
                 power_w: now.and_then(|s| s.power_w),
+                limit_w: gpu.uuid.as_deref().and_then(|card| self.power.held_w(card)),
             }
         });
         let cpu = self.hardware.cpu();
@@ -167,6 +168,7 @@ impl App {
             load_percent: sample.cpu.load_percent,
             temperature_c: sample.cpu.temperature_c,
             power_w: None,
+            limit_w: None,
         };
         let mut devices: Vec<Device> = gpus.chain(std::iter::once(cpu)).collect();
         devices.sort_by_key(|d| !d.in_use);
@@ -285,8 +287,17 @@ fn decided(miner: MiningStatus, phase: &Phase, decision: &Decision) -> MiningSta
         State::Stopped if matches!(phase, Phase::Off) => {
             MiningStatus { sentence: sentence(), ..miner }
         }
+        State::Running if decision.gentle && earns(miner.state) => {
+            let sentence = format!("{} Going easy while you use the computer.", miner.sentence);
+            MiningStatus { sentence, ..miner }
+        }
         State::Stopped | State::Running | State::Finishing => miner,
     }
+}
+
+/// Whether the miner works or could.
+fn earns(state: MiningState) -> bool {
+    matches!(state, MiningState::Waiting | MiningState::Working)
 }
 
 /// A problem stays in sight while it keeps the machine from earning, and no longer.

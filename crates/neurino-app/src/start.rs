@@ -8,8 +8,9 @@ use neurino_chain::Contracts;
 use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings, env};
 use neurino_coordinator::Limits;
 use neurino_engine::{DeviceChoice, Engine, MultiEngine, ProcessEngine, ProcessEngineConfig};
+use neurino_hardware::CardPower;
 use neurino_model_store::ModelStore;
-use neurino_platform::Surroundings;
+use neurino_platform::{Awake, Surroundings};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
@@ -34,6 +35,10 @@ pub struct AppOptions {
     /// What the desktop tells. With it the person's rules hold, and what was on is on again; without
     /// it the caller alone decides when to mine.
     pub surroundings: Option<Box<dyn Surroundings>>,
+    /// The cards whose power can be limited; this machine's own when absent.
+    pub cards: Option<Arc<dyn CardPower>>,
+    /// What keeps the computer awake; without it nothing does.
+    pub awake: Option<Box<dyn Awake>>,
 }
 
 impl AppOptions {
@@ -50,6 +55,8 @@ impl AppOptions {
             any_port: false,
             contracts: Contracts::built_in(),
             surroundings: None,
+            cards: None,
+            awake: None,
         }
     }
 }

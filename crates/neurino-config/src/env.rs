@@ -57,6 +57,9 @@ variables! {
 /// Names a file that plays the desktop for the rules of mining.
 pub const SURROUNDINGS: &str = "NEURINO_SURROUNDINGS";
 
+/// Names a file that plays the cards whose power can be limited.
+pub const CARDS: &str = "NEURINO_CARDS";
+
 /// What the program's own tests and build steps read, as the reference page shows it.
 pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_ARTIFACTS", "Where the end-to-end tests put their pictures."),
@@ -87,6 +90,15 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         SURROUNDINGS,
         "A JSON file that plays the desktop for the rules of mining, read every second; its form is \
          told at `neurino_platform::Script`.",
+    ),
+    (
+        CARDS,
+        "A JSON file that plays cards with power limits; its form is told at \
+         `neurino_power::ScriptedCards`.",
+    ),
+    (
+        "NEURINO_TEST_POWER_FOLDER",
+        "Where the child of the power limits' kill test works; set by it.",
     ),
     ("NEURINO_TEST_DEVICE", "The device of the tests that compare with reference outputs."),
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),

@@ -67,7 +67,7 @@ impl ControlFile {
     }
 }
 
-fn read<T: Default>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> T {
+pub(crate) fn read<T: Default>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> T {
     let problem = match std::fs::read_to_string(path) {
         Ok(text) => match parse(&text) {
             Ok(value) => return value,
@@ -81,12 +81,12 @@ fn read<T: Default>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> T
         path = %path.display(),
         set_aside = aside.as_deref().map(|path| tracing::field::display(path.display())),
         problem,
-        "a file about when to mine is damaged; the defaults hold"
+        "a file of the settings is damaged; the defaults hold"
     );
     T::default()
 }
 
-fn write(path: &Path, text: io::Result<String>) -> Result<(), ConfigError> {
+pub(crate) fn write(path: &Path, text: io::Result<String>) -> Result<(), ConfigError> {
     let written = text.and_then(|text| atomic::write(path, text.as_bytes()));
     written.map_err(|source| ConfigError::Write { path: path.to_owned(), source })
 }

@@ -26,6 +26,8 @@ pub struct Decision {
     pub change: Option<Section>,
     /// Which rules the person's own choice sets aside, as a sentence.
     pub aside: Option<String>,
+    /// Whether it mines gently: somebody uses the machine, and the person wants it so.
+    pub gentle: bool,
 }
 
 /// What state the control is in. The miner has states of its own while this says `Running`.

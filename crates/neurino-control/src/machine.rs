@@ -106,6 +106,7 @@ impl Control {
             resume: None,
             change: None,
             aside: None,
+            gentle: false,
         };
         let mut control = Self {
             rules,
@@ -272,6 +273,7 @@ impl Control {
             resume: None,
             change: None,
             aside: None,
+            gentle: false,
         };
         if self.wish == Wish::Off {
             let sentence = sentence::stopped(&self.rules);
@@ -299,11 +301,13 @@ impl Control {
             _ if finishes => {
                 let sentence = "Finishing the running job, then stopping.".into();
                 let action = Action::FinishThenStop;
-                by_person(State::Finishing, action, Why::PersonFinishes, sentence)
+                let finish = by_person(State::Finishing, action, Why::PersonFinishes, sentence);
+                Decision { gentle: self.rules.gently(facts), ..finish }
             }
             None => {
                 let run = by_person(State::Running, Action::Run, Why::Free, "Mining.".into());
-                Decision { aside: sentence::set_aside(&self.lifts), ..run }
+                let gentle = self.rules.gently(facts);
+                Decision { aside: sentence::set_aside(&self.lifts), gentle, ..run }
             }
             Some(action) => self.held(&counting, action, facts),
         }
@@ -328,6 +332,7 @@ impl Control {
             change: first.cause.section(),
             why: Why::Rule { cause: first.cause.clone() },
             aside: None,
+            gentle: action != Action::HandBack && self.rules.gently(facts),
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::facts::Facts;
 use crate::games;
 use crate::week::Week;
 
@@ -37,6 +38,14 @@ pub struct Rules {
     pub hot_stop_c: i16,
     /// Down to this temperature it cools before jobs are taken again; below `hot_stop_c`.
     pub hot_resume_c: i16,
+    /// Mine gently while somebody uses the machine.
+    pub gentle: bool,
+    /// Minutes without mouse and keyboard after which nobody uses it, 1 to 60.
+    pub gentle_minutes: u32,
+    /// Gently, a card may draw this share of its usual limit, in per cent, 30 to 100.
+    pub gentle_power_percent: u32,
+    /// Gently, one job at a time is taken.
+    pub gentle_one_job: bool,
     /// Programs that have the processor for themselves. Counts while jobs run on the processor.
     pub exclusive_cpu: Vec<String>,
     /// Programs that have the graphics card for themselves. Counts while jobs run on the card.
@@ -96,6 +105,10 @@ impl Default for Rules {
             pause_when_hot: true,
             hot_stop_c: 88,
             hot_resume_c: 75,
+            gentle: false,
+            gentle_minutes: 5,
+            gentle_power_percent: 70,
+            gentle_one_job: true,
             exclusive_cpu: Vec::new(),
             exclusive_gpu: Vec::new(),
             game_guard: true,
@@ -155,6 +168,12 @@ impl Rules {
         }
     }
 
+    /// Whether to mine gently: the person wants it while somebody uses the machine, and somebody
+    /// does.
+    pub(crate) fn gently(&self, facts: &Facts<'_>) -> bool {
+        self.gentle && facts.idle_secs.is_some_and(|idle| idle < self.gentle_minutes * 60)
+    }
+
     /// The rules with their lists in order, if they make sense.
     ///
     /// # Errors
@@ -168,6 +187,8 @@ impl Rules {
         range("the temperature to stop at", i64::from(self.hot_stop_c), 50, 105)?;
         range("the temperature to go on at", i64::from(self.hot_resume_c), 30, 102)?;
         range("the seconds after a game", i64::from(self.cool_down_secs), 0, 3600)?;
+        range("the minutes without input", i64::from(self.gentle_minutes), 1, 60)?;
+        range("the share of the power", i64::from(self.gentle_power_percent), 30, 100)?;
         if self.hot_resume_c + 3 > self.hot_stop_c {
             let (stop_c, resume_c) = (self.hot_stop_c, self.hot_resume_c);
             return Err(RulesError::HeatPair { stop_c, resume_c });
@@ -216,6 +237,8 @@ mod tests {
         assert_eq!(text, "the minutes without input must be between 1 and 240, not 0");
         let text = refused(Rules { hot_stop_c: 70, hot_resume_c: 70, ..Rules::default() });
         assert!(text.contains("3 °C below"), "{text}");
+        let text = refused(Rules { gentle_power_percent: 20, ..Rules::default() });
+        assert_eq!(text, "the share of the power must be between 30 and 100, not 20");
         let text = refused(Rules { games: vec!["  ".into()], ..Rules::default() });
         assert!(text.contains("no program's name"), "{text}");
         let many = (0..201).map(|n| format!("game{n}")).collect();

@@ -26,7 +26,7 @@ pub use memory::{CardMemory, CardMemoryMeter, MachineMemory, machine_memory};
 pub use nvidia::{CudaVersion, NvidiaReport, NvidiaStatus};
 pub use nvml::Gpu;
 pub use pci::PciCard;
-pub use power::{CardPower, PowerCard, PowerFault, PowerRange, may_set_limits};
+pub use power::{CardPower, PowerCard, PowerFault, PowerRange};
 pub use probe::{CpuSample, GpuSample, Hardware, Sample, nvidia_driver};
 pub use process::{
     peak_memory_bytes, peak_memory_bytes_of, resident_memory_bytes, resident_memory_bytes_of,

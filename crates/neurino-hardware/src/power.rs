@@ -49,6 +49,8 @@ pub struct PowerCard {
     pub name: String,
     /// What its limit may be, or why it has none that could be changed.
     pub range: Result<PowerRange, PowerFault>,
+    /// Whether this program may change it, where the system tells beforehand.
+    pub may_set: Option<bool>,
 }
 
 /// What a limit may be, in milliwatts.
@@ -94,8 +96,10 @@ impl std::error::Error for PowerFault {}
 impl CardPower for Hardware {
     fn cards(&self) -> Vec<PowerCard> {
         let gpus = self.gpus().iter().filter_map(|gpu| Some((gpu, gpu.uuid.clone()?)));
+        let may_set = may_set_limits();
         let card = |(gpu, uuid): (&crate::Gpu, String)| PowerCard {
             range: self.on_card(&uuid, range_of),
+            may_set,
             uuid,
             index: gpu.index,
             name: gpu.name.clone(),
@@ -156,7 +160,7 @@ fn fault_of(error: &NvmlError) -> PowerFault {
 
 /// Whether this process may change limits, where the system tells beforehand: on Linux the kernel's
 /// driver asks for the administrator's capability.
-pub fn may_set_limits() -> Option<bool> {
+fn may_set_limits() -> Option<bool> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     capable(&status)
 }

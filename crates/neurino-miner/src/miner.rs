@@ -80,13 +80,22 @@ impl Miner {
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);
         let ends = broadcast::Sender::new(RECEIPTS_KEPT);
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
-        let hold = watch::Sender::new(false);
+        let pace = watch::Sender::new(Pace::default());
         let outlets = (receipts.clone(), ends.clone());
-        let held = hold.subscribe();
-        let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), outlets, held);
+        let told = pace.subscribe();
+        let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), outlets, told);
         let task = tokio::spawn(run.until_stopped(stop.clone(), finish.clone()));
-        Ok(MinerHandle { status, receipts, ends, hold, stop, finish, task: task.abort_handle() })
+        Ok(MinerHandle { status, receipts, ends, pace, stop, finish, task: task.abort_handle() })
     }
+}
+
+/// How many further jobs are taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    /// None.
+    pub(crate) held: bool,
+    /// One at a time.
+    pub(crate) alone: bool,
 }
 
 /// A running miner. Dropping it stops the miner as [`MinerHandle::stop_now`] does, without waiting.
@@ -94,7 +103,7 @@ pub struct MinerHandle {
     status: watch::Sender<MinerStatus>,
     receipts: broadcast::Sender<Receipt>,
     ends: broadcast::Sender<JobRecord>,
-    hold: watch::Sender<bool>,
+    pace: watch::Sender<Pace>,
     stop: CancellationToken,
     finish: CancellationToken,
     task: AbortHandle,
@@ -119,7 +128,12 @@ impl MinerHandle {
 
     /// Takes no further jobs while `held`; running ones go on, and the model stays loaded.
     pub fn hold(&self, held: bool) {
-        self.hold.send_if_modified(|now| std::mem::replace(now, held) != held);
+        self.pace.send_if_modified(|pace| std::mem::replace(&mut pace.held, held) != held);
+    }
+
+    /// Takes one job at a time while `alone`; running ones go on.
+    pub fn one_at_a_time(&self, alone: bool) {
+        self.pace.send_if_modified(|pace| std::mem::replace(&mut pace.alone, alone) != alone);
     }
 
     /// Finishes the running jobs, takes no others, says goodbye and stops. Returns at once;

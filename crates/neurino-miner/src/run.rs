@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::BackOff;
 use crate::ends::{Ends, Times};
 use crate::job::{JobUpdate, Loaded};
-use crate::miner::MinerConfig;
+use crate::miner::{MinerConfig, Pace};
 use crate::outbox::Outbox;
 use crate::status::{Counters, MinerState, MinerStatus, RunningJob, Stage};
 
@@ -77,8 +77,8 @@ pub(crate) struct Run {
     pub(crate) receipts: broadcast::Sender<Receipt>,
     pub(crate) ends: Ends,
     status: watch::Sender<MinerStatus>,
-    /// Set while no job is to be taken though the miner stays ready.
-    held: watch::Receiver<bool>,
+    /// How many further jobs are taken though the miner stays ready.
+    pace: watch::Receiver<Pace>,
 
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
@@ -146,7 +146,7 @@ impl Run {
         outbox: Outbox,
         status: watch::Sender<MinerStatus>,
         (receipts, ends): (broadcast::Sender<Receipt>, broadcast::Sender<JobRecord>),
-        held: watch::Receiver<bool>,
+        pace: watch::Receiver<Pace>,
     ) -> Self {
         let (inside, events) = mpsc::channel(INSIDE_EVENTS);
         let loading = config.models[0].clone();
@@ -161,7 +161,7 @@ impl Run {
             receipts,
             ends: Ends::new(ends),
             status,
-            held,
+            pace,
             session: None,
             opened_at: now,
             network: None,
@@ -268,7 +268,7 @@ impl Run {
             },
             Some(event) = self.events.recv() => Wake::Inside(event),
             Ok(()) = self.engine_status.changed() => Wake::Engine,
-            Ok(()) = self.held.changed() => Wake::Tick,
+            Ok(()) = self.pace.changed() => Wake::Tick,
             () = due => Wake::Tick,
         }
     }
@@ -392,9 +392,11 @@ impl Run {
             image: self.config.image_models.get(id).cloned(),
         };
         let models = std::iter::once(first).chain(others).map(offer).collect();
-        let held = self.finishing || *self.held.borrow();
+        let pace = *self.pace.borrow();
+        let held = self.finishing || pace.held;
         let open = self.ready.is_some() && !held && self.engine_needs_you.is_none();
-        let slots = if open { self.slots() } else { 0 };
+        let most = if pace.alone { 1 } else { u32::MAX };
+        let slots = if open { self.slots().min(most) } else { 0 };
         let ready = Ready { models, slots };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));

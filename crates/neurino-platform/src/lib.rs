@@ -3,9 +3,10 @@
 //!
 //! [`Surroundings`] is the door; [`open`] gives the one of this system, and [`script`] one that
 //! reads a file, for tests. What a system does not tell is `None`: nothing here guesses. Reading
-//! order: this file, then the module of the system (`linux` with `x11`, `bus` and `proc`, or
+//! order: this file, `awake` (keeping the computer from sleep), then the module of the system (`linux` with `x11`, `bus` and `proc`, or
 //! `windows`), then `script`.
 
+mod awake;
 mod script;
 
 #[cfg(target_os = "linux")]
@@ -13,15 +14,21 @@ mod bus;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+mod logind;
+#[cfg(target_os = "linux")]
 mod proc;
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
 mod windows;
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
+mod windows_awake;
 #[cfg(target_os = "linux")]
 mod x11;
 
 use neurino_control::Program;
 
+pub use awake::{Awake, AwakeError, open_awake};
 pub use script::Script;
 
 /// A source of [`View`]s.

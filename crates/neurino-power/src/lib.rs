@@ -12,7 +12,9 @@ mod keeper;
 mod script;
 mod sweep;
 
+pub use neurino_hardware::CardPower;
+
 pub use journal::{Entry, FileJournal, Journal, JournalError};
 pub use keeper::{Held, Keeper, PowerError, Released, same_limit};
 pub use script::ScriptedCards;
-pub use sweep::{Advice, Measure, Reading, Row, Stage, Sweep, SweepEnd, steps_mw};
+pub use sweep::{Advice, Measure, Reading, Row, Stage, Sweep, SweepEnd, measure_of, steps_mw};

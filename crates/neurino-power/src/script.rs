@@ -71,6 +71,7 @@ impl CardPower for ScriptedCards {
                 (_, true) => Err(PowerFault::NotSupported),
                 _ => Ok(card.range),
             },
+            may_set: Some(card.may_set),
         };
         cards.map(card).collect()
     }

@@ -182,7 +182,11 @@ impl Sweep {
         match (self.end, self.since_ms) {
             (Some(end), _) => Stage::Over(end),
             (None, Some(since_ms)) if last.at_ms - since_ms >= SETTLE_MS => {
-                if last.working { Stage::Measuring } else { Stage::Waiting }
+                if last.working {
+                    Stage::Measuring
+                } else {
+                    Stage::Waiting
+                }
             }
             (None, _) => Stage::Settling,
         }
@@ -238,20 +242,25 @@ impl Sweep {
     }
 }
 
+/// What these rows can be compared by: `None` where they did different kinds of work, or too little.
+pub fn measure_of(rows: &[Row]) -> Option<Measure> {
+    let every = |holds: fn(&Row) -> bool| !rows.is_empty() && rows.iter().all(holds);
+    if every(|row| row.jobs >= JOBS_LEAST && row.micro_points > 0) {
+        Some(Measure::Points)
+    } else if every(|row| row.tokens > 0 && row.pictures == 0) {
+        Some(Measure::Tokens)
+    } else if every(|row| row.pictures > 0 && row.tokens == 0) {
+        Some(Measure::Pictures)
+    } else {
+        None
+    }
+}
+
 /// The limit with most work for its energy, of those that keep up; `None` where the limits cannot
 /// be compared.
 fn advice(rows: &[Row]) -> Option<Advice> {
-    let every = |holds: fn(&Row) -> bool| rows.iter().all(holds);
-    let measure = if every(|row| row.jobs >= JOBS_LEAST && row.micro_points > 0) {
-        Measure::Points
-    } else if every(|row| row.tokens > 0 && row.pictures == 0) {
-        Measure::Tokens
-    } else if every(|row| row.pictures > 0 && row.tokens == 0) {
-        Measure::Pictures
-    } else {
-        return None;
-    };
-    if !every(|row| row.energy_mj > 0) {
+    let measure = measure_of(rows)?;
+    if !rows.iter().all(|row| row.energy_mj > 0) {
         return None;
     }
     let best = rows.iter().map(|row| row.per_hour(measure)).fold(0.0, f64::max);
@@ -264,8 +273,7 @@ fn advice(rows: &[Row]) -> Option<Advice> {
 mod tests {
     use super::*;
 
-    const RANGE: PowerRange =
-        PowerRange { least_mw: 100_000, most_mw: 450_000, usual_mw: 450_000 };
+    const RANGE: PowerRange = PowerRange { least_mw: 100_000, most_mw: 450_000, usual_mw: 450_000 };
 
     /// A card whose pace grows with the power ever more slowly, as real ones do.
     struct Card {
@@ -339,7 +347,8 @@ mod tests {
             tokens,
             ..Row::default()
         };
-        let rows = [row(300_000, 1000, 18_000), row(200_000, 850, 12_000), row(100_000, 700, 6_000)];
+        let rows =
+            [row(300_000, 1000, 18_000), row(200_000, 850, 12_000), row(100_000, 700, 6_000)];
         let found = advice(&rows).map(|advice| (advice.limit_mw, advice.measure));
         assert_eq!(found, Some((200_000, Measure::Tokens)));
         // Text at one limit and pictures at another say nothing about each other.

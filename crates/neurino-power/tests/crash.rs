@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neurino_hardware::{CardPower, PowerCard, PowerFault};
-use neurino_power::{Entry, FileJournal, Held, Journal, JournalError, Keeper, Released, ScriptedCards};
+use neurino_power::{
+    Entry, FileJournal, Held, Journal, JournalError, Keeper, Released, ScriptedCards,
+};
 use rand::Rng as _;
 
 const CARD: &str = "GPU-1";

@@ -16,6 +16,7 @@ use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
+use crate::power::{PowerCommand, PowerView};
 use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
@@ -113,6 +114,8 @@ pub enum Command {
     Wallet(WalletCommand),
     /// The guide of the first start; answered with [`Reply::Onboarding`].
     Onboarding(OnboardingCommand),
+    /// Limits of cards and sleep; answered with [`Reply::Power`].
+    Power(PowerCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -170,6 +173,8 @@ pub enum Reply {
     Wallet(Box<WalletReply>),
     /// Answer to [`Command::Onboarding`].
     Onboarding(OnboardingView),
+    /// Answer to [`Command::Power`].
+    Power(Box<PowerView>),
 }
 
 /// What happened, pushed to every viewer.
@@ -366,6 +371,8 @@ pub struct Device {
     pub temperature_c: Option<f32>,
     /// Watts.
     pub power_w: Option<f32>,
+    /// The limit that this program holds on its power, in watts.
+    pub limit_w: Option<u32>,
 }
 
 /// What a device is.

@@ -9,6 +9,7 @@ mod library;
 mod life;
 mod mining;
 mod original;
+mod power;
 mod remote;
 mod wallet;
 mod world;

@@ -48,6 +48,9 @@ fn a_million_steps_without_a_contradiction() {
         let decision = control.decision();
         agree(decision, &model, &rules, &world, step);
         consistent(decision, &world, step);
+        let in_use = world.idle_secs.is_some_and(|secs| secs / 60 < rules.gentle_minutes);
+        let gentle = rules.gentle && in_use && decision.action != Action::HandBack;
+        assert_eq!(decision.gentle, gentle, "step {step}: {decision:?}");
         if step % 16 == 0 {
             promises(&control, &world, step);
         }
@@ -160,7 +163,10 @@ fn random_rules(random: &mut ChaCha8Rng, old: &Rules) -> Rules {
             rules.cheap_only = random.random();
         }
         4 => (rules.pause_on_battery, rules.pause_on_metered) = (random.random(), random.random()),
-        5 => rules.pause_when_hot = random.random(),
+        5 => {
+            rules.pause_when_hot = random.random();
+            (rules.gentle, rules.gentle_minutes) = (random.random(), random.random_range(1..10));
+        }
         6 => {
             (rules.games, rules.not_games) = (list(random), list(random));
             (rules.exclusive_cpu, rules.exclusive_gpu) = (list(random), list(random));
