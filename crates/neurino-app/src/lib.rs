@@ -4,9 +4,11 @@
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
-//! `onboarding` (the first start), `power` (limits of cards, sleep), `snapshot` (what the window shows), `earnings` (records and what
+//! `onboarding` (the first start), `power` (limits of cards, sleep),
+//! `alerts`, `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
 
+mod alerts;
 mod autostart;
 mod bundle;
 mod chain;
@@ -97,6 +99,7 @@ pub struct App {
     models: Mutex<models::Progress>,
     library: library::Library,
     power: power::Power,
+    alerts: Mutex<alerts::Alerts>,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -162,10 +165,12 @@ impl App {
         let guard = Guard::open(&dirs, view, job_device);
         let library = library::Library::open(&dirs);
         let cards = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
+        let alerts = alerts::Alerts::open(&dirs);
         let power = power::Power::open(&dirs, cards, awake).await;
         let app = Arc::new(Self {
             library,
             power,
+            alerts: Mutex::new(alerts),
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -205,6 +210,7 @@ impl App {
         }
         app.spawn_queue();
         app.spawn_power();
+        app.spawn_alerts();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -264,6 +270,9 @@ impl App {
             Command::Onboarding(command) => self.onboarding(command).map(Reply::Onboarding),
             Command::Power(command) => {
                 self.power(command).await.map(|view| Reply::Power(Box::new(view)))
+            }
+            Command::Alerts(command) => {
+                self.alerts(command).await.map(|view| Reply::Alerts(Box::new(view)))
             }
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,

@@ -100,11 +100,13 @@ impl App {
             EngineStatus::Ready(model) => Some(model.id.clone()),
             _ => None,
         };
+        let alerts = lock(&self.alerts).current();
         let devices = self.devices().await;
         Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
             mining,
             control,
+            alerts,
             points: self.points(),
             library: self.library_status(&devices).await,
             devices,

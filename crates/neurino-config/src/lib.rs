@@ -5,6 +5,7 @@
 //! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
 //! [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
 
+pub mod alerts;
 pub mod dirs;
 pub mod env;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod settings;
 
 mod atomic;
 
+pub use alerts::AlertFiles;
 pub use dirs::Dirs;
 pub use error::ConfigError;
 pub use library::LibraryFile;

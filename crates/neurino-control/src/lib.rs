@@ -4,8 +4,10 @@
 //! what "Resume anyway" would do. Nothing here reads a clock or a file: time is part of the
 //! [`Facts`], and the same inputs give the same decisions. Reading order: [`Rules`] (what the
 //! person wants), [`Facts`] (what is), `holds` (which rules speak against mining now),
-//! [`Control`] (the machine), [`Decision`] and its sentence.
+//! [`Control`] (the machine), [`Decision`] and its sentence. Beside it, [`alerts`]: what the person
+//! is told about without asking.
 
+pub mod alerts;
 pub mod games;
 
 mod decision;
@@ -16,6 +18,7 @@ mod rules;
 mod sentence;
 mod week;
 
+pub use alerts::{Alert, AlertFacts, AlertKind, AlertRules, Watch};
 pub use decision::{Action, Cause, Decision, Section, State, Why};
 pub use facts::{Facts, Foreground, JobDevice, Program};
 pub use machine::{Control, Entry, HISTORY_MAX, Order, Saved, Wish};

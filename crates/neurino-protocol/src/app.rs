@@ -4,13 +4,14 @@
 //! travels as one [`Snapshot`], pushed whole whenever something changes; the view never adds up
 //! events. Amounts are micro-points, times are milliseconds, sizes are bytes.
 
-use neurino_control::{Entry, Order, Rules};
+use neurino_control::{Alert, Entry, Order, Rules};
 use neurino_core::{
     ChatMessage, ImageDefaults, ImageJob, JobId, JobKind, MicroPoints, ModelId, Png, Receipt, Usage,
 };
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::alerts::{AlertsCommand, AlertsView};
 use crate::control::{ControlStatus, RulesView};
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
@@ -116,6 +117,8 @@ pub enum Command {
     Onboarding(OnboardingCommand),
     /// Limits of cards and sleep; answered with [`Reply::Power`].
     Power(PowerCommand),
+    /// What the person is told about; answered with [`Reply::Alerts`].
+    Alerts(AlertsCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -175,6 +178,8 @@ pub enum Reply {
     Onboarding(OnboardingView),
     /// Answer to [`Command::Power`].
     Power(Box<PowerView>),
+    /// Answer to [`Command::Alerts`].
+    Alerts(Box<AlertsView>),
 }
 
 /// What happened, pushed to every viewer.
@@ -268,6 +273,8 @@ pub struct Snapshot {
     pub mining: MiningStatus,
     /// Whether it may mine, and what decides that.
     pub control: ControlStatus,
+    /// What the person should know, most urgent first.
+    pub alerts: Vec<Alert>,
     /// Points of this machine's identity on this network.
     pub points: PointsSummary,
     /// The devices of this machine; the one that computes first.

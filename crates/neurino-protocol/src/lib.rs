@@ -4,6 +4,7 @@
 //!
 //! The TypeScript types of the web UI are generated from here (`cargo xtask gen`).
 
+pub mod alerts;
 pub mod app;
 pub mod control;
 pub mod earnings;

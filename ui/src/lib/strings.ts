@@ -1,6 +1,7 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
 import { help, income } from './words/earnings';
+import { power } from './words/power';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
 import type {
@@ -84,6 +85,7 @@ export const t = {
     finishingHint: 'Hands the job back.',
   },
   control,
+  power,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',

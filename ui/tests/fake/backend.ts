@@ -13,6 +13,7 @@ import type {
 import { answerWallet } from './answers';
 import { history, rulesView } from './control';
 import { answer, overview } from './ledger';
+import { answerPower, powerView } from './power';
 import { checks, NOW_MS, receipt } from './samples';
 import { guideView, walletView } from './wallet';
 
@@ -24,6 +25,7 @@ export class FakeBackend implements Backend {
   wallet = walletView();
   guide = guideView();
   rules: RulesView = rulesView;
+  power = powerView();
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -52,6 +54,9 @@ export class FakeBackend implements Backend {
         return { reply: 'rules', payload: this.rules };
       case 'decisions':
         return { reply: 'decisions', payload: history(NOW_MS) };
+      case 'power':
+        this.power = answerPower(this.power, command.payload);
+        return { reply: 'power', payload: this.power };
       case 'doctor':
         return { reply: 'doctor', payload: checks };
       case 'receipts':

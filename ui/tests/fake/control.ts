@@ -18,6 +18,7 @@ const running: Decision = {
   resume: null,
   change: null,
   aside: null,
+  gentle: false,
 };
 
 /** A game has the machine. */
@@ -30,6 +31,7 @@ export const gamePaused: Decision = {
   resume: 'Starts again at once and sets aside the game guard for doom, until it is gone.',
   change: 'games',
   aside: null,
+  gentle: false,
 };
 
 /** The game has ended a moment ago. */
@@ -101,6 +103,10 @@ export const rules: Rules = {
   pause_when_hot: true,
   hot_stop_c: 88,
   hot_resume_c: 75,
+  gentle: false,
+  gentle_minutes: 5,
+  gentle_power_percent: 70,
+  gentle_one_job: true,
   exclusive_cpu: [],
   exclusive_gpu: ['blender'],
   game_guard: true,

@@ -140,6 +140,7 @@ export const cpu: Device = {
   load_percent: 38.4,
   temperature_c: 61,
   power_w: null,
+  limit_w: null,
 };
 
 export const gpu: Device = {
@@ -152,6 +153,7 @@ export const gpu: Device = {
   load_percent: 94,
   temperature_c: 67,
   power_w: 318.4,
+  limit_w: null,
 };
 
 /** The receipt of a job, `index` jobs ago. */

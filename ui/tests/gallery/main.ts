@@ -15,6 +15,7 @@ import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
+import { powers } from '../fake/power';
 import { nothing, overview, troubled } from '../fake/ledger';
 import { guideView, richWallet } from '../fake/wallet';
 import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
@@ -196,6 +197,12 @@ if (rules === 'blind') {
   const none = Object.keys(rulesView.abilities).map((name) => [name, false]);
   const wanted = { ...rulesView.rules, when: 'away' as const };
   backend.rules = { ...rulesView, rules: wanted, abilities: Object.fromEntries(none) };
+}
+
+const power = asked.get('power');
+if (power) backend.power = powers[power] ?? backend.power;
+if (asked.has('gentle')) {
+  backend.rules = { ...rulesView, rules: { ...rulesView.rules, gentle: true } };
 }
 
 const broken: ErrorBody = { code: 'internal', message: 'the pipe to the program is closed' };

@@ -7,7 +7,7 @@ use neurino_core::{MicroPoints, PointsKind};
 use neurino_ledger::{Account, Unit};
 use neurino_protocol::earnings::{BothPoints, EarningsAlarm, Pending};
 
-use crate::{App, lock};
+use crate::{App, lock, now_ms};
 
 /// A result without a receipt for so long is no delay of the network any more.
 const FROZEN_MS: i64 = 10 * 60 * 1000;
@@ -26,16 +26,33 @@ impl App {
         if checked.differ > 0 {
             alarms.push(EarningsAlarm::Drift { receipts: checked.differ, difference: drift });
         }
-        let connected =
-            lock(&self.mining).miner().is_some_and(|miner| miner.status().borrow().connected);
-        let late = pending.since_ms.is_some_and(|since| now_ms - since > FROZEN_MS);
-        let refused = lock(&self.records.history).refused_since(credited_ms.unwrap_or(0));
-        if (connected && late) || refused >= REFUSED_MAX {
-            let jobs = pending.jobs + refused;
+        if let Some((jobs, credited_ms)) = self.frozen(pending, credited_ms, now_ms) {
             alarms.push(EarningsAlarm::Frozen { jobs, credited_ms });
         }
         alarms.extend(self.books_alarms(pending));
         alarms
+    }
+
+    /// Jobs whose reward does not come; `None` where rewards come as they should.
+    pub(crate) fn frozen_jobs(&self) -> Option<u32> {
+        let credited_ms =
+            self.receipts.view(|receipts| receipts.all().last().map(|e| e.settled_at_ms));
+        self.frozen(self.pending(), credited_ms, now_ms()).map(|(jobs, _)| jobs)
+    }
+
+    /// Jobs whose reward does not come, and when the last one came.
+    fn frozen(
+        &self,
+        pending: Pending,
+        credited_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Option<(u32, Option<i64>)> {
+        let connected =
+            lock(&self.mining).miner().is_some_and(|miner| miner.status().borrow().connected);
+        let late = pending.since_ms.is_some_and(|since| now_ms - since > FROZEN_MS);
+        let refused = lock(&self.records.history).refused_since(credited_ms.unwrap_or(0));
+        ((connected && late) || refused >= REFUSED_MAX)
+            .then_some((pending.jobs + refused, credited_ms))
     }
 
     fn books_alarms(&self, pending: Pending) -> Vec<EarningsAlarm> {

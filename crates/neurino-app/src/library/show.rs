@@ -84,7 +84,7 @@ impl App {
         }
     }
 
-    fn queue_items(&self) -> Vec<QueueItem> {
+    pub(crate) fn queue_items(&self) -> Vec<QueueItem> {
         let running = self.fetches();
         let state = lock(&self.library.state);
         let entries = state.queue.entries().iter();

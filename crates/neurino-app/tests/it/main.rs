@@ -1,6 +1,7 @@
 //! The application as the window uses it: commands in, events out, over a scripted engine.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod alerts;
 mod chat;
 mod downloads;
 mod earnings;

@@ -23,6 +23,7 @@ import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
 import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
+import { Power } from '../power/power.svelte';
 import { Studio } from '../picture/studio.svelte';
 import { Wallet } from '../wallet/wallet.svelte';
 
@@ -73,6 +74,7 @@ export class Session {
   readonly journal: Journal;
   readonly wallet: Wallet;
   readonly control: Control;
+  readonly power: Power;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -88,6 +90,7 @@ export class Session {
     this.journal = new Journal(backend);
     this.wallet = new Wallet(backend);
     this.control = new Control(backend);
+    this.power = new Power(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */

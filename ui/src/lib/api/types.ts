@@ -57,6 +57,108 @@ done_bytes: number,
 total_bytes: number, };
 
 /**
+ * Something the person should know.
+ */
+export type Alert = {
+/**
+ * What it is about.
+ */
+kind: AlertKind,
+/**
+ * What is the case and what helps, in two sentences.
+ */
+sentence: string,
+/**
+ * Since when, in milliseconds since the Unix epoch.
+ */
+since_ms: number,
+/**
+ * When it ended; none while it lasts.
+ */
+until_ms: number | null, };
+
+/**
+ * What an alert is about.
+ */
+export type AlertKind = "hot" | "no_points" | "stuck" | "low_disk" | "frozen";
+
+/**
+ * When to alert. What is missing in a file has its default, what is unknown is ignored.
+ */
+export type AlertRules = {
+/**
+ * Whether a hot card is told.
+ */
+hot: boolean,
+/**
+ * From this temperature, in degrees Celsius, 50 to 105.
+ */
+hot_c: number,
+/**
+ * After so many minutes of it, 1 to 120.
+ */
+hot_minutes: number,
+/**
+ * Whether mining without points is told.
+ */
+no_points: boolean,
+/**
+ * After so many hours of it, 1 to 168.
+ */
+no_points_hours: number,
+/**
+ * Whether a download that does not advance is told.
+ */
+stuck: boolean,
+/**
+ * After so many minutes of it, 1 to 1440.
+ */
+stuck_minutes: number,
+/**
+ * Whether a drive that is nearly full is told.
+ */
+low_disk: boolean,
+/**
+ * Below so many gigabytes free, 1 to 1000.
+ */
+low_disk_gb: number,
+/**
+ * Whether results without a reward are told.
+ */
+frozen: boolean, };
+
+/**
+ * What the window asks for; each is answered with an [`AlertsView`].
+ */
+export type AlertsCommand = { "ask": "look" } | { "ask": "set",
+/**
+ * All of them.
+ */
+rules: AlertRules, };
+
+/**
+ * Alerts, as the settings show them.
+ */
+export type AlertsView = {
+/**
+ * The rules in force.
+ */
+rules: AlertRules,
+/**
+ * What was told and is over, newest first.
+ */
+past: Array<Alert>, };
+
+/**
+ * Whether the computer is kept awake.
+ */
+export type AwakeState = { "state": "released" } | { "state": "held" } | { "state": "failed",
+/**
+ * Why, in one sentence.
+ */
+message: string, };
+
+/**
  * What a number of pieces, or more, is worth.
  */
 export type BoostStepView = {
@@ -379,7 +481,7 @@ about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cm
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "window", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
@@ -487,7 +589,11 @@ change: Section | null,
 /**
  * Which rules the person's own choice sets aside, as a sentence.
  */
-aside: string | null, };
+aside: string | null,
+/**
+ * Whether it mines gently: somebody uses the machine, and the person wants it so.
+ */
+gentle: boolean, };
 
 /**
  * A device of this machine.
@@ -528,7 +634,11 @@ temperature_c: number | null,
 /**
  * Watts.
  */
-power_w: number | null, };
+power_w: number | null,
+/**
+ * The limit that this program holds on its power, in watts.
+ */
+limit_w: number | null, };
 
 /**
  * What a device is.
@@ -1135,6 +1245,11 @@ computing_ms: number,
 sending_ms: number, };
 
 /**
+ * When the computer is kept from going to sleep by itself. The screen may always go dark.
+ */
+export type KeepAwake = "never" | "jobs" | "mining";
+
+/**
  * One attempt of one node at one job. Also the idempotency key of its result and payment.
  */
 export type LeaseId = string;
@@ -1275,6 +1390,15 @@ outcome: Outcome | null,
  * What would have to go to keep to the cap, those first that were not used for longest.
  */
 clean_up: Array<ModelId>, };
+
+/**
+ * How a card's limit stands.
+ */
+export type LimitState = { "state": "own" } | { "state": "held" } | { "state": "theirs" } | { "state": "not_supported" } | { "state": "no_permission" } | { "state": "failed",
+/**
+ * Why, in one sentence.
+ */
+message: string, };
 
 /**
  * Which log lines.
@@ -1715,6 +1839,85 @@ jobs_today: number,
 jobs_total: number, };
 
 /**
+ * A card and its limit.
+ */
+export type PowerCardView = {
+/**
+ * Its name for itself.
+ */
+card: string,
+/**
+ * Its name, as its maker spells it.
+ */
+name: string,
+/**
+ * What the limit may be.
+ */
+range: WattRange | null,
+/**
+ * The limit in force, in watts.
+ */
+now_w: number | null,
+/**
+ * The one that the person chose for mining, in watts.
+ */
+limit_w: number | null,
+/**
+ * How it stands.
+ */
+state: LimitState,
+/**
+ * What the administrator can type instead, where this program may not change limits.
+ */
+command: string | null, };
+
+/**
+ * What the window asks for; each is answered with a [`PowerView`].
+ */
+export type PowerCommand = { "ask": "look" } | { "ask": "limit",
+/**
+ * The card.
+ */
+card: string,
+/**
+ * In watts; none takes the limit away.
+ */
+limit_w: number | null, } | { "ask": "keep_awake",
+/**
+ * When.
+ */
+when: KeepAwake, } | { "ask": "sweep_start",
+/**
+ * The card.
+ */
+card: string, } | { "ask": "sweep_stop" };
+
+/**
+ * Power, as the settings show it.
+ */
+export type PowerView = {
+/**
+ * The cards that a driver shows.
+ */
+cards: Array<PowerCardView>,
+/**
+ * Why there is none, in one sentence.
+ */
+no_cards: string | null,
+/**
+ * The search for the best limit: under way, or the last one.
+ */
+sweep: SweepView | null,
+/**
+ * When the computer is kept awake.
+ */
+keep_awake: KeepAwake,
+/**
+ * Whether it is kept awake now.
+ */
+awake: AwakeState, };
+
+/**
  * The window's preferences.
  */
 export type Preferences = {
@@ -1999,7 +2202,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -2073,6 +2276,22 @@ hot_stop_c: number,
  * Down to this temperature it cools before jobs are taken again; below `hot_stop_c`.
  */
 hot_resume_c: number,
+/**
+ * Mine gently while somebody uses the machine.
+ */
+gentle: boolean,
+/**
+ * Minutes without mouse and keyboard after which nobody uses it, 1 to 60.
+ */
+gentle_minutes: number,
+/**
+ * Gently, a card may draw this share of its usual limit, in per cent, 30 to 100.
+ */
+gentle_power_percent: number,
+/**
+ * Gently, one job at a time is taken.
+ */
+gentle_one_job: boolean,
 /**
  * Programs that have the processor for themselves. Counts while jobs run on the processor.
  */
@@ -2202,6 +2421,10 @@ mining: MiningStatus,
  */
 control: ControlStatus,
 /**
+ * What the person should know, most urgent first.
+ */
+alerts: Array<Alert>,
+/**
  * Points of this machine's identity on this network.
  */
 points: PointsSummary,
@@ -2273,6 +2496,70 @@ export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" |
  * How to stop.
  */
 export type StopMode = "finish" | "now";
+
+/**
+ * What limits are compared by.
+ */
+export type SweepMeasure = "points" | "tokens" | "pictures";
+
+/**
+ * What happened at one limit.
+ */
+export type SweepRow = {
+/**
+ * The limit in watts.
+ */
+limit_w: number,
+/**
+ * What the card drew, in watts.
+ */
+drew_w: number,
+/**
+ * Points, tokens or pictures in an hour.
+ */
+per_hour: number,
+/**
+ * Points, tokens or pictures with a kilowatt hour.
+ */
+per_kwh: number, };
+
+/**
+ * What the search does.
+ */
+export type SweepStage = "settling" | "measuring" | "waiting" | "done" | "not_comparable" | "no_work" | "stopped";
+
+/**
+ * The search for the limit that earns most with a kilowatt hour.
+ */
+export type SweepView = {
+/**
+ * The card.
+ */
+card: string,
+/**
+ * What it does.
+ */
+stage: SweepStage,
+/**
+ * How far it is, 0 to 1.
+ */
+progress: number,
+/**
+ * The limit being tried, in watts; none when it is over.
+ */
+trying_w: number | null,
+/**
+ * What was measured, in the order of trying.
+ */
+rows: Array<SweepRow>,
+/**
+ * What limits are compared by.
+ */
+measure: SweepMeasure,
+/**
+ * The limit that does most with a kilowatt hour and keeps up, in watts.
+ */
+advice_w: number | null, };
 
 /**
  * The price of energy.
@@ -2520,6 +2807,23 @@ keys_folder: string,
  * What public chains say.
  */
 chain: ChainView, };
+
+/**
+ * What a limit may be, in watts.
+ */
+export type WattRange = {
+/**
+ * The least.
+ */
+least_w: number,
+/**
+ * The most.
+ */
+most_w: number,
+/**
+ * What the card comes with.
+ */
+usual_w: number, };
 
 /**
  * Seven days from Monday, 24 hours each. Written as seven rows of 24 letters: `.` no mining, `m`
