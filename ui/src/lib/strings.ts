@@ -1,6 +1,7 @@
 // Every word the window shows. Plain words, no jargon; functions where a value goes in.
 
 import { help, income } from './words/earnings';
+import { alerts } from './words/alerts';
 import { power } from './words/power';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
@@ -86,6 +87,7 @@ export const t = {
   },
   control,
   power,
+  alerts,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',

@@ -10,6 +10,7 @@ import type {
   RulesView,
   Snapshot,
 } from '../../src/lib/api/types';
+import { alertsView } from './alerts';
 import { answerWallet } from './answers';
 import { history, rulesView } from './control';
 import { answer, overview } from './ledger';
@@ -26,6 +27,7 @@ export class FakeBackend implements Backend {
   guide = guideView();
   rules: RulesView = rulesView;
   power = powerView();
+  alerts = alertsView;
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -57,6 +59,11 @@ export class FakeBackend implements Backend {
       case 'power':
         this.power = answerPower(this.power, command.payload);
         return { reply: 'power', payload: this.power };
+      case 'alerts': {
+        const asked = command.payload;
+        if (asked.ask === 'set') this.alerts = { ...this.alerts, rules: asked.rules };
+        return { reply: 'alerts', payload: this.alerts };
+      }
       case 'doctor':
         return { reply: 'doctor', payload: checks };
       case 'receipts':

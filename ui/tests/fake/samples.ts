@@ -226,6 +226,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
   const atWork = state === 'working' || state === 'finishing';
   return {
     version: '0.1.0',
+    alerts: [],
     network: {
       name: 'practice',
       practice: true,

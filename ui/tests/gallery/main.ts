@@ -15,6 +15,7 @@ import { Session } from '../../src/features/session/session.svelte';
 import type { Page } from '../../src/views/pages';
 import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
+import { fullDisk, hot } from '../fake/alerts';
 import { powers } from '../fake/power';
 import { nothing, overview, troubled } from '../fake/ledger';
 import { guideView, richWallet } from '../fake/wallet';
@@ -42,6 +43,8 @@ const special: Record<string, () => Snapshot> = {
     snapshot('working', {
       devices: [gpu, { ...cpu, in_use: false, note: 'Kept free for your other programs.' }],
     }),
+  alerts: () =>
+    snapshot('working', { alerts: [hot, fullDisk], devices: [{ ...gpu, limit_w: 320 }] }),
   cooldown: () => paused(coolingDown(Date.now() + 161_000)),
   snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
   anyway: () => snapshot('working', { control: { decision: anyway, gave_back: null } }),

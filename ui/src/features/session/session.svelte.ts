@@ -19,6 +19,7 @@ import type {
   Snapshot,
   StopMode,
 } from '../../lib/api/types';
+import { Alerts } from '../alerts/alerts.svelte';
 import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
 import { Journal } from '../help/journal.svelte';
@@ -75,6 +76,7 @@ export class Session {
   readonly wallet: Wallet;
   readonly control: Control;
   readonly power: Power;
+  readonly alerts: Alerts;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -91,6 +93,7 @@ export class Session {
     this.wallet = new Wallet(backend);
     this.control = new Control(backend);
     this.power = new Power(backend);
+    this.alerts = new Alerts(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */

@@ -32,7 +32,7 @@ const lower: Record<SweepMeasure, string> = {
 };
 
 export const power = {
-  title: 'Power',
+  title: 'Sleep and power limit',
   awake: 'Keep the computer awake',
   awakeHelp:
     'Default: while a job runs, and two minutes longer in case another comes. The screen may go dark. Pause and stop let the computer sleep.',
@@ -77,14 +77,16 @@ export const power = {
       `${percent} % more ${lower[measure]} per kWh than at ${first} W`,
     pace: (percent: number) => `${percent} % of the best pace`,
     first: 'The card’s usual limit is already the best of those tried.',
-    method: 'The most work per kilowatt hour among limits that keep at least 80 % of the best pace.',
+    method:
+      'The most work per kilowatt hour among limits that keep at least 80 % of the best pace.',
     use: (w: number) => `Use ${w} W`,
     best: 'best',
   },
   gentle: {
     title: 'While I use the computer',
     on: 'Go easy while I use the computer',
-    onHelp: 'Default off. Mining goes on with less of the machine, and at full pace once you are away.',
+    onHelp:
+      'Default off. Mining goes on with less of the machine, and at full pace once you are away.',
     minutes: 'Away after',
     minutesHelp: 'Default 5 minutes without mouse and keyboard.',
     minutesUnit: 'min',
@@ -93,7 +95,8 @@ export const power = {
     shareCannot: 'No card here lets Neurino change its power limit.',
     oneJob: 'One job at a time',
     oneJobHelp: 'Default on. Running jobs go on; the next one is taken when none runs.',
-    idleCannot: 'Cannot be used here: this system does not tell when mouse and keyboard were last used.',
+    idleCannot:
+      'Cannot be used here: this system does not tell when mouse and keyboard were last used.',
   },
   deviceLimit: (w: number) => `of ${w} W`,
 };
