@@ -71,7 +71,14 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
         let usual = AppOptions::new(dirs, settings, engine);
         let surroundings = Some(surroundings());
         let awake = Some(neurino_platform::open_awake());
-        Ok(AppOptions { practice_demand: true, any_port: true, surroundings, cards: cards(), awake, ..usual })
+        Ok(AppOptions {
+            practice_demand: true,
+            any_port: true,
+            surroundings,
+            cards: cards(),
+            awake,
+            ..usual
+        })
     });
     (options, Some(telemetry))
 }

@@ -232,13 +232,12 @@ fn state_of(card: &PowerCard, outcome: Option<&Outcome>) -> LimitState {
         }
     };
     match (&card.range, outcome) {
-        (Err(why), _) => fault(why),
-        // Played cards say themselves what may be done to them.
+        (Err(why), _) | (Ok(_), Some(Outcome::Failed(_, Some(why), _))) => fault(why),
+        // Known before anything was tried.
         (Ok(_), None) if card.may_set == Some(false) => LimitState::NoPermission,
         (Ok(_), None) => LimitState::Own,
         (Ok(_), Some(Outcome::Held { .. })) => LimitState::Held,
         (Ok(_), Some(Outcome::Theirs)) => LimitState::Theirs,
-        (Ok(_), Some(Outcome::Failed(_, Some(why), _))) => fault(why),
         (Ok(_), Some(Outcome::Failed(_, None, message))) => {
             LimitState::Failed { message: message.clone() }
         }

@@ -98,7 +98,7 @@ impl CardPower for Hardware {
         let gpus = self.gpus().iter().filter_map(|gpu| Some((gpu, gpu.uuid.clone()?)));
         let may_set = may_set_limits();
         let card = |(gpu, uuid): (&crate::Gpu, String)| PowerCard {
-            range: self.on_card(&uuid, range_of),
+            range: self.on_card(&uuid, |card| range_of(&card)),
             may_set,
             uuid,
             index: gpu.index,
@@ -140,7 +140,7 @@ impl Hardware {
     }
 }
 
-fn range_of(card: nvml_wrapper::Device<'_>) -> Result<PowerRange, NvmlError> {
+fn range_of(card: &nvml_wrapper::Device<'_>) -> Result<PowerRange, NvmlError> {
     let range = card.power_management_limit_constraints()?;
     Ok(PowerRange {
         least_mw: range.min_limit,

@@ -95,7 +95,6 @@ mod tests {
 
     #[zbus::interface(name = "org.freedesktop.login1.Manager")]
     impl Fake {
-        #[expect(clippy::needless_pass_by_value, reason = "the interface hands strings over")]
         fn inhibit(
             &self,
             what: String,

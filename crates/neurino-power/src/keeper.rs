@@ -105,10 +105,9 @@ impl Keeper {
                 self.forget(card)?;
                 return Ok(Held::Theirs { limit_mw: now_mw });
             }
-            Some(_) if same_limit(now_mw, want_mw) => return Ok(Held::Here { limit_mw: now_mw }),
+            // Without an entry it is so without us: there will be nothing to restore.
+            _ if same_limit(now_mw, want_mw) => return Ok(Held::Here { limit_mw: now_mw }),
             Some(entry) => entry.found_mw,
-            // It is so without us: there will be nothing to restore.
-            None if same_limit(now_mw, want_mw) => return Ok(Held::Here { limit_mw: now_mw }),
             None => now_mw,
         };
         let mut ours_mw = vec![want_mw];

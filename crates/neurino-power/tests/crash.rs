@@ -3,6 +3,7 @@
 //! between.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::print_stdout, reason = "the child tells its parent when it is ready")]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -29,13 +30,13 @@ fn cards_at(folder: &Path, limit_mw: u32, extra: &str) -> Arc<ScriptedCards> {
     Arc::new(ScriptedCards::new(path))
 }
 
-fn journal_at(folder: &Path) -> Box<FileJournal> {
-    Box::new(FileJournal::new(folder.join("limits.json")))
+fn journal_at(folder: &Path) -> FileJournal {
+    FileJournal::new(folder.join("limits.json"))
 }
 
 fn keeper_at(folder: &Path) -> Keeper {
     let cards = Arc::new(ScriptedCards::new(folder.join("cards.json")));
-    Keeper::open(cards, journal_at(folder)).unwrap()
+    Keeper::open(cards, Box::new(journal_at(folder))).unwrap()
 }
 
 fn limit_at(folder: &Path) -> u32 {
@@ -54,7 +55,7 @@ impl Fuse {
 
 struct Fused<T>(T, Fuse);
 
-impl Journal for Fused<Box<FileJournal>> {
+impl Journal for Fused<FileJournal> {
     fn load(&mut self) -> Result<Vec<Entry>, JournalError> {
         self.0.load()
     }

@@ -31,12 +31,11 @@ impl Meter {
     fn read(&mut self, cards: &dyn CardPower, card: &str) -> u64 {
         let now = (Instant::now(), cards.energy_mj(card));
         if let Some((at, before)) = self.last.replace(now) {
-            self.sum_mj += match (before, now.1) {
-                (Some(before), Some(after)) => after.saturating_sub(before),
-                _ => {
-                    let elapsed_ms = now.0.duration_since(at).as_millis() as u64;
-                    u64::from(cards.draw_mw(card).unwrap_or(0)) * elapsed_ms / 1000
-                }
+            self.sum_mj += if let (Some(before), Some(after)) = (before, now.1) {
+                after.saturating_sub(before)
+            } else {
+                let elapsed_ms = now.0.duration_since(at).as_millis() as u64;
+                u64::from(cards.draw_mw(card).unwrap_or(0)) * elapsed_ms / 1000
             };
         }
         self.sum_mj
