@@ -53,6 +53,7 @@ impl App {
             (wants, seen.refused.is_some_and(|at| now.duration_since(at) < AGAIN_AFTER))
         };
         let state = lock(&self.power.awake_state).clone();
+        let refused_before = matches!(state, AwakeState::Failed { .. });
         let next = match (wants, state) {
             (true, AwakeState::Held) | (false, AwakeState::Released) => return,
             (true, AwakeState::Failed { .. }) if lately_refused => return,
@@ -71,7 +72,9 @@ impl App {
                     Ok(Err(error)) => {
                         lock(&self.power.awake_seen).refused = Some(now);
                         let message = told_with_causes(&error);
-                        info!(message, "the computer cannot be kept awake");
+                        if !refused_before {
+                            info!(message, "the computer cannot be kept awake");
+                        }
                         AwakeState::Failed { message }
                     }
                     Err(_) => return,

@@ -77,9 +77,9 @@ impl App {
     }
 
     async fn look_after_limits(self: &Arc<Self>) {
-        self.sweep_step();
         let app = Arc::clone(self);
         let looking = tokio::task::spawn_blocking(move || {
+            app.sweep_step();
             let mut keeper = lock(&app.power.keeper);
             let Ok(keeper) = keeper.as_mut() else { return };
             // Asked under the lock: whoever stops mining gives back after this, never before.
