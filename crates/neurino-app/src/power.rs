@@ -81,6 +81,14 @@ impl Power {
         }
     }
 
+    /// What failed or was set by others before is tried again: the person has chosen.
+    fn try_again(&self, card: &str) {
+        if let Ok(keeper) = lock(&self.keeper).as_mut() {
+            keeper.insist(card);
+        }
+        lock(&self.outcomes).remove(card);
+    }
+
     /// The limit that this program holds on a card, in watts.
     pub(crate) fn held_w(&self, card: &str) -> Option<u32> {
         match lock(&self.outcomes).get(card)? {
@@ -130,8 +138,7 @@ impl App {
                     .with_hint("Nothing was changed."));
             }
         }
-        // What failed or was set by others before is tried again.
-        lock(&self.power.outcomes).remove(card);
+        self.power.try_again(card);
         self.choose(|settings| match limit_w {
             Some(limit_w) => {
                 settings.limits_w.insert(card.to_owned(), limit_w);

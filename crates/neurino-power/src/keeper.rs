@@ -23,7 +23,8 @@ pub enum Held {
         /// In milliwatts, as the driver rounded it.
         limit_mw: u32,
     },
-    /// Somebody else set another limit since ours; theirs stays until this card was released.
+    /// Somebody else set another limit since ours; theirs stays until this card was released, or the
+    /// person insists.
     Theirs {
         /// Theirs, in milliwatts.
         limit_mw: u32,
@@ -126,6 +127,12 @@ impl Keeper {
         let limit_mw = self.cards.limit_mw(card).unwrap_or(want_mw);
         self.write(card, Some(found_mw), vec![limit_mw])?;
         Ok(Held::Here { limit_mw })
+    }
+
+    /// The person chose anew: what somebody else set meanwhile is what the card gets back later, and
+    /// no longer keeps ours away.
+    pub fn insist(&mut self, card: &str) {
+        self.theirs.remove(card);
     }
 
     /// Gives a card back the limit that it had.

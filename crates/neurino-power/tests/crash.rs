@@ -195,6 +195,10 @@ fn what_somebody_else_set_is_theirs() {
     for want_mw in [300_000, 250_000] {
         assert_eq!(keeper.hold(CARD, want_mw).unwrap(), Held::Theirs { limit_mw: 350_000 });
     }
+    // … unless the person chooses anew: then theirs is what comes back.
+    keeper.insist(CARD);
+    assert_eq!(keeper.hold(CARD, 250_000).unwrap(), Held::Here { limit_mw: 250_000 });
+    assert_eq!(keeper.release(CARD).unwrap(), Released::Restored { limit_mw: 350_000 });
     assert_eq!(keeper.release(CARD).unwrap(), Released::Nothing);
     assert_eq!(limit_at(folder.path()), 350_000);
     // … and between a crash and the next start. What was found is what they set.

@@ -115,7 +115,7 @@ impl App {
             meter: Meter::default(),
         });
         drop(sweep);
-        lock(&self.power.outcomes).remove(card);
+        self.power.try_again(card);
         self.power.chosen.notify_one();
         Ok(())
     }

@@ -50,7 +50,7 @@ export const power = {
   held: (w: number) => `Limited to ${w} W now.`,
   waits: 'Takes effect when mining runs.',
   theirs: (w: number) =>
-    `Another program set ${w} W while Neurino was mining. That stays; yours comes next time.`,
+    `Another program set ${w} W while Neurino was mining. That stays until mining stops or you choose anew.`,
   notSupported: 'This card does not let its power limit be changed, as is common in notebooks.',
   noPermission: (now: number) =>
     `The driver lets only the administrator change this limit (now ${now} W). To set it until the next restart, run this once in a terminal:`,
