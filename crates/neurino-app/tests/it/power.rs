@@ -152,6 +152,10 @@ async fn what_somebody_else_sets_is_left_alone() {
         assert!(began.elapsed().as_secs() < 10);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    assert_eq!(plant.limit_w(), 380);
+    // Who chooses anew means it; and theirs is what comes back.
+    ask(&viewer, limit(Some(310))).await;
+    plant.until_limit(&viewer, 310).await;
     viewer.app.shutdown().await;
     assert_eq!(plant.limit_w(), 380);
 }
