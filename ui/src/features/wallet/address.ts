@@ -18,7 +18,7 @@ export function ago(thenMs: number, nowMs: number): string {
 
 /** A day, for history. */
 export function day(ms: number): string {
-  return new Date(ms).toLocaleDateString('en-GB', { dateStyle: 'medium' });
+  return new Date(ms).toLocaleDateString(locale(), { dateStyle: 'medium' });
 }
 
 /** A factor in millionths: `1.15`. */
