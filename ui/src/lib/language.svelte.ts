@@ -10,8 +10,8 @@ export type Tongue = 'en' | 'de';
 /** The shape of a catalogue: the keys and the parameters of the English one, with any words. */
 export type Catalogue = Worded<typeof en>;
 
-type Worded<T> = T extends (...values: never[]) => unknown
-  ? T
+type Worded<T> = T extends (...values: infer Values) => string
+  ? (...values: Values) => string
   : T extends string
     ? string
     : T extends readonly unknown[] | object

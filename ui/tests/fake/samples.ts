@@ -5,6 +5,7 @@ import type {
   Device,
   LibraryModel,
   LibraryStatus,
+  MiningSaying,
   MiningState,
   ModelStatus,
   Receipt,
@@ -219,6 +220,23 @@ const sentences: Record<MiningState, string> = {
   needs_you: 'Mining cannot go on: the model file is damaged.',
 };
 
+const sayings: Record<MiningState, MiningSaying> = {
+  stopped: { say: 'stopped' },
+  starting: {
+    say: 'starting',
+    what: { what: 'loading', model: 'smollm2-135m-instruct' },
+    problem: null,
+  },
+  waiting: { say: 'waiting', notice: null, no_job: null },
+  working: { say: 'working' },
+  finishing: { say: 'finishing' },
+  paused: { say: 'decided' },
+  needs_you: {
+    say: 'problem',
+    error: { code: 'model_unreadable', message: 'the model file is damaged' },
+  },
+};
+
 /** A snapshot in the given state. */
 export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): Snapshot {
   const atWork = state === 'working' || state === 'finishing';
@@ -233,6 +251,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
     mining: {
       state,
       sentence: sentences[state],
+      said: sayings[state],
       since_ms: NOW_MS - 754_000,
       problem:
         state === 'needs_you'

@@ -22,7 +22,7 @@ export function sentencesOf(path: string): string[] {
 }
 
 function withoutTests(source: string): string {
-  const at = source.indexOf('#[cfg(test)]\nmod tests');
+  const at = source.search(/^#\[cfg\(test\)\]\s+(?:#\[[^\]]*\]\s+)*mod tests/m);
   return at < 0 ? source : source.slice(0, at);
 }
 

@@ -1,5 +1,7 @@
 // An address in the groups that people compare.
 
+import { points } from '../../lib/format';
+import { locale } from '../../lib/language.svelte';
 import { t } from '../../lib/strings';
 
 /** `0x`, the first four characters, the middle, the last four. */
@@ -23,5 +25,5 @@ export function day(ms: number): string {
 
 /** A factor in millionths: `1.15`. */
 export function factor(millionths: number): string {
-  return (millionths / 1_000_000).toString();
+  return points(millionths, 0, 6);
 }
