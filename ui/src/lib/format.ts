@@ -127,6 +127,11 @@ export function percent(fraction: number): string {
   return whole.toLocaleString(locale(), { style: 'percent', maximumFractionDigits: 0 });
 }
 
+/** A share in whole per cent, rounded. */
+export function rounded(fraction: number): string {
+  return fraction.toLocaleString(locale(), { style: 'percent', maximumFractionDigits: 0 });
+}
+
 /** The start and end of a long hexadecimal text: `0x1f9a…c03b`. */
 export function shortened(text: string, head = 6, tail = 4): string {
   return text.length <= head + tail + 1 ? text : `${text.slice(0, head)}…${text.slice(-tail)}`;

@@ -318,21 +318,32 @@ export const checks: Check[] = [
   {
     name: 'GPU driver',
     status: 'warn',
-    finding: 'No NVIDIA driver is installed; the processor does the work.',
-    fix: 'If this machine has an NVIDIA card, install driver 570 or newer.',
+    finding: 'No NVIDIA driver is installed, so jobs run on the processor.',
+    fix: "If this machine has an NVIDIA card, install NVIDIA's driver and restart.",
   },
-  { name: 'Memory', status: 'ok', finding: '20.3 GB of 31.3 GB are free.', fix: null },
-  { name: 'Disk', status: 'ok', finding: '182 GB are free for models.', fix: null },
+  {
+    name: 'Video memory',
+    status: 'ok',
+    finding: 'No video memory; 31.3 GiB of main memory, 20.3 GiB free.',
+    fix: null,
+  },
+  {
+    name: 'Disk',
+    status: 'ok',
+    finding: '182.4 GiB free in /home/ada/.local/share/neurino/models.',
+    fix: null,
+  },
   {
     name: 'Key store',
     status: 'fail',
-    finding: 'The system key store does not answer.',
-    fix: 'Unlock the login keyring, then check again. Until then an encrypted file is used.',
+    finding:
+      'The identity key cannot be opened: the key store of the operating system did not answer within 5000 ms; unlock it and try again.',
+    fix: 'nothing was overwritten; put the key back where it was',
   },
   {
     name: 'Network',
     status: 'ok',
-    finding: 'The practice network runs in this program.',
+    finding: 'The practice network runs on this machine and needs no internet.',
     fix: null,
   },
 ];

@@ -39,7 +39,10 @@ const special: Record<string, () => Snapshot> = {
   empty: () => snapshot('stopped', noPoints),
   gpu: () =>
     snapshot('working', {
-      devices: [gpu, { ...cpu, in_use: false, note: 'Kept free for your other programs.' }],
+      devices: [
+        gpu,
+        { ...cpu, in_use: false, note: 'Not used: the settings choose another device.' },
+      ],
     }),
   cooldown: () => paused(coolingDown(Date.now() + 161_000)),
   snoozed: () => paused(snoozed(Date.now() + 3_540_000)),

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 
 /** Calls whose texts go to the log or end the program: no person reads them in the window. */
 const SILENT =
-  /(?:\b(?:trace|debug|info|warn|error|panic|unreachable|assert|assert_eq|debug_assert|say|span|info_span|concat|include_str|include_bytes|env|option_env|cfg|bail|println|eprintln)!\s*\(|\.expect(?:_err)?\(|reason = |\.context\(|\.with_context\()[^;"]*$/;
+  /(?:\b(?:trace|debug|info|warn|error|panic|unreachable|assert|assert_eq|debug_assert|say|span|info_span|concat|include_str|include_bytes|env|option_env|cfg|bail|println|eprintln)!\s*\(|\.expect(?:_err)?\(|#\[expect\([^\]]*reason = |\.context\(|\.with_context\()[^;"]*$/;
 
 /** The texts of a source file that read like words for people, with `{}` for what is put in. */
 export function sentencesOf(path: string): string[] {

@@ -47,7 +47,7 @@ export const income: Catalogue['income'] = {
   jobsHead: 'Jobs',
   points: 'Punkte',
   summary: (earning: number, of: number, best: string, amount: string, kind: string) =>
-    `${earning} von ${of} brachten etwas ein. Am meisten gab es ${best}: ${amount} ${kind}-Punkte.`,
+    `${earning} von ${of} brachten etwas ein. Am besten war ${best} mit ${amount} ${kind}-Punkten.`,
   summaryNone: (of: number) => `In keinem dieser ${of} Abschnitte wurde etwas verdient.`,
   projection: 'Nächste 24 Stunden',
   projectionHelp:
@@ -66,8 +66,8 @@ export const income: Catalogue['income'] = {
   cause: (kind: RateCauseKind, more: boolean) => causes[kind][more ? 1 : 0],
   effect: (amount: string) => `${amount} Punkte`,
   week: 'Wochenabschluss',
-  weekIn: 'Noch',
-  weekAt: (when: string) => `Ist ${when}. Was bis dahin bestätigt ist, zählt zu dieser Woche.`,
+  weekIn: 'übrig',
+  weekAt: (when: string) => `Am ${when}. Was bis dahin bestätigt ist, zählt zu dieser Woche.`,
   weekPending: 'Ergebnisse, die dann noch ausstehen, zählen zur Woche danach.',
   weekPractice: 'Übungswochen werden genauso gezählt, zahlen aber nichts.',
   weeks: 'Frühere Wochen',

@@ -66,6 +66,8 @@ export const phrases: readonly Phrase[] = [
   ],
   ['a receipt cannot be recorded: {}', 'ein Beleg lässt sich nicht aufzeichnen: {0}'],
   ['check that the disk is not full', 'prüf, ob das Laufwerk voll ist'],
+  ['the miner was stopped', 'das Mining wurde angehalten'],
+  ['the engine has no room for it', 'die Recheneinheit hat keinen Platz dafür'],
   ['the payer withdrew it', 'der Auftraggeber hat ihn zurückgezogen'],
   ['its time was over', 'seine Zeit war um'],
   ['another machine has it now', 'ein anderer Rechner hat ihn jetzt'],
@@ -194,7 +196,7 @@ export const phrases: readonly Phrase[] = [
   ],
   [
     'Start a new chat or choose a shorter answer under Advanced.',
-    'Beginn einen neuen Chat oder wähle unter „Für Fortgeschrittene“ eine kürzere Antwort',
+    'Beginn einen neuen Chat oder wähle unter „Erweitert“ eine kürzere Antwort',
   ],
   ['something broke inside the coordinator', 'im Koordinator ist etwas schiefgegangen'],
   ['its log has the cause', 'sein Protokoll nennt die Ursache'],

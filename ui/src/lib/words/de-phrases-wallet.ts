@@ -261,6 +261,10 @@ export const phrases: readonly Phrase[] = [
     'the contract at {} answers in another form: {}',
     'der Contract unter {0} antwortet in anderer Form: {1}',
   ],
+  [
+    "Neurino's own steps: the original table is not public. Each piece boosts the three best cards of its owner.",
+    'Neurinos eigene Stufen: Die ursprüngliche Tabelle ist nicht öffentlich. Jedes Stück verstärkt die drei besten Karten seines Besitzers.',
+  ],
   ['nobody holds so many pieces', 'so viele Stück hält niemand'],
   ['no token has so many decimals', 'so viele Nachkommastellen hat kein Token'],
   ['it is a link such as `https://rpc.example`', 'gemeint ist ein Link wie `https://rpc.example`'],

@@ -196,7 +196,7 @@ export const de: Catalogue = {
     tokens: (input: number, output: number) => `${input} Token gelesen, ${output} geschrieben`,
     earned: (points: string) => `von diesem Rechner beantwortet, ${points} Punkte verdient`,
     latest: 'Zum Neuesten springen',
-    advanced: 'Für Fortgeschrittene',
+    advanced: 'Erweitert',
     temperature: 'Temperatur',
     temperatureHelp: 'Niedrig ist berechenbar, hoch überraschend. Standard: 0,3.',
     maxTokens: 'Längste Antwort',
@@ -260,7 +260,7 @@ export const de: Catalogue = {
   },
   models: {
     title: 'Modelle',
-    makes: 'Macht',
+    makes: 'Für',
     kinds: { text: 'Text', image: 'Bilder' },
     intro:
       'Was dieser Rechner anbieten kann. Jede Datei wird vor Gebrauch anhand ihres Fingerabdrucks geprüft.',
@@ -372,7 +372,7 @@ export const de: Catalogue = {
     capHelp: 'Darüber bietet Neurino an aufzuräumen. Standard: keine.',
     line: 'Bandbreite für Downloads',
     lineHelp: 'Für alle Downloads zusammen. Standard: keine Grenze.',
-    noLimit: 'Keine Grenze',
+    noLimit: 'Keine',
     connections: 'Gleichzeitige Verbindungen',
     connectionsHelp: 'Mehr sind auf manchen Leitungen schneller. Standard: 2.',
     night: 'Nur nachts herunterladen',

@@ -13,6 +13,8 @@ interface Pattern {
 
 /** Amounts as the program writes them, for example `1.5 GiB`. */
 const AMOUNT = /\b(\d+)\.(\d+) ([kMGT]?i?B)\b/g;
+/** Numbers as the program groups them, for example `2,048`. */
+const GROUPED = /\b\d{1,3}(?:,\d{3})+\b/g;
 
 let patterns: { exact: Map<string, string>; open: Pattern[] } | null = null;
 
@@ -48,7 +50,9 @@ export function sentenced(text: string): string {
 
 function put(text: string): string {
   const known = text === '' ? null : phrase(text);
-  return (known ?? text).replace(AMOUNT, '$1,$2 $3');
+  return (known ?? text)
+    .replace(GROUPED, (number) => number.replaceAll(',', '.'))
+    .replace(AMOUNT, '$1,$2 $3');
 }
 
 /** Without the full stop and the capital letter that a sentence has and a fragment has not. */
