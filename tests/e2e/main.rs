@@ -10,6 +10,7 @@
 mod accessibility;
 mod closing;
 mod desk;
+mod downloads;
 mod earning;
 mod earnings;
 mod engine_loss;
@@ -20,4 +21,5 @@ mod language;
 mod no_display;
 mod page;
 mod pictures;
+mod rules;
 mod wallet;
