@@ -66,6 +66,11 @@ export function decimal(): string {
   return signs().decimal;
 }
 
+/** A decimal number that came as text, exactly as it is: `2500.5`. */
+export function localized(text: string): string {
+  return text.replace('.', decimal());
+}
+
 /** A number with a fixed count of decimals, not grouped. */
 export function fixed(n: number, decimals: number): string {
   return n.toFixed(decimals).replace('.', decimal());

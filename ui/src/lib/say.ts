@@ -72,7 +72,7 @@ function translated({
   hint,
 }: Pick<ErrorBody, 'message' | 'hint'> & { code?: ErrorCode }): ShownError {
   const known = phrase(message);
-  const way = hint === undefined ? null : phrase(hint);
+  const way = hint === undefined ? null : phrase(hint, true);
   // Without a code the words are the window's own, which speak its language already.
   const said: ShownError = { message: known ?? (code ? codes[code] : message) };
   if (way !== null) said.hint = way;

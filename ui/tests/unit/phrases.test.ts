@@ -163,6 +163,12 @@ describe('an error', () => {
     expect(said.hint).toBeUndefined();
   });
 
+  it('has a way out that is German in whole, or none', () => {
+    const hint = 'Try again: Neurino fetches the file anew.';
+    const said = shownError({ code: 'internal', message: 'the window is gone', hint });
+    expect(said).toEqual({ message: 'Das Fenster ist weg', detail: hint });
+  });
+
   it('of the window itself stays as it is', () => {
     expect(shownError({ message: 'Neurino antwortet diesem Fenster nicht.' })).toEqual({
       message: 'Neurino antwortet diesem Fenster nicht.',

@@ -57,7 +57,7 @@ export const control: Catalogue['control'] = {
       load: 'Kein Grafiktreiber verrät, welches Programm die Karte auslastet. Die Regel tut nichts.',
       heat: 'Die Jobs laufen auf einem Gerät ohne Temperaturanzeige. Die Regel tut nichts.',
     },
-    when: 'Neurino mint',
+    when: 'Mining',
     whenHelp: 'Standard: immer. Start und Stopp gehen vor, bis du wieder deinen Regeln folgst.',
     whens: {
       always: 'Immer',
@@ -81,7 +81,7 @@ export const control: Catalogue['control'] = {
       `${day} ${from} bis ${to}: ${what}`,
     cheap: 'Nur günstige Stunden',
     cheapHelp: 'Standard: aus. Nimmt von den gemalten Stunden die mit günstigem Strom.',
-    guard: 'Spielen Platz machen',
+    guard: 'Für Spiele Platz machen',
     guardHelp:
       'Standard: an. Gibt den laufenden Job binnen zwei Sekunden zurück und macht den Grafikspeicher frei.',
     full: 'Was den Bildschirm füllt, gilt als Spiel',
@@ -89,7 +89,7 @@ export const control: Catalogue['control'] = {
       'Standard: an. Auch Filme im Vollbild zählen; trag unten ihren Player ein, wenn du das nicht willst.',
     load: 'Was vorn ist und die Karte auslastet, gilt als Spiel',
     loadHelp: 'Standard: an. Ab 30 % der Grafikkarte.',
-    libraries: 'Programme von Steam, Epic, GOG und anderen Läden sind Spiele',
+    libraries: 'Programme von Steam, Epic, GOG und anderen Shops sind Spiele',
     librariesHelp: 'Standard: an. Erkannt an ihrem Ordner, auch im Hintergrund.',
     coolDown: 'Warten nach einem Spiel',
     coolDownHelp: 'Standard: 3 Minuten. Dann läuft das Mining von selbst weiter.',

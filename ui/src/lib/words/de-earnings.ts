@@ -4,7 +4,7 @@ import type { Catalogue } from '../language.svelte';
 import type { RateCauseKind } from '../api/types';
 
 const causes: Record<RateCauseKind, [less: string, more: string]> = {
-  hours_mined: ['weniger Zeit gemint', 'mehr Zeit gemint'],
+  hours_mined: ['weniger Mining-Zeit', 'mehr Mining-Zeit'],
   jobs_per_hour: ['weniger Jobs pro Stunde', 'mehr Jobs pro Stunde'],
   model_mix: ['Modelle, die weniger bringen', 'Modelle, die mehr bringen'],
   multiplier: ['ein niedrigerer Multiplikator', 'ein höherer Multiplikator'],
@@ -19,13 +19,13 @@ export const income: Catalogue['income'] = {
   kind: 'Art der Punkte',
   now: 'Jetzt',
   spans: { today: 'Heute', week: '7 Tage', month: '30 Tage', lifetime: 'Insgesamt' },
-  hours: 'Geminte Stunden',
+  hours: 'Mining-Stunden',
   perHour: 'pro Stunde',
   estimating: 'wird geschätzt…',
   estimatingFor: (time: string) => `braucht noch ${time} Mining`,
   idle: 'kein Mining',
   nowHelp: (mined: string) =>
-    `Bestätigte Punkte der letzten 15 Minuten, bezogen auf die ${mined}, die darin gemint wurde.`,
+    `Bestätigte Punkte der letzten 15 Minuten, geteilt durch die Mining-Zeit darin, ${mined}.`,
   jobs: (n: string) => (n === '1' ? '1 Job' : `${n} Jobs`),
   since: (day: string) => `seit ${day}`,
   hoursToday: (time: string) => `heute ${time}`,
@@ -43,7 +43,7 @@ export const income: Catalogue['income'] = {
   asChart: 'Als Diagramm zeigen',
   tableOf: (what: string) => `${what}, als Tabelle`,
   when: 'Wann',
-  time: 'Geminte Zeit',
+  time: 'Mining-Zeit',
   jobsHead: 'Jobs',
   points: 'Punkte',
   summary: (earning: number, of: number, best: string, amount: string, kind: string) =>

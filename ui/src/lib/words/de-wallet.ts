@@ -134,7 +134,7 @@ export const guide: Catalogue['guide'] = {
     key: 'Deine Wiederherstellungswörter',
     machine: 'Dein Rechner',
     models: 'Erste Modelle',
-    when: 'Wann gemint wird',
+    when: 'Wann Neurino arbeitet',
     first_job: 'Erster Job',
   },
   progress: (n: number, of: number) => `Schritt ${n} von ${of}`,
@@ -154,7 +154,7 @@ export const guide: Catalogue['guide'] = {
   keyText:
     'Neurino hat für diesen Rechner eine Identität angelegt. Sie unterschreibt deine Arbeit und hält kein Geld. Diese Wörter bringen sie auf einem anderen Rechner zurück.',
   machineTitle: 'Kann dieser Rechner minen?',
-  machineText: 'Neurino mint mit einer NVIDIA-Karte oder, langsam, mit dem Prozessor.',
+  machineText: 'Neurino nutzt zum Minen eine NVIDIA-Karte oder, langsamer, den Prozessor.',
   modelsTitle: 'Die ersten Modelle',
   modelsText: 'Kleine, damit du in Minuten verdienst. Größere warten unter „Modelle“.',
   folder: 'Ordner',
@@ -164,7 +164,7 @@ export const guide: Catalogue['guide'] = {
   whenTitle: 'Wann darf Neurino minen?',
   whenText: 'Stopp und Start sind immer nur einen Klick entfernt, im Fenster und im Tray.',
   atLogin: 'Mit diesem Computer starten',
-  atLoginHelp: 'Neurino startet im Tray, wenn du dich anmeldest, und mint.',
+  atLoginHelp: 'Neurino startet im Tray, wenn du dich anmeldest, und fängt an zu minen.',
   onlyNow:
     'Nur wenn du auf Start drückst. Auf diesem System kann es nicht mit dem Computer starten.',
   jobTitle: 'Dein erster Job',

@@ -18,8 +18,11 @@ const GROUPED = /\b\d{1,3}(?:,\d{3})+\b/g;
 
 let patterns: { exact: Map<string, string>; open: Pattern[] } | null = null;
 
-/** The German of a sentence or a fragment of one; null if it is in no pattern. */
-export function phrase(text: string): string | null {
+/**
+ * The German of a sentence or a fragment of one; null if it is in no pattern. What follows a known
+ * beginning and a colon may be words of the system, which stay as they are, unless `whole`.
+ */
+export function phrase(text: string, whole = false): string | null {
   const asked = bare(text);
   const { exact, open } = (patterns ??= compile());
   const known = exact.get(asked);
@@ -32,8 +35,9 @@ export function phrase(text: string): string | null {
   // A chain of causes: each is said on its own.
   const at = asked.indexOf(': ');
   if (at < 0) return null;
-  const head = phrase(asked.slice(0, at));
-  return head === null ? null : `${head}: ${put(asked.slice(at + 2))}`;
+  const [head, rest] = [phrase(asked.slice(0, at)), asked.slice(at + 2)];
+  if (head === null || (whole && phrase(rest, true) === null)) return null;
+  return `${head}: ${put(rest)}`;
 }
 
 /** An error's message as the beginning of a sentence. */
