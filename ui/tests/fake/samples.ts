@@ -78,8 +78,8 @@ export const models: ModelStatus[] = [
     state: { state: 'absent' },
     problem: {
       code: 'unreachable',
-      message: 'the download stopped at 41% because the server did not answer',
-      hint: 'Try again; it goes on where it stopped.',
+      message: 'cannot connect to models.example',
+      hint: 'Neurino tries again by itself and goes on where it stopped.',
     },
   },
 ];
@@ -257,8 +257,9 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
         state === 'needs_you'
           ? {
               code: 'model_unreadable',
-              message: 'the file of SmolLM2 135M Instruct does not match its fingerprint',
-              hint: 'Try again: Neurino fetches the file anew.',
+              message:
+                '`smollm2-135m-instruct` is damaged: it should have 98239872 bytes and has 98239000; it was set aside, get the model again',
+              hint: 'fetch the model again',
             }
           : null,
     },
