@@ -232,6 +232,10 @@ const machine: readonly Phrase[] = [
     'this system has no place for programs that start with it',
     'auf diesem System kann Neurino nicht mit dem Computer starten',
   ],
+  [
+    'the list of programs that start with Windows: {}',
+    'die Liste der Programme, die mit Windows starten: {0}',
+  ],
   ['{} cannot be changed: {}', '{0} lässt sich nicht ändern: {1}'],
   [
     'this user has no home folder; set NEURINO_HOME to a folder that Neurino may write to',
