@@ -35,7 +35,7 @@ fn speaks_german_at_once_and_english_again() {
         page.picture("earnings").await;
 
         // It is in the settings file, so that the tray and the next window speak it, too.
-        let file = page.desk.home().join("neurino/config/preferences.toml");
+        let file = page.desk.home().join("config/preferences.toml");
         let kept = std::fs::read_to_string(&file).unwrap();
         assert!(kept.contains("language = \"german\""), "{kept}");
 
