@@ -28,13 +28,16 @@ const STOP_NOW: &str = "stop-now";
 const OPEN: &str = "open";
 const QUIT: &str = "quit";
 
+/// Picks one of a language's words.
+type Word = fn(&Words) -> &'static str;
+
 /// The icon and the items that change with the state.
 pub(crate) struct Tray {
     icon: TrayIcon,
     state: MenuItem<tauri::Wry>,
     points: MenuItem<tauri::Wry>,
     /// Items whose words change with the language alone.
-    fixed: Vec<(MenuItem<tauri::Wry>, fn(&Words) -> &'static str)>,
+    fixed: Vec<(MenuItem<tauri::Wry>, Word)>,
     start: MenuItem<tauri::Wry>,
     finish: MenuItem<tauri::Wry>,
     pause_hour: MenuItem<tauri::Wry>,
@@ -152,7 +155,7 @@ impl Tray {
             builder = builder.temp_dir_path(cache.join("tray"));
         }
         let icon = builder.build(handle)?;
-        let fixed: Vec<(_, fn(&Words) -> &'static str)> = vec![
+        let fixed: Vec<(_, Word)> = vec![
             (finish.clone(), |words| words.finish),
             (pause_hour.clone(), |words| words.pause_hour),
             (pause.clone(), |words| words.pause),
@@ -237,12 +240,11 @@ fn spoken(language: Language) -> &'static Words {
 
 /// Today's points, of both kinds once there are some of the second.
 fn today(points: &PointsSummary, words: &Words) -> String {
-    let mut line =
-        format!("{}: {} {}", words.today, in_short(points.llama_today, words), words.llama);
-    if points.waifu_today != MicroPoints(0) {
-        line += &format!(", {} {}", in_short(points.waifu_today, words), words.waifu);
+    let llama = format!("{}: {} {}", words.today, in_short(points.llama_today, words), words.llama);
+    if points.waifu_today == MicroPoints(0) {
+        return llama;
     }
-    line
+    format!("{llama}, {} {}", in_short(points.waifu_today, words), words.waifu)
 }
 
 /// An amount as the window writes it: three decimals, and more where they are not zero.
