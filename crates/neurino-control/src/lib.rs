@@ -15,6 +15,7 @@ mod facts;
 mod holds;
 mod machine;
 mod rules;
+mod saying;
 mod sentence;
 mod week;
 
@@ -23,4 +24,5 @@ pub use decision::{Action, Cause, Decision, Section, State, Why};
 pub use facts::{Facts, Foreground, JobDevice, Program};
 pub use machine::{Control, Entry, HISTORY_MAX, Order, Saved, Wish};
 pub use rules::{PROGRAMS_MAX, Rules, RulesError, When};
+pub use saying::{Clock, Ending, Lifted, Saying, Strictness};
 pub use week::{Hour, WEEK_MINUTES, Week};

@@ -7,6 +7,7 @@
 //! `windows`), then `script`.
 
 mod awake;
+mod language;
 mod script;
 
 #[cfg(target_os = "linux")]
@@ -29,6 +30,7 @@ mod x11;
 use neurino_control::Program;
 
 pub use awake::{Awake, AwakeError, open_awake};
+pub use language::language;
 pub use script::Script;
 
 /// A source of [`View`]s.

@@ -13,6 +13,7 @@ pub mod library;
 pub mod node;
 pub mod onboarding;
 pub mod power;
+pub mod saying;
 pub mod secret;
 pub mod wallet;
 

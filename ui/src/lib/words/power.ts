@@ -56,7 +56,6 @@ export const power = {
     `The driver lets only the administrator change this limit (now ${now} W). To set it until the next restart, run this once in a terminal:`,
   copy: 'Copy the command',
   failed: (why: string) => `The limit was not set: ${why}.`,
-  loading: 'Looking at the cards',
   refused: 'Nothing was changed',
   sweep: {
     title: 'Find the best limit',
