@@ -46,7 +46,9 @@ cargo xtask COMMAND [OPTIONS]
                    on the card; `--starter-model FILE`, `--vocabularies FOLDER`: what it may lack)
   tidy             the layer table, purpose lines, links, file sizes
   dist             the release: .deb for the desktop, .deb and tarball for servers
-  gpu-check        on a machine with an NVIDIA card: parity tests and the benchmark on the card
+  gpu-check [STEP ...]
+                   on a machine with an NVIDIA card: parity, kernels, memory and speed, with a report
+                   (STEP picks single steps, `--list` names them)
 
   soak [--minutes N] [--requests N]
                    half an hour of mixed requests against the starter model: streams, memory, counters
@@ -145,8 +147,8 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
         }
         "soak" => return soak::soak(&workspace, &options.words),
         "gpu-check" => {
-            options.no_more_words()?;
-            return gpu_check::gpu_check(&workspace);
+            let list = options.take_flag("--list");
+            return gpu_check::gpu_check(&workspace, &options.words, list);
         }
         other => bail!("unknown command `{other}`\n\n{HELP}"),
     }

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{Cmd, say};
-use crate::steps::{self, Action, Place, Step};
+use crate::steps::{self, Action, Journal, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{clients, gpu_check, resources, run, starter, tidy, ui};
+use crate::{clients, cuda, gpu_check, resources, run, starter, tidy, ui};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -24,7 +24,7 @@ pub(crate) fn test(workspace: &Workspace, names: &[String], list: bool) -> Resul
         return Ok(ExitCode::SUCCESS);
     }
     run::set_up(workspace, Purpose::Test)?;
-    Ok(steps::run_all(&chosen))
+    Ok(steps::run_all(&chosen, &mut Journal::of("cargo xtask test")))
 }
 
 fn steps(workspace: &Workspace) -> Vec<Step<'_>> {
@@ -185,9 +185,23 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
             what: "the card's kernels give what plain Rust gives, and compile for every card",
             place: Place::Alone,
             action: Action::Planned(Box::new(|| {
-                let tests = gpu_check::kernels(workspace, "test", "cpu-runtime")?;
                 // One after the other: barriers on the CPU are busy threads.
+                let tests = gpu_check::kernels(workspace, "test", "cpu-runtime")?;
                 Ok(vec![tests.args(["--lib", "--test", "it", "--", "--test-threads=1"])])
+            })),
+        });
+        steps.push(Step {
+            name: "served",
+            what: "a card's way of serving, tokens chosen on the device, on CubeCL's CPU runtime",
+            place: Place::Alone,
+            action: Action::Planned(Box::new(|| {
+                cuda::prepare(&workspace.target, &workspace.path("Cargo.lock"))?;
+                let tests = workspace
+                    .cargo("test")
+                    .args(["--release", "--package", "neurino-llm", "--features", "kernels-on-cpu"])
+                    .env("XDG_DATA_HOME", cuda::llvm_data_home(&workspace.target));
+                let only = ["--test", "it", "--", "device_choice::", "--test-threads=1"];
+                Ok(vec![tests.args(only)])
             })),
         });
     }

@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
 use crate::device::{self, OpenDevice};
 use crate::fault;
+use crate::warm_up::prove_choices;
 
 pub use ceiling::Ceilings;
 pub use image::{ImageBench, ImageBenchOptions, ImagePeerBench, image, image_shape_names};
@@ -104,6 +105,8 @@ pub struct TextBench {
     pub runs: u32,
     /// The speeds.
     pub rates: Rates,
+    /// Whether the device chooses tokens, so that no scores come to the host.
+    pub chooses_on_device: bool,
     /// Memory of the weights.
     pub weights_bytes: u64,
     /// Bytes of weights that one generated token reads.
@@ -188,6 +191,7 @@ fn measure_all(
     let (model, format) = open(subject, device)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     check_length(&model, options)?;
+    let model = prove_choices(model);
     say("measuring the device".into());
     let before = ceiling::measure(device);
     let (mut peers, peers_missing) = if options.compare {
@@ -230,6 +234,7 @@ fn measure_all(
         new_tokens: options.new_tokens,
         runs: options.runs,
         rates: rates(&rounds, options),
+        chooses_on_device: model.chooses(),
         weights_bytes: model.weights_bytes(),
         bytes_per_token: model.bytes_per_token(),
         flop_per_token: flop_per_token(model.config()),

@@ -25,7 +25,7 @@ use crate::memory::{self, MemoryPlan};
 use crate::queue::{Command, Job, Queue};
 use crate::served::Served;
 use crate::serving::{Ended, Serving, Steps};
-use crate::warm_up::warm_up;
+use crate::warm_up::{prove_choices, warm_up};
 
 mod images;
 
@@ -320,6 +320,7 @@ impl Worker {
         if !warm_up(&model, &limits, steps, &go_on).map_err(|error| unloadable(&error))? {
             return Err(stopped());
         }
+        let model = prove_choices(model);
         let mut facts = LoadedModel {
             id: reference.id.clone(),
             arch: arch_name(source.arch).into(),

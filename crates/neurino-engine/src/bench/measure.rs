@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use neurino_llm::model::Wanted;
 use neurino_llm::{LanguageModel, LlmError};
 use neurino_nn::PagedKvCache;
+use neurino_nn::choice::TokenRule;
 use neurino_nn::device::is_cpu;
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
 
@@ -71,6 +73,13 @@ impl<'a> Batch<'a> {
         let sequences = (0..self.sequences).map(|sequence| self.span(sequence, 1)).collect();
         let rows: Vec<usize> = (0..self.sequences).collect();
         let batch = BatchLayout { sequences };
+        if self.model.chooses() {
+            let choices: Vec<_> = rows.iter().map(|&row| (row, TokenRule::LIKELIEST)).collect();
+            let wanted = Wanted { rows: &rows, scores: &[], choices: &choices };
+            let found = self.model.step_drawing(tokens, &batch, &wanted, &mut self.cache)?;
+            self.len += 1;
+            return Ok(found.tokens.iter().map(|t| t.map_or(0, |chosen| chosen.token)).collect());
+        }
         let logits = self.model.step(tokens, &batch, &rows, &mut self.cache)?;
         self.len += 1;
         Ok(rows.iter().map(|&row| likeliest(logits.row(row))).collect())
