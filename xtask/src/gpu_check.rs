@@ -131,10 +131,14 @@ fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
         program(workspace).args(["bench", "image", "--compare", "--runs", "3", "--shape", shape])
     };
     vec![
-        planned("memory", "the memory plan beside NVML, and how fast an unload gives it back", || {
-            starter::for_the_user(&workspace.program())?;
-            Ok(vec![program(workspace).args(["bench", "memory", "--model", starter::STARTER])])
-        }),
+        planned(
+            "memory",
+            "the memory plan beside NVML, and how fast an unload gives it back",
+            || {
+                starter::for_the_user(&workspace.program())?;
+                Ok(vec![program(workspace).args(["bench", "memory", "--model", starter::STARTER])])
+            },
+        ),
         planned("bandwidth", "each kernel's share of the bandwidth that reading reaches", || {
             let example = kernels(workspace, "run", BOTH_RUNTIMES)?;
             Ok(vec![on_card(example.args(["--example", "bandwidth"]))])
@@ -146,15 +150,17 @@ fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
         planned("text-4bit", "8 billion weights of 4 bits", move || {
             Ok(vec![text(&["--shape", "llama3-8b", "--quant", "q4"])])
         }),
-        planned("text-16bit", "8 billion weights of 16 bits, on a card that holds them", move || {
-            match video_memory_mib(workspace) {
+        planned(
+            "text-16bit",
+            "8 billion weights of 16 bits, on a card that holds them",
+            move || match video_memory_mib(workspace) {
                 Some(mib) if mib < ROOMY_MIB => {
                     say(format!("left out: {mib} MiB of video memory are too little"));
                     Ok(Vec::new())
                 }
                 _ => Ok(vec![text(&["--shape", "llama3-8b", "--quant", "f16"])]),
-            }
-        }),
+            },
+        ),
         planned("sd15", "pictures with networks of Stable Diffusion 1.5", move || {
             Ok(vec![image("sd15")])
         }),

@@ -115,6 +115,9 @@ pub struct TextBench {
     pub flop_per_token: f64,
     /// What the device can do at best, measured now.
     pub ceilings: Ceilings,
+    /// What the host does of a step, on a card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostTime>,
     /// Where the time of a step of one sequence goes, if that was asked for and can be told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<ProfilePart>,
@@ -124,6 +127,15 @@ pub struct TextBench {
     /// What was looked for and why it was not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers_missing: Vec<String>,
+}
+
+/// A step of one sequence without scores, as the host sees it: medians.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct HostTime {
+    /// Until all of it was handed to the card, in milliseconds.
+    pub hand_ms: f64,
+    /// Until the card was done with it, in milliseconds.
+    pub step_ms: f64,
 }
 
 /// Speeds of one engine: medians over the rounds.
@@ -214,6 +226,8 @@ fn measure_all(
     drop(own);
     // Other programs may have slowed one of the two down; a share of more than all helps nobody.
     let ceilings = before.best_of(ceiling::measure(device));
+    let host = measure::host_time(&model, options);
+    let host = host.map_err(|e| EngineError::internal(fault::chain(&e)))?;
     let profile = if options.profile {
         say("looking where the time goes".into());
         profile::of_a_step(&model, options).map_err(|e| EngineError::internal(fault::chain(&e)))?
@@ -239,6 +253,7 @@ fn measure_all(
         bytes_per_token: model.bytes_per_token(),
         flop_per_token: flop_per_token(model.config()),
         ceilings,
+        host,
         profile,
         peers: peers.into_iter().map(|peer| peer.finish(options)).collect(),
         peers_missing,
@@ -364,6 +379,7 @@ mod tests {
             assert_eq!(numbers, [1, 3]);
             assert!(bench.rates.decode.iter().all(|rate| rate.tokens_per_s > 0.1));
             assert!(bench.ceilings.read_bytes_per_s.is_some_and(|rate| rate > 1e7));
+            assert!(bench.host.is_none() && !bench.chooses_on_device, "no card");
             let shares: f64 = bench.profile.iter().map(|part| part.share).sum();
             assert!((shares - 1.0).abs() < 1e-6, "{:?}", bench.profile);
         }

@@ -15,14 +15,15 @@ pub(crate) fn prove_choices(model: LanguageModel) -> LanguageModel {
     if !model.chooses() {
         return model;
     }
-    let mut cache = model.new_cache(self_check::BLOCKS);
-    let wrong = match self_check::choices(&model, &mut cache) {
-        Ok(None) => {
+    let check = || self_check::choices(&model, &mut model.new_cache(self_check::BLOCKS));
+    let wrong = match fault::guarded("the check of the card's choices", check) {
+        Err(fault) => fault.to_string(),
+        Ok(Ok(None)) => {
             tracing::info!("the card chooses tokens as the host does");
             return model;
         }
-        Ok(Some(deviation)) => deviation.to_string(),
-        Err(error) => fault::chain(&error),
+        Ok(Ok(Some(deviation))) => deviation.to_string(),
+        Ok(Err(error)) => fault::chain(&error),
     };
     tracing::warn!(wrong, "tokens are drawn on the host, because the card chose wrongly");
     model.drawing_on_host()

@@ -160,8 +160,11 @@ mod tests {
     #[test]
     fn only_what_the_host_would_choose_passes() {
         for params in parameters() {
-            let drawn =
-                Sampler::new(params).draw(&mut scores(), None, &mut crate::sampler::Scratch::default());
+            let drawn = Sampler::new(params).draw(
+                &mut scores(),
+                None,
+                &mut crate::sampler::Scratch::default(),
+            );
             let right = drawn.map_or(u32::MAX, |draw| draw.token);
             let passing: Vec<u32> =
                 (0..50).filter(|&token| check(params, token, logprob(token)).is_none()).collect();

@@ -178,7 +178,11 @@ mod tests {
     #[test]
     fn a_card_keeps_to_its_plan_and_gives_its_memory_back() {
         assert!(found().problems().is_empty());
-        assert!(found().lines().iter().any(|line| line.contains("+4.0 %")), "{:?}", found().lines());
+        assert!(
+            found().lines().iter().any(|line| line.contains("+4.0 %")),
+            "{:?}",
+            found().lines()
+        );
         let off = Found { measured_bytes: Some(940_000_000), ..found() };
         assert_eq!(off.problems(), ["the plan is off by -6.0 %"]);
         assert!(Found { on_card: false, ..off }.problems().is_empty());

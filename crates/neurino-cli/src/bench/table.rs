@@ -89,6 +89,11 @@ fn ceilings(bench: &TextBench, lines: &mut Vec<String>) {
     if let Some(launch) = ceilings.launch_us {
         lines.push(row("kernel launch", launch, "us", "measured now"));
     }
+    if let Some(host) = bench.host {
+        let share = 100.0 * host.hand_ms / host.step_ms;
+        let note = format!("to hand over a step = {share:.0} % of its {:.2} ms", host.step_ms);
+        lines.push(row("host", host.hand_ms, "ms", &note));
+    }
 }
 
 fn compare(bench: &TextBench, peer: &PeerBench, lines: &mut Vec<String>) {

@@ -180,7 +180,10 @@ impl TextJob {
         };
         if self.tools.iter().map(described).sum::<usize>() > Self::SCHEMA_BYTES_LIMIT {
             let limit = Self::SCHEMA_BYTES_LIMIT;
-            return bad("tools", format!("takes schemas and descriptions of at most {limit} bytes"));
+            return bad(
+                "tools",
+                format!("takes schemas and descriptions of at most {limit} bytes"),
+            );
         }
         let ResponseFormat::JsonSchema { schema } = &self.response_format else { return Ok(()) };
         if !schema.is_object() {
@@ -504,7 +507,10 @@ mod tests {
         let odd = ToolDefinition { parameters: Some(serde_json::json!(5)), ..tool("f") };
         check(|j| j.tools = vec![odd], Some("tools"));
         let wordy = Some("d".repeat(TextJob::SCHEMA_BYTES_LIMIT));
-        check(|j| j.tools = vec![ToolDefinition { description: wordy, ..tool("f") }], Some("tools"));
+        check(
+            |j| j.tools = vec![ToolDefinition { description: wordy, ..tool("f") }],
+            Some("tools"),
+        );
         check(|j| j.tool_choice = ToolChoice::Required, Some("tool_choice"));
         check(|j| (j.tools, j.tool_choice) = (vec![tool("f")], function("f")), None);
         check(|j| (j.tools, j.tool_choice) = (vec![tool("f")], function("g")), Some("tool_choice"));

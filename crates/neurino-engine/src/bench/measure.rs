@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use neurino_llm::model::Wanted;
 use neurino_llm::{LanguageModel, LlmError};
-use neurino_nn::PagedKvCache;
 use neurino_nn::choice::TokenRule;
 use neurino_nn::device::is_cpu;
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
+use neurino_nn::{NnError, PagedKvCache};
 
-use super::{Round, TextBenchOptions, token};
+use super::{HostTime, Round, TextBenchOptions, median, token};
 
 /// Tokens of a prompt that go through the layers at once: as the scheduler cuts them.
 const PIECE_CPU: usize = 256;
@@ -94,6 +94,38 @@ impl Batch<'_> {
         self.len += 1;
         Ok(())
     }
+}
+
+/// Steps behind the medians of [`host_time`].
+const HANDED_STEPS: usize = 32;
+
+/// How long it takes to hand a step of one sequence to a card, beside the whole step. `None` on a CPU,
+/// which computes while it is asked.
+pub(super) fn host_time(
+    model: &LanguageModel,
+    options: &TextBenchOptions,
+) -> Result<Option<HostTime>, LlmError> {
+    let device = model.device();
+    if is_cpu(device) {
+        return Ok(None);
+    }
+    let length = options.prompt_tokens as usize;
+    let mut batch = Batch::new(model, 1, length + HANDED_STEPS);
+    let prompt: Vec<u32> =
+        (0..options.prompt_tokens).map(|n| token(n, model.vocab_size())).collect();
+    batch.prefill(&prompt)?;
+    let failed = |reason: String| NnError::Device { reason };
+    let (mut handed_s, mut done_s) = (Vec::new(), Vec::new());
+    for step in 0..HANDED_STEPS as u32 {
+        let started = Instant::now();
+        batch.advance(&[token(step, model.vocab_size())])?;
+        device.flush().map_err(|error| failed(error.to_string()))?;
+        handed_s.push(started.elapsed().as_secs_f64());
+        device.sync().map_err(|error| failed(error.to_string()))?;
+        done_s.push(started.elapsed().as_secs_f64());
+    }
+    let [hand_ms, step_ms] = [handed_s, done_s].map(|mut seconds| 1e3 * median(&mut seconds));
+    Ok(Some(HostTime { hand_ms, step_ms }))
 }
 
 fn likeliest(scores: &[f32]) -> u32 {

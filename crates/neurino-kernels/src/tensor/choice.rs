@@ -118,7 +118,11 @@ pub fn choose(logits: &Tensor<2>, rules: &[Rule]) -> Result<Choices, Unsupported
     ))))
 }
 
-fn integers<const D: usize>(values: Vec<i32>, shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+fn integers<const D: usize>(
+    values: Vec<i32>,
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D, Int> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::I32))
 }
 

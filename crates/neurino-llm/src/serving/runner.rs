@@ -262,13 +262,7 @@ impl Runner {
     }
 
     /// Draws a token for each answer that has scores now.
-    fn draw(
-        &mut self,
-        plan: &Plan,
-        draws: Draws,
-        mut found: Found,
-        events: &mut Vec<RunnerEvent>,
-    ) {
+    fn draw(&mut self, plan: &Plan, draws: Draws, mut found: Found, events: &mut Vec<RunnerEvent>) {
         let expected = self.scheduler.complete(plan);
         self.counters.device_tokens += draws.on_device() as u64;
         let dealt = draws.deal(&mut found);

@@ -10,8 +10,8 @@ use neurino_llm::checkpoint::Precision;
 use neurino_llm::serving::{RequestId, Runner, ServingLimits};
 use neurino_llm::{ChatTemplate, LanguageModel, ModelSource, Tokenizer, self_check};
 
-use crate::serving::{Ledger, answer, job, noon};
 use crate::fixtures;
+use crate::serving::{Ledger, answer, job, noon};
 
 /// Little to compute: on this runtime a step takes long.
 const LIMITS: ServingLimits = ServingLimits { n_blocks: 96, rows_per_step: 64, sequences_max: 8 };
@@ -53,7 +53,13 @@ fn jobs() -> BTreeMap<RequestId, TextJob> {
         plain,
         SamplingParams { temperature: 0.9, ..plain },
         SamplingParams { temperature: 1.2, top_p: 0.8, repetition_penalty: 1.3, ..plain },
-        SamplingParams { temperature: 0.7, top_k: 20, min_p: 0.02, frequency_penalty: 0.5, ..plain },
+        SamplingParams {
+            temperature: 0.7,
+            top_k: 20,
+            min_p: 0.02,
+            frequency_penalty: 0.5,
+            ..plain
+        },
         SamplingParams { temperature: 1.0, top_p: 0.5, presence_penalty: -0.5, ..plain },
     ];
     let of = |(number, sampling): (u64, SamplingParams)| {
@@ -67,13 +73,19 @@ fn jobs() -> BTreeMap<RequestId, TextJob> {
         (RequestId(number), job)
     };
     let mut jobs: BTreeMap<_, _> = (0..).zip(sampled).map(of).collect();
+    // Read in several pieces, of which only the last is scored.
+    let long = TextJob { max_tokens: 6, ..job(&"the sea and the wall ".repeat(20)) };
+    jobs.insert(RequestId(8), long);
     // A guide forbids tokens row by row, on the host.
     let guided = TextJob { response_format: ResponseFormat::JsonObject, ..job("An object.") };
     jobs.insert(RequestId(9), TextJob { max_tokens: 6, ..guided });
     jobs
 }
 
-fn together(runner: &mut Runner, jobs: &BTreeMap<RequestId, TextJob>) -> BTreeMap<RequestId, TextOutput> {
+fn together(
+    runner: &mut Runner,
+    jobs: &BTreeMap<RequestId, TextJob>,
+) -> BTreeMap<RequestId, TextOutput> {
     let mut ledger = Ledger::default();
     for (id, job) in jobs {
         runner.submit(*id, job, &noon()).unwrap();
