@@ -9,7 +9,7 @@ use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Journal, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{clients, cuda, gpu_check, resources, run, starter, tidy, ui};
+use crate::{clients, gpu_check, resources, run, starter, tidy, ui, windows};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -105,7 +105,8 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
                 let tests =
                     test_targets(workspace).fold(tests, |cmd, name| cmd.args(["--test", name]));
                 let documented = cargo_test(workspace)?.arg("--doc");
-                let elsewhere = ["--", "--skip", "kill::", "--skip", "openai::"];
+                let elsewhere =
+                    ["--", "--skip", "kill::", "--skip", "openai::", "--skip", "contract::"];
                 Ok(vec![tests.args(elsewhere), documented])
             })),
         },
@@ -138,7 +139,7 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
         },
         Step {
             name: "clients",
-            what: "the official OpenAI clients and the original's miners work with the coordinator",
+            what: "OpenAI's clients, original miners and a fuzzer work with the coordinator",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 let clients = clients::kept(workspace)?;
@@ -146,10 +147,11 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
                     .env("NEURINO_TEST_PYTHON_PACKAGES", clients.python)
                     .env("NEURINO_TEST_NODE_PACKAGES", clients.node)
                     .env("NEURINO_TEST_MINER_PACKAGES", clients.miners)
+                    .env("NEURINO_TEST_CONTRACT_PACKAGES", clients.contract)
                     .args(["--test", "it"]);
                 // One after the other: what they time is theirs alone.
-                let both = ["--", "openai::", "miners::", "--nocapture", "--test-threads=1"];
-                Ok(vec![tests.args(both)])
+                let chosen = ["--", "openai::", "miners::", "contract::"];
+                Ok(vec![tests.args(chosen).args(["--nocapture", "--test-threads=1"])])
             })),
         },
         Step {
@@ -190,21 +192,16 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
                 Ok(vec![tests.args(["--lib", "--test", "it", "--", "--test-threads=1"])])
             })),
         });
-        steps.push(Step {
-            name: "served",
-            what: "a card's way of serving, tokens chosen on the device, on CubeCL's CPU runtime",
-            place: Place::Alone,
-            action: Action::Planned(Box::new(|| {
-                cuda::prepare(&workspace.target, &workspace.path("Cargo.lock"))?;
-                let tests = workspace
-                    .cargo("test")
-                    .args(["--release", "--package", "neurino-llm", "--features", "kernels-on-cpu"])
-                    .env("XDG_DATA_HOME", cuda::llvm_data_home(&workspace.target));
-                let only = ["--test", "it", "--", "device_choice::", "--test-threads=1"];
-                Ok(vec![tests.args(only)])
-            })),
-        });
     }
+    steps.push(Step {
+        name: "windows",
+        what: "the program compiles for Windows",
+        place: Place::Alone,
+        action: Action::Planned(Box::new(|| {
+            ui::build(workspace)?;
+            windows::check(workspace)
+        })),
+    });
     if workspace.engines == Engines::Cpu {
         // With CUDA in the build, clippy has seen that code already.
         steps.push(Step {
