@@ -47,17 +47,12 @@ cargo xtask COMMAND [OPTIONS]
                    the reference cases of a folder: each one's error and limit (`--device cuda`:
                    on the card; `--starter-model FILE`, `--vocabularies FOLDER`: what it may lack)
   tidy             the layer table, purpose lines, links, file sizes
-<<<<<<< HEAD
-  dist             the release: .deb for the desktop, .deb and tarball for servers
-  gpu-check [STEP ...]
-                   on a machine with an NVIDIA card: parity, kernels, memory and speed, with a report
-                   (STEP picks single steps, `--list` names them)
-=======
   dist [--windows] the release: .deb and .rpm for the desktop, .deb and tarball for servers
                    (--windows: the Windows installer; cross-built on Debian with the CPU engine)
                    (--windows --release-url URL: winget's manifests too, for the folder at URL)
-  gpu-check        on a machine with an NVIDIA card: parity tests and the benchmark on the card
->>>>>>> main
+  gpu-check [STEP ...]
+                   on a machine with an NVIDIA card: parity, kernels, memory and speed, with a report
+                   (STEP picks single steps, `--list` names them)
 
   soak [--minutes N] [--requests N]
                    half an hour of mixed requests against the starter model: streams, memory, counters
