@@ -39,7 +39,9 @@ const ROOMY_MIB: u64 = 20_000;
 pub(crate) fn gpu_check(workspace: &Workspace, names: &[String], list: bool) -> Result<ExitCode> {
     let chosen = steps::choose(steps(workspace), names)?;
     if list {
-        chosen.iter().for_each(|step| say(format!("{:<10} {}", step.name, step.what)));
+        for step in &chosen {
+            say(format!("{:<10} {}", step.name, step.what));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if cuda::driver().is_none() {

@@ -69,7 +69,9 @@ pub fn choices(
         // Answers that share a prompt choose from one row.
         let shared = number % 2 == 1;
         if shared {
-            asked.iter_mut().for_each(|(row, _)| *row /= 2);
+            for (row, _) in &mut asked {
+                *row /= 2;
+            }
         }
         let wanted = Wanted { rows: &rows, scores: &rows, choices: &asked };
         let mut found = model.step_drawing(&tokens, &batch, &wanted, cache)?;

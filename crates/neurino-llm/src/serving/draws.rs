@@ -67,7 +67,7 @@ impl Draws {
     }
 
     /// Hands each answer what its next token is made of.
-    pub(crate) fn deal<'a>(self, found: &'a mut Found) -> Vec<(SequenceId, Next<'a>)> {
+    pub(crate) fn deal(self, found: &mut Found) -> Vec<(SequenceId, Next<'_>)> {
         let Found { logits, tokens } = found;
         let mut rows: Vec<_> = logits.rows_mut().map(Some).collect();
         let sources: Vec<Source> = self.drawn.iter().map(|(_, source)| *source).collect();
