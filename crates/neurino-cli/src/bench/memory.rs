@@ -110,7 +110,9 @@ pub(super) async fn run(setting: Setting, args: BenchMemoryArgs) -> anyhow::Resu
         }
         Format::Text => {
             found.lines().iter().for_each(output::line);
-            problems.iter().for_each(|problem| output::line(&format!("  problem: {problem}")));
+            for problem in &problems {
+                output::line(format!("  problem: {problem}"));
+            }
         }
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
