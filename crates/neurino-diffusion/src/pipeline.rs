@@ -111,14 +111,25 @@ impl Plan {
     pub const LEAST: Self = Self { guidance: Guidance::InTurn, decoding: Decoding::Tiled };
 }
 
-/// Where text encoders are while no prompt is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where weights are while nothing computes with them, from the quickest way to the one that takes the
+/// least memory of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Residence {
     /// On the device.
     #[default]
     Stay,
-    /// In their files: they come for each new prompt.
+    /// Text encoders in their files: they come for each new prompt. The rest on the device.
     Visit,
+    /// As [`Residence::Visit`], and the layers of the denoiser in host memory: two of them are on the
+    /// device while a step computes.
+    Stream,
+}
+
+impl Residence {
+    /// The ways that are of use on a device. The processor has no other memory to bring layers from.
+    pub fn ways(is_cpu: bool) -> &'static [Self] {
+        if is_cpu { &[Self::Stay, Self::Visit] } else { &[Self::Stay, Self::Visit, Self::Stream] }
+    }
 }
 
 /// An image model in memory.

@@ -1,17 +1,20 @@
 //! Loading of image models.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use neurino_core::ImageJob;
 use neurino_diffusion::ImageSource;
-use neurino_diffusion::checkpoint::Loading;
+use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
 use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
+use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
-use crate::image::{Pictures, from_diffusion};
+use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
 use crate::served::Served;
 
@@ -25,7 +28,10 @@ impl Worker {
         let source = Arc::new(ImageSource::open(&reference.path).map_err(unreadable)?);
         let precision = usual_precision(open.is_cpu());
         let memory = source.memory(precision);
-        let (residence, planned_bytes) = plan(source.family(), &memory, open.memory())?;
+        let ways = Residence::ways(open.is_cpu());
+        let host_bytes = host_free_bytes();
+        let (residence, planned_bytes) =
+            plan(source.family(), &memory, ways, open.memory(), host_bytes)?;
         let before = self.used_bytes();
         let total_bytes = source.read_bytes();
         let progress = |done_bytes: u64| {
@@ -63,13 +69,28 @@ impl Worker {
         tracing::info!(
             planned_bytes,
             weights_bytes = facts.weights_bytes,
-            planned_weights_bytes = memory.resident_bytes(residence),
+            planned_weights_bytes = memory.step_weights_bytes(residence),
             measured_bytes,
-            text_encoders_visit = residence == Residence::Visit,
+            ?residence,
             "the image model is loaded"
         );
-        let pictures = Pictures::new(pipeline, memory, source, open.device.clone());
+        let residences = ways.iter().copied().filter(|way| *way >= residence).collect();
+        let load_as = self.load_as(open.device.clone(), precision);
+        let ways = Ways { residences, load_as, host_free_bytes };
+        let pictures = Pictures::new(pipeline, ways, memory, source, open.device.clone());
         Ok(Loaded { reference, facts, serving: Served::Image(Box::new(pictures)) })
+    }
+
+    /// Loads a model another way while jobs wait for it. What is read counts as steps, so that nobody
+    /// takes the engine for stuck.
+    fn load_as(&self, device: Device, precision: Precision) -> LoadAs {
+        let steps = Arc::clone(&self.steps);
+        Box::new(move |source, residence, unwanted| {
+            let progress = |_| {
+                steps.fetch_add(1, Ordering::Relaxed);
+            };
+            source.load_as(&Loading::new(&device, precision, &progress, unwanted), residence)
+        })
     }
 
     /// Changes the low-rank updates of the loaded model, if they are all that `model` has different.
@@ -95,19 +116,32 @@ impl Worker {
     }
 }
 
-/// Where the text encoders live, and what the model and a picture of its usual size take together. The
-/// encoders make way if the usual picture would not fit beside them; if it does not fit then either, at
-/// least a small one has to.
+/// Memory of the machine itself that layers may take.
+fn host_free_bytes() -> u64 {
+    let memory = machine_memory();
+    let host = DeviceMemory {
+        total_bytes: memory.total_bytes,
+        free_bytes: memory.available_bytes,
+        is_cpu: true,
+    };
+    host.free_bytes.saturating_sub(host.reserve_bytes())
+}
+
+/// The first of `ways` to keep the weights in which a picture of the model's usual size fits beside
+/// them, and what both take together; if there is none, the first for a small picture.
 fn plan(
     family: Family,
     memory: &ImageMemory,
+    ways: &[Residence],
     device: DeviceMemory,
+    host_bytes: u64,
 ) -> Result<(Residence, u64), EngineError> {
     let available_bytes = device.free_bytes.saturating_sub(device.reserve_bytes());
     let guided = family != Family::Flux;
+    let ways = ways.iter().copied().filter(|way| memory.host_bytes(*way) <= host_bytes);
     for side in [family.native_side(), SIDE_MIN] {
-        let picture = memory.picture(side, side, guided);
-        for residence in [Residence::Stay, Residence::Visit] {
+        for residence in ways.clone() {
+            let picture = memory.picture(residence, [side; 2], guided);
             let left_bytes = available_bytes.saturating_sub(memory.resident_bytes(residence));
             if let Fit::As(plan) = picture.fit(left_bytes) {
                 let peak_bytes = memory.peak_bytes(residence, picture, plan);
@@ -117,8 +151,10 @@ fn plan(
             }
         }
     }
-    let least = memory.picture(SIDE_MIN, SIDE_MIN, guided);
-    let needed_bytes = memory.peak_bytes(Residence::Visit, least, Plan::LEAST);
+    let least = |way: Residence| {
+        memory.peak_bytes(way, memory.picture(way, [SIDE_MIN; 2], guided), Plan::LEAST)
+    };
+    let needed_bytes = ways.map(least).min().unwrap_or_default();
     let gb = |bytes: u64| bytes as f64 / 1e9;
     let message = format!(
         "the model needs {:.1} GB of memory and {:.1} GB are free for it; close other programs, or \
@@ -173,29 +209,47 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     /// Weights of SDXL: 6.5 GiB in 16 bits, 1.5 of them text encoders.
-    fn planned(free_bytes: u64) -> Result<(Residence, u64), EngineError> {
-        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, Dims::sdxl());
+    fn planned(ways: &[Residence], free_bytes: u64) -> Result<(Residence, u64), EngineError> {
+        let dims = Dims::sdxl();
+        let layers = dims.layers(16.0);
+        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, dims).with_layers(layers);
         // The reserve comes off the free memory.
         let device = DeviceMemory { free_bytes, total_bytes: 2 * GIB, is_cpu: true };
-        plan(Family::Sdxl, &memory, device)
+        plan(Family::Sdxl, &memory, ways, device, 8 * GIB)
     }
 
     #[test]
-    fn text_encoders_make_way_for_the_usual_picture() {
-        let (residence, most_bytes) = planned(64 * GIB).expect("plenty");
-        assert_eq!(residence, Residence::Stay);
-        let refused = planned(3 * GIB).expect_err("less than the weights");
-        assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
-        // From much to little: encoders stay, then they visit, then they stay beside smaller pictures.
-        let mut seen = vec![];
-        for eighths in (8..=8 * 24).rev() {
-            let free_bytes = eighths * GIB / 8;
-            let Ok((residence, peak_bytes)) = planned(free_bytes) else { continue };
-            assert!(peak_bytes <= free_bytes && peak_bytes <= most_bytes);
-            if seen.last() != Some(&residence) {
-                seen.push(residence);
+    fn weights_make_way_for_the_usual_picture() {
+        for is_cpu in [true, false] {
+            let ways = Residence::ways(is_cpu);
+            let (residence, most_bytes) = planned(ways, 64 * GIB).expect("plenty");
+            assert_eq!(residence, Residence::Stay);
+            let refused = planned(ways, GIB / 2).expect_err("less than a small picture");
+            assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
+            // From much to little.
+            let mut seen = vec![];
+            for eighths in (8..=8 * 24).rev() {
+                let free_bytes = eighths * GIB / 8;
+                let Ok((residence, peak_bytes)) = planned(ways, free_bytes) else { continue };
+                assert!(peak_bytes <= free_bytes && peak_bytes <= most_bytes);
+                if seen.last() != Some(&residence) {
+                    seen.push(residence);
+                }
             }
+            // Then, on a processor, all of them stay again, beside smaller pictures.
+            assert_eq!(seen[..ways.len()], *ways);
         }
-        assert_eq!(seen[..2], [Residence::Stay, Residence::Visit]);
+    }
+
+    #[test]
+    fn layers_stream_only_from_memory_that_the_machine_has() {
+        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, Dims::sdxl())
+            .with_layers(Dims::sdxl().layers(16.0));
+        let card = DeviceMemory { free_bytes: 4 * GIB, total_bytes: 4 * GIB, is_cpu: false };
+        let planned =
+            |host_bytes| plan(Family::Sdxl, &memory, Residence::ways(false), card, host_bytes);
+        assert_eq!(planned(6 * GIB).expect("enough").0, Residence::Stream);
+        let refused = planned(4 * GIB).expect_err("too little");
+        assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
     }
 }
