@@ -164,7 +164,11 @@ async fn add(
     };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     bar.set_message("reading and hashing its files");
-    let taken = store.adopt(own, path).await;
+    let opens = |folder: &Path| {
+        let opened = inspect(folder).map(|_| ());
+        opened.map_err(|error| format!("its files alone are no model: {error:#}"))
+    };
+    let taken = store.adopt(own, path, opens).await;
     bar.finish_and_clear();
     let manifest = taken?;
     match setting.format {

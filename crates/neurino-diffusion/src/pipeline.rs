@@ -48,6 +48,14 @@ pub enum Family {
 }
 
 impl Family {
+    /// The networks that updates of low rank may change.
+    pub(crate) fn low_rank_parts(self) -> &'static [Part] {
+        match self {
+            Self::Sd15 | Self::Flux => &[Part::Denoiser, Part::TextEncoder],
+            Self::Sdxl => &[Part::Denoiser, Part::TextEncoder, Part::TextEncoder2],
+        }
+    }
+
     /// The name, for people and in facts about a model.
     pub fn name(self) -> &'static str {
         match self {
@@ -169,7 +177,7 @@ pub struct LoraFiles(Vec<(Arc<Lora>, f32)>);
 
 impl LoraFiles {
     /// Opens files for a model that has `parts`.
-    fn open(files: &[LoraFile], parts: &[Part]) -> Result<Self, LoraError> {
+    pub(crate) fn open(files: &[LoraFile], parts: &[Part]) -> Result<Self, LoraError> {
         let open = |file: &LoraFile| {
             let lora = Lora::open(&file.path)?;
             lora.check_parts(parts)?;

@@ -18,7 +18,7 @@ use crate::checkpoint::{Component, Loading, Precision, Tensors};
 use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxConfig, FluxTransformer};
 use crate::memory::{Dims, ImageMemory, Layers, Turn};
-use crate::pipeline::{Family, LoraFile, Pipeline, Residence};
+use crate::pipeline::{Family, LoraFile, LoraFiles, Pipeline, Residence};
 use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{LatentScaling, Vae, VaeConfig};
@@ -114,6 +114,8 @@ impl ImageSource {
             (family, files, base.parent().map(Path::to_owned).unwrap_or_default())
         };
         let dims = dims(family, &files, &folder)?;
+        // Updates of another kind of model are refused before anything is read.
+        LoraFiles::open(&manifest.loras, family.low_rank_parts())?;
         Ok(Self { family, folder, files, loras: manifest.loras, base: whole, dims })
     }
 

@@ -405,8 +405,8 @@ mod tests {
         Ok(One(part.linear("layer", [8, 4])?))
     }
 
-    /// Bytes of a layer of 8 by 4 with its bias, in 16 bits.
-    const LAYER_BYTES: u64 = 2 * (32 + 8);
+    /// Bytes of a layer of 8 by 4 in 16 bits with its bias in 32.
+    const LAYER_BYTES: u64 = 2 * 32 + 4 * 8;
 
     #[test]
     fn two_layers_at_most_are_there_and_none_between_passes() {
@@ -418,8 +418,15 @@ mod tests {
         assert_eq!((conveyor.held_bytes(), conveyor.layers()), (0, 4));
         assert_eq!(loading.held_bytes(), 2 * LAYER_BYTES);
         for passes in 1..=3 {
-            for place in &places {
-                place.with(|layer| assert_eq!(layer.0.in_features(), 4));
+            for (i, place) in places.iter().enumerate() {
+                place.with(|layer| {
+                    assert_eq!(layer.0.in_features(), 4);
+                    // The next one comes while this one computes; behind the last there is none.
+                    let there = if i < 3 { 2 * LAYER_BYTES } else { LAYER_BYTES };
+                    while conveyor.held_bytes() != there {
+                        thread::yield_now();
+                    }
+                });
             }
             assert_eq!((conveyor.held_bytes(), conveyor.brought()), (0, 4 * passes));
         }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use burn::tensor::Tensor;
 use neurino_core::ModelId;
+use neurino_diffusion::RgbImage;
 use neurino_diffusion::checkpoint::Precision;
 use neurino_diffusion::pipeline::{LoraFile, PipelineFacts};
 use tokio::sync::Semaphore;
@@ -230,7 +231,8 @@ async fn weights_make_room_for_a_large_picture_and_come_back_behind_it() {
     let mut pictures = pictures(&card, Residence::ways(false));
     let plan = |residence| {
         let needs = pictures.memory.picture(residence, [64; 2], true);
-        needs.peak_bytes(Plan::LEAST)
+        // So small a picture is less than what its tiles would be put together in.
+        needs.peak_bytes(Plan { guidance: Guidance::InTurn, decoding: Decoding::Whole })
     };
     let away = |residence| {
         pictures.memory.resident_bytes(Residence::Stay) - pictures.memory.resident_bytes(residence)

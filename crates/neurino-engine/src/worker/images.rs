@@ -202,9 +202,19 @@ fn unreadable(error: neurino_diffusion::DiffusionError) -> EngineError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use neurino_core::job::Png;
+    use neurino_core::{JobOutput, JobSpec, ModelId};
     use neurino_diffusion::memory::Dims;
+    use neurino_llm::models::decoder::Stores;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::api::{Engine, JobEvent};
+    use crate::device::{OpenDevice, stand_in_card};
+    use crate::local::LocalEngine;
+    use crate::worker::Faults;
 
     const GIB: u64 = 1 << 30;
 
@@ -250,6 +260,54 @@ mod tests {
             |host_bytes| plan(Family::Sdxl, &memory, Residence::ways(false), card, host_bytes);
         assert_eq!(planned(6 * GIB).expect("enough").0, Residence::Stream);
         let refused = planned(4 * GIB).expect_err("too little");
+        assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
+    }
+
+    fn tiny() -> ModelRef {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
+        ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder }
+    }
+
+    /// Loads a tiny model on a device and makes a picture.
+    async fn made_on(device: OpenDevice) -> (LoadedModel, Png) {
+        let engine = LocalEngine::start_on(vec![device], Faults::Reload).expect("a thread");
+        let facts = engine.load(&tiny()).await.expect("it fits");
+        let job = ImageJob { steps: 2, seed: 3, ..ImageJob::new(tiny().id, "a red cat", 64) };
+        let begun = engine.run(&JobSpec::Image(job), CancellationToken::new()).await;
+        let mut events = begun.expect("taken on");
+        loop {
+            match events.recv().await.expect("an end") {
+                JobEvent::Finished { output: JobOutput::Image(image) } => {
+                    return (facts, image.png);
+                }
+                JobEvent::Failed { error } => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_card_too_small_for_a_model_streams_its_layers_and_makes_the_same_picture() {
+        let memory = ImageSource::open(&tiny().path).expect("a model").memory(Precision::Half);
+        let usual = |way| memory.picture(way, [Family::Sd15.native_side(); 2], true);
+        let least = |way| memory.peak_bytes(way, usual(way), Plan::LEAST);
+        let (stream, visit) = (least(Residence::Stream), least(Residence::Visit));
+        assert!(stream < visit);
+        // A small card keeps this much for others.
+        let card = |bytes: u64| stand_in_card((512 << 20) + bytes, Stores::default());
+
+        let (facts, picture) = made_on(card(stream)).await;
+        assert_eq!(facts.memory.planned_bytes, stream);
+        let (planned, held) = (memory.step_weights_bytes(Residence::Stream), facts.weights_bytes);
+        assert!((planned as f64 / held as f64 - 1.0).abs() < 0.01, "{planned} {held}");
+
+        let (roomy, same) = made_on(card(4 * GIB)).await;
+        assert!(roomy.weights_bytes > facts.weights_bytes);
+        assert_eq!(picture, same);
+
+        let device = card(stream / 4);
+        let engine = LocalEngine::start_on(vec![device], Faults::Reload).expect("a thread");
+        let refused = engine.load(&tiny()).await.expect_err("too small");
         assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
     }
 }
