@@ -423,9 +423,11 @@ mod tests {
                     assert_eq!(layer.0.in_features(), 4);
                     // The next one comes while this one computes; behind the last there is none.
                     let there = if i < 3 { 2 * LAYER_BYTES } else { LAYER_BYTES };
-                    while conveyor.held_bytes() != there {
-                        thread::yield_now();
-                    }
+                    let came = (0..10_000).any(|_| {
+                        thread::sleep(LOOK);
+                        conveyor.held_bytes() == there
+                    });
+                    assert!(came, "layer {i}: {} bytes", conveyor.held_bytes());
                 });
             }
             assert_eq!((conveyor.held_bytes(), conveyor.brought()), (0, 4 * passes));
