@@ -9,11 +9,12 @@ use neurino_core::ImageJob;
 use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
+use neurino_diffusion::pipeline::{Family, Pipeline, Plan, Residence};
 use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
+use crate::fault::guarded;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
 use crate::served::Served;
@@ -22,21 +23,46 @@ use crate::served::Served;
 const SIDE_MIN: u32 = 256;
 
 impl Worker {
-    pub(super) fn read_image(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
-        let started = Instant::now();
+    /// Loads an image model in the quickest way that there is memory for; where the plan was wrong, in
+    /// the next cheaper one.
+    pub(super) fn read_image(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
         let open = &self.devices[0];
         let source = Arc::new(ImageSource::open(&reference.path).map_err(unreadable)?);
+        let memory = source.memory(usual_precision(open.is_cpu()));
+        let mut ways = Residence::ways(open.is_cpu()).to_vec();
+        loop {
+            let planned = plan(source.family(), &memory, &ways, open.memory(), host_free_bytes())?;
+            ways.retain(|way| *way >= planned.residence);
+            let read = || self.read_image_as(reference, &source, &planned, &ways);
+            match guarded("loading the model", read).flatten() {
+                Err(error) if error.code == EngineErrorCode::OutOfMemory && ways.len() > 1 => {
+                    tracing::warn!(from = ?planned.residence, "loading it another way: {error}");
+                    ways.remove(0);
+                    self.clean_up();
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// - `ways`: the planned one and those that are cheaper
+    fn read_image_as(
+        &self,
+        reference: &ModelRef,
+        source: &Arc<ImageSource>,
+        planned: &Planned,
+        ways: &[Residence],
+    ) -> Result<Loaded, EngineError> {
+        let started = Instant::now();
+        let open = &self.devices[0];
         let precision = usual_precision(open.is_cpu());
         let memory = source.memory(precision);
-        let ways = Residence::ways(open.is_cpu());
-        let host_bytes = host_free_bytes();
-        let (residence, planned_bytes) =
-            plan(source.family(), &memory, ways, open.memory(), host_bytes)?;
+        let &Planned { residence, peak_bytes: planned_bytes, .. } = planned;
         let before = self.used_bytes();
         let total_bytes = source.read_bytes();
         let progress = |done_bytes: u64| {
             let done_bytes = done_bytes.min(total_bytes);
-            self.progress(&reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
+            self.progress(reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
         };
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let loading = Loading::new(&open.device, precision, &progress, &unwanted);
@@ -47,10 +73,10 @@ impl Worker {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
                 let done_bytes = total_bytes;
-                self.progress(&reference, Progress { done_bytes, total_bytes, warm_percent });
+                self.progress(reference, Progress { done_bytes, total_bytes, warm_percent });
                 !unwanted()
             };
-            if !warm_up(pipeline.as_mut(), &reference, &go_on)? {
+            if !warm_up(pipeline.as_mut(), reference, planned, &go_on)? {
                 return Err(stopped());
             }
         }
@@ -74,11 +100,15 @@ impl Worker {
             ?residence,
             "the image model is loaded"
         );
-        let residences = ways.iter().copied().filter(|way| *way >= residence).collect();
         let load_as = self.load_as(open.device.clone(), precision);
-        let ways = Ways { residences, load_as, host_free_bytes };
-        let pictures = Pictures::new(pipeline, ways, memory, source, open.device.clone());
-        Ok(Loaded { reference, facts, serving: Served::Image(Box::new(pictures)) })
+        let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes };
+        let (source, device) = (Arc::clone(source), open.device.clone());
+        let pictures = Pictures::new(pipeline, ways, memory, source, device);
+        Ok(Loaded {
+            reference: reference.clone(),
+            facts,
+            serving: Served::Image(Box::new(pictures)),
+        })
     }
 
     /// Loads a model another way while jobs wait for it. What is read counts as steps, so that nobody
@@ -127,15 +157,27 @@ fn host_free_bytes() -> u64 {
     host.free_bytes.saturating_sub(host.reserve_bytes())
 }
 
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    residence: Residence,
+    /// Pixels a side of the picture that was planned for.
+    side: u32,
+    /// How that picture is computed.
+    plan: Plan,
+    /// What the model and that picture take together.
+    peak_bytes: u64,
+}
+
 /// The first of `ways` to keep the weights in which a picture of the model's usual size fits beside
-/// them, and what both take together; if there is none, the first for a small picture.
+/// them; if there is none, the first for a small picture.
 fn plan(
     family: Family,
     memory: &ImageMemory,
     ways: &[Residence],
     device: DeviceMemory,
     host_bytes: u64,
-) -> Result<(Residence, u64), EngineError> {
+) -> Result<Planned, EngineError> {
     let available_bytes = device.free_bytes.saturating_sub(device.reserve_bytes());
     let guided = family != Family::Flux;
     let ways = ways.iter().copied().filter(|way| memory.host_bytes(*way) <= host_bytes);
@@ -146,7 +188,7 @@ fn plan(
             if let Fit::As(plan) = picture.fit(left_bytes) {
                 let peak_bytes = memory.peak_bytes(residence, picture, plan);
                 if peak_bytes <= available_bytes {
-                    return Ok((residence, peak_bytes));
+                    return Ok(Planned { residence, side, plan, peak_bytes });
                 }
             }
         }
@@ -165,15 +207,16 @@ fn plan(
     Err(EngineError::new(EngineErrorCode::OutOfMemory, message))
 }
 
-/// What a card does for the first time is slow: a picture of the usual size is made here and thrown
+/// What a card does for the first time is slow: the picture that was planned for is made here and thrown
 /// away. `false` if `go_on` said no.
 fn warm_up(
     pipeline: &mut dyn Pipeline,
     reference: &ModelRef,
+    planned: &Planned,
     go_on: &dyn Fn(usize, usize) -> bool,
 ) -> Result<bool, EngineError> {
     const STAGES: usize = 3;
-    let side = pipeline.facts().family.native_side();
+    let &Planned { side, plan, .. } = planned;
     let job = ImageJob { steps: 1, ..ImageJob::new(reference.id.clone(), "", side) };
     if !go_on(0, STAGES) {
         return Ok(false);
@@ -182,12 +225,13 @@ fn warm_up(
     if !go_on(1, STAGES) {
         return Ok(false);
     }
+    made.set_guidance(plan.guidance);
     made.step().map_err(unreadable)?;
     if !go_on(2, STAGES) {
         return Ok(false);
     }
     // Random latents need not make a picture of numbers.
-    drop(made.decode(Decoding::Whole).map_err(unreadable)?);
+    drop(made.decode(plan.decoding).map_err(unreadable)?);
     Ok(go_on(STAGES, STAGES))
 }
 
@@ -207,6 +251,7 @@ mod tests {
     use neurino_core::job::Png;
     use neurino_core::{JobOutput, JobSpec, ModelId};
     use neurino_diffusion::memory::Dims;
+    use neurino_diffusion::pipeline::{Decoding, Guidance};
     use neurino_llm::models::decoder::Stores;
     use tokio_util::sync::CancellationToken;
 
@@ -219,7 +264,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     /// Weights of SDXL: 6.5 GiB in 16 bits, 1.5 of them text encoders.
-    fn planned(ways: &[Residence], free_bytes: u64) -> Result<(Residence, u64), EngineError> {
+    fn planned(ways: &[Residence], free_bytes: u64) -> Result<Planned, EngineError> {
         let dims = Dims::sdxl();
         let layers = dims.layers(16.0);
         let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, dims).with_layers(layers);
@@ -232,15 +277,17 @@ mod tests {
     fn weights_make_way_for_the_usual_picture() {
         for is_cpu in [true, false] {
             let ways = Residence::ways(is_cpu);
-            let (residence, most_bytes) = planned(ways, 64 * GIB).expect("plenty");
-            assert_eq!(residence, Residence::Stay);
+            let roomy = planned(ways, 64 * GIB).expect("plenty");
+            assert_eq!((roomy.residence, roomy.plan), (Residence::Stay, Plan::default()));
+            let most_bytes = roomy.peak_bytes;
             let refused = planned(ways, GIB / 2).expect_err("less than a small picture");
             assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
             // From much to little.
             let mut seen = vec![];
             for eighths in (8..=8 * 24).rev() {
                 let free_bytes = eighths * GIB / 8;
-                let Ok((residence, peak_bytes)) = planned(ways, free_bytes) else { continue };
+                let Ok(found) = planned(ways, free_bytes) else { continue };
+                let Planned { residence, peak_bytes, .. } = found;
                 assert!(peak_bytes <= free_bytes && peak_bytes <= most_bytes);
                 if seen.last() != Some(&residence) {
                     seen.push(residence);
@@ -258,7 +305,7 @@ mod tests {
         let card = DeviceMemory { free_bytes: 4 * GIB, total_bytes: 4 * GIB, is_cpu: false };
         let planned =
             |host_bytes| plan(Family::Sdxl, &memory, Residence::ways(false), card, host_bytes);
-        assert_eq!(planned(6 * GIB).expect("enough").0, Residence::Stream);
+        assert_eq!(planned(6 * GIB).expect("enough").residence, Residence::Stream);
         let refused = planned(4 * GIB).expect_err("too little");
         assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
     }
@@ -290,7 +337,9 @@ mod tests {
     async fn a_card_too_small_for_a_model_streams_its_layers_and_makes_the_same_picture() {
         let memory = ImageSource::open(&tiny().path).expect("a model").memory(Precision::Half);
         let usual = |way| memory.picture(way, [Family::Sd15.native_side(); 2], true);
-        let least = |way| memory.peak_bytes(way, usual(way), Plan::LEAST);
+        // So small a model decodes its pictures as a whole in less than tiles are put together in.
+        let cheap = Plan { guidance: Guidance::InTurn, decoding: Decoding::Whole };
+        let least = |way| memory.peak_bytes(way, usual(way), cheap);
         let (stream, visit) = (least(Residence::Stream), least(Residence::Visit));
         assert!(stream < visit);
         // A small card keeps this much for others.
