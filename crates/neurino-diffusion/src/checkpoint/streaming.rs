@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(1);
 type Brought = Box<dyn Any + Send>;
 type Bring = Arc<dyn Fn() -> Brought + Send + Sync>;
 type Arrival = Receiver<thread::Result<Brought>>;
+/// What is to be brought, and to whom.
+type Task = (Bring, SyncSender<thread::Result<Brought>>);
 
 /// The layers of a network in the order in which they are computed, and the thread that brings them.
 pub struct Conveyor {
@@ -172,13 +174,13 @@ fn arrived(arrival: &Arrival) -> thread::Result<Brought> {
 
 /// The thread that brings layers: one, because each thread has memory of its own on a card.
 struct Porter {
-    tasks: Option<Sender<(Bring, Sender<thread::Result<Brought>>)>>,
+    tasks: Option<SyncSender<Task>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Porter {
     fn new() -> Self {
-        let (tasks, received) = mpsc::channel::<(Bring, Sender<thread::Result<Brought>>)>();
+        let (tasks, received) = mpsc::sync_channel::<Task>(1);
         let work = move || {
             while let Ok((bring, to)) = received.recv() {
                 // A lack of memory is a panic, which whoever waits has to hear.
@@ -192,7 +194,7 @@ impl Porter {
     }
 
     fn send(&self, bring: Bring) -> Arrival {
-        let (to, arrival) = mpsc::channel();
+        let (to, arrival) = mpsc::sync_channel(1);
         if let Some(tasks) = &self.tasks {
             // If the thread has ended, the arrival says so.
             let _ = tasks.send((bring, to));
