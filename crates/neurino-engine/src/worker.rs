@@ -295,7 +295,7 @@ impl Worker {
 
     fn read(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
         if ImageSource::is_image_model(&reference.path) {
-            return self.read_image(reference);
+            return self.read_image(&reference);
         }
         let started = Instant::now();
         let source = ModelSource::open(&reference.path).map_err(unreadable)?;
