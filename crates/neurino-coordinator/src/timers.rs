@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SERVED_LATELY: Duration = Duration::from_hours(1);
 /// How often the books are asked whether somebody changed keys, models or votes.
 const LOOK_UP: Duration = Duration::from_secs(1);
+/// How often audits are taken a step further.
+const AUDITS: Duration = Duration::from_millis(500);
 /// Every how manieth time speeds and uptimes are looked at.
 const STANDING_ROUNDS: u64 = 30;
 /// How often payloads past their keeping time are deleted.
@@ -70,9 +72,19 @@ impl Coordinator {
                     }
                 }
             };
+            let audits = async {
+                let mut ticks = tokio::time::interval(AUDITS);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.sweep_audits().await;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tick => {}
+                () = audits => {}
                 () = prune => {}
                 () = look_up => {}
             }
