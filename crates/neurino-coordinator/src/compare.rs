@@ -273,6 +273,14 @@ fn phash(grid: &[f64]) -> [u64; 4] {
     bits
 }
 
+/// The pixels of a picture, three bytes each, row by row; read with the same bounds as a stranger's.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn pixels(picture: &ImageOutput) -> Result<Vec<u8>, &'static str> {
+    picture::pixels(picture)
+}
+
 /// Compares a picture with what somebody else made of the same job.
 ///
 /// # Errors

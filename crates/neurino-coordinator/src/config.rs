@@ -119,6 +119,8 @@ pub struct Limits {
     /// How long an audit waits for somebody of another owner who can compute a result again, and
     /// then for the result, in milliseconds.
     pub audit_wait_ms: u64,
+    /// How often audits are taken a step further, in milliseconds.
+    pub audit_round_ms: u64,
     /// How long a link to a picture is good, in milliseconds.
     pub picture_link_ms: u64,
     /// Age at which prompts, outputs and idempotency keys of finished jobs are deleted, in
@@ -158,6 +160,7 @@ impl Default for Limits {
             connections_max: 16_384,
             request_read_ms: 10_000,
             audit_wait_ms: 600_000,
+            audit_round_ms: 500,
             picture_link_ms: 3600 * 1000,
             payload_keep_ms: 24 * 3600 * 1000,
         }

@@ -21,8 +21,6 @@ const TICK: Duration = Duration::from_millis(100);
 const SERVED_LATELY: Duration = Duration::from_hours(1);
 /// How often the books are asked whether somebody changed keys, models or votes.
 const LOOK_UP: Duration = Duration::from_secs(1);
-/// How often audits are taken a step further.
-const AUDITS: Duration = Duration::from_millis(500);
 /// Every how manieth time speeds and uptimes are looked at.
 const STANDING_ROUNDS: u64 = 30;
 /// How often payloads past their keeping time are deleted.
@@ -39,6 +37,7 @@ struct Due {
 impl Coordinator {
     pub(crate) fn spawn_timers(self: &Arc<Self>) {
         let stop = self.stop.clone();
+        let round_ms = self.config.limits.audit_round_ms;
         // Weak: a coordinator that its owner drops without `shutdown` must not live on in here.
         let this = Arc::downgrade(self);
         self.tasks.spawn(async move {
@@ -73,7 +72,7 @@ impl Coordinator {
                 }
             };
             let audits = async {
-                let mut ticks = tokio::time::interval(AUDITS);
+                let mut ticks = tokio::time::interval(Duration::from_millis(round_ms.max(1)));
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;

@@ -617,11 +617,6 @@ impl Store {
         validators(&mut *self.readers().acquire().await?).await
     }
 
-    /// Convictions, oldest first.
-    pub(crate) async fn convictions(&self) -> Result<Vec<Conviction>, StoreError> {
-        convictions(&mut *self.readers().acquire().await?).await
-    }
-
     /// Audits of a node by state.
     pub(crate) async fn audit_counts(
         &self,

@@ -432,9 +432,6 @@ async fn settle(
     if let Some(mark) = &settlement.mark {
         super::marks::add(c, receipt.job, mark).await?;
     }
-    if let Some(audit) = &settlement.audit {
-        super::audits::add(c, receipt, audit).await?;
-    }
     post(c, &settlement.event, receipt.settled_at_ms).await?;
     charged(c, receipt.job, settlement.charged).await?;
     sqlx::query(
@@ -448,8 +445,11 @@ async fn settle(
     .bind(receipt.quote.amount_micro.0)
     .bind(receipt.settled_at_ms)
     .bind(to_json(receipt))
-    .execute(c)
+    .execute(&mut *c)
     .await?;
+    if let Some(audit) = &settlement.audit {
+        super::audits::add(c, receipt, audit).await?;
+    }
     Ok(Settled::Paid)
 }
 

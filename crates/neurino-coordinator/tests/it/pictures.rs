@@ -37,6 +37,15 @@ pub(crate) fn png_of(width: u32, height: u32, color: png::ColorType, shade: u8) 
     png_by(width, height, color, |n| shade.wrapping_add((n % 251) as u8))
 }
 
+/// One of a single colour.
+pub(crate) fn flat(width: u32, height: u32, shade: u8) -> Png {
+    png_by(width, height, png::ColorType::Rgb, |_| shade)
+}
+
+pub(crate) fn png_of_pixels(width: u32, height: u32, pixels: &[u8]) -> Png {
+    png_by(width, height, png::ColorType::Rgb, |n| pixels[n])
+}
+
 fn png_by(width: u32, height: u32, color: png::ColorType, sample: impl Fn(usize) -> u8) -> Png {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);

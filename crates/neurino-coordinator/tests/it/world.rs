@@ -35,6 +35,7 @@ pub(crate) fn short_limits() -> Limits {
         reconnect_grace_ms: 300,
         recovery_grace_ms: 2_000,
         chat_no_node_wait_ms: 400,
+        audit_round_ms: 40,
         ..Limits::default()
     }
 }
