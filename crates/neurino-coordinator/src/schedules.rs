@@ -365,6 +365,13 @@ impl Schedule {
         // A new link: what was on the old one's way is gone.
         node.inbound.clear();
         node.to_coordinator.clear();
+        self.announce(at);
+        self.nodes[at].beat();
+        self.nodes[at].resend();
+    }
+
+    /// Says what a node can do.
+    fn announce(&mut self, at: usize) {
         let models = if at == 0 { &MODELS[..1] } else { &MODELS[..] };
         let mut models: Vec<_> =
             models.iter().map(|m| ModelOffer::text(ModelId::new(*m).expect("valid"))).collect();
@@ -373,9 +380,7 @@ impl Schedule {
             models.push(ModelOffer { id, image: Some(cheats::usual()) });
         }
         let slots = 1 + u32::try_from(at).unwrap_or(0);
-        node.to_coordinator.push(NodeMessage::Ready(Ready { models, slots }));
-        node.beat();
-        node.resend();
+        self.nodes[at].to_coordinator.push(NodeMessage::Ready(Ready { models, slots }));
     }
 
     fn disconnect(&mut self, at: usize) {
@@ -616,6 +621,8 @@ impl Schedule {
                 if self.nodes[at].session.is_none() {
                     self.connect(at);
                 }
+                // Its first announcement may have been lost.
+                self.announce(at);
                 while self.nodes[at].session.is_some() && !self.nodes[at].to_coordinator.is_empty() {
                     self.deliver_to_coordinator(at);
                 }

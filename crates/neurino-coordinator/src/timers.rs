@@ -72,7 +72,8 @@ impl Coordinator {
                 }
             };
             let audits = async {
-                let mut ticks = tokio::time::interval(Duration::from_millis(round_ms.max(1)));
+                let round = Duration::from_millis(round_ms.max(1));
+                let mut ticks = tokio::time::interval_at(Instant::now() + round, round);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;

@@ -33,6 +33,11 @@ fn work(mut node: Node, answer: fn(&Lease) -> JobOutput) -> JoinHandle<()> {
     })
 }
 
+/// Audits go on at once.
+fn limits() -> Limits {
+    Limits { audit_round_ms: 40, ..short_limits() }
+}
+
 fn honest(_: &Lease) -> JobOutput {
     output("the right words", 4)
 }
@@ -68,7 +73,7 @@ fn state_of(report: &Value, state: AuditState) -> u64 {
 
 #[tokio::test]
 async fn with_one_owner_nobody_can_tell_and_it_says_so() {
-    let world = World::with(Limits { audit_wait_ms: 300, ..short_limits() }).await;
+    let world = World::with(Limits { audit_wait_ms: 300, ..limits() }).await;
     let alone = Identity::new("rig1");
     let _working = work(node(&world.coordinator, &alone).await, honest);
     let second = Identity { key: Arc::clone(&alone.key), id: second_of(&alone) };
@@ -99,7 +104,7 @@ fn second_of(identity: &Identity) -> NodeId {
 
 #[tokio::test]
 async fn honest_results_hold_and_their_node_is_trusted_more() {
-    let world = World::new().await;
+    let world = World::with(limits()).await;
     let (one, other) = (Identity::new("a"), Identity::new("b"));
     let _one = work(node(&world.coordinator, &one).await, honest);
     let _other = work(node(&world.coordinator, &other).await, honest);
@@ -122,7 +127,7 @@ async fn honest_results_hold_and_their_node_is_trusted_more() {
 
 #[tokio::test]
 async fn a_liar_is_convicted_pays_back_appeals_and_all_of_it_survives_restarts() {
-    let mut world = World::new().await;
+    let mut world = World::with(limits()).await;
     let database = world.config().database;
     let [liar, honest_one, judge] = ["liar", "honest", "judge"].map(Identity::new);
     admin::set_validator(&database, &judge.id, true).await.unwrap();
