@@ -334,8 +334,13 @@ impl Coordinator {
             no_node_wait_ms: Some(self.config.limits.audit_wait_ms),
             ..JobTerms::default()
         };
-        let asked =
-            self.submit_placed(payer, Some(key.expect("valid")), again(spec), terms, Some(placement));
+        let asked = self.submit_placed(
+            payer,
+            Some(key.expect("valid")),
+            again(spec),
+            terms,
+            Some(placement),
+        );
         match asked.await {
             Ok(job) => Some(job),
             Err(error) => {
@@ -428,7 +433,11 @@ impl Coordinator {
         };
         if !ended.state.is_terminal() {
             let overdue = self.is_overdue(audit.changed_at_ms);
-            return Ok(if overdue { Step::WriteAndCancel(unresolved(), third) } else { Step::Wait });
+            return Ok(if overdue {
+                Step::WriteAndCancel(unresolved(), third)
+            } else {
+                Step::Wait
+            });
         }
         let Some(validator) = node_of(&ended) else { return Ok(Step::Write(unresolved())) };
         let Some(finding) = self.compared(audit.job, third, audit.third_class).await? else {

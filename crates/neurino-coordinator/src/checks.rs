@@ -4,8 +4,7 @@
 //! stranger hands in cannot hold up the router; a panic in it is a refusal of that one result.
 
 use neurino_core::{
-    FinishReason, ImageJob, JobOutput, JobSpec, NodeId, TextChoice, TextJob,
-    TextOutput,
+    FinishReason, ImageJob, JobOutput, JobSpec, NodeId, TextChoice, TextJob, TextOutput,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use sha2::{Digest, Sha256};
@@ -99,8 +98,13 @@ fn text_mark(answer: &TextOutput, job: &TextJob, node: &NodeId) -> Option<TextMa
         return None;
     }
     let digest = |value: &[u8]| -> [u8; 32] { Sha256::digest(value).into() };
-    let words: Vec<_> =
-        answer.choices.iter().map(|c| (&c.text, c.tool_calls.iter().map(|t| (&t.name, &t.arguments)).collect::<Vec<_>>())).collect();
+    let words: Vec<_> = answer
+        .choices
+        .iter()
+        .map(|c| {
+            (&c.text, c.tool_calls.iter().map(|t| (&t.name, &t.arguments)).collect::<Vec<_>>())
+        })
+        .collect();
     let prompt = (&job.messages, &job.tools, &job.response_format);
     Some(TextMark {
         owner: owner_of(node).to_owned(),

@@ -316,7 +316,8 @@ pub fn pictures(
     if same_class {
         return differs(Difference::Pixels, figures);
     }
-    let [seen, alike, sharp] = [figures.phash, figures.ssim, figures.detail].map(Option::unwrap_or_default);
+    let [seen, alike, sharp] =
+        [figures.phash, figures.ssim, figures.detail].map(Option::unwrap_or_default);
     if seen > tolerance.phash_max || alike < tolerance.ssim_min {
         differs(Difference::Sight, figures)
     } else if (sharp - 1.0).abs() > tolerance.detail_max {
@@ -379,7 +380,11 @@ pub fn texts(
     let pairs = || first.choices.iter().zip(&second.choices);
     if pairs().all(|(a, b)| says_the_same(a, b)) {
         // What is paid is the count: it must be right, too. Another tokenizer would be another model.
-        return if first.usage == second.usage { Finding::Same } else { differs(Difference::Count) };
+        return if first.usage == second.usage {
+            Finding::Same
+        } else {
+            differs(Difference::Count)
+        };
     }
     if same_class {
         let parted = pairs().find(|(a, b)| !says_the_same(a, b));
@@ -434,7 +439,8 @@ fn parted(a: &TextChoice, b: &TextChoice, greedy: bool, tolerance: &Tolerance) -
     let Some(here) = rated.get(tokens).filter(|_| !rest.is_empty()) else {
         // One ends where the other goes on. An end has no log-probability to look at, but a text that
         // was cut off says so itself.
-        let cut = a.finish_reason == FinishReason::Length && b.finish_reason != FinishReason::Length;
+        let cut =
+            a.finish_reason == FinishReason::Length && b.finish_reason != FinishReason::Length;
         return if cut || rest.is_empty() && a.finish_reason == FinishReason::Length {
             Finding::Differs { why: Difference::Tokens, figures }
         } else {

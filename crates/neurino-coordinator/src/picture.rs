@@ -261,7 +261,10 @@ mod tests {
         encoder.write_all(&vec![0; 64 << 20]).expect("memory takes everything");
         let bomb = encoder.finish().expect("memory takes everything");
         let mut pixels = Pixels::new(100, 100);
-        assert_eq!(pixels.unpack(&bomb, &mut |_| {}), Err("the picture has more pixels than its size"));
+        assert_eq!(
+            pixels.unpack(&bomb, &mut |_| {}),
+            Err("the picture has more pixels than its size")
+        );
         assert!(pixels.inflate.total_out() <= (100 * 301 + PIECE_BYTES) as u64);
     }
     #[test]

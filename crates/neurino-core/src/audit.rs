@@ -371,10 +371,10 @@ mod tests {
 
     #[test]
     fn a_node_rises_through_the_stages_and_falls_at_once() {
+        use TrustStage::{Established, New, Watched};
         let rules = AuditRules::built_in();
         let at = |held| Record { held, ..Record::default() }.stage(&rules, false);
         let stages = [0, 9, 10, 49, 50].map(at);
-        use TrustStage::{Established, New, Watched};
         assert_eq!(stages, [New, New, Watched, Watched, Established]);
         let fallen = Record { held: 50, convicted: true, ..Record::default() };
         assert_eq!(fallen.stage(&rules, false), TrustStage::Convicted);

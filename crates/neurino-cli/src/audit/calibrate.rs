@@ -65,32 +65,12 @@ pub(super) async fn run(setting: Setting, args: CalibrateArgs) -> anyhow::Result
         .await
         .context("the model could not be looked up")??;
     let quiet = setting.format == Format::Json;
-    let say = |words: String| {
+    let say = |words: &str| {
         if !quiet {
             output::note(words);
         }
     };
-    let jobs: Vec<JobSpec> = (0..args.jobs)
-        .map(|n| cheats::job(&subject.model.id, subject.image.as_ref(), n, args.tokens))
-        .collect();
-    say(format!("{} jobs, honest and cheated", jobs.len()));
-    let work = async {
-        let (name, mut results) = handed_in(&subject, device, &jobs).await?;
-        say("the same jobs again, by an engine of its own".into());
-        let (auditor, second) = computed_again(&subject, against, &jobs).await?;
-        let same_class = name == auditor;
-        let rows = compare_all(&jobs, &mut results, &second, subject.image.is_some()).await?;
-        Ok::<_, anyhow::Error>(Report {
-            model: subject.model.id.clone(),
-            device: name,
-            auditor,
-            same_class,
-            jobs: args.jobs,
-            confidence: CONFIDENCE,
-            tolerance: Tolerance::default(),
-            rows,
-        })
-    };
+    let work = measure(&subject, [device, against], args.jobs, args.tokens, &say);
     let report = tokio::select! {
         report = work => report?,
         () = crate::interrupted() => anyhow::bail!("the calibration was interrupted"),
@@ -100,6 +80,33 @@ pub(super) async fn run(setting: Setting, args: CalibrateArgs) -> anyhow::Result
         Format::Text => lines(&report).iter().for_each(output::line),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Computes, cheats, computes again and compares; the second device is the auditor's.
+async fn measure(
+    subject: &Subject,
+    [device, against]: [DeviceChoice; 2],
+    count: u32,
+    tokens: u32,
+    say: &impl Fn(&str),
+) -> anyhow::Result<Report> {
+    let id = &subject.model.id;
+    let jobs: Vec<JobSpec> =
+        (0..count).map(|n| cheats::job(id, subject.image.as_ref(), n, tokens)).collect();
+    say(&format!("{count} jobs, honest and cheated"));
+    let (name, results) = handed_in(subject, device, &jobs).await?;
+    say("the same jobs again, by an engine of its own");
+    let (auditor, second) = computed_again(subject, against, &jobs).await?;
+    Ok(Report {
+        model: id.clone(),
+        same_class: name == auditor,
+        device: name,
+        auditor,
+        jobs: count,
+        confidence: CONFIDENCE,
+        tolerance: Tolerance::default(),
+        rows: compare_all(jobs, results, second, subject.image.is_some()).await?,
+    })
 }
 
 fn subject(store: &ModelStore, args: &CalibrateArgs) -> anyhow::Result<Subject> {
@@ -151,7 +158,8 @@ async fn handed_in(
     }
     // Each job is answered with the honest result of the one before.
     let honest = &results[&Manner::Honest];
-    let cached = (0..jobs.len()).map(|n| n.checked_sub(1).and_then(|n| honest[n].clone())).collect();
+    let cached =
+        (0..jobs.len()).map(|n| n.checked_sub(1).and_then(|n| honest[n].clone())).collect();
     results.insert(Manner::Cached, cached);
     own.unload().await?;
     drop(own);
@@ -180,12 +188,11 @@ async fn computed_again(
 }
 
 async fn compare_all(
-    jobs: &[JobSpec],
-    results: &mut Results,
-    second: &[JobOutput],
+    jobs: Vec<JobSpec>,
+    results: Results,
+    second: Vec<JobOutput>,
     paints: bool,
 ) -> anyhow::Result<Vec<Row>> {
-    let (jobs, second, results) = (jobs.to_vec(), second.to_vec(), std::mem::take(results));
     tokio::task::spawn_blocking(move || {
         let row = |(manner, made): (Manner, Vec<Option<JobOutput>>)| {
             let compared = jobs.iter().zip(&made).zip(&second);
@@ -216,10 +223,8 @@ async fn compare_all(
 
 fn compare_one(spec: &JobSpec, first: &JobOutput, second: &JobOutput, exact: bool) -> Finding {
     let tolerance = Tolerance::default();
-    let none = Finding::Differs {
-        why: compare::Difference::Shape,
-        figures: compare::Figures::default(),
-    };
+    let none =
+        Finding::Differs { why: compare::Difference::Shape, figures: compare::Figures::default() };
     match (first, second, spec) {
         (JobOutput::Text(a), JobOutput::Text(b), JobSpec::Text(job)) => {
             compare::texts(a, b, job, exact, &tolerance)
@@ -271,4 +276,43 @@ fn lines(report: &Report) -> Vec<String> {
         );
     }
     lines
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Our own image model, which lies in the repository: honest pictures are equal to the last bit,
+    /// and every cheat is told apart. `NEURINO_CALIBRATE` says how many jobs.
+    #[tokio::test]
+    async fn real_cheats_with_our_own_model_are_told_apart() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../models/weights/neurino-toybox-64.safetensors");
+        let jobs = std::env::var("NEURINO_CALIBRATE").ok().and_then(|n| n.parse().ok());
+        let image = ImageDefaults {
+            width: 64,
+            height: 64,
+            steps: if jobs.is_some() { 20 } else { 4 },
+            guidance: 3.0,
+            side_multiple: 8,
+            negative_prompt: String::new(),
+        };
+        let model = ModelRef { id: "neurino-toybox-64".parse().unwrap(), path };
+        let subject = Subject { model, other: None, image: Some(image) };
+        let cpu = [DeviceChoice::Cpu; 2];
+        let report = measure(&subject, cpu, jobs.unwrap_or(3), 16, &|_| {}).await.unwrap();
+        let table = lines(&report).join("\n");
+        if jobs.is_some() {
+            output::line(&table);
+        }
+        let [honest, cheats @ ..] = &report.rows[..] else { panic!("{table}") };
+        assert_eq!((honest.manner, honest.exact.hits), (Manner::Honest, 0), "{table}");
+        assert!(report.same_class && cheats.len() == 4, "{table}");
+        for cheat in cheats {
+            assert_eq!(cheat.exact.hits, cheat.exact.of, "{table}");
+        }
+    }
 }

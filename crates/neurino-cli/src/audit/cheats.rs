@@ -60,17 +60,15 @@ const SUBJECTS: [&str; 12] = [
 pub(super) fn job(model: &ModelId, image: Option<&ImageDefaults>, n: u32, tokens: u32) -> JobSpec {
     let subject = SUBJECTS[n as usize % SUBJECTS.len()];
     let seed = 1000 + 17 * u64::from(n);
-    match image {
-        Some(usual) => JobSpec::Image(ImageJob { seed, ..usual.job(model.clone(), subject) }),
-        None => {
-            let words = format!("Tell me a story of {n} sentences about {subject}.");
-            let messages = vec![ChatMessage::new(Role::User, words)];
-            let mut job = TextJob::new(model.clone(), messages, tokens);
-            job.sampling.seed = seed;
-            job.sampling.temperature = if n % 2 == 0 { 0.0 } else { 0.9 };
-            JobSpec::Text(job)
-        }
+    if let Some(usual) = image {
+        return JobSpec::Image(ImageJob { seed, ..usual.job(model.clone(), subject) });
     }
+    let words = format!("Tell me a story of {n} sentences about {subject}.");
+    let messages = vec![ChatMessage::new(Role::User, words)];
+    let mut job = TextJob::new(model.clone(), messages, tokens);
+    job.sampling.seed = seed;
+    job.sampling.temperature = if n.is_multiple_of(2) { 0.0 } else { 0.9 };
+    JobSpec::Text(job)
 }
 
 /// What a cheat computes instead; none where the manner does not apply.

@@ -89,7 +89,8 @@ fn node_line(node: &NodeId, about: &AuditedNode) -> String {
 }
 
 fn time(at_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| "at some time".into(), |t| t.to_string())
+    jiff::Timestamp::from_millisecond(at_ms)
+        .map_or_else(|_| "at some time".into(), |t| t.to_string())
 }
 
 fn conviction_lines(conviction: &Conviction) -> Vec<String> {

@@ -89,7 +89,8 @@ fn a_blank_picture_is_refused_and_a_near_copy_is_known() {
     };
     let shaded = |n: u32| [(n % 64 * 3) as u8, (n / 64 * 3) as u8, 90];
     let first = mark(1, &picture(64, shaded));
-    let touched = mark(2, &picture(64, |n| shaded(n).map(|v| v.saturating_add((n % 5 == 0).into()))));
+    let touched =
+        mark(2, &picture(64, |n| shaded(n).map(|v| v.saturating_add((n % 5 == 0).into()))));
     let other = mark(3, &picture(64, |n| [(n / 64 * 3) as u8, 200, (n % 64 * 3) as u8]));
     assert!(is_near_copy(&touched, [&first]));
     assert!(!is_near_copy(&PictureMark { seed: 1, ..touched.clone() }, [&first]), "the same seed");

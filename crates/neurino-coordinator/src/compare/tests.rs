@@ -1,9 +1,7 @@
 //! What comparisons tell apart.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use neurino_core::{
-    ChatMessage, ModelId, Png, RatedToken, Role, TokenLogprob, Usage,
-};
+use neurino_core::{ChatMessage, ModelId, Png, RatedToken, Role, TokenLogprob, Usage};
 use proptest::prelude::*;
 
 use super::*;
@@ -86,7 +84,8 @@ fn pictures_of_one_class_are_equal_to_the_last_bit() {
 fn across_classes_small_steps_are_borne_and_other_pictures_are_not() {
     for seed in 1..20 {
         let one = scene(seed, 20.0);
-        let drifted: Vec<f32> = one.iter().enumerate().map(|(n, v)| v + (n % 3) as f32 - 1.0).collect();
+        let drifted: Vec<f32> =
+            one.iter().enumerate().map(|(n, v)| v + (n % 3) as f32 - 1.0).collect();
         let finding = found(&drifted, &one, false);
         assert!(matches!(finding, Finding::Close { .. }), "seed {seed}: {finding:?}");
         let other = found(&scene(seed + 100, 20.0), &one, false);
@@ -139,8 +138,7 @@ fn text_job(temperature: f32) -> TextJob {
 }
 
 fn said(words: &[&str], reason: FinishReason) -> TextOutput {
-    let usage =
-        Usage { prompt_tokens: 5, completion_tokens: u32::try_from(words.len()).unwrap() };
+    let usage = Usage { prompt_tokens: 5, completion_tokens: u32::try_from(words.len()).unwrap() };
     TextOutput::single(words.concat(), reason, usage)
 }
 
@@ -177,8 +175,7 @@ fn across_classes_greedy_texts_may_part_where_two_tokens_were_close() {
     let second = rated(&["a", " b", " c"], &rivals);
     let check = |words: &[&str], temperature, expected: &str| {
         let first = said(words, FinishReason::Stop);
-        let finding =
-            texts(&first, &second, &text_job(temperature), false, &Tolerance::default());
+        let finding = texts(&first, &second, &text_job(temperature), false, &Tolerance::default());
         let name = match finding {
             Finding::Same => "same",
             Finding::Close { .. } => "close",

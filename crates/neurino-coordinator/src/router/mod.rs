@@ -219,9 +219,8 @@ impl Router {
                     w.placement.as_ref().is_some_and(|place| !place.allows(id, class))
                 };
                 // Work that checks somebody's work is nobody else's business.
-                let failed = |w: &&Waiting| {
-                    !barred(w) && (w.unable.contains(id) || w.tried.contains(id))
-                };
+                let failed =
+                    |w: &&Waiting| !barred(w) && (w.unable.contains(id) || w.tried.contains(id));
                 let failed = self.queues.of_model(model).filter(failed).count();
                 add(failed, SkipReason::Failed);
             } else if self.is_large_enough(model, &node.standing) {

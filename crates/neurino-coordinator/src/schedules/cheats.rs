@@ -82,7 +82,9 @@ pub(super) fn answer(
 
 fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut digest = Sha256::new();
-    parts.iter().for_each(|part| digest.update(part));
+    for part in parts {
+        digest.update(part);
+    }
     digest.finalize().into()
 }
 
@@ -96,8 +98,11 @@ fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
     let said = job.messages[0].content.as_bytes();
     let hash = digest(&[weights, said, &seed.to_le_bytes(), job.model.as_str().as_bytes()]);
     let count = if cheat == Some(Cheat::Truncated) { 8 } else { 16 };
-    let words: Vec<String> =
-        hash.chunks_exact(2).take(count).map(|pair| format!("w{:02x}{:02x} ", pair[0], pair[1])).collect();
+    let words: Vec<String> = hash
+        .chunks_exact(2)
+        .take(count)
+        .map(|pair| format!("w{:02x}{:02x} ", pair[0], pair[1]))
+        .collect();
     let tokens = u32::try_from(count).expect("few");
     let usage = Usage { prompt_tokens: 5, completion_tokens: tokens };
     let mut output = TextOutput::single(words.concat(), FinishReason::Stop, usage);

@@ -274,8 +274,7 @@ async fn decide(c: &mut SqliteConnection, write: &AuditWrite) -> Result<AuditWri
     .bind(from.as_str())
     .execute(&mut *c)
     .await?;
-    let mut written =
-        AuditWritten { changed: done.rows_affected(), ..AuditWritten::default() };
+    let mut written = AuditWritten { changed: done.rows_affected(), ..AuditWritten::default() };
     if written.changed != 1 {
         return Ok(written);
     }
@@ -459,12 +458,11 @@ pub(super) async fn decide_appeal(
         return Ok(done.rows_affected() == 1);
     }
     set_record(c, node, &Record::pardoned()).await?;
-    let leases: Vec<String> = sqlx::query_scalar(
-        "SELECT lease FROM clawback WHERE node = ? AND restored_at_ms IS NULL",
-    )
-    .bind(node.as_str())
-    .fetch_all(&mut *c)
-    .await?;
+    let leases: Vec<String> =
+        sqlx::query_scalar("SELECT lease FROM clawback WHERE node = ? AND restored_at_ms IS NULL")
+            .bind(node.as_str())
+            .fetch_all(&mut *c)
+            .await?;
     for lease in leases {
         let lease: LeaseId = parse_id(&lease, "lease id")?;
         let pay = pay_of(c, lease, node).await?;

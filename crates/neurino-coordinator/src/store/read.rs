@@ -322,14 +322,13 @@ pub(super) async fn ledger_check(
     )
     .fetch_all(&mut *view)
     .await?;
-    let paid: Vec<(String, String, i64)> =
-        sqlx::query_as(
-            "SELECT node, points, SUM(amount_micro) FROM receipt r WHERE NOT EXISTS \
+    let paid: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT node, points, SUM(amount_micro) FROM receipt r WHERE NOT EXISTS \
              (SELECT 1 FROM clawback b WHERE b.lease = r.lease AND b.restored_at_ms IS NULL) \
              GROUP BY node, points",
-        )
-            .fetch_all(&mut *view)
-            .await?;
+    )
+    .fetch_all(&mut *view)
+    .await?;
     let jobs: Vec<(String, i64)> = sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
         .fetch_all(&mut *view)
         .await?;

@@ -182,17 +182,17 @@ async fn a_liar_is_convicted_pays_back_appeals_and_all_of_it_survives_restarts()
     let shown = admin::audits(&database, 100).await.unwrap();
     let [conviction] = &shown.convictions[..] else { panic!("{shown:?}") };
     assert_eq!(conviction.appeal.as_deref(), Some("my memory was broken"));
-    assert!(conviction.called_back > 0 && conviction.evidence["audits"].as_array().unwrap().len() >= 4);
+    assert!(
+        conviction.called_back > 0 && conviction.evidence["audits"].as_array().unwrap().len() >= 4
+    );
     assert_eq!(shown.nodes[&liar.id].stage, TrustStage::Convicted);
     admin::decide_appeal(&database, &liar.id, true, "it was").await.unwrap();
     assert!(admin::decide_appeal(&database, &liar.id, true, "it was").await.is_err(), "once");
     let given_back = total(&world).await;
     assert!(given_back.0 > 0);
     world.assert_books_hold().await;
-    eventually("the coordinator knows", async || {
-        stage(&report(&world, &liar.id).await) == "new"
-    })
-    .await;
+    eventually("the coordinator knows", async || stage(&report(&world, &liar.id).await) == "new")
+        .await;
     let _again = node(&world.coordinator, &liar).await;
     world.restart().await;
     assert_eq!(total(&world).await, given_back, "nothing is called back again");
