@@ -77,7 +77,13 @@ fn build(handle: &AppHandle, theme: Theme) -> tauri::Result<()> {
         Theme::Light => (LIGHT, Some(tauri::Theme::Light)),
         Theme::System => (if desktop_is_dark() { DARK } else { LIGHT }, None),
     };
-    let window = WebviewWindowBuilder::new(handle, LABEL, WebviewUrl::default())
+    let builder = WebviewWindowBuilder::new(handle, LABEL, WebviewUrl::default());
+    // The card is for jobs. Given arguments replace the default ones, so those come along.
+    #[cfg(windows)]
+    let builder = builder.additional_browser_args(
+        "--disable-gpu --disable-features=msWebOOUI,msPdfOOUI,msSmartScreenProtection",
+    );
+    let window = builder
         .title("Neurino")
         .inner_size(1100.0, 760.0)
         .min_inner_size(720.0, 520.0)
@@ -149,7 +155,7 @@ pub(crate) fn destroy(handle: &AppHandle) {
     }
 }
 
-/// Has the page painted by the processor: the card is for jobs.
+/// Has the page painted by the processor: the card is for jobs. Under Windows the builder has said so.
 fn keep_off_the_gpu(window: &WebviewWindow) {
     #[cfg(target_os = "linux")]
     {

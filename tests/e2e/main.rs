@@ -10,6 +10,7 @@
 mod accessibility;
 mod closing;
 mod desk;
+mod downloads;
 mod earning;
 mod earnings;
 mod engine_loss;
@@ -19,4 +20,5 @@ mod guard;
 mod no_display;
 mod page;
 mod pictures;
+mod rules;
 mod wallet;

@@ -53,6 +53,11 @@ impl Page {
         self.wait_for(id, Duration::from_secs(10)).await.click().await.unwrap();
     }
 
+    /// Presses what no test id names.
+    pub(crate) async fn press_the(&self, css: &str) {
+        self.client.find(Locator::Css(css)).await.unwrap().click().await.unwrap();
+    }
+
     /// Presses what closes the window: the driver may have no page left to answer from.
     pub(crate) async fn press_and_lose_the_page(&self, id: &str) {
         let button = self.wait_for(id, Duration::from_secs(10)).await;

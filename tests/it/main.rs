@@ -1,6 +1,7 @@
 //! Tests that drive the real program from outside.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod contract;
 mod kill;
 mod openai;
 mod practice;

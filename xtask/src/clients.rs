@@ -1,4 +1,5 @@
-//! The official OpenAI clients for the tests of the gateway: pinned, and kept in the target folder.
+//! The official OpenAI clients for the tests of the gateway, what original miners use, and a fuzzer:
+//! pinned, and kept in the target folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use crate::workspace::Workspace;
 const SOURCE: &str = "tests/openai";
 /// The same for miners of the original protocol.
 const MINERS: &str = "tests/original";
+/// The same for the fuzzer that reads the OpenAPI documents.
+const CONTRACT: &str = "tests/contract";
 
 /// Where the clients are.
 pub(crate) struct Clients {
@@ -22,6 +25,8 @@ pub(crate) struct Clients {
     pub(crate) node: PathBuf,
     /// Folder of the packages that miners of the original protocol use.
     pub(crate) miners: PathBuf,
+    /// Folder of Schemathesis' packages.
+    pub(crate) contract: PathBuf,
 }
 
 /// The clients, fetched with pip and npm unless the pinned ones are there. Both programs use the
@@ -35,9 +40,11 @@ pub(crate) fn kept(workspace: &Workspace) -> Result<Clients> {
         python: kept.join("python"),
         node: kept.join("node"),
         miners: kept.join("miners"),
+        contract: kept.join("contract"),
     };
     install(&source, &["requirements.txt"], &clients.python, pip)?;
     install(&workspace.path(MINERS), &["requirements.txt"], &clients.miners, pip)?;
+    install(&workspace.path(CONTRACT), &["requirements.txt"], &clients.contract, pip)?;
     install(&source, &["package.json", "package-lock.json", ".npmrc"], &clients.node, |dir| {
         Cmd::new(dir, ui::npm()).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
     })?;

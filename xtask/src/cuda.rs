@@ -75,11 +75,16 @@ pub(crate) fn cuda_path(target: &Path) -> PathBuf {
     target.join("cuda")
 }
 
-/// Puts LLVM and libdevice in place, unless they are.
+/// Puts LLVM and libdevice in place, unless they are. Under Windows, where no wheel has LLVM, its
+/// build script fetches what its authors made and checks that against digests of its own.
 ///
 /// # Errors
 /// On a platform for which no wheel is pinned, and when fetching or unpacking fails.
 pub(crate) fn prepare(target: &Path, lock: &Path) -> Result<()> {
+    let downloads = target.join("xtask/wheels");
+    if cfg!(all(target_os = "windows", target_arch = "x86_64")) {
+        return prepare_libdevice(target, &downloads);
+    }
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!(
             "LLVM for the NVIDIA engine is pinned for Linux on x86-64 only; use --cpu here, or let \
@@ -87,7 +92,6 @@ pub(crate) fn prepare(target: &Path, lock: &Path) -> Result<()> {
         );
     }
     check_bundler(&fs::read_to_string(lock)?)?;
-    let downloads = target.join("xtask/wheels");
     prepare_llvm(target, &downloads)?;
     prepare_libdevice(target, &downloads)
 }

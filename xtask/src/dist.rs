@@ -11,7 +11,7 @@ use crate::debian::{self, Control};
 use crate::shell::{Cmd, say};
 use crate::system::{self, Purpose};
 use crate::workspace::{Workspace, program_name};
-use crate::{cuda, resources, starter, ui, wheels};
+use crate::{cuda, redhat, resources, run, starter, ui, wheels, windows};
 
 /// Everything the desktop package says of itself.
 const DESKTOP: Control = Control {
@@ -49,14 +49,7 @@ pub(crate) fn dist(workspace: &Workspace, with_cuda: bool) -> Result<()> {
         cuda::prepare(&workspace.target, &workspace.path("Cargo.lock"))?;
     }
     ui::build(workspace)?;
-    let packages = workspace.target.join("packages");
-    let work = workspace.kept().join("dist");
-    for folder in [&packages, &work] {
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
-        }
-        fs::create_dir_all(folder)?;
-    }
+    let (packages, work) = empty_folders(workspace, "packages")?;
     let desktop = compile(workspace, &["desktop"], with_cuda, &work.join("desktop"))?;
     let server = compile(workspace, &[], with_cuda, &work.join("server"))?;
     let model = starter::kept(workspace, &server)?;
@@ -66,15 +59,74 @@ pub(crate) fn dist(workspace: &Workspace, with_cuda: bool) -> Result<()> {
         common.server_deb(&server, &work, &packages)?,
         common.server_tarball(&server, &work, &packages)?,
     ];
+    if redhat::can_pack() {
+        made.push(common.desktop_rpm(&work, &packages)?);
+    } else {
+        say("no .rpm: `rpmbuild` is not here (Debian: rpm, Fedora: rpm-build)");
+    }
     made.sort();
+    sum_up(&made, &packages)?;
+    fs::remove_dir_all(&work)?;
+    Ok(())
+}
+
+/// Builds and packs what installs under Windows; with the address of the release's folder, winget's
+/// manifests, too.
+///
+/// # Errors
+/// When this machine cannot build for Windows, with the reason.
+pub(crate) fn dist_windows(
+    workspace: &Workspace,
+    with_cuda: bool,
+    release_url: Option<&str>,
+) -> Result<()> {
+    if let Some(obstacle) = windows::obstacle(workspace) {
+        bail!("no build for Windows: {obstacle}");
+    }
+    system::install_missing(workspace, Purpose::Run)?;
+    if with_cuda {
+        cuda::prepare(&workspace.target, &workspace.path("Cargo.lock"))?;
+    }
+    ui::build(workspace)?;
+    // A program of this machine brings the starter model along.
+    run::build(workspace).run()?;
+    let model = starter::kept(workspace, &workspace.program())?;
+    let (packages, work) = empty_folders(workspace, "packages-windows")?;
+    let common = Common { workspace, version: version(workspace)?, model, with_cuda };
+    let made =
+        windows::installer(workspace, &common.version, &work, &packages, with_cuda, |tree| {
+            common.resources(&tree.join("resources"))?;
+            common.papers(tree)
+        })?;
+    if let Some(url) = release_url {
+        windows::winget(workspace, &common.version, &made, url, &packages.join("winget"))?;
+    }
+    sum_up(&[made], &packages)?;
+    fs::remove_dir_all(&work)?;
+    Ok(())
+}
+
+/// The folder that packages go to and one to work in, both empty.
+fn empty_folders(workspace: &Workspace, name: &str) -> Result<(PathBuf, PathBuf)> {
+    let (packages, work) = (workspace.target.join(name), workspace.kept().join("dist"));
+    for folder in [&packages, &work] {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder)?;
+    }
+    Ok((packages, work))
+}
+
+/// Writes the list of digests beside the packages, and tells their sizes.
+fn sum_up(made: &[PathBuf], packages: &Path) -> Result<()> {
     let mut sums = String::new();
-    for file in &made {
+    for file in made {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         writeln!(sums, "{}  {name}", wheels::digest(file)?)?;
         say(format!("{:>6.1} MB  {}", fs::metadata(file)?.len() as f64 / 1e6, file.display()));
     }
     fs::write(packages.join("SHA256SUMS"), sums)?;
-    fs::remove_dir_all(&work)?;
     Ok(())
 }
 
@@ -138,6 +190,12 @@ impl Common<'_> {
         }
         let control = Control { version: self.version.clone(), ..DESKTOP };
         debian::pack(&tree, program, &control, packages)
+    }
+
+    /// From the tree that [`Self::desktop_deb`] left.
+    fn desktop_rpm(&self, work: &Path, packages: &Path) -> Result<PathBuf> {
+        let control = Control { version: self.version.clone(), ..DESKTOP };
+        redhat::pack(&work.join("neurino.deb"), &control, work, packages)
     }
 
     fn server_deb(&self, program: &Path, work: &Path, packages: &Path) -> Result<PathBuf> {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `workspace` (where things are, which engines this machine can use), `shell` (how
 //! commands are run and shown), `system`, `wheels`, `cuda`, `ui`, `starter` (what has to be
-//! there before a build or a run), then `run`, `test`, `dist`, `gpu_check`, `parity`, `generate`, `tidy`.
+//! there before a build or a run), then `run`, `test`, `dist`, `windows`, `gpu_check`, `parity`, `generate`, `tidy`.
 
 mod clients;
 mod cuda;
@@ -11,6 +11,7 @@ mod dist;
 mod generate;
 mod gpu_check;
 mod parity;
+mod redhat;
 mod resources;
 mod run;
 mod shell;
@@ -22,6 +23,7 @@ mod test;
 mod tidy;
 mod ui;
 mod wheels;
+mod windows;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,7 +47,9 @@ cargo xtask COMMAND [OPTIONS]
                    the reference cases of a folder: each one's error and limit (`--device cuda`:
                    on the card; `--starter-model FILE`, `--vocabularies FOLDER`: what it may lack)
   tidy             the layer table, purpose lines, links, file sizes
-  dist             the release: .deb for the desktop, .deb and tarball for servers
+  dist [--windows] the release: .deb and .rpm for the desktop, .deb and tarball for servers
+                   (--windows: the Windows installer; cross-built on Debian with the CPU engine)
+                   (--windows --release-url URL: winget's manifests too, for the folder at URL)
   gpu-check        on a machine with an NVIDIA card: parity tests and the benchmark on the card
 
   soak [--minutes N] [--requests N]
@@ -96,6 +100,16 @@ impl Options {
         self.words.len() < before
     }
 
+    /// The word after `flag`, if the flag was given.
+    fn take_value(&mut self, flag: &str) -> Result<Option<String>> {
+        let Some(place) = self.words.iter().position(|word| word == flag) else { return Ok(None) };
+        self.words.remove(place);
+        if place == self.words.len() {
+            bail!("{flag} wants a value");
+        }
+        Ok(Some(self.words.remove(place)))
+    }
+
     fn no_more_words(&self) -> Result<()> {
         match self.words.first() {
             Some(word) => bail!("unknown argument `{word}`\n\n{HELP}"),
@@ -135,6 +149,13 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
             options.no_more_words()?;
             tidy::tidy(&workspace)?;
         }
+        "dist" if options.take_flag("--windows") => {
+            let release_url = options.take_value("--release-url")?;
+            options.no_more_words()?;
+            // Debian cannot build that engine for Windows, so there it is left out unasked.
+            let cuda = options.engines.map_or(cfg!(windows), |e| e == Engines::CpuAndCuda);
+            dist::dist_windows(&workspace, cuda, release_url.as_deref())?;
+        }
         "dist" => {
             options.no_more_words()?;
             dist::dist(&workspace, options.engines != Some(Engines::Cpu))?;
@@ -173,6 +194,16 @@ mod tests {
     #[test]
     fn the_two_engine_flags_exclude_each_other() {
         assert!(parse("--cpu --cuda").is_err());
+    }
+
+    #[test]
+    fn a_flags_value_is_the_next_word() -> Result<()> {
+        let mut options = parse("--windows --release-url x")?;
+        assert_eq!(options.take_value("--release-url")?.as_deref(), Some("x"));
+        assert_eq!(options.take_value("--release-url")?, None);
+        assert_eq!(options.words, ["--windows"]);
+        assert!(parse("--release-url")?.take_value("--release-url").is_err());
+        Ok(())
     }
 
     #[test]

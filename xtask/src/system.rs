@@ -246,6 +246,20 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     Ok(())
 }
 
+/// Installs Debian packages that something can do without, where that takes no password. What went
+/// wrong is for the caller to find out: the packages may not exist in this release.
+pub(crate) fn try_to_install(dir: &Path, packages: &[&str]) {
+    if Distribution::here() != Distribution::Debian {
+        return;
+    }
+    let Some(apt) = apt(dir) else { return };
+    say(format!("installing with apt-get (about a minute): {}", packages.join(" ")));
+    let install = ["-qq", "install", "--yes", "--no-install-recommends"];
+    if apt.clone().args(["-qq", "update"]).succeeds() {
+        apt.args(install).args(packages).succeeds();
+    }
+}
+
 fn missing(dir: &Path, purpose: Purpose) -> Vec<Need> {
     let tests = if purpose == Purpose::Test { TEST } else { &[] };
     BUILD.iter().chain(tests).filter(|need| !need.sign.is_there(dir)).copied().collect()

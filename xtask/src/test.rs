@@ -9,7 +9,7 @@ use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{clients, gpu_check, resources, run, starter, tidy, ui};
+use crate::{clients, gpu_check, resources, run, starter, tidy, ui, windows};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -105,7 +105,8 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
                 let tests =
                     test_targets(workspace).fold(tests, |cmd, name| cmd.args(["--test", name]));
                 let documented = cargo_test(workspace)?.arg("--doc");
-                let elsewhere = ["--", "--skip", "kill::", "--skip", "openai::"];
+                let elsewhere =
+                    ["--", "--skip", "kill::", "--skip", "openai::", "--skip", "contract::"];
                 Ok(vec![tests.args(elsewhere), documented])
             })),
         },
@@ -138,7 +139,7 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
         },
         Step {
             name: "clients",
-            what: "the official OpenAI clients and the original's miners work with the coordinator",
+            what: "OpenAI's clients, original miners and a fuzzer work with the coordinator",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 let clients = clients::kept(workspace)?;
@@ -146,10 +147,11 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
                     .env("NEURINO_TEST_PYTHON_PACKAGES", clients.python)
                     .env("NEURINO_TEST_NODE_PACKAGES", clients.node)
                     .env("NEURINO_TEST_MINER_PACKAGES", clients.miners)
+                    .env("NEURINO_TEST_CONTRACT_PACKAGES", clients.contract)
                     .args(["--test", "it"]);
                 // One after the other: what they time is theirs alone.
-                let both = ["--", "openai::", "miners::", "--nocapture", "--test-threads=1"];
-                Ok(vec![tests.args(both)])
+                let chosen = ["--", "openai::", "miners::", "contract::"];
+                Ok(vec![tests.args(chosen).args(["--nocapture", "--test-threads=1"])])
             })),
         },
         Step {
@@ -191,6 +193,15 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
             })),
         });
     }
+    steps.push(Step {
+        name: "windows",
+        what: "the program compiles for Windows",
+        place: Place::Alone,
+        action: Action::Planned(Box::new(|| {
+            ui::build(workspace)?;
+            windows::check(workspace)
+        })),
+    });
     if workspace.engines == Engines::Cpu {
         // With CUDA in the build, clippy has seen that code already.
         steps.push(Step {

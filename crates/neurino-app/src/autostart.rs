@@ -1,5 +1,6 @@
 //! Starting with the computer: in the tray, mining. On Linux an entry of the desktop's own kind,
-//! `autostart/neurino.desktop`, which every desktop lists among its start-up programs.
+//! `autostart/neurino.desktop`, which every desktop lists among its start-up programs; on Windows a
+//! value of the user's `Run` key, which the Task Manager lists.
 
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,14 @@ use neurino_protocol::ErrorBody;
 
 use crate::{internal, wallet};
 
+#[cfg(windows)]
+mod run_key;
+
 /// The entry that starts the program, where one can be made.
 pub(crate) struct Autostart {
     entry: Option<Entry>,
+    #[cfg(windows)]
+    run_key: Option<run_key::RunKey>,
 }
 
 struct Entry {
@@ -26,7 +32,11 @@ impl Autostart {
             let text = entry_text(program, home_of(dirs))?;
             Some(Entry { file: config.join("autostart").join("neurino.desktop"), text })
         });
-        Self { entry }
+        Self {
+            entry,
+            #[cfg(windows)]
+            run_key: program.and_then(|program| run_key::RunKey::new(program, home_of(dirs))),
+        }
     }
 
     /// The folder of the desktop's settings, where there is such a desktop.
@@ -42,6 +52,10 @@ impl Autostart {
     /// Whether the program starts with the computer; `None` where that cannot be arranged. An entry
     /// that the person changed is theirs and counts unless the desktop has switched it off.
     pub(crate) fn is_on(&self) -> Option<bool> {
+        #[cfg(windows)]
+        if let Some(key) = &self.run_key {
+            return Some(key.is_on());
+        }
         let entry = self.entry.as_ref()?;
         let text = std::fs::read_to_string(&entry.file).unwrap_or_default();
         let off = text
@@ -52,6 +66,12 @@ impl Autostart {
 
     /// Writes the entry, or removes it.
     pub(crate) fn set(&self, on: bool) -> Result<(), ErrorBody> {
+        #[cfg(windows)]
+        if let Some(key) = &self.run_key {
+            return key.set(on).map_err(|error| {
+                internal(format!("the list of programs that start with Windows: {error}"))
+            });
+        }
         let Some(entry) = &self.entry else {
             return Err(wallet::invalid(
                 "this system has no place for programs that start with it",

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::http::{ApiError, bearer, read_json};
+use super::openapi;
 use crate::admin;
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
@@ -52,6 +53,7 @@ impl Coordinator {
             .route_layer(axum::middleware::from_fn_with_state(admin.clone(), with_token));
         Router::new()
             .route("/metrics", get(metrics))
+            .route("/openapi.json", get(openapi::admin))
             .merge(guarded)
             .fallback(nothing_here)
             .layer(axum::middleware::from_fn(from_this_machine))
@@ -108,7 +110,8 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 async fn nothing_here(uri: Uri) -> ApiError {
     let message = format!("there is nothing at {}", uri.path());
     ApiError::plain(ErrorBody::new(ErrorCode::NotFound, message).with_hint(
-        "the admin listener has /metrics and /admin/{overview,ledger,keys,credits,pods,votes,audits}",
+        "the admin listener has /metrics, /openapi.json and \
+         /admin/{overview,ledger,keys,credits,pods,votes,audits}",
     ))
 }
 

@@ -188,7 +188,7 @@ fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
 pub(crate) async fn no_such_path(uri: Uri) -> ApiError {
     let body = ErrorBody::new(ErrorCode::NotFound, "there is nothing at this path").with_hint(
         "this server answers /v1/chat/completions, /v1/images/generations, /v1/models, \
-             /v1/jobs, /v1/network and /healthz",
+             /v1/jobs, /v1/network, /healthz, and /openapi.json tells it all",
     );
     for_path(&uri, body)
 }

@@ -1,7 +1,7 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
 //! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
 //! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `admin`
-//! (the second listener), and what they share: errors, bodies, keys (`http`), limits by key
+//! (the second listener), `openapi` (the documents of both), and what they share: errors, bodies, keys (`http`), limits by key
 //! (`limits`), connections (`serve`), plain words
 //! (`words`).
 
@@ -15,6 +15,7 @@ mod jobs;
 mod limits;
 mod network;
 mod nodes;
+mod openapi;
 mod original;
 mod picture_link;
 mod serve;
@@ -44,6 +45,7 @@ impl Coordinator {
         let original = if self.config.original { original::routes() } else { Router::new() };
         Router::new()
             .merge(original)
+            .route("/openapi.json", get(openapi::gateway))
             .route("/healthz", get(gateway::health))
             .route("/v1/network", get(network::show))
             .route("/v1/nodes/{node}/trust", get(network::trust))

@@ -1,6 +1,7 @@
 //! What a network is run by, for everybody to read.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use neurino_core::NodeId;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -45,9 +46,9 @@ pub(crate) async fn show(State(coordinator): State<Edge>) -> Json<Value> {
 /// back. As public as its receipts are.
 pub(crate) async fn trust(
     State(coordinator): State<Edge>,
-    Path(node): Path<String>,
+    node: Result<Path<String>, PathRejection>,
 ) -> Result<Json<TrustReport>, ApiError> {
-    let node = NodeId::new(node).map_err(|_| {
+    let node = node.ok().and_then(|Path(node)| NodeId::new(node).ok()).ok_or_else(|| {
         ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, "that is no node's id"))
     })?;
     coordinator.trust_report(&node).await.map(Json).map_err(ApiError::plain)
