@@ -48,13 +48,8 @@ const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
 const FIRST_MONDAY_MS: i64 = 4 * 24 * 3600 * 1000;
 
 /// The week of a time, counted from 5 January 1970, UTC; weeks begin on Monday.
-pub fn week_of(at_ms: i64) -> i64 {
+fn week_of(at_ms: i64) -> i64 {
     (at_ms - FIRST_MONDAY_MS).div_euclid(WEEK_MS)
-}
-
-/// When a week begins, in milliseconds since the Unix epoch.
-pub fn week_begins_ms(week: i64) -> i64 {
-    FIRST_MONDAY_MS + week * WEEK_MS
 }
 
 /// What the audits keep in memory.
@@ -608,5 +603,21 @@ fn again(spec: JobSpec) -> JobSpec {
             job.preview = false;
             JobSpec::Image(job)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weeks_begin_on_monday() {
+        let week_at = |time: &str| {
+            let time: jiff::Timestamp = time.parse().expect("a time");
+            week_of(time.as_millisecond())
+        };
+        assert_eq!(week_at("1970-01-05T00:00:00Z"), 0);
+        assert_eq!(week_at("1970-01-04T23:59:59Z"), -1);
+        assert_eq!(week_at("2026-11-22T23:59:59Z") + 1, week_at("2026-11-23T00:00:00Z"));
     }
 }

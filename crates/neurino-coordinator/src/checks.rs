@@ -9,7 +9,7 @@ use neurino_core::{
 use neurino_protocol::{ErrorBody, ErrorCode};
 use sha2::{Digest, Sha256};
 
-use crate::compare::Facts;
+use crate::compare::{Facts, nearly_equal};
 use crate::coordinator::prompt_tokens_bound;
 use crate::picture::fits_job;
 use crate::router::owner_of;
@@ -85,9 +85,10 @@ pub(crate) fn is_near_copy<'a>(
     mark: &PictureMark,
     before: impl IntoIterator<Item = &'a PictureMark>,
 ) -> bool {
-    let own = Facts { pixels: [0; 32], thumb: mark.thumb.clone(), phash: [0; 4], detail: 0.0 };
     before.into_iter().any(|other| {
-        other.seed != mark.seed && other.model == mark.model && own.nearly_equals(&other.thumb)
+        other.seed != mark.seed
+            && other.model == mark.model
+            && nearly_equal(&mark.thumb, &other.thumb)
     })
 }
 

@@ -213,22 +213,20 @@ impl Facts {
         let bits = self.phash.iter().zip(&other.phash).map(|(a, b)| (a ^ b).count_ones());
         f64::from(bits.sum::<u32>()) / 256.0
     }
+}
 
-    /// Whether two pictures are the same but for a few steps of brightness here and there, as a copy is
-    /// that was written anew.
-    pub fn nearly_equals(&self, thumb: &[u8]) -> bool {
-        /// Mean and largest step between the small pictures.
-        const MEAN_MAX: f64 = 0.75;
-        const STEP_MAX: u8 = 4;
-        let steps = self.thumb.iter().zip(thumb).map(|(a, b)| a.abs_diff(*b));
-        let (mut sum, mut most) = (0_u32, 0_u8);
-        for step in steps {
-            (sum, most) = (sum + u32::from(step), most.max(step));
-        }
-        self.thumb.len() == thumb.len()
-            && most <= STEP_MAX
-            && f64::from(sum) <= MEAN_MAX * thumb.len() as f64
+/// Whether two small pictures ([`Facts::thumb`]) are the same but for a few steps of brightness here and
+/// there, as those of a copy are that was written anew.
+pub fn nearly_equal(own: &[u8], thumb: &[u8]) -> bool {
+    /// Mean and largest step between the small pictures.
+    const MEAN_MAX: f64 = 0.75;
+    const STEP_MAX: u8 = 4;
+    let steps = own.iter().zip(thumb).map(|(a, b)| a.abs_diff(*b));
+    let (mut sum, mut most) = (0_u32, 0_u8);
+    for step in steps {
+        (sum, most) = (sum + u32::from(step), most.max(step));
     }
+    own.len() == thumb.len() && most <= STEP_MAX && f64::from(sum) <= MEAN_MAX * thumb.len() as f64
 }
 
 fn brightness(pixel: &[u8]) -> f32 {
