@@ -150,7 +150,12 @@ async fn handed_in(
         let mut made = Vec::with_capacity(jobs.len());
         for spec in jobs {
             made.push(match cheats::instead(spec, manner) {
-                Some(instead) => Some(cheats::dressed(compute(&own, &instead).await?, spec)?),
+                Some(instead) if manner == Manner::Honest => Some(compute(&own, &instead).await?),
+                // A cheat that the model cannot do, a picture too small for it, is none.
+                Some(instead) => match compute(&own, &instead).await {
+                    Ok(output) => Some(cheats::dressed(output, spec)?),
+                    Err(_) => None,
+                },
                 None => None,
             });
         }
@@ -310,7 +315,10 @@ mod tests {
         }
         let [honest, cheats @ ..] = &report.rows[..] else { panic!("{table}") };
         assert_eq!((honest.manner, honest.exact.hits), (Manner::Honest, 0), "{table}");
-        assert!(report.same_class && cheats.len() == 4, "{table}");
+        let manners: Vec<Manner> = cheats.iter().map(|row| row.manner).collect();
+        for manner in [Manner::WrongSeed, Manner::Less, Manner::Cached] {
+            assert!(report.same_class && manners.contains(&manner), "{table}");
+        }
         for cheat in cheats {
             assert_eq!(cheat.exact.hits, cheat.exact.of, "{table}");
         }
