@@ -110,7 +110,11 @@ fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bo
             tracing::warn!("mining cannot start by itself: {error}");
         }
         match (outcome, tray) {
-            (Ok(app), Some(tray)) => tray.follow(app).await,
+            (Ok(app), Some(tray)) => {
+                let shell = Arc::clone(&handle.state::<Arc<Shell>>());
+                shell.speak(shell.preferences(SHUTDOWN_WAIT).await.language);
+                tray.follow(app, shell.language()).await;
+            }
             (Ok(_), None) => {}
             (Err(error), tray) => {
                 tracing::error!(%error, "the application could not start: {error}");

@@ -12,6 +12,8 @@ mod shell;
 mod tray;
 #[cfg(feature = "desktop")]
 mod window;
+#[cfg(feature = "desktop")]
+mod words;
 
 use std::process::ExitCode;
 

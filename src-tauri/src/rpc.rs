@@ -21,6 +21,13 @@ pub(crate) async fn rpc(
     match command {
         Command::Window { action: WindowAction::Hide } => window::put_away(&handle),
         Command::Window { action: WindowAction::Quit } => desktop::quit(&handle),
+        Command::PreferencesSet { preferences } => {
+            let language = preferences.language;
+            let reply =
+                shell.app().await?.dispatch(Command::PreferencesSet { preferences }).await?;
+            shell.speak(language);
+            return Ok(reply);
+        }
         command => return shell.app().await?.dispatch(command).await,
     }
     Ok(Reply::Ok)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use neurino_app::App;
-use neurino_protocol::app::{Command, Event, Preferences, Reply};
+use neurino_protocol::app::{Command, Event, Language, Preferences, Reply};
 use neurino_protocol::error::ErrorBody;
 use tauri::async_runtime::JoinHandle;
 use tokio::sync::{broadcast, watch};
@@ -17,6 +17,8 @@ const ASKED_RECENTLY: Duration = Duration::from_secs(10);
 pub(crate) struct Shell {
     startup: watch::Sender<Startup>,
     page: Mutex<Page>,
+    /// The language that the person chose, for words outside the page.
+    language: watch::Sender<Language>,
     quitting: AtomicBool,
 }
 
@@ -48,6 +50,7 @@ impl Shell {
                 forwarder: None,
                 asked: None,
             }),
+            language: watch::Sender::new(Language::System),
             quitting: AtomicBool::new(false),
         }
     }
@@ -100,6 +103,16 @@ impl Shell {
             }
         };
         tokio::time::timeout(wait, read).await.ok().flatten().unwrap_or_default()
+    }
+
+    /// The person chose a language.
+    pub(crate) fn speak(&self, language: Language) {
+        self.language.send_if_modified(|now| std::mem::replace(now, language) != language);
+    }
+
+    /// The language that the person chose, now and when they choose another.
+    pub(crate) fn language(&self) -> watch::Receiver<Language> {
+        self.language.subscribe()
     }
 
     /// Events of the shell itself, for the page.

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use neurino_app::App;
 use neurino_control::Order;
 use neurino_core::MicroPoints;
-use neurino_protocol::app::{Command, Event, MiningState, PointsSummary, Snapshot, StopMode};
+use neurino_protocol::app::{
+    Command, Event, Language, MiningState, PointsSummary, Reply, Snapshot, StopMode,
+};
 use tauri::image::Image;
 use tauri::menu::{Menu, MenuItem, PredefinedMenuItem};
 use tauri::tray::{MouseButton, MouseButtonState, TrayIcon, TrayIconBuilder, TrayIconEvent};
 use tauri::{AppHandle, Manager};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use crate::shell::Shell;
+use crate::words::Words;
 use crate::{desktop, window};
 
 /// Ids of the menu's items.
@@ -23,11 +28,16 @@ const STOP_NOW: &str = "stop-now";
 const OPEN: &str = "open";
 const QUIT: &str = "quit";
 
+/// Picks one of a language's words.
+type Word = fn(&Words) -> &'static str;
+
 /// The icon and the items that change with the state.
 pub(crate) struct Tray {
     icon: TrayIcon,
     state: MenuItem<tauri::Wry>,
     points: MenuItem<tauri::Wry>,
+    /// Items whose words change with the language alone.
+    fixed: Vec<(MenuItem<tauri::Wry>, Word)>,
     start: MenuItem<tauri::Wry>,
     finish: MenuItem<tauri::Wry>,
     pause_hour: MenuItem<tauri::Wry>,
@@ -38,38 +48,22 @@ pub(crate) struct Tray {
 /// What the tray shows; it is touched only when this changes, not with every token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct View {
+    words: &'static Words,
     state: MiningState,
-    /// Why it is paused, as the window says it.
-    paused: Option<String>,
-    points_today: String,
+    state_line: String,
+    points_line: String,
 }
 
 impl View {
-    fn of(snapshot: &Snapshot) -> Self {
+    fn of(snapshot: &Snapshot, words: &'static Words) -> Self {
         let state = snapshot.mining.state;
-        let paused = (state == MiningState::Paused).then(|| first(&snapshot.mining.sentence));
-        Self { state, paused, points_today: today(&snapshot.points) }
-    }
-
-    fn state_line(&self) -> &str {
-        match self.state {
-            MiningState::Paused => self.paused.as_deref().unwrap_or("Paused"),
-            MiningState::Stopped => "Stopped",
-            MiningState::Starting => "Starting",
-            MiningState::Waiting => "Ready, waiting for a job",
-            MiningState::Working => "Working on a job",
-            MiningState::Finishing => "Finishing the last job",
-            MiningState::NeedsYou => "Needs you: open Neurino",
-        }
-    }
-
-    fn points_line(&self) -> String {
-        format!("Today: {}", self.points_today)
+        let state_line = words.state(state, Some(&snapshot.control.decision.said));
+        Self { words, state, state_line, points_line: today(&snapshot.points, words) }
     }
 
     /// What the first item does: start, or go on.
     fn start_word(&self) -> &'static str {
-        if self.state == MiningState::Paused { "Resume" } else { "Start" }
+        if self.state == MiningState::Paused { self.words.resume } else { self.words.start }
     }
 
     /// Whether there is something to start, to finish, to pause and to stop.
@@ -105,21 +99,27 @@ impl Tray {
     /// # Errors
     /// Where the menu or the icon cannot be made; the program is usable without.
     pub(crate) fn build(handle: &AppHandle) -> tauri::Result<Self> {
-        let points_today = in_short(MicroPoints(0));
-        let view = View { state: MiningState::Stopped, paused: None, points_today };
+        // The chosen language is known once the application has started; until then the system's.
+        let words = spoken(Language::System);
+        let view = View {
+            words,
+            state: MiningState::Stopped,
+            state_line: words.starting_up.to_owned(),
+            points_line: today(&PointsSummary::default(), words),
+        };
         let item = |id: &str, text: &str, enabled: bool| {
             MenuItem::with_id(handle, id, text, enabled, None::<&str>)
         };
         let separator = || PredefinedMenuItem::separator(handle);
-        let state = item("state", "Starting Neurino", false)?;
-        let points = item("points", &view.points_line(), false)?;
-        let start = item(START, "Start", false)?;
-        let finish = item(FINISH, "Finish, then stop", false)?;
-        let pause_hour = item(PAUSE_HOUR, "Pause for 1 hour", false)?;
-        let pause = item(PAUSE, "Pause until I resume", false)?;
-        let stop_now = item(STOP_NOW, "Stop now", false)?;
-        let open = item(OPEN, "Open Neurino", true)?;
-        let quit = item(QUIT, "Quit", true)?;
+        let state = item("state", &view.state_line, false)?;
+        let points = item("points", &view.points_line, false)?;
+        let start = item(START, words.start, false)?;
+        let finish = item(FINISH, words.finish, false)?;
+        let pause_hour = item(PAUSE_HOUR, words.pause_hour, false)?;
+        let pause = item(PAUSE, words.pause, false)?;
+        let stop_now = item(STOP_NOW, words.stop_now, false)?;
+        let open = item(OPEN, words.open, true)?;
+        let quit = item(QUIT, words.quit, true)?;
         let menu = Menu::with_items(
             handle,
             &[
@@ -155,18 +155,26 @@ impl Tray {
             builder = builder.temp_dir_path(cache.join("tray"));
         }
         let icon = builder.build(handle)?;
-        Ok(Self { icon, state, points, start, finish, pause_hour, pause, stop_now })
+        let fixed: Vec<(_, Word)> = vec![
+            (finish.clone(), |words| words.finish),
+            (pause_hour.clone(), |words| words.pause_hour),
+            (pause.clone(), |words| words.pause),
+            (stop_now.clone(), |words| words.stop_now),
+            (open, |words| words.open),
+            (quit, |words| words.quit),
+        ];
+        Ok(Self { icon, state, points, fixed, start, finish, pause_hour, pause, stop_now })
     }
 
     fn show(&self, view: &View) -> tauri::Result<()> {
         self.icon.set_icon(Some(view.icon()))?;
-        self.icon.set_tooltip(Some(format!(
-            "Neurino: {}\n{}",
-            view.state_line(),
-            view.points_line()
-        )))?;
-        self.state.set_text(view.state_line())?;
-        self.points.set_text(view.points_line())?;
+        self.icon
+            .set_tooltip(Some(format!("Neurino: {}\n{}", view.state_line, view.points_line)))?;
+        self.state.set_text(&view.state_line)?;
+        self.points.set_text(&view.points_line)?;
+        for (item, word) in &self.fixed {
+            item.set_text(word(view.words))?;
+        }
         self.start.set_text(view.start_word())?;
         let [start, finish, pause, stop_now] = view.actions();
         self.start.set_enabled(start)?;
@@ -178,20 +186,32 @@ impl Tray {
     }
 
     /// Keeps the tray in step with the application until that ends.
-    pub(crate) async fn follow(self, app: Arc<neurino_app::App>) {
+    pub(crate) async fn follow(self, app: Arc<App>, mut language: watch::Receiver<Language>) {
         let mut events = app.subscribe();
         let mut shown = None;
-        if let Ok(neurino_protocol::app::Reply::Snapshot(snapshot)) =
-            app.dispatch(Command::Snapshot).await
-        {
-            self.update(&mut shown, View::of(&snapshot));
-        }
+        let mut words = spoken(*language.borrow_and_update());
+        self.look(&app, words, &mut shown).await;
         loop {
-            match events.recv().await {
-                Ok(Event::Snapshot(snapshot)) => self.update(&mut shown, View::of(&snapshot)),
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(Event::Snapshot(snapshot)) => {
+                        self.update(&mut shown, View::of(&snapshot, words));
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                },
+                Ok(()) = language.changed() => {
+                    words = spoken(*language.borrow_and_update());
+                    self.look(&app, words, &mut shown).await;
+                }
             }
+        }
+    }
+
+    /// Shows what is the case now.
+    async fn look(&self, app: &Arc<App>, words: &'static Words, shown: &mut Option<View>) {
+        if let Ok(Reply::Snapshot(snapshot)) = app.dispatch(Command::Snapshot).await {
+            self.update(shown, View::of(&snapshot, words));
         }
     }
 
@@ -207,33 +227,33 @@ impl Tray {
 
     /// Says that the application did not start.
     pub(crate) fn show_failure(&self) {
-        if let Err(error) = self.state.set_text("Neurino could not start: open it to see why") {
+        if let Err(error) = self.state.set_text(spoken(Language::System).could_not_start) {
             tracing::warn!(%error, "the tray could not be updated: {error}");
         }
     }
 }
 
+/// The words of a chosen language, or of the desktop's.
+fn spoken(language: Language) -> &'static Words {
+    Words::of(language, neurino_platform::language().as_deref())
+}
+
 /// Today's points, of both kinds once there are some of the second.
-fn today(points: &PointsSummary) -> String {
-    let llama = format!("{} Llama points", in_short(points.llama_today));
+fn today(points: &PointsSummary, words: &Words) -> String {
+    let llama = format!("{}: {} {}", words.today, in_short(points.llama_today, words), words.llama);
     if points.waifu_today == MicroPoints(0) {
         return llama;
     }
-    format!("{llama}, {} Waifu points", in_short(points.waifu_today))
-}
-
-/// The first sentence of a text: a menu has no room for more.
-fn first(text: &str) -> String {
-    text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.').to_owned()
+    format!("{llama}, {} {}", in_short(points.waifu_today, words), words.waifu)
 }
 
 /// An amount as the window writes it: three decimals, and more where they are not zero.
-fn in_short(amount: MicroPoints) -> String {
+fn in_short(amount: MicroPoints, words: &Words) -> String {
     const DECIMALS: usize = 6;
     const LEAST: usize = 3;
     let text = amount.to_string();
     let zeros = text.len() - text.trim_end_matches('0').len();
-    text[..text.len() - zeros.min(DECIMALS - LEAST)].to_owned()
+    text[..text.len() - zeros.min(DECIMALS - LEAST)].replace('.', &words.decimal.to_string())
 }
 
 /// Does what the chosen item says.
@@ -310,15 +330,18 @@ mod tests {
     use super::*;
 
     fn check(micro: i64, expect: &str) {
-        assert_eq!(in_short(MicroPoints(micro)), expect);
+        let english = Words::of(Language::English, None);
+        assert_eq!(in_short(MicroPoints(micro), english), expect);
     }
 
     #[test]
-    fn a_menu_shows_the_first_sentence() {
-        let text = "Paused: doom is running. Resumes 3 min after it is gone.";
-        assert_eq!(first(text), "Paused: doom is running");
-        assert_eq!(first("Paused by you until 22:40."), "Paused by you until 22:40");
-        assert_eq!(first(""), "");
+    fn points_are_told_in_the_chosen_language() {
+        let mut points = PointsSummary { llama_today: MicroPoints(52_500), ..Default::default() };
+        let german = Words::of(Language::German, None);
+        assert_eq!(today(&points, german), "Heute: 0,0525 Llama-Punkte");
+        points.waifu_today = MicroPoints(24_000);
+        let english = Words::of(Language::English, None);
+        assert_eq!(today(&points, english), "Today: 0.0525 Llama points, 0.024 Waifu points");
     }
 
     #[test]

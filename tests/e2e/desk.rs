@@ -281,7 +281,9 @@ impl View {
             .env("NEURINO_SURROUNDINGS", self.home.join("desk.json"))
             .env("DISPLAY", &self.display)
             .env("DBUS_SESSION_BUS_ADDRESS", &self.bus)
+            // The window follows the system's language; the tests read English.
             .env("LC_ALL", "C.UTF-8")
+            .env_remove("LANGUAGE")
             .env("NO_AT_BRIDGE", "1")
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::null());

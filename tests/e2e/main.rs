@@ -17,6 +17,7 @@ mod engine_loss;
 mod fences;
 mod first_start;
 mod guard;
+mod language;
 mod no_display;
 mod page;
 mod pictures;

@@ -13,6 +13,7 @@ use neurino_miner::{ContentFilter, Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
 use neurino_protocol::earnings::JobRecord;
 use neurino_protocol::node::Capabilities;
+use neurino_protocol::saying::Preparing;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +41,8 @@ pub(crate) struct Mining {
 pub(crate) enum Phase {
     /// Not mining.
     Off,
-    /// Getting a model; the words say what is happening.
-    Preparing(String),
+    /// Getting a model.
+    Preparing(Preparing),
     /// The miner works.
     Running(Arc<MinerHandle>),
     /// The miner finishes its job.
@@ -120,7 +121,7 @@ impl App {
                 ended: CancellationToken::new(),
             };
             mining.start_again = false;
-            mining.enter(Phase::Preparing("looking at the models on this machine".into()));
+            mining.enter(Phase::Preparing(Preparing::Looking));
             mining.run.clone()
         };
         self.changed.notify_one();
@@ -213,7 +214,7 @@ impl App {
     /// Finds verified models for the miner; fetches the starter models if there is none. The
     /// practice network asks for pictures too: its image model comes with the program.
     async fn prepare(self: &Arc<Self>) -> Result<Vec<ModelRef>, ErrorBody> {
-        self.preparing("checking the model's files".into());
+        self.preparing(Preparing::Checking);
         let mut models = Vec::new();
         for id in self.models_here() {
             // A damaged one is named in the list of models.
@@ -222,14 +223,14 @@ impl App {
         if models.is_empty() {
             let starter = Self::starter_model();
             self.fetch_and_wait(&starter, |percent| {
-                self.preparing(format!("fetching the starter model ({percent} %)"));
+                self.preparing(Preparing::Fetching { percent });
             })
             .await?;
             models.push(self.model_ref(&starter).await?);
         }
         if self.network.is_practice() && !models.iter().any(|m| self.makes_pictures(&m.id)) {
             let starter = Self::image_starter_model();
-            self.preparing("unpacking the image model".into());
+            self.preparing(Preparing::Unpacking);
             // Text is served without it; the list of models names what went wrong.
             match self.fetch_and_wait(&starter, |_| {}).await {
                 Ok(()) => models.extend(self.model_ref(&starter).await),
@@ -241,9 +242,9 @@ impl App {
     }
 
     /// Says what the preparation does, if it still runs.
-    fn preparing(&self, what: String) {
-        if let Phase::Preparing(words) = &mut lock(&self.mining).phase {
-            *words = what;
+    fn preparing(&self, what: Preparing) {
+        if let Phase::Preparing(now) = &mut lock(&self.mining).phase {
+            *now = what;
         }
         self.changed.notify_one();
     }

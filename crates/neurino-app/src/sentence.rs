@@ -3,65 +3,101 @@
 use neurino_core::JobKind;
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
+use neurino_protocol::node::NoJob;
+use neurino_protocol::saying::{MiningSaying, Preparing};
 
 /// Begins what a network wants its person to know, see `CoordinatorMessage::Notice`.
 const NETWORK_SAYS: &str = "the network says";
 
-/// What the sentence is made from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts<'a> {
-    pub(crate) state: MiningState,
-    pub(crate) network: &'a NetworkStatus,
-    pub(crate) job: Option<&'a CurrentJob>,
-    /// What the miner is preparing, how it ends, or why it waits, as words: "fetching SmolLM2 (42 %)",
-    /// "no job: 3 need sdxl".
-    pub(crate) preparing: Option<&'a str>,
-    pub(crate) problem: Option<&'a ErrorBody>,
+/// What the miner does beside or instead of its job.
+#[derive(Debug, Clone)]
+pub(crate) enum Doing {
+    /// Nothing that is worth a word.
+    Nothing,
+    /// It gets ready.
+    Preparing(Preparing),
+    /// It waits, and the network said why.
+    Idle(NoJob),
+    /// It hands so many jobs back.
+    HandingBack(u32),
 }
 
-/// One sentence for people.
-pub(crate) fn sentence(facts: Facts<'_>) -> String {
-    let network = network_name(facts.network);
-    match facts.state {
+/// What there is to say.
+pub(crate) fn saying(
+    state: MiningState,
+    connected: bool,
+    doing: Doing,
+    problem: Option<&ErrorBody>,
+) -> MiningSaying {
+    let problem = || problem.cloned();
+    match (state, doing) {
         // A rule's own sentence stands there.
-        MiningState::Paused => "Paused.".into(),
-        MiningState::Stopped => "Not mining. Press Start to earn points.".into(),
-        MiningState::Starting => {
-            let what = facts.preparing.map_or(String::new(), |what| format!(": {what}"));
-            match facts.problem {
+        (MiningState::Paused, _) => MiningSaying::Decided,
+        (MiningState::Stopped, _) => MiningSaying::Stopped,
+        (MiningState::Starting, Doing::Preparing(what)) => {
+            MiningSaying::Starting { what: Some(what), problem: problem() }
+        }
+        (MiningState::Starting, _) => MiningSaying::Starting { what: None, problem: problem() },
+        (MiningState::Waiting, _) if !connected => MiningSaying::Connecting,
+        (MiningState::Waiting, doing) => {
+            let notice = problem().filter(|problem| problem.message.starts_with(NETWORK_SAYS));
+            let no_job = if let Doing::Idle(why) = doing { Some(why) } else { None };
+            MiningSaying::Waiting { notice, no_job }
+        }
+        (MiningState::Working, _) => MiningSaying::Working,
+        (MiningState::Finishing, Doing::HandingBack(jobs)) => MiningSaying::HandingBack { jobs },
+        (MiningState::Finishing, _) => MiningSaying::Finishing,
+        (MiningState::NeedsYou, _) => MiningSaying::Problem { error: problem() },
+    }
+}
+
+/// It as one sentence in English.
+pub(crate) fn sentence(
+    said: &MiningSaying,
+    network: &NetworkStatus,
+    job: Option<&CurrentJob>,
+) -> String {
+    let network = network_name(network);
+    match said {
+        MiningSaying::Decided => "Paused.".into(),
+        MiningSaying::Stopped => "Not mining. Press Start to earn points.".into(),
+        MiningSaying::Starting { what, problem } => {
+            let what = what.as_ref().map_or(String::new(), |what| format!(": {what}"));
+            match problem {
                 // What went wrong is being mended; the person is told, and has nothing to do.
                 Some(problem) => format!("{}. Getting ready again{what}.", told(&problem.message)),
                 None => format!("Getting ready{what}."),
             }
         }
-        MiningState::Waiting if !facts.network.connected => {
-            format!("Connecting to {network}.")
+        MiningSaying::Connecting => format!("Connecting to {network}."),
+        MiningSaying::Waiting { notice: Some(notice), .. } => {
+            format!("Connected to {network}. {}.", told(&notice.message))
         }
-        MiningState::Waiting => match (facts.problem, facts.preparing) {
-            (Some(problem), _) if problem.message.starts_with(NETWORK_SAYS) => {
-                format!("Connected to {network}. {}.", told(&problem.message))
-            }
-            (_, Some(why)) => format!("Connected to {network}. {}.", told(why)),
-            _ => format!("Connected to {network}. Waiting for a job."),
-        },
-        MiningState::Working => match facts.job {
+        MiningSaying::Waiting { no_job: Some(why), .. } => {
+            format!("Connected to {network}. {}.", told(&why.to_string()))
+        }
+        MiningSaying::Waiting { .. } => format!("Connected to {network}. Waiting for a job."),
+        MiningSaying::Working => match job {
             Some(job) => working(job, &network),
             None => format!("Connected to {network}. Waiting for a job."),
         },
-        MiningState::Finishing => match (facts.preparing, facts.job) {
-            (Some(what), _) => format!("Stopping: {what}."),
-            (None, Some(job)) => {
+        MiningSaying::HandingBack { jobs: 0 | 1 } => {
+            "Stopping: handing the running job back.".into()
+        }
+        MiningSaying::HandingBack { jobs } => {
+            format!("Stopping: handing {jobs} running jobs back.")
+        }
+        MiningSaying::Finishing => match job {
+            Some(job) => {
                 let last = if job.jobs > 1 { format!("{} jobs", job.jobs) } else { "job".into() };
                 format!("Finishing the last {last}, then stopping: {}.", progress(job))
             }
-            (None, None) => "Finishing, then stopping.".into(),
+            None => "Finishing, then stopping.".into(),
         },
-        MiningState::NeedsYou => match facts.problem {
-            Some(problem) => {
-                format!("Stopped by a problem: {}.", problem.message.trim_end_matches('.'))
-            }
-            None => "Stopped by a problem.".into(),
-        },
+        MiningSaying::Problem { error: Some(error) } => {
+            format!("Stopped by a problem: {}.", error.message.trim_end_matches('.'))
+        }
+        MiningSaying::Problem { error: None } => "Stopped by a problem.".into(),
     }
 }
 
@@ -118,6 +154,7 @@ fn progress(job: &CurrentJob) -> String {
 mod tests {
     use neurino_core::{JobId, ModelId};
     use neurino_protocol::ErrorCode;
+    use neurino_protocol::node::{SkipCount, SkipReason};
 
     use super::*;
 
@@ -144,25 +181,26 @@ mod tests {
         }
     }
 
+    fn told_of(
+        state: MiningState,
+        doing: Doing,
+        problem: Option<&ErrorBody>,
+        job: Option<&CurrentJob>,
+    ) -> String {
+        sentence(&saying(state, true, doing, problem), &network(), job)
+    }
+
     fn check(state: MiningState, job: Option<&CurrentJob>, expect: &str) {
-        let network = network();
-        let facts = Facts { state, network: &network, job, preparing: None, problem: None };
-        assert_eq!(sentence(facts), expect);
+        assert_eq!(told_of(state, Doing::Nothing, None, job), expect);
     }
 
     #[test]
     fn a_lost_engine_is_told_while_another_starts() {
-        let network = network();
         let problem = ErrorBody::new(ErrorCode::EngineFailed, "the engine ended unexpectedly");
-        let facts = Facts {
-            state: MiningState::Starting,
-            network: &network,
-            job: None,
-            preparing: Some("loading a model"),
-            problem: Some(&problem),
-        };
-        let expect = "The engine ended unexpectedly. Getting ready again: loading a model.";
-        assert_eq!(sentence(facts), expect);
+        let loading = Preparing::Loading { model: ModelId::new("a-model").expect("valid") };
+        let expect = "The engine ended unexpectedly. Getting ready again: loading a-model.";
+        let doing = Doing::Preparing(loading);
+        assert_eq!(told_of(MiningState::Starting, doing, Some(&problem), None), expect);
     }
 
     #[test]
@@ -194,29 +232,18 @@ mod tests {
 
     #[test]
     fn who_waits_beside_work_for_others_hears_why() {
-        let network = network();
-        let facts = Facts {
-            state: MiningState::Waiting,
-            network: &network,
-            job: None,
-            preparing: Some("no job: 3 need sdxl, 2 need 24 GB"),
-            problem: None,
-        };
+        let need = |jobs, reason| SkipCount { jobs, reason };
+        let sdxl = SkipReason::Model { model: ModelId::new("sdxl").expect("valid") };
+        let memory = SkipReason::Memory { memory_bytes: 24 << 30 };
+        let why = NoJob { waiting: 5, reasons: vec![need(3, sdxl), need(2, memory)] };
         let expect = "Connected to the practice network. No job: 3 need sdxl, 2 need 24 GB.";
-        assert_eq!(sentence(facts), expect);
+        assert_eq!(told_of(MiningState::Waiting, Doing::Idle(why), None, None), expect);
     }
 
     #[test]
     fn a_problem_is_named() {
-        let network = network();
         let problem = ErrorBody::new(ErrorCode::ModelNotReady, "the model is not on this machine");
-        let facts = Facts {
-            state: MiningState::NeedsYou,
-            network: &network,
-            job: None,
-            preparing: None,
-            problem: Some(&problem),
-        };
-        assert_eq!(sentence(facts), "Stopped by a problem: the model is not on this machine.");
+        let told = told_of(MiningState::NeedsYou, Doing::Nothing, Some(&problem), None);
+        assert_eq!(told, "Stopped by a problem: the model is not on this machine.");
     }
 }

@@ -14,9 +14,10 @@ use neurino_protocol::app::{
     CurrentJob, Device, DeviceKind, Event, JobStage, MiningState, MiningStatus, NetworkStatus,
     PointsSummary, Snapshot,
 };
+use neurino_protocol::saying::{MiningSaying, Preparing};
 
 use crate::mining::Phase;
-use crate::sentence::{Facts, sentence};
+use crate::sentence::{Doing, saying, sentence};
 use crate::{App, lock};
 
 /// Receipts a snapshot carries.
@@ -238,32 +239,35 @@ fn mining_status(
     network: &NetworkStatus,
     job: Option<&CurrentJob>,
 ) -> MiningStatus {
-    let (state, preparing, problem) = match (phase, status) {
-        (Phase::Off, _) => (MiningState::Stopped, None, None),
-        (Phase::Preparing(what), _) => (MiningState::Starting, Some(what.clone()), None),
-        (Phase::Problem(error), _) => (MiningState::NeedsYou, None, Some(error.clone())),
-        (Phase::Finishing(_), _) => (MiningState::Finishing, None, None),
-        (Phase::Stopping(_), _) => {
-            let what = job.map(|job| match job.jobs {
-                0 | 1 => "handing the running job back".to_owned(),
-                jobs => format!("handing {jobs} running jobs back"),
-            });
-            (MiningState::Finishing, what, None)
+    let (state, doing, problem) = match (phase, status) {
+        (Phase::Off, _) => (MiningState::Stopped, Doing::Nothing, None),
+        (Phase::Preparing(what), _) => {
+            (MiningState::Starting, Doing::Preparing(what.clone()), None)
         }
-        (Phase::Running(_), None) => (MiningState::Starting, None, None),
+        (Phase::Problem(error), _) => (MiningState::NeedsYou, Doing::Nothing, Some(error.clone())),
+        (Phase::Finishing(_), _) => (MiningState::Finishing, Doing::Nothing, None),
+        (Phase::Stopping(_), _) => {
+            let doing = job.map_or(Doing::Nothing, |job| Doing::HandingBack(job.jobs.max(1)));
+            (MiningState::Finishing, doing, None)
+        }
+        (Phase::Running(_), None) => (MiningState::Starting, Doing::Nothing, None),
         (Phase::Running(_), Some(status)) => {
             let (state, preparing) = miner_state(&status.state);
             let idle = || status.no_job.as_ref().filter(|why| why.waiting > 0);
             let why = (status.state == MinerState::Waiting).then(idle).flatten();
-            let words = preparing.or_else(|| why.map(ToString::to_string));
-            (state, words, miner_problem(status))
+            let doing = match (preparing, why) {
+                (Some(what), _) => Doing::Preparing(what),
+                (None, Some(why)) => Doing::Idle(why.clone()),
+                (None, None) => Doing::Nothing,
+            };
+            (state, doing, miner_problem(status))
         }
     };
-    let facts =
-        Facts { state, network, job, preparing: preparing.as_deref(), problem: problem.as_ref() };
+    let said = saying(state, network.connected, doing, problem.as_ref());
     MiningStatus {
         state,
-        sentence: sentence(facts),
+        sentence: sentence(&said, network, job),
+        said,
         since_ms: status.map_or(since_ms, |s| s.since_ms),
         problem: shown_problem(state, network.connected, problem),
     }
@@ -272,19 +276,19 @@ fn mining_status(
 /// The miner's status as the decision has it: its sentence is the one that counts where a rule or
 /// a pause keeps the miner from running.
 fn decided(miner: MiningStatus, phase: &Phase, decision: &Decision) -> MiningStatus {
-    let sentence = || decision.sentence.clone();
+    let told = |miner: MiningStatus| MiningStatus {
+        sentence: decision.sentence.clone(),
+        said: MiningSaying::Decided,
+        ..miner
+    };
     match decision.state {
         State::Paused | State::Snoozed | State::Cooling => {
             let state = MiningState::Paused;
-            MiningStatus { state, sentence: sentence(), problem: None, ..miner }
+            MiningStatus { state, problem: None, ..told(miner) }
         }
         // By a rule; the person's own wish is told with the job's progress.
-        State::Finishing if matches!(decision.why, Why::Rule { .. }) => {
-            MiningStatus { sentence: sentence(), ..miner }
-        }
-        State::Stopped if matches!(phase, Phase::Off) => {
-            MiningStatus { sentence: sentence(), ..miner }
-        }
+        State::Finishing if matches!(decision.why, Why::Rule { .. }) => told(miner),
+        State::Stopped if matches!(phase, Phase::Off) => told(miner),
         State::Stopped | State::Running | State::Finishing => miner,
     }
 }
@@ -314,16 +318,16 @@ fn miner_problem(status: &MinerStatus) -> Option<ErrorBody> {
     }
 }
 
-fn miner_state(state: &MinerState) -> (MiningState, Option<String>) {
+fn miner_state(state: &MinerState) -> (MiningState, Option<Preparing>) {
     match state {
         MinerState::Connecting { attempt: 0 | 1, .. } | MinerState::Waiting => {
             (MiningState::Waiting, None)
         }
         MinerState::Connecting { attempt, .. } => {
-            (MiningState::Starting, Some(format!("connecting, attempt {attempt}")))
+            (MiningState::Starting, Some(Preparing::Connecting { attempt: *attempt }))
         }
         MinerState::LoadingModel { model, .. } => {
-            (MiningState::Starting, Some(format!("loading {model}")))
+            (MiningState::Starting, Some(Preparing::Loading { model: model.clone() }))
         }
         MinerState::Working => (MiningState::Working, None),
         MinerState::Finishing => (MiningState::Finishing, None),

@@ -123,11 +123,14 @@ fn at_rest(mining: &MiningStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use neurino_protocol::saying::MiningSaying;
+
     use super::*;
 
     fn check(state: MiningState, sentence: &str, expect: &str) {
         let sentence = sentence.to_owned();
-        let mining = MiningStatus { state, sentence, since_ms: 0, problem: None };
+        let said = MiningSaying::Working;
+        let mining = MiningStatus { state, sentence, said, since_ms: 0, problem: None };
         assert_eq!(at_rest(&mining), expect);
     }
 

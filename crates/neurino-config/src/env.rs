@@ -76,6 +76,10 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_MODEL", "The model that the tests with OpenAI's own clients ask."),
     ("NEURINO_NODE_PACKAGES", "Where the Node client of those tests finds its packages."),
     (
+        "NEURINO_TEST_CONTRACT_PACKAGES",
+        "Where the fuzzer of the HTTP contract finds its packages; set by the test step.",
+    ),
+    (
         "NEURINO_TEST_MINER_PACKAGES",
         "Where the original protocol's Python client finds its packages; set by the test step.",
     ),

@@ -95,7 +95,7 @@ pub(crate) fn set_aside(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use neurino_protocol::app::{OnClose, Theme};
+    use neurino_protocol::app::{Language, OnClose, Theme};
 
     use super::*;
 
@@ -111,7 +111,8 @@ mod tests {
     fn saved_preferences_read_back() {
         let (_home, file) = file();
         assert_eq!(file.load().preferences, Preferences::default());
-        let preferences = Preferences { theme: Theme::Dark, on_close: OnClose::Tray };
+        let preferences =
+            Preferences { theme: Theme::Dark, on_close: OnClose::Tray, language: Language::German };
         file.save(&preferences).unwrap();
         assert_eq!(file.load(), LoadedPreferences { preferences, set_aside: None });
     }
@@ -124,11 +125,18 @@ mod tests {
         assert_eq!(loaded.set_aside, None);
         assert_eq!(loaded.preferences.theme, Theme::Dark);
         assert_eq!(loaded.preferences.on_close, Preferences::default().on_close);
+        assert_eq!(loaded.preferences.language, Language::System);
     }
 
     #[test]
     fn damaged_files_are_set_aside() {
-        for damage in [&b"theme = "[..], b"theme = \"pink\"", b"\xff\xfe\x00", b"theme = 3"] {
+        for damage in [
+            &b"theme = "[..],
+            b"theme = \"pink\"",
+            b"\xff\xfe\x00",
+            b"theme = 3",
+            b"language = \"klingon\"",
+        ] {
             let (_home, file) = file();
             std::fs::write(&file.path, damage).unwrap();
             let loaded = file.load();

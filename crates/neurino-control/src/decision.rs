@@ -5,6 +5,7 @@ use ts_rs::TS;
 
 use crate::facts::JobDevice;
 use crate::games::Sign;
+use crate::saying::{Lifted, Saying};
 
 /// The one decision that is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
@@ -17,15 +18,21 @@ pub struct Decision {
     pub why: Why,
     /// All of that in one sentence or two, for people.
     pub sentence: String,
+    /// The same as data, to be said in another language.
+    pub said: Saying,
     /// When it ends by itself, in milliseconds since the Unix epoch, where that is known.
     #[ts(type = "number | null")]
     pub until_ms: Option<i64>,
     /// What starting now would do, where something keeps mining from running.
     pub resume: Option<String>,
+    /// What that would set aside.
+    pub resume_lifts: Vec<Lifted>,
     /// Where the rule that holds can be changed.
     pub change: Option<Section>,
     /// Which rules the person's own choice sets aside, as a sentence.
     pub aside: Option<String>,
+    /// The same as data.
+    pub aside_lifts: Vec<Lifted>,
 }
 
 /// What state the control is in. The miner has states of its own while this says `Running`.

@@ -13,6 +13,7 @@ mod facts;
 mod holds;
 mod machine;
 mod rules;
+mod saying;
 mod sentence;
 mod week;
 
@@ -20,4 +21,5 @@ pub use decision::{Action, Cause, Decision, Section, State, Why};
 pub use facts::{Facts, Foreground, JobDevice, Program};
 pub use machine::{Control, Entry, HISTORY_MAX, Order, Saved, Wish};
 pub use rules::{PROGRAMS_MAX, Rules, RulesError, When};
+pub use saying::{Clock, Ending, Lifted, Saying, Strictness};
 pub use week::{Hour, WEEK_MINUTES, Week};

@@ -10,6 +10,7 @@ use crate::facts::Facts;
 use crate::games::sightings;
 use crate::holds::{Hold, Lift, Memory, counting};
 use crate::rules::Rules;
+use crate::saying::Saying;
 use crate::sentence;
 
 /// Most decisions that are remembered.
@@ -77,6 +78,9 @@ pub struct Entry {
     pub state: State,
     /// Its sentence.
     pub sentence: String,
+    /// The same as data; none of a decision that an older version wrote down.
+    #[serde(default)]
+    pub said: Option<Saying>,
 }
 
 /// The machine. One lives as long as the program.
@@ -97,16 +101,8 @@ impl Control {
     /// a word is not repeated before the person says so.
     pub fn new(rules: Rules, saved: Saved, facts: &Facts<'_>) -> Self {
         let wish = if saved.wish == Wish::Finish { Wish::Off } else { saved.wish };
-        let decision = Decision {
-            state: State::Stopped,
-            action: Action::HandBack,
-            why: Why::Person,
-            sentence: sentence::stopped(&rules),
-            until_ms: None,
-            resume: None,
-            change: None,
-            aside: None,
-        };
+        let said = sentence::stopped(&rules);
+        let decision = plain(State::Stopped, Action::HandBack, Why::Person, said);
         let mut control = Self {
             rules,
             wish,
@@ -255,6 +251,7 @@ impl Control {
                 at_ms: facts.now_ms,
                 state: decision.state,
                 sentence: decision.sentence.clone(),
+                said: Some(decision.said.clone()),
             });
             let surplus = self.history.len().saturating_sub(HISTORY_MAX);
             self.history.drain(..surplus);
@@ -263,19 +260,9 @@ impl Control {
     }
 
     fn decision_for(&self, facts: &Facts<'_>) -> Decision {
-        let by_person = |state, action, why, sentence| Decision {
-            state,
-            action,
-            why,
-            sentence,
-            until_ms: None,
-            resume: None,
-            change: None,
-            aside: None,
-        };
         if self.wish == Wish::Off {
-            let sentence = sentence::stopped(&self.rules);
-            return by_person(State::Stopped, Action::HandBack, Why::Person, sentence);
+            let said = sentence::stopped(&self.rules);
+            return plain(State::Stopped, Action::HandBack, Why::Person, said);
         }
         let mut holds = self.memory.holds(&self.rules, facts);
         if self.crashed {
@@ -283,13 +270,11 @@ impl Control {
             holds.insert(0, Hold { cause, action: Action::HandBack, until_ms: None });
         }
         if let Wish::Snoozed { until_ms } = self.wish {
-            let sentence = sentence::snoozed(until_ms, facts);
-            let snooze = by_person(State::Snoozed, Action::HandBack, Why::Snooze, sentence);
-            return Decision {
-                until_ms,
-                resume: Some(sentence::resume(&self.would_set_aside(facts))),
-                ..snooze
-            };
+            let said = sentence::snoozed(until_ms, facts);
+            let snooze = plain(State::Snoozed, Action::HandBack, Why::Snooze, said);
+            let resume_lifts = sentence::lifted(&self.would_set_aside(facts));
+            let resume = Some(sentence::resume(&resume_lifts));
+            return Decision { until_ms, resume, resume_lifts, ..snooze };
         }
         let counting = counting(holds, &self.lifts);
         let strictest = counting.iter().map(|hold| hold.action).max();
@@ -297,13 +282,13 @@ impl Control {
         match strictest {
             // As strict as what the rules ask for at most: else the wish has ended already.
             _ if finishes => {
-                let sentence = "Finishing the running job, then stopping.".into();
-                let action = Action::FinishThenStop;
-                by_person(State::Finishing, action, Why::PersonFinishes, sentence)
+                let (action, why) = (Action::FinishThenStop, Why::PersonFinishes);
+                plain(State::Finishing, action, why, Saying::Finishing)
             }
             None => {
-                let run = by_person(State::Running, Action::Run, Why::Free, "Mining.".into());
-                Decision { aside: sentence::set_aside(&self.lifts), ..run }
+                let run = plain(State::Running, Action::Run, Why::Free, Saying::Mining);
+                let aside_lifts = sentence::lifted(&self.lifts);
+                Decision { aside: sentence::set_aside(&aside_lifts), aside_lifts, ..run }
             }
             Some(action) => self.held(&counting, action, facts),
         }
@@ -319,15 +304,32 @@ impl Control {
         };
         // With several causes it goes on when the last has ended, if all ends are known.
         let ends: Option<Vec<i64>> = holds.iter().map(|hold| hold.until_ms).collect();
+        let resume_lifts = sentence::lifted(&self.would_set_aside(facts));
+        let said = sentence::held(first, holds, finishing, &self.rules, facts);
+        let why = Why::Rule { cause: first.cause.clone() };
         Decision {
-            state,
-            action,
-            sentence: sentence::held(first, holds, finishing, &self.rules, facts),
             until_ms: ends.and_then(|ends| ends.into_iter().max()),
-            resume: Some(sentence::resume(&self.would_set_aside(facts))),
+            resume: Some(sentence::resume(&resume_lifts)),
+            resume_lifts,
             change: first.cause.section(),
-            why: Why::Rule { cause: first.cause.clone() },
-            aside: None,
+            ..plain(state, action, why, said)
         }
+    }
+}
+
+/// A decision without an end, a way out or anything set aside.
+fn plain(state: State, action: Action, why: Why, said: Saying) -> Decision {
+    Decision {
+        state,
+        action,
+        why,
+        sentence: said.to_string(),
+        said,
+        until_ms: None,
+        resume: None,
+        resume_lifts: Vec::new(),
+        change: None,
+        aside: None,
+        aside_lifts: Vec::new(),
     }
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::saying::Clock;
+
 /// Minutes of a week.
 pub const WEEK_MINUTES: u16 = 7 * 24 * 60;
 const DAY_MINUTES: u16 = 24 * 60;
@@ -66,15 +68,20 @@ impl Week {
     }
 }
 
-/// A minute of the week as a clock shows it: `22:40`, with the day where that is not `today`'s.
-pub(crate) fn clock(minute: u16, today: u16) -> String {
+/// A minute of the week as a time; the day is named where it is not `today`'s.
+pub(crate) fn time_of(minute: u16, today: u16) -> Clock {
     let (minute, today) = (minute % WEEK_MINUTES, today % WEEK_MINUTES);
-    let (day, of_day) = (minute / DAY_MINUTES, minute % DAY_MINUTES);
-    let time = format!("{:02}:{:02}", of_day / 60, of_day % 60);
-    if day == today / DAY_MINUTES {
-        time
-    } else {
-        format!("{} {time}", DAY_NAMES[usize::from(day)])
+    let day = minute / DAY_MINUTES;
+    let other = (day != today / DAY_MINUTES).then_some(day as u8);
+    Clock { day: other, minute: minute % DAY_MINUTES }
+}
+
+/// A time as a clock shows it: `22:40`, `Mon 22:40`.
+pub(crate) fn clock(day: Option<u8>, minute: u16) -> String {
+    let time = format!("{:02}:{:02}", minute / 60, minute % 60);
+    match day.and_then(|day| DAY_NAMES.get(usize::from(day))) {
+        Some(day) => format!("{day} {time}"),
+        None => time,
     }
 }
 
@@ -166,8 +173,9 @@ mod tests {
 
     #[test]
     fn a_clock_names_the_day_where_it_is_another() {
-        assert_eq!(clock(22 * 60 + 5, 60), "22:05");
-        assert_eq!(clock(DAY_MINUTES + 7 * 60, 60), "Tue 07:00");
-        assert_eq!(clock(WEEK_MINUTES, WEEK_MINUTES - 1), "Mon 00:00");
+        let said = |minute, today| time_of(minute, today).to_string();
+        assert_eq!(said(22 * 60 + 5, 60), "22:05");
+        assert_eq!(said(DAY_MINUTES + 7 * 60, 60), "Tue 07:00");
+        assert_eq!(said(WEEK_MINUTES, WEEK_MINUTES - 1), "Mon 00:00");
     }
 }

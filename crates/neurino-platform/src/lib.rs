@@ -6,6 +6,7 @@
 //! order: this file, then the module of the system (`linux` with `x11`, `bus` and `proc`, or
 //! `windows`), then `script`.
 
+mod language;
 mod script;
 
 #[cfg(target_os = "linux")]
@@ -22,6 +23,7 @@ mod x11;
 
 use neurino_control::Program;
 
+pub use language::language;
 pub use script::Script;
 
 /// A source of [`View`]s.

@@ -5,6 +5,7 @@ use std::mem::size_of;
 
 use neurino_control::{Program, games};
 use windows::Win32::Foundation::{CloseHandle, HANDLE, HWND, RECT};
+use windows::Win32::Globalization::GetUserDefaultLocaleName;
 use windows::Win32::Graphics::Gdi::{
     GetMonitorInfoW, MONITOR_DEFAULTTONEAREST, MONITORINFO, MonitorFromWindow,
 };
@@ -29,6 +30,18 @@ use crate::{Front, Surroundings, View, once_each};
 const DESKTOP_CLASSES: [&str; 3] = ["Progman", "WorkerW", "Shell_TrayWnd"];
 /// The longest path Windows gives.
 const PATH_CHARS: usize = 32_768;
+
+/// The longest name of a locale, its end included (`LOCALE_NAME_MAX_LENGTH`).
+const LOCALE_CHARS: usize = 85;
+
+/// The person's locale, for example `de-DE`.
+pub(crate) fn locale_name() -> Option<String> {
+    let mut name = [0_u16; LOCALE_CHARS];
+    // SAFETY: the buffer lives through the call, which gets its length with it.
+    let with_end = unsafe { GetUserDefaultLocaleName(&mut name) };
+    let chars = usize::try_from(with_end).ok()?.checked_sub(1)?;
+    String::from_utf16(name.get(..chars)?).ok()
+}
 
 /// The surroundings under Windows. Whether the network is metered is not asked: only the Windows
 /// Runtime tells it.

@@ -16,6 +16,7 @@ use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
+use crate::saying::MiningSaying;
 use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
@@ -299,6 +300,8 @@ pub struct MiningStatus {
     pub state: MiningState,
     /// One sentence for people: what it does and, if it does nothing, why and what helps.
     pub sentence: String,
+    /// The same as data, to be said in another language.
+    pub said: MiningSaying,
     /// Since when, in milliseconds since the Unix epoch.
     #[ts(type = "number")]
     pub since_ms: i64,
@@ -327,7 +330,7 @@ pub enum MiningState {
 }
 
 /// Points of one identity on one network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct PointsSummary {
     /// Llama points since local midnight.
     pub llama_today: MicroPoints,
@@ -493,11 +496,13 @@ pub struct Preferences {
     pub theme: Theme,
     /// What closing the window does; asked once.
     pub on_close: OnClose,
+    /// The language of window, tray and notifications.
+    pub language: Language,
 }
 
 impl Default for Preferences {
     fn default() -> Self {
-        Self { theme: Theme::System, on_close: OnClose::Ask }
+        Self { theme: Theme::System, on_close: OnClose::Ask, language: Language::System }
     }
 }
 
@@ -511,6 +516,18 @@ pub enum Theme {
     Light,
     /// Dark.
     Dark,
+}
+
+/// The language of everything a person reads in the window and the tray.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    /// The desktop's, where there is a catalogue of it; else English.
+    System,
+    /// English.
+    English,
+    /// German.
+    German,
 }
 
 /// What closing the window does.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod library;
 pub mod node;
 pub mod onboarding;
+pub mod saying;
 pub mod secret;
 pub mod wallet;
 

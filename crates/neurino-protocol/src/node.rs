@@ -16,6 +16,7 @@ use neurino_core::{
     NodeId, Receipt, ResultStatement, TextDelta,
 };
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
 use crate::error::{ErrorBody, ErrorCode};
 
@@ -218,17 +219,18 @@ pub enum CoordinatorMessage {
 }
 
 /// Why a node with a free slot gets no job. As text: `no job: 3 need sdxl, 2 need 24 GB`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct NoJob {
     /// Jobs that wait and are not for this node.
     pub waiting: u32,
     /// Why, the reason of most jobs first; rare ones may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[ts(optional, as = "Option<Vec<SkipCount>>")]
     pub reasons: Vec<SkipCount>,
 }
 
 /// So many jobs are not for a node, for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct SkipCount {
     /// How many.
     pub jobs: u32,
@@ -238,7 +240,7 @@ pub struct SkipCount {
 }
 
 /// Why a waiting job is not for a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum SkipReason {
     /// It needs a model that the node does not serve.
@@ -249,6 +251,7 @@ pub enum SkipReason {
     /// It needs more memory than the node has.
     Memory {
         /// How much, in bytes.
+        #[ts(type = "number")]
         memory_bytes: u64,
     },
     /// The node failed at it before, and another one may take it.

@@ -1,4 +1,6 @@
-// Every word the window shows. Plain words, no jargon; functions where a value goes in.
+// Every word the window shows, in English: the source of every other catalogue, of which
+// `words/de.ts` is one. Plain words, no jargon; functions where a value goes in. Views read `t`,
+// which is the catalogue of the language shown.
 
 import { help, income } from './words/earnings';
 import { control } from './strings-control';
@@ -45,7 +47,10 @@ const checks: Record<CheckStatus, string> = {
   fail: 'Does not work',
 };
 
-export const t = {
+/** The words of the language shown. */
+export { t } from './language.svelte';
+
+export const en = {
   app: 'Neurino',
   wallet,
   guide,
@@ -67,6 +72,8 @@ export const t = {
     copy: 'Copy',
     copied: 'Copied',
     copyFailed: 'Could not copy',
+    days: (n: number) => `${n} d`,
+    detail: (raw: string) => `In the program's words: ${raw}`,
     loading: 'Loading',
   },
   mining: {
@@ -401,6 +408,9 @@ export const t = {
     theme: 'Theme',
     themeHelp: 'Default: as the system.',
     themes: { system: 'As the system', light: 'Light', dark: 'Dark' },
+    language: 'Language',
+    languageHelp: 'Default: as the system. Window and tray change at once.',
+    languages: { system: 'As the system', english: 'English', german: 'Deutsch' },
     window: 'Window',
     onClose: 'Closing the window',
     onCloseHelp: 'Default: ask the first time.',

@@ -121,7 +121,7 @@ describe('the state', () => {
   it('with a problem says what happened and offers the way out', async () => {
     const { backend } = await open(snapshot('needs_you'));
     const card = screen.getByTestId('problem-card');
-    expect(card.textContent).toContain('does not match its fingerprint.');
+    expect(card.textContent).toContain('it was set aside, get the model again.');
     await fireEvent.click(within(card).getByText('Try again'));
     expect(backend.sent('mining_start')).toHaveLength(1);
   });

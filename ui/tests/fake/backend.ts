@@ -18,7 +18,7 @@ import { guideView, walletView } from './wallet';
 
 export class FakeBackend implements Backend {
   readonly commands: Command[] = [];
-  preferences: Preferences = { theme: 'system', on_close: 'ask' };
+  preferences: Preferences = { theme: 'system', on_close: 'ask', language: 'system' };
   /** What the Earnings page tells. */
   overview = overview;
   wallet = walletView();

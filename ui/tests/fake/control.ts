@@ -14,10 +14,13 @@ const running: Decision = {
   action: 'run',
   why: { by: 'free' },
   sentence: 'Mining.',
+  said: { say: 'mining' },
   until_ms: null,
   resume: null,
+  resume_lifts: [],
   change: null,
   aside: null,
+  aside_lifts: [],
 };
 
 /** A game has the machine. */
@@ -26,10 +29,18 @@ export const gamePaused: Decision = {
   action: 'hand_back',
   why: { by: 'rule', cause: { cause: 'game', program: 'doom', sign: 'library' } },
   sentence: 'Paused: doom is running. Resumes 3 min after it is gone.',
+  said: {
+    say: 'held',
+    how: 'paused',
+    cause: { cause: 'game', program: 'doom', sign: 'library' },
+    end: { end: 'game_gone', after_secs: 180 },
+  },
   until_ms: null,
   resume: 'Starts again at once and sets aside the game guard for doom, until it is gone.',
+  resume_lifts: [{ rule: 'game', program: 'doom' }],
   change: 'games',
   aside: null,
+  aside_lifts: [],
 };
 
 /** The game has ended a moment ago. */
@@ -38,8 +49,15 @@ export function coolingDown(untilMs: number): Decision {
     ...gamePaused,
     why: { by: 'rule', cause: { cause: 'cool_down', program: 'doom' } },
     sentence: 'Paused: doom was running a moment ago. Resumes at 14:08.',
+    said: {
+      say: 'held',
+      how: 'paused',
+      cause: { cause: 'cool_down', program: 'doom' },
+      end: { end: 'at', time: { day: null, minute: 14 * 60 + 8 } },
+    },
     until_ms: untilMs,
     resume: 'Starts again at once.',
+    resume_lifts: [],
   };
 }
 
@@ -51,6 +69,10 @@ export function snoozed(untilMs: number | null): Decision {
     action: 'hand_back',
     why: { by: 'snooze' },
     sentence: untilMs === null ? 'Paused by you until you resume.' : 'Paused by you until 15:05.',
+    said: {
+      say: 'snoozed',
+      until: untilMs === null ? null : { day: null, minute: 15 * 60 + 5 },
+    },
     until_ms: untilMs,
     resume: 'Starts again at once.',
   };
@@ -60,6 +82,7 @@ export function snoozed(untilMs: number | null): Decision {
 export const anyway: Decision = {
   ...running,
   aside: 'Your choice sets aside your schedule, until you follow your rules again.',
+  aside_lifts: [{ rule: 'schedule' }],
 };
 
 /** What goes with a state of the miner. */
@@ -70,6 +93,7 @@ export function controlIn(state: MiningState): ControlStatus {
     action: 'hand_back',
     why: { by: 'person' },
     sentence: 'Not mining. Press Start to earn points.',
+    said: { say: 'stopped', rules_wait: false },
   };
   const finishing: Decision = {
     ...running,
@@ -77,6 +101,7 @@ export function controlIn(state: MiningState): ControlStatus {
     action: 'finish_then_stop',
     why: { by: 'person_finishes' },
     sentence: 'Finishing the running job, then stopping.',
+    said: { say: 'finishing' },
   };
   const decisions: Partial<Record<MiningState, Decision>> = {
     stopped,
@@ -130,15 +155,32 @@ export const rulesView: RulesView = {
 export function history(nowMs: number): Entry[] {
   const at = (minutes: number) => nowMs - minutes * 60_000;
   return [
-    { at_ms: at(4), state: 'paused', sentence: gamePaused.sentence },
-    { at_ms: at(130), state: 'running', sentence: 'Mining.' },
-    { at_ms: at(191), state: 'snoozed', sentence: 'Paused by you until 12:54.' },
+    { at_ms: at(4), state: 'paused', sentence: gamePaused.sentence, said: gamePaused.said },
+    { at_ms: at(130), state: 'running', sentence: 'Mining.', said: { say: 'mining' } },
+    {
+      at_ms: at(191),
+      state: 'snoozed',
+      sentence: 'Paused by you until 12:54.',
+      said: { say: 'snoozed', until: { day: null, minute: 12 * 60 + 54 } },
+    },
     {
       at_ms: at(195),
       state: 'cooling',
       sentence: 'Cooling down, no new jobs: the graphics card reached 88 °C. Resumes at 75 °C.',
+      said: {
+        say: 'held',
+        how: 'cooling',
+        cause: { cause: 'hot', reached_c: 88, resume_c: 75 },
+        end: { end: 'cooled', resume_c: 75 },
+      },
     },
-    { at_ms: at(480), state: 'running', sentence: 'Mining.' },
-    { at_ms: at(1600), state: 'stopped', sentence: 'Not mining. Press Start to earn points.' },
+    { at_ms: at(480), state: 'running', sentence: 'Mining.', said: { say: 'mining' } },
+    // As an older version wrote it down.
+    {
+      at_ms: at(1600),
+      state: 'stopped',
+      sentence: 'Not mining. Press Start to earn points.',
+      said: null,
+    },
   ];
 }

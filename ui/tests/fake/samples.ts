@@ -5,6 +5,7 @@ import type {
   Device,
   LibraryModel,
   LibraryStatus,
+  MiningSaying,
   MiningState,
   ModelStatus,
   Receipt,
@@ -77,8 +78,8 @@ export const models: ModelStatus[] = [
     state: { state: 'absent' },
     problem: {
       code: 'unreachable',
-      message: 'the download stopped at 41% because the server did not answer',
-      hint: 'Try again; it goes on where it stopped.',
+      message: 'cannot connect to models.example',
+      hint: 'Neurino tries again by itself and goes on where it stopped.',
     },
   },
 ];
@@ -219,6 +220,23 @@ const sentences: Record<MiningState, string> = {
   needs_you: 'Mining cannot go on: the model file is damaged.',
 };
 
+const sayings: Record<MiningState, MiningSaying> = {
+  stopped: { say: 'stopped' },
+  starting: {
+    say: 'starting',
+    what: { what: 'loading', model: 'smollm2-135m-instruct' },
+    problem: null,
+  },
+  waiting: { say: 'waiting', notice: null, no_job: null },
+  working: { say: 'working' },
+  finishing: { say: 'finishing' },
+  paused: { say: 'decided' },
+  needs_you: {
+    say: 'problem',
+    error: { code: 'model_unreadable', message: 'the model file is damaged' },
+  },
+};
+
 /** A snapshot in the given state. */
 export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): Snapshot {
   const atWork = state === 'working' || state === 'finishing';
@@ -233,13 +251,15 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
     mining: {
       state,
       sentence: sentences[state],
+      said: sayings[state],
       since_ms: NOW_MS - 754_000,
       problem:
         state === 'needs_you'
           ? {
               code: 'model_unreadable',
-              message: 'the file of SmolLM2 135M Instruct does not match its fingerprint',
-              hint: 'Try again: Neurino fetches the file anew.',
+              message:
+                '`smollm2-135m-instruct` is damaged: it should have 98239872 bytes and has 98239000; it was set aside, get the model again',
+              hint: 'fetch the model again',
             }
           : null,
     },
@@ -299,21 +319,32 @@ export const checks: Check[] = [
   {
     name: 'GPU driver',
     status: 'warn',
-    finding: 'No NVIDIA driver is installed; the processor does the work.',
-    fix: 'If this machine has an NVIDIA card, install driver 570 or newer.',
+    finding: 'No NVIDIA driver is installed, so jobs run on the processor.',
+    fix: "If this machine has an NVIDIA card, install NVIDIA's driver and restart.",
   },
-  { name: 'Memory', status: 'ok', finding: '20.3 GB of 31.3 GB are free.', fix: null },
-  { name: 'Disk', status: 'ok', finding: '182 GB are free for models.', fix: null },
+  {
+    name: 'Video memory',
+    status: 'ok',
+    finding: 'No video memory; 31.3 GiB of main memory, 20.3 GiB free.',
+    fix: null,
+  },
+  {
+    name: 'Disk',
+    status: 'ok',
+    finding: '182.4 GiB free in /home/ada/.local/share/neurino/models.',
+    fix: null,
+  },
   {
     name: 'Key store',
     status: 'fail',
-    finding: 'The system key store does not answer.',
-    fix: 'Unlock the login keyring, then check again. Until then an encrypted file is used.',
+    finding:
+      'The identity key cannot be opened: the key store of the operating system did not answer within 5000 ms; unlock it and try again.',
+    fix: 'nothing was overwritten; put the key back where it was',
   },
   {
     name: 'Network',
     status: 'ok',
-    finding: 'The practice network runs in this program.',
+    finding: 'The practice network runs on this machine and needs no internet.',
     fix: null,
   },
 ];

@@ -39,7 +39,10 @@ const special: Record<string, () => Snapshot> = {
   empty: () => snapshot('stopped', noPoints),
   gpu: () =>
     snapshot('working', {
-      devices: [gpu, { ...cpu, in_use: false, note: 'Kept free for your other programs.' }],
+      devices: [
+        gpu,
+        { ...cpu, in_use: false, note: 'Not used: the settings choose another device.' },
+      ],
     }),
   cooldown: () => paused(coolingDown(Date.now() + 161_000)),
   snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
@@ -170,7 +173,7 @@ function paused(decision: typeof gamePaused): Snapshot {
   const gave_back = { bytes: 10_522_669_875, duration_ms: 940, jobs: 1 };
   return {
     ...shown,
-    mining: { ...shown.mining, sentence: decision.sentence },
+    mining: { ...shown.mining, sentence: decision.sentence, said: { say: 'decided' } },
     control: { decision, gave_back: decision.state === 'paused' ? gave_back : null },
   };
 }
@@ -180,7 +183,11 @@ const ANSWER = `The sky looks blue because air scatters short, blue waves of sun
 At dusk the light crosses more air, most of the blue is scattered away, and red is what is left.`;
 
 const backend = new FakeBackend(special[state]?.() ?? snapshot(state as MiningState));
-backend.preferences = { theme: (asked.get('theme') ?? 'system') as Theme, on_close: 'ask' };
+backend.preferences = {
+  theme: (asked.get('theme') ?? 'system') as Theme,
+  on_close: 'ask',
+  language: asked.get('lang') === 'de' ? 'german' : 'english',
+};
 
 backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
 if (asked.has('wallet')) backend.wallet = richWallet();

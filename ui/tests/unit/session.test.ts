@@ -126,7 +126,11 @@ describe('preferences', () => {
   it('keep what was not changed', async () => {
     await session.setPreferences({ on_close: 'quit' });
     await session.setPreferences({ theme: 'dark' });
-    expect(backend.preferences).toEqual({ theme: 'dark', on_close: 'quit' });
+    expect(backend.preferences).toEqual({
+      theme: 'dark',
+      on_close: 'quit',
+      language: 'system',
+    });
   });
 });
 

@@ -7,7 +7,8 @@ use neurino_config::ConfigError;
 use neurino_core::Receipt;
 use neurino_protocol::ErrorCode;
 use neurino_protocol::app::{
-    CheckStatus, Command, MiningState, OnClose, Preferences, Reply, StopMode, Theme, WindowAction,
+    CheckStatus, Command, Language, MiningState, OnClose, Preferences, Reply, StopMode, Theme,
+    WindowAction,
 };
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
@@ -22,7 +23,8 @@ async fn preferences_are_kept() {
     let read = Command::Preferences;
     let usual = Preferences::default();
     assert_eq!(viewer.command(read.clone()).await, Ok(Reply::Preferences(usual)));
-    let mine = Preferences { theme: Theme::Dark, on_close: OnClose::Tray };
+    let mine =
+        Preferences { theme: Theme::Dark, on_close: OnClose::Tray, language: Language::German };
     let set = Command::PreferencesSet { preferences: mine.clone() };
     assert_eq!(viewer.command(set).await, Ok(Reply::Ok));
     assert_eq!(viewer.command(read.clone()).await, Ok(Reply::Preferences(mine.clone())));

@@ -1,5 +1,7 @@
 // An address in the groups that people compare.
 
+import { points } from '../../lib/format';
+import { locale } from '../../lib/language.svelte';
 import { t } from '../../lib/strings';
 
 /** `0x`, the first four characters, the middle, the last four. */
@@ -18,10 +20,10 @@ export function ago(thenMs: number, nowMs: number): string {
 
 /** A day, for history. */
 export function day(ms: number): string {
-  return new Date(ms).toLocaleDateString('en-GB', { dateStyle: 'medium' });
+  return new Date(ms).toLocaleDateString(locale(), { dateStyle: 'medium' });
 }
 
 /** A factor in millionths: `1.15`. */
 export function factor(millionths: number): string {
-  return (millionths / 1_000_000).toString();
+  return points(millionths, 0, 6);
 }

@@ -305,6 +305,19 @@ in_use: boolean,
 qr: QrView | null, };
 
 /**
+ * A time as this week's clock shows it.
+ */
+export type Clock = {
+/**
+ * The day, where it is not today; 0 is Monday.
+ */
+day: number | null,
+/**
+ * Minutes since that day's midnight.
+ */
+minute: number, };
+
+/**
  * What the window can ask for.
  */
 export type Command = { "cmd": "snapshot" } | { "cmd": "mining_start" } | { "cmd": "mining_stop", "payload": {
@@ -473,6 +486,10 @@ why: Why,
  */
 sentence: string,
 /**
+ * The same as data, to be said in another language.
+ */
+said: Saying,
+/**
  * When it ends by itself, in milliseconds since the Unix epoch, where that is known.
  */
 until_ms: number | null,
@@ -481,13 +498,21 @@ until_ms: number | null,
  */
 resume: string | null,
 /**
+ * What that would set aside.
+ */
+resume_lifts: Array<Lifted>,
+/**
  * Where the rule that holds can be changed.
  */
 change: Section | null,
 /**
  * Which rules the person's own choice sets aside, as a sentence.
  */
-aside: string | null, };
+aside: string | null,
+/**
+ * The same as data.
+ */
+aside_lifts: Array<Lifted>, };
 
 /**
  * A device of this machine.
@@ -704,6 +729,31 @@ alarms: Array<EarningsAlarm>,
 checked: Checked, };
 
 /**
+ * How a hold ends.
+ */
+export type Ending = { "end": "also",
+/**
+ * The second cause.
+ */
+cause: Cause, } | { "end": "checked" } | { "end": "game_gone",
+/**
+ * So many seconds later; at once for 0.
+ */
+after_secs: number, } | { "end": "program_ends" } | { "end": "mains" } | { "end": "cooled",
+/**
+ * Down to this, in degrees Celsius.
+ */
+resume_c: number, } | { "end": "idle",
+/**
+ * For so many minutes.
+ */
+minutes: number, } | { "end": "other_rule" } | { "end": "no_hour" } | { "end": "other_network" } | { "end": "at",
+/**
+ * It.
+ */
+time: Clock, } | { "end": "unknown" };
+
+/**
  * Energy while mining.
  */
 export type Energy = {
@@ -731,7 +781,11 @@ state: State,
 /**
  * Its sentence.
  */
-sentence: string, };
+sentence: string,
+/**
+ * The same as data; none of a decision that an older version wrote down.
+ */
+said: Saying | null, };
 
 /**
  * An error as it crosses an edge: plain words first, and a way out where there is one.
@@ -1135,6 +1189,11 @@ computing_ms: number,
 sending_ms: number, };
 
 /**
+ * The language of everything a person reads in the window and the tray.
+ */
+export type Language = "system" | "english" | "german";
+
+/**
  * One attempt of one node at one job. Also the idempotency key of its result and payment.
  */
 export type LeaseId = string;
@@ -1277,6 +1336,19 @@ outcome: Outcome | null,
 clean_up: Array<ModelId>, };
 
 /**
+ * A rule that the person's own choice sets aside.
+ */
+export type Lifted = { "rule": "away" } | { "rule": "schedule" } | { "rule": "battery" } | { "rule": "metered" } | { "rule": "hot" } | { "rule": "game",
+/**
+ * The game.
+ */
+program: string, } | { "rule": "exclusive",
+/**
+ * The program.
+ */
+program: string, };
+
+/**
  * Which log lines.
  */
 export type LogFilter = {
@@ -1342,6 +1414,35 @@ more: boolean, };
 export type MicroPoints = number;
 
 /**
+ * What a miner's sentence says. The network and the job in work stand beside it in the snapshot.
+ */
+export type MiningSaying = { "say": "decided" } | { "say": "stopped" } | { "say": "starting",
+/**
+ * What happens at the moment.
+ */
+what: Preparing | null,
+/**
+ * What went wrong before and is being mended.
+ */
+problem: ErrorBody | null, } | { "say": "connecting" } | { "say": "waiting",
+/**
+ * What the network wants the person to know.
+ */
+notice: ErrorBody | null,
+/**
+ * Why it has no job for this machine.
+ */
+no_job: NoJob | null, } | { "say": "working" } | { "say": "handing_back",
+/**
+ * How many.
+ */
+jobs: number, } | { "say": "finishing" } | { "say": "problem",
+/**
+ * Why.
+ */
+error: ErrorBody | null, };
+
+/**
  * What the miner does.
  */
 export type MiningState = "stopped" | "starting" | "waiting" | "working" | "finishing" | "paused" | "needs_you";
@@ -1358,6 +1459,10 @@ state: MiningState,
  * One sentence for people: what it does and, if it does nothing, why and what helps.
  */
 sentence: string,
+/**
+ * The same as data, to be said in another language.
+ */
+said: MiningSaying,
 /**
  * Since when, in milliseconds since the Unix epoch.
  */
@@ -1530,6 +1635,19 @@ connected: boolean,
  * Base URL of its OpenAI-compatible gateway, for example `http://127.0.0.1:43110/v1`.
  */
 gateway_url: string | null, };
+
+/**
+ * Why a node with a free slot gets no job. As text: `no job: 3 need sdxl, 2 need 24 GB`.
+ */
+export type NoJob = {
+/**
+ * Jobs that wait and are not for this node.
+ */
+waiting: number,
+/**
+ * Why, the reason of most jobs first; rare ones may be missing.
+ */
+reasons?: Array<SkipCount>, };
 
 /**
  * A node of the network: the lower-case `0x…` address of its identity key, optionally with a
@@ -1725,7 +1843,28 @@ theme: Theme,
 /**
  * What closing the window does; asked once.
  */
-on_close: OnClose, };
+on_close: OnClose,
+/**
+ * The language of window, tray and notifications.
+ */
+language: Language, };
+
+/**
+ * What a miner does before it can take jobs.
+ */
+export type Preparing = { "what": "looking" } | { "what": "checking" } | { "what": "fetching",
+/**
+ * How much of it is here, 0 to 100.
+ */
+percent: number, } | { "what": "unpacking" } | { "what": "connecting",
+/**
+ * Which attempt it is.
+ */
+attempt: number, } | { "what": "loading",
+/**
+ * It.
+ */
+model: ModelId, };
 
 /**
  * A QR code as the path of an SVG.
@@ -2132,6 +2271,31 @@ abilities: Abilities,
 seen: string | null, };
 
 /**
+ * The sentence of a decision.
+ */
+export type Saying = { "say": "mining" } | { "say": "stopped",
+/**
+ * Whether they have rules that would start it, were it on.
+ */
+rules_wait: boolean, } | { "say": "finishing" } | { "say": "snoozed",
+/**
+ * Its end; none until the person resumes.
+ */
+until: Clock | null, } | { "say": "held",
+/**
+ * How strictly.
+ */
+how: Strictness,
+/**
+ * What it saw.
+ */
+cause: Cause,
+/**
+ * How that ends.
+ */
+end: Ending, };
+
+/**
  * A text that may be a secret, on its way between the page and the application. It must travel, so
  * it is written into messages; it cannot be printed, and its memory is wiped when it is dropped.
  */
@@ -2180,6 +2344,23 @@ export type SeriesStep = "hour" | "day" | "week";
  * How a game was recognised.
  */
 export type Sign = "listed" | "library" | "full_screen" | "card_load";
+
+/**
+ * So many jobs are not for a node, for one reason.
+ */
+export type SkipCount = {
+/**
+ * How many.
+ */
+jobs: number, } & ({ "why": "model",
+/**
+ * The model.
+ */
+model: ModelId, } | { "why": "memory",
+/**
+ * How much, in bytes.
+ */
+memory_bytes: number, } | { "why": "failed" });
 
 /**
  * Everything the window shows.
@@ -2273,6 +2454,11 @@ export type State = "stopped" | "running" | "cooling" | "finishing" | "paused" |
  * How to stop.
  */
 export type StopMode = "finish" | "now";
+
+/**
+ * How strictly a rule holds.
+ */
+export type Strictness = "cooling" | "finishing" | "paused";
 
 /**
  * The price of energy.
