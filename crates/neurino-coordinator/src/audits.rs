@@ -300,7 +300,10 @@ impl Coordinator {
         model: &ModelId,
         only: Option<Vec<NodeId>>,
     ) -> Option<(Placement, bool)> {
-        let not_owners = vec![owner_of(&audit.node).to_owned()];
+        // A validator that was accused may answer for itself: its word is the one that counts.
+        let own_word = only.as_ref().is_some_and(|only| only.contains(&audit.node));
+        let owner = (!own_word).then(|| owner_of(&audit.node).to_owned());
+        let not_owners = owner.into_iter().collect();
         let any = Placement { not_owners, class: None, only };
         let state = self.state();
         if !audit.class.is_empty() {
