@@ -247,7 +247,7 @@ fn lines(report: &Report) -> Vec<String> {
         report.model, report.device, report.auditor
     )];
     lines.push(format!(
-        "{:<20}{:>6}  {:<30}{:<30}",
+        "{:<20}{:>6}  {:<30}{}",
         "result", "n", "told apart, exactly", "told apart, across classes"
     ));
     let share = |share: &MeasuredShare| {
