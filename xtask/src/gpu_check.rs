@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::shell::Cmd;
-use crate::steps::{self, Action, Place, Step};
+use crate::shell::{Cmd, say};
+use crate::steps::{self, Action, Journal, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
 use crate::{cuda, parity, run, starter, ui};
@@ -29,8 +29,21 @@ fn on_card(command: Cmd) -> Cmd {
     command.env("NEURINO_TEST_DEVICE", "cuda")
 }
 
-/// Builds with CUDA, holds the card to the reference outputs, and measures it.
-pub(crate) fn gpu_check(workspace: &Workspace) -> Result<ExitCode> {
+/// Where the report lies, below the target directory.
+const REPORT: &str = "gpu-check.txt";
+/// Video memory with which 8 billion weights of 16 bits are measured, too.
+const ROOMY_MIB: u64 = 20_000;
+
+/// Builds with CUDA, holds the card to the reference outputs, and measures it: all steps, or those
+/// named. What they said is kept in a file. A failing step does not keep the others from running.
+pub(crate) fn gpu_check(workspace: &Workspace, names: &[String], list: bool) -> Result<ExitCode> {
+    let chosen = steps::choose(steps(workspace), names)?;
+    if list {
+        for step in &chosen {
+            say(format!("{:<10} {}", step.name, step.what));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     if cuda::driver().is_none() {
         bail!("no NVIDIA driver answers on this machine, so there is no card to check");
     }
@@ -38,13 +51,15 @@ pub(crate) fn gpu_check(workspace: &Workspace) -> Result<ExitCode> {
         bail!("--cpu leaves out what this command checks");
     }
     run::set_up(workspace, Purpose::Run)?;
-    let cuda_path = cuda::cuda_path(&workspace.target);
-    let program = || {
-        Cmd::new(&workspace.root, workspace.program())
-            .env("CUDA_PATH", &cuda_path)
-            .env("NEURINO_DEVICE", DEVICE)
-    };
-    let steps = [
+    let report = workspace.kept().join(REPORT);
+    let mut journal = Journal::in_file("cargo xtask gpu-check", &report)?;
+    let code = steps::run_all(&chosen, &mut journal);
+    say(format!("the report is {}", report.display()));
+    Ok(code)
+}
+
+fn steps(workspace: &Workspace) -> Vec<Step<'_>> {
+    let mut steps = vec![
         Step {
             name: "build",
             what: "every program, with both engines",
@@ -54,52 +69,110 @@ pub(crate) fn gpu_check(workspace: &Workspace) -> Result<ExitCode> {
                 Ok(vec![run::build(workspace)])
             })),
         },
-        Step {
-            name: "doctor",
-            what: "driver, card, video memory",
-            place: Place::OnTop,
-            action: Action::Planned(Box::new(|| Ok(vec![program().arg("doctor")]))),
-        },
-        Step {
-            name: "parity",
-            what: "the card gives the reference outputs",
-            place: Place::OnTop,
-            action: Action::Planned(Box::new(|| {
-                let tests = workspace.cargo_all("test").args(["--features", "neurino-llm/cuda"]);
-                let tests = tests.args(["--test", "it", "--", "parity::", "--nocapture"]);
-                let tests = tests.env("NEURINO_TEST_DEVICE", "cuda").env("CUDA_PATH", &cuda_path);
-                let cases = parity::own_cases(workspace, "cuda");
-                Ok(vec![tests, parity::build(workspace), cases])
-            })),
-        },
-        Step {
-            name: "kernels",
-            what: "every kernel on the card against its oracle, one after the other",
-            place: Place::OnTop,
-            action: Action::Planned(Box::new(|| {
-                let tests = kernels(workspace, "test", BOTH_RUNTIMES)?.args(["--test", "it"]);
-                Ok(vec![on_card(tests.args(["--", "--test-threads=1"]))])
-            })),
-        },
-        Step {
-            name: "bandwidth",
-            what: "each kernel's share of the bandwidth that reading alone reaches",
-            place: Place::OnTop,
-            action: Action::Planned(Box::new(|| {
-                Ok(vec![on_card(
-                    kernels(workspace, "run", BOTH_RUNTIMES)?.args(["--example", "bandwidth"]),
-                )])
-            })),
-        },
-        Step {
-            name: "bench",
-            what: "prefill, decode, memory bandwidth",
-            place: Place::OnTop,
-            action: Action::Planned(Box::new(|| {
-                starter::for_the_user(&workspace.program())?;
-                Ok(vec![program().args(["bench", "text", "--model", starter::STARTER])])
-            })),
-        },
+        planned("doctor", "driver, card, video memory", || {
+            Ok(vec![program(workspace).arg("doctor")])
+        }),
     ];
-    Ok(steps::run_all(&steps))
+    steps.extend(correctness(workspace));
+    steps.extend(measurements(workspace));
+    steps
+}
+
+/// A step on top of the programs.
+fn planned<'a>(
+    name: &'static str,
+    what: &'static str,
+    plan: impl Fn() -> Result<Vec<Cmd>> + 'a,
+) -> Step<'a> {
+    Step { name, what, place: Place::OnTop, action: Action::Planned(Box::new(plan)) }
+}
+
+/// The program, told to use the card.
+fn program(workspace: &Workspace) -> Cmd {
+    Cmd::new(&workspace.root, workspace.program())
+        .env("CUDA_PATH", cuda::cuda_path(&workspace.target))
+        .env("NEURINO_DEVICE", DEVICE)
+}
+
+/// Whether the card computes what it should.
+fn correctness(workspace: &Workspace) -> Vec<Step<'_>> {
+    let tests = |filter: &str| {
+        let tests = workspace.cargo_all("test").args(["--features", "neurino-llm/cuda"]);
+        let tests = tests.args(["--test", "it", "--", filter, "--nocapture"]);
+        on_card(tests).env("CUDA_PATH", cuda::cuda_path(&workspace.target))
+    };
+    vec![
+        planned("parity", "every reference case on the card, each with its error", || {
+            Ok(vec![parity::build(workspace), parity::own_cases(workspace, "cuda")])
+        }),
+        planned("reference", "the tests of the architectures on the card", move || {
+            Ok(vec![tests("parity::")])
+        }),
+        planned(
+            "choices",
+            "tokens that the card chooses: its self-check, and the same in company and alone",
+            move || Ok(vec![tests("device_choice::")]),
+        ),
+        planned(
+            "kernels",
+            "every kernel against its oracle; a recorded step against a launched one",
+            || {
+                let tests = kernels(workspace, "test", BOTH_RUNTIMES)?.args(["--test", "it"]);
+                Ok(vec![on_card(tests.args(["--", "--test-threads=1", "--nocapture"]))])
+            },
+        ),
+    ]
+}
+
+/// How much memory it takes and how fast it is.
+fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
+    let text = |args: &[&str]| {
+        program(workspace).args(["bench", "text", "--compare"]).args(args.iter().copied())
+    };
+    let image = |shape: &str| {
+        program(workspace).args(["bench", "image", "--compare", "--runs", "3", "--shape", shape])
+    };
+    vec![
+        planned(
+            "memory",
+            "the memory plan beside NVML, and how fast an unload gives it back",
+            || {
+                starter::for_the_user(&workspace.program())?;
+                Ok(vec![program(workspace).args(["bench", "memory", "--model", starter::STARTER])])
+            },
+        ),
+        planned("bandwidth", "each kernel's share of the bandwidth that reading reaches", || {
+            let example = kernels(workspace, "run", BOTH_RUNTIMES)?;
+            Ok(vec![on_card(example.args(["--example", "bandwidth"]))])
+        }),
+        planned("starter", "the starter model: prefill, decode, peers", move || {
+            starter::for_the_user(&workspace.program())?;
+            Ok(vec![text(&["--model", starter::STARTER])])
+        }),
+        planned("text-4bit", "8 billion weights of 4 bits", move || {
+            Ok(vec![text(&["--shape", "llama3-8b", "--quant", "q4"])])
+        }),
+        planned(
+            "text-16bit",
+            "8 billion weights of 16 bits, on a card that holds them",
+            move || match video_memory_mib(workspace) {
+                Some(mib) if mib < ROOMY_MIB => {
+                    say(format!("left out: {mib} MiB of video memory are too little"));
+                    Ok(Vec::new())
+                }
+                _ => Ok(vec![text(&["--shape", "llama3-8b", "--quant", "f16"])]),
+            },
+        ),
+        planned("sd15", "pictures with networks of Stable Diffusion 1.5", move || {
+            Ok(vec![image("sd15")])
+        }),
+        planned("sdxl", "pictures with networks of SDXL", move || Ok(vec![image("sdxl")])),
+    ]
+}
+
+/// What the first card has, if its driver's program tells.
+fn video_memory_mib(workspace: &Workspace) -> Option<u64> {
+    let asked = ["--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"];
+    let told = Cmd::new(&workspace.root, "nvidia-smi").args(asked).output().ok()?;
+    told.lines().next()?.trim().parse().ok()
 }

@@ -50,7 +50,9 @@ cargo xtask COMMAND [OPTIONS]
   dist [--windows] the release: .deb and .rpm for the desktop, .deb and tarball for servers
                    (--windows: the Windows installer; cross-built on Debian with the CPU engine)
                    (--windows --release-url URL: winget's manifests too, for the folder at URL)
-  gpu-check        on a machine with an NVIDIA card: parity tests and the benchmark on the card
+  gpu-check [STEP ...]
+                   on a machine with an NVIDIA card: parity, kernels, memory and speed, with a report
+                   (STEP picks single steps, `--list` names them)
 
   soak [--minutes N] [--requests N]
                    half an hour of mixed requests against the starter model: streams, memory, counters
@@ -166,8 +168,8 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
         }
         "soak" => return soak::soak(&workspace, &options.words),
         "gpu-check" => {
-            options.no_more_words()?;
-            return gpu_check::gpu_check(&workspace);
+            let list = options.take_flag("--list");
+            return gpu_check::gpu_check(&workspace, &options.words, list);
         }
         other => bail!("unknown command `{other}`\n\n{HELP}"),
     }

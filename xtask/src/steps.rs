@@ -1,10 +1,14 @@
 //! A sequence of named steps: announced, timed, and summed up at the end with how to repeat what
 //! failed.
 
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{Cmd, say};
 
@@ -87,7 +91,7 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn run(&self, tally: &mut Tally) -> Result<()> {
+    fn run(&self, tally: &mut Tally, journal: &mut Journal) -> Result<()> {
         let planned;
         let commands = match &self.action {
             Action::Commands(commands) => commands,
@@ -97,7 +101,13 @@ impl Step<'_> {
             }
             Action::Call(call) => return call(),
         };
-        commands.iter().try_for_each(|command| command.run_watched(|line| tally.read(line)))
+        commands.iter().try_for_each(|command| {
+            journal.note(format!("$ {command}"));
+            command.run_watched(|line| {
+                tally.read(line);
+                journal.note(line);
+            })
+        })
     }
 }
 
@@ -118,21 +128,65 @@ pub(crate) fn choose<'a>(steps: Vec<Step<'a>>, names: &[String]) -> Result<Vec<S
         .collect())
 }
 
+/// What steps belong to, and where what they say is kept.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    /// The command that runs single steps by name.
+    command: &'static str,
+    file: Option<File>,
+}
+
+impl Journal {
+    /// Keeps nothing.
+    pub(crate) fn of(command: &'static str) -> Self {
+        Self { command, file: None }
+    }
+
+    /// Keeps everything in a file, written anew.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn in_file(command: &'static str, path: &Path) -> Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { command, file: Some(file) })
+    }
+
+    /// Prints a line and keeps it.
+    fn say(&mut self, line: impl Display) {
+        say(&line);
+        self.note(line);
+    }
+
+    /// Keeps a line that was printed.
+    fn note(&mut self, line: impl Display) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = writeln!(file, "{}", without_colours(&line.to_string()))
+        {
+            say(format!("the report ends here, because its file cannot be written: {error}"));
+            self.file = None;
+        }
+    }
+}
+
 /// Runs the steps in order. A failed step does not keep the others from running, unless it is a
 /// foundation. Closes with `N passed, N failed`.
-pub(crate) fn run_all(steps: &[Step<'_>]) -> ExitCode {
+pub(crate) fn run_all(steps: &[Step<'_>], journal: &mut Journal) -> ExitCode {
     let mut tally = Tally::default();
     let mut done: Vec<(&Step<'_>, Duration, Result<()>)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
-        say(format!("\n[{}/{}] {}: {}", index + 1, steps.len(), step.name, step.what));
+        journal.say(format!("\n[{}/{}] {}: {}", index + 1, steps.len(), step.name, step.what));
         let before = tally;
         let start = Instant::now();
-        let result = step.run(&mut tally);
+        let result = step.run(&mut tally, journal);
         if result.is_err() && tally.failed == before.failed {
             tally.failed += 1;
         }
         let stop = result.is_err() && step.place == Place::Foundation;
-        say(format!(
+        journal.say(format!(
             "[{}/{}] {} in {}",
             index + 1,
             steps.len(),
@@ -144,21 +198,22 @@ pub(crate) fn run_all(steps: &[Step<'_>]) -> ExitCode {
             break;
         }
     }
-    say("");
+    journal.say("");
     for (step, elapsed, result) in &done {
-        say(format!("{:<10} {:>9}  {}", step.name, time(*elapsed), verdict(result)));
+        journal.say(format!("{:<10} {:>9}  {}", step.name, time(*elapsed), verdict(result)));
     }
     for step in &steps[done.len()..] {
-        say(format!("{:<10} {:>9}  not run", step.name, "-"));
+        journal.say(format!("{:<10} {:>9}  not run", step.name, "-"));
     }
     for (step, _, result) in &done {
         if let Err(error) = result {
-            say(format!("\nfailed: {}: {error:#}", step.name));
-            say(format!("repeat: cargo xtask test {}", step.name));
+            journal.say(format!("\nfailed: {}: {error:#}", step.name));
+            let command = journal.command;
+            journal.say(format!("repeat: {command} {}", step.name));
         }
     }
     let failed = done.iter().any(|(_, _, result)| result.is_err()) || tally.failed > 0;
-    say(format!("\n{} passed, {} failed", tally.passed, tally.failed));
+    journal.say(format!("\n{} passed, {} failed", tally.passed, tally.failed));
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -224,9 +279,24 @@ mod tests {
             step("b", Place::Foundation, &ran, true),
             step("c", Place::OnTop, &ran, false),
         ];
-        assert_eq!(run_all(&steps), ExitCode::FAILURE);
+        let mut journal = Journal::of("xtask");
+        assert_eq!(run_all(&steps, &mut journal), ExitCode::FAILURE);
         assert_eq!(*ran.borrow(), ["a", "b"]);
-        assert_eq!(run_all(&steps[2..]), ExitCode::SUCCESS);
+        assert_eq!(run_all(&steps[2..], &mut journal), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_journal_keeps_what_was_said_and_how_to_repeat_it() -> Result<()> {
+        let ran = RefCell::new(Vec::new());
+        let path = std::env::temp_dir().join(format!("neurino-journal-{}", std::process::id()));
+        let steps = [step("a", Place::Alone, &ran, true), step("b", Place::Alone, &ran, false)];
+        run_all(&steps, &mut Journal::in_file("xtask check", &path)?);
+        let kept = std::fs::read_to_string(&path)?;
+        std::fs::remove_file(&path)?;
+        for line in ["[1/2] FAILED in", "repeat: xtask check a", "[2/2] ok", "0 passed, 1 failed"] {
+            assert!(kept.contains(line), "{line} in {kept}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{Cmd, say};
-use crate::steps::{self, Action, Place, Step};
+use crate::steps::{self, Action, Journal, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
 use crate::{clients, gpu_check, resources, run, starter, tidy, ui, windows};
@@ -24,7 +24,7 @@ pub(crate) fn test(workspace: &Workspace, names: &[String], list: bool) -> Resul
         return Ok(ExitCode::SUCCESS);
     }
     run::set_up(workspace, Purpose::Test)?;
-    Ok(steps::run_all(&chosen))
+    Ok(steps::run_all(&chosen, &mut Journal::of("cargo xtask test")))
 }
 
 fn steps(workspace: &Workspace) -> Vec<Step<'_>> {
@@ -187,8 +187,8 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
             what: "the card's kernels give what plain Rust gives, and compile for every card",
             place: Place::Alone,
             action: Action::Planned(Box::new(|| {
-                let tests = gpu_check::kernels(workspace, "test", "cpu-runtime")?;
                 // One after the other: barriers on the CPU are busy threads.
+                let tests = gpu_check::kernels(workspace, "test", "cpu-runtime")?;
                 Ok(vec![tests.args(["--lib", "--test", "it", "--", "--test-threads=1"])])
             })),
         });

@@ -538,6 +538,8 @@ pub enum BenchAction {
     Download(BenchDownloadArgs),
     /// Run mixed requests for a while and check every answer, the memory and the counters.
     Soak(BenchSoakArgs),
+    /// Load a model and give it back: its memory beside the plan, and how fast the memory is back.
+    Memory(BenchMemoryArgs),
 }
 
 /// `neurino bench text`
@@ -683,6 +685,17 @@ pub struct BenchDownloadArgs {
     /// Where the file goes while it is measured, instead of the model library's drive.
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
+}
+
+/// `neurino bench memory`
+#[derive(Debug, Args)]
+pub struct BenchMemoryArgs {
+    /// A model that is on this machine.
+    #[arg(long, default_value = "smollm2-135m-instruct", conflicts_with = "file")]
+    pub model: String,
+    /// A model file or folder that is in no library.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
 }
 
 /// `neurino bench soak`

@@ -3,6 +3,7 @@
 
 mod download;
 mod image;
+mod memory;
 mod soak;
 mod table;
 
@@ -26,6 +27,7 @@ pub(crate) async fn run(setting: Setting, action: BenchAction) -> anyhow::Result
         BenchAction::Image(args) => image::run(setting, args).await,
         BenchAction::Download(args) => download::run(&setting, &args).await,
         BenchAction::Soak(args) => soak::run(setting, args).await,
+        BenchAction::Memory(args) => memory::run(setting, args).await,
     }
 }
 

@@ -164,11 +164,20 @@ async fn add(
     };
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     bar.set_message("reading and hashing its files");
-    let taken = store.adopt(own, path).await;
+    let opens = |folder: &Path| {
+        let opened = inspect(folder).map(|_| ());
+        opened.map_err(|error| format!("its files alone are no model: {error:#}"))
+    };
+    let taken = store.adopt(own, path, opens).await;
     bar.finish_and_clear();
     let manifest = taken?;
     match setting.format {
-        Format::Json => output::json(&json!({ "added": manifest.id })),
+        Format::Json => output::json(&json!({
+            "added": manifest.id,
+            "files": manifest.files.iter().map(|file| json!({
+                "name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256,
+            })).collect::<Vec<_>>(),
+        })),
         Format::Text => {
             output::line(format!(
                 "Added {}: {} {}, {}, needs {} of memory at least.",
@@ -178,6 +187,10 @@ async fn add(
                 size(manifest.size_bytes()),
                 size(manifest.memory_bytes_min)
             ));
+            // What to compare with the place that the files came from.
+            for file in manifest.files.iter().filter(|file| file.name.ends_with(".safetensors")) {
+                output::line(format!("SHA-256 {} {}", file.sha256, file.name));
+            }
             output::line("Programs that run already know it after a restart.");
             Ok(())
         }

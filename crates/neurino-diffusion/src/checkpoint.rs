@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
 use neurino_nn::conv::{Conv2d, Padding};
@@ -24,9 +25,12 @@ use crate::lora::Placement;
 pub mod folder;
 pub mod ldm;
 pub mod random;
+pub mod streaming;
+
+use streaming::Conveyor;
 
 /// One tensor as it was read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Weight {
     /// Numbers in row-major order.
     Plain {
@@ -78,7 +82,36 @@ pub enum Precision {
     Half,
 }
 
+impl Precision {
+    /// The number format that plain weights stored as `dtype` are kept in.
+    fn kept(self, dtype: DType) -> TensorType {
+        match (self, dtype) {
+            (Self::Full, _) | (Self::Stored, DType::F32) => TensorType::F32,
+            (_, DType::BF16) => TensorType::BF16,
+            _ => TensorType::F16,
+        }
+    }
+}
+
+/// The plain formats of image models as tensors name them.
+fn stored_type(dtype: DType) -> Option<TensorType> {
+    match dtype {
+        DType::F32 => Some(TensorType::F32),
+        DType::F16 => Some(TensorType::F16),
+        DType::BF16 => Some(TensorType::BF16),
+        _ => None,
+    }
+}
+
+/// The other way round.
+fn weight_type(kept: TensorType) -> Option<DType> {
+    [DType::F32, DType::F16, DType::BF16]
+        .into_iter()
+        .find(|&dtype| stored_type(dtype) == Some(kept))
+}
+
 /// Where the layers of a model are put, and who hears of it.
+#[derive(Clone)]
 pub struct Loading<'a> {
     /// The device of the layers.
     pub device: &'a Device,
@@ -88,6 +121,8 @@ pub struct Loading<'a> {
     held_bytes: Cell<u64>,
     progress: &'a dyn Fn(u64),
     cancelled: &'a dyn Fn() -> bool,
+    /// Brings the denoiser's layers, if they stream.
+    conveyor: Option<Arc<Conveyor>>,
 }
 
 impl<'a> Loading<'a> {
@@ -100,7 +135,20 @@ impl<'a> Loading<'a> {
         cancelled: &'a dyn Fn() -> bool,
     ) -> Self {
         let (read_bytes, held_bytes) = (Cell::new(0), Cell::new(0));
-        Self { device, precision, read_bytes, held_bytes, progress, cancelled }
+        Self { device, precision, read_bytes, held_bytes, progress, cancelled, conveyor: None }
+    }
+
+    /// The same, of a denoiser that keeps its heavy layers in host memory and has two of them on the
+    /// device at most.
+    #[must_use]
+    pub fn streaming(self) -> Self {
+        let conveyor = self.conveyor.unwrap_or_else(|| Arc::new(Conveyor::new(self.device)));
+        Self { conveyor: Some(conveyor), ..self }
+    }
+
+    /// What brings the layers, if they stream.
+    pub fn conveyor(&self) -> Option<&Arc<Conveyor>> {
+        self.conveyor.as_ref()
     }
 
     /// Loading that nobody watches.
@@ -108,9 +156,10 @@ impl<'a> Loading<'a> {
         Self::new(device, precision, &|_| {}, &|| false)
     }
 
-    /// Memory of the layers made so far, in bytes.
+    /// Memory on the device of the layers made so far, in bytes: of those that stream, of the two that
+    /// are there.
     pub fn held_bytes(&self) -> u64 {
-        self.held_bytes.get()
+        self.held_bytes.get() + self.conveyor.as_ref().map_or(0, |layers| layers.window_bytes())
     }
 
     fn count(&self, read_bytes: usize, held_bytes: usize) -> Result<(), DiffusionError> {
@@ -118,15 +167,6 @@ impl<'a> Loading<'a> {
         self.held_bytes.set(self.held_bytes.get() + held_bytes as u64);
         (self.progress)(self.read_bytes.get());
         if (self.cancelled)() { Err(DiffusionError::Cancelled) } else { Ok(()) }
-    }
-
-    /// The number format that plain weights stored as `dtype` are kept in.
-    fn kept(&self, dtype: DType) -> TensorType {
-        match (self.precision, dtype) {
-            (Precision::Full, _) | (Precision::Stored, DType::F32) => TensorType::F32,
-            (_, DType::BF16) => TensorType::BF16,
-            _ => TensorType::F16,
-        }
     }
 }
 
@@ -300,17 +340,11 @@ impl<'a> Component<'a> {
         bytes: Vec<u8>,
         shape: [usize; D],
     ) -> Result<Tensor<D>, DiffusionError> {
-        let stored = match dtype {
-            DType::F32 => TensorType::F32,
-            DType::F16 => TensorType::F16,
-            DType::BF16 => TensorType::BF16,
-            other => {
-                let problem =
-                    format!("is stored as {}, which image models do not use", other.name());
-                return Err(DiffusionError::Config { file: name.into(), problem });
-            }
+        let Some(stored) = stored_type(dtype) else {
+            let problem = format!("is stored as {}, which image models do not use", dtype.name());
+            return Err(DiffusionError::Config { file: name.into(), problem });
         };
-        let kept = self.loading.kept(dtype);
+        let kept = self.loading.precision.kept(dtype);
         let count = shape.iter().product::<usize>();
         self.loading.count(bytes.len(), count * kept.size())?;
         let data = TensorData::from_bytes_vec(bytes, shape, stored);

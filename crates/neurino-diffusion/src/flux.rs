@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
-use crate::lora::{Layer, LowRankLayers, Placement};
+use crate::checkpoint::streaming::Place;
+use crate::lora::{Layer, LowRankLayers, LowRankPart, Placement};
 
 mod double;
 mod packing;
@@ -120,7 +121,7 @@ pub struct FluxCondition {
 }
 
 /// A transformer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct FluxTransformer {
     config: FluxConfig,
     latents_in: Affine,
@@ -128,8 +129,8 @@ pub struct FluxTransformer {
     time: Mlp,
     guidance: Option<Mlp>,
     pooled: Mlp,
-    double: Vec<DoubleBlock>,
-    single: Vec<SingleBlock>,
+    double: Vec<Place<DoubleBlock>>,
+    single: Vec<Place<SingleBlock>>,
     norm_out: Modulation,
     latents_out: Affine,
     placement: Placement,
@@ -145,19 +146,24 @@ impl FluxTransformer {
         let embed = component.sub("time_text_embed");
         let mlp = |name: &str, features: usize| Mlp::load(&embed.sub(name), features, width);
         let guidance = config.guidance_embeds.then(|| mlp("guidance_embedder", TIME_FEATURES));
-        let part = |list: &str, index: usize| component.sub(list).sub(index);
+        let double = |index| {
+            let config = config.clone();
+            let load = move |part: &Component<'_>| DoubleBlock::load(part, &config);
+            Place::load(&component.sub("transformer_blocks").sub(index), load)
+        };
+        let single = |index| {
+            let config = config.clone();
+            let load = move |part: &Component<'_>| SingleBlock::load(part, &config);
+            Place::load(&component.sub("single_transformer_blocks").sub(index), load)
+        };
         Ok(Self {
             latents_in: component.linear("x_embedder", [width, config.in_channels])?,
             text_in: component.linear("context_embedder", [width, config.joint_attention_dim])?,
             time: mlp("timestep_embedder", TIME_FEATURES)?,
             guidance: guidance.transpose()?,
             pooled: mlp("text_embedder", config.pooled_projection_dim)?,
-            double: (0..config.num_layers)
-                .map(|index| DoubleBlock::load(&part("transformer_blocks", index), config))
-                .collect::<Result<_, _>>()?,
-            single: (0..config.num_single_layers)
-                .map(|index| SingleBlock::load(&part("single_transformer_blocks", index), config))
-                .collect::<Result<_, _>>()?,
+            double: (0..config.num_layers).map(double).collect::<Result<_, _>>()?,
+            single: (0..config.num_single_layers).map(single).collect::<Result<_, _>>()?,
             norm_out: Modulation::load(component, "norm_out.linear", width, 2)?,
             latents_out: component.linear("proj_out", [config.in_channels, width])?,
             placement: component.placement(),
@@ -219,14 +225,14 @@ impl FluxTransformer {
         let mut image = self.latents_in.forward(latents);
         let mut text = text.clone();
         for (index, block) in self.double.iter().enumerate() {
-            (text, image) = block.forward(text, image, &signal, rope);
+            (text, image) = block.with(|block| block.forward(text, image, &signal, rope));
             tap(&format!("transformer_blocks.{index}.text"), text.clone());
             tap(&format!("transformer_blocks.{index}.image"), image.clone());
         }
         let (text_tokens, image_tokens) = (text.dims()[1], image.dims()[1]);
         let mut both = Tensor::cat(vec![text, image], 1);
         for (index, block) in self.single.iter().enumerate() {
-            both = block.forward(both, &signal, rope);
+            both = block.with(|block| block.forward(both, &signal, rope));
             tap(&format!("single_transformer_blocks.{index}"), both.clone());
         }
         let image = both.narrow(1, text_tokens, image_tokens);
@@ -262,14 +268,10 @@ impl LowRankLayers for FluxTransformer {
         visit("x_embedder", Layer::Affine(&mut self.latents_in));
         visit("context_embedder", Layer::Affine(&mut self.text_in));
         for (index, block) in self.double.iter_mut().enumerate() {
-            block.visit(&mut |name, layer| {
-                visit(&format!("transformer_blocks.{index}.{name}"), Layer::Affine(layer));
-            });
+            block.low_rank_layers(&format!("transformer_blocks.{index}"), visit);
         }
         for (index, block) in self.single.iter_mut().enumerate() {
-            block.visit(&mut |name, layer| {
-                visit(&format!("single_transformer_blocks.{index}.{name}"), Layer::Affine(layer));
-            });
+            block.low_rank_layers(&format!("single_transformer_blocks.{index}"), visit);
         }
         visit("norm_out.linear", Layer::Affine(&mut self.norm_out.linear));
         visit("proj_out", Layer::Affine(&mut self.latents_out));

@@ -18,6 +18,7 @@ mod layer;
 mod update;
 
 pub use error::LoraError;
+pub(crate) use layer::{HeldUpdates, LowRankPart};
 pub use layer::{Layer, LowRankLayers, Placement};
 
 use keys::Role;

@@ -12,6 +12,11 @@ use crate::t5::T5Config;
 use crate::unet::UnetConfig;
 use crate::vae::{Tiling, VaeConfig};
 
+mod layers;
+
+pub use layers::Layers;
+pub(crate) use layers::{Turn, turn};
+
 const F32_BYTES: u64 = 4;
 /// Prompts of usual length, in tokens; a Flux prompt is always this long.
 const FLUX_TEXT_TOKENS: u64 = 512;
@@ -144,6 +149,10 @@ pub struct ImageMemory {
     encoders_bytes: u64,
     /// What packed weights are unpacked into, some at a time.
     scratch_bytes: u64,
+    /// Low-rank updates, which are always on the device.
+    updates_bytes: u64,
+    /// The layers of the denoiser that can stream.
+    layers: Layers,
     dims: Dims,
 }
 
@@ -151,13 +160,26 @@ impl ImageMemory {
     /// A model of `weights_bytes`, of which text encoders take `encoders_bytes`, with networks of
     /// `dims`.
     pub fn new(weights_bytes: u64, encoders_bytes: u64, dims: Dims) -> Self {
-        Self { weights_bytes, encoders_bytes, scratch_bytes: 0, dims }
+        let (scratch_bytes, updates_bytes, layers) = (0, 0, Layers::default());
+        Self { weights_bytes, encoders_bytes, scratch_bytes, updates_bytes, layers, dims }
     }
 
     /// The same on a device that unpacks weights into so much memory.
     #[must_use]
     pub fn unpacking(self, scratch_bytes: u64) -> Self {
         Self { scratch_bytes, ..self }
+    }
+
+    /// The same with `layers` of the denoiser that can stream.
+    #[must_use]
+    pub fn with_layers(self, layers: Layers) -> Self {
+        Self { layers, ..self }
+    }
+
+    /// The same with low-rank updates of `updates_bytes`.
+    #[must_use]
+    pub fn with_updates(self, updates_bytes: u64) -> Self {
+        Self { updates_bytes, ..self }
     }
 
     /// Memory of the weights.
@@ -170,20 +192,43 @@ impl ImageMemory {
         self.encoders_bytes
     }
 
-    /// Memory of the weights that are there all the time.
+    /// Memory on the device of what is there all the time: weights and low-rank updates.
     pub fn resident_bytes(&self, residence: Residence) -> u64 {
+        let away_bytes = match residence {
+            Residence::Stay => 0,
+            Residence::Visit => self.encoders_bytes,
+            Residence::Stream => self.encoders_bytes + self.layers.all_bytes,
+        };
+        self.weights_bytes.saturating_sub(away_bytes) + self.updates_bytes
+    }
+
+    /// Memory on the device of the weights that a step needs at once.
+    pub fn step_weights_bytes(&self, residence: Residence) -> u64 {
+        self.resident_bytes(residence) - self.updates_bytes + self.window_bytes(residence)
+    }
+
+    /// Memory of the machine itself that weights take beside those on the device.
+    pub fn host_bytes(&self, residence: Residence) -> u64 {
         match residence {
-            Residence::Stay => self.weights_bytes,
-            Residence::Visit => self.weights_bytes - self.encoders_bytes,
+            Residence::Stay | Residence::Visit => 0,
+            Residence::Stream => self.layers.all_bytes,
         }
     }
 
-    /// The most that is held at once for a picture of `width` x `height` pixels, weights and all.
+    /// Memory of the layers that are on the device during a step, if they stream.
+    fn window_bytes(&self, residence: Residence) -> u64 {
+        match residence {
+            Residence::Stay | Residence::Visit => 0,
+            Residence::Stream => self.layers.window_bytes,
+        }
+    }
+
+    /// The most that is held at once for a `picture` planned for the same residence, weights and all.
     pub fn peak_bytes(&self, residence: Residence, picture: PictureMemory, plan: Plan) -> u64 {
         // A prompt is read before the first step; what that computes is small beside the encoders.
         let reading = match residence {
             Residence::Stay => 0,
-            Residence::Visit => self.encoders_bytes + OTHER_BYTES,
+            Residence::Visit | Residence::Stream => self.encoders_bytes + OTHER_BYTES,
         };
         self.resident_bytes(residence) + picture.peak_bytes(plan).max(reading)
     }
@@ -193,27 +238,33 @@ impl ImageMemory {
         &self.dims
     }
 
-    /// What a picture of `width` x `height` pixels takes beside the weights; `guided` pictures are
-    /// computed twice.
-    pub fn picture(&self, width: u32, height: u32, guided: bool) -> PictureMemory {
+    /// What a picture of `width` x `height` pixels takes beside the weights that are there all the
+    /// time; `guided` pictures are computed twice.
+    pub fn picture(
+        &self,
+        residence: Residence,
+        [width, height]: [u32; 2],
+        guided: bool,
+    ) -> PictureMemory {
+        let step_bytes = self.scratch_bytes + self.window_bytes(residence);
         let tile_side = (Tiling::USUAL.side * self.dims.vae().factor()) as u64;
         let (width_pixels, height_pixels) = (u64::from(width), u64::from(height));
         let tile = width_pixels.min(tile_side) * height_pixels.min(tile_side);
         // Tiles are put together in ordinary memory: three sums and a count for each pixel.
         let canvas = 4 * F32_BYTES * width_pixels * height_pixels;
         PictureMemory {
-            denoising_bytes: self.scratch_bytes + self.dims.denoising_bytes(width, height, guided),
-            in_turn_bytes: self.scratch_bytes + self.dims.denoising_bytes(width, height, false),
+            denoising_bytes: step_bytes + self.dims.denoising_bytes(width, height, guided),
+            in_turn_bytes: step_bytes + self.dims.denoising_bytes(width, height, false),
             decoding_bytes: self.dims.decoding_bytes(width_pixels * height_pixels),
             tiled_bytes: self.dims.decoding_bytes(tile) + canvas,
         }
     }
 }
 
-/// What a picture takes beside the weights.
+/// What a picture takes beside the weights that are there all the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PictureMemory {
-    /// Activations of the denoiser.
+    /// Activations of the denoiser, and those of its layers that stream.
     pub denoising_bytes: u64,
     /// The same, if the halves of a guided step are computed one after the other.
     pub in_turn_bytes: u64,
@@ -281,9 +332,12 @@ mod tests {
     #[test]
     fn larger_pictures_take_more_and_tiles_bound_the_last_stage() {
         let memory = sd15();
-        let small = memory.picture(512, 512, true);
-        let large = memory.picture(1024, 1536, true);
-        assert!(small.denoising_bytes > 2 * memory.picture(512, 512, false).denoising_bytes - MIB);
+        let small = memory.picture(Residence::Stay, [512, 512], true);
+        let large = memory.picture(Residence::Stay, [1024, 1536], true);
+        assert!(
+            small.denoising_bytes
+                > 2 * memory.picture(Residence::Stay, [512, 512], false).denoising_bytes - MIB
+        );
         assert!(large.denoising_bytes > 5 * small.denoising_bytes);
         assert!(large.decoding_bytes > 5 * small.decoding_bytes);
         assert!(large.tiled_bytes < small.decoding_bytes + 32 * MIB);
@@ -293,7 +347,7 @@ mod tests {
     #[test]
     fn a_picture_fits_in_the_quickest_way_that_there_is_memory_for() {
         // The decoder of a large picture takes more than its steps, and in tiles it takes less.
-        let large = sd15().picture(2048, 2048, true);
+        let large = sd15().picture(Residence::Stay, [2048, 2048], true);
         let plan = |guidance, decoding| Fit::As(Plan { guidance, decoding });
         let (together, in_turn) = (Guidance::Together, Guidance::InTurn);
         assert_eq!(large.fit(u64::MAX), plan(together, Decoding::Whole));
@@ -312,12 +366,12 @@ mod tests {
     #[test]
     fn visiting_encoders_leave_their_memory_to_the_picture() {
         let memory = sd15();
-        let large = memory.picture(1024, 1024, true);
+        let large = memory.picture(Residence::Stay, [1024, 1024], true);
         let peak = |residence, picture| memory.peak_bytes(residence, picture, Plan::default());
         let (stay, visit) = (peak(Residence::Stay, large), peak(Residence::Visit, large));
         assert_eq!(stay - visit, memory.encoders_bytes());
         // A small picture takes less than they do themselves.
-        let small = memory.picture(64, 64, true);
+        let small = memory.picture(Residence::Stay, [64, 64], true);
         let (stay, visit) = (peak(Residence::Stay, small), peak(Residence::Visit, small));
         assert!(visit < stay && visit > memory.weights_bytes());
     }

@@ -48,6 +48,14 @@ pub enum Family {
 }
 
 impl Family {
+    /// The networks that updates of low rank may change.
+    pub(crate) fn low_rank_parts(self) -> &'static [Part] {
+        match self {
+            Self::Sd15 | Self::Flux => &[Part::Denoiser, Part::TextEncoder],
+            Self::Sdxl => &[Part::Denoiser, Part::TextEncoder, Part::TextEncoder2],
+        }
+    }
+
     /// The name, for people and in facts about a model.
     pub fn name(self) -> &'static str {
         match self {
@@ -111,14 +119,25 @@ impl Plan {
     pub const LEAST: Self = Self { guidance: Guidance::InTurn, decoding: Decoding::Tiled };
 }
 
-/// Where text encoders are while no prompt is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where weights are while nothing computes with them, from the quickest way to the one that takes the
+/// least memory of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Residence {
     /// On the device.
     #[default]
     Stay,
-    /// In their files: they come for each new prompt.
+    /// Text encoders in their files: they come for each new prompt. The rest on the device.
     Visit,
+    /// As [`Residence::Visit`], and the layers of the denoiser in host memory: two of them are on the
+    /// device while a step computes.
+    Stream,
+}
+
+impl Residence {
+    /// The ways that are of use on a device. The processor has no other memory to bring layers from.
+    pub fn ways(is_cpu: bool) -> &'static [Self] {
+        if is_cpu { &[Self::Stay, Self::Visit] } else { &[Self::Stay, Self::Visit, Self::Stream] }
+    }
 }
 
 /// An image model in memory.
@@ -158,7 +177,7 @@ pub struct LoraFiles(Vec<(Arc<Lora>, f32)>);
 
 impl LoraFiles {
     /// Opens files for a model that has `parts`.
-    fn open(files: &[LoraFile], parts: &[Part]) -> Result<Self, LoraError> {
+    pub(crate) fn open(files: &[LoraFile], parts: &[Part]) -> Result<Self, LoraError> {
         let open = |file: &LoraFile| {
             let lora = Lora::open(&file.path)?;
             lora.check_parts(parts)?;

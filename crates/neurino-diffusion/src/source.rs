@@ -2,6 +2,7 @@
 //! `model.toml` what belongs together (`docs/ADDING_A_MODEL.md`). Opening reads headers and
 //! configurations only.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use crate::checkpoint::ldm::{LdmFamily, LdmTensors};
 use crate::checkpoint::{Component, Loading, Precision, Tensors};
 use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxConfig, FluxTransformer};
-use crate::memory::{Dims, ImageMemory};
-use crate::pipeline::{Family, LoraFile, Pipeline, Residence};
+use crate::memory::{Dims, ImageMemory, Layers, Turn};
+use crate::pipeline::{Family, LoraFile, LoraFiles, Pipeline, Residence};
 use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{LatentScaling, Vae, VaeConfig};
@@ -113,6 +114,8 @@ impl ImageSource {
             (family, files, base.parent().map(Path::to_owned).unwrap_or_default())
         };
         let dims = dims(family, &files, &folder)?;
+        // Updates of another kind of model are refused before anything is read.
+        LoraFiles::open(&manifest.loras, family.low_rank_parts())?;
         Ok(Self { family, folder, files, loras: manifest.loras, base: whole, dims })
     }
 
@@ -173,11 +176,31 @@ impl ImageSource {
         let bytes = |tensors: &[Stored]| tensors.iter().map(|t| t.kept_bytes(precision)).sum();
         let encoders_bytes: u64 = bytes(&texts);
         let weights_bytes = encoders_bytes + bytes(&others);
-        let memory = ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone());
+        let mut layers = BTreeMap::<Turn, u64>::new();
+        for tensor in &others {
+            if let Some(turn) = tensor.turn {
+                *layers.entry(turn).or_default() += tensor.kept_bytes(precision);
+            }
+        }
+        let layers = Layers::of(&layers.into_values().collect::<Vec<_>>());
+        let memory = ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone())
+            .with_layers(layers)
+            .with_updates(self.updates_bytes(precision));
         // A CPU unpacks a few kilobytes at a time.
         let unpacks = others.iter().chain(&texts).any(Stored::is_packed);
         let on_card = precision == Precision::Half;
         memory.unpacking(if unpacks && on_card { UNPACKING_BYTES } else { 0 })
+    }
+
+    /// Memory of its low-rank updates: all of what their files hold, apart from the scales.
+    fn updates_bytes(&self, precision: Precision) -> u64 {
+        let each = if precision == Precision::Half { 2 } else { 4 };
+        // One that cannot be opened says so when it is loaded.
+        let files = self.loras.iter().filter_map(|lora| Safetensors::open_file(&lora.path).ok());
+        let count = |file: Safetensors| {
+            file.tensors().map(|t| t.shape().iter().product::<usize>() as u64).sum::<u64>()
+        };
+        each * files.map(count).sum::<u64>()
     }
 
     /// Loads it with its low-rank updates.
@@ -188,7 +211,7 @@ impl ImageSource {
         self.assemble(loading, None)
     }
 
-    /// Loads it with its low-rank updates, and with its text encoders where `residence` says.
+    /// Loads it with its low-rank updates, and with its weights where `residence` says.
     ///
     /// # Errors
     /// As [`ImageSource::load`].
@@ -197,11 +220,14 @@ impl ImageSource {
         loading: &Loading<'_>,
         residence: Residence,
     ) -> Result<Box<dyn Pipeline>, DiffusionError> {
-        let visitors = (residence == Residence::Visit).then(|| Visitors {
+        let visitors = (residence != Residence::Stay).then(|| Visitors {
             source: Arc::clone(self),
             device: loading.device.clone(),
             precision: loading.precision,
         });
+        if residence == Residence::Stream {
+            return self.assemble(&loading.clone().streaming(), visitors);
+        }
         self.assemble(loading, visitors)
     }
 

@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
 use crate::device::{self, OpenDevice};
 use crate::fault;
+use crate::warm_up::prove_choices;
 
 pub use ceiling::Ceilings;
 pub use image::{ImageBench, ImageBenchOptions, ImagePeerBench, image, image_shape_names};
@@ -104,6 +105,8 @@ pub struct TextBench {
     pub runs: u32,
     /// The speeds.
     pub rates: Rates,
+    /// Whether the device chooses tokens, so that no scores come to the host.
+    pub chooses_on_device: bool,
     /// Memory of the weights.
     pub weights_bytes: u64,
     /// Bytes of weights that one generated token reads.
@@ -112,6 +115,9 @@ pub struct TextBench {
     pub flop_per_token: f64,
     /// What the device can do at best, measured now.
     pub ceilings: Ceilings,
+    /// What the host does of a step, on a card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostTime>,
     /// Where the time of a step of one sequence goes, if that was asked for and can be told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<ProfilePart>,
@@ -121,6 +127,15 @@ pub struct TextBench {
     /// What was looked for and why it was not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers_missing: Vec<String>,
+}
+
+/// A step of one sequence without scores, as the host sees it: medians.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct HostTime {
+    /// Until all of it was handed to the card, in milliseconds.
+    pub hand_ms: f64,
+    /// Until the card was done with it, in milliseconds.
+    pub step_ms: f64,
 }
 
 /// Speeds of one engine: medians over the rounds.
@@ -188,6 +203,7 @@ fn measure_all(
     let (model, format) = open(subject, device)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     check_length(&model, options)?;
+    let model = prove_choices(model);
     say("measuring the device".into());
     let before = ceiling::measure(device);
     let (mut peers, peers_missing) = if options.compare {
@@ -210,6 +226,8 @@ fn measure_all(
     drop(own);
     // Other programs may have slowed one of the two down; a share of more than all helps nobody.
     let ceilings = before.best_of(ceiling::measure(device));
+    let host = measure::host_time(&model, options);
+    let host = host.map_err(|e| EngineError::internal(fault::chain(&e)))?;
     let profile = if options.profile {
         say("looking where the time goes".into());
         profile::of_a_step(&model, options).map_err(|e| EngineError::internal(fault::chain(&e)))?
@@ -230,10 +248,12 @@ fn measure_all(
         new_tokens: options.new_tokens,
         runs: options.runs,
         rates: rates(&rounds, options),
+        chooses_on_device: model.chooses(),
         weights_bytes: model.weights_bytes(),
         bytes_per_token: model.bytes_per_token(),
         flop_per_token: flop_per_token(model.config()),
         ceilings,
+        host,
         profile,
         peers: peers.into_iter().map(|peer| peer.finish(options)).collect(),
         peers_missing,
@@ -359,6 +379,7 @@ mod tests {
             assert_eq!(numbers, [1, 3]);
             assert!(bench.rates.decode.iter().all(|rate| rate.tokens_per_s > 0.1));
             assert!(bench.ceilings.read_bytes_per_s.is_some_and(|rate| rate > 1e7));
+            assert!(bench.host.is_none() && !bench.chooses_on_device, "no card");
             let shares: f64 = bench.profile.iter().map(|part| part.share).sum();
             assert!((shares - 1.0).abs() < 1e-6, "{:?}", bench.profile);
         }

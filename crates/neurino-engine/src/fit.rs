@@ -14,6 +14,9 @@ const BESIDE_BYTES_MIN: u64 = 256 * MIB;
 /// Weights above this are slow on a processor, which reads all of them for each token.
 const PROCESSOR_BYTES_MAX: u64 = 512 * MIB;
 
+/// Quarters of the machine's memory that layers may take which come to a card one by one.
+const HOST_QUARTERS: u64 = 3;
+
 /// Text encoders in 16 bits: 123 and 695 million weights.
 const CLIP_L_BYTES: u64 = 246_000_000;
 const CLIP_G_BYTES: u64 = 1_390_000_000;
@@ -53,6 +56,9 @@ pub enum Slower {
     FourBit,
     /// Pictures are computed in smaller pieces: tiles, halves of a step, encoders that come and go.
     Pieces,
+    /// The layers of the network that makes pictures lie in the machine's memory and come to the card
+    /// one by one.
+    Streams,
     /// A processor computes.
     Processor,
 }
@@ -68,13 +74,13 @@ pub struct Fit {
     pub available_bytes: u64,
 }
 
-/// Judges a model for a device.
-pub fn fit(needs: &Needs<'_>, device: DeviceMemory) -> Fit {
+/// Judges a model for a device of a machine that has `host_bytes` of memory beside it.
+pub fn fit(needs: &Needs<'_>, device: DeviceMemory, host_bytes: u64) -> Fit {
     let available_bytes = device.total_bytes.saturating_sub(device.reserve_bytes());
     let ways = match needs.kind {
         _ if device.is_cpu => on_processor(needs),
         JobKind::Text => text(needs),
-        JobKind::Image => picture(needs),
+        JobKind::Image => picture(needs, host_bytes),
     };
     let way = ways.iter().flatten().find(|(_, needed_bytes)| *needed_bytes <= available_bytes);
     if let Some(&(runs, needed_bytes)) = way {
@@ -86,13 +92,13 @@ pub fn fit(needs: &Needs<'_>, device: DeviceMemory) -> Fit {
 }
 
 /// Ways to run a model, the best first, with what each takes.
-type Ways = [Option<(Runs, u64)>; 2];
+type Ways = [Option<(Runs, u64)>; 3];
 
 fn on_processor(needs: &Needs<'_>) -> Ways {
     let small = needs.size_bytes <= PROCESSOR_BYTES_MAX;
     let runs = if small { Runs::Well } else { Runs::Slower(Slower::Processor) };
     // Unpacked or not, a processor never takes less than the files.
-    [Some((runs, needs.memory_bytes_min.max(needs.size_bytes))), None]
+    [Some((runs, needs.memory_bytes_min.max(needs.size_bytes))), None, None]
 }
 
 fn text(needs: &Needs<'_>) -> Ways {
@@ -103,25 +109,36 @@ fn text(needs: &Needs<'_>) -> Ways {
     let least_bytes = needs.memory_bytes_min + BESIDE_BYTES_MIN;
     let packed = (sixteen && least_bytes < whole_bytes)
         .then_some((Runs::Slower(Slower::FourBit), least_bytes));
-    [Some((Runs::Well, whole_bytes)), packed]
+    [Some((Runs::Well, whole_bytes)), packed, None]
 }
 
-fn picture(needs: &Needs<'_>) -> Ways {
+fn picture(needs: &Needs<'_>, host_bytes: u64) -> Ways {
     let weights_bytes = if needs.dtype == "f32" { needs.size_bytes / 2 } else { needs.size_bytes };
     let (dims, encoders_bytes) = match needs.arch {
         "sd15" => (Dims::sd15(), CLIP_L_BYTES),
         "sdxl" => (Dims::sdxl(), CLIP_L_BYTES + CLIP_G_BYTES),
         // How its T5 is stored differs too much to be said beforehand.
         "flux" => (Dims::flux(), CLIP_L_BYTES),
-        _ => return [Some((Runs::Well, needs.memory_bytes_min.max(weights_bytes))), None],
+        _ => return [Some((Runs::Well, needs.memory_bytes_min.max(weights_bytes))), None, None],
     };
-    let Some(image) = needs.image else { return [None, None] };
+    let Some(image) = needs.image else { return [None; 3] };
     let guided = needs.arch != "flux";
-    let memory = ImageMemory::new(weights_bytes, encoders_bytes.min(weights_bytes), dims);
-    let beside = memory.picture(image.width, image.height, guided);
-    let whole = memory.peak_bytes(Residence::Stay, beside, Plan::default());
-    let least = memory.peak_bytes(Residence::Visit, beside, Plan::LEAST);
-    [Some((Runs::Well, whole)), Some((Runs::Slower(Slower::Pieces), least))]
+    // A scale for 64 weights comes to them.
+    let bits = if needs.dtype == "nf4" { 4.5 } else { 16.0 };
+    let layers = dims.layers(bits);
+    let memory = ImageMemory::new(weights_bytes, encoders_bytes.min(weights_bytes), dims)
+        .with_layers(layers);
+    let peak_bytes = |residence: Residence, plan: Plan| {
+        let beside = memory.picture(residence, [image.width, image.height], guided);
+        memory.peak_bytes(residence, beside, plan)
+    };
+    let streams = (memory.host_bytes(Residence::Stream) <= host_bytes / 4 * HOST_QUARTERS)
+        .then(|| (Runs::Slower(Slower::Streams), peak_bytes(Residence::Stream, Plan::LEAST)));
+    [
+        Some((Runs::Well, peak_bytes(Residence::Stay, Plan::default()))),
+        Some((Runs::Slower(Slower::Pieces), peak_bytes(Residence::Visit, Plan::LEAST))),
+        streams,
+    ]
 }
 
 #[cfg(test)]
@@ -147,20 +164,20 @@ mod tests {
 
     #[test]
     fn a_language_model_runs_then_runs_in_four_bits_then_not() {
-        let runs = |gib| fit(&eight_billion(), card(gib)).runs;
+        let runs = |gib| fit(&eight_billion(), card(gib), 32 * GIB).runs;
         assert_eq!(runs(24), Runs::Well);
         assert_eq!(runs(16), Runs::Slower(Slower::FourBit));
         assert_eq!(runs(8), Runs::Slower(Slower::FourBit));
         assert_eq!(runs(4), Runs::No);
-        let no = fit(&eight_billion(), card(4));
+        let no = fit(&eight_billion(), card(4), 32 * GIB);
         assert!(no.needed_bytes > 5_300_000_000 && no.available_bytes < 4 * GIB);
     }
 
     #[test]
     fn packed_weights_have_one_way() {
         let needs = Needs { dtype: "gptq-4bit", size_bytes: 24_000_000_000, ..eight_billion() };
-        assert_eq!(fit(&needs, card(32)).runs, Runs::Well);
-        assert_eq!(fit(&needs, card(24)).runs, Runs::No);
+        assert_eq!(fit(&needs, card(32), 32 * GIB).runs, Runs::Well);
+        assert_eq!(fit(&needs, card(24), 32 * GIB).runs, Runs::No);
     }
 
     #[test]
@@ -181,17 +198,22 @@ mod tests {
             memory_bytes_min: 7_500_000_000,
             image: Some(&image),
         };
-        assert_eq!(fit(&needs, card(16)).runs, Runs::Well);
-        assert_eq!(fit(&needs, card(4)).runs, Runs::No);
-        let found: Vec<_> = (6..=12).map(|gib| fit(&needs, card(gib)).runs).collect();
+        assert_eq!(fit(&needs, card(16), 32 * GIB).runs, Runs::Well);
+        let found: Vec<_> = (6..=12).map(|gib| fit(&needs, card(gib), 32 * GIB).runs).collect();
         assert!(found.contains(&Runs::Slower(Slower::Pieces)), "{found:?}");
+        // Its 5 GB of layers lie in the machine's memory, if it has as much.
+        let small = fit(&needs, card(4), 16 * GIB);
+        assert_eq!(small.runs, Runs::Slower(Slower::Streams));
+        assert!(small.needed_bytes < small.available_bytes);
+        assert_eq!(fit(&needs, card(4), 6 * GIB).runs, Runs::No);
+        assert_eq!(fit(&needs, card(1), 16 * GIB).runs, Runs::No);
     }
 
     #[test]
     fn a_processor_runs_small_models_well_and_large_ones_slowly() {
         let cpu = DeviceMemory { total_bytes: 32 * GIB, free_bytes: 0, is_cpu: true };
-        assert_eq!(fit(&eight_billion(), cpu).runs, Runs::Slower(Slower::Processor));
+        assert_eq!(fit(&eight_billion(), cpu, 32 * GIB).runs, Runs::Slower(Slower::Processor));
         let small = Needs { size_bytes: 98_000_000, memory_bytes_min: GIB, ..eight_billion() };
-        assert_eq!(fit(&small, cpu).runs, Runs::Well);
+        assert_eq!(fit(&small, cpu, 32 * GIB).runs, Runs::Well);
     }
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use neurino_core::job::{ImageOutput, ImageStep};
 use neurino_core::{ImageJob, JobOutput, JobSpec};
-use neurino_diffusion::memory::{Fit, ImageMemory};
-use neurino_diffusion::pipeline::{Decoding, Denoising, Guidance, Pipeline, Plan};
-use neurino_diffusion::{DiffusionError, ImageSource, RgbImage};
+use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
+use neurino_diffusion::pipeline::{Decoding, Denoising, Guidance, Pipeline, Plan, Residence};
+use neurino_diffusion::{DiffusionError, ImageSource};
 use neurino_nn::NnError;
+use neurino_nn::device::is_cpu;
 
 use crate::api::{EngineCounters, EngineError, EngineErrorCode};
 use crate::fault::{self, guarded};
@@ -18,9 +19,31 @@ use crate::memory::DeviceMemory;
 use crate::queue::{self, Job};
 use crate::serving::Ended;
 
+/// Loads a model with its weights in another place; gives up once it is told that nobody wants it.
+pub(crate) type LoadAs = Box<
+    dyn Fn(
+            &Arc<ImageSource>,
+            Residence,
+            &dyn Fn() -> bool,
+        ) -> Result<Box<dyn Pipeline>, DiffusionError>
+        + Send,
+>;
+
+/// Where the weights of a model may be.
+pub(crate) struct Ways {
+    /// From the quickest one that there is memory for to the cheapest; at least one.
+    pub(crate) residences: Vec<Residence>,
+    pub(crate) load_as: LoadAs,
+    /// Memory of the machine itself that is free, in bytes.
+    pub(crate) host_free_bytes: fn() -> u64,
+}
+
 /// An image model that serves.
 pub(crate) struct Pictures {
-    pipeline: Box<dyn Pipeline>,
+    /// `None` after it could not be loaded to another place.
+    pipeline: Option<Box<dyn Pipeline>>,
+    residence: Residence,
+    ways: Ways,
     memory: ImageMemory,
     source: Arc<ImageSource>,
     device: Device,
@@ -38,14 +61,17 @@ struct Running {
 }
 
 impl Pictures {
-    /// A model that was loaded from `source` to `device` and takes `memory`.
+    /// A model that was loaded from `source` to `device` the first of `ways`, and takes `memory`.
     pub(crate) fn new(
         pipeline: Box<dyn Pipeline>,
+        ways: Ways,
         memory: ImageMemory,
         source: Arc<ImageSource>,
         device: Device,
     ) -> Self {
-        Self { pipeline, memory, source, device, running: None, waiting: VecDeque::new() }
+        let residence = ways.residences.first().copied().unwrap_or_default();
+        let (pipeline, running, waiting) = (Some(pipeline), None, VecDeque::new());
+        Self { pipeline, residence, ways, memory, source, device, running, waiting }
     }
 
     /// Whether there is nothing to compute.
@@ -96,7 +122,7 @@ impl Pictures {
             Some(running) if running.denoising.done() < running.denoising.steps() => {
                 self.denoise(running)
             }
-            Some(running) => Some(decode(running, &self.device)),
+            Some(running) => self.decode(running),
         };
         computed(self.counters());
         ended.into_iter().collect()
@@ -105,29 +131,102 @@ impl Pictures {
     /// Begins the picture whose turn it is.
     fn next(&mut self, free: &dyn Fn() -> DeviceMemory) -> Option<Ended> {
         let (picture, job) = self.waiting.pop_front()?;
-        let plan = match self.plan(&picture, free()) {
-            Ok(plan) => plan,
+        let (residence, plan) = match self.plan(&picture, free()) {
+            Ok(found) => found,
             Err(error) => return Some(Ended::of(job, Err(error))),
         };
-        match computing("reading the prompt", || self.pipeline.begin(&picture)) {
+        let begun = self
+            .at(residence, &|| job.is_over())
+            .and_then(|pipeline| computing("reading the prompt", || pipeline.begin(&picture)));
+        match begun {
             Ok(mut denoising) => {
                 denoising.set_guidance(plan.guidance);
                 self.running = Some(Running { picture, job, plan, denoising });
                 None
             }
-            Err(error) => Some(Ended::of(job, Err(error))),
+            Err(error) => self.cheaper_or_ended(picture, job, error),
         }
     }
 
-    /// How a picture is computed with the memory there is.
-    fn plan(&self, picture: &ImageJob, free: DeviceMemory) -> Result<Plan, EngineError> {
-        let [width, height] = self.pipeline.picture_size(picture);
-        let needs = self.memory.picture(width, height, picture.guidance > 1.0);
+    /// Where the weights have to be for a picture, and how it is computed then, with the memory there
+    /// is.
+    fn plan(
+        &self,
+        picture: &ImageJob,
+        free: DeviceMemory,
+    ) -> Result<(Residence, Plan), EngineError> {
+        let size = match &self.pipeline {
+            Some(pipeline) => pipeline.picture_size(picture),
+            None => [picture.width, picture.height],
+        };
         let free_bytes = free.free_bytes.saturating_sub(free.reserve_bytes());
-        match needs.fit(free_bytes) {
-            Fit::As(plan) => Ok(plan),
-            Fit::No { needed_bytes } => Err(too_large(picture, needed_bytes, free_bytes)),
+        let held_bytes = match self.pipeline {
+            Some(_) => self.memory.resident_bytes(self.residence),
+            None => 0,
+        };
+        let mut refused = None;
+        for &residence in &self.ways.residences {
+            let is_here = self.pipeline.is_some() && residence == self.residence;
+            if !is_here && self.memory.host_bytes(residence) > (self.ways.host_free_bytes)() {
+                continue;
+            }
+            let others_bytes = if is_here { held_bytes } else { 0 };
+            let resident_bytes = self.memory.resident_bytes(residence);
+            let left_bytes = (free_bytes + held_bytes - others_bytes).saturating_sub(if is_here {
+                0
+            } else {
+                resident_bytes
+            });
+            let needs = self.memory.picture(residence, size, picture.guidance > 1.0);
+            match needs.fit(left_bytes) {
+                Fit::As(plan) => return Ok((residence, plan)),
+                Fit::No { needed_bytes } => {
+                    refused = Some(too_large(picture, needed_bytes, left_bytes));
+                }
+            }
         }
+        Err(refused.unwrap_or_else(|| too_large(picture, held_bytes, free_bytes)))
+    }
+
+    /// The model with its weights at `residence`: loaded again, if they are elsewhere.
+    fn at(
+        &mut self,
+        residence: Residence,
+        unwanted: &dyn Fn() -> bool,
+    ) -> Result<&mut Box<dyn Pipeline>, EngineError> {
+        if self.residence != residence || self.pipeline.is_none() {
+            tracing::warn!(from = ?self.residence, to = ?residence, "the model's weights move");
+            self.pipeline = None;
+            self.device.memory_cleanup();
+            self.residence = residence;
+            let load = || (self.ways.load_as)(&self.source, residence, unwanted);
+            self.pipeline = Some(computing("loading the model another way", load)?);
+        }
+        self.pipeline.as_mut().ok_or_else(|| EngineError::internal("the model is not there"))
+    }
+
+    /// Tries the picture again from its start the next cheaper way, if a lack of memory is what ended
+    /// it and there is one; what was planned wrongly once is not planned again.
+    fn cheaper_or_ended(
+        &mut self,
+        picture: ImageJob,
+        job: Job,
+        error: EngineError,
+    ) -> Option<Ended> {
+        // Nobody waits for it: the next sweep ends it.
+        if job.is_over() && error.code == EngineErrorCode::Cancelled {
+            self.waiting.push_front((picture, job));
+            return None;
+        }
+        let is_cheaper = |way: &&Residence| **way > self.residence;
+        let cheaper: Vec<_> = self.ways.residences.iter().filter(is_cheaper).copied().collect();
+        if error.code == EngineErrorCode::OutOfMemory && !cheaper.is_empty() {
+            tracing::warn!("the picture is begun again, with less on the device: {error}");
+            self.ways.residences = cheaper;
+            self.waiting.push_front((picture, job));
+            return None;
+        }
+        Some(Ended::of(job, Err(out_of_memory(error, &picture))))
     }
 
     fn denoise(&mut self, mut running: Running) -> Option<Ended> {
@@ -145,7 +244,7 @@ impl Pictures {
             }
             let Running { picture, job, denoising, .. } = running;
             drop(denoising);
-            return Some(Ended::of(job, Err(out_of_memory(error, &picture))));
+            return self.cheaper_or_ended(picture, job, error);
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let denoising = running.denoising.as_ref();
@@ -160,6 +259,33 @@ impl Pictures {
         None
     }
 
+    /// Makes the picture of its latents: in tiles, if the device does not hold it as a whole.
+    fn decode(&mut self, running: Running) -> Option<Ended> {
+        let Running { picture, job, plan, mut denoising } = running;
+        let mut decode =
+            |decoding| computing("decoding the picture", || denoising.finish(decoding));
+        let decoded = match decode(plan.decoding) {
+            Err(error)
+                if error.code == EngineErrorCode::OutOfMemory
+                    && plan.decoding == Decoding::Whole =>
+            {
+                tracing::warn!("the picture is decoded in tiles: {error}");
+                self.device.memory_cleanup();
+                decode(Decoding::Tiled)
+            }
+            decoded => decoded,
+        };
+        drop(denoising);
+        match decoded {
+            Ok(made) => {
+                let (width, height) = (made.width(), made.height());
+                let output = JobOutput::Image(ImageOutput { png: made.to_png(), width, height });
+                Some(Ended::of(job, Ok(output)))
+            }
+            Err(error) => self.cheaper_or_ended(picture, job, error),
+        }
+    }
+
     /// Fails all jobs, because what they were computed with is lost.
     pub(crate) fn fail_all(&mut self, error: &EngineError) -> Vec<Ended> {
         let running = self.running.take().map(|running| running.job);
@@ -170,9 +296,11 @@ impl Pictures {
     /// Becomes `source`, if that differs in its low-rank updates alone. Jobs must have ended. `false`
     /// if it is another model, or its updates do not fit.
     pub(crate) fn switch_to(&mut self, source: ImageSource) -> bool {
+        let Some(pipeline) = &mut self.pipeline else { return false };
         let fits = source.has_base_of(&self.source)
-            && computing("changing the model", || self.pipeline.set_loras(source.loras())).is_ok();
+            && computing("changing the model", || pipeline.set_loras(source.loras())).is_ok();
         if fits {
+            self.memory = source.memory(usual_precision(is_cpu(&self.device)));
             self.source = Arc::new(source);
         }
         fits
@@ -194,27 +322,6 @@ impl Pictures {
 fn preview(denoising: &dyn Denoising) -> Option<neurino_core::job::Png> {
     let drawn = guarded("a preview", || denoising.preview());
     drawn.ok().and_then(Result::ok).map(|picture| picture.to_png())
-}
-
-/// Makes the picture of its latents: in tiles, if the device does not hold it as a whole.
-fn decode(running: Running, device: &Device) -> Ended {
-    let Running { picture, job, plan, mut denoising } = running;
-    let mut decode = |decoding| computing("decoding the picture", || denoising.finish(decoding));
-    let decoded = match decode(plan.decoding) {
-        Err(error)
-            if error.code == EngineErrorCode::OutOfMemory && plan.decoding == Decoding::Whole =>
-        {
-            tracing::warn!("the picture is decoded in tiles: {error}");
-            device.memory_cleanup();
-            decode(Decoding::Tiled)
-        }
-        decoded => decoded,
-    };
-    let output = |picture: RgbImage| {
-        let (width, height) = (picture.width(), picture.height());
-        JobOutput::Image(ImageOutput { png: picture.to_png(), width, height })
-    };
-    Ended::of(job, decoded.map(output).map_err(|error| out_of_memory(error, &picture)))
 }
 
 /// Computes something that may fail or panic. After a panic nothing of the model is trusted any more:

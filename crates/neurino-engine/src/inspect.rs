@@ -69,7 +69,7 @@ fn image_facts(source: &ImageSource) -> ModelFacts {
         Family::Flux => (22, 3.5),
     };
     let memory = source.memory(ImagePrecision::Half);
-    let picture = memory.picture(side, side, family != Family::Flux);
+    let picture = memory.picture(Residence::Stream, [side; 2], family != Family::Flux);
     ModelFacts {
         arch: family.name().to_owned(),
         storage: source.storage().to_owned(),
@@ -82,7 +82,7 @@ fn image_facts(source: &ImageSource) -> ModelFacts {
             negative_prompt: String::new(),
             side_multiple: if family == Family::Flux { 16 } else { ImageJob::SIDE_MULTIPLE },
         }),
-        memory_bytes_min: memory.peak_bytes(Residence::Visit, picture, Plan::LEAST),
+        memory_bytes_min: memory.peak_bytes(Residence::Stream, picture, Plan::LEAST),
     }
 }
 

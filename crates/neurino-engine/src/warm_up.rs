@@ -3,9 +3,31 @@
 
 use neurino_llm::LlmError;
 use neurino_llm::model::LanguageModel;
+use neurino_llm::self_check;
 use neurino_llm::serving::{ServingLimits, StepShape, StepShapes};
 
+use crate::fault;
 use crate::serving::Steps;
+
+/// The model with its device's choices of tokens held to the host's. Where one is wrong, all tokens
+/// are drawn on the host, as slow as that is: a card must never give wrong ones.
+pub(crate) fn prove_choices(model: LanguageModel) -> LanguageModel {
+    if !model.chooses() {
+        return model;
+    }
+    let check = || self_check::choices(&model, &mut model.new_cache(self_check::BLOCKS));
+    let wrong = match fault::guarded("the check of the card's choices", check) {
+        Err(fault) => fault.to_string(),
+        Ok(Ok(None)) => {
+            tracing::info!("the card chooses tokens as the host does");
+            return model;
+        }
+        Ok(Ok(Some(deviation))) => deviation.to_string(),
+        Ok(Err(error)) => fault::chain(&error),
+    };
+    tracing::warn!(wrong, "tokens are drawn on the host, because the card chose wrongly");
+    model.drawing_on_host()
+}
 
 /// Runs steps of every shape that jobs will need, on a small cache of their own. `go_on` is told,
 /// before each, how many are done and how many there are; `false` if it said no. Where steps are

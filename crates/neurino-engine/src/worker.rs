@@ -25,7 +25,7 @@ use crate::memory::{self, MemoryPlan};
 use crate::queue::{Command, Job, Queue};
 use crate::served::Served;
 use crate::serving::{Ended, Serving, Steps};
-use crate::warm_up::warm_up;
+use crate::warm_up::{prove_choices, warm_up};
 
 mod images;
 
@@ -295,7 +295,7 @@ impl Worker {
 
     fn read(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
         if ImageSource::is_image_model(&reference.path) {
-            return self.read_image(reference);
+            return self.read_image(&reference);
         }
         let started = Instant::now();
         let source = ModelSource::open(&reference.path).map_err(unreadable)?;
@@ -320,6 +320,7 @@ impl Worker {
         if !warm_up(&model, &limits, steps, &go_on).map_err(|error| unloadable(&error))? {
             return Err(stopped());
         }
+        let model = prove_choices(model);
         let mut facts = LoadedModel {
             id: reference.id.clone(),
             arch: arch_name(source.arch).into(),

@@ -17,7 +17,7 @@ use neurino_kernels::gpu::Gpu;
 use neurino_kernels::matvec::Matrix;
 use neurino_kernels::norm::add_rms_norm;
 use neurino_kernels::rope::{BLOCK_TOKENS, Heads, LayerCache};
-use neurino_kernels::sample::{Batch, ENTRY, PARAMS, sample};
+use neurino_kernels::sample::{Batch, CHOICE, ENTRY, PARAMS, sample};
 
 /// Launches of one measurement; the best of [`ROUNDS`] counts.
 const LAUNCHES: usize = 50;
@@ -186,8 +186,7 @@ fn rest(bench: &Bench) {
             entries: &Buffer::upload(client, &[0_u32; ENTRY]),
             saved: &Buffer::empty::<f32>(client, 1),
             uniforms: &Buffer::upload(client, &vec![0.3_f64; rows]),
-            tokens: &Buffer::empty::<u32>(client, rows),
-            logprobs: &Buffer::empty::<f32>(client, rows),
+            choices: &Buffer::empty::<u32>(client, rows * CHOICE),
         };
         let seconds = bench.time(|_| sample(&bench.gpu, &batch));
         bench.report(&format!("sampler, {name}, {rows} rows"), 4 * logits.len(), seconds);

@@ -28,6 +28,8 @@ pub const NO_TOKEN: u32 = u32::MAX;
 pub const PARAMS: usize = 8;
 /// Words of an entry of a row's list; see [`Entry::to_words`].
 pub const ENTRY: usize = 3;
+/// Words of what comes out for a row: the token, and the bits of its log-probability.
+pub const CHOICE: usize = 2;
 
 /// Temperatures below this mean the likeliest token.
 const GREEDY_BELOW: f32 = 1e-5;
@@ -265,8 +267,7 @@ fn sample_kernel(
     entries: &[u32],
     saved: &mut [f32],
     uniforms: &[f64],
-    tokens: &mut [u32],
-    logprobs: &mut [f32],
+    choices: &mut [u32],
     #[comptime] plan: Plan,
 ) {
     let row = CUBE_POS_X as usize;
@@ -447,27 +448,43 @@ fn sample_kernel(
         sync_cube();
     }
 
+    let token = chosen[0];
+    let mut own = Shared::<[f32]>::new_slice(1usize);
     if UNIT_POS == 0 {
-        let token = chosen[0];
-        tokens[row] = token;
+        own[0] = f32::new(f32::NEG_INFINITY);
+        if token != NO_TOKEN {
+            own[0] = logits[base + token as usize];
+        }
+    }
+    sync_cube();
+    // The logits become again what the model gave.
+    let mut entry = from + UNIT_POS as usize;
+    while entry < to {
+        let changed = entries[entry * ENTRY];
+        if (changed as usize) < plan.vocabulary {
+            let before = saved[entry];
+            if changed == token {
+                own[0] = before;
+            }
+            logits[base + changed as usize] = before;
+        }
+        entry += units;
+    }
+    sync_cube();
+    if UNIT_POS == 0 {
         let mut logprob = f32::new(f32::NEG_INFINITY);
         if token != NO_TOKEN {
-            let mut logit = logits[base + token as usize];
-            for entry in from..to {
-                if entries[entry * ENTRY] == token {
-                    logit = saved[entry];
-                }
-            }
-            logprob = f32::min(logit - raw - ln(mass), f32::new(0.0f32));
+            logprob = f32::min(own[0] - raw - ln(mass), f32::new(0.0f32));
         }
-        logprobs[row] = logprob;
+        choices[row * CHOICE] = token;
+        choices[row * CHOICE + 1] = u32::reinterpret(logprob);
     }
 }
 
 /// A batch to choose from.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
-    /// `[rows, vocabulary]`, f32; changed in place by penalties and bias.
+    /// `[rows, vocabulary]`, f32; penalties and bias change them, and are taken back at the end.
     pub logits: &'a Buffer,
     /// `[rows, PARAMS]`, f32.
     pub params: &'a Buffer,
@@ -479,10 +496,9 @@ pub struct Batch<'a> {
     pub saved: &'a Buffer,
     /// `[rows]`, f64, from 0 up to, not including, 1.
     pub uniforms: &'a Buffer,
-    /// `[rows]`, u32: the chosen tokens, or [`NO_TOKEN`].
-    pub tokens: &'a Buffer,
-    /// `[rows]`, f32: their log-probabilities as the model gave them.
-    pub logprobs: &'a Buffer,
+    /// `[rows, CHOICE]`, u32: the chosen tokens, or [`NO_TOKEN`], each with the bits of its f32
+    /// log-probability as the model gave it.
+    pub choices: &'a Buffer,
 }
 
 /// Launches the choice of a token for each row.
@@ -490,12 +506,12 @@ pub struct Batch<'a> {
 /// # Panics
 /// If the lengths of the buffers do not fit together, or the vocabulary has 2^24 tokens or more.
 pub fn sample(gpu: &Gpu, batch: &Batch<'_>) {
-    let rows = batch.tokens.len();
+    let rows = batch.choices.len() / CHOICE;
     let vocabulary = batch.logits.len() / rows;
     assert!(batch.logits.len() == rows * vocabulary && vocabulary < 1 << 24, "logits");
     assert!(batch.params.len() == rows * PARAMS && batch.lists.len() == rows + 1, "parameters");
     assert!(batch.entries.len() == batch.saved.len() * ENTRY, "lists");
-    assert!(batch.uniforms.len() == rows && batch.logprobs.len() == rows, "one value a row");
+    assert!(batch.uniforms.len() == rows, "one number a row");
     let plan = Plan { vocabulary, cut: cut_of(gpu) };
     // SAFETY: the lengths were checked, tokens of entries are checked by the kernel, and that lists
     // lie inside the entries is the caller's contract.
@@ -511,8 +527,7 @@ pub fn sample(gpu: &Gpu, batch: &Batch<'_>) {
             batch.entries.arg(1),
             batch.saved.arg(1),
             batch.uniforms.arg(1),
-            batch.tokens.arg(1),
-            batch.logprobs.arg(1),
+            batch.choices.arg(1),
             plan,
         );
     }
@@ -531,7 +546,6 @@ pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
         settings(plan.cut),
         device(),
         target(),
-        B,
         B,
         B,
         B,

@@ -3,6 +3,7 @@
 //! can be recorded once for each shape and replayed as a graph.
 
 use cubecl::bytes::Bytes;
+use cubecl::client::Graph;
 
 use crate::attention::{Attention, Rows, Scratch};
 use crate::buffer::Buffer;
@@ -65,14 +66,14 @@ pub struct StepInputs {
 }
 
 impl StepInputs {
-    /// Memory for steps of a shape.
+    /// Memory for steps of a shape, all of it padding.
     pub fn new(gpu: &Gpu, shape: StepShape) -> Self {
         let empty = |len| Buffer::upload(&gpu.client, &vec![0_u32; len]);
         let lines: Vec<u32> = (0..shape.rows as u32).collect();
         Self {
             shape,
             positions: empty(shape.rows),
-            slots: empty(shape.rows),
+            slots: Buffer::upload(&gpu.client, &vec![NO_SLOT; shape.rows]),
             sequences: Buffer::upload(&gpu.client, &lines),
             tables: empty(shape.rows * shape.table),
             tiles: Buffer::upload(&gpu.client, &Attention::tiles(vec![1; shape.rows], 1)),
@@ -244,14 +245,30 @@ pub fn decode_layer(
     )
 }
 
-/// Records the launches of `step` and gives the graph that repeats them.
+/// Runs before a recording: the first compiles and allocates, later ones find the memory that the
+/// recorded one will use.
+const REHEARSALS: usize = 2;
+
+/// Records the launches of `step` and gives the graph that repeats them. `step` is run a few times
+/// before, because nothing can be compiled or allocated while launches are recorded.
 ///
 /// # Errors
 /// The runtime's, as text: only CUDA records.
-pub fn record(gpu: &Gpu, step: impl FnOnce()) -> Result<cubecl::client::Graph, String> {
+pub fn record(gpu: &Gpu, mut step: impl FnMut()) -> Result<Graph, String> {
     let text = |error: cubecl::server::ServerError| error.to_string();
     gpu.client.graph_prepare().map_err(text)?;
-    gpu.client.start_capture().map_err(text)?;
+    for _ in 0..REHEARSALS {
+        step();
+        if let Err(error) = cubecl::future::block_on(gpu.client.sync()) {
+            // Ends what was prepared.
+            let _ = gpu.client.stop_capture();
+            return Err(text(error));
+        }
+    }
+    if let Err(error) = gpu.client.start_capture() {
+        let _ = gpu.client.stop_capture();
+        return Err(text(error));
+    }
     step();
     gpu.client.stop_capture().map_err(text)
 }

@@ -4,6 +4,8 @@
 //! one that reads the cache takes a tensor that the one before gave, so fusion cannot swap them.
 #![expect(clippy::too_many_arguments, reason = "an operation takes every tensor on its own")]
 
+pub mod choice;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Shape, Tensor};

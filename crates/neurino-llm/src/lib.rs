@@ -2,7 +2,7 @@
 //! turns a conversation into tokens and back.
 //!
 //! Reading order: `source`, `config`, `model`, `models`, then `tokenizer`, `chat`, `sampler`,
-//! `stop`, `tools`, `guide`, `serving`.
+//! `stop`, `tools`, `guide`, `serving`, `self_check`.
 
 pub mod chat;
 pub mod checkpoint;
@@ -13,6 +13,7 @@ pub mod model;
 pub mod models;
 mod python_json;
 pub mod sampler;
+pub mod self_check;
 pub mod serving;
 pub mod source;
 pub mod stop;

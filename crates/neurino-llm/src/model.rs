@@ -1,6 +1,7 @@
 //! A loaded language model: tokens in, scores of the next token out.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use neurino_nn::choice::{ChosenToken, TokenRule, choose, chooses};
 use neurino_nn::device::{download, run_near};
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
 use neurino_nn::{NnError, PagedKvCache};
@@ -20,6 +21,29 @@ pub const PREFILL_CHUNK_TOKENS: usize = 256;
 #[derive(Debug)]
 pub struct LanguageModel {
     decoder: Decoder,
+    /// Whether the head's device chooses tokens, where jobs allow it.
+    chooses: bool,
+}
+
+/// What is wanted of a step.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// The rows that are scored.
+    pub rows: &'a [usize],
+    /// Those of them, by their places in `rows`, whose scores come to the host.
+    pub scores: &'a [usize],
+    /// Those of them from which the device chooses a token, and how; one row may occur several
+    /// times.
+    pub choices: &'a [(usize, TokenRule)],
+}
+
+/// What a step gave.
+#[derive(Debug)]
+pub struct Found {
+    /// The scores that were wanted.
+    pub logits: Logits,
+    /// A token for each choice; `None` where the scores are no numbers.
+    pub tokens: Vec<Option<ChosenToken>>,
 }
 
 /// Scores of the next token, for some rows of a step.
@@ -145,8 +169,7 @@ impl LanguageModel {
         let loader = LayerLoader::new(&source.checkpoint, first, precision, progress)
             .cancelled_by(cancelled);
         let cache_dtype = precision.cache_dtype();
-        let decoder = Decoder::load(&source.config, &loader, placement, cache_dtype)?;
-        Ok(Self { decoder })
+        Decoder::load(&source.config, &loader, placement, cache_dtype).map(Self::new)
     }
 
     /// A model of these dimensions with random weights, for measurements: fast to make, fit to
@@ -162,14 +185,29 @@ impl LanguageModel {
     ) -> Result<Self, LlmError> {
         let placement = Placement::whole(device, config.num_hidden_layers);
         let layers = RandomLayers::new(format, device, seed);
-        let decoder = Decoder::load(config, &layers, &placement, format.cache_dtype(device))?;
-        Ok(Self { decoder })
+        Decoder::load(config, &layers, &placement, format.cache_dtype(device)).map(Self::new)
+    }
+
+    fn new(decoder: Decoder) -> Self {
+        let chooses = chooses(decoder.last_device());
+        Self { decoder, chooses }
     }
 
     /// The same, with its caches in stores of another kind.
     #[must_use]
     pub fn with_stores(self, stores: Stores) -> Self {
-        Self { decoder: self.decoder.with_stores(stores) }
+        Self { decoder: self.decoder.with_stores(stores), ..self }
+    }
+
+    /// The same, with all tokens drawn on the host: see [`crate::self_check`].
+    #[must_use]
+    pub fn drawing_on_host(self) -> Self {
+        Self { chooses: false, ..self }
+    }
+
+    /// Whether the device chooses tokens, where jobs allow it.
+    pub fn chooses(&self) -> bool {
+        self.chooses
     }
 
     /// The dimensions.
@@ -230,14 +268,36 @@ impl LanguageModel {
         logit_rows: &[usize],
         cache: &mut PagedKvCache,
     ) -> Result<Logits, LlmError> {
+        let all: Vec<usize> = (0..logit_rows.len()).collect();
+        let wanted = Wanted { rows: logit_rows, scores: &all, choices: &[] };
+        Ok(self.step_drawing(tokens, batch, &wanted, cache)?.logits)
+    }
+
+    /// As [`LanguageModel::step`], with scores or with tokens that the device chose, row by row.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::step`]; `Nn` for choices of a device that does not choose.
+    pub fn step_drawing(
+        &self,
+        tokens: &[u32],
+        batch: &BatchLayout,
+        wanted: &Wanted<'_>,
+        cache: &mut PagedKvCache,
+    ) -> Result<Found, LlmError> {
         let vocab_size = self.vocab_size();
         run_near(self.device(), || {
             let hidden = self.hidden_states(tokens, batch, cache, &mut |_| ())?;
-            let values = match logit_rows {
+            if wanted.rows.is_empty() {
+                let logits = Logits { values: Vec::new(), vocab_size };
+                return Ok(Found { logits, tokens: Vec::new() });
+            }
+            let scores = self.head(select_rows(hidden, wanted.rows));
+            let tokens = chosen(&scores, wanted.choices)?;
+            let values = match wanted.scores {
                 [] => Vec::new(),
-                rows => download(self.head(select_rows(hidden, rows)))?,
+                rows => download(select_rows(scores, rows))?,
             };
-            Ok(Logits { values, vocab_size })
+            Ok(Found { logits: Logits { values, vocab_size }, tokens })
         })
     }
 
@@ -331,6 +391,31 @@ impl LanguageModel {
     fn head(&self, hidden: Tensor<2>) -> Tensor<2> {
         self.decoder.logits(hidden)
     }
+}
+
+/// Lets the device choose. Rows that nobody chooses from are chosen from nevertheless: that costs
+/// less than copies of the others.
+fn chosen(
+    scores: &Tensor<2>,
+    choices: &[(usize, TokenRule)],
+) -> Result<Vec<Option<ChosenToken>>, LlmError> {
+    if choices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rules = vec![TokenRule::LIKELIEST; scores.dims()[0]];
+    let mut taken = vec![false; rules.len()];
+    let mut once = true;
+    for (row, rule) in choices {
+        once &= !std::mem::replace(&mut taken[*row], true);
+        rules[*row].clone_from(rule);
+    }
+    if once {
+        let found = choose(scores, &rules)?;
+        return Ok(choices.iter().map(|(row, _)| found[*row]).collect());
+    }
+    let rows: Vec<usize> = choices.iter().map(|(row, _)| *row).collect();
+    let rules: Vec<TokenRule> = choices.iter().map(|(_, rule)| rule.clone()).collect();
+    Ok(choose(&select_rows(scores.clone(), &rows), &rules)?)
 }
 
 /// Some rows of `[rows, features]`.

@@ -6,6 +6,7 @@
 //! its steps are computed. See `docs/SAMPLING.md`.
 
 mod distribution;
+mod elsewhere;
 mod scores;
 
 use std::cmp::Ordering;
@@ -137,11 +138,23 @@ impl Sampler {
         let field = self.filter(logits, highest_now, scratch);
         let token = self.pick(field, scratch)?;
         let rating = self.rivals.map(|rivals| rate(&scratch.raw, highest, token, rivals));
+        self.note(token);
+        Some(Draw { token, rating })
+    }
+
+    /// Counts a chosen token.
+    fn note(&mut self, token: u32) {
         self.position += 1;
         if let Some(seen) = &mut self.seen {
             *seen.entry(token).or_default() += 1;
         }
-        Some(Draw { token, rating })
+    }
+
+    /// The random number of the next choice. It depends on seed, answer and position alone.
+    fn share(&self) -> f64 {
+        let mut random = ChaCha8Rng::seed_from_u64(self.params.seed);
+        random.set_stream(u64::from(self.choice) << 32 | u64::from(self.position));
+        random.random::<f64>()
     }
 
     /// Penalties, then bias.
@@ -219,14 +232,12 @@ impl Sampler {
         kept.iter().map(|c| f64::from(c.weight)).sum()
     }
 
-    /// Draws by weight. The random number depends on seed, answer and position alone.
+    /// Draws by weight.
     fn pick(&self, field: Field, scratch: &Scratch) -> Option<u32> {
         if let Field::One(token) = field {
             return Some(token);
         }
-        let mut random = ChaCha8Rng::seed_from_u64(self.params.seed);
-        random.set_stream(u64::from(self.choice) << 32 | u64::from(self.position));
-        let share = random.random::<f64>();
+        let share = self.share();
         if field == Field::Some {
             let weights = || scratch.kept.iter().map(|c| f64::from(c.weight));
             let at = place(weights(), share * weights().sum::<f64>())?;

@@ -6,10 +6,11 @@
 //! else runs beside it: see `docs/SAMPLING.md`.
 //!
 //! Reading order: `blocks` (who holds which block of the cache), `plan` and `scheduler` (what a step
-//! computes), `shapes` (which sizes it has on a card), `answer` (tokens to text), `request` (a job to a prompt), `runner`.
+//! computes), `shapes` (which sizes it has on a card), `draws` (who draws where), `answer` (tokens to text), `request` (a job to a prompt), `runner`.
 
 mod answer;
 mod blocks;
+mod draws;
 mod plan;
 mod request;
 mod runner;

@@ -35,21 +35,37 @@ pub struct OwnModel {
 /// The ends of the names of files that a model folder needs; everything else in it (pictures,
 /// optimiser states, other formats) stays where it is.
 const NEEDED: [&str; 6] = [".safetensors", ".json", ".model", ".txt", ".jinja", ".gguf"];
+/// Files that say that a model consists of parts, which may lie in folders of their own.
+const OF_PARTS: [&str; 2] = ["model_index.json", "model.toml"];
+/// Parts of such models that pictures are not made with.
+const UNUSED: [&str; 2] = ["safety_checker", "feature_extractor"];
 
 impl ModelStore {
     /// Takes in a model from `path`, a file or the folder with its files. Files are linked where
     /// the drive allows it, else copied, and hashed; the manifest is written last, to
-    /// `catalog/<id>.toml`, and counts from the next start of a program.
+    /// `catalog/<id>.toml`, and counts from the next start of a program. Before that `check` is asked
+    /// whether the folder that the files lie in now is a model, and says what it is not: it may have
+    /// named files that did not come along.
     ///
     /// # Errors
     /// [`StoreError::IdTaken`], [`StoreError::NotAFile`], [`StoreError::BadManifest`],
     /// [`StoreError::Busy`], [`StoreError::NoSpace`], [`StoreError::Io`].
-    pub async fn adopt(&self, own: OwnModel, path: &Path) -> Result<ModelManifest, StoreError> {
+    pub async fn adopt(
+        &self,
+        own: OwnModel,
+        path: &Path,
+        check: impl FnOnce(&Path) -> Result<(), String> + Send + 'static,
+    ) -> Result<ModelManifest, StoreError> {
         let (store, path) = (self.clone(), path.to_owned());
-        blocking(move || store.adopt_blocking(own, &path)).await
+        blocking(move || store.adopt_blocking(own, &path, check)).await
     }
 
-    fn adopt_blocking(&self, own: OwnModel, path: &Path) -> Result<ModelManifest, StoreError> {
+    fn adopt_blocking(
+        &self,
+        own: OwnModel,
+        path: &Path,
+        check: impl FnOnce(&Path) -> Result<(), String>,
+    ) -> Result<ModelManifest, StoreError> {
         // Ids that differ in a slash or in capitals would share a folder on one system or another.
         let folder = |id: &ModelId| self.folder(id).to_string_lossy().to_lowercase();
         let mut known = self.catalog().models().iter();
@@ -64,11 +80,17 @@ impl ModelStore {
             return Err(StoreError::BadManifest { name, problem: problem.into() });
         }
         let sources = files_of(path)?;
-        let manifest = manifest_of(own, &sources)?;
+        let manifest = manifest_of(own, path, &sources)?;
         let id = &manifest.id;
-        let _lock = self.lock(id)?;
+        let lock = self.lock(id)?;
         for (file, source) in manifest.files.iter().zip(&sources) {
-            self.take(id, file, source)?;
+            self.take(id, file, &source.path)?;
+        }
+        if let Err(problem) = check(&self.folder(id)) {
+            // Windows cannot delete a file that is open.
+            drop(lock);
+            let _ = fs::remove_dir_all(self.folder(id));
+            return Err(StoreError::BadManifest { name: id.to_string(), problem });
         }
         let folder = self.catalog_folder();
         fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
@@ -89,6 +111,9 @@ impl ModelStore {
 
     fn take(&self, id: &ModelId, file: &ModelFile, source: &Path) -> Result<(), StoreError> {
         let target = self.folder(id).join(&file.name);
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
+        }
         // What an interrupted attempt left, or an earlier model of this id.
         let _ = fs::remove_file(&target);
         if fs::hard_link(source, &target).is_ok() {
@@ -106,47 +131,82 @@ impl ModelStore {
     }
 }
 
+/// A file to take.
+struct Taken {
+    /// Its name in the model's folder: `unet/config.json`.
+    name: String,
+    /// Where it lies.
+    path: PathBuf,
+}
+
 /// The files to take, by name. Links are followed: model folders of other programs consist of
 /// them.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let read = |path: &Path| {
-        let target = path.canonicalize().and_then(|target| Ok((fs::metadata(&target)?, target)));
-        target.map_err(|error| StoreError::io("read", path, error))
-    };
+fn files_of(path: &Path) -> Result<Vec<Taken>, StoreError> {
     let (kind, target) = read(path)?;
     if kind.is_file() {
         // Its name is the one the person gave, not that of a link's target.
-        return Ok(vec![path.to_owned()]);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Ok(vec![Taken { name, path: path.to_owned() }]);
     }
     if !kind.is_dir() {
         return Err(StoreError::NotAFile { path: path.to_owned() });
     }
-    let entries = fs::read_dir(&target).map_err(|error| StoreError::io("read", path, error))?;
     let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| StoreError::io("read", path, error))?;
-        let name = entry.file_name().to_string_lossy().to_lowercase();
-        let needed = !name.starts_with('.') && NEEDED.iter().any(|end| name.ends_with(end));
-        let (kind, _) = read(&entry.path())?;
-        if needed && kind.is_file() && kind.len() > 0 {
-            files.push(entry.path());
+    let folders = take_from(&target, "", &mut files)?;
+    if files.iter().any(|file| OF_PARTS.contains(&file.name.as_str())) {
+        for folder in folders.iter().filter(|folder| !UNUSED.contains(&folder.as_str())) {
+            take_from(&target.join(folder), folder, &mut files)?;
         }
     }
-    files.sort();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
 }
 
-fn manifest_of(own: OwnModel, sources: &[PathBuf]) -> Result<ModelManifest, StoreError> {
-    let mut files = Vec::new();
-    for source in sources {
-        let failed = |error| StoreError::io("read", source, error);
-        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let size_bytes = fs::metadata(source).map_err(failed)?.len();
-        let sha256 = Digest::of_file(source).map_err(failed)?;
-        files.push(ModelFile { name, sha256, size_bytes, sources: Vec::new(), pieces: None });
+fn read(path: &Path) -> Result<(fs::Metadata, PathBuf), StoreError> {
+    let target = path.canonicalize().and_then(|target| Ok((fs::metadata(&target)?, target)));
+    target.map_err(|error| StoreError::io("read", path, error))
+}
+
+/// Adds what a model needs of a folder, which is called `inside` in it; returns the folders there.
+fn take_from(
+    folder: &Path,
+    inside: &str,
+    files: &mut Vec<Taken>,
+) -> Result<Vec<String>, StoreError> {
+    let failed = |error| StoreError::io("read", folder, error);
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let (kind, _) = read(&entry.path())?;
+        let lower = name.to_lowercase();
+        let needed = OF_PARTS.contains(&name.as_str()) || NEEDED.iter().any(|e| lower.ends_with(e));
+        if kind.is_dir() {
+            folders.push(name);
+        } else if needed && kind.is_file() && kind.len() > 0 {
+            let name = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+            files.push(Taken { name, path: entry.path() });
+        }
     }
+    Ok(folders)
+}
+
+fn manifest_of(own: OwnModel, path: &Path, sources: &[Taken]) -> Result<ModelManifest, StoreError> {
+    let mut files = Vec::new();
+    for Taken { name, path } in sources {
+        let failed = |error| StoreError::io("read", path, error);
+        let size_bytes = fs::metadata(path).map_err(failed)?.len();
+        let sha256 = Digest::of_file(path).map_err(failed)?;
+        let (name, sources) = (name.clone(), Vec::new());
+        files.push(ModelFile { name, sha256, size_bytes, sources, pieces: None });
+    }
+    // Without the way there.
+    let place = path.file_name().unwrap_or_default().to_string_lossy();
     let manifest = ModelManifest {
-        summary: format!("Your own model, from {}.", place(sources)),
+        summary: format!("Your own model, from {place}."),
         family: own.arch.clone(),
         id: own.id,
         name: own.name,
@@ -161,16 +221,6 @@ fn manifest_of(own: OwnModel, sources: &[PathBuf]) -> Result<ModelManifest, Stor
         files,
     };
     manifest.checked()
-}
-
-/// Where the files came from: the file's or the folder's name, without the way there.
-fn place(sources: &[PathBuf]) -> String {
-    let path = match sources {
-        [file] => Some(file.as_path()),
-        files => files.first().and_then(|file| file.parent()),
-    };
-    let name = path.and_then(Path::file_name).unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }
 
 pub(crate) fn manifest_name(id: &ModelId) -> String {
@@ -204,7 +254,7 @@ mod tests {
             fs::write(mine.join(name), text).expect("written");
         }
         let store = ModelStore::open(&library).expect("opened");
-        let manifest = store.adopt(own("me/mine"), &mine).await.expect("taken in");
+        let manifest = store.adopt(own("me/mine"), &mine, |_| Ok(())).await.expect("taken in");
         let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["a.safetensors", "config.json"], "what a model needs, no more");
         assert_eq!(manifest.summary, "Your own model, from mine.");
@@ -213,17 +263,20 @@ mod tests {
         let id = ModelId::new("me/mine").expect("valid");
         assert_eq!(again.state(&id).expect("known"), ModelState::Verified);
         assert_eq!(again.verified(&id).await.expect("verified"), again.folder(&id));
-        let taken = again.adopt(own("me/mine"), &mine).await;
+        let taken = again.adopt(own("me/mine"), &mine, |_| Ok(())).await;
         assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{taken:?}");
         for same in ["me--mine", "Me/Mine"] {
-            let taken = again.adopt(own(same), &mine).await;
+            let taken = again.adopt(own(same), &mine, |_| Ok(())).await;
             assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{same}: {taken:?}");
-            let taken = store.adopt(own(same), &mine).await;
+            let taken = store.adopt(own(same), &mine, |_| Ok(())).await;
             assert!(taken.is_err() || same == "Me/Mine", "{same}: the manifest is there");
         }
         for odd in ["..", "a//b", "x/"] {
             if let Ok(id) = ModelId::new(odd) {
-                assert!(again.adopt(OwnModel { id, ..own("x") }, &mine).await.is_err(), "{odd}");
+                assert!(
+                    again.adopt(OwnModel { id, ..own("x") }, &mine, |_| Ok(())).await.is_err(),
+                    "{odd}"
+                );
             }
         }
 
@@ -233,14 +286,65 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_parts_of_an_image_model_keep_their_folders() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (library, mine) = (place.path().join("library"), place.path().join("mine"));
+        for name in [
+            "model_index.json",
+            "model.toml",
+            "unet/config.json",
+            "unet/weights.safetensors",
+            "unet/notes.md",
+            "tokenizer/merges.txt",
+            "unet/old/config.json",
+            "safety_checker/weights.safetensors",
+            ".cache/config.json",
+        ] {
+            fs::create_dir_all(mine.join(name).parent().expect("inside")).expect("created");
+            fs::write(mine.join(name), name).expect("written");
+        }
+        let store = ModelStore::open(&library).expect("opened");
+        let manifest = store.adopt(own("mine"), &mine, |_| Ok(())).await.expect("taken in");
+        let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+        let expect = [
+            "model.toml",
+            "model_index.json",
+            "tokenizer/merges.txt",
+            "unet/config.json",
+            "unet/weights.safetensors",
+        ];
+        assert_eq!(names, expect);
+        let again = ModelStore::open(&library).expect("opened again");
+        let folder = again.verified(&manifest.id).await.expect("verified");
+        for name in expect {
+            assert_eq!(fs::read_to_string(folder.join(name)).expect("there"), name);
+        }
+        again.remove(&manifest.id).await.expect("removed");
+        assert!(!folder.exists(), "with its folders");
+    }
+
+    #[tokio::test]
     async fn what_is_no_model_leaves_nothing_behind() {
         let place = tempfile::tempdir().expect("a folder");
         let (library, empty) = (place.path().join("library"), place.path().join("empty"));
         fs::create_dir_all(&empty).expect("created");
         let store = ModelStore::open(&library).expect("opened");
         for path in [empty, place.path().join("absent.gguf")] {
-            assert!(store.adopt(own("mine"), &path).await.is_err(), "{}", path.display());
+            assert!(
+                store.adopt(own("mine"), &path, |_| Ok(())).await.is_err(),
+                "{}",
+                path.display()
+            );
         }
+        let model = place.path().join("model.gguf");
+        fs::write(&model, "words").expect("written");
+        let refused = store.adopt(own("mine"), &model, |folder| {
+            assert_eq!(fs::read_to_string(folder.join("model.gguf")).expect("there"), "words");
+            Err("it is no model".into())
+        });
+        let refused = refused.await.expect_err("the check").to_string();
+        assert!(refused.contains("it is no model"), "{refused}");
+        assert!(!library.join("mine").exists());
         let known = Catalog::built_in().with_folder(&library.join("catalog"));
         assert_eq!(known.models().len(), Catalog::built_in().models().len());
     }

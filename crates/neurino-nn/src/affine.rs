@@ -40,6 +40,11 @@ struct Update {
     scale: f32,
 }
 
+/// A layer's low-rank updates in the form that it computes with, to be kept while the layer is not
+/// there. Copies share their memory.
+#[derive(Debug, Clone, Default)]
+pub struct HeldUpdates(Vec<Update>);
+
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "bytes beside megabytes of weights")]
 enum Weights {
@@ -156,6 +161,16 @@ impl Affine {
             scale,
         };
         self.updates = updates.into_iter().map(update).collect();
+    }
+
+    /// Its low-rank updates.
+    pub fn held_updates(&self) -> HeldUpdates {
+        HeldUpdates(self.updates.clone())
+    }
+
+    /// Makes `held`, which a layer of the same shape had, its low-rank updates.
+    pub fn hold_updates(&mut self, held: HeldUpdates) {
+        self.updates = held.0;
     }
 
     /// # Shapes

@@ -55,6 +55,11 @@ struct Update {
     scale: f32,
 }
 
+/// A convolution's low-rank updates in the form that it computes with, to be kept while the convolution
+/// is not there. Copies share their memory.
+#[derive(Debug, Clone, Default)]
+pub struct HeldUpdates(Vec<Update>);
+
 /// A convolution's weights and how they pass over the picture.
 #[derive(Debug, Clone)]
 struct Kernel {
@@ -113,6 +118,16 @@ impl Conv2d {
             scale,
         };
         self.updates = updates.into_iter().map(update).collect();
+    }
+
+    /// Its low-rank updates.
+    pub fn held_updates(&self) -> HeldUpdates {
+        HeldUpdates(self.updates.clone())
+    }
+
+    /// Makes `held`, which a convolution of the same shape had, its low-rank updates.
+    pub fn hold_updates(&mut self, held: HeldUpdates) {
+        self.updates = held.0;
     }
 
     /// # Shapes

@@ -1,7 +1,7 @@
 //! Layers that models share and burn lacks, or has in a form that does not fit them.
 //!
 //! Reading order for language models: [`linear`] and [`embedding`] (weights, dense or packed),
-//! [`rms_norm`], [`rotary`], [`paged`], [`attention`]; then [`quant`], the packed weights. What the CPU
+//! [`rms_norm`], [`rotary`], [`paged`], [`attention`], [`choice`]; then [`quant`], the packed weights. What the CPU
 //! computes is in `cpu`, `dense`, `rows` and `quant::kernel`, over the vectors of `simd`.
 //!
 //! For image models: [`affine`], [`conv`], [`norm`], [`attention::full`], [`activation`], [`resize`];
@@ -13,9 +13,10 @@
 pub mod activation;
 pub mod affine;
 pub mod attention;
+pub mod choice;
 pub mod conv;
 mod cpu;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "kernels")]
 pub mod cuda;
 mod dense;
 pub mod device;

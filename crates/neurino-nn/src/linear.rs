@@ -94,9 +94,9 @@ impl Linear {
                 let [y] = cpu::matmul([matrix], x);
                 y
             }
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "kernels")]
             Weight::Tensor(weight) => crate::cuda::dense::multiply(x, weight),
-            #[cfg(not(feature = "cuda"))]
+            #[cfg(not(feature = "kernels"))]
             Weight::Tensor(weight) => {
                 let x = x.cast(weight.dtype());
                 x.matmul(weight.clone().transpose()).cast(burn::tensor::DType::F32)

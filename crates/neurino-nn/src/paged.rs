@@ -123,7 +123,7 @@ pub fn store_on(device: &Device, shape: &KvShape) -> Box<dyn KvStore> {
             _ => {}
         }
     }
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "kernels")]
     if !crate::device::is_cpu(device)
         && let Some(store) = crate::cuda::CudaKv::new(shape, device)
     {

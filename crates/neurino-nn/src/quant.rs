@@ -58,7 +58,7 @@ pub fn matmul_on(
     if is_cpu(device) {
         Arc::new(CpuKernel::new(Arc::clone(matrix)))
     } else {
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "kernels")]
         if let Some(matrix) = crate::cuda::CudaMatrix::new(matrix, device) {
             return Arc::new(matrix);
         }

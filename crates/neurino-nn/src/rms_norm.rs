@@ -39,7 +39,7 @@ impl RmsNorm {
         let features = shape[D - 1];
         let x: Tensor<2> = x.reshape([shape.iter().product::<usize>() / features.max(1), features]);
         // burn picks its kernel by the number of rows; ours adds up a row alike in any company.
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "kernels")]
         if let Ok(y) = crate::cuda::norm::normalise(&x, &self.weight, self.epsilon) {
             return y.reshape(shape);
         }
@@ -60,7 +60,7 @@ impl RmsNorm {
             let normed = rows::rms_norm(&mut x, Some(&delta), weight, self.epsilon as f32);
             return (upload(x, shape, &device), upload(normed, shape, &device));
         }
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "kernels")]
         if let Ok(both) =
             crate::cuda::norm::add_and_normalise(&x, &delta, &self.weight, self.epsilon)
         {

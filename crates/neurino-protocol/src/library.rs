@@ -81,6 +81,8 @@ pub enum FitVerdict {
     SlowerFourBit,
     /// Slower: pictures are computed in smaller pieces.
     SlowerPieces,
+    /// Slower: the layers of an image model come to the card one by one.
+    SlowerStreams,
     /// Slower: a processor computes.
     SlowerProcessor,
     /// It does not run.

@@ -369,6 +369,7 @@ export const en = {
       runs: 'Runs',
       slower_four_bit: 'Runs slower, with 4-bit weights',
       slower_pieces: 'Runs slower, in smaller pieces',
+      slower_streams: 'Runs slower, streams its layers',
       slower_processor: 'Runs slower, on the processor',
       no: 'Does not run',
     } satisfies Record<FitVerdict, string>,

@@ -68,6 +68,8 @@ impl App {
     ) -> LibraryModel {
         let used = usage.iter().find(|usage| usage.model == manifest.id);
         let used_at = used.and_then(|usage| usage.used?.duration_since(UNIX_EPOCH).ok());
+        let host = devices.iter().find(|device| device.kind == DeviceKind::Cpu);
+        let host_bytes = host.map_or(0, |host| host.memory_bytes);
         let practice = self.network.practice();
         let factor = practice.and_then(|network| network.factor(&manifest.id, manifest.kind));
         LibraryModel {
@@ -79,7 +81,7 @@ impl App {
             fits: devices
                 .iter()
                 .filter(|d| could_compute(d, devices))
-                .map(|d| judged(manifest, d))
+                .map(|d| judged(manifest, d, host_bytes))
                 .collect(),
         }
     }
@@ -135,7 +137,8 @@ fn could_compute(device: &Device, all: &[Device]) -> bool {
     }
 }
 
-fn judged(manifest: &ModelManifest, device: &Device) -> ModelFit {
+/// - `host_bytes`: memory of the machine itself
+fn judged(manifest: &ModelManifest, device: &Device, host_bytes: u64) -> ModelFit {
     let free_bytes = device.memory_bytes.saturating_sub(device.memory_used_bytes);
     let memory = DeviceMemory {
         total_bytes: device.memory_bytes,
@@ -150,11 +153,12 @@ fn judged(manifest: &ModelManifest, device: &Device) -> ModelFit {
         memory_bytes_min: manifest.memory_bytes_min,
         image: manifest.image.as_ref(),
     };
-    let Fit { runs, needed_bytes, available_bytes } = fit(&needs, memory);
+    let Fit { runs, needed_bytes, available_bytes } = fit(&needs, memory, host_bytes);
     let verdict = match runs {
         Runs::Well => FitVerdict::Runs,
         Runs::Slower(Slower::FourBit) => FitVerdict::SlowerFourBit,
         Runs::Slower(Slower::Pieces) => FitVerdict::SlowerPieces,
+        Runs::Slower(Slower::Streams) => FitVerdict::SlowerStreams,
         Runs::Slower(Slower::Processor) => FitVerdict::SlowerProcessor,
         Runs::No => FitVerdict::No,
     };

@@ -36,6 +36,10 @@ pub(super) fn lines(bench: &TextBench, peak_memory_bytes: Option<u64>) -> Vec<St
         let note = format!("{what}, {} tokens each", bench.new_tokens);
         lines.push(row("decode", rate.tokens_per_s, "tokens/s", &note));
     }
+    if !bench.on_cpu {
+        let drawn = if bench.chooses_on_device { "on the card" } else { "on the host" };
+        lines.push(format!("  {:<14} {drawn}", "tokens drawn"));
+    }
     lines.push(row("weights", bench.weights_bytes as f64 / 1e6, "MB", ""));
     if let Some(peak) = peak_memory_bytes {
         lines.push(row("peak memory", peak as f64 / 1e6, "MB", "of this process"));
@@ -84,6 +88,11 @@ fn ceilings(bench: &TextBench, lines: &mut Vec<String>) {
     }
     if let Some(launch) = ceilings.launch_us {
         lines.push(row("kernel launch", launch, "us", "measured now"));
+    }
+    if let Some(host) = bench.host {
+        let share = 100.0 * host.hand_ms / host.step_ms;
+        let note = format!("to hand over a step = {share:.0} % of its {:.2} ms", host.step_ms);
+        lines.push(row("host", host.hand_ms, "ms", &note));
     }
 }
 

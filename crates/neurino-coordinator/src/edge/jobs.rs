@@ -10,7 +10,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
-use super::chat::check_stops;
+use super::chat::{Refusal, check_stops};
 use super::gateway::refused;
 use super::http::{
     ApiError, caller, count_work, idempotency_key, read_json, terms_of, working_caller,
@@ -36,9 +36,7 @@ pub(crate) async fn submit(
     if let JobSpec::Text(job) = &spec {
         check_stops(&job.stop).map_err(refused)?;
     }
-    spec.validate().map_err(|error| {
-        ApiError::openai(ErrorBody::new(ErrorCode::InvalidRequest, error.to_string()))
-    })?;
+    spec.validate().map_err(|error| refused(Refusal::new(error.field, error.rule)))?;
     count_work(coordinator, &caller, cost_units(&spec))?;
     let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
     let id = submitted.map_err(ApiError::openai)?;

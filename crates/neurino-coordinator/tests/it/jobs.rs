@@ -80,6 +80,35 @@ async fn bad_jobs_name_their_fault() {
     check(&|b| b["kind"] = json!("video"), 400, "invalid_request", "video").await;
     check(&|b| b["messages"] = json!([]), 400, "invalid_value", "messages").await;
     check(&|b| b["model"] = json!("../x y"), 400, "invalid_request", "model id").await;
+    let parameters: [(&str, &str, Value); 13] = [
+        ("temperature", "temperature", json!(2.1)),
+        ("top_p", "top_p", json!(0)),
+        ("min_p", "min_p", json!(-0.1)),
+        // More than a float holds.
+        ("frequency_penalty", "frequency_penalty", json!(1e39)),
+        ("presence_penalty", "presence_penalty", json!(-2.5)),
+        ("repetition_penalty", "repetition_penalty", json!(1e-30)),
+        ("choices", "n", json!(9)),
+        ("logprobs", "top_logprobs", json!(21)),
+        ("stop", "stop", json!([""])),
+        ("logit_bias", "logit_bias", json!([[5, 1.0], [5, 2.0]])),
+        ("logit_bias", "logit_bias", json!([[5, 101]])),
+        ("tools", "tools", json!([{ "name": "f" }, { "name": "f" }])),
+        ("response_format", "response_format", json!({ "type": "json_schema", "schema": 5 })),
+    ];
+    for (field, param, value) in parameters {
+        let mut body = serde_json::to_value(spec(MODEL, "hi")).unwrap();
+        let part = if body["sampling"].get(field).is_some() { "sampling" } else { "" };
+        if part.is_empty() {
+            body[field] = value;
+        } else {
+            body[part][field] = value;
+        }
+        let (status, answer) = world.call(Method::POST, "/v1/jobs", body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        assert_eq!(answer["error"]["param"], param, "{answer}");
+        assert_eq!(answer["error"]["type"], "invalid_request_error", "{answer}");
+    }
     check(&|b| b["model"] = json!("nobody"), 404, "model_not_found", "nobody").await;
     let long = "k".repeat(201);
     let (status, _) = post(&world, &long, "hi").await;

@@ -68,8 +68,8 @@ impl SamplingParams {
         if !(0.0..=1.0).contains(&self.min_p) {
             return bad("min_p", "must be 0 to 1");
         }
-        if !(self.repetition_penalty > 0.0 && self.repetition_penalty <= 2.0) {
-            return bad("repetition_penalty", "must be above 0 and at most 2");
+        if !(0.01..=2.0).contains(&self.repetition_penalty) {
+            return bad("repetition_penalty", "must be 0.01 to 2");
         }
         if !(-2.0..=2.0).contains(&self.frequency_penalty) {
             return bad("frequency_penalty", "must be -2 to 2");

@@ -1,5 +1,7 @@
 //! Chat completions: what is asked for and what comes back.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -64,7 +66,7 @@ impl TextJob {
     pub const LOGPROBS_LIMIT: u32 = 32_768;
     /// Most single tokens whose logits are changed.
     pub const LOGIT_BIAS_LIMIT: usize = 1024;
-    /// Most bytes of all tool schemas together, and of the answer's.
+    /// Most bytes of all tools' schemas and descriptions together, and of the answer's schema.
     pub const SCHEMA_BYTES_LIMIT: usize = 64 << 10;
 
     /// A conversation with the usual parameters, for callers that change single ones.
@@ -134,6 +136,9 @@ impl TextJob {
         if self.logit_bias.iter().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
             return bad("logit_bias", "takes values from -100 to 100".into());
         }
+        if !all_differ(self.logit_bias.iter().map(|(token, _)| token)) {
+            return bad("logit_bias", "takes each token once".into());
+        }
         Ok(())
     }
 
@@ -148,17 +153,10 @@ impl TextJob {
             let rule = "takes functions with names of 1 to 64 letters, digits, _ and -";
             return bad("tools", rule.into());
         }
-        let size = |schema: &serde_json::Value| schema.to_string().len();
-        let rule = || format!("takes schemas of at most {} bytes", Self::SCHEMA_BYTES_LIMIT);
-        let schemas = self.tools.iter().filter_map(|tool| tool.parameters.as_ref());
-        if schemas.map(size).sum::<usize>() > Self::SCHEMA_BYTES_LIMIT {
-            return bad("tools", rule());
+        if !all_differ(self.tools.iter().map(|tool| &tool.name)) {
+            return bad("tools", "takes each function once".into());
         }
-        if let ResponseFormat::JsonSchema { schema } = &self.response_format
-            && size(schema) > Self::SCHEMA_BYTES_LIMIT
-        {
-            return bad("response_format", rule());
-        }
+        self.validate_schemas()?;
         match &self.tool_choice {
             ToolChoice::Required | ToolChoice::Function { .. } if self.tools.is_empty() => {
                 bad("tool_choice", "needs `tools` to choose from".into())
@@ -169,6 +167,40 @@ impl TextJob {
             _ => Ok(()),
         }
     }
+
+    fn validate_schemas(&self) -> Result<(), InvalidJob> {
+        let bad = |field, rule: String| Err(InvalidJob { field, rule });
+        // `true` and `false` are schemas, too, but of no use here.
+        if self.tools.iter().flat_map(|tool| &tool.parameters).any(|schema| !schema.is_object()) {
+            return bad("tools", "takes `parameters` that are objects".into());
+        }
+        let described = |tool: &ToolDefinition| {
+            let schema = tool.parameters.as_ref().map_or(0, |schema| schema.to_string().len());
+            schema + tool.description.as_ref().map_or(0, String::len)
+        };
+        if self.tools.iter().map(described).sum::<usize>() > Self::SCHEMA_BYTES_LIMIT {
+            let limit = Self::SCHEMA_BYTES_LIMIT;
+            return bad(
+                "tools",
+                format!("takes schemas and descriptions of at most {limit} bytes"),
+            );
+        }
+        let ResponseFormat::JsonSchema { schema } = &self.response_format else { return Ok(()) };
+        if !schema.is_object() {
+            return bad("response_format", "takes a schema that is an object".into());
+        }
+        if schema.to_string().len() > Self::SCHEMA_BYTES_LIMIT {
+            let limit = Self::SCHEMA_BYTES_LIMIT;
+            return bad("response_format", format!("takes a schema of at most {limit} bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether nothing occurs twice.
+fn all_differ<T: Ord>(items: impl Iterator<Item = T>) -> bool {
+    let mut seen = BTreeSet::new();
+    items.into_iter().all(|item| seen.insert(item))
 }
 
 /// One message of a conversation.
@@ -442,6 +474,20 @@ mod tests {
         check(|j| (j.logprobs, j.max_tokens) = (Some(20), 4096), Some("logprobs"));
         check(|j| j.logit_bias = vec![(5, f32::NAN)], Some("logit_bias"));
         check(|j| j.logit_bias = vec![(5, 1.0); 1025], Some("logit_bias"));
+        check(|j| j.logit_bias = vec![(5, 1.0), (6, 1.0)], None);
+        check(|j| j.logit_bias = vec![(5, 1.0), (5, 2.0)], Some("logit_bias"));
+        check(|j| j.logit_bias = vec![(5, f32::INFINITY)], Some("logit_bias"));
+        check(|j| j.stop = vec!["s".into(); 9], Some("stop"));
+        check(|j| j.stop = vec!["s".repeat(257)], Some("stop"));
+        check(|j| j.stop = vec!["s".into(); 2], None);
+        check(|j| j.sampling.top_k = u32::MAX, None);
+        check(|j| j.sampling.seed = u64::MAX, None);
+        check(|j| j.sampling.temperature = f32::INFINITY, Some("temperature"));
+        check(|j| j.sampling.temperature = -0.1, Some("temperature"));
+        check(|j| j.sampling.top_p = f32::NAN, Some("top_p"));
+        // Scores divided by next to nothing are no numbers.
+        check(|j| j.sampling.repetition_penalty = 1e-30, Some("repetition_penalty"));
+        check(|j| j.sampling.repetition_penalty = 0.01, None);
     }
 
     #[test]
@@ -454,15 +500,25 @@ mod tests {
         let function = |name: &str| ToolChoice::Function { name: name.into() };
         check(|j| j.tools = vec![tool("get_weather")], None);
         check(|j| j.tools = vec![tool("get weather")], Some("tools"));
-        check(|j| j.tools = vec![tool("f"); 129], Some("tools"));
+        check(|j| j.tools = (0..128).map(|n| tool(&format!("f{n}"))).collect(), None);
+        check(|j| j.tools = (0..129).map(|n| tool(&format!("f{n}"))).collect(), Some("tools"));
+        check(|j| j.tools = vec![tool("f"), tool("f")], Some("tools"));
+        check(|j| j.tools = vec![tool(&"f".repeat(65))], Some("tools"));
+        let odd = ToolDefinition { parameters: Some(serde_json::json!(5)), ..tool("f") };
+        check(|j| j.tools = vec![odd], Some("tools"));
+        let wordy = Some("d".repeat(TextJob::SCHEMA_BYTES_LIMIT));
+        check(
+            |j| j.tools = vec![ToolDefinition { description: wordy, ..tool("f") }],
+            Some("tools"),
+        );
         check(|j| j.tool_choice = ToolChoice::Required, Some("tool_choice"));
         check(|j| (j.tools, j.tool_choice) = (vec![tool("f")], function("f")), None);
         check(|j| (j.tools, j.tool_choice) = (vec![tool("f")], function("g")), Some("tool_choice"));
-        let schema = serde_json::Value::String("x".repeat(TextJob::SCHEMA_BYTES_LIMIT));
-        check(
-            |j| j.response_format = ResponseFormat::JsonSchema { schema },
-            Some("response_format"),
-        );
+        let long = "x".repeat(TextJob::SCHEMA_BYTES_LIMIT);
+        for schema in [serde_json::json!({ "title": long }), serde_json::json!("object")] {
+            let format = ResponseFormat::JsonSchema { schema };
+            check(|j| j.response_format = format, Some("response_format"));
+        }
     }
 
     #[test]

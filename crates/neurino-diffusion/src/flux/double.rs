@@ -8,6 +8,7 @@ use super::rope::Rope;
 use super::{FluxConfig, Modulation, NORM_EPSILON, modulated};
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::lora::{Layer, LowRankPart};
 
 /// Features inside a feed-forward network, as a multiple of the width.
 pub(super) const MLP_RATIO: usize = 4;
@@ -174,12 +175,6 @@ impl DoubleBlock {
         })
     }
 
-    /// Calls `visit` for each layer with its name within the block.
-    pub(super) fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Affine)) {
-        self.image.visit(visit);
-        self.text.visit(visit);
-    }
-
     /// # Shapes
     /// - `text`, `image`: `[1, tokens, width]`; returns both
     /// - `signal`: `[1, width]`
@@ -203,5 +198,15 @@ impl DoubleBlock {
         let by_image = seen.narrow(1, text_tokens, image_tokens);
         let text = self.text.leave(text, by_text, text_rest);
         (text, self.image.leave(image, by_image, image_rest))
+    }
+}
+
+impl LowRankPart for DoubleBlock {
+    fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
+        let mut visit = |name: &str, layer: &mut Affine| {
+            visit(&format!("{path}.{name}"), Layer::Affine(layer));
+        };
+        self.image.visit(&mut visit);
+        self.text.visit(&mut visit);
     }
 }

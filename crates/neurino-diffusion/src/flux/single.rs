@@ -8,6 +8,7 @@ use super::rope::Rope;
 use super::{FluxConfig, Modulation, NORM_EPSILON, modulated};
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::lora::{Layer, LowRankPart};
 
 /// A block on one stream.
 #[derive(Debug, Clone)]
@@ -41,16 +42,6 @@ impl SingleBlock {
         })
     }
 
-    /// Calls `visit` for each layer with its name within the block.
-    pub(super) fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Affine)) {
-        visit("norm.linear", &mut self.modulation.linear);
-        visit("attn.to_q", &mut self.q);
-        visit("attn.to_k", &mut self.k);
-        visit("attn.to_v", &mut self.v);
-        visit("proj_mlp", &mut self.mlp);
-        visit("proj_out", &mut self.out);
-    }
-
     /// # Shapes
     /// - `x`: `[1, tokens, width]`; returns the same
     /// - `signal`: `[1, width]`
@@ -61,5 +52,19 @@ impl SingleBlock {
         let heads = Heads::new([q, k, v], [&self.q_norm, &self.k_norm], self.heads);
         let found = Tensor::cat(vec![heads.attend(rope), activation::gelu_tanh(inner)], 2);
         x + self.out.forward(found) * gate
+    }
+}
+
+impl LowRankPart for SingleBlock {
+    fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
+        let mut visit = |name: &str, layer: &mut Affine| {
+            visit(&format!("{path}.{name}"), Layer::Affine(layer));
+        };
+        visit("norm.linear", &mut self.modulation.linear);
+        visit("attn.to_q", &mut self.q);
+        visit("attn.to_k", &mut self.k);
+        visit("attn.to_v", &mut self.v);
+        visit("proj_mlp", &mut self.mlp);
+        visit("proj_out", &mut self.out);
     }
 }

@@ -1,7 +1,7 @@
 //! The layers of a network that take updates of low rank.
 
 use burn::tensor::{DType as TensorType, Device};
-use neurino_nn::{Affine, Conv2d};
+use neurino_nn::{Affine, Conv2d, affine, conv};
 
 /// A layer that takes updates of low rank.
 pub enum Layer<'a> {
@@ -28,4 +28,36 @@ pub trait LowRankLayers {
     /// Calls `visit` for each layer with its diffusers (or Hugging Face) path, without `.weight`:
     /// "down_blocks.0.attentions.0.proj_in", "text_model.encoder.layers.0.mlp.fc1".
     fn low_rank_layers(&mut self, visit: &mut dyn FnMut(&str, Layer<'_>));
+}
+
+/// A part of a network that has such layers.
+pub(crate) trait LowRankPart {
+    /// As [`LowRankLayers::low_rank_layers`], with `path` before each layer's own.
+    fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>));
+}
+
+/// The updates of a layer while it is not there.
+#[derive(Debug, Clone)]
+pub(crate) enum HeldUpdates {
+    Affine(affine::HeldUpdates),
+    Conv(conv::HeldUpdates),
+}
+
+impl HeldUpdates {
+    /// Those that a layer has.
+    pub(crate) fn of(layer: &Layer<'_>) -> Self {
+        match layer {
+            Layer::Affine(affine) => Self::Affine(affine.held_updates()),
+            Layer::Conv(conv) => Self::Conv(conv.held_updates()),
+        }
+    }
+
+    /// Gives them to the layer again.
+    pub(crate) fn put(self, layer: Layer<'_>) {
+        match (layer, self) {
+            (Layer::Affine(affine), Self::Affine(held)) => affine.hold_updates(held),
+            (Layer::Conv(conv), Self::Conv(held)) => conv.hold_updates(held),
+            (Layer::Affine(_), Self::Conv(_)) | (Layer::Conv(_), Self::Affine(_)) => {}
+        }
+    }
 }

@@ -110,7 +110,7 @@ impl Pipeline for FluxPipeline {
     fn set_loras(&mut self, loras: &[LoraFile]) -> Result<(), DiffusionError> {
         let model = Arc::get_mut(&mut self.model).ok_or_else(super::under_way)?;
         self.prompts.clear();
-        let files = LoraFiles::open(loras, &[Part::Denoiser, Part::TextEncoder])?;
+        let files = LoraFiles::open(loras, self.facts.family.low_rank_parts())?;
         set_loras(&mut model.transformer, Part::Denoiser, &files.scaled())?;
         model.text_encoders.set_loras(&files)
     }

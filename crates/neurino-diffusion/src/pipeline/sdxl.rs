@@ -114,8 +114,7 @@ impl Pipeline for SdxlPipeline {
     fn set_loras(&mut self, loras: &[LoraFile]) -> Result<(), DiffusionError> {
         let model = Arc::get_mut(&mut self.model).ok_or_else(super::under_way)?;
         self.prompts.clear();
-        let parts = [Part::Denoiser, Part::TextEncoder, Part::TextEncoder2];
-        let files = LoraFiles::open(loras, &parts)?;
+        let files = LoraFiles::open(loras, self.facts.family.low_rank_parts())?;
         set_loras(&mut model.unet, Part::Denoiser, &files.scaled())?;
         model.text_encoders.set_loras(&files)
     }

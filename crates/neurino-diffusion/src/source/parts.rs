@@ -10,6 +10,7 @@ use crate::DiffusionError;
 use crate::checkpoint::folder::FolderTensors;
 use crate::checkpoint::ldm::{LdmComponent, LdmTensors, LdmVae};
 use crate::checkpoint::{Precision, Tensors, Weight};
+use crate::memory::{self, Turn};
 use crate::pipeline::Family;
 
 /// A component that has tensors.
@@ -174,7 +175,7 @@ impl Files {
                     if ["cond_stage_model.", "conditioner."].iter().any(is_of) {
                         return Some(Stored::of_text(tensor));
                     }
-                    is_of(&"model.diffusion_model.").then(|| Stored::of(tensor))
+                    is_of(&"model.diffusion_model.").then(|| Stored::of_denoiser(tensor))
                 });
                 let vae = match vae {
                     Some(vae) => decoder(vae.file()),
@@ -193,7 +194,7 @@ impl Files {
                     Part::TextEncoder | Part::TextEncoder2 => {
                         tensors.file().tensors().map(Stored::of_text).collect()
                     }
-                    Part::Denoiser => tensors.file().tensors().map(Stored::of).collect(),
+                    Part::Denoiser => tensors.file().tensors().map(Stored::of_denoiser).collect(),
                 };
                 let own = vae.iter().flat_map(|vae| vae.vae().tensors().collect::<Vec<_>>());
                 let own = own.filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of);
@@ -235,6 +236,8 @@ pub(super) struct Stored {
     role: Role,
     /// Whether it belongs to a text encoder.
     pub(super) reads_prompts: bool,
+    /// Of the layer of the denoiser that it belongs to, if that can stream.
+    pub(super) turn: Option<Turn>,
 }
 
 /// What a tensor is to the layer it belongs to.
@@ -271,7 +274,12 @@ impl Stored {
         };
         let count = tensor.shape().iter().product::<usize>() as u64;
         let size_bytes = tensor.size_bytes() as u64;
-        Self { size_bytes, dtype: tensor.dtype(), count, role, reads_prompts: false }
+        Self { size_bytes, dtype: tensor.dtype(), count, role, reads_prompts: false, turn: None }
+    }
+
+    /// A tensor of the denoiser.
+    fn of_denoiser(tensor: &StoredTensor) -> Self {
+        Self { turn: memory::turn(tensor.name()), ..Self::of(tensor) }
     }
 
     /// A tensor of a text encoder.

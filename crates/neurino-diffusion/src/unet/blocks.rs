@@ -10,12 +10,13 @@ use super::resnet::{Resnet, ResnetDims};
 use super::transformer::{SpatialTransformer, TransformerDims};
 use crate::DiffusionError;
 use crate::checkpoint::Component;
-use crate::lora::Layer;
+use crate::checkpoint::streaming::Place;
+use crate::lora::{Layer, LowRankPart};
 
 /// A resnet, and a transformer behind it where its level has attention.
 #[derive(Debug)]
 struct Stage {
-    resnet: Resnet,
+    resnet: Place<Resnet>,
     attention: Option<SpatialTransformer>,
 }
 
@@ -28,7 +29,7 @@ impl Stage {
         channels_in: usize,
     ) -> Result<Self, DiffusionError> {
         let dims = resnet_dims(config, channels_in, config.channels[level]);
-        let resnet = Resnet::load(&part.sub(format_args!("resnets.{layer}")), dims)?;
+        let resnet = resnet(&part.sub(format_args!("resnets.{layer}")), dims)?;
         let attention = (config.depths[level] > 0).then(|| {
             let part = part.sub(format_args!("attentions.{layer}"));
             SpatialTransformer::load(&part, transformer_dims(config, level, config.depths[level]))
@@ -37,7 +38,7 @@ impl Stage {
     }
 
     fn forward(&self, x: Tensor<4>, time: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
-        let x = self.resnet.forward(x, Some(time));
+        let x = self.resnet.with(|resnet| resnet.forward(x, Some(time)));
         match &self.attention {
             Some(attention) => attention.forward(x, context),
             None => x,
@@ -55,6 +56,10 @@ impl Stage {
             attention.low_rank_layers(&format!("{block}.attentions.{layer}"), visit);
         }
     }
+}
+
+fn resnet(part: &Component<'_>, dims: ResnetDims) -> Result<Place<Resnet>, DiffusionError> {
+    Place::load(part, move |part| Resnet::load(part, dims))
 }
 
 fn resnet_dims(config: &UnetConfig, channels_in: usize, channels_out: usize) -> ResnetDims {
@@ -134,9 +139,9 @@ impl DownBlock {
 /// The coarsest level, between the ways.
 #[derive(Debug)]
 pub(super) struct MidBlock {
-    before: Resnet,
+    before: Place<Resnet>,
     attention: Option<SpatialTransformer>,
-    behind: Resnet,
+    behind: Place<Resnet>,
 }
 
 impl MidBlock {
@@ -144,23 +149,25 @@ impl MidBlock {
         let level = config.channels.len() - 1;
         let channels = config.channels[level];
         let dims = resnet_dims(config, channels, channels);
+        // In the order in which they are computed.
+        let before = resnet(&part.sub("resnets.0"), dims)?;
         let attention = (config.mid_depth > 0).then(|| {
             let dims = transformer_dims(config, level, config.mid_depth);
             SpatialTransformer::load(&part.sub("attentions.0"), dims)
         });
         Ok(Self {
-            before: Resnet::load(&part.sub("resnets.0"), dims)?,
+            before,
             attention: attention.transpose()?,
-            behind: Resnet::load(&part.sub("resnets.1"), dims)?,
+            behind: resnet(&part.sub("resnets.1"), dims)?,
         })
     }
 
     pub(super) fn forward(&self, x: Tensor<4>, time: &Tensor<2>, context: &Tensor<3>) -> Tensor<4> {
-        let mut x = self.before.forward(x, Some(time));
+        let mut x = self.before.with(|resnet| resnet.forward(x, Some(time)));
         if let Some(attention) = &self.attention {
             x = attention.forward(x, context);
         }
-        self.behind.forward(x, Some(time))
+        self.behind.with(|resnet| resnet.forward(x, Some(time)))
     }
 
     pub(super) fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {

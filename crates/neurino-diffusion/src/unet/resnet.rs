@@ -6,7 +6,7 @@ use neurino_nn::{Affine, Conv2d, GroupNorm};
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
-use crate::lora::Layer;
+use crate::lora::{Layer, LowRankPart};
 
 /// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))`.
 ///
@@ -67,8 +67,10 @@ impl Resnet {
         };
         x + h
     }
+}
 
-    pub(crate) fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
+impl LowRankPart for Resnet {
+    fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
         visit(&format!("{path}.conv1"), Layer::Conv(&mut self.conv1));
         if let Some(time) = &mut self.time {
             visit(&format!("{path}.time_emb_proj"), Layer::Affine(time));

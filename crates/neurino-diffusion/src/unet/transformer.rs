@@ -7,7 +7,8 @@ use neurino_nn::{Affine, GroupNorm, LayerNorm};
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
-use crate::lora::Layer;
+use crate::checkpoint::streaming::Place;
+use crate::lora::{Layer, LowRankPart};
 
 /// Transformer blocks over the pixels of a picture, around which the picture goes.
 ///
@@ -17,7 +18,7 @@ use crate::lora::Layer;
 pub(crate) struct SpatialTransformer {
     norm: GroupNorm,
     proj_in: Affine,
-    blocks: Vec<Block>,
+    blocks: Vec<Place<Block>>,
     proj_out: Affine,
 }
 
@@ -37,7 +38,10 @@ impl SpatialTransformer {
         dims: TransformerDims,
     ) -> Result<Self, DiffusionError> {
         let TransformerDims { channels, depth, norm_groups, .. } = dims;
-        let block = |i| Block::load(&part.sub(format_args!("transformer_blocks.{i}")), dims);
+        let block = |i| {
+            let part = part.sub(format_args!("transformer_blocks.{i}"));
+            Place::load(&part, move |part| Block::load(part, dims))
+        };
         Ok(Self {
             norm: part.group_norm("norm", channels, norm_groups, 1e-6)?,
             proj_in: part.linear("proj_in", [channels, channels])?,
@@ -55,7 +59,7 @@ impl SpatialTransformer {
             self.norm.forward(x.clone()).reshape([batch, height * width, channels]);
         let mut h = self.proj_in.forward(pixels);
         for block in &self.blocks {
-            h = block.forward(h, context);
+            h = block.with(|block| block.forward(h, context));
         }
         x + self.proj_out.forward(h).reshape(shape)
     }
@@ -106,7 +110,9 @@ impl Block {
         let h = geglu(self.ff_in.forward(self.norm3.forward(x.clone())));
         x + self.ff_out.forward(h)
     }
+}
 
+impl LowRankPart for Block {
     fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
         self.attn1.low_rank_layers(&format!("{path}.attn1"), visit);
         self.attn2.low_rank_layers(&format!("{path}.attn2"), visit);

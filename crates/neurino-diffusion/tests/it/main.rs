@@ -9,6 +9,7 @@ mod prompt;
 mod real_size;
 mod rng;
 mod scheduler;
+mod streaming;
 mod text;
 
 use std::path::PathBuf;

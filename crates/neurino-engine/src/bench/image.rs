@@ -7,7 +7,7 @@ use std::time::Instant;
 use neurino_core::{ImageJob, ModelId};
 use neurino_diffusion::checkpoint::Loading;
 use neurino_diffusion::memory::{Dims, ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan};
+use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
 use neurino_diffusion::{DiffusionError, ImageSource, shapes};
 use serde::Serialize;
 
@@ -214,7 +214,7 @@ fn measure_all(
         None => (None, None),
     };
     let dims = memory.dims();
-    let needs = memory.picture(width, height, passes == 2);
+    let needs = memory.picture(Residence::Stay, [width, height], passes == 2);
     Ok(ImageBench {
         model: name,
         family: family.name(),

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use neurino_llm::model::Wanted;
 use neurino_llm::{LanguageModel, LlmError};
-use neurino_nn::PagedKvCache;
+use neurino_nn::choice::TokenRule;
 use neurino_nn::device::is_cpu;
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
+use neurino_nn::{NnError, PagedKvCache};
 
-use super::{Round, TextBenchOptions, token};
+use super::{HostTime, Round, TextBenchOptions, median, token};
 
 /// Tokens of a prompt that go through the layers at once: as the scheduler cuts them.
 const PIECE_CPU: usize = 256;
@@ -71,6 +73,13 @@ impl<'a> Batch<'a> {
         let sequences = (0..self.sequences).map(|sequence| self.span(sequence, 1)).collect();
         let rows: Vec<usize> = (0..self.sequences).collect();
         let batch = BatchLayout { sequences };
+        if self.model.chooses() {
+            let choices: Vec<_> = rows.iter().map(|&row| (row, TokenRule::LIKELIEST)).collect();
+            let wanted = Wanted { rows: &rows, scores: &[], choices: &choices };
+            let found = self.model.step_drawing(tokens, &batch, &wanted, &mut self.cache)?;
+            self.len += 1;
+            return Ok(found.tokens.iter().map(|t| t.map_or(0, |chosen| chosen.token)).collect());
+        }
         let logits = self.model.step(tokens, &batch, &rows, &mut self.cache)?;
         self.len += 1;
         Ok(rows.iter().map(|&row| likeliest(logits.row(row))).collect())
@@ -85,6 +94,38 @@ impl Batch<'_> {
         self.len += 1;
         Ok(())
     }
+}
+
+/// Steps behind the medians of [`host_time`].
+const HANDED_STEPS: usize = 32;
+
+/// How long it takes to hand a step of one sequence to a card, beside the whole step. `None` on a CPU,
+/// which computes while it is asked.
+pub(super) fn host_time(
+    model: &LanguageModel,
+    options: &TextBenchOptions,
+) -> Result<Option<HostTime>, LlmError> {
+    let device = model.device();
+    if is_cpu(device) {
+        return Ok(None);
+    }
+    let length = options.prompt_tokens as usize;
+    let mut batch = Batch::new(model, 1, length + HANDED_STEPS);
+    let prompt: Vec<u32> =
+        (0..options.prompt_tokens).map(|n| token(n, model.vocab_size())).collect();
+    batch.prefill(&prompt)?;
+    let failed = |reason: String| NnError::Device { reason };
+    let (mut handed_s, mut done_s) = (Vec::new(), Vec::new());
+    for step in 0..HANDED_STEPS as u32 {
+        let started = Instant::now();
+        batch.advance(&[token(step, model.vocab_size())])?;
+        device.flush().map_err(|error| failed(error.to_string()))?;
+        handed_s.push(started.elapsed().as_secs_f64());
+        device.sync().map_err(|error| failed(error.to_string()))?;
+        done_s.push(started.elapsed().as_secs_f64());
+    }
+    let [hand_ms, step_ms] = [handed_s, done_s].map(|mut seconds| 1e3 * median(&mut seconds));
+    Ok(Some(HostTime { hand_ms, step_ms }))
 }
 
 fn likeliest(scores: &[f32]) -> u32 {

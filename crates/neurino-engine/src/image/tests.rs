@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use burn::tensor::Tensor;
 use neurino_core::ModelId;
+use neurino_diffusion::RgbImage;
 use neurino_diffusion::checkpoint::Precision;
 use neurino_diffusion::pipeline::{LoraFile, PipelineFacts};
 use tokio::sync::Semaphore;
@@ -15,26 +16,25 @@ use super::*;
 use crate::api::{JobEvent, JobStream};
 use crate::outlet::Outlet;
 
-/// What a device has memory for, and what was tried.
+/// What a device lacks the memory for, and what was tried.
 #[derive(Default)]
 struct Card {
-    /// Both halves of a step at once.
-    together: bool,
-    /// A whole picture's decoding.
-    whole: bool,
-    /// A picture in tiles.
-    tiled: bool,
+    lacks: &'static [&'static str],
+    /// What it lacks beside weights that stay or visit.
+    lacks_beside: &'static [&'static str],
+    residence: Mutex<Residence>,
     tried: Mutex<Vec<&'static str>>,
 }
 
 impl Card {
-    fn ask(&self, what: &'static str, has_memory: bool) -> Result<(), DiffusionError> {
+    fn ask(&self, what: &'static str) -> Result<(), DiffusionError> {
         self.tried.lock().unwrap().push(what);
-        if has_memory {
-            return Ok(());
+        let beside = *self.residence.lock().unwrap() != Residence::Stream;
+        if self.lacks.contains(&what) || beside && self.lacks_beside.contains(&what) {
+            let reason = "out of device memory allocating 9 bytes".to_owned();
+            return Err(DiffusionError::Nn(NnError::Device { reason }));
         }
-        let reason = "out of device memory allocating 9 bytes".to_owned();
-        Err(DiffusionError::Nn(NnError::Device { reason }))
+        Ok(())
     }
 }
 
@@ -58,6 +58,7 @@ impl Pipeline for Painter {
         [job.width, job.height]
     }
     fn begin(&mut self, _: &ImageJob) -> Result<Box<dyn Denoising>, DiffusionError> {
+        self.card.ask("prompt")?;
         let card = Arc::clone(&self.card);
         Ok(Box::new(Painting { card, guidance: Guidance::Together, done: 0 }))
     }
@@ -78,8 +79,8 @@ impl Denoising for Painting {
     }
     fn step(&mut self) -> Result<(), DiffusionError> {
         match self.guidance {
-            Guidance::Together => self.card.ask("together", self.card.together)?,
-            Guidance::InTurn => self.card.ask("in turn", true)?,
+            Guidance::Together => self.card.ask("together")?,
+            Guidance::InTurn => self.card.ask("in turn")?,
         }
         self.done += 1;
         Ok(())
@@ -89,8 +90,8 @@ impl Denoising for Painting {
     }
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
         match decoding {
-            Decoding::Whole => self.card.ask("whole", self.card.whole)?,
-            Decoding::Tiled => self.card.ask("tiled", self.card.tiled)?,
+            Decoding::Whole => self.card.ask("whole")?,
+            Decoding::Tiled => self.card.ask("tiled")?,
         }
         Ok(Tensor::zeros([1, 64, 64, 3], &Device::flex()))
     }
@@ -113,21 +114,46 @@ fn job() -> (Job, JobStream) {
     (Job { spec, cancel: CancellationToken::new(), outlet, place }, stream)
 }
 
-/// Makes a picture on a card that seems to have memory for everything.
-async fn made(card: Card) -> (Result<(), EngineErrorCode>, Vec<&'static str>) {
+/// A model on a card that seems to have memory for everything, whose weights may be kept in `ways`.
+fn pictures(card: &Arc<Card>, ways: &[Residence]) -> Pictures {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
     let source = Arc::new(ImageSource::open(&file).unwrap());
-    let (card, memory) = (Arc::new(card), source.memory(Precision::Stored));
+    let memory = source.memory(Precision::Stored);
     let facts = PipelineFacts { family: source.family(), vae_factor: 8, weights_bytes: 1 };
-    let painter = Box::new(Painter { card: Arc::clone(&card), facts });
-    let mut pictures = Pictures::new(painter, memory, source, Device::flex());
-    let (job, mut stream) = job();
-    assert!(pictures.begin(job).is_none());
-    let free_bytes = u64::MAX / 2;
-    let plenty = DeviceMemory { free_bytes, total_bytes: free_bytes, is_cpu: true };
+    let painter = |card: &Arc<Card>, facts: &PipelineFacts| -> Box<dyn Pipeline> {
+        Box::new(Painter { card: Arc::clone(card), facts: facts.clone() })
+    };
+    let first = painter(card, &facts);
+    let card = Arc::clone(card);
+    let load_as: LoadAs = Box::new(move |_, residence, unwanted| {
+        if unwanted() {
+            return Err(DiffusionError::Cancelled);
+        }
+        *card.residence.lock().unwrap() = residence;
+        card.ask(match residence {
+            Residence::Stay => "stay",
+            Residence::Visit => "visit",
+            Residence::Stream => "stream",
+        })?;
+        Ok(painter(&card, &facts))
+    });
+    let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes: || u64::MAX };
+    Pictures::new(first, ways, memory, source, Device::flex())
+}
+
+fn memory(free_bytes: u64) -> DeviceMemory {
+    DeviceMemory { free_bytes, total_bytes: 0, is_cpu: false }
+}
+
+/// Computes until nothing is left to do.
+fn serve(pictures: &mut Pictures, free: DeviceMemory) {
     while !pictures.is_idle() {
-        pictures.step(&|| plenty, |_| {}).into_iter().for_each(Ended::tell);
+        pictures.sweep().into_iter().for_each(Ended::tell);
+        pictures.step(&|| free, |_| {}).into_iter().for_each(Ended::tell);
     }
+}
+
+async fn outcome(mut stream: JobStream) -> Result<(), EngineErrorCode> {
     let mut result = Err(EngineErrorCode::Internal);
     while let Some(event) = stream.recv().await {
         match event {
@@ -136,25 +162,113 @@ async fn made(card: Card) -> (Result<(), EngineErrorCode>, Vec<&'static str>) {
             _ => {}
         }
     }
-    let tried = card.tried.lock().unwrap().clone();
-    (result, tried)
+    result
 }
+
+/// Makes a picture.
+async fn made(card: Card, ways: &[Residence]) -> (Result<(), EngineErrorCode>, Vec<&'static str>) {
+    let card = Arc::new(card);
+    let mut pictures = pictures(&card, ways);
+    let (job, stream) = job();
+    assert!(pictures.begin(job).is_none());
+    serve(&mut pictures, memory(u64::MAX / 2));
+    let tried = card.tried.lock().unwrap().clone();
+    (outcome(stream).await, tried)
+}
+
+const STAY: &[Residence] = &[Residence::Stay];
 
 #[tokio::test]
 async fn a_lack_of_memory_is_met_with_the_next_cheaper_plan() {
-    let plenty = || Card { together: true, whole: true, tiled: true, ..Card::default() };
-    assert_eq!(made(plenty()).await, (Ok(()), vec!["together", "together", "whole"]));
+    let tried = vec!["prompt", "together", "together", "whole"];
+    assert_eq!(made(Card::default(), STAY).await, (Ok(()), tried));
 
-    let steps = Card { together: false, ..plenty() };
-    assert_eq!(made(steps).await, (Ok(()), vec!["together", "in turn", "in turn", "whole"]));
+    let steps = Card { lacks: &["together"], ..Card::default() };
+    let tried = vec!["prompt", "together", "in turn", "in turn", "whole"];
+    assert_eq!(made(steps, STAY).await, (Ok(()), tried));
 
-    let last = Card { whole: false, ..plenty() };
-    assert_eq!(made(last).await, (Ok(()), vec!["together", "together", "whole", "tiled"]));
+    let last = Card { lacks: &["whole"], ..Card::default() };
+    let tried = vec!["prompt", "together", "together", "whole", "tiled"];
+    assert_eq!(made(last, STAY).await, (Ok(()), tried));
 }
 
 #[tokio::test]
 async fn where_no_plan_is_cheap_enough_the_job_is_refused_with_a_type() {
-    let none = Card { together: true, ..Card::default() };
-    let refused = Err(EngineErrorCode::OutOfMemory);
-    assert_eq!(made(none).await, (refused, vec!["together", "together", "whole", "tiled"]));
+    let refused = || Err(EngineErrorCode::OutOfMemory);
+    let none = || Card { lacks: &["whole", "tiled"], ..Card::default() };
+    let tried = vec!["prompt", "together", "together", "whole", "tiled"];
+    assert_eq!(made(none(), STAY).await, (refused(), tried.clone()));
+    let thrice = [&tried[..], &["visit"], &tried, &["stream"], &tried].concat();
+    assert_eq!(made(none(), Residence::ways(false)).await, (refused(), thrice));
+}
+
+#[tokio::test]
+async fn steps_that_fit_beside_no_weights_have_them_stream() {
+    let steps = Card { lacks_beside: &["together", "in turn"], ..Card::default() };
+    let (result, tried) = made(steps, Residence::ways(false)).await;
+    assert_eq!(result, Ok(()));
+    let expect = [
+        ["prompt", "together", "in turn", "visit"],
+        ["prompt", "together", "in turn", "stream"],
+        ["prompt", "together", "together", "whole"],
+    ];
+    assert_eq!(tried, expect.concat());
+
+    let prompt = Card { lacks_beside: &["prompt"], ..Card::default() };
+    let (result, tried) = made(prompt, &[Residence::Visit, Residence::Stream]).await;
+    assert_eq!(result, Ok(()));
+    assert_eq!(tried, ["prompt", "stream", "prompt", "together", "together", "whole"]);
+
+    // Not even the little that streaming keeps there has room.
+    let nothing = Card { lacks: &["in turn", "together", "stream"], ..Card::default() };
+    let (result, _) = made(nothing, Residence::ways(false)).await;
+    assert_eq!(result, Err(EngineErrorCode::OutOfMemory));
+}
+
+#[tokio::test]
+async fn weights_make_room_for_a_large_picture_and_come_back_behind_it() {
+    let card = Arc::new(Card::default());
+    let mut pictures = pictures(&card, Residence::ways(false));
+    let plan = |residence| {
+        let needs = pictures.memory.picture(residence, [64; 2], true);
+        // So small a picture is less than what its tiles would be put together in.
+        needs.peak_bytes(Plan { guidance: Guidance::InTurn, decoding: Decoding::Whole })
+    };
+    let away = |residence| {
+        pictures.memory.resident_bytes(Residence::Stay) - pictures.memory.resident_bytes(residence)
+    };
+    // Enough beside the little that stays, with the memory of what goes.
+    let tight = plan(Residence::Stream) - away(Residence::Stream);
+    assert!(tight < plan(Residence::Visit) - away(Residence::Visit));
+    let mut draw = |free_bytes: u64| {
+        let (job, stream) = job();
+        assert!(pictures.begin(job).is_none());
+        serve(&mut pictures, memory(free_bytes + memory(0).reserve_bytes()));
+        let residence = pictures.residence;
+        async move { (outcome(stream).await, residence) }
+    };
+    assert_eq!(draw(tight).await, (Ok(()), Residence::Stream));
+    assert_eq!(draw(u64::MAX / 4).await, (Ok(()), Residence::Stay));
+    assert_eq!(draw(tight - 1).await.0, Err(EngineErrorCode::OutOfMemory));
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_wants_ends_while_the_weights_move() {
+    let card = Arc::new(Card { lacks_beside: &["prompt"], ..Card::default() });
+    let mut pictures = pictures(&card, &[Residence::Visit, Residence::Stream]);
+    let (job, stream) = job();
+    let cancel = job.cancel.clone();
+    assert!(pictures.begin(job).is_none());
+    let free = memory(u64::MAX / 2);
+    assert!(pictures.step(&|| free, |_| {}).is_empty(), "it is begun again another way");
+    cancel.cancel();
+    assert!(pictures.step(&|| free, |_| {}).is_empty(), "the load gives up");
+    serve(&mut pictures, free);
+    assert_eq!(outcome(stream).await, Err(EngineErrorCode::Cancelled));
+    assert_eq!(*card.tried.lock().unwrap(), ["prompt"]);
+    // The next one finds the model where it has to be.
+    let (job, stream) = self::job();
+    assert!(pictures.begin(job).is_none());
+    serve(&mut pictures, free);
+    assert_eq!((outcome(stream).await, pictures.residence), (Ok(()), Residence::Stream));
 }

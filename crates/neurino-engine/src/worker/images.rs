@@ -1,17 +1,21 @@
 //! Loading of image models.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use neurino_core::ImageJob;
 use neurino_diffusion::ImageSource;
-use neurino_diffusion::checkpoint::Loading;
+use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
+use neurino_diffusion::pipeline::{Family, Pipeline, Plan, Residence};
+use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
-use crate::image::{Pictures, from_diffusion};
+use crate::fault::guarded;
+use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
 use crate::served::Served;
 
@@ -19,18 +23,46 @@ use crate::served::Served;
 const SIDE_MIN: u32 = 256;
 
 impl Worker {
-    pub(super) fn read_image(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
-        let started = Instant::now();
+    /// Loads an image model in the quickest way that there is memory for; where the plan was wrong, in
+    /// the next cheaper one.
+    pub(super) fn read_image(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
         let open = &self.devices[0];
         let source = Arc::new(ImageSource::open(&reference.path).map_err(unreadable)?);
+        let memory = source.memory(usual_precision(open.is_cpu()));
+        let mut ways = Residence::ways(open.is_cpu()).to_vec();
+        loop {
+            let planned = plan(source.family(), &memory, &ways, open.memory(), host_free_bytes())?;
+            ways.retain(|way| *way >= planned.residence);
+            let read = || self.read_image_as(reference, &source, &planned, &ways);
+            match guarded("loading the model", read).flatten() {
+                Err(error) if error.code == EngineErrorCode::OutOfMemory && ways.len() > 1 => {
+                    tracing::warn!(from = ?planned.residence, "loading it another way: {error}");
+                    ways.remove(0);
+                    self.clean_up();
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// - `ways`: the planned one and those that are cheaper
+    fn read_image_as(
+        &self,
+        reference: &ModelRef,
+        source: &Arc<ImageSource>,
+        planned: &Planned,
+        ways: &[Residence],
+    ) -> Result<Loaded, EngineError> {
+        let started = Instant::now();
+        let open = &self.devices[0];
         let precision = usual_precision(open.is_cpu());
         let memory = source.memory(precision);
-        let (residence, planned_bytes) = plan(source.family(), &memory, open.memory())?;
+        let &Planned { residence, peak_bytes: planned_bytes, .. } = planned;
         let before = self.used_bytes();
         let total_bytes = source.read_bytes();
         let progress = |done_bytes: u64| {
             let done_bytes = done_bytes.min(total_bytes);
-            self.progress(&reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
+            self.progress(reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
         };
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let loading = Loading::new(&open.device, precision, &progress, &unwanted);
@@ -41,10 +73,10 @@ impl Worker {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
                 let done_bytes = total_bytes;
-                self.progress(&reference, Progress { done_bytes, total_bytes, warm_percent });
+                self.progress(reference, Progress { done_bytes, total_bytes, warm_percent });
                 !unwanted()
             };
-            if !warm_up(pipeline.as_mut(), &reference, &go_on)? {
+            if !warm_up(pipeline.as_mut(), reference, planned, &go_on)? {
                 return Err(stopped());
             }
         }
@@ -63,13 +95,32 @@ impl Worker {
         tracing::info!(
             planned_bytes,
             weights_bytes = facts.weights_bytes,
-            planned_weights_bytes = memory.resident_bytes(residence),
+            planned_weights_bytes = memory.step_weights_bytes(residence),
             measured_bytes,
-            text_encoders_visit = residence == Residence::Visit,
+            ?residence,
             "the image model is loaded"
         );
-        let pictures = Pictures::new(pipeline, memory, source, open.device.clone());
-        Ok(Loaded { reference, facts, serving: Served::Image(Box::new(pictures)) })
+        let load_as = self.load_as(open.device.clone(), precision);
+        let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes };
+        let (source, device) = (Arc::clone(source), open.device.clone());
+        let pictures = Pictures::new(pipeline, ways, memory, source, device);
+        Ok(Loaded {
+            reference: reference.clone(),
+            facts,
+            serving: Served::Image(Box::new(pictures)),
+        })
+    }
+
+    /// Loads a model another way while jobs wait for it. What is read counts as steps, so that nobody
+    /// takes the engine for stuck.
+    fn load_as(&self, device: Device, precision: Precision) -> LoadAs {
+        let steps = Arc::clone(&self.steps);
+        Box::new(move |source, residence, unwanted| {
+            let progress = |_| {
+                steps.fetch_add(1, Ordering::Relaxed);
+            };
+            source.load_as(&Loading::new(&device, precision, &progress, unwanted), residence)
+        })
     }
 
     /// Changes the low-rank updates of the loaded model, if they are all that `model` has different.
@@ -95,30 +146,57 @@ impl Worker {
     }
 }
 
-/// Where the text encoders live, and what the model and a picture of its usual size take together. The
-/// encoders make way if the usual picture would not fit beside them; if it does not fit then either, at
-/// least a small one has to.
+/// Memory of the machine itself that layers may take.
+fn host_free_bytes() -> u64 {
+    let memory = machine_memory();
+    let host = DeviceMemory {
+        total_bytes: memory.total_bytes,
+        free_bytes: memory.available_bytes,
+        is_cpu: true,
+    };
+    host.free_bytes.saturating_sub(host.reserve_bytes())
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    residence: Residence,
+    /// Pixels a side of the picture that was planned for.
+    side: u32,
+    /// How that picture is computed.
+    plan: Plan,
+    /// What the model and that picture take together.
+    peak_bytes: u64,
+}
+
+/// The first of `ways` to keep the weights in which a picture of the model's usual size fits beside
+/// them; if there is none, the first for a small picture.
 fn plan(
     family: Family,
     memory: &ImageMemory,
+    ways: &[Residence],
     device: DeviceMemory,
-) -> Result<(Residence, u64), EngineError> {
+    host_bytes: u64,
+) -> Result<Planned, EngineError> {
     let available_bytes = device.free_bytes.saturating_sub(device.reserve_bytes());
     let guided = family != Family::Flux;
+    let ways = ways.iter().copied().filter(|way| memory.host_bytes(*way) <= host_bytes);
     for side in [family.native_side(), SIDE_MIN] {
-        let picture = memory.picture(side, side, guided);
-        for residence in [Residence::Stay, Residence::Visit] {
+        for residence in ways.clone() {
+            let picture = memory.picture(residence, [side; 2], guided);
             let left_bytes = available_bytes.saturating_sub(memory.resident_bytes(residence));
             if let Fit::As(plan) = picture.fit(left_bytes) {
                 let peak_bytes = memory.peak_bytes(residence, picture, plan);
                 if peak_bytes <= available_bytes {
-                    return Ok((residence, peak_bytes));
+                    return Ok(Planned { residence, side, plan, peak_bytes });
                 }
             }
         }
     }
-    let least = memory.picture(SIDE_MIN, SIDE_MIN, guided);
-    let needed_bytes = memory.peak_bytes(Residence::Visit, least, Plan::LEAST);
+    let least = |way: Residence| {
+        memory.peak_bytes(way, memory.picture(way, [SIDE_MIN; 2], guided), Plan::LEAST)
+    };
+    let needed_bytes = ways.map(least).min().unwrap_or_default();
     let gb = |bytes: u64| bytes as f64 / 1e9;
     let message = format!(
         "the model needs {:.1} GB of memory and {:.1} GB are free for it; close other programs, or \
@@ -129,15 +207,16 @@ fn plan(
     Err(EngineError::new(EngineErrorCode::OutOfMemory, message))
 }
 
-/// What a card does for the first time is slow: a picture of the usual size is made here and thrown
+/// What a card does for the first time is slow: the picture that was planned for is made here and thrown
 /// away. `false` if `go_on` said no.
 fn warm_up(
     pipeline: &mut dyn Pipeline,
     reference: &ModelRef,
+    planned: &Planned,
     go_on: &dyn Fn(usize, usize) -> bool,
 ) -> Result<bool, EngineError> {
     const STAGES: usize = 3;
-    let side = pipeline.facts().family.native_side();
+    let &Planned { side, plan, .. } = planned;
     let job = ImageJob { steps: 1, ..ImageJob::new(reference.id.clone(), "", side) };
     if !go_on(0, STAGES) {
         return Ok(false);
@@ -146,12 +225,13 @@ fn warm_up(
     if !go_on(1, STAGES) {
         return Ok(false);
     }
+    made.set_guidance(plan.guidance);
     made.step().map_err(unreadable)?;
     if !go_on(2, STAGES) {
         return Ok(false);
     }
     // Random latents need not make a picture of numbers.
-    drop(made.decode(Decoding::Whole).map_err(unreadable)?);
+    drop(made.decode(plan.decoding).map_err(unreadable)?);
     Ok(go_on(STAGES, STAGES))
 }
 
@@ -166,36 +246,117 @@ fn unreadable(error: neurino_diffusion::DiffusionError) -> EngineError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use neurino_core::job::Png;
+    use neurino_core::{JobOutput, JobSpec, ModelId};
     use neurino_diffusion::memory::Dims;
+    use neurino_diffusion::pipeline::{Decoding, Guidance};
+    use neurino_llm::models::decoder::Stores;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::api::{Engine, JobEvent};
+    use crate::device::{OpenDevice, stand_in_card};
+    use crate::local::LocalEngine;
+    use crate::worker::Faults;
 
     const GIB: u64 = 1 << 30;
 
     /// Weights of SDXL: 6.5 GiB in 16 bits, 1.5 of them text encoders.
-    fn planned(free_bytes: u64) -> Result<(Residence, u64), EngineError> {
-        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, Dims::sdxl());
+    fn planned(ways: &[Residence], free_bytes: u64) -> Result<Planned, EngineError> {
+        let dims = Dims::sdxl();
+        let layers = dims.layers(16.0);
+        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, dims).with_layers(layers);
         // The reserve comes off the free memory.
         let device = DeviceMemory { free_bytes, total_bytes: 2 * GIB, is_cpu: true };
-        plan(Family::Sdxl, &memory, device)
+        plan(Family::Sdxl, &memory, ways, device, 8 * GIB)
     }
 
     #[test]
-    fn text_encoders_make_way_for_the_usual_picture() {
-        let (residence, most_bytes) = planned(64 * GIB).expect("plenty");
-        assert_eq!(residence, Residence::Stay);
-        let refused = planned(3 * GIB).expect_err("less than the weights");
+    fn weights_make_way_for_the_usual_picture() {
+        for is_cpu in [true, false] {
+            let ways = Residence::ways(is_cpu);
+            let roomy = planned(ways, 64 * GIB).expect("plenty");
+            assert_eq!((roomy.residence, roomy.plan), (Residence::Stay, Plan::default()));
+            let most_bytes = roomy.peak_bytes;
+            let refused = planned(ways, GIB / 2).expect_err("less than a small picture");
+            assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
+            // From much to little.
+            let mut seen = vec![];
+            for eighths in (8..=8 * 24).rev() {
+                let free_bytes = eighths * GIB / 8;
+                let Ok(found) = planned(ways, free_bytes) else { continue };
+                let Planned { residence, peak_bytes, .. } = found;
+                assert!(peak_bytes <= free_bytes && peak_bytes <= most_bytes);
+                if seen.last() != Some(&residence) {
+                    seen.push(residence);
+                }
+            }
+            // Then, on a processor, all of them stay again, beside smaller pictures.
+            assert_eq!(seen[..ways.len()], *ways);
+        }
+    }
+
+    #[test]
+    fn layers_stream_only_from_memory_that_the_machine_has() {
+        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, Dims::sdxl())
+            .with_layers(Dims::sdxl().layers(16.0));
+        let card = DeviceMemory { free_bytes: 4 * GIB, total_bytes: 4 * GIB, is_cpu: false };
+        let planned =
+            |host_bytes| plan(Family::Sdxl, &memory, Residence::ways(false), card, host_bytes);
+        assert_eq!(planned(6 * GIB).expect("enough").residence, Residence::Stream);
+        let refused = planned(4 * GIB).expect_err("too little");
         assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
-        // From much to little: encoders stay, then they visit, then they stay beside smaller pictures.
-        let mut seen = vec![];
-        for eighths in (8..=8 * 24).rev() {
-            let free_bytes = eighths * GIB / 8;
-            let Ok((residence, peak_bytes)) = planned(free_bytes) else { continue };
-            assert!(peak_bytes <= free_bytes && peak_bytes <= most_bytes);
-            if seen.last() != Some(&residence) {
-                seen.push(residence);
+    }
+
+    fn tiny() -> ModelRef {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
+        ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder }
+    }
+
+    /// Loads a tiny model on a device and makes a picture.
+    async fn made_on(device: OpenDevice) -> (LoadedModel, Png) {
+        let engine = LocalEngine::start_on(vec![device], Faults::Reload).expect("a thread");
+        let facts = engine.load(&tiny()).await.expect("it fits");
+        let job = ImageJob { steps: 2, seed: 3, ..ImageJob::new(tiny().id, "a red cat", 64) };
+        let begun = engine.run(&JobSpec::Image(job), CancellationToken::new()).await;
+        let mut events = begun.expect("taken on");
+        loop {
+            match events.recv().await.expect("an end") {
+                JobEvent::Finished { output: JobOutput::Image(image) } => {
+                    return (facts, image.png);
+                }
+                JobEvent::Failed { error } => panic!("{error}"),
+                _ => {}
             }
         }
-        assert_eq!(seen[..2], [Residence::Stay, Residence::Visit]);
+    }
+
+    #[tokio::test]
+    async fn a_card_too_small_for_a_model_streams_its_layers_and_makes_the_same_picture() {
+        let memory = ImageSource::open(&tiny().path).expect("a model").memory(Precision::Half);
+        let usual = |way| memory.picture(way, [Family::Sd15.native_side(); 2], true);
+        // So small a model decodes its pictures as a whole in less than tiles are put together in.
+        let cheap = Plan { guidance: Guidance::InTurn, decoding: Decoding::Whole };
+        let least = |way| memory.peak_bytes(way, usual(way), cheap);
+        let (stream, visit) = (least(Residence::Stream), least(Residence::Visit));
+        assert!(stream < visit);
+        // A small card keeps this much for others.
+        let card = |bytes: u64| stand_in_card((512 << 20) + bytes, Stores::default());
+
+        let (facts, picture) = made_on(card(stream)).await;
+        assert_eq!(facts.memory.planned_bytes, stream);
+        let (planned, held) = (memory.step_weights_bytes(Residence::Stream), facts.weights_bytes);
+        assert!((planned as f64 / held as f64 - 1.0).abs() < 0.01, "{planned} {held}");
+
+        let (roomy, same) = made_on(card(4 * GIB)).await;
+        assert!(roomy.weights_bytes > facts.weights_bytes);
+        assert_eq!(picture, same);
+
+        let device = card(stream / 4);
+        let engine = LocalEngine::start_on(vec![device], Faults::Reload).expect("a thread");
+        let refused = engine.load(&tiny()).await.expect_err("too small");
+        assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
     }
 }

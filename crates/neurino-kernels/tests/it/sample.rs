@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 use neurino_kernels::buffer::Buffer;
 use neurino_kernels::gpu::Gpu;
-use neurino_kernels::sample::{Batch, ENTRY, Entry, NO_TOKEN, Params, sample};
+use neurino_kernels::sample::{Batch, CHOICE, ENTRY, Entry, NO_TOKEN, Params, sample};
 
 use crate::support::{floats, gpu, noise, warps};
 
@@ -93,21 +93,23 @@ fn draw(gpu: &Gpu, rows: &[Row]) -> (Vec<u32>, Vec<f32>) {
     let logits: Vec<f32> = rows.iter().flat_map(|row| row.logits.clone()).collect();
     let params: Vec<f32> = rows.iter().flat_map(|row| row.params.to_row()).collect();
     let uniforms: Vec<f64> = rows.iter().map(|row| row.uniform).collect();
-    let tokens = Buffer::empty::<u32>(&gpu.client, rows.len());
-    let logprobs = Buffer::empty::<f32>(&gpu.client, rows.len());
+    let choices = Buffer::empty::<u32>(&gpu.client, rows.len() * CHOICE);
+    let memory = Buffer::upload(&gpu.client, &logits);
     let batch = Batch {
-        logits: &Buffer::upload(&gpu.client, &logits),
+        logits: &memory,
         params: &Buffer::upload(&gpu.client, &params),
         lists: &Buffer::upload(&gpu.client, &lists),
         entries: &Buffer::upload(&gpu.client, &entries),
         saved: &Buffer::empty::<f32>(&gpu.client, entries.len() / ENTRY),
         uniforms: &Buffer::upload(&gpu.client, &uniforms),
-        tokens: &tokens,
-        logprobs: &logprobs,
+        choices: &choices,
     };
     sample(gpu, &batch);
-    let bytes = tokens.download(&gpu.client).unwrap();
-    (u32::from_bytes(&bytes)[..rows.len()].to_vec(), floats(gpu, &logprobs))
+    let bytes = choices.download(&gpu.client).unwrap();
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&floats(gpu, &memory)), bits(&logits), "as the model gave them");
+    let choices = u32::from_bytes(&bytes)[..rows.len() * CHOICE].as_chunks::<CHOICE>().0;
+    choices.iter().map(|&[token, logprob]| (token, f32::from_bits(logprob))).unzip()
 }
 
 /// Parameters in all combinations, with equal logits among them and lists of several tokens.

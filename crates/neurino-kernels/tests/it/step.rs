@@ -6,7 +6,7 @@ use neurino_kernels::gpu::Gpu;
 use neurino_kernels::matvec::Matrix;
 use neurino_kernels::rope::{BLOCK_TOKENS, Heads, LayerCache};
 use neurino_kernels::step::{
-    LayerConfig, LayerWeights, StepInputs, StepRow, StepShape, Workspace, decode_layer,
+    LayerConfig, LayerWeights, StepInputs, StepRow, StepShape, Workspace, decode_layer, record,
 };
 
 use crate::support::{assert_close, floats, gpu, noise};
@@ -151,6 +151,49 @@ fn oracle(xs: &[Vec<f32>]) -> Vec<f32> {
         out.extend(add(&sum, product(&down, &inner)));
     }
     out
+}
+
+/// What `gpu-check` runs on a card: the launches of a layer, recorded once, give in every later step
+/// what launching them one by one gives. Only CUDA records; other runtimes must say so.
+#[test]
+fn a_recorded_step_gives_what_a_launched_one_gives() {
+    let shape = StepShape::for_batch(2, 2).unwrap();
+    let rows = |step: usize| {
+        let row = |blocks: &[u32]| StepRow {
+            position: step as u32,
+            blocks: blocks[..=step / BLOCK_TOKENS].to_vec(),
+        };
+        vec![row(&[4, 1]), row(&[2, 5])]
+    };
+    let x = |step: usize| noise(step as u64, 2 * WIDTH);
+    let steps: Vec<_> = (0..BLOCK_TOKENS + 2).map(|step| (rows(step), x(step))).collect();
+    let launched = Layer::new().run(shape, &steps);
+
+    let Layer { gpu, config, weights, cache } = Layer::new();
+    let inputs = StepInputs::new(&gpu, shape);
+    let work = Workspace::new(&gpu, shape, &config, WIDTH, INNER);
+    let step = || decode_layer(&gpu, &config, &weights, &cache, &inputs, &work).unwrap();
+    let graph = match record(&gpu, step) {
+        Ok(graph) => graph,
+        Err(reason) => {
+            assert!(std::env::var("NEURINO_TEST_DEVICE").is_err(), "a card records: {reason}");
+            return;
+        }
+    };
+    let mut replayed = Vec::new();
+    for (rows, x) in &steps {
+        inputs.write(&gpu, rows);
+        gpu.client.write(work.x.handle(), cubecl::bytes::Bytes::from_elems(x.clone()));
+        // SAFETY: `inputs`, `work`, `weights` and `cache` live until the output is read, and nothing
+        // else uses the queue.
+        #[expect(unsafe_code, reason = "a graph names memory by its address")]
+        unsafe {
+            graph.replay().unwrap();
+        }
+        replayed.extend(floats(&gpu, &work.x));
+    }
+    assert_eq!(replayed, launched, "bit by bit");
+    println!("a recorded step gives, bit by bit, what {} launched steps give", steps.len());
 }
 
 #[test]

@@ -211,6 +211,11 @@ impl Decoder {
         &self.parts[0].device
     }
 
+    /// Where the head is.
+    pub fn last_device(&self) -> &Device {
+        &self.parts[self.parts.len() - 1].device
+    }
+
     /// Memory of the weights on each device, in the order of the layers.
     pub fn weights_bytes(&self) -> impl Iterator<Item = (&Device, u64)> {
         self.parts.iter().map(|part| (&part.device, part.weights_bytes))

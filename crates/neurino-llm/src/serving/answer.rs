@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 
 use neurino_core::job::{RatedToken, TokenLogprob};
 use neurino_core::{FinishReason, TextChoice, TextDelta, TextJob};
+use neurino_nn::choice::TokenRule;
 
+use super::draws::Next;
 use super::request::{GenerateError, fingerprint};
 use crate::guide::Guide;
 use crate::sampler::{Draw, Rating, Sampler, Scratch};
@@ -73,16 +75,26 @@ impl Answer {
         }
     }
 
-    /// Draws the next token and takes it in. The logits are changed.
+    /// How a device may choose the next token; `None` if it has to be drawn here, because a guide or
+    /// rivals' log-probabilities need the whole row.
+    pub(crate) fn rule(&self) -> Option<TokenRule> {
+        if self.guide.is_some() { None } else { self.sampler.rule() }
+    }
+
+    /// Draws the next token and takes it in.
     ///
     /// # Errors
     /// `NoLogits`, `Guide`.
     pub(crate) fn advance(
         &mut self,
-        logits: &mut [f32],
+        next: Next<'_>,
         tokenizer: &Tokenizer,
     ) -> Result<Advance, GenerateError> {
-        let Draw { token, rating } = self.draw(logits)?;
+        let Draw { token, rating } = match next {
+            Next::Borrowed(logits) => self.draw(logits)?,
+            Next::Copied(mut logits) => self.draw(&mut logits)?,
+            Next::Chosen(chosen) => self.sampler.accept(chosen.ok_or(GenerateError::NoLogits)?),
+        };
         self.tokens += 1;
         let mut delta = TextDelta { choice: self.choice, ..TextDelta::default() };
         let reason = if tokenizer.is_end(token) {

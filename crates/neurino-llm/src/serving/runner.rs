@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 
 use jiff::Zoned;
 use neurino_core::{TextDelta, TextJob, TextOutput};
+use neurino_nn::choice::TokenRule;
 use neurino_nn::paged::{BatchLayout, PagedKvCache, SequenceSpan};
 use rayon::prelude::*;
 
 use super::answer::{Advance, Answer};
 use super::blocks::Release;
+use super::draws::Draws;
 use super::plan::{Plan, SchedulerCounters, SequenceId, ServingLimits};
 use super::request::{GenerateError, Open, Request, prepare, too_large};
 use super::scheduler::Scheduler;
 use super::shapes::StepShapes;
 use crate::LlmError;
 use crate::chat::ChatTemplate;
-use crate::model::{LanguageModel, Logits};
+use crate::model::{Found, LanguageModel};
 use crate::tokenizer::Tokenizer;
 
 /// The caller's number for a request; not used by another one under way.
@@ -74,6 +76,8 @@ pub struct RunnerCounters {
     pub rows: u64,
     /// Tokens drawn.
     pub tokens: u64,
+    /// Of them, those that the device chose.
+    pub device_tokens: u64,
     /// Time of the steps.
     pub step_time: Duration,
     /// Of it, time inside the model.
@@ -216,7 +220,7 @@ impl Runner {
         let computed = self.compute(&plan);
         self.counters.model_time += computing.elapsed();
         match computed {
-            Ok(logits) => self.draw(&plan, logits, &mut events),
+            Ok((draws, found)) => self.draw(&plan, draws, found, &mut events),
             Err(error) => self.fail_step(&plan, error, &mut events),
         }
         self.counters.steps += 1;
@@ -225,17 +229,18 @@ impl Runner {
         events
     }
 
-    /// The scores after each part that draws, in their order.
-    fn compute(&mut self, plan: &Plan) -> Result<Logits, LlmError> {
+    /// What each part that draws draws from.
+    fn compute(&mut self, plan: &Plan) -> Result<(Draws, Found), LlmError> {
         // A store may copy all pairs of a call at once, so none may read what another wrote.
         for pairs in independent(&plan.copies) {
             self.cache.copy_blocks(pairs)?;
         }
-        let (mut sequences, mut logit_rows, mut row) = (Vec::new(), Vec::new(), 0);
+        let (mut sequences, mut draws, mut row) = (Vec::new(), Draws::default(), 0);
         for part in &plan.parts {
             row += part.rows;
             if part.draws {
-                logit_rows.push(row - 1);
+                let answers = self.scheduler.drawing(part.id);
+                draws.add(row - 1, answers.map(|id| (id, self.rule(id))).collect());
             }
             let (rows, start, blocks) = (part.rows, part.start, part.blocks.clone());
             sequences.push(SequenceSpan { rows, start, blocks });
@@ -245,28 +250,30 @@ impl Runner {
         if let Some(shapes) = &self.shapes {
             // The blocks behind the scheduler's are nobody else's.
             let free = self.scheduler.n_blocks() as u32;
-            shapes.fill(tokens.to_mut(), &mut batch, &mut logit_rows, free);
+            shapes.fill(tokens.to_mut(), &mut batch, &mut draws.rows, free);
         }
-        self.model.step(&tokens, &batch, &logit_rows, &mut self.cache)
+        let found = self.model.step_drawing(&tokens, &batch, &draws.wanted(), &mut self.cache)?;
+        Ok((draws, found))
+    }
+
+    /// How the device may choose an answer's next token, if it may.
+    fn rule(&self, id: SequenceId) -> Option<TokenRule> {
+        if self.model.chooses() { self.answers.get(&id)?.rule() } else { None }
     }
 
     /// Draws a token for each answer that has scores now.
-    fn draw(&mut self, plan: &Plan, mut logits: Logits, events: &mut Vec<RunnerEvent>) {
-        let draws = self.scheduler.complete(plan);
-        let mut work = Vec::new();
-        for (ids, row) in draws.into_iter().zip(logits.rows_mut()) {
-            let Some((last, others)) = ids.split_last() else { continue };
-            // Drawing changes the row.
-            for id in others {
-                work.extend(self.answers.remove(id).map(|a| (*id, a, Row::Copied(row.to_vec()))));
-            }
-            work.extend(self.answers.remove(last).map(|a| (*last, a, Row::Borrowed(row))));
-        }
+    fn draw(&mut self, plan: &Plan, draws: Draws, mut found: Found, events: &mut Vec<RunnerEvent>) {
+        let expected = self.scheduler.complete(plan);
+        self.counters.device_tokens += draws.on_device() as u64;
+        let dealt = draws.deal(&mut found);
+        debug_assert!(expected.iter().flatten().eq(dealt.iter().map(|(id, _)| id)), "one each");
+        let take = |(id, next)| self.answers.remove(&id).map(|answer| (id, answer, next));
+        let work: Vec<_> = dealt.into_iter().filter_map(take).collect();
         let tokenizer = &self.tokenizer;
         let drawn: Vec<_> = work
             .into_par_iter()
-            .map(|(id, mut answer, mut row)| {
-                let advance = answer.advance(row.values(), tokenizer);
+            .map(|(id, mut answer, next)| {
+                let advance = answer.advance(next, tokenizer);
                 (id, answer, advance)
             })
             .collect();
@@ -337,21 +344,6 @@ impl Runner {
             self.numbers.remove(&open.request);
         }
         self.answers.retain(|id, _| id.request != number);
-    }
-}
-
-/// A row of logits to draw from.
-enum Row<'a> {
-    Borrowed(&'a mut [f32]),
-    Copied(Vec<f32>),
-}
-
-impl Row<'_> {
-    fn values(&mut self) -> &mut [f32] {
-        match self {
-            Self::Borrowed(values) => values,
-            Self::Copied(values) => values,
-        }
     }
 }
 

@@ -145,6 +145,14 @@ impl Scheduler {
         plan
     }
 
+    /// The sequences that will draw from the scores after a part of a plan that draws: what
+    /// [`Scheduler::complete`] will give for it.
+    pub(crate) fn drawing(&self, id: SequenceId) -> impl Iterator<Item = SequenceId> + use<> {
+        let choices = self.running.get(&id).map_or(0, |sequence| sequence.choices);
+        let others = (1..choices).map(move |choice| SequenceId { choice, ..id });
+        (choices > 0).then_some(id).into_iter().chain(others)
+    }
+
     /// Notes that a plan was computed. Returns, for each part that draws, the sequences that draw
     /// from its scores: one, or all answers of a prompt that was just read.
     pub(crate) fn complete(&mut self, plan: &Plan) -> Vec<Vec<SequenceId>> {

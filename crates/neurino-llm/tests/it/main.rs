@@ -1,12 +1,15 @@
 //! Language models against the reference implementation, and against damaged files.
 //!
-//! `NEURINO_TEST_DEVICE` chooses the device (`cpu`, or `cuda` in a build with that feature);
+//! `NEURINO_TEST_DEVICE` chooses the device (`cpu`; `cuda` in a build with that feature;
+//! `cubecl`, which is CubeCL's CPU runtime, in one with `kernels-on-cpu`);
 //! `NEURINO_TEST_STARTER_MODEL` names the starter model's GGUF file, whose tests are skipped
 //! without it.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod batch;
 mod damage;
+#[cfg(feature = "kernels")]
+mod device_choice;
 mod foreign;
 mod formats;
 mod gguf;
@@ -29,6 +32,8 @@ fn fixtures() -> PathBuf {
 fn device() -> Device {
     match std::env::var("NEURINO_TEST_DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Device::flex(),
+        #[cfg(feature = "kernels-on-cpu")]
+        Ok("cubecl") => Device::cpu(),
         #[cfg(feature = "cuda")]
         Ok("cuda") => Device::cuda(0),
         Ok(other) => panic!("NEURINO_TEST_DEVICE={other} is not a device of this build"),

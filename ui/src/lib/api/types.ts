@@ -902,7 +902,7 @@ comes_along: boolean, };
 /**
  * A verdict.
  */
-export type FitVerdict = "runs" | "slower_four_bit" | "slower_pieces" | "slower_processor" | "no";
+export type FitVerdict = "runs" | "slower_four_bit" | "slower_pieces" | "slower_streams" | "slower_processor" | "no";
 
 /**
  * Where points went once.

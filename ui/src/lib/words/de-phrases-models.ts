@@ -228,6 +228,8 @@ export const phrases: readonly Phrase[] = [
   ['reading the job', 'beim Lesen des Jobs'],
   ['making a smaller cache', 'beim Verkleinern des Zwischenspeichers'],
   ['loading the model', 'beim Laden des Modells'],
+  ['loading the model another way', 'beim Laden des Modells auf andere Weise'],
+  ['the model is not there', 'das Modell ist nicht geladen'],
   [
     'the device ran out of memory for a picture of {} x {}; ask for a smaller one, or close other programs',
     'für ein Bild von {0} x {1} reichte der Speicher nicht; nimm ein kleineres oder schließ andere Programme',
@@ -240,6 +242,7 @@ export const phrases: readonly Phrase[] = [
     'the model needs {} GB of memory and {} GB are free for it; close other programs, or choose a smaller model',
     'das Modell braucht {0} GB Speicher, und {1} GB sind dafür frei; schließ andere Programme oder wähle ein kleineres Modell',
   ],
+  ['its files alone are no model: {}', 'seine Dateien allein sind kein Modell: {0}'],
   [
     'the device ran out of memory while {} was under way',
     'der Speicher des Geräts reichte nicht ({0})',

@@ -346,6 +346,7 @@ export const de: Catalogue = {
       runs: 'Läuft',
       slower_four_bit: 'Läuft langsamer, mit 4-Bit-Gewichten',
       slower_pieces: 'Läuft langsamer, in kleineren Stücken',
+      slower_streams: 'Läuft langsamer, lädt seine Schichten nacheinander',
       slower_processor: 'Läuft langsamer, auf dem Prozessor',
       no: 'Läuft nicht',
     },

@@ -1,0 +1,463 @@
+//! Layers that are on the device only while their turn is, for networks that do not fit as a whole: the
+//! rest of the time their weights lie in host memory.
+//!
+//! A network puts each of its heavy layers into a [`Place`]. If they stream, a [`Conveyor`] brings the
+//! next one while one computes, on a thread of its own, so that two at most are on the device; between
+//! two passes none is. What is computed is the same as with all layers there.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use burn::tensor::{Device, TensorData};
+
+use super::{Component, Loading, Precision, Tensors, Weight, stored_type};
+use crate::DiffusionError;
+use crate::lora::{HeldUpdates, Layer, LowRankPart};
+
+/// Between two looks at whether somebody needs the thread that waits for a layer.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A layer with its share of the count of what is on the device.
+type Brought = Box<dyn Any + Send>;
+type Bring = Arc<dyn Fn() -> Brought + Send + Sync>;
+type Arrival = Receiver<thread::Result<Brought>>;
+/// What is to be brought, and to whom.
+type Task = (Bring, SyncSender<thread::Result<Brought>>);
+
+/// The layers of a network in the order in which they are computed, and the thread that brings them.
+pub struct Conveyor {
+    device: Device,
+    state: Mutex<State>,
+    porter: Porter,
+    count: Arc<Count>,
+}
+
+#[derive(Default)]
+struct State {
+    layers: Vec<Waiting>,
+    /// The one on its way.
+    coming: Option<(usize, Arrival)>,
+}
+
+/// A layer in host memory.
+struct Waiting {
+    bring: Bring,
+    device_bytes: u64,
+}
+
+/// What is on the device.
+#[derive(Default)]
+struct Count {
+    held_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    brought: AtomicU64,
+}
+
+impl fmt::Debug for Conveyor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conveyor").field("layers", &self.state().layers.len()).finish()
+    }
+}
+
+impl Conveyor {
+    pub(super) fn new(device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            state: Mutex::default(),
+            porter: Porter::new(),
+            count: Arc::default(),
+        }
+    }
+
+    /// Layers that come and go.
+    pub fn layers(&self) -> usize {
+        self.state().layers.len()
+    }
+
+    /// Memory of two layers that follow one another, at most: what the device must have for them.
+    pub fn window_bytes(&self) -> u64 {
+        let state = self.state();
+        let sizes: Vec<u64> = state.layers.iter().map(|layer| layer.device_bytes).collect();
+        window_bytes(&sizes)
+    }
+
+    /// Memory of all layers, which the host keeps.
+    pub fn host_bytes(&self) -> u64 {
+        self.state().layers.iter().map(|layer| layer.device_bytes).sum()
+    }
+
+    /// Memory of the layers that are on the device now.
+    pub fn held_bytes(&self) -> u64 {
+        self.count.held_bytes.load(Ordering::SeqCst)
+    }
+
+    /// The most that it has been.
+    pub fn peak_bytes(&self) -> u64 {
+        self.count.peak_bytes.load(Ordering::SeqCst)
+    }
+
+    /// How often a layer was brought.
+    pub fn brought(&self) -> u64 {
+        self.count.brought.load(Ordering::SeqCst)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, layer: Waiting) -> usize {
+        let mut state = self.state();
+        state.layers.push(layer);
+        state.layers.len() - 1
+    }
+
+    /// A layer, and the one behind it on its way.
+    fn take(&self, index: usize) -> Brought {
+        // What the layers before compute has to be done: only then is their memory free. If it failed,
+        // whoever reads its result hears of it.
+        let _ = self.device.sync();
+        let layer = self.take_alone(index);
+        if index + 1 < self.layers() {
+            let arrival = self.send_for(index + 1);
+            self.state().coming = Some((index + 1, arrival));
+        }
+        layer
+    }
+
+    /// A layer by itself.
+    fn take_alone(&self, index: usize) -> Brought {
+        let coming = self.state().coming.take();
+        let arrival = match coming {
+            Some((on_its_way, arrival)) if on_its_way == index => arrival,
+            // The pass that wanted it was given up.
+            Some((_, arrival)) => {
+                drop(arrived(&arrival));
+                self.send_for(index)
+            }
+            None => self.send_for(index),
+        };
+        arrived(&arrival).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn send_for(&self, index: usize) -> Arrival {
+        let bring = Arc::clone(&self.state().layers[index].bring);
+        self.porter.send(bring)
+    }
+}
+
+/// The most of two neighbours.
+pub(crate) fn window_bytes(sizes: &[u64]) -> u64 {
+    let pairs = sizes.windows(2).map(|pair| pair.iter().sum());
+    pairs.chain(sizes.iter().copied()).max().unwrap_or(0)
+}
+
+fn arrived(arrival: &Arrival) -> thread::Result<Brought> {
+    loop {
+        match arrival.recv_timeout(LOOK) {
+            Ok(brought) => return brought,
+            // On the CPU this may be the only thread that can help to make the layer.
+            Err(RecvTimeoutError::Timeout) => drop(rayon::yield_now()),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Box::new("the thread that brings layers has ended"));
+            }
+        }
+    }
+}
+
+/// The thread that brings layers: one, because each thread has memory of its own on a card.
+struct Porter {
+    tasks: Option<SyncSender<Task>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Porter {
+    fn new() -> Self {
+        let (tasks, received) = mpsc::sync_channel::<Task>(1);
+        let work = move || {
+            while let Ok((bring, to)) = received.recv() {
+                // A lack of memory is a panic, which whoever waits has to hear.
+                let brought = catch_unwind(AssertUnwindSafe(|| bring()));
+                // Nobody waits if the pass was given up.
+                let _ = to.send(brought);
+            }
+        };
+        let thread = thread::Builder::new().name("layers".into()).spawn(work).ok();
+        Self { tasks: Some(tasks), thread }
+    }
+
+    fn send(&self, bring: Bring) -> Arrival {
+        let (to, arrival) = mpsc::sync_channel(1);
+        if let Some(tasks) = &self.tasks {
+            // If the thread has ended, the arrival says so.
+            let _ = tasks.send((bring, to));
+        }
+        arrival
+    }
+}
+
+impl Drop for Porter {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where a layer is.
+#[derive(Debug)]
+pub(crate) enum Place<T> {
+    /// On the device.
+    Stays(T),
+    /// In host memory, and on the device while its turn is.
+    Comes(Coming),
+}
+
+/// A layer that a conveyor brings.
+#[derive(Debug)]
+pub(crate) struct Coming {
+    conveyor: Arc<Conveyor>,
+    index: usize,
+    updates: Arc<Mutex<Vec<HeldUpdates>>>,
+}
+
+/// A layer on the device for its turn.
+struct OnDevice<T> {
+    layer: T,
+    _counted: Counted,
+}
+
+/// Bytes that count as long as it lives.
+struct Counted {
+    count: Arc<Count>,
+    bytes: u64,
+}
+
+impl Counted {
+    fn new(count: Arc<Count>, bytes: u64) -> Self {
+        let held_bytes = count.held_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        count.peak_bytes.fetch_max(held_bytes, Ordering::SeqCst);
+        count.brought.fetch_add(1, Ordering::SeqCst);
+        Self { count, bytes }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+impl<T: LowRankPart + Send + 'static> Place<T> {
+    /// The layer that `load` makes of `part`, which must be loaded in the order in which layers are
+    /// computed.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(crate) fn load(
+        part: &Component<'_>,
+        load: impl Fn(&Component<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
+    ) -> Result<Self, DiffusionError> {
+        let Some(conveyor) = &part.loading.conveyor else { return load(part).map(Self::Stays) };
+        let (device, precision) = (part.loading.device, part.loading.precision);
+        // It is made once, so that whatever is wrong with it shows now.
+        let keeper = Keeper { tensors: part.tensors, precision, kept: RefCell::default() };
+        let own = Loading::new(device, precision, &|_| {}, part.loading.cancelled);
+        let prefix = part.prefix.clone();
+        drop(load(&Component { tensors: &keeper, loading: &own, prefix: prefix.clone() })?);
+        let read_bytes = usize::try_from(own.read_bytes.get()).unwrap_or(usize::MAX);
+        part.loading.count(read_bytes, 0)?;
+
+        let (device, count) = (device.clone(), Arc::clone(&conveyor.count));
+        let (host, device_bytes) = (Host(keeper.kept.into_inner()), own.held_bytes());
+        let updates = Arc::<Mutex<Vec<HeldUpdates>>>::default();
+        let held = Arc::clone(&updates);
+        let bring = move || -> Brought {
+            let counted = Counted::new(Arc::clone(&count), device_bytes);
+            let loading = Loading::quiet(&device, precision);
+            let part = Component { tensors: &host, loading: &loading, prefix: prefix.clone() };
+            let mut layer = load(&part).expect("a layer that was made once can be made again");
+            let held = held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut held = held.into_iter();
+            layer.low_rank_layers("", &mut |_, layer| {
+                if let Some(updates) = held.next() {
+                    updates.put(layer);
+                }
+            });
+            Box::new(OnDevice { layer, _counted: counted })
+        };
+        let index = conveyor.add(Waiting { bring: Arc::new(bring), device_bytes });
+        Ok(Self::Comes(Coming { conveyor: Arc::clone(conveyor), index, updates }))
+    }
+
+    /// Computes with the layer.
+    pub(crate) fn with<R>(&self, compute: impl FnOnce(&T) -> R) -> R {
+        match self {
+            Self::Stays(layer) => compute(layer),
+            Self::Comes(coming) => {
+                let brought = coming.conveyor.take(coming.index);
+                compute(&of_type::<T>(&*brought).layer)
+            }
+        }
+    }
+}
+
+fn of_type<T: 'static>(brought: &(dyn Any + Send)) -> &OnDevice<T> {
+    brought.downcast_ref().expect("a layer comes as what it was loaded as")
+}
+
+impl<T: LowRankPart + Send + 'static> LowRankPart for Place<T> {
+    fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
+        let coming = match self {
+            Self::Stays(layer) => return layer.low_rank_layers(path, visit),
+            Self::Comes(coming) => coming,
+        };
+        let brought = coming.conveyor.take_alone(coming.index);
+        let mut brought = brought
+            .downcast::<OnDevice<T>>()
+            .unwrap_or_else(|_| unreachable!("a layer comes as what it was loaded as"));
+        brought.layer.low_rank_layers(path, visit);
+        let mut updates = Vec::new();
+        brought.layer.low_rank_layers("", &mut |_, layer| updates.push(HeldUpdates::of(&layer)));
+        *coming.updates.lock().unwrap_or_else(PoisonError::into_inner) = updates;
+    }
+}
+
+/// Tensors of one layer in host memory, as the device takes them.
+struct Host(HashMap<String, (Vec<usize>, Weight)>);
+
+impl Tensors for Host {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.get(name).map(|(shape, _)| shape.clone())
+    }
+
+    fn read(&self, name: &str, _: &[usize]) -> Result<Weight, DiffusionError> {
+        let absent = || DiffusionError::Config {
+            file: name.into(),
+            problem: "was not read when the layer was made".into(),
+        };
+        self.0.get(name).map(|(_, weight)| weight.clone()).ok_or_else(absent)
+    }
+}
+
+/// Keeps what is read.
+struct Keeper<'a> {
+    tensors: &'a dyn Tensors,
+    precision: Precision,
+    kept: RefCell<HashMap<String, (Vec<usize>, Weight)>>,
+}
+
+impl Tensors for Keeper<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.shape(name)
+    }
+
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
+        let weight = self.tensors.read(name, shape)?;
+        let kept = as_kept(weight.clone(), shape, self.precision);
+        self.kept.borrow_mut().insert(name.to_owned(), (shape.to_vec(), kept));
+        Ok(weight)
+    }
+}
+
+/// Plain weights in the numbers that the device keeps, so that nothing is converted on their way.
+fn as_kept(weight: Weight, shape: &[usize], precision: Precision) -> Weight {
+    let Weight::Plain { dtype, bytes } = weight else { return weight };
+    let (stored, kept) = (stored_type(dtype), precision.kept(dtype));
+    match (stored, super::weight_type(kept)) {
+        (Some(stored), Some(dtype)) if stored != kept => {
+            let data = TensorData::from_bytes_vec(bytes, shape.to_vec(), stored);
+            let bytes = data.convert_dtype(kept).bytes().to_vec();
+            Weight::Plain { dtype, bytes }
+        }
+        _ => Weight::Plain { dtype, bytes },
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use neurino_nn::Affine;
+
+    use super::*;
+    use crate::checkpoint::random::{RandomFormat, RandomTensors};
+
+    struct One(Affine);
+
+    impl LowRankPart for One {
+        fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
+            visit(path, Layer::Affine(&mut self.0));
+        }
+    }
+
+    static FAILS: AtomicBool = AtomicBool::new(false);
+
+    fn one(part: &Component<'_>) -> Result<One, DiffusionError> {
+        assert!(!FAILS.load(Ordering::SeqCst), "out of memory");
+        Ok(One(part.linear("layer", [8, 4])?))
+    }
+
+    /// Bytes of a layer of 8 by 4 in 16 bits with its bias in 32.
+    const LAYER_BYTES: u64 = 2 * 32 + 4 * 8;
+
+    #[test]
+    fn two_layers_at_most_are_there_and_none_between_passes() {
+        let (device, tensors) = (Device::flex(), RandomTensors::new(RandomFormat::F16, 1));
+        let loading = Loading::quiet(&device, Precision::Stored).streaming();
+        let part = Component::new(&tensors, &loading);
+        let places: Vec<_> = (0..4).map(|_| Place::load(&part, one).unwrap()).collect();
+        let conveyor = loading.conveyor().unwrap();
+        assert_eq!((conveyor.held_bytes(), conveyor.layers()), (0, 4));
+        assert_eq!(loading.held_bytes(), 2 * LAYER_BYTES);
+        for passes in 1..=3 {
+            for (i, place) in places.iter().enumerate() {
+                place.with(|layer| {
+                    assert_eq!(layer.0.in_features(), 4);
+                    // The next one comes while this one computes; behind the last there is none.
+                    let there = if i < 3 { 2 * LAYER_BYTES } else { LAYER_BYTES };
+                    let came = (0..10_000).any(|_| {
+                        thread::sleep(LOOK);
+                        conveyor.held_bytes() == there
+                    });
+                    assert!(came, "layer {i}: {} bytes", conveyor.held_bytes());
+                });
+            }
+            assert_eq!((conveyor.held_bytes(), conveyor.brought()), (0, 4 * passes));
+        }
+        assert_eq!(conveyor.peak_bytes(), 2 * LAYER_BYTES);
+
+        // A pass that was given up leaves the next one on its way, which the next pass throws away.
+        places[0].with(|_| ());
+        places[0].with(|_| ());
+        for place in &places {
+            place.with(|_| ());
+        }
+        assert_eq!(conveyor.held_bytes(), 0);
+        assert_eq!(conveyor.peak_bytes(), 2 * LAYER_BYTES);
+
+        // A lack of memory on the thread that brings layers is one of whoever waits.
+        FAILS.store(true, Ordering::SeqCst);
+        let failed = catch_unwind(AssertUnwindSafe(|| places[0].with(|_| ())));
+        let words = failed.unwrap_err().downcast::<&str>().unwrap();
+        assert!(words.contains("out of memory"), "{words}");
+        FAILS.store(false, Ordering::SeqCst);
+        places[0].with(|_| ());
+    }
+
+    #[test]
+    fn the_window_is_the_largest_pair_of_neighbours() {
+        assert_eq!(window_bytes(&[]), 0);
+        assert_eq!(window_bytes(&[7]), 7);
+        assert_eq!(window_bytes(&[1, 9, 2, 5, 5]), 11);
+    }
+}
