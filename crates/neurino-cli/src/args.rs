@@ -66,6 +66,12 @@ pub enum Role {
         #[command(subcommand)]
         action: BenchAction,
     },
+    /// Measure how sure the checks of results are, and when cheating pays.
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        action: AuditAction,
+    },
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,
@@ -168,6 +174,138 @@ pub enum CoordinatorAction {
     Pod(PodArgs),
     /// Say how many votes a node has.
     Votes(VotesArgs),
+    /// Show which results were computed again and what that says of nodes; decide appeals.
+    Audits {
+        /// What to do; a list when absent.
+        #[command(subcommand)]
+        action: Option<AuditsAction>,
+    },
+}
+
+/// `neurino coordinator audits`
+#[derive(Debug, Subcommand)]
+pub enum AuditsAction {
+    /// Show nodes, validators, convictions and the newest audits.
+    List {
+        /// How many of the newest audits.
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 20,
+            value_parser = clap::value_parser!(u32).range(0..=10_000)
+        )]
+        newest: u32,
+    },
+    /// Trust a node's word when two others differ.
+    Trust {
+        /// The node: yours, or one you would let decide.
+        node: NodeId,
+    },
+    /// Trust it no longer.
+    Distrust {
+        /// The node.
+        node: NodeId,
+    },
+    /// Take down what the owner of a convicted node says.
+    Appeal {
+        /// The node.
+        node: NodeId,
+        /// The owner's words.
+        words: String,
+    },
+    /// Grant an appeal: give back what was called back, and let the node begin anew.
+    Grant {
+        /// The node.
+        node: NodeId,
+        /// Why; kept beside the conviction.
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+    },
+    /// Deny an appeal.
+    Deny {
+        /// The node.
+        node: NodeId,
+        /// Why; kept beside the conviction.
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+    },
+}
+
+/// `neurino audit`
+#[derive(Debug, Subcommand)]
+pub enum AuditAction {
+    /// Let this machine's engine compute honestly and cheat, and count what is told apart.
+    Calibrate(CalibrateArgs),
+    /// Say when cheating pays, with your own numbers (appendix A of the white paper).
+    Calculator(CalculatorArgs),
+}
+
+/// `neurino audit calibrate`
+#[derive(Debug, Clone, Args)]
+pub struct CalibrateArgs {
+    /// A model that is on this machine.
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    pub model: String,
+    /// Another file of it as one more cheat: fewer bits, or another checkpoint.
+    #[arg(long, value_name = "PATH")]
+    pub other: Option<PathBuf>,
+    /// Jobs, each computed honestly, with each cheat, and again.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(2..=100_000)
+    )]
+    pub jobs: u32,
+    /// Tokens of each text, at most.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 48,
+        value_parser = clap::value_parser!(u32).range(2..=4096)
+    )]
+    pub tokens: u32,
+    /// The device instead of the one in the settings: `auto`, `cpu` or `cuda:0`.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceSetting>,
+    /// The device that computes again, to see how far two devices drift apart.
+    #[arg(long, value_name = "DEVICE")]
+    pub against: Option<DeviceSetting>,
+}
+
+/// `neurino audit calculator`: amounts are in one unit of your choice.
+#[derive(Debug, Args)]
+pub struct CalculatorArgs {
+    /// What a job pays.
+    #[arg(long, value_name = "AMOUNT", default_value_t = 5e-4)]
+    pub reward: f64,
+    /// What an honest job costs its node.
+    #[arg(long, value_name = "AMOUNT", default_value_t = 2e-4)]
+    pub honest_cost: f64,
+    /// What a cheated job costs its node.
+    #[arg(long, value_name = "AMOUNT", default_value_t = 1e-4)]
+    pub cheat_cost: f64,
+    /// Share of jobs that are computed again.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    pub audited: f64,
+    /// Share of cheated jobs that computing again finds; `audit calibrate` measures it.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    pub found: f64,
+    /// Share of the stake that is lost.
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub slashed: f64,
+    /// Nodes of the network.
+    #[arg(long, value_name = "N", default_value_t = 6_000)]
+    pub nodes: u32,
+    /// Share of cheated results that the network can bear.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
+    pub tolerated: f64,
+    /// Jobs of a node in the time in which its earnings can be called back.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub jobs_in_escrow: u32,
+    /// How much a node values its next job against this one, 0 to below 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.99)]
+    pub patience: f64,
 }
 
 /// `neurino coordinator keys`

@@ -1,6 +1,7 @@
 //! `neurino coordinator`: gateway, routing and ledger for other machines' nodes.
 
 mod admin;
+mod audits;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,10 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
         }
         Some(CoordinatorAction::Votes(votes)) => {
             admin::votes(setting.format, &books(&setting, &args).await?, votes).await?;
+        }
+        Some(CoordinatorAction::Audits { action }) => {
+            let database = books(&setting, &args).await?;
+            audits::run(setting.format, &database, action.as_ref()).await?;
         }
         None => {
             check_listen_address(args.listen, args.behind_proxy)?;

@@ -4,6 +4,7 @@
 //! scripts; logs go to files, so that standard output holds answers only.
 
 pub mod args;
+mod audit;
 mod bench;
 mod coordinator;
 mod doctor;
@@ -84,6 +85,7 @@ fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::
             Role::Earnings(args) => earnings::run(&setting, &args),
             Role::Doctor(args) => doctor::run(setting, args).await,
             Role::Bench { action } => bench::run(setting, action).await,
+            Role::Audit { action } => audit::run(setting, action).await,
             Role::Engine => unreachable!("handled before the runtime starts"),
         }
     });

@@ -1,9 +1,10 @@
 //! What whoever runs a network changes in its books: keys, credits, models, votes. Works beside a
 //! running coordinator, which notices within a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use neurino_core::audit::{AuditRules, Record, TrustStage};
 use neurino_core::{MicroCredits, MicroPoints, ModelId, NodeId};
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit};
 use serde::Serialize;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use crate::coordinator::now_ms;
 use crate::error::CoordinatorError;
 use crate::keys::{ApiKey, ApiKeyInfo, KeyTerms, draw, draw_secret};
-use crate::store::Beside;
+use crate::store::{AuditState, Beside, Conviction, StoredAudit};
 
 /// How long the secret before a rotation stays good, in milliseconds.
 pub const ROTATION_MS: u64 = 24 * 3600 * 1000;
@@ -166,6 +167,100 @@ pub async fn set_node_votes(
     votes: u32,
 ) -> Result<(), CoordinatorError> {
     Ok(open(database).await?.set_node_votes(node, votes).await?)
+}
+
+/// A node as its audits show it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AuditedNode {
+    /// How closely it is watched.
+    pub stage: TrustStage,
+    /// What its audits came to.
+    pub record: Record,
+    /// Its audits by state.
+    pub audits: BTreeMap<AuditState, u64>,
+}
+
+/// The audits of a network.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Audits {
+    /// Nodes that were audited.
+    pub nodes: BTreeMap<NodeId, AuditedNode>,
+    /// Nodes whose word decides.
+    pub validators: BTreeSet<NodeId>,
+    /// Convictions with their appeals, oldest first.
+    pub convictions: Vec<Conviction>,
+    /// The newest audits, newest first.
+    pub newest: Vec<StoredAudit>,
+}
+
+/// The audits of a network, with so many of the newest.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn audits(database: &Path, newest: u32) -> Result<Audits, CoordinatorError> {
+    let books = open(database).await?.audits(newest).await?;
+    let rules = AuditRules::built_in();
+    let mut nodes = BTreeMap::new();
+    for node in books.records.keys().chain(books.counts.keys()) {
+        nodes.entry(node.clone()).or_insert_with(|| {
+            let record = books.records.get(node).copied().unwrap_or_default();
+            let audits = books.counts.get(node).cloned().unwrap_or_default();
+            AuditedNode { stage: record.stage(&rules, false), record, audits }
+        });
+    }
+    let (validators, convictions) = (books.validators, books.convictions);
+    Ok(Audits { nodes, validators, convictions, newest: books.newest })
+}
+
+/// Trusts a node's word when two others differ, or no longer. Returns whether that is news.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn set_validator(
+    database: &Path,
+    node: &NodeId,
+    trusted: bool,
+) -> Result<bool, CoordinatorError> {
+    Ok(open(database).await?.set_validator(node, trusted).await?)
+}
+
+/// Takes down what the owner of a convicted node says.
+///
+/// # Errors
+/// `Appeal` (no conviction that is not decided, or words that cannot be kept), `NoBooks`, `Store`.
+pub async fn appeal(database: &Path, node: &NodeId, words: &str) -> Result<(), CoordinatorError> {
+    check_words(words)?;
+    if open(database).await?.appeal(node, words, now_ms()).await? {
+        return Ok(());
+    }
+    Err(CoordinatorError::Appeal(
+        "there is no conviction of that node whose appeal is open; `audits` lists them",
+    ))
+}
+
+/// Decides whether a conviction stands. Granting an appeal gives back what was called back, and lets
+/// the node begin anew.
+///
+/// # Errors
+/// `Appeal` (no conviction that stands, or words that cannot be kept), `NoBooks`, `Store`.
+pub async fn decide_appeal(
+    database: &Path,
+    node: &NodeId,
+    granted: bool,
+    note: &str,
+) -> Result<(), CoordinatorError> {
+    check_words(note)?;
+    if open(database).await?.decide_appeal(node, granted, note, now_ms()).await? {
+        return Ok(());
+    }
+    Err(CoordinatorError::Appeal("no conviction of that node stands; `audits` lists them"))
+}
+
+fn check_words(words: &str) -> Result<(), CoordinatorError> {
+    if words.trim().is_empty() || words.len() > 2000 {
+        return Err(CoordinatorError::Appeal("the words of an appeal are 1 to 2000 bytes"));
+    }
+    Ok(())
 }
 
 /// A token for the admin listener: 256 random bits in hexadecimal digits.

@@ -18,7 +18,8 @@ pub struct AccountBalance {
     pub points: Unit,
     /// Sum of the account's postings.
     pub balance_micro: MicroPoints,
-    /// Sum of the receipts that name the account's node; zero for other accounts.
+    /// Sum of the receipts that name the account's node, without those whose pay was called back;
+    /// zero for other accounts.
     pub receipts_micro: MicroPoints,
     /// Number of postings.
     pub postings: u64,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use neurino_core::audit::AuditRules;
 use neurino_core::{ImageDefaults, ImageJob, ModelId};
 use neurino_wallet::IdentityKey;
 
@@ -42,6 +43,8 @@ pub struct CoordinatorConfig {
     /// Whether miners of the network's original protocol are served, too. They sign little of what
     /// they say, so they are for networks among friends.
     pub original: bool,
+    /// How results are checked by computing them again.
+    pub audits: AuditRules,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
@@ -62,6 +65,7 @@ impl CoordinatorConfig {
             own_models: Vec::new(),
             image_models: BTreeMap::new(),
             original: false,
+            audits: AuditRules::built_in(),
             seed: None,
         }
     }
@@ -112,6 +116,11 @@ pub struct Limits {
     pub connections_max: usize,
     /// Time to send a request's head, and then its body, in milliseconds.
     pub request_read_ms: u64,
+    /// How long an audit waits for somebody of another owner who can compute a result again, and
+    /// then for the result, in milliseconds.
+    pub audit_wait_ms: u64,
+    /// How often audits are taken a step further, in milliseconds.
+    pub audit_round_ms: u64,
     /// How long a link to a picture is good, in milliseconds.
     pub picture_link_ms: u64,
     /// Age at which prompts, outputs and idempotency keys of finished jobs are deleted, in
@@ -150,6 +159,8 @@ impl Default for Limits {
             sessions_max: 10_000,
             connections_max: 16_384,
             request_read_ms: 10_000,
+            audit_wait_ms: 600_000,
+            audit_round_ms: 500,
             picture_link_ms: 3600 * 1000,
             payload_keep_ms: 24 * 3600 * 1000,
         }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::audits::Audits;
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
 use crate::edge::{LinkKey, Polls, RateLimits};
@@ -64,6 +65,8 @@ pub struct Coordinator {
     pub(crate) links: LinkKey,
     /// Miners of the original protocol.
     pub(crate) miners: Miners,
+    /// Results that are computed again, and what came of it.
+    pub(crate) audits: Audits,
 }
 
 impl Coordinator {
@@ -101,6 +104,8 @@ impl Coordinator {
         for job in open {
             restore(&mut state, job, config.limits.recovery_grace_ms);
         }
+        let audits =
+            Audits::read(&store, &config.key, &config.network, config.audits.clone()).await?;
         let links = LinkKey::of(&config.key, &config.network);
         let miners = Miners::new(store.bindings().await?, &config.key, &config.network);
         let coordinator = Arc::new(Self {
@@ -120,6 +125,7 @@ impl Coordinator {
             polls: Arc::default(),
             links,
             miners,
+            audits,
         });
         tracing::info!(
             network = %coordinator.config.network,
@@ -378,6 +384,7 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         unable: Vec::new(),
         fault: None,
         class: job.class,
+        placement: job.placement.map(Arc::new),
         attempts_max: job.attempts_max,
         frontend: job.frontend,
         payment: job.payment,

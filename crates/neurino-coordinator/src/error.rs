@@ -32,6 +32,9 @@ pub enum CoordinatorError {
     /// There is no such key, or it is revoked.
     #[error("there is no key `{0}` that is not revoked; `keys list` shows their ids")]
     NoSuchKey(String),
+    /// An appeal cannot be taken down or decided.
+    #[error("{0}")]
+    Appeal(&'static str),
     /// Credits cannot be booked.
     #[error("the credits were not booked: {0}")]
     Deposit(&'static str),

@@ -20,6 +20,7 @@ use crate::coordinator::{Coordinator, fresh_id, now_ms, prompt_bytes};
 use crate::error::shutting_down;
 use crate::original;
 use crate::reconcile::WRITE_RETRY;
+use crate::router::Placement;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
 use crate::terms::{JobTerms, Payment, usage_bound};
@@ -54,6 +55,18 @@ impl Coordinator {
         spec: JobSpec,
         terms: JobTerms,
     ) -> Result<JobId, ErrorBody> {
+        self.submit_placed(payer, key, spec, terms, None).await
+    }
+
+    /// The same, for some nodes only.
+    pub(crate) async fn submit_placed(
+        self: &Arc<Self>,
+        payer: PayerId,
+        key: Option<IdempotencyKey>,
+        spec: JobSpec,
+        terms: JobTerms,
+        placement: Option<Placement>,
+    ) -> Result<JobId, ErrorBody> {
         let spec = self.admissible(spec)?;
         let id = JobId(fresh_id());
         let hold = terms.prepaid.as_ref().map(|prepaid| self.hold(id, &payer, &spec, prepaid));
@@ -65,6 +78,7 @@ impl Coordinator {
             spec,
             no_node_wait_ms: terms.no_node_wait_ms.unwrap_or(self.config.limits.no_node_wait_ms),
             class: terms.class,
+            placement,
             attempts_max: terms.attempts_max,
             frontend: terms.frontend,
             hold: hold.transpose()?,
@@ -208,6 +222,7 @@ impl Coordinator {
             unable: Vec::new(),
             fault: None,
             class: job.class,
+            placement: job.placement.clone().map(Arc::new),
             attempts_max: job.attempts_max,
             frontend: job.frontend.clone(),
             payment: job

@@ -4,12 +4,15 @@
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
 //! `timers` (what time does), `router` (which node gets which job), `session` (what nodes say),
-//! `settle` and `picture` (payment), `terms` (what a job is accepted on), `store` (the books), `admin` (changes beside), `link` and `local` (a node's messages, in process),
+//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `terms` (what a job is accepted on), `store` (the books), `admin` (changes beside), `link` and `local` (a node's messages, in process),
 //! `edge` (HTTP, WebSocket).
 
 pub mod admin;
+pub mod audits;
 pub mod books;
 mod challenge;
+mod checks;
+pub mod compare;
 pub mod config;
 mod coordinator;
 mod edge;
@@ -43,5 +46,6 @@ pub use keys::{ApiKey, ApiKeyInfo, KeyTerms, Scope};
 pub use local::LocalCoordinator;
 pub use neurino_ledger::{Account, PayerId, Unit};
 pub use router::{JobClass, Sample};
+pub use store::{AuditState, Conviction, StoredAudit};
 pub use terms::{JobTerms, Prepaid};
 pub use watch::{JobUpdate, JobWatch};

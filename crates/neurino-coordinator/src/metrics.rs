@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::coordinator::Coordinator;
 use crate::router::JobClass;
-use crate::store::AttemptEnd;
+use crate::store::{AttemptEnd, AuditState};
 
 /// One label and its value.
 type Label = [(&'static str, &'static str); 1];
@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     attempts_ended: Family<Label, Counter>,
     points_micro: Family<Label, Counter>,
     limited: Counter,
+    audited: Family<Label, Counter>,
     /// From acceptance, or the return to the queue, to the message to the node, in seconds.
     assigned: Histogram,
 }
@@ -43,6 +44,7 @@ impl Default for Metrics {
             attempts_ended: Family::default(),
             points_micro: Family::default(),
             limited: Counter::default(),
+            audited: Family::default(),
             assigned: Histogram::new(BUCKETS),
         }
     }
@@ -70,6 +72,10 @@ impl Metrics {
 
     pub(crate) fn attempt_ended(&self, end: AttemptEnd) {
         self.attempts_ended.get_or_create(&[("end", end.as_str())]).inc();
+    }
+
+    pub(crate) fn audited(&self, end: AuditState) {
+        self.audited.get_or_create(&[("end", end.as_str())]).inc();
     }
 
     pub(crate) fn limited(&self) {

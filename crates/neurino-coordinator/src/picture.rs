@@ -1,12 +1,15 @@
 //! Whether a submitted picture is the picture that was asked for.
 //!
 //! Read piece by piece without keeping the pixels, so that a small file that claims or unpacks to a
-//! huge picture costs neither memory nor time: reading ends at the first byte that is too many.
+//! huge picture costs neither memory nor time: reading ends at the first byte that is too many. What
+//! later checks need of the pixels is taken from the rows as they pass, see [`Facts`].
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use neurino_core::{ImageJob, ImageOutput, Png};
 use neurino_protocol::node::PREVIEW_BYTES_MAX;
 use neurino_protocol::{ErrorBody, ErrorCode};
+
+use crate::compare::{Facts, Look};
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Bits of a sample, RGB, and the only compression, filtering and interlacing there is.
@@ -17,27 +20,46 @@ const FILTERS: u8 = 5;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Checks that a result holds the job's picture and nothing else: an 8-bit RGB PNG of the size asked
-/// for, whole, with right checksums, without other chunks and without bytes behind its end.
+/// for, whole, with right checksums, without other chunks and without bytes behind its end, and not of
+/// one colour. Returns what is known of its pixels.
 ///
 /// # Errors
 /// `InvalidRequest` naming what does not fit.
-pub(crate) fn fits_job(picture: &ImageOutput, job: &ImageJob) -> Result<(), ErrorBody> {
+pub(crate) fn fits_job(picture: &ImageOutput, job: &ImageJob) -> Result<Facts, ErrorBody> {
     let refuse = |message: &str| Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
     if (picture.width, picture.height) != (job.width, job.height) {
         return refuse("the picture has another size than asked for");
     }
-    match read(&picture.png.0, |width, height| (width, height) == (job.width, job.height)) {
-        Ok(()) => Ok(()),
+    let mut look = Look::new(job.width, job.height);
+    let fits = |width, height| (width, height) == (job.width, job.height);
+    match read(&picture.png.0, fits, |row| look.row(row)) {
+        Ok(()) if look.is_blank() => refuse("the picture is of one colour"),
+        Ok(()) => Ok(look.finish()),
         Err(fault) => refuse(fault),
     }
+}
+
+/// The pixels of a picture that was checked before: three bytes each, row by row, at most
+/// `ImageJob::SIDE_MAX` rows of as many.
+pub(crate) fn pixels(picture: &ImageOutput) -> Result<Vec<u8>, &'static str> {
+    let side = 1..=ImageJob::SIDE_MAX;
+    let mut all = Vec::new();
+    read(
+        &picture.png.0,
+        |width, height| side.contains(&width) && side.contains(&height),
+        |row| all.extend_from_slice(row),
+    )?;
+    Ok(all)
 }
 
 /// Whether a preview is one: a small file of the same kind, no larger than the picture.
 pub(crate) fn is_preview(png: &Png, job: &ImageJob) -> bool {
     png.0.len() <= PREVIEW_BYTES_MAX
-        && read(&png.0, |width, height| {
-            (1..=job.width).contains(&width) && (1..=job.height).contains(&height)
-        })
+        && read(
+            &png.0,
+            |width, height| (1..=job.width).contains(&width) && (1..=job.height).contains(&height),
+            |_| {},
+        )
         .is_ok()
 }
 
@@ -51,8 +73,12 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |n, byte| n << 8 | u32::from(*byte))
 }
 
-/// Reads a whole file of an accepted size, or says what is wrong with it.
-fn read(file: &[u8], accepts: impl FnOnce(u32, u32) -> bool) -> Result<(), &'static str> {
+/// Reads a whole file of an accepted size row by row, or says what is wrong with it.
+fn read(
+    file: &[u8],
+    accepts: impl FnOnce(u32, u32) -> bool,
+    mut each_row: impl FnMut(&[u8]),
+) -> Result<(), &'static str> {
     let mut rest = file.strip_prefix(SIGNATURE).ok_or("the picture is not a PNG file")?;
     let (kind, header) = chunk(&mut rest)?;
     if kind != b"IHDR" || header.len() != 13 {
@@ -69,7 +95,7 @@ fn read(file: &[u8], accepts: impl FnOnce(u32, u32) -> bool) -> Result<(), &'sta
     loop {
         let (kind, data) = chunk(&mut rest)?;
         match kind {
-            b"IDAT" => pixels.unpack(data)?,
+            b"IDAT" => pixels.unpack(data, &mut each_row)?,
             b"IEND" if data.is_empty() && rest.is_empty() => return pixels.end(),
             b"IEND" => return Err("the picture has bytes behind its end"),
             _ => return Err("the picture carries more than its pixels"),
@@ -99,9 +125,13 @@ fn chunk<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8; 4], &'a [u8]), &'static st
 struct Pixels {
     inflate: Decompress,
     piece: Vec<u8>,
-    row_bytes: u64,
     expected_bytes: u64,
     ended: bool,
+    /// The row that is being read, its filter's number first, and how much of it is there.
+    row: Vec<u8>,
+    filled: usize,
+    /// The row before it, without its filter; zeros above the first.
+    above: Vec<u8>,
 }
 
 impl Pixels {
@@ -110,13 +140,19 @@ impl Pixels {
         Self {
             inflate: Decompress::new(true),
             piece: vec![0; PIECE_BYTES],
-            row_bytes,
             expected_bytes: row_bytes * u64::from(height),
             ended: false,
+            row: vec![0; 1 + 3 * width as usize],
+            filled: 0,
+            above: vec![0; 3 * width as usize],
         }
     }
 
-    fn unpack(&mut self, mut packed: &[u8]) -> Result<(), &'static str> {
+    fn unpack(
+        &mut self,
+        mut packed: &[u8],
+        each_row: &mut impl FnMut(&[u8]),
+    ) -> Result<(), &'static str> {
         const DAMAGED: &str = "the picture's pixels are damaged";
         loop {
             if self.ended {
@@ -130,7 +166,10 @@ impl Pixels {
                 .map_err(|_| DAMAGED)?;
             let read = usize::try_from(self.inflate.total_in() - read).map_err(|_| DAMAGED)?;
             let count = self.inflate.total_out() - written;
-            self.look_at(written, usize::try_from(count).map_err(|_| DAMAGED)?)?;
+            if written + count > self.expected_bytes {
+                return Err("the picture has more pixels than its size");
+            }
+            self.take_rows(usize::try_from(count).map_err(|_| DAMAGED)?, each_row)?;
             packed = packed.get(read..).ok_or(DAMAGED)?;
             match status {
                 Status::StreamEnd => self.ended = true,
@@ -142,16 +181,28 @@ impl Pixels {
         }
     }
 
-    /// Checks a piece of rows that starts at byte `at`.
-    fn look_at(&self, at: u64, count: usize) -> Result<(), &'static str> {
-        if at + count as u64 > self.expected_bytes {
-            return Err("the picture has more pixels than its size");
-        }
-        let first = usize::try_from((self.row_bytes - at % self.row_bytes) % self.row_bytes);
-        let (first, row) = (first.unwrap_or(usize::MAX), usize::try_from(self.row_bytes));
-        let mut starts = self.piece[..count].iter().skip(first).step_by(row.unwrap_or(usize::MAX));
-        if starts.any(|filter| *filter >= FILTERS) {
-            return Err("the picture's rows are damaged");
+    /// Takes the first bytes of the piece, and hands on each row that becomes whole.
+    fn take_rows(
+        &mut self,
+        count: usize,
+        each_row: &mut impl FnMut(&[u8]),
+    ) -> Result<(), &'static str> {
+        let mut at = 0;
+        while at < count {
+            let take = (self.row.len() - self.filled).min(count - at);
+            self.row[self.filled..self.filled + take].copy_from_slice(&self.piece[at..at + take]);
+            (self.filled, at) = (self.filled + take, at + take);
+            if self.filled < self.row.len() {
+                break;
+            }
+            let (filter, samples) = self.row.split_first_mut().expect("a row has a filter");
+            if *filter >= FILTERS {
+                return Err("the picture's rows are damaged");
+            }
+            unfilter(*filter, samples, &self.above);
+            each_row(samples);
+            self.above.copy_from_slice(samples);
+            self.filled = 0;
         }
         Ok(())
     }
@@ -162,6 +213,39 @@ impl Pixels {
         } else {
             Err("the picture has fewer pixels than its size")
         }
+    }
+}
+
+/// Takes a row's filter away; `above` is the row before it.
+fn unfilter(filter: u8, row: &mut [u8], above: &[u8]) {
+    /// Bytes of a pixel.
+    const PIXEL: usize = 3;
+    for at in 0..row.len() {
+        let left = if at >= PIXEL { row[at - PIXEL] } else { 0 };
+        let up = above[at];
+        let add = match filter {
+            1 => left,
+            2 => up,
+            3 => u8::midpoint(left, up),
+            4 => paeth(left, up, if at >= PIXEL { above[at - PIXEL] } else { 0 }),
+            _ => 0,
+        };
+        row[at] = row[at].wrapping_add(add);
+    }
+}
+
+/// Whichever of the three neighbours is nearest to left + up - corner.
+fn paeth(left: u8, up: u8, corner: u8) -> u8 {
+    let [a, b, c] = [left, up, corner].map(i16::from);
+    let estimate = a + b - c;
+    let (to_left, to_up, to_corner) =
+        ((estimate - a).abs(), (estimate - b).abs(), (estimate - c).abs());
+    if to_left <= to_up && to_left <= to_corner {
+        left
+    } else if to_up <= to_corner {
+        up
+    } else {
+        corner
     }
 }
 
@@ -177,7 +261,39 @@ mod tests {
         encoder.write_all(&vec![0; 64 << 20]).expect("memory takes everything");
         let bomb = encoder.finish().expect("memory takes everything");
         let mut pixels = Pixels::new(100, 100);
-        assert_eq!(pixels.unpack(&bomb), Err("the picture has more pixels than its size"));
+        assert_eq!(
+            pixels.unpack(&bomb, &mut |_| {}),
+            Err("the picture has more pixels than its size")
+        );
         assert!(pixels.inflate.total_out() <= (100 * 301 + PIECE_BYTES) as u64);
+    }
+    #[test]
+    fn rows_come_out_as_a_common_encoder_put_them_in() {
+        let (width, height) = (37_u32, 29_u32);
+        let mut state = 1_u32;
+        let samples: Vec<u8> = (0..width * height * 3)
+            .map(|n| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (n / 3 % width * 5) as u8 ^ (state >> 28) as u8
+            })
+            .collect();
+        for filter in [
+            png::Filter::NoFilter,
+            png::Filter::Sub,
+            png::Filter::Up,
+            png::Filter::Avg,
+            png::Filter::Paeth,
+            png::Filter::Adaptive,
+        ] {
+            let mut file = Vec::new();
+            let mut encoder = png::Encoder::new(&mut file, width, height);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_filter(filter);
+            let mut writer = encoder.write_header().expect("memory takes everything");
+            writer.write_image_data(&samples).expect("memory takes everything");
+            writer.finish().expect("memory takes everything");
+            let picture = ImageOutput { png: Png(file), width, height };
+            assert_eq!(pixels(&picture).as_deref(), Ok(&samples[..]), "{filter:?}");
+        }
     }
 }

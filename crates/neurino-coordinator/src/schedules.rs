@@ -3,8 +3,11 @@
 //! power; the books fail before a commit, or after it with the answer lost.
 //!
 //! However it goes: a job that was accepted ends, exactly one result of it is paid if it succeeds and
-//! none if it does not, and the books balance. A seed that breaks this is printed; with
+//! none if it does not, and the books balance. In some of them a node cheats: it is convicted, what it
+//! earned is called back, and no honest node is. A seed that breaks this is printed; with
 //! `NEURINO_SCHEDULE_SEED=<seed>` it is run alone, with `NEURINO_SCHEDULES=<n>` so many are.
+
+mod cheats;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_core::{
-    ChatMessage, FinishReason, IdempotencyKey, JobId, JobOutput, JobSpec, Lease, LeaseId,
-    MicroCredits, ModelId, NodeId, ResultStatement, Role, TextJob, TextOutput, Usage,
+    ChatMessage, IdempotencyKey, ImageJob, JobId, JobOutput, JobSpec, Lease, LeaseId, MicroCredits,
+    ModelId, NodeId, ResultStatement, Role, TextJob,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::node::{
@@ -32,6 +35,7 @@ use uuid::Uuid;
 
 use crate::session::{NodeSession, Outbox};
 use crate::{Coordinator, CoordinatorConfig, JobTerms, Limits, Prepaid, admin};
+use cheats::Cheat;
 
 thread_local! {
     /// Seed and number of the next id, while a schedule runs on this thread.
@@ -48,7 +52,13 @@ pub(crate) fn next_id() -> Option<Uuid> {
 }
 
 const MODELS: [&str; 2] = ["smollm2-135m-instruct", "hermes-3-llama3.1-8b"];
+/// What paints, where somebody cheats with pictures.
+const PAINTER: &str = "my-painter";
 const STEPS: usize = 60;
+/// The same where somebody cheats, which takes longer anyway.
+const CHEATED_STEPS: usize = 30;
+/// Requests after which a cheat must have been found.
+const FOUND_AFTER: u32 = 60;
 
 /// A node and both directions of its network.
 struct Node {
@@ -60,6 +70,9 @@ struct Node {
     working: BTreeMap<LeaseId, Lease>,
     /// Its outbox on disk, which survives a power cut.
     unsettled: BTreeMap<LeaseId, Submission>,
+    cheat: Option<Cheat>,
+    /// Its first result, if it keeps it.
+    first: Option<JobOutput>,
 }
 
 /// A request whose sender repeats it until it hears yes or no.
@@ -69,6 +82,23 @@ struct Request {
     terms: JobTerms,
     text: String,
     model: &'static str,
+}
+
+impl Request {
+    fn spec(&self) -> JobSpec {
+        let model = ModelId::new(self.model).expect("valid");
+        if self.model == PAINTER {
+            let number = self.text.bytes().fold(7_u64, |n, byte| n * 31 + u64::from(byte));
+            return JobSpec::Image(ImageJob {
+                seed: number % 1_000_003,
+                ..cheats::usual().job(model, &self.text)
+            });
+        }
+        let messages = vec![ChatMessage::new(Role::User, self.text.clone())];
+        let mut job = TextJob::new(model, messages, 64);
+        job.sampling.seed = 1;
+        JobSpec::Text(job)
+    }
 }
 
 struct Schedule {
@@ -82,15 +112,17 @@ struct Schedule {
     accepted: BTreeSet<JobId>,
     requests: u32,
     crashes: u64,
+    cheat: Option<Cheat>,
     /// Set at the end: no more power cuts, which would mend what else is broken.
     is_calm: bool,
 }
 
 impl Schedule {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, cheat: Option<Cheat>) -> Self {
         IDS.with(|ids| ids.set(Some((seed, 1))));
         let mut rng = StdRng::seed_from_u64(seed);
-        let nodes = (0..3).map(|n| {
+        // With a cheater: it, two that may check it, and one whose word decides.
+        let nodes = (0..if cheat.is_some() { 4 } else { 3 }).map(|n| {
             let key = IdentityKey::generate(&mut rng);
             let id = NodeId::new(format!("{}-n{n}", key.address())).expect("valid");
             Node {
@@ -101,6 +133,8 @@ impl Schedule {
                 to_coordinator: Vec::new(),
                 working: BTreeMap::new(),
                 unsettled: BTreeMap::new(),
+                cheat: cheat.filter(|_| n == 0),
+                first: None,
             }
         });
         let nodes = nodes.collect();
@@ -117,6 +151,7 @@ impl Schedule {
             accepted: BTreeSet::new(),
             requests: 0,
             crashes: 0,
+            cheat,
             is_calm: false,
         };
         schedule.boot();
@@ -125,6 +160,13 @@ impl Schedule {
         runtime
             .block_on(admin::deposit(&database, &lab, MicroCredits(60), "start"))
             .expect("a deposit");
+        if let Some(validator) = schedule.nodes.get(3) {
+            let coordinator = schedule.coordinator();
+            runtime.block_on(async {
+                admin::set_validator(&database, &validator.id, true).await.expect("a validator");
+                coordinator.look_up_settings().await;
+            });
+        }
         schedule
     }
 
@@ -244,7 +286,10 @@ impl Schedule {
             payer: PayerId::new(payer).expect("valid"),
             terms,
             text: format!("request {}", self.requests),
-            model: MODELS[usize::from(self.rng.random_bool(0.3))],
+            model: match self.cheat {
+                Some(cheat) if cheat.paints() => PAINTER,
+                _ => MODELS[usize::from(self.rng.random_bool(0.3))],
+            },
         });
         self.repeat();
     }
@@ -254,20 +299,21 @@ impl Schedule {
         let Some(at) = (0..self.doubtful.len()).choose(&mut self.rng) else { return };
         let request = self.doubtful.swap_remove(at);
         let coordinator = self.coordinator();
-        let messages = vec![ChatMessage::new(Role::User, request.text.clone())];
-        let mut job = TextJob::new(ModelId::new(request.model).expect("valid"), messages, 64);
-        job.sampling.seed = 1;
+        let spec = request.spec();
         let (key, payer, terms) =
             (Some(request.key.clone()), request.payer.clone(), request.terms.clone());
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         self.run(async move {
-            let spec = JobSpec::Text(job);
             // Nobody listens after a crash.
             let _ = tell.send(coordinator.submit_on(payer, key, spec, terms).await);
         });
         match told.try_recv() {
             Ok(Ok(id)) => drop(self.accepted.insert(id)),
             Ok(Err(error)) if error.code == ErrorCode::InsufficientCredits => {}
+            // Nobody was connected yet who paints.
+            Ok(Err(error)) if error.code == ErrorCode::UnknownModel => {}
+            // A painter has no price in credits.
+            Ok(Err(error)) if error.code == ErrorCode::InvalidRequest && self.cheat.is_some() => {}
             // Not known whether it was accepted: it is sent again.
             Ok(Err(_)) | Err(_) => self.doubtful.push(request),
         }
@@ -304,17 +350,37 @@ impl Schedule {
             },
         };
         let _inside = self.runtime.as_ref().expect("it is booted").enter();
-        let opened = coordinator.open_session(&hello).expect("a good hello opens a session");
+        let opened = match coordinator.open_session(&hello) {
+            Err(error) if error.code == ErrorCode::Forbidden && node.cheat.is_some() => {
+                // It was found out, and gives up.
+                node.working.clear();
+                node.unsettled.clear();
+                node.inbound.clear();
+                node.to_coordinator.clear();
+                return;
+            }
+            opened => opened.expect("a good hello opens a session"),
+        };
         node.session = Some(opened);
         // A new link: what was on the old one's way is gone.
         node.inbound.clear();
         node.to_coordinator.clear();
+        self.announce(at);
+        self.nodes[at].beat();
+        self.nodes[at].resend();
+    }
+
+    /// Says what a node can do.
+    fn announce(&mut self, at: usize) {
         let models = if at == 0 { &MODELS[..1] } else { &MODELS[..] };
-        let models = models.iter().map(|m| ModelOffer::text(ModelId::new(*m).expect("valid")));
+        let mut models: Vec<_> =
+            models.iter().map(|m| ModelOffer::text(ModelId::new(*m).expect("valid"))).collect();
+        if self.cheat.is_some_and(Cheat::paints) {
+            let id = ModelId::new(PAINTER).expect("valid");
+            models.push(ModelOffer { id, image: Some(cheats::usual()) });
+        }
         let slots = 1 + u32::try_from(at).unwrap_or(0);
-        node.to_coordinator.push(NodeMessage::Ready(Ready { models: models.collect(), slots }));
-        node.beat();
-        node.resend();
+        self.nodes[at].to_coordinator.push(NodeMessage::Ready(Ready { models, slots }));
     }
 
     fn disconnect(&mut self, at: usize) {
@@ -423,7 +489,10 @@ impl Schedule {
                 *served -= by;
             }
         }
-        self.run(async move { coordinator.tick() });
+        self.run(async move {
+            coordinator.tick();
+            coordinator.sweep_audits().await;
+        });
     }
 
     /// Everything works again, for as long as it takes: every accepted job must end.
@@ -488,7 +557,18 @@ impl Schedule {
             }
             let check = coordinator.store.ledger_check().await.expect("the books are read");
             assert!(check.holds(), "{check:#?}");
+            // Jobs of audits are jobs: they end, too, and are paid once.
+            for audit in coordinator.store.open_audits(None, 10_000).await.expect("they are read") {
+                for id in audit.second.into_iter().chain(audit.third) {
+                    let job = coordinator.store.job(id).await.expect("the books are read");
+                    assert!(job.is_some_and(|job| job.state.is_terminal()), "{audit:?}");
+                }
+            }
         });
+        for node in self.nodes.iter().filter(|node| node.cheat.is_none()) {
+            let record = coordinator.audits.record(&node.id);
+            assert!(!record.convicted && record.test_failed == 0, "honest: {record:?}");
+        }
         let state = coordinator.state();
         assert!(state.leases.is_empty(), "{} leases without a job", state.leases.len());
     }
@@ -496,8 +576,7 @@ impl Schedule {
 
 impl Node {
     fn finish(&mut self, lease: &Lease) {
-        let usage = Usage { prompt_tokens: 5, completion_tokens: 3 };
-        let output = JobOutput::Text(TextOutput::single("done", FinishReason::Stop, usage));
+        let output = cheats::answer(&lease.spec, self.cheat, &mut self.first);
         let statement = ResultStatement {
             job: lease.job,
             lease: lease.id,
@@ -529,13 +608,90 @@ async fn settle_down(coordinator: &Arc<Coordinator>) {
     coordinator.tasks.reopen();
 }
 
+impl Schedule {
+    /// Asks on, in peace, until the cheater is convicted or it is plain that it was never paid.
+    fn find_out(&mut self) {
+        let cheater = self.nodes[0].id.clone();
+        for _ in 0..FOUND_AFTER / 3 {
+            if self.coordinator().audits.record(&cheater).convicted {
+                break;
+            }
+            for at in 0..self.nodes.len() {
+                // What a painter is asked for depends on one being there.
+                if self.nodes[at].session.is_none() {
+                    self.connect(at);
+                }
+                // Its first announcement may have been lost.
+                self.announce(at);
+                while self.nodes[at].session.is_some() && !self.nodes[at].to_coordinator.is_empty()
+                {
+                    self.deliver_to_coordinator(at);
+                }
+            }
+            for _ in 0..3 {
+                self.ask();
+            }
+            self.calm();
+            // An audit takes a few rounds: second run, comparison, third run.
+            for _ in 0..3 {
+                self.pass_time();
+                self.calm();
+            }
+        }
+        let coordinator = self.coordinator();
+        let points = self.runtime().block_on(async {
+            settle_down(&coordinator).await;
+            // What it earned is called back in pieces.
+            coordinator.sweep_audits().await;
+            coordinator.sweep_audits().await;
+            coordinator.store.points(&cheater, 0).await.expect("the books are read")
+        });
+        let (cheat, record) = (self.cheat, coordinator.audits.record(&cheater));
+        if cheat == Some(Cheat::CachedPicture) {
+            // A copy is not even paid. Its first picture was its own, and is the right one for that
+            // seed, whoever's result it checks.
+            let seeds: BTreeSet<u64> = self.runtime().block_on(async {
+                let mut seeds = BTreeSet::new();
+                let all =
+                    coordinator.receipts(Some(&cheater), None, 200).await.expect("they are read");
+                for receipt in all {
+                    let spec = coordinator.store.spec(receipt.job).await.expect("it is read");
+                    if let Some(JobSpec::Image(job)) = spec {
+                        seeds.insert(job.seed);
+                    }
+                }
+                seeds
+            });
+            assert!(seeds.len() <= 1, "paid for copies: {seeds:?}");
+        } else {
+            if !record.convicted {
+                let books = self.runtime().block_on(admin::audits(&self.database(), 8));
+                panic!("{cheat:?} was not found out: {points:?}, {books:#?}");
+            }
+            let left = points.llama_total.0 + points.waifu_total.0;
+            assert_eq!(left, 0, "{cheat:?} keeps what it earned: {points:?}");
+        }
+    }
+}
+
 fn run(seed: u64) {
+    run_with(seed, None);
+}
+
+fn run_cheated(seed: u64) {
+    run_with(seed, Some(Cheat::ALL[seed as usize % Cheat::ALL.len()]));
+}
+
+fn run_with(seed: u64, cheat: Option<Cheat>) {
     let done = std::panic::catch_unwind(|| {
-        let mut schedule = Schedule::new(seed);
-        for _ in 0..STEPS {
+        let mut schedule = Schedule::new(seed, cheat);
+        for _ in 0..if cheat.is_some() { CHEATED_STEPS } else { STEPS } {
             schedule.step();
         }
         schedule.calm();
+        if cheat.is_some() {
+            schedule.find_out();
+        }
         schedule.check();
     });
     IDS.with(|ids| ids.set(None));
@@ -556,12 +712,20 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn no_schedule_loses_a_job_or_pays_it_twice() {
-    /// Seeds of an ordinary test run.
-    const USUAL: u64 = 1_000;
+    run_all(run, 1_000);
+}
+
+#[test]
+fn every_cheat_is_found_out_and_nobody_honest_is_convicted() {
+    run_all(run_cheated, 100);
+}
+
+/// Runs the seeds of an ordinary test run, or those that were asked for.
+fn run_all(run: fn(u64), usual: u64) {
     if let Some(seed) = number("NEURINO_SCHEDULE_SEED") {
         return run(seed);
     }
-    let seeds = number("NEURINO_SCHEDULES").unwrap_or(USUAL);
+    let seeds = number("NEURINO_SCHEDULES").unwrap_or(usual);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     std::thread::scope(|scope| {
         for first in 0..threads {

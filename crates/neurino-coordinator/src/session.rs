@@ -91,6 +91,7 @@ impl Coordinator {
                 "the hello is not signed by the key that the node id names",
             )
         })?;
+        self.check_trust(&hello.node)?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let end = self.stop.child_token();
         let id = {
@@ -207,12 +208,13 @@ impl Coordinator {
         state.last_session += 1;
         let id = state.last_session;
         let now = Instant::now();
+        let standing = self.standing(node, capabilities, fingerprint.clone());
         let session = Session {
             id,
             outbox,
             fingerprint,
             last_seen: now,
-            standing: self.standing(node, capabilities),
+            standing,
             told: NoJob::default(),
             counted: now,
             polls: 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use neurino_core::{
     FrontendId, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
-    Multiplier, NodeId, Receipt, ResultStatement, TextChoice, TextJob, TextOutput, Usage,
+    Multiplier, NodeId, Receipt, ResultStatement, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of};
 use neurino_protocol::node::{CoordinatorMessage, Submission};
@@ -12,14 +12,14 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::verify;
 use tokio::time::Instant;
 
-use crate::coordinator::{Coordinator, prompt_tokens_bound};
+use crate::checks::{self, Refusal};
+use crate::coordinator::Coordinator;
 use crate::jobs::short;
-use crate::picture::fits_job;
+use crate::router::JobClass;
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
-use crate::store::{AttemptEnd, Settled, Settlement, StoredAttempt};
+use crate::store::{AttemptEnd, Mark, NewAudit, Settled, Settlement, StoredAttempt};
 use crate::terms::{Payment, charge_lines, cost_units};
-use crate::watch::{FeedLimits, answer_bytes};
 
 /// A line of an event before it is built.
 type Line = (Account, EntryKind, Unit, MicroPoints);
@@ -43,6 +43,20 @@ struct Claim {
     payer: PayerId,
     frontend: Option<FrontendId>,
     payment: Option<Payment>,
+    class: JobClass,
+    /// Attempts at it that failed before.
+    failures: u32,
+    /// The node's program and device, as far as known, and whether it is trusted less.
+    numeric_class: String,
+    probation: bool,
+}
+
+/// What checks of a result leave behind.
+#[derive(Debug, Default)]
+struct Checked {
+    mark: Option<Mark>,
+    /// What calls for it to be computed again.
+    suspicion: Option<&'static str>,
 }
 
 impl Coordinator {
@@ -78,37 +92,13 @@ impl Coordinator {
         let Some(claim) = self.claim(node, &submission.statement) else {
             return self.settled_before(node, id).await;
         };
-        // Digests and unpacking take a moment.
-        let (this, of) = (Arc::clone(self), node.clone());
-        let checked = tokio::task::spawn_blocking(move || {
-            let checked = this.check(&of, &claim, &submission, proof);
-            (claim, submission, checked)
-        });
-        let (claim, submission, checked) = match checked.await {
+        let (claim, submission) = (Arc::new(claim), Arc::new(submission));
+        let checked = match self.checked(node, &claim, &submission, proof).await {
             Ok(checked) => checked,
-            Err(error) => {
-                tracing::error!(lease.id = %id, %error, "a result could not be checked");
-                self.unclaim(id);
-                return Err(ErrorBody::new(ErrorCode::Internal, "the result could not be checked"));
-            }
+            Err(error) => return Ok(self.refused(node, id, claim.job, error).await),
         };
-        let checked = match checked {
-            Ok(()) => self.is_new(&claim, &submission).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = checked {
-            tracing::warn!(
-                job.id = %claim.job, lease.id = %id, code = ?error.code,
-                "a result of {} was refused: {}", short(node), error.message,
-            );
-            self.unclaim(id);
-            // The fault is the node's, so the payer's job goes on elsewhere.
-            let fault =
-                ErrorBody::new(ErrorCode::EngineFailed, "the results of the job did not hold");
-            self.release(id, AttemptEnd::Failed, fault).await;
-            return Ok(CoordinatorMessage::Rejected { lease: id, job: Some(claim.job), error });
-        }
-        let settlement = match self.settlement(node, &claim, &submission) {
+        let (model, cost) = (claim.spec.model(), cost_units(&claim.spec));
+        let settlement = match self.settlement(node, &claim, &submission, &checked) {
             Ok(settlement) => settlement,
             Err(error) => {
                 self.unclaim(id);
@@ -119,10 +109,13 @@ impl Coordinator {
         match self.store.settle(settlement).await {
             Ok(Settled::Paid) => {
                 {
+                    let output = submission.output.clone();
                     let mut state = self.state();
-                    let (model, cost) = (claim.spec.model(), cost_units(&claim.spec));
                     state.router.timed(node, model, cost, receipt.duration_ms);
-                    state.finish_job(claim.job, submission.output, receipt.clone());
+                    state.finish_job(claim.job, output, receipt.clone());
+                }
+                if let Some(Mark::Picture(mark)) = checked.mark {
+                    self.audits.remember(mark);
                 }
                 self.metrics.settled(&receipt);
                 tracing::info!(
@@ -154,6 +147,46 @@ impl Coordinator {
         }
     }
 
+    /// Refuses a result. The fault is the node's, so the payer's job goes on elsewhere.
+    async fn refused(
+        self: &Arc<Self>,
+        node: &NodeId,
+        id: LeaseId,
+        job: JobId,
+        error: ErrorBody,
+    ) -> CoordinatorMessage {
+        tracing::warn!(
+            job.id = %job, lease.id = %id, code = ?error.code,
+            "a result of {} was refused: {}", short(node), error.message,
+        );
+        self.unclaim(id);
+        let fault = ErrorBody::new(ErrorCode::EngineFailed, "the results of the job did not hold");
+        self.release(id, AttemptEnd::Failed, fault).await;
+        CoordinatorMessage::Rejected { lease: id, job: Some(job), error }
+    }
+
+    /// Looks at a result on a thread of its own: digests and unpacking take a moment, and what breaks
+    /// there breaks for this result alone.
+    async fn checked(
+        self: &Arc<Self>,
+        node: &NodeId,
+        claim: &Arc<Claim>,
+        submission: &Arc<Submission>,
+        proof: Proof,
+    ) -> Result<Checked, ErrorBody> {
+        let room = self.audits.checking.acquire().await;
+        let (this, of) = (Arc::clone(self), node.clone());
+        let (its, handed_in) = (Arc::clone(claim), Arc::clone(submission));
+        let checked =
+            tokio::task::spawn_blocking(move || this.check(&of, &its, &handed_in, proof)).await;
+        drop(room);
+        let checked = checked.unwrap_or_else(|error| {
+            tracing::error!(job.id = %claim.job, %error, "a result broke its check");
+            Err(Refusal::Malformed("the result cannot be read").into())
+        })?;
+        self.is_new(claim, submission, checked).await
+    }
+
     /// Takes a running lease for settlement if the statement names it exactly and in time.
     fn claim(&self, node: &NodeId, statement: &ResultStatement) -> Option<Claim> {
         let mut state = self.state();
@@ -165,8 +198,16 @@ impl Coordinator {
         }
         lease.phase = LeasePhase::Settling;
         let (job, fence, granted_at_ms) = (lease.job, lease.fence, lease.granted_at_ms);
+        let session = state.sessions.get(node);
+        let (numeric_class, probation) = session.map_or((String::new(), false), |session| {
+            (session.fingerprint.clone(), session.original)
+        });
         let live = state.jobs.get(&job)?;
         Some(Claim {
+            class: live.class,
+            failures: live.failures,
+            numeric_class,
+            probation,
             job,
             fence,
             spec: Arc::clone(&live.spec),
@@ -191,7 +232,8 @@ impl Coordinator {
         claim: &Claim,
         submission: &Submission,
         proof: Proof,
-    ) -> Result<(), ErrorBody> {
+    ) -> Result<Checked, ErrorBody> {
+        self.check_trust(node)?;
         let Submission { statement, signature, output } = submission;
         let refuse = |code, message: &str| Err(ErrorBody::new(code, message));
         if statement.job != claim.job || statement.fence != claim.fence {
@@ -205,49 +247,75 @@ impl Coordinator {
         {
             return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
         }
-        let (answer, job) = match (output, &*claim.spec) {
-            (JobOutput::Text(answer), JobSpec::Text(job)) => (answer, job),
-            (JobOutput::Image(picture), JobSpec::Image(job)) => {
-                return fits_job(picture, job);
-            }
-            _ => return refuse(ErrorCode::InvalidRequest, "the result is of another kind"),
-        };
-        plausible(answer, job, self.config.limits.output_bytes_max)?;
-        let usage = answer.usage;
-        let prompt_max = prompt_tokens_bound(&claim.spec);
-        let prompt = (1..=prompt_max).contains(&usage.prompt_tokens);
-        let most = job.choices.saturating_mul(job.max_tokens);
-        let least = answer.choices.iter().filter(|choice| says_something(choice)).count();
-        let written = (least..=most as usize).contains(&(usage.completion_tokens as usize));
-        if !prompt || !written {
-            return refuse(ErrorCode::InvalidRequest, "the token counts do not fit the job");
-        }
+        let bytes_max = self.config.limits.output_bytes_max;
+        let mark = checks::result(&claim.spec, output, node, bytes_max)?;
         if !continues_stream(&self.state(), statement.lease, output) {
             return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
         }
-        Ok(())
+        let mut checked = Checked { mark, suspicion: None };
+        if let Some(Mark::Picture(mark)) = &checked.mark {
+            let before = self.audits.pictures();
+            if checks::is_near_copy(mark, before.iter().map(|mark| &**mark)) {
+                let words = "nearly the same picture was handed in before, for another seed";
+                checked.suspicion = Some(first_refused(claim, words)?);
+            }
+        }
+        Ok(checked)
     }
 
     /// Refuses a picture that was paid before for another seed: two seeds never make the same one.
-    /// A kept picture handed in again would cost its node nothing.
-    async fn is_new(&self, claim: &Claim, submission: &Submission) -> Result<(), ErrorBody> {
-        let (JobSpec::Image(job), JobOutput::Image(picture)) = (&*claim.spec, &submission.output)
-        else {
-            return Ok(());
+    /// A kept picture handed in again would cost its node nothing. A long text that its owner gave to
+    /// another prompt is refused once; if it comes again, it is paid and looked at.
+    async fn is_new(
+        &self,
+        claim: &Claim,
+        submission: &Submission,
+        mut checked: Checked,
+    ) -> Result<Checked, ErrorBody> {
+        let known = match (&*claim.spec, &submission.output, &checked.mark) {
+            (JobSpec::Image(job), JobOutput::Image(picture), _) => {
+                let seeds = self.store.seeds_of(picture, job.model.as_str()).await;
+                match seeds {
+                    Ok(seeds) if seeds.iter().any(|seed| *seed != job.seed) => {
+                        let words = "the same picture was handed in before, for another seed";
+                        return Err(Refusal::Copy(words).into());
+                    }
+                    other => other.map(|_| false),
+                }
+            }
+            (_, _, Some(Mark::Text(mark))) => self.store.is_text_known(mark).await,
+            _ => Ok(false),
         };
-        let seeds = self.store.seeds_of(picture, job.model.as_str()).await;
-        match seeds {
-            Ok(seeds) if seeds.iter().any(|seed| *seed != job.seed) => {
-                let message = "the same picture was handed in before, for another seed";
-                Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
+        match known {
+            Ok(true) => {
+                let words = "the same long answer was handed in before, for another prompt";
+                checked.suspicion = Some(first_refused(claim, words)?);
             }
-            Ok(_) => Ok(()),
+            Ok(false) => {}
             // Nobody's fault; the books will say so again in a moment.
-            Err(error) => {
-                tracing::error!(?error, "older pictures could not be looked at: {error}");
-                Ok(())
-            }
+            Err(error) => tracing::error!(?error, "older results could not be looked at: {error}"),
         }
+        Ok(checked)
+    }
+
+    /// Whether a result is to be computed again.
+    fn audit_of(
+        &self,
+        node: &NodeId,
+        claim: &Claim,
+        checked: &Checked,
+        receipt: &Receipt,
+    ) -> Option<NewAudit> {
+        // Work that checks other work is compared with it already.
+        if claim.class == JobClass::Audit {
+            return None;
+        }
+        let (model, cost) = (claim.spec.model(), cost_units(&claim.spec));
+        let fast = self.is_too_fast(model, cost, receipt.duration_ms);
+        let suspicion = checked.suspicion.or(fast.then_some("it came faster than any node is"));
+        let class = claim.numeric_class.clone();
+        let at_ms = receipt.settled_at_ms;
+        self.audits.drawn(node, claim.job, at_ms, class, claim.probation, suspicion)
     }
 
     /// Prices the result and writes the receipt.
@@ -256,6 +324,7 @@ impl Coordinator {
         node: &NodeId,
         claim: &Claim,
         submission: &Submission,
+        checked: &Checked,
     ) -> Result<Settlement, ErrorBody> {
         let internal = |error: &dyn std::error::Error| {
             tracing::error!(job.id = %claim.job, "a result could not be priced: {error}");
@@ -295,7 +364,9 @@ impl Coordinator {
         };
         receipt.signature = self.config.key.sign(&receipt.message());
         let output = submission.output.clone();
-        Ok(Settlement { output, fence: claim.fence, event, receipt, charged })
+        let audit = self.audit_of(node, claim, checked, &receipt);
+        let mark = checked.mark.clone();
+        Ok(Settlement { output, fence: claim.fence, event, receipt, charged, mark, audit })
     }
 
     /// Adds the lines that charge a prepaid job, and says what it costs.
@@ -350,38 +421,10 @@ impl Coordinator {
     }
 }
 
-/// Whether an answer has anything that costs a token.
-fn says_something(choice: &TextChoice) -> bool {
-    !choice.text.is_empty() || !choice.tool_calls.is_empty()
-}
-
-/// What a result must look like to be an answer to its job.
-fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(), ErrorBody> {
-    let refuse = |code, message: &str| Err(ErrorBody::new(code, message));
-    if output.choices.len() != job.choices as usize {
-        return refuse(ErrorCode::InvalidRequest, "the result has another number of answers");
-    }
-    let limits = FeedLimits::of(job, bytes_max);
-    if output.choices.iter().map(answer_bytes).sum::<usize>() > bytes_max {
-        return refuse(ErrorCode::TooLarge, "the answer is longer than a result may be");
-    }
-    for choice in &output.choices {
-        if job.tools.is_empty() && !choice.tool_calls.is_empty() {
-            return refuse(
-                ErrorCode::InvalidRequest,
-                "the result calls functions it was not given",
-            );
-        }
-        if choice.logprobs.is_some() != job.logprobs.is_some() {
-            return refuse(ErrorCode::InvalidRequest, "log-probabilities are not as asked for");
-        }
-        let rated = choice.logprobs.as_deref().unwrap_or_default();
-        let rivals = job.logprobs.unwrap_or(0) as usize;
-        if rated.len() > limits.logprobs || rated.iter().any(|token| token.top.len() > rivals) {
-            return refuse(ErrorCode::TooLarge, "there are more log-probabilities than asked for");
-        }
-    }
-    Ok(())
+/// Refuses the first time. Somebody else's honest work may look like a copy, too: what comes again is
+/// paid, and computed again by others.
+fn first_refused(claim: &Claim, words: &'static str) -> Result<&'static str, Refusal> {
+    if claim.failures == 0 { Err(Refusal::Copy(words)) } else { Ok(words) }
 }
 
 fn why_over(attempt: Option<&StoredAttempt>) -> ErrorBody {

@@ -55,7 +55,12 @@ impl Coordinator {
     }
 
     /// What the order of nodes looks at, of a node that connects.
-    pub(crate) fn standing(&self, node: &NodeId, capabilities: &Capabilities) -> Standing {
+    pub(crate) fn standing(
+        &self,
+        node: &NodeId,
+        capabilities: &Capabilities,
+        class: String,
+    ) -> Standing {
         let of = |place: &RwLock<BTreeMap<NodeId, u64>>| {
             let all = place.read().unwrap_or_else(PoisonError::into_inner);
             all.get(node).copied().unwrap_or(0)
@@ -67,6 +72,7 @@ impl Coordinator {
             referred_by: capabilities.referred_by.clone(),
             votes: of(&self.settings.votes),
             uptime_tenths: u8::try_from(tenths.min(10)).unwrap_or(10),
+            class,
         }
     }
 
@@ -79,6 +85,7 @@ impl Coordinator {
                 self.keys.replace(self.store.keys().await?);
                 set(&self.settings.pods, self.store.pods().await?);
                 set(&self.settings.votes, self.store.node_votes().await?);
+                self.audits.reload(&self.store).await?;
                 self.settings.version.store(version, Ordering::Relaxed);
             }
             Ok::<(), StoreError>(())

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Challenges;
-use crate::router::{JobClass, Router, Standing, Waiting};
+use crate::router::{JobClass, Placement, Router, Standing, Waiting};
 use crate::store::AttemptEnd;
 use crate::terms::{Payment, cost_units};
 use crate::watch::Feed;
@@ -57,6 +57,8 @@ pub(crate) struct LiveJob {
     pub(crate) unable: Vec<NodeId>,
     pub(crate) fault: Option<ErrorBody>,
     pub(crate) class: JobClass,
+    /// Who may compute it, if not everybody.
+    pub(crate) placement: Option<Arc<Placement>>,
     pub(crate) attempts_max: Option<u32>,
     pub(crate) frontend: Option<FrontendId>,
     /// Set if it is prepaid.
@@ -225,6 +227,7 @@ impl State {
                 tried: job.tried.clone(),
                 unable: job.unable.clone(),
                 again,
+                placement: job.placement.clone(),
             });
         }
     }

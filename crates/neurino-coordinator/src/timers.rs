@@ -37,6 +37,7 @@ struct Due {
 impl Coordinator {
     pub(crate) fn spawn_timers(self: &Arc<Self>) {
         let stop = self.stop.clone();
+        let round_ms = self.config.limits.audit_round_ms;
         // Weak: a coordinator that its owner drops without `shutdown` must not live on in here.
         let this = Arc::downgrade(self);
         self.tasks.spawn(async move {
@@ -70,9 +71,20 @@ impl Coordinator {
                     }
                 }
             };
+            let audits = async {
+                let round = Duration::from_millis(round_ms.max(1));
+                let mut ticks = tokio::time::interval_at(Instant::now() + round, round);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.sweep_audits().await;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tick => {}
+                () = audits => {}
                 () = prune => {}
                 () = look_up => {}
             }

@@ -3,7 +3,11 @@
 //! Pure: keys, counts and times arrive as parameters. [`AuditRules`] are the numbers, read from
 //! `data/audits.toml`; [`draw`] decides for one job, unknown to its node and open to check once the
 //! key is published; [`Record`] is what is known of a node: how closely it is watched, when its
-//! earnings are free, and the verdict of a sequential test over its audits.
+//! earnings are free, and the verdict of a sequential test over its audits. [`bounds`] says how much a
+//! measured error rate is worth, [`economics`] when cheating pays.
+
+pub mod bounds;
+pub mod economics;
 
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -220,6 +224,54 @@ impl Record {
     }
 }
 
+/// How closely a node is watched, for its owner to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustStage {
+    /// All of its results are computed again.
+    New,
+    /// Some are, fewer the longer they hold.
+    Watched,
+    /// The least share is.
+    Established,
+    /// It gets no work.
+    Convicted,
+}
+
+impl TrustStage {
+    /// The name in storage and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Watched => "watched",
+            Self::Established => "established",
+            Self::Convicted => "convicted",
+        }
+    }
+}
+
+impl Record {
+    /// How closely the node is watched.
+    pub fn stage(&self, rules: &AuditRules, probation: bool) -> TrustStage {
+        let floor = if probation { rules.probation_floor_ppm } else { rules.floor_ppm };
+        if self.convicted {
+            TrustStage::Convicted
+        } else if self.held < rules.first {
+            TrustStage::New
+        } else if rules.rate_ppm(self.held, probation) > floor {
+            TrustStage::Watched
+        } else {
+            TrustStage::Established
+        }
+    }
+
+    /// The record once an appeal was granted: as of a newcomer, whose results are all looked at.
+    #[must_use]
+    pub fn pardoned() -> Self {
+        Self::default()
+    }
+}
+
 /// Who computes a result again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate<'a> {
@@ -315,6 +367,18 @@ mod tests {
             .collect();
         assert_eq!(rates, [1_000_000, 1_000_000, 100_000, 50_000, 20_408, 20_000, 20_000]);
         assert_eq!(rules.rate_ppm(1_000, true), 100_000);
+    }
+
+    #[test]
+    fn a_node_rises_through_the_stages_and_falls_at_once() {
+        use TrustStage::{Established, New, Watched};
+        let rules = AuditRules::built_in();
+        let at = |held| Record { held, ..Record::default() }.stage(&rules, false);
+        let stages = [0, 9, 10, 49, 50].map(at);
+        assert_eq!(stages, [New, New, Watched, Watched, Established]);
+        let fallen = Record { held: 50, convicted: true, ..Record::default() };
+        assert_eq!(fallen.stage(&rules, false), TrustStage::Convicted);
+        assert_eq!(Record::pardoned().stage(&rules, false), New);
     }
 
     #[test]

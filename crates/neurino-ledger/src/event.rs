@@ -94,6 +94,10 @@ pub enum EntryKind {
     CreditRelease,
     /// A job succeeded; its price was shared out, and the rest returned.
     CreditCharge,
+    /// What a convicted node was paid was called back.
+    Clawback,
+    /// The appeal was granted; it was given back.
+    ClawbackReturn,
 }
 
 impl EntryKind {
@@ -105,6 +109,8 @@ impl EntryKind {
             Self::CreditHold => "credit_hold",
             Self::CreditRelease => "credit_release",
             Self::CreditCharge => "credit_charge",
+            Self::Clawback => "clawback",
+            Self::ClawbackReturn => "clawback_return",
         }
     }
 }
@@ -124,6 +130,8 @@ impl FromStr for EntryKind {
             "credit_hold" => Ok(Self::CreditHold),
             "credit_release" => Ok(Self::CreditRelease),
             "credit_charge" => Ok(Self::CreditCharge),
+            "clawback" => Ok(Self::Clawback),
+            "clawback_return" => Ok(Self::ClawbackReturn),
             other => Err(LedgerError::UnknownEntryKind(other.into())),
         }
     }
@@ -158,6 +166,16 @@ pub fn event_of_hold(job: JobId) -> EventId {
 /// The event of giving it back because the job did not succeed.
 pub fn event_of_release(job: JobId) -> EventId {
     derived("release", job.0.as_bytes())
+}
+
+/// The event of calling a lease's pay back. It can be called back once.
+pub fn event_of_clawback(lease: LeaseId) -> EventId {
+    derived("clawback", lease.0.as_bytes())
+}
+
+/// The event of giving it back because an appeal was granted.
+pub fn event_of_restoring(lease: LeaseId) -> EventId {
+    derived("clawback return", lease.0.as_bytes())
 }
 
 /// The event of a deposit. Whoever books it names it, so that a repeat is the same one.

@@ -10,7 +10,7 @@ pub mod ledger;
 
 pub use account::{Account, InvalidAccount, PayerId};
 pub use event::{
-    EntryKind, Event, LedgerError, Posting, Unit, event_of, event_of_deposit, event_of_hold,
-    event_of_release,
+    EntryKind, Event, LedgerError, Posting, Unit, event_of, event_of_clawback, event_of_deposit,
+    event_of_hold, event_of_release, event_of_restoring,
 };
 pub use ledger::{Appended, Balances, Ledger};

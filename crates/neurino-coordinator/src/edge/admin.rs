@@ -46,6 +46,10 @@ impl Coordinator {
             .route("/admin/credits", get(credits).post(add_credits))
             .route("/admin/pods", put(set_pod))
             .route("/admin/votes", put(set_votes))
+            .route("/admin/audits", get(audits))
+            .route("/admin/audits/validators", put(set_validator))
+            .route("/admin/audits/appeals", post(appeal))
+            .route("/admin/audits/decisions", post(decide_appeal))
             .route_layer(axum::middleware::from_fn_with_state(admin.clone(), with_token));
         Router::new()
             .route("/metrics", get(metrics))
@@ -106,7 +110,8 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 async fn nothing_here(uri: Uri) -> ApiError {
     let message = format!("there is nothing at {}", uri.path());
     ApiError::plain(ErrorBody::new(ErrorCode::NotFound, message).with_hint(
-        "the admin listener has /metrics, /openapi.json and /admin/{overview,ledger,keys,credits,pods,votes}",
+        "the admin listener has /metrics, /openapi.json and \
+         /admin/{overview,ledger,keys,credits,pods,votes,audits}",
     ))
 }
 
@@ -224,12 +229,72 @@ async fn set_votes(State(admin): State<Admin>, request: Request) -> Result<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// How many of the newest audits are listed.
+const NEWEST_AUDITS: u32 = 100;
+
+async fn audits(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let database = &admin.coordinator.config.database;
+    Ok(Json(json!(admin::audits(database, NEWEST_AUDITS).await.map_err(refused)?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewValidator {
+    node: NodeId,
+    trusted: bool,
+}
+
+async fn set_validator(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let new: NewValidator = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    let changed = admin::set_validator(database, &new.node, new.trusted).await.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(Json(json!({ "node": new.node, "trusted": new.trusted, "changed": changed })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAppeal {
+    node: NodeId,
+    words: String,
+}
+
+async fn appeal(State(admin): State<Admin>, request: Request) -> Result<StatusCode, ApiError> {
+    let new: NewAppeal = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    admin::appeal(database, &new.node, &new.words).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewDecision {
+    node: NodeId,
+    granted: bool,
+    note: String,
+}
+
+async fn decide_appeal(
+    State(admin): State<Admin>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let new: NewDecision = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    admin::decide_appeal(database, &new.node, new.granted, &new.note).await.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Why the books were not changed.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn refused(error: CoordinatorError) -> ApiError {
     let code = match &error {
         CoordinatorError::NoSuchKey(_) => ErrorCode::NotFound,
-        CoordinatorError::KeyName
+        CoordinatorError::Appeal(_)
+        | CoordinatorError::KeyName
         | CoordinatorError::KeyTerms(_)
         | CoordinatorError::Deposit(_) => ErrorCode::InvalidRequest,
         _ => {

@@ -1,10 +1,15 @@
 //! What a network is run by, for everybody to read.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use neurino_core::NodeId;
+use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
+use super::http::ApiError;
+use crate::audits::TrustReport;
 use crate::router::{JobClass, Sample};
 
 /// `GET /v1/network`: the parameters of routing and payment.
@@ -29,5 +34,22 @@ pub(crate) async fn show(State(coordinator): State<Edge>) -> Json<Value> {
             "class_weights": classes,
             "attempts_max": config.limits.failures_max,
         },
+        "audits": {
+            "rules": config.audits,
+            "tolerance": coordinator.audits.tolerance,
+            "wait_ms": config.limits.audit_wait_ms,
+        },
     }))
+}
+
+/// `GET /v1/nodes/{node}/trust`: how closely a node is watched, and what of its earnings can be called
+/// back. As public as its receipts are.
+pub(crate) async fn trust(
+    State(coordinator): State<Edge>,
+    node: Result<Path<String>, PathRejection>,
+) -> Result<Json<TrustReport>, ApiError> {
+    let node = node.ok().and_then(|Path(node)| NodeId::new(node).ok()).ok_or_else(|| {
+        ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, "that is no node's id"))
+    })?;
+    coordinator.trust_report(&node).await.map(Json).map_err(ApiError::plain)
 }

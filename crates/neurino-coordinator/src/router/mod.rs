@@ -20,7 +20,7 @@ use rand::Rng;
 pub use nodes::Sample;
 pub(crate) use nodes::Standing;
 pub use queue::JobClass;
-pub(crate) use queue::Waiting;
+pub(crate) use queue::{Placement, Waiting, owner_of};
 
 use nodes::{Free, Node};
 use queue::Queues;
@@ -41,6 +41,8 @@ pub(crate) struct Router {
     needs: BTreeMap<ModelId, u64>,
     sample: Sample,
     turn: u64,
+    /// Speed of the fastest node for each model, in cost units a second, as of the last banding.
+    fastest: BTreeMap<ModelId, f64>,
 }
 
 impl Router {
@@ -111,7 +113,12 @@ impl Router {
 
     /// Sets the speed bands of all nodes anew.
     pub(crate) fn band_all(&mut self) {
-        nodes::band_all(&mut self.nodes);
+        self.fastest = nodes::band_all(&mut self.nodes);
+    }
+
+    /// Speed of the fastest node for a model, in cost units a second, where several serve it.
+    pub(crate) fn fastest(&self, model: &ModelId) -> Option<f64> {
+        self.fastest.get(model).copied()
     }
 
     /// Puts a job into its queue.
@@ -149,6 +156,15 @@ impl Router {
             || self.nodes.iter().any(|(id, node)| {
                 node.slots > 0 && node.models.contains(model) && !besides.contains(id)
             })
+    }
+
+    /// Whether a connected node serves a model and may compute a job of this placement.
+    pub(crate) fn serves_placed(&self, model: &ModelId, placement: &Placement) -> bool {
+        self.nodes.iter().any(|(id, node)| {
+            node.slots > 0
+                && node.models.contains(model)
+                && placement.allows(id, &node.standing.class)
+        })
     }
 
     /// Models that a connected node serves.
@@ -198,7 +214,13 @@ impl Router {
         };
         for (model, jobs) in self.queues.waiting() {
             if node.models.contains(model) {
-                let failed = |w: &&Waiting| w.unable.contains(id) || w.tried.contains(id);
+                let class = &node.standing.class;
+                let barred = |w: &Waiting| {
+                    w.placement.as_ref().is_some_and(|place| !place.allows(id, class))
+                };
+                // Work that checks somebody's work is nobody else's business.
+                let failed =
+                    |w: &&Waiting| !barred(w) && (w.unable.contains(id) || w.tried.contains(id));
                 let failed = self.queues.of_model(model).filter(failed).count();
                 add(failed, SkipReason::Failed);
             } else if self.is_large_enough(model, &node.standing) {

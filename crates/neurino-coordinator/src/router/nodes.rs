@@ -37,6 +37,8 @@ pub(crate) struct Standing {
     pub(crate) votes: u64,
     /// Tenths of the last thirty days in which it was connected, 0 to 10.
     pub(crate) uptime_tenths: u8,
+    /// What its results can be compared with bit by bit: names its program and device.
+    pub(crate) class: String,
 }
 
 impl Standing {
@@ -95,8 +97,9 @@ impl Node {
     }
 }
 
-/// Sets the speed bands of all nodes anew, each against the median of its model.
-pub(super) fn band_all(nodes: &mut BTreeMap<NodeId, Node>) {
+/// Sets the speed bands of all nodes anew, each against the median of its model. Returns the greatest
+/// speed of each model that several nodes served.
+pub(super) fn band_all(nodes: &mut BTreeMap<NodeId, Node>) -> BTreeMap<ModelId, f64> {
     /// How far beyond the border of its band a speed must be to change it.
     const HYSTERESIS: f64 = 0.1;
     let mut all = BTreeMap::<ModelId, Vec<f64>>::new();
@@ -114,6 +117,8 @@ pub(super) fn band_all(nodes: &mut BTreeMap<NodeId, Node>) {
             speed.band = steps.round().clamp(-2.0, 2.0) as i8;
         }
     }
+    let several = all.into_iter().filter(|(_, speeds)| speeds.len() > 1);
+    several.filter_map(|(model, speeds)| Some((model, *speeds.last()?))).collect()
 }
 
 /// Node ids with random choice, insertion and removal in constant time, nearly.
@@ -217,7 +222,11 @@ pub(super) fn place(
     sample: Sample,
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
-    let able = |id: &NodeId| !waiting.unable.contains(id);
+    let able = |id: &NodeId| {
+        let class = || nodes.get(id).map_or("", |node| &node.standing.class);
+        let allowed = waiting.placement.as_ref().is_none_or(|place| place.allows(id, class()));
+        allowed && !waiting.unable.contains(id)
+    };
     let untried = |id: &NodeId| able(id) && !waiting.tried.contains(id);
     if let Some(id) = best(nodes, free, waiting, sample, untried, rng) {
         return Some(id);

@@ -5,6 +5,7 @@
 //! stands.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use neurino_core::{FrontendId, JobId, ModelId, NodeId};
 use neurino_ledger::PayerId;
@@ -64,6 +65,38 @@ pub(crate) struct Waiting {
     pub(crate) unable: Vec<NodeId>,
     /// Whether it was leased before: it goes before its payer's other jobs.
     pub(crate) again: bool,
+    /// Who may compute it, if not everybody.
+    pub(crate) placement: Option<Arc<Placement>>,
+}
+
+/// Who may compute a job that checks another one's result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Placement {
+    /// Whose machines may not: addresses.
+    pub(crate) not_owners: Vec<String>,
+    /// The numeric class it must be of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<String>,
+    /// The only nodes that may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<Vec<NodeId>>,
+}
+
+impl Placement {
+    /// Whether a node of a numeric class may.
+    pub(crate) fn allows(&self, node: &NodeId, class: &str) -> bool {
+        let owner = owner_of(node);
+        self.not_owners.iter().all(|other| other != owner)
+            && self.class.as_deref().is_none_or(|wanted| wanted == class)
+            && self.only.as_ref().is_none_or(|only| only.contains(node))
+    }
+}
+
+/// The address that is paid for a node's work: ids begin with it.
+pub(crate) fn owner_of(node: &NodeId) -> &str {
+    let id = node.as_str();
+    id.split_at_checked(42).map_or(id, |(address, _)| address)
 }
 
 /// Who was charged how much, among those that wait.

@@ -39,6 +39,7 @@ fn rng() -> StdRng {
 /// An interactive job of the first payer for model `a` that costs one unit.
 fn waiting(n: u16) -> Waiting {
     Waiting {
+        placement: None,
         job: job(n),
         model: model("a"),
         payer: payer(1),
@@ -183,6 +184,7 @@ fn each_key_decides_when_the_earlier_ones_are_equal() {
         uptime_tenths,
         referred_by: referred.then(|| frontend(1)),
         memory_bytes: 0,
+        class: String::new(),
     };
     let check = |better: Standing, worse: Standing, why: &str| {
         for swap in [false, true] {
@@ -304,6 +306,7 @@ proptest! {
                 referred_by: it.referred.map(frontend),
                 votes: it.votes,
                 uptime_tenths: it.uptime_tenths,
+                class: String::new(),
             };
             router.set_node(&node(n), models, it.slots, it.busy, standing);
             router.timed(&node(n), &model("m0"), 1000, it.duration_ms);

@@ -1,17 +1,29 @@
 //! Changes to the books by somebody who is not their coordinator. SQLite itself keeps two processes
 //! apart; waiting covers the other one's commits.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use neurino_core::audit::Record;
 use neurino_core::{MicroCredits, ModelId, NodeId};
 use neurino_ledger::{Account, Event, PayerId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
+use super::audits::{self, AuditState, Conviction, StoredAudit};
 use super::{StoredKey, parse_id, read, writer};
 use crate::books::LedgerCheck;
 use crate::error::{CoordinatorError, StoreError};
+
+/// What the books say of audits.
+pub(crate) struct AuditBooks {
+    pub(crate) records: BTreeMap<NodeId, Record>,
+    pub(crate) counts: BTreeMap<NodeId, BTreeMap<AuditState, u64>>,
+    pub(crate) convictions: Vec<Conviction>,
+    pub(crate) validators: BTreeSet<NodeId>,
+    pub(crate) newest: Vec<StoredAudit>,
+}
 
 /// Books that another process may have open.
 pub(crate) struct Beside(SqliteConnection);
@@ -152,6 +164,55 @@ impl Beside {
         .execute(&mut self.0)
         .await?;
         Ok(())
+    }
+
+    /// Nodes' records, their audits by state, convictions, validators, and the newest audits.
+    pub(crate) async fn audits(&mut self, newest: u32) -> Result<AuditBooks, StoreError> {
+        let c = &mut self.0;
+        Ok(AuditBooks {
+            records: audits::records(c).await?,
+            counts: audits::counts(c).await?,
+            convictions: audits::convictions(c).await?,
+            validators: audits::validators(c).await?,
+            newest: audits::newest(c, newest).await?,
+        })
+    }
+
+    pub(crate) async fn appeal(
+        &mut self,
+        node: &NodeId,
+        words: &str,
+        at_ms: i64,
+    ) -> Result<bool, StoreError> {
+        audits::appeal(&mut self.0, node, words, at_ms).await
+    }
+
+    pub(crate) async fn decide_appeal(
+        &mut self,
+        node: &NodeId,
+        granted: bool,
+        note: &str,
+        at_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let mut deciding = self.0.begin_with("BEGIN IMMEDIATE").await?;
+        let decided = audits::decide_appeal(&mut deciding, node, granted, note, at_ms).await?;
+        deciding.commit().await?;
+        Ok(decided)
+    }
+
+    /// Trusts a node's word, or no longer; `false` if that was so before.
+    pub(crate) async fn set_validator(
+        &mut self,
+        node: &NodeId,
+        trusted: bool,
+    ) -> Result<bool, StoreError> {
+        let words = if trusted {
+            "INSERT OR IGNORE INTO validator (node) VALUES (?)"
+        } else {
+            "DELETE FROM validator WHERE node = ?"
+        };
+        let done = sqlx::query(words).bind(node.as_str()).execute(&mut self.0).await?;
+        Ok(done.rows_affected() == 1)
     }
 
     pub(crate) async fn ledger_check(&mut self) -> Result<LedgerCheck, StoreError> {

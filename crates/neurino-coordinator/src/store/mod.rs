@@ -4,9 +4,11 @@
 //! callers that race are decided here whatever the memory of the router says. A second store
 //! (PostgreSQL) would offer the same methods.
 
+mod audits;
 mod beside;
 #[cfg(test)]
 mod faults;
+mod marks;
 mod pictures;
 mod read;
 mod records;
@@ -35,7 +37,10 @@ pub(crate) use records::{
     RunningAttempt, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
+pub use audits::{AuditState, Conviction, StoredAudit};
+pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
+pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
 
 use crate::books::LedgerCheck;
@@ -164,9 +169,9 @@ impl Store {
     /// before it begins.
     pub(crate) async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
         let _nothing_is_collected = self.pictures.settling().await;
-        let Settlement { output, fence, event, receipt, charged } = settlement;
+        let Settlement { output, fence, event, receipt, charged, mark, audit } = settlement;
         let output = self.pictures.keep(output).await?;
-        let settlement = Settlement { output, fence, event, receipt, charged };
+        let settlement = Settlement { output, fence, event, receipt, charged, mark, audit };
         self.write(|reply| Write::Settle(Box::new(settlement), reply)).await
     }
 
@@ -192,6 +197,11 @@ impl Store {
         nodes: Vec<(NodeId, u64)>,
     ) -> Result<(), StoreError> {
         self.write(|reply| Write::AddUptime(Box::new((day, nodes)), reply)).await
+    }
+
+    /// Takes a step of the audits.
+    pub(crate) async fn audit(&self, write: AuditWrite) -> Result<AuditWritten, StoreError> {
+        self.write(|reply| Write::Audit(Box::new(write), reply)).await
     }
 
     /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time, and pictures

@@ -33,7 +33,7 @@ fn count(number: i64) -> u64 {
 macro_rules! open_jobs {
     () => {
         "SELECT j.id, j.payer, j.rule_set, j.spec, j.fence, j.failures, j.losses, \
-         j.no_node_wait_ms, j.class, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
+         j.no_node_wait_ms, j.class, j.placement, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
          j.state, a.lease, a.node, a.granted_at_ms, a.deadline_ms \
          FROM job j LEFT JOIN attempt a \
          ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
@@ -193,9 +193,9 @@ impl Store {
     ) -> Result<PointsSummary, StoreError> {
         let account = Account::Node(node.clone()).to_string();
         let rows: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as(
-            "SELECT points, SUM(amount_micro), COUNT(*), \
+            "SELECT points, SUM(amount_micro), COUNT(*) FILTER (WHERE kind = 'job_reward'), \
              COALESCE(SUM(amount_micro) FILTER (WHERE at_ms >= ?2), 0), \
-             COUNT(*) FILTER (WHERE at_ms >= ?2) \
+             COUNT(*) FILTER (WHERE at_ms >= ?2 AND kind = 'job_reward') \
              FROM posting WHERE account = ?1 AND points <> 'credit' GROUP BY points",
         )
         .bind(account)
@@ -322,10 +322,13 @@ pub(super) async fn ledger_check(
     )
     .fetch_all(&mut *view)
     .await?;
-    let paid: Vec<(String, String, i64)> =
-        sqlx::query_as("SELECT node, points, SUM(amount_micro) FROM receipt GROUP BY node, points")
-            .fetch_all(&mut *view)
-            .await?;
+    let paid: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT node, points, SUM(amount_micro) FROM receipt r WHERE NOT EXISTS \
+             (SELECT 1 FROM clawback b WHERE b.lease = r.lease AND b.restored_at_ms IS NULL) \
+             GROUP BY node, points",
+    )
+    .fetch_all(&mut *view)
+    .await?;
     let jobs: Vec<(String, i64)> = sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
         .fetch_all(&mut *view)
         .await?;
@@ -409,6 +412,7 @@ fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
     };
     let wait: i64 = row.try_get("no_node_wait_ms")?;
     let frontend: Option<String> = row.try_get("frontend")?;
+    let placement: Option<String> = row.try_get("placement")?;
     let (price_list, held) =
         (row.try_get::<Option<String>, _>("price_list")?, row.try_get("held_micro")?);
     Ok(OpenJob {
@@ -421,6 +425,7 @@ fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
         losses: row.try_get("losses")?,
         no_node_wait_ms: count(wait),
         class: parse(row.try_get("class")?, "class")?,
+        placement: placement.map(|p| parse_json(&p, "placement")).transpose()?,
         attempts_max: row.try_get("attempts_max")?,
         frontend: frontend.map(|f| parse_id(&f, "frontend")).transpose()?,
         payment: price_list.map(|price_list| Payment { price_list, held: MicroCredits(held) }),

@@ -8,8 +8,11 @@ use neurino_ledger::{Event, PayerId};
 use neurino_protocol::ErrorBody;
 use serde::Deserialize;
 
+use super::audits::NewAudit;
+use super::marks::Mark;
+
 use crate::keys::KeyTerms;
-use crate::router::JobClass;
+use crate::router::{JobClass, Placement};
 use crate::terms::Payment;
 
 /// A job to be admitted.
@@ -22,6 +25,8 @@ pub(crate) struct NewJob {
     pub(crate) spec: JobSpec,
     pub(crate) no_node_wait_ms: u64,
     pub(crate) class: JobClass,
+    /// Who may compute it, if not everybody.
+    pub(crate) placement: Option<Placement>,
     pub(crate) attempts_max: Option<u32>,
     pub(crate) frontend: Option<FrontendId>,
     /// What is set aside for it, if it is prepaid.
@@ -115,6 +120,10 @@ pub(crate) struct Settlement<O = JobOutput> {
     pub(crate) receipt: Receipt,
     /// What a prepaid job cost; zero otherwise.
     pub(crate) charged: MicroCredits,
+    /// By what a later copy of the result is known.
+    pub(crate) mark: Option<Mark>,
+    /// Set if the result is to be computed again.
+    pub(crate) audit: Option<NewAudit>,
 }
 
 /// What became of it.
@@ -148,6 +157,7 @@ pub(crate) struct OpenJob {
     pub(crate) losses: u32,
     pub(crate) no_node_wait_ms: u64,
     pub(crate) class: JobClass,
+    pub(crate) placement: Option<Placement>,
     pub(crate) attempts_max: Option<u32>,
     pub(crate) frontend: Option<FrontendId>,
     pub(crate) payment: Option<Payment>,

@@ -32,6 +32,7 @@ fn node() -> NodeId {
 fn new_job(n: u128) -> NewJob {
     let text = TextJob::new(ModelId::new("m").expect("valid"), vec![], 1);
     NewJob {
+        placement: None,
         id: job(n),
         payer: PayerId::local(),
         key: None,
@@ -98,7 +99,7 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
         coordinator: "0x".into(),
         signature: "0x".into(),
     };
-    Settlement { output, fence, event, receipt, charged: MicroCredits(0) }
+    Settlement { output, fence, event, receipt, charged: MicroCredits(0), mark: None, audit: None }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::audits::{AuditWrite, AuditWritten};
 use super::pictures::Kept;
 use super::records::{
     Admitted, Binding, Close, Grant, Hold, NewJob, Release, Settled, Settlement, StoredKey,
@@ -34,6 +35,7 @@ pub(super) enum Write {
     Bind(Box<Binding>, Reply<()>),
     AddKey(Box<StoredKey>, Reply<()>),
     AddUptime(Box<UptimeDay>, Reply<()>),
+    Audit(Box<AuditWrite>, Reply<AuditWritten>),
     Prune(i64, Reply<u64>),
     Stop(oneshot::Sender<()>),
 }
@@ -150,6 +152,9 @@ async fn apply(
         Write::Bind(binding, reply) => guarded!(reply, bind(connection, &binding)),
         Write::AddKey(key, reply) => guarded!(reply, add_key(connection, &key)),
         Write::AddUptime(day, reply) => guarded!(reply, add_uptime(connection, &day)),
+        Write::Audit(write, reply) => {
+            guarded!(reply, super::audits::apply(connection, &write))
+        }
         Write::Prune(before_ms, reply) => guarded!(reply, prune(connection, before_ms)),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
     }
@@ -189,8 +194,8 @@ async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, Store
     let hold = job.hold.as_ref();
     sqlx::query(
         "INSERT INTO job (id, payer, idempotency_key, rule_set, spec, state, no_node_wait_ms, \
-         created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key) \
-         VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+         created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key, placement) \
+         VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(job.id.to_string())
     .bind(job.payer.as_str())
@@ -205,6 +210,7 @@ async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, Store
     .bind(hold.map(|hold| &hold.price_list))
     .bind(hold.map_or(0, |hold| hold.amount.0))
     .bind(hold.map(|hold| &hold.key))
+    .bind(job.placement.as_ref().map(to_json))
     .execute(&mut *c)
     .await?;
     if let Some(hold) = hold {
@@ -423,6 +429,9 @@ async fn settle(
             .execute(&mut *c)
             .await?;
     }
+    if let Some(mark) = &settlement.mark {
+        super::marks::add(c, receipt.job, mark).await?;
+    }
     post(c, &settlement.event, receipt.settled_at_ms).await?;
     charged(c, receipt.job, settlement.charged).await?;
     sqlx::query(
@@ -436,8 +445,11 @@ async fn settle(
     .bind(receipt.quote.amount_micro.0)
     .bind(receipt.settled_at_ms)
     .bind(to_json(receipt))
-    .execute(c)
+    .execute(&mut *c)
     .await?;
+    if let Some(audit) = &settlement.audit {
+        super::audits::add(c, receipt, audit).await?;
+    }
     Ok(Settled::Paid)
 }
 
@@ -525,6 +537,8 @@ pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result
 }
 
 async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<u64, StoreError> {
+    super::marks::prune(c, before_ms).await?;
+    super::audits::prune(c, before_ms).await?;
     sqlx::query(
         "DELETE FROM picture WHERE job IN (SELECT id FROM job \
          WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < ?)",

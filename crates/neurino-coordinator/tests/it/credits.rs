@@ -74,7 +74,7 @@ async fn a_prepaid_job_is_held_charged_and_shared_out() {
         assert!(held > 0);
         assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000_000 - held);
         world.assert_books_hold().await;
-        node.submit(&lease, output("hello", 3990)).await;
+        node.submit(&lease, output(&"hello ".repeat(3990), 3990)).await;
         node.settled().await
     };
     let ((status, body), receipt) = tokio::join!(asked, served);

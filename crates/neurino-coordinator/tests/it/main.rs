@@ -12,6 +12,7 @@ macro_rules! assert_snapshot {
 
 mod admin;
 mod answers;
+mod audits;
 mod credits;
 mod gateway;
 mod images;

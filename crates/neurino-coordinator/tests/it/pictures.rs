@@ -37,6 +37,15 @@ pub(crate) fn png_of(width: u32, height: u32, color: png::ColorType, shade: u8) 
     png_by(width, height, color, |n| shade.wrapping_add((n % 251) as u8))
 }
 
+/// One of a single colour.
+pub(crate) fn flat(width: u32, height: u32, shade: u8) -> Png {
+    png_by(width, height, png::ColorType::Rgb, |_| shade)
+}
+
+pub(crate) fn png_of_pixels(width: u32, height: u32, pixels: &[u8]) -> Png {
+    png_by(width, height, png::ColorType::Rgb, |n| pixels[n])
+}
+
 fn png_by(width: u32, height: u32, color: png::ColorType, sample: impl Fn(usize) -> u8) -> Png {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
@@ -51,9 +60,12 @@ fn png_by(width: u32, height: u32, color: png::ColorType, sample: impl Fn(usize)
 }
 
 pub(crate) fn picture(job: &ImageJob) -> JobOutput {
-    // No two seeds make the same picture.
-    let seed = job.seed.to_le_bytes();
-    let sample = |n: usize| seed.get(n).copied().unwrap_or((n % 251) as u8);
+    // No two seeds make the same picture, nor nearly the same.
+    let (seed, row) = (job.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), 3 * job.width as usize);
+    let sample = |n: usize| {
+        let block = (n / row / 8 * 16 + n % row / 24) as u64;
+        (seed.wrapping_add(block).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
+    };
     let png = png_by(job.width, job.height, png::ColorType::Rgb, sample);
     JobOutput::Image(ImageOutput { png, width: job.width, height: job.height })
 }

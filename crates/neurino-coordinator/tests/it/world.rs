@@ -35,6 +35,8 @@ pub(crate) fn short_limits() -> Limits {
         reconnect_grace_ms: 300,
         recovery_grace_ms: 2_000,
         chat_no_node_wait_ms: 400,
+        // Tests that are not about audits are not to meet any.
+        audit_round_ms: 3_600_000,
         ..Limits::default()
     }
 }

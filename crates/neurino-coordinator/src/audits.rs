@@ -1,0 +1,626 @@
+//! Audits: results that are computed again by somebody else, and what follows.
+//!
+//! A result is drawn in the transaction that pays it, so that none is forgotten. From then on an audit
+//! is a row in the books that steps forward here: a second run by another owner's node, compared; if
+//! they differ a third one by a node that whoever runs the network trusts; then what it says of the
+//! nodes. Every step is a conditional write and every job of an audit has an idempotency key, so a
+//! coordinator that lost its power goes on where the books are.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use hmac::{Hmac, Mac};
+use neurino_core::audit::{AuditRules, Outcome, Record, TrustStage, draw};
+use neurino_core::{
+    IdempotencyKey, JobId, JobOutput, JobSpec, JobState, MicroPoints, ModelId, NodeId, TextJob,
+};
+use neurino_ledger::PayerId;
+use neurino_protocol::node::CoordinatorMessage;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::IdentityKey;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::compare::{self, Finding, Tolerance};
+use crate::coordinator::{Coordinator, now_ms};
+use crate::error::StoreError;
+use crate::jobs::short;
+use crate::router::{JobClass, Placement, owner_of};
+use crate::store::{
+    AuditState, AuditWrite, NewAudit, PictureMark, Ruling, Store, StoredAudit, StoredJob,
+};
+use crate::terms::JobTerms;
+
+/// Who asks for the jobs of audits.
+pub const AUDIT_PAYER: &str = "network.audits";
+/// Audits that are looked at in one round.
+const ROUND: u32 = 64;
+/// Leases whose pay is called back in one write.
+const CLAW_BACK: u32 = 200;
+/// Pictures that a new one is compared with.
+const PICTURES: u32 = 16_384;
+/// A result that came faster than the fastest node by this factor is looked at.
+const TOO_FAST: f64 = 1.0 / 0.7;
+/// Milliseconds of a week.
+const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
+/// The first Monday after the Unix epoch began, in milliseconds.
+const FIRST_MONDAY_MS: i64 = 4 * 24 * 3600 * 1000;
+
+/// The week of a time, counted from 5 January 1970, UTC; weeks begin on Monday.
+fn week_of(at_ms: i64) -> i64 {
+    (at_ms - FIRST_MONDAY_MS).div_euclid(WEEK_MS)
+}
+
+/// What the audits keep in memory.
+pub(crate) struct Audits {
+    pub(crate) rules: AuditRules,
+    pub(crate) tolerance: Tolerance,
+    secret: [u8; 32],
+    trust: RwLock<BTreeMap<NodeId, Record>>,
+    validators: RwLock<BTreeSet<NodeId>>,
+    pictures: Mutex<VecDeque<Arc<PictureMark>>>,
+    /// Where the next round begins.
+    cursor: Mutex<Option<JobId>>,
+    /// Convicted nodes whose earnings may not all be called back yet.
+    calling_back: Mutex<BTreeSet<NodeId>>,
+    /// Results that are checked at the same time.
+    pub(crate) checking: Semaphore,
+}
+
+/// How closely a node is watched and what of its earnings is free, for its owner to read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrustReport {
+    /// The node.
+    pub node: NodeId,
+    /// How closely it is watched.
+    pub stage: TrustStage,
+    /// Share of its results that are computed again, in millionths.
+    pub audited_ppm: u32,
+    /// Audits that held since the last one that did not.
+    pub held: u32,
+    /// Its audits by state.
+    pub audits: BTreeMap<AuditState, u64>,
+    /// For how long earnings can be called back, in milliseconds.
+    pub escrow_ms: i64,
+    /// Earnings of that time, which can be called back, of both kinds.
+    pub in_escrow_micro: MicroPoints,
+    /// What it says in words.
+    pub words: String,
+}
+
+fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Audits {
+    pub(crate) async fn read(
+        store: &Store,
+        key: &IdentityKey,
+        network: &str,
+        rules: AuditRules,
+    ) -> Result<Self, StoreError> {
+        // Signatures are deterministic, so that it is the same after a restart.
+        let signature = key.sign(&format!("neurino audits v1\nnetwork: {network}"));
+        let trust = store.trust().await?;
+        let convicted = trust.iter().filter(|(_, record)| record.convicted);
+        let calling_back = convicted.map(|(node, _)| node.clone()).collect();
+        let marks = store.picture_marks(PICTURES).await?;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Self {
+            rules,
+            tolerance: Tolerance::default(),
+            secret: Sha256::digest(signature).into(),
+            trust: RwLock::new(trust),
+            validators: RwLock::new(store.validators().await?),
+            pictures: Mutex::new(marks.into_iter().map(Arc::new).collect()),
+            cursor: Mutex::default(),
+            calling_back: Mutex::new(calling_back),
+            checking: Semaphore::new(cores),
+        })
+    }
+
+    /// Reads again what somebody changed beside the coordinator.
+    pub(crate) async fn reload(&self, store: &Store) -> Result<(), StoreError> {
+        let (trust, validators) = (store.trust().await?, store.validators().await?);
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
+        *self.validators.write().unwrap_or_else(PoisonError::into_inner) = validators;
+        Ok(())
+    }
+
+    /// The key that draws the audits of a week. Published with the week's file, it shows that they
+    /// were drawn fairly, and nothing of other weeks.
+    pub(crate) fn key_of(&self, week: i64) -> [u8; 32] {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.secret).expect("a key of any length fits");
+        mac.update(b"week");
+        mac.update(&week.to_be_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    pub(crate) fn record(&self, node: &NodeId) -> Record {
+        let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
+        trust.get(node).copied().unwrap_or_default()
+    }
+
+    /// Whether a result is computed again.
+    pub(crate) fn drawn(
+        &self,
+        node: &NodeId,
+        job: JobId,
+        at_ms: i64,
+        class: String,
+        probation: bool,
+        suspicion: Option<&'static str>,
+    ) -> Option<NewAudit> {
+        let rate_ppm = self.rules.rate_ppm(self.record(node).held, probation);
+        let drawn = suspicion.is_some() || draw(&self.key_of(week_of(at_ms)), job, rate_ppm);
+        drawn.then_some(NewAudit { class, rate_ppm, suspicion })
+    }
+
+    /// Pictures that were paid lately, to be compared with a new one.
+    pub(crate) fn pictures(&self) -> Vec<Arc<PictureMark>> {
+        lock(&self.pictures).iter().cloned().collect()
+    }
+
+    pub(crate) fn remember(&self, mark: PictureMark) {
+        let mut pictures = lock(&self.pictures);
+        if pictures.len() >= PICTURES as usize {
+            pictures.pop_front();
+        }
+        pictures.push_back(Arc::new(mark));
+    }
+
+    fn validators(&self) -> Vec<NodeId> {
+        let validators = self.validators.read().unwrap_or_else(PoisonError::into_inner);
+        validators.iter().cloned().collect()
+    }
+}
+
+/// What becomes of an audit in one step.
+enum Step {
+    /// Nothing yet.
+    Wait,
+    Write(AuditWrite),
+    /// As above, and a job of it is of no use any more.
+    WriteAndCancel(AuditWrite, JobId),
+}
+
+impl Coordinator {
+    /// Why a node gets no work, if it was convicted.
+    pub(crate) fn check_trust(&self, node: &NodeId) -> Result<(), ErrorBody> {
+        if !self.audits.record(node).convicted {
+            return Ok(());
+        }
+        let message = "this node's results did not hold when others computed them again";
+        Err(ErrorBody::new(ErrorCode::Forbidden, message)
+            .with_hint("if that is wrong, appeal to whoever runs the network"))
+    }
+
+    /// Whether a result came faster than any node of the network makes it.
+    pub(crate) fn is_too_fast(&self, model: &ModelId, cost: u64, duration_ms: u64) -> bool {
+        let fastest = self.state().router.fastest(model);
+        let speed = cost as f64 * 1000.0 / duration_ms.max(1) as f64;
+        fastest.is_some_and(|fastest| speed > fastest * TOO_FAST)
+    }
+
+    /// Takes every open audit a step further, some at a time. Faults of the books are left for the
+    /// next round.
+    pub(crate) async fn sweep_audits(self: &Arc<Self>) {
+        let after = *lock(&self.audits.cursor);
+        let open = match self.store.open_audits(after, ROUND).await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::warn!(?error, "open audits could not be read: {error}");
+                return;
+            }
+        };
+        let more = open.len() == ROUND as usize;
+        *lock(&self.audits.cursor) = open.last().filter(|_| more).map(|audit| audit.job);
+        for audit in open {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            if let Err(error) = self.step_audit(&audit).await {
+                tracing::warn!(?error, job.id = %audit.job, "an audit waits: {error}");
+            }
+        }
+        self.call_back().await;
+    }
+
+    async fn step_audit(self: &Arc<Self>, audit: &StoredAudit) -> Result<(), StoreError> {
+        let step = match audit.state {
+            AuditState::Waiting => self.begin_second(audit).await?,
+            AuditState::Second => self.after_second(audit).await?,
+            AuditState::Third if audit.third.is_none() => self.begin_third(audit).await?,
+            AuditState::Third => self.after_third(audit).await?,
+            _ => Step::Wait,
+        };
+        let (write, cancel) = match step {
+            Step::Wait => return Ok(()),
+            Step::Write(write) => (write, None),
+            Step::WriteAndCancel(write, job) => (write, Some(job)),
+        };
+        let written = self.store.audit(write.clone()).await?;
+        if let AuditWrite::Decide { to, .. } = &write
+            && written.changed == 1
+        {
+            self.metrics.audited(*to);
+            tracing::info!(
+                job.id = %audit.job, state = to.as_str(),
+                "the audit of {}'s result ended: {}", short(&audit.node), to.as_str(),
+            );
+        }
+        {
+            let mut trust = self.audits.trust.write().unwrap_or_else(PoisonError::into_inner);
+            trust.extend(written.records);
+        }
+        for node in &written.convicted {
+            self.expel(node);
+        }
+        if let Some(job) = cancel {
+            // One that ended meanwhile was paid; that is its node's due.
+            if let Err(error) = self.cancel_job(job).await {
+                tracing::debug!(job.id = %job, %error, "an auditor's job was not withdrawn");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an audit has waited long enough.
+    fn is_overdue(&self, since_ms: i64) -> bool {
+        now_ms().saturating_sub(since_ms) > self.config.limits.audit_wait_ms.cast_signed()
+    }
+
+    fn decided(
+        &self,
+        audit: &StoredAudit,
+        to: AuditState,
+        finding: Option<Finding>,
+        rulings: Vec<Ruling>,
+    ) -> AuditWrite {
+        AuditWrite::Decide {
+            job: audit.job,
+            from: audit.state,
+            to,
+            finding,
+            auditor: None,
+            validator: None,
+            rulings,
+            rules: self.audits.rules.clone(),
+            at_ms: now_ms(),
+        }
+    }
+
+    /// Where a node may compute an audited job again; whether it is of the same class. None if nobody
+    /// is connected who may.
+    fn placement(
+        &self,
+        audit: &StoredAudit,
+        model: &ModelId,
+        only: Option<Vec<NodeId>>,
+    ) -> Option<(Placement, bool)> {
+        // A validator that was accused may answer for itself: its word is the one that counts.
+        let own_word = only.as_ref().is_some_and(|only| only.contains(&audit.node));
+        let owner = (!own_word).then(|| owner_of(&audit.node).to_owned());
+        let not_owners = owner.into_iter().collect();
+        let any = Placement { not_owners, class: None, only };
+        let state = self.state();
+        if !audit.class.is_empty() {
+            let alike = Placement { class: Some(audit.class.clone()), ..any.clone() };
+            if state.router.serves_placed(model, &alike) {
+                return Some((alike, true));
+            }
+        }
+        state.router.serves_placed(model, &any).then_some((any, false))
+    }
+
+    /// Has an audited job computed again; none if it cannot be at this moment.
+    async fn ask_again(
+        self: &Arc<Self>,
+        audit: &StoredAudit,
+        spec: JobSpec,
+        run: &str,
+        placement: Placement,
+    ) -> Option<JobId> {
+        let payer = PayerId::new(AUDIT_PAYER).expect("a valid name");
+        // Another placement is another job: what the books have of a class must be so.
+        let kind = if placement.class.is_some() { "alike" } else { "any" };
+        let key = IdempotencyKey::new(format!("audit:{}:{run}:{kind}", audit.job));
+        let terms = JobTerms {
+            class: JobClass::Audit,
+            no_node_wait_ms: Some(self.config.limits.audit_wait_ms),
+            ..JobTerms::default()
+        };
+        let asked = self.submit_placed(
+            payer,
+            Some(key.expect("valid")),
+            again(spec),
+            terms,
+            Some(placement),
+        );
+        match asked.await {
+            Ok(job) => Some(job),
+            Err(error) => {
+                tracing::debug!(job.id = %audit.job, %error, "an audit's job was not accepted");
+                None
+            }
+        }
+    }
+
+    async fn begin_second(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
+        if self.is_overdue(audit.drawn_at_ms) {
+            let to = AuditState::NoIndependentAuditor;
+            return Ok(Step::Write(self.decided(audit, to, None, nothing_said(audit))));
+        }
+        let Some(spec) = self.store.spec(audit.job).await? else {
+            return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
+        };
+        let Some((placement, same_class)) = self.placement(audit, spec.model(), None) else {
+            return Ok(Step::Wait);
+        };
+        let Some(second) = self.ask_again(audit, spec, "2", placement).await else {
+            return Ok(Step::Wait);
+        };
+        Ok(Step::Write(AuditWrite::Second { job: audit.job, second, same_class, at_ms: now_ms() }))
+    }
+
+    async fn after_second(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
+        let unresolved = || Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![]));
+        let Some(id) = audit.second else { return Ok(unresolved()) };
+        let Some(second) = self.store.job(id).await? else { return Ok(unresolved()) };
+        if !second.state.is_terminal() {
+            if !self.is_overdue(audit.changed_at_ms) {
+                return Ok(Step::Wait);
+            }
+            // Whoever could have is gone.
+            let to = AuditState::NoIndependentAuditor;
+            let write = self.decided(audit, to, None, nothing_said(audit));
+            return Ok(Step::WriteAndCancel(write, id));
+        }
+        let Some(auditor) = node_of(&second) else { return Ok(unresolved()) };
+        let Some(finding) = self.compared(audit.job, id, audit.second_class).await? else {
+            return Ok(unresolved());
+        };
+        let (to, outcome) = match &finding {
+            Finding::Same | Finding::Close { .. } => (AuditState::Held, Some(Outcome::Held)),
+            Finding::Unclear { .. } => (AuditState::Unresolved, None),
+            Finding::Differs { .. } => {
+                return Ok(Step::Write(AuditWrite::Disputed {
+                    job: audit.job,
+                    auditor,
+                    finding,
+                    at_ms: now_ms(),
+                }));
+            }
+        };
+        let rulings = outcome.map(|outcome| Ruling { node: audit.node.clone(), outcome });
+        let mut write = self.decided(audit, to, Some(finding), rulings.into_iter().collect());
+        if let AuditWrite::Decide { auditor: by, .. } = &mut write {
+            *by = Some(auditor);
+        }
+        Ok(Step::Write(write))
+    }
+
+    async fn begin_third(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
+        let validators = self.audits.validators();
+        let spec = self.store.spec(audit.job).await?;
+        let (false, Some(spec)) = (validators.is_empty(), spec) else {
+            return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
+        };
+        let placed = self.placement(audit, spec.model(), Some(validators));
+        let Some((placement, same_class)) = placed else {
+            if !self.is_overdue(audit.changed_at_ms) {
+                return Ok(Step::Wait);
+            }
+            return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
+        };
+        let Some(third) = self.ask_again(audit, spec, "3", placement).await else {
+            return Ok(Step::Wait);
+        };
+        Ok(Step::Write(AuditWrite::Third { job: audit.job, third, same_class, at_ms: now_ms() }))
+    }
+
+    async fn after_third(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
+        let unresolved = || self.decided(audit, AuditState::Unresolved, None, vec![]);
+        let (Some(second), Some(third)) = (audit.second, audit.third) else {
+            return Ok(Step::Write(unresolved()));
+        };
+        let Some(ended) = self.store.job(third).await? else {
+            return Ok(Step::Write(unresolved()));
+        };
+        if !ended.state.is_terminal() {
+            let overdue = self.is_overdue(audit.changed_at_ms);
+            return Ok(if overdue {
+                Step::WriteAndCancel(unresolved(), third)
+            } else {
+                Step::Wait
+            });
+        }
+        let Some(validator) = node_of(&ended) else { return Ok(Step::Write(unresolved())) };
+        let Some(finding) = self.compared(audit.job, third, audit.third_class).await? else {
+            return Ok(Step::Write(unresolved()));
+        };
+        // Of two that are not of the audited one's class nobody knows whether they are of one.
+        let alike = audit.second_class && audit.third_class;
+        let Some(of_auditor) = self.compared(second, third, alike).await? else {
+            return Ok(Step::Write(unresolved()));
+        };
+        let mut rulings = Vec::new();
+        let to = match &finding {
+            Finding::Same | Finding::Close { .. } => {
+                rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Held });
+                AuditState::Held
+            }
+            Finding::Differs { .. } => {
+                rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Failed });
+                AuditState::Failed
+            }
+            Finding::Unclear { .. } => AuditState::Unresolved,
+        };
+        // Whoever accused wrongly lost the third run, too.
+        if let (Finding::Differs { .. }, Some(auditor)) = (&of_auditor, &audit.auditor)
+            && *auditor != validator
+        {
+            rulings.push(Ruling { node: auditor.clone(), outcome: Outcome::Failed });
+        }
+        let mut write = self.decided(audit, to, Some(finding), rulings);
+        if let AuditWrite::Decide { validator: by, .. } = &mut write {
+            *by = Some(validator);
+        }
+        Ok(Step::Write(write))
+    }
+
+    /// Compares the results of two jobs that ask for the same; none if one is not there any more.
+    async fn compared(
+        &self,
+        first: JobId,
+        second: JobId,
+        same_class: bool,
+    ) -> Result<Option<Finding>, StoreError> {
+        let output = async |id: JobId| match self.store.job(id).await {
+            Ok(job) => Ok(job.and_then(|job| job.output)),
+            // A picture whose file is gone or damaged is nobody's fault.
+            Err(StoreError::Picture(_) | StoreError::Unreadable { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let (spec, a, b) =
+            (self.store.spec(first).await?, output(first).await?, output(second).await?);
+        let (Some(spec), Some(a), Some(b)) = (spec, a, b) else { return Ok(None) };
+        let tolerance = self.audits.tolerance;
+        let Ok(_room) = self.audits.checking.acquire().await else { return Ok(None) };
+        let compared = tokio::task::spawn_blocking(move || match (&a, &b, &spec) {
+            (JobOutput::Text(a), JobOutput::Text(b), JobSpec::Text(job)) => {
+                Some(compare::texts(a, b, job, same_class, &tolerance))
+            }
+            (JobOutput::Image(a), JobOutput::Image(b), _) => {
+                compare::pictures(a, b, same_class, &tolerance).ok()
+            }
+            _ => None,
+        });
+        Ok(compared.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "two results could not be compared");
+            None
+        }))
+    }
+
+    /// Ends the work of a convicted node.
+    fn expel(&self, node: &NodeId) {
+        tracing::warn!("node {} was convicted: its results did not hold", short(node));
+        lock(&self.audits.calling_back).insert(node.clone());
+        let mut state = self.state();
+        if let Err(error) = self.check_trust(node) {
+            state.send(node, CoordinatorMessage::Bye(error));
+        }
+        state.router.remove_node(node);
+        if let Some(session) = state.sessions.get(node) {
+            session.end.cancel();
+        }
+    }
+
+    /// Calls back what convicted nodes earned within the escrow time.
+    async fn call_back(self: &Arc<Self>) {
+        let nodes: Vec<NodeId> = lock(&self.audits.calling_back).iter().cloned().collect();
+        for node in nodes {
+            let write =
+                AuditWrite::ClawBack { node: node.clone(), most: CLAW_BACK, at_ms: now_ms() };
+            match self.store.audit(write).await {
+                // A result that was being paid when it was convicted comes a moment later.
+                Ok(written) if written.changed == 0 && self.state().busy(&node) == 0 => {
+                    lock(&self.audits.calling_back).remove(&node);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(?error, "earnings could not be called back yet: {error}");
+                }
+            }
+        }
+    }
+
+    /// How closely a node is watched, and what of its earnings can be called back.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn trust_report(&self, node: &NodeId) -> Result<TrustReport, ErrorBody> {
+        let rules = &self.audits.rules;
+        let record = self.audits.record(node);
+        let probation = self.state().sessions.get(node).is_some_and(|s| s.original);
+        let audits = self.store.audit_counts(node).await.map_err(|e| e.body())?;
+        let since_ms = now_ms().saturating_sub(rules.escrow_ms);
+        let earned = self.store.points(node, since_ms).await.map_err(|e| e.body())?;
+        let stage = record.stage(rules, probation);
+        let alone = audits.get(&AuditState::NoIndependentAuditor).is_some_and(|count| *count > 0)
+            && !audits.contains_key(&AuditState::Held);
+        let words = match stage {
+            TrustStage::Convicted => "its results did not hold; it gets no work".to_owned(),
+            _ if alone => "no independent auditor: nobody else serves its models".to_owned(),
+            TrustStage::New => format!(
+                "new: all results are checked until {} have held",
+                rules.first.saturating_sub(record.held)
+            ),
+            TrustStage::Watched => "watched: some of its results are checked".to_owned(),
+            TrustStage::Established => "established: few of its results are checked".to_owned(),
+        };
+        Ok(TrustReport {
+            node: node.clone(),
+            stage,
+            audited_ppm: rules.rate_ppm(record.held, probation),
+            held: record.held,
+            audits,
+            escrow_ms: rules.escrow_ms,
+            in_escrow_micro: earned
+                .llama_today
+                .checked_add(earned.waifu_today)
+                .unwrap_or(MicroPoints(i64::MAX)),
+            words,
+        })
+    }
+}
+
+/// That nobody could tell is written down, and changes no record.
+fn nothing_said(audit: &StoredAudit) -> Vec<Ruling> {
+    vec![Ruling { node: audit.node.clone(), outcome: Outcome::NoIndependentAuditor }]
+}
+
+/// Who was paid for a job that succeeded.
+fn node_of(job: &StoredJob) -> Option<NodeId> {
+    let receipt = job.receipt.as_ref().filter(|_| job.state == JobState::Succeeded)?;
+    Some(receipt.node.clone())
+}
+
+/// The job that computes another one again: the same work, with log-probabilities where they fit, which
+/// say how close two texts were where they part.
+fn again(spec: JobSpec) -> JobSpec {
+    /// Rivals of each token; more would make a long answer's result large.
+    const RIVALS: u32 = 5;
+    match spec {
+        JobSpec::Text(mut job) => {
+            let tokens = job.choices.saturating_mul(job.max_tokens).max(1);
+            let fits = (TextJob::LOGPROBS_LIMIT / tokens).saturating_sub(1).min(RIVALS);
+            if job.logprobs.is_none() && fits > 0 {
+                job.logprobs = Some(fits);
+            }
+            JobSpec::Text(job)
+        }
+        JobSpec::Image(mut job) => {
+            job.preview = false;
+            JobSpec::Image(job)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weeks_begin_on_monday() {
+        let week_at = |time: &str| {
+            let time: jiff::Timestamp = time.parse().expect("a time");
+            week_of(time.as_millisecond())
+        };
+        assert_eq!(week_at("1970-01-05T00:00:00Z"), 0);
+        assert_eq!(week_at("1970-01-04T23:59:59Z"), -1);
+        assert_eq!(week_at("2026-11-22T23:59:59Z") + 1, week_at("2026-11-23T00:00:00Z"));
+    }
+}

@@ -1,0 +1,183 @@
+//! What a result must be before it is paid: the answer to its job, and not a copy of another one.
+//!
+//! Everything here is bounded in time and memory and runs on threads of its own, so that what a
+//! stranger hands in cannot hold up the router; a panic in it is a refusal of that one result.
+
+use neurino_core::{
+    FinishReason, ImageJob, JobOutput, JobSpec, NodeId, TextChoice, TextJob, TextOutput,
+};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use sha2::{Digest, Sha256};
+
+use crate::compare::{Facts, nearly_equal};
+use crate::coordinator::prompt_tokens_bound;
+use crate::picture::fits_job;
+use crate::router::owner_of;
+use crate::store::{Mark, PictureMark, TextMark};
+use crate::watch::{FeedLimits, answer_bytes};
+
+/// Shorter answers come about twice by themselves.
+const LONG_ANSWER_BYTES: usize = 512;
+/// Tokens of an answer that show nothing: its end, and what was cut off with a stop text.
+const SILENT_TOKENS: usize = 64;
+/// No context of a model is smaller than this, in tokens.
+const CONTEXT_MIN: u32 = 512;
+
+/// Why a result is not paid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// It is not an answer to the job.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// There is more of it than may be.
+    #[error("{0}")]
+    TooMuch(&'static str),
+    /// It claims more, or less, than there is.
+    #[error("{0}")]
+    Implausible(&'static str),
+    /// It was handed in before, for something else.
+    #[error("{0}")]
+    Copy(&'static str),
+    /// A picture is none, or another one than asked for.
+    #[error("{}", .0.message)]
+    Picture(ErrorBody),
+}
+
+impl From<Refusal> for ErrorBody {
+    fn from(refusal: Refusal) -> Self {
+        let code = match &refusal {
+            Refusal::TooMuch(_) => ErrorCode::TooLarge,
+            Refusal::Picture(error) => error.code,
+            _ => ErrorCode::InvalidRequest,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+/// Checks the result of a job by itself, and says by what a later copy of it is known.
+pub(crate) fn result(
+    spec: &JobSpec,
+    output: &JobOutput,
+    node: &NodeId,
+    bytes_max: usize,
+) -> Result<Option<Mark>, Refusal> {
+    match (output, spec) {
+        (JobOutput::Text(answer), JobSpec::Text(job)) => {
+            plausible(answer, job, bytes_max)?;
+            counted(answer, spec, job)?;
+            Ok(text_mark(answer, job, node).map(Mark::Text))
+        }
+        (JobOutput::Image(picture), JobSpec::Image(job)) => {
+            let facts = fits_job(picture, job).map_err(Refusal::Picture)?;
+            Ok(Some(Mark::Picture(picture_mark(facts, job))))
+        }
+        _ => Err(Refusal::Malformed("the result is of another kind")),
+    }
+}
+
+fn picture_mark(facts: Facts, job: &ImageJob) -> PictureMark {
+    PictureMark { model: job.model.to_string(), seed: job.seed, thumb: facts.thumb }
+}
+
+/// Whether a picture is one of those before it, made for another seed, but for what writing it anew
+/// changes. Equal seeds may make nearly equal pictures: of prompts that mean the same, say.
+pub(crate) fn is_near_copy<'a>(
+    mark: &PictureMark,
+    before: impl IntoIterator<Item = &'a PictureMark>,
+) -> bool {
+    before.into_iter().any(|other| {
+        other.seed != mark.seed
+            && other.model == mark.model
+            && nearly_equal(&mark.thumb, &other.thumb)
+    })
+}
+
+/// What a long answer and its prompt are known by.
+fn text_mark(answer: &TextOutput, job: &TextJob, node: &NodeId) -> Option<TextMark> {
+    let said: usize = answer.choices.iter().map(answer_bytes).sum();
+    if said < LONG_ANSWER_BYTES {
+        return None;
+    }
+    let digest = |value: &[u8]| -> [u8; 32] { Sha256::digest(value).into() };
+    let words: Vec<_> = answer
+        .choices
+        .iter()
+        .map(|c| {
+            (&c.text, c.tool_calls.iter().map(|t| (&t.name, &t.arguments)).collect::<Vec<_>>())
+        })
+        .collect();
+    let prompt = (&job.messages, &job.tools, &job.response_format);
+    Some(TextMark {
+        owner: owner_of(node).to_owned(),
+        model: job.model.to_string(),
+        answer: digest(&serde_json::to_vec(&words).unwrap_or_default()),
+        prompt: digest(&serde_json::to_vec(&prompt).unwrap_or_default()),
+    })
+}
+
+/// Whether an answer has anything that costs a token.
+fn says_something(choice: &TextChoice) -> bool {
+    !choice.text.is_empty() || !choice.tool_calls.is_empty()
+}
+
+/// What a text must look like to be an answer to its job.
+fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(), Refusal> {
+    if output.choices.len() != job.choices as usize {
+        return Err(Refusal::Malformed("the result has another number of answers"));
+    }
+    let limits = FeedLimits::of(job, bytes_max);
+    if output.choices.iter().map(answer_bytes).sum::<usize>() > bytes_max {
+        return Err(Refusal::TooMuch("the answer is longer than a result may be"));
+    }
+    for choice in &output.choices {
+        if job.tools.is_empty() && !choice.tool_calls.is_empty() {
+            return Err(Refusal::Malformed("the result calls functions it was not given"));
+        }
+        if choice.logprobs.is_some() != job.logprobs.is_some() {
+            return Err(Refusal::Malformed("log-probabilities are not as asked for"));
+        }
+        let rated = choice.logprobs.as_deref().unwrap_or_default();
+        let rivals = job.logprobs.unwrap_or(0) as usize;
+        if rated.len() > limits.logprobs || rated.iter().any(|token| token.top.len() > rivals) {
+            return Err(Refusal::TooMuch("there are more log-probabilities than asked for"));
+        }
+        if rated.iter().any(|token| token.chosen.logprob.is_nan() || token.chosen.logprob > 1e-3) {
+            return Err(Refusal::Implausible("a log-probability is above 0 or no number"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the counts, which are what is paid, fit what was said.
+fn counted(answer: &TextOutput, spec: &JobSpec, job: &TextJob) -> Result<(), Refusal> {
+    let usage = answer.usage;
+    let prompt = (1..=prompt_tokens_bound(spec)).contains(&usage.prompt_tokens);
+    let most = job.choices.saturating_mul(job.max_tokens) as usize;
+    let least = answer.choices.iter().filter(|choice| says_something(choice)).count();
+    let written = usage.completion_tokens as usize;
+    if !prompt || !(least..=most).contains(&written) {
+        return Err(Refusal::Implausible("the token counts do not fit the job"));
+    }
+    // A token is at least a byte, but for those that are not shown.
+    let stops = job.stop.iter().map(String::len).max().unwrap_or(0);
+    let calls: usize = answer.choices.iter().map(|choice| choice.tool_calls.len()).sum();
+    let silent = (SILENT_TOKENS + stops) * (answer.choices.len() + calls);
+    let bytes: usize = answer.choices.iter().map(answer_bytes).sum();
+    if written > 2 * bytes + silent {
+        return Err(Refusal::Implausible("there are more tokens than the answer has text for"));
+    }
+    let [choice] = &answer.choices[..] else { return Ok(()) };
+    if choice.finish_reason == FinishReason::Length {
+        if !says_something(choice) && written > SILENT_TOKENS + stops {
+            return Err(Refusal::Implausible("the answer is empty and was not at its end"));
+        }
+        // At its end is what used all it was given, or all that its model can read.
+        if usage.completion_tokens < job.max_tokens && usage.total() < CONTEXT_MIN {
+            return Err(Refusal::Implausible("the answer was cut off before its limit"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Results that are refused, each by its reason.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use neurino_core::{ChatMessage, ImageOutput, ModelId, Png, Role, Usage};
+
+use super::*;
+
+fn node() -> NodeId {
+    NodeId::new(format!("0x{}-rig", "ab".repeat(20))).unwrap()
+}
+
+fn job(max_tokens: u32) -> TextJob {
+    let model = ModelId::new("m").unwrap();
+    TextJob::new(model, vec![ChatMessage::new(Role::User, "say something")], max_tokens)
+}
+
+fn answer(text: &str, tokens: u32, reason: FinishReason) -> TextOutput {
+    let usage = Usage { prompt_tokens: 9, completion_tokens: tokens };
+    TextOutput::single(text, reason, usage)
+}
+
+fn check(output: TextOutput, words: Option<&str>) {
+    let spec = JobSpec::Text(job(500));
+    let found = result(&spec, &JobOutput::Text(output), &node(), 1 << 16);
+    match (words, found) {
+        (None, found) => assert!(found.is_ok(), "{found:?}"),
+        (Some(words), Err(refusal)) => {
+            assert!(refusal.to_string().contains(words), "{refusal}");
+            assert!(matches!(ErrorBody::from(refusal).code, ErrorCode::InvalidRequest));
+        }
+        (Some(words), Ok(_)) => panic!("accepted, though {words}"),
+    }
+}
+
+#[test]
+fn counts_that_do_not_fit_the_words_are_refused() {
+    check(answer("hello there", 3, FinishReason::Stop), None);
+    check(answer("hello there", 500, FinishReason::Length), Some("more tokens than"));
+    check(answer("", 1, FinishReason::Stop), None);
+    check(answer("", 400, FinishReason::Stop), Some("more tokens than"));
+    check(answer("hello", 0, FinishReason::Stop), Some("do not fit the job"));
+    check(answer("hello", 501, FinishReason::Stop), Some("do not fit the job"));
+    check(answer(&"word ".repeat(100), 100, FinishReason::Length), Some("before its limit"));
+    check(answer(&"word ".repeat(500), 500, FinishReason::Length), None);
+    // As long as some context: that is an end, too.
+    check(answer(&"word ".repeat(499), 499, FinishReason::Stop), None);
+    let mut none = answer("hello", 3, FinishReason::Stop);
+    none.usage.prompt_tokens = 0;
+    check(none, Some("do not fit the job"));
+    let mut two = answer("hello", 3, FinishReason::Stop);
+    two.choices.push(two.choices[0].clone());
+    check(two, Some("another number"));
+}
+
+#[test]
+fn long_answers_are_known_again_by_owner_model_and_prompt() {
+    let long = answer(&"a long answer ".repeat(60), 200, FinishReason::Stop);
+    let mark = |job: &TextJob| text_mark(&long, job, &node()).unwrap();
+    let (one, mut other) = (job(500), job(400));
+    assert_eq!(mark(&one), mark(&other), "the same question");
+    other.messages[0].content.push('!');
+    assert_eq!(mark(&one).answer, mark(&other).answer);
+    assert_ne!(mark(&one).prompt, mark(&other).prompt);
+    assert_eq!(mark(&one).owner, node().as_str()[..42]);
+    assert!(text_mark(&answer("short", 2, FinishReason::Stop), &one, &node()).is_none());
+}
+
+fn picture(side: u32, pixel: impl Fn(u32) -> [u8; 3]) -> JobOutput {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    let pixels: Vec<u8> = (0..side * side).flat_map(pixel).collect();
+    writer.write_image_data(&pixels).unwrap();
+    writer.finish().unwrap();
+    JobOutput::Image(ImageOutput { png: Png(file), width: side, height: side })
+}
+
+#[test]
+fn a_blank_picture_is_refused_and_a_near_copy_is_known() {
+    let of = |seed| ImageJob { seed, ..ImageJob::new(ModelId::new("p").unwrap(), "x", 64) };
+    let look = |seed, output: &JobOutput| result(&JobSpec::Image(of(seed)), output, &node(), 1);
+    let nearly_white = picture(64, |n| [254 + (n % 2) as u8; 3]);
+    let refusal = look(1, &nearly_white).unwrap_err();
+    assert!(refusal.to_string().contains("one colour"), "{refusal}");
+    let mark = |seed, output: &JobOutput| match look(seed, output).unwrap() {
+        Some(Mark::Picture(mark)) => mark,
+        other => panic!("{other:?}"),
+    };
+    let shaded = |n: u32| [(n % 64 * 3) as u8, (n / 64 * 3) as u8, 90];
+    let first = mark(1, &picture(64, shaded));
+    let touched =
+        mark(2, &picture(64, |n| shaded(n).map(|v| v.saturating_add((n % 5 == 0).into()))));
+    let other = mark(3, &picture(64, |n| [(n / 64 * 3) as u8, 200, (n % 64 * 3) as u8]));
+    assert!(is_near_copy(&touched, [&first]));
+    assert!(!is_near_copy(&PictureMark { seed: 1, ..touched.clone() }, [&first]), "the same seed");
+    assert!(!is_near_copy(&PictureMark { model: "q".into(), ..touched }, [&first]));
+    assert!(!is_near_copy(&other, [&first]));
+}

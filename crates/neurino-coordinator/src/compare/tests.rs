@@ -1,0 +1,228 @@
+//! What comparisons tell apart.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use neurino_core::{ChatMessage, ModelId, Png, RatedToken, Role, TokenLogprob, Usage};
+use proptest::prelude::*;
+
+use super::*;
+
+const SIDE: usize = 128;
+
+/// A picture with soft shapes and some grain, as a camera gives.
+fn scene(seed: u64, grain: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut noise = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    let waves: Vec<[f32; 4]> =
+        (0..6).map(|_| [noise() * 0.4, noise() * 0.4, noise() * 6.0, noise() * 80.0]).collect();
+    (0..SIDE * SIDE)
+        .map(|at| {
+            let (x, y) = ((at % SIDE) as f32, (at / SIDE) as f32);
+            let soft: f32 = waves.iter().map(|[u, v, p, a]| a * (u * x + v * y + p).sin()).sum();
+            128.0 + soft + grain * noise()
+        })
+        .collect()
+}
+
+fn output(light: &[f32]) -> ImageOutput {
+    let mut file = Vec::new();
+    let side = u32::try_from(SIDE).unwrap();
+    let mut encoder = png::Encoder::new(&mut file, side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    let pixels: Vec<u8> = light.iter().flat_map(|v| [v.clamp(0.0, 255.0) as u8; 3]).collect();
+    writer.write_image_data(&pixels).unwrap();
+    writer.finish().unwrap();
+    ImageOutput { png: Png(file), width: side, height: side }
+}
+
+/// What is left of a picture that was made at a part of its size and enlarged.
+fn enlarged(light: &[f32], by: usize) -> Vec<f32> {
+    let small = SIDE / by;
+    let mean = |x: usize, y: usize| {
+        let cells = (0..by * by).map(|n| light[(y * by + n / by) * SIDE + x * by + n % by]);
+        cells.sum::<f32>() / (by * by) as f32
+    };
+    (0..SIDE * SIDE)
+        .map(|at| {
+            let place = |n: usize| ((n as f32 + 0.5) / by as f32 - 0.5).max(0.0);
+            let (fx, fy) = (place(at % SIDE), place(at / SIDE));
+            let (x, y) = (fx as usize, fy as usize);
+            let (x1, y1) = ((x + 1).min(small - 1), (y + 1).min(small - 1));
+            let (tx, ty) = (fx - x as f32, fy - y as f32);
+            let top = mean(x, y) * (1.0 - tx) + mean(x1, y) * tx;
+            top * (1.0 - ty) + (mean(x, y1) * (1.0 - tx) + mean(x1, y1) * tx) * ty
+        })
+        .collect()
+}
+
+fn found(a: &[f32], b: &[f32], same_class: bool) -> Finding {
+    pictures(&output(a), &output(b), same_class, &Tolerance::default()).unwrap()
+}
+
+fn why(finding: &Finding) -> Option<Difference> {
+    match finding {
+        Finding::Differs { why, .. } => Some(*why),
+        _ => None,
+    }
+}
+
+#[test]
+fn pictures_of_one_class_are_equal_to_the_last_bit() {
+    let scene = scene(1, 20.0);
+    assert_eq!(found(&scene, &scene, true), Finding::Same);
+    let mut other = scene.clone();
+    other[77] += 2.0;
+    assert_eq!(why(&found(&other, &scene, true)), Some(Difference::Pixels));
+}
+
+#[test]
+fn across_classes_small_steps_are_borne_and_other_pictures_are_not() {
+    for seed in 1..20 {
+        let one = scene(seed, 20.0);
+        let drifted: Vec<f32> =
+            one.iter().enumerate().map(|(n, v)| v + (n % 3) as f32 - 1.0).collect();
+        let finding = found(&drifted, &one, false);
+        assert!(matches!(finding, Finding::Close { .. }), "seed {seed}: {finding:?}");
+        let other = found(&scene(seed + 100, 20.0), &one, false);
+        assert_eq!(why(&other), Some(Difference::Sight), "seed {seed}: {other:?}");
+    }
+}
+
+#[test]
+fn an_enlarged_picture_has_lost_its_finest_detail() {
+    for seed in 1..20 {
+        // Little grain: what is seen stays nearly the same.
+        let one = scene(seed, 6.0);
+        for by in [2, 4] {
+            let finding = found(&enlarged(&one, by), &one, false);
+            assert!(why(&finding).is_some(), "seed {seed}, {by} times: {finding:?}");
+        }
+        let Finding::Differs { why: Difference::Detail, figures } =
+            found(&enlarged(&one, 2), &one, false)
+        else {
+            continue;
+        };
+        assert!(figures.phash.unwrap() <= 0.1 && figures.ssim.unwrap() >= 0.9, "{figures:?}");
+        assert!(figures.detail.unwrap() < 0.8, "{figures:?}");
+    }
+}
+
+#[test]
+fn a_copy_written_anew_is_known_and_another_picture_is_not() {
+    let facts = |light: &[f32]| {
+        let pixels = crate::picture::pixels(&output(light)).unwrap();
+        let mut look = Look::new(SIDE as u32, SIDE as u32);
+        pixels.chunks_exact(3 * SIDE).for_each(|row| look.row(row));
+        look.finish()
+    };
+    for seed in 1..40 {
+        let one = scene(seed, 10.0);
+        let mut copy = one.clone();
+        copy[5] += 30.0;
+        copy.iter_mut().step_by(7).for_each(|v| *v += 1.0);
+        assert!(nearly_equal(&facts(&copy).thumb, &facts(&one).thumb), "{seed}");
+        assert!(!nearly_equal(&facts(&scene(seed + 50, 10.0)).thumb, &facts(&one).thumb), "{seed}");
+    }
+}
+
+fn text_job(temperature: f32) -> TextJob {
+    let model = ModelId::new("m").unwrap();
+    let mut job = TextJob::new(model, vec![ChatMessage::new(Role::User, "hi")], 64);
+    job.sampling.temperature = temperature;
+    job
+}
+
+fn said(words: &[&str], reason: FinishReason) -> TextOutput {
+    let usage = Usage { prompt_tokens: 5, completion_tokens: u32::try_from(words.len()).unwrap() };
+    TextOutput::single(words.concat(), reason, usage)
+}
+
+/// The same with log-probabilities; at each token one rival is named.
+fn rated(words: &[&str], rivals: &[(&str, f32)]) -> TextOutput {
+    let mut output = said(words, FinishReason::Stop);
+    let token = |bytes: &str, logprob| RatedToken { bytes: bytes.as_bytes().to_vec(), logprob };
+    let rate = |(word, rival): (&&str, &(&str, f32))| TokenLogprob {
+        chosen: token(word, -0.5),
+        top: vec![token(word, -0.5), token(rival.0, rival.1)],
+    };
+    output.choices[0].logprobs = Some(words.iter().zip(rivals).map(rate).collect());
+    output
+}
+
+#[test]
+fn texts_of_one_class_are_equal_in_words_end_and_count() {
+    let job = text_job(0.0);
+    let one = said(&["a", " b", " c"], FinishReason::Stop);
+    let check = |other: &TextOutput, expected: Option<Difference>| {
+        let finding = texts(other, &one, &job, true, &Tolerance::default());
+        assert_eq!(why(&finding), expected, "{finding:?}");
+        assert_eq!(finding == Finding::Same, expected.is_none());
+    };
+    check(&one, None);
+    check(&said(&["a", " b"], FinishReason::Stop), Some(Difference::Tokens));
+    check(&said(&["a", " b", " c"], FinishReason::Length), Some(Difference::Tokens));
+    check(&said(&["a", " b", " ", "c"], FinishReason::Stop), Some(Difference::Count));
+}
+
+#[test]
+fn across_classes_greedy_texts_may_part_where_two_tokens_were_close() {
+    let rivals = [(" x", -3.0), (" y", -0.8), (" z", -9.0)];
+    let second = rated(&["a", " b", " c"], &rivals);
+    let check = |words: &[&str], temperature, expected: &str| {
+        let first = said(words, FinishReason::Stop);
+        let finding = texts(&first, &second, &text_job(temperature), false, &Tolerance::default());
+        let name = match finding {
+            Finding::Same => "same",
+            Finding::Close { .. } => "close",
+            Finding::Differs { .. } => "differs",
+            Finding::Unclear { .. } => "unclear",
+        };
+        assert_eq!(name, expected, "{words:?}: {finding:?}");
+    };
+    check(&["a", " b", " c"], 0.0, "same");
+    check(&["a", " y", " d"], 0.0, "close");
+    check(&["a", " b", " z"], 0.0, "differs");
+    check(&["a", " q", " d"], 0.0, "differs");
+    check(&["q", " q", " d"], 1.0, "differs");
+    check(&["a", " b"], 0.0, "unclear");
+    // Drawn texts that part late say nothing.
+    let tail = rated(&["a", " b", " c", " d"], &[("x", -3.0); 4]);
+    let late = said(&["a", " b", " c", " e"], FinishReason::Stop);
+    let finding = texts(&late, &tail, &text_job(1.0), false, &Tolerance::default());
+    assert!(matches!(finding, Finding::Unclear { .. }), "{finding:?}");
+}
+
+#[test]
+fn files_of_another_size_or_none_at_all_are_told() {
+    let one = output(&scene(1, 1.0));
+    let mut claimed = one.clone();
+    claimed.width = 64;
+    let tolerance = Tolerance::default();
+    let finding = pictures(&claimed, &one, false, &tolerance).unwrap();
+    assert_eq!(why(&finding), Some(Difference::Shape));
+    let broken = ImageOutput { png: Png(vec![1, 2, 3]), ..one.clone() };
+    assert!(pictures(&broken, &one, false, &tolerance).is_err());
+}
+
+proptest! {
+    /// Whatever bytes a stranger hands in: no panic, and never a comparison that passes.
+    #[test]
+    fn damaged_files_never_pass(at in 0_usize..4000, byte: u8, cut in 0_usize..4000) {
+        let one = output(&scene(3, 5.0));
+        let mut png = one.png.0.clone();
+        let at = at % png.len();
+        if png[at] != byte {
+            png[at] = byte;
+            let damaged = ImageOutput { png: Png(png.clone()), ..one.clone() };
+            prop_assert!(pictures(&damaged, &one, false, &Tolerance::default()).is_err());
+        }
+        png.truncate(cut % one.png.0.len());
+        let cut = ImageOutput { png: Png(png), ..one.clone() };
+        prop_assert!(pictures(&cut, &one, false, &Tolerance::default()).is_err());
+    }
+}

@@ -1,0 +1,633 @@
+//! The books of the audits: each step is a conditional write, so that a repeated one changes nothing,
+//! and what an audit says of a node is written together with its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use neurino_core::audit::{AuditRules, Outcome, Record};
+use neurino_core::{JobId, JobSpec, LeaseId, MicroPoints, NodeId, Receipt};
+use neurino_ledger::{
+    Account, EntryKind, Event, Unit, event_of, event_of_clawback, event_of_restoring,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::{Store, parse, parse_id, parse_json, to_json, writer};
+use crate::compare::Finding;
+use crate::error::StoreError;
+
+/// A result that is to be computed again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewAudit {
+    /// The numeric class of its node.
+    pub(crate) class: String,
+    /// At which rate it was drawn.
+    pub(crate) rate_ppm: u32,
+    /// What else called for it.
+    pub(crate) suspicion: Option<&'static str>,
+}
+
+/// How far an audit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditState {
+    /// Nobody computes it again yet.
+    Waiting,
+    /// Somebody of another owner does.
+    Second,
+    /// The two results differ; a validator computes it for the third time.
+    Third,
+    /// The result held.
+    Held,
+    /// It did not.
+    Failed,
+    /// It was not possible to tell.
+    Unresolved,
+    /// Nobody of another owner could compute it again.
+    NoIndependentAuditor,
+}
+
+impl AuditState {
+    /// The name in storage and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Second => "second",
+            Self::Third => "third",
+            Self::Held => "held",
+            Self::Failed => "failed",
+            Self::Unresolved => "unresolved",
+            Self::NoIndependentAuditor => "no_independent_auditor",
+        }
+    }
+}
+
+/// An audit as the books have it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StoredAudit {
+    /// The job whose result is checked.
+    pub job: JobId,
+    /// Who made the result.
+    pub node: NodeId,
+    /// Names its program and device; empty if unknown.
+    pub class: String,
+    /// The model.
+    pub model: String,
+    /// At which rate it was drawn, in millionths.
+    pub rate_ppm: u32,
+    /// What else called for it.
+    pub suspicion: Option<String>,
+    /// How far it is.
+    pub state: AuditState,
+    /// The job that computes it again.
+    pub second: Option<JobId>,
+    /// Whether by a node of the same class.
+    pub second_class: bool,
+    /// Who did.
+    pub auditor: Option<NodeId>,
+    /// The job that decides.
+    pub third: Option<JobId>,
+    /// Whether by a node of the same class.
+    pub third_class: bool,
+    /// Who decided.
+    pub validator: Option<NodeId>,
+    /// What the last comparison found.
+    pub finding: Option<Finding>,
+    /// When it was drawn, in milliseconds since the Unix epoch.
+    pub drawn_at_ms: i64,
+    /// When it last changed.
+    pub changed_at_ms: i64,
+}
+
+/// What an audit says of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ruling {
+    pub(crate) node: NodeId,
+    pub(crate) outcome: Outcome,
+}
+
+/// A step of the audits.
+#[derive(Debug, Clone)]
+pub(crate) enum AuditWrite {
+    /// A job that computes a waiting one again was admitted.
+    Second { job: JobId, second: JobId, same_class: bool, at_ms: i64 },
+    /// The two differ.
+    Disputed { job: JobId, auditor: NodeId, finding: Finding, at_ms: i64 },
+    /// A third job was admitted that decides.
+    Third { job: JobId, third: JobId, same_class: bool, at_ms: i64 },
+    /// It is decided.
+    Decide {
+        job: JobId,
+        from: AuditState,
+        to: AuditState,
+        finding: Option<Finding>,
+        auditor: Option<NodeId>,
+        validator: Option<NodeId>,
+        rulings: Vec<Ruling>,
+        rules: AuditRules,
+        at_ms: i64,
+    },
+    /// Calls back what a convicted node earned, a few leases at a time.
+    ClawBack { node: NodeId, most: u32, at_ms: i64 },
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AuditWritten {
+    /// Rows that changed; none if somebody was faster.
+    pub(crate) changed: u64,
+    /// New records of nodes.
+    pub(crate) records: BTreeMap<NodeId, Record>,
+    /// Nodes convicted by it.
+    pub(crate) convicted: Vec<NodeId>,
+}
+
+/// A conviction, its appeal, and what was called back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Conviction {
+    /// Its number.
+    pub id: i64,
+    /// Who.
+    pub node: NodeId,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// Earnings since then are called back.
+    pub since_ms: i64,
+    /// The record at that time, and the jobs whose audits failed.
+    pub evidence: serde_json::Value,
+    /// The owner's words.
+    pub appeal: Option<String>,
+    /// When they were taken down.
+    pub appealed_at_ms: Option<i64>,
+    /// Whether the appeal was granted.
+    pub granted: Option<bool>,
+    /// Why.
+    pub note: Option<String>,
+    /// When.
+    pub decided_at_ms: Option<i64>,
+    /// Paid leases that were called back and not given back.
+    pub called_back: u64,
+}
+
+pub(super) async fn add(
+    c: &mut SqliteConnection,
+    receipt: &Receipt,
+    audit: &NewAudit,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit (job, lease, node, class, model, rate_ppm, suspicion, state, \
+         drawn_at_ms, changed_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
+    )
+    .bind(receipt.job.to_string())
+    .bind(receipt.lease.to_string())
+    .bind(receipt.node.as_str())
+    .bind(&audit.class)
+    .bind(receipt.model.as_str())
+    .bind(audit.rate_ppm)
+    .bind(audit.suspicion)
+    .bind(receipt.settled_at_ms)
+    .bind(receipt.settled_at_ms)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+/// Forgets audits that said nothing, long after; the others are evidence.
+pub(super) async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM audit WHERE state = 'no_independent_auditor' AND changed_at_ms < ?")
+        .bind(before_ms)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn apply(
+    c: &mut SqliteConnection,
+    write: &AuditWrite,
+) -> Result<AuditWritten, StoreError> {
+    let changed = |done: sqlx::sqlite::SqliteQueryResult| AuditWritten {
+        changed: done.rows_affected(),
+        ..AuditWritten::default()
+    };
+    match write {
+        AuditWrite::Second { job, second, same_class, at_ms } => Ok(changed(
+            sqlx::query(
+                "UPDATE audit SET state = 'second', second = ?, second_class = ?, \
+                 changed_at_ms = ? WHERE job = ? AND state = 'waiting'",
+            )
+            .bind(second.to_string())
+            .bind(same_class)
+            .bind(at_ms)
+            .bind(job.to_string())
+            .execute(c)
+            .await?,
+        )),
+        AuditWrite::Disputed { job, auditor, finding, at_ms } => Ok(changed(
+            sqlx::query(
+                "UPDATE audit SET state = 'third', auditor = ?, finding = ?, changed_at_ms = ? \
+                 WHERE job = ? AND state = 'second'",
+            )
+            .bind(auditor.as_str())
+            .bind(to_json(finding))
+            .bind(at_ms)
+            .bind(job.to_string())
+            .execute(c)
+            .await?,
+        )),
+        AuditWrite::Third { job, third, same_class, at_ms } => Ok(changed(
+            sqlx::query(
+                "UPDATE audit SET third = ?, third_class = ?, changed_at_ms = ? \
+                 WHERE job = ? AND state = 'third' AND third IS NULL",
+            )
+            .bind(third.to_string())
+            .bind(same_class)
+            .bind(at_ms)
+            .bind(job.to_string())
+            .execute(c)
+            .await?,
+        )),
+        AuditWrite::Decide { .. } => decide(c, write).await,
+        AuditWrite::ClawBack { node, most, at_ms } => {
+            let changed = claw_back(c, node, *most, *at_ms).await?;
+            Ok(AuditWritten { changed, ..AuditWritten::default() })
+        }
+    }
+}
+
+async fn decide(c: &mut SqliteConnection, write: &AuditWrite) -> Result<AuditWritten, StoreError> {
+    let AuditWrite::Decide { job, from, to, finding, auditor, validator, rulings, rules, at_ms } =
+        write
+    else {
+        return Ok(AuditWritten::default());
+    };
+    let done = sqlx::query(
+        "UPDATE audit SET state = ?, finding = COALESCE(?, finding), \
+         auditor = COALESCE(?, auditor), validator = ?, changed_at_ms = ? \
+         WHERE job = ? AND state = ?",
+    )
+    .bind(to.as_str())
+    .bind(finding.as_ref().map(to_json))
+    .bind(auditor.as_ref().map(NodeId::as_str))
+    .bind(validator.as_ref().map(NodeId::as_str))
+    .bind(at_ms)
+    .bind(job.to_string())
+    .bind(from.as_str())
+    .execute(&mut *c)
+    .await?;
+    let mut written = AuditWritten { changed: done.rows_affected(), ..AuditWritten::default() };
+    if written.changed != 1 {
+        return Ok(written);
+    }
+    for Ruling { node, outcome } in rulings {
+        let before = record_of(c, node).await?;
+        let after = before.with(*outcome, rules);
+        set_record(c, node, &after).await?;
+        if after.convicted && !before.convicted {
+            convict(c, node, &after, rules, *at_ms).await?;
+            written.convicted.push(node.clone());
+        }
+        written.records.insert(node.clone(), after);
+    }
+    Ok(written)
+}
+
+async fn record_of(c: &mut SqliteConnection, node: &NodeId) -> Result<Record, StoreError> {
+    let known: Option<String> = sqlx::query_scalar("SELECT record FROM trust WHERE node = ?")
+        .bind(node.as_str())
+        .fetch_optional(c)
+        .await?;
+    known.map_or_else(|| Ok(Record::default()), |known| parse_json(&known, "trust record"))
+}
+
+async fn set_record(
+    c: &mut SqliteConnection,
+    node: &NodeId,
+    record: &Record,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO trust (node, record) VALUES (?, ?) \
+         ON CONFLICT (node) DO UPDATE SET record = excluded.record",
+    )
+    .bind(node.as_str())
+    .bind(to_json(record))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn convict(
+    c: &mut SqliteConnection,
+    node: &NodeId,
+    record: &Record,
+    rules: &AuditRules,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    let failed: Vec<String> = sqlx::query_scalar(
+        "SELECT job FROM audit WHERE (node = ?1 AND state = 'failed') \
+         OR (auditor = ?1 AND state IN ('held', 'failed') AND third IS NOT NULL) \
+         ORDER BY changed_at_ms DESC LIMIT 100",
+    )
+    .bind(node.as_str())
+    .fetch_all(&mut *c)
+    .await?;
+    let evidence = serde_json::json!({ "record": record, "rules": rules.name, "audits": failed });
+    sqlx::query("INSERT INTO conviction (node, at_ms, since_ms, evidence) VALUES (?, ?, ?, ?)")
+        .bind(node.as_str())
+        .bind(at_ms)
+        .bind(at_ms.saturating_sub(rules.escrow_ms))
+        .bind(evidence.to_string())
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// What a node got for a lease, and where it goes when it is called back.
+async fn pay_of(
+    c: &mut SqliteConnection,
+    lease: LeaseId,
+    node: &NodeId,
+) -> Result<Vec<(Unit, i64, Account)>, StoreError> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT points, SUM(amount_micro) FROM posting WHERE event = ? AND account = ? \
+         GROUP BY points HAVING SUM(amount_micro) > 0",
+    )
+    .bind(event_of(lease).to_string())
+    .bind(Account::Node(node.clone()).to_string())
+    .fetch_all(c)
+    .await?;
+    let pay = rows.into_iter().map(|(unit, amount)| {
+        let unit: Unit = parse(&unit, "points")?;
+        // Points were emitted; credits were somebody's, and the network keeps them for its payers.
+        let to = if unit == Unit::Credit { Account::Protocol } else { Account::Pool };
+        Ok((unit, amount, to))
+    });
+    pay.collect()
+}
+
+/// The event that takes a lease's pay back, or gives it back again.
+fn compensation(
+    lease: LeaseId,
+    node: &NodeId,
+    pay: &[(Unit, i64, Account)],
+    restoring: bool,
+) -> Result<Event, StoreError> {
+    let (id, kind, sign) = if restoring {
+        (event_of_restoring(lease), EntryKind::ClawbackReturn, 1)
+    } else {
+        (event_of_clawback(lease), EntryKind::Clawback, -1)
+    };
+    let lines = pay.iter().flat_map(|(unit, amount, other)| {
+        let own = (Account::Node(node.clone()), kind, *unit, MicroPoints(sign * amount));
+        [own, (other.clone(), kind, *unit, MicroPoints(-sign * amount))]
+    });
+    Event::new(id, lines).map_err(|_| StoreError::Unreadable { what: "pay of a lease" })
+}
+
+async fn claw_back(
+    c: &mut SqliteConnection,
+    node: &NodeId,
+    most: u32,
+    at_ms: i64,
+) -> Result<u64, StoreError> {
+    let due: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT r.lease, v.id FROM conviction v \
+         JOIN receipt r ON r.node = v.node AND r.settled_at_ms >= v.since_ms \
+         WHERE v.node = ? AND (v.granted IS NULL OR v.granted = 0) \
+         AND NOT EXISTS (SELECT 1 FROM clawback b WHERE b.lease = r.lease) \
+         ORDER BY r.settled_at_ms LIMIT ?",
+    )
+    .bind(node.as_str())
+    .bind(most)
+    .fetch_all(&mut *c)
+    .await?;
+    for (lease, conviction) in &due {
+        let lease: LeaseId = parse_id(lease, "lease id")?;
+        let pay = pay_of(c, lease, node).await?;
+        if !pay.is_empty() {
+            writer::post(c, &compensation(lease, node, &pay, false)?, at_ms).await?;
+        }
+        sqlx::query("INSERT INTO clawback (lease, node, conviction, at_ms) VALUES (?, ?, ?, ?)")
+            .bind(lease.to_string())
+            .bind(node.as_str())
+            .bind(conviction)
+            .bind(at_ms)
+            .execute(&mut *c)
+            .await?;
+    }
+    Ok(due.len() as u64)
+}
+
+/// Takes an owner's words down; `false` if no conviction stands or its appeal was decided.
+pub(super) async fn appeal(
+    c: &mut SqliteConnection,
+    node: &NodeId,
+    words: &str,
+    at_ms: i64,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE conviction SET appeal = ?, appealed_at_ms = ? WHERE node = ? AND granted IS NULL",
+    )
+    .bind(words)
+    .bind(at_ms)
+    .bind(node.as_str())
+    .execute(c)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Decides the appeal of a conviction that stands; within the caller's transaction. Granting gives
+/// everything back that was called back, and lets the node begin anew.
+pub(super) async fn decide_appeal(
+    c: &mut SqliteConnection,
+    node: &NodeId,
+    granted: bool,
+    note: &str,
+    at_ms: i64,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE conviction SET granted = ?, note = ?, decided_at_ms = ? \
+         WHERE node = ? AND (granted IS NULL OR granted = 0)",
+    )
+    .bind(granted)
+    .bind(note)
+    .bind(at_ms)
+    .bind(node.as_str())
+    .execute(&mut *c)
+    .await?;
+    if done.rows_affected() != 1 || !granted {
+        return Ok(done.rows_affected() == 1);
+    }
+    set_record(c, node, &Record::pardoned()).await?;
+    let leases: Vec<String> =
+        sqlx::query_scalar("SELECT lease FROM clawback WHERE node = ? AND restored_at_ms IS NULL")
+            .bind(node.as_str())
+            .fetch_all(&mut *c)
+            .await?;
+    for lease in leases {
+        let lease: LeaseId = parse_id(&lease, "lease id")?;
+        let pay = pay_of(c, lease, node).await?;
+        if !pay.is_empty() {
+            writer::post(c, &compensation(lease, node, &pay, true)?, at_ms).await?;
+        }
+        sqlx::query("UPDATE clawback SET restored_at_ms = ? WHERE lease = ?")
+            .bind(at_ms)
+            .bind(lease.to_string())
+            .execute(&mut *c)
+            .await?;
+    }
+    Ok(true)
+}
+
+pub(super) async fn convictions(c: &mut SqliteConnection) -> Result<Vec<Conviction>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT v.*, (SELECT COUNT(*) FROM clawback b WHERE b.conviction = v.id \
+         AND b.restored_at_ms IS NULL) AS called_back FROM conviction v ORDER BY v.id",
+    )
+    .fetch_all(c)
+    .await?;
+    let read = |row: &SqliteRow| {
+        let called_back: i64 = row.try_get("called_back")?;
+        Ok(Conviction {
+            id: row.try_get("id")?,
+            node: parse_id(row.try_get("node")?, "node id")?,
+            at_ms: row.try_get("at_ms")?,
+            since_ms: row.try_get("since_ms")?,
+            evidence: parse_json(row.try_get("evidence")?, "evidence")?,
+            appeal: row.try_get("appeal")?,
+            appealed_at_ms: row.try_get("appealed_at_ms")?,
+            granted: row.try_get("granted")?,
+            note: row.try_get("note")?,
+            decided_at_ms: row.try_get("decided_at_ms")?,
+            called_back: called_back.unsigned_abs(),
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn records(
+    c: &mut SqliteConnection,
+) -> Result<BTreeMap<NodeId, Record>, StoreError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT node, record FROM trust").fetch_all(c).await?;
+    let read = |(node, record): (String, String)| {
+        Ok((parse_id(&node, "node id")?, parse_json(&record, "trust record")?))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+pub(super) async fn validators(c: &mut SqliteConnection) -> Result<BTreeSet<NodeId>, StoreError> {
+    let rows: Vec<String> = sqlx::query_scalar("SELECT node FROM validator").fetch_all(c).await?;
+    rows.iter().map(|node| parse_id(node, "node id")).collect()
+}
+
+/// Audits of a node by state; of all nodes without one.
+pub(super) async fn counts(
+    c: &mut SqliteConnection,
+) -> Result<BTreeMap<NodeId, BTreeMap<AuditState, u64>>, StoreError> {
+    let rows: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT node, state, COUNT(*) FROM audit GROUP BY node, state")
+            .fetch_all(c)
+            .await?;
+    let mut all = BTreeMap::<NodeId, BTreeMap<AuditState, u64>>::new();
+    for (node, state, count) in rows {
+        let states = all.entry(parse_id(&node, "node id")?).or_default();
+        states.insert(parse(&state, "audit state")?, count.unsigned_abs());
+    }
+    Ok(all)
+}
+
+/// The newest audits, at most so many.
+pub(super) async fn newest(
+    c: &mut SqliteConnection,
+    most: u32,
+) -> Result<Vec<StoredAudit>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM audit ORDER BY drawn_at_ms DESC LIMIT ?")
+        .bind(most)
+        .fetch_all(c)
+        .await?;
+    rows.iter().map(stored).collect()
+}
+
+fn stored(row: &SqliteRow) -> Result<StoredAudit, StoreError> {
+    let job = |column: &str| -> Result<Option<JobId>, StoreError> {
+        let id: Option<String> = row.try_get(column)?;
+        id.map(|id| parse_id(&id, "job id")).transpose()
+    };
+    let node = |column: &str| -> Result<Option<NodeId>, StoreError> {
+        let id: Option<String> = row.try_get(column)?;
+        id.map(|id| parse_id(&id, "node id")).transpose()
+    };
+    let finding: Option<String> = row.try_get("finding")?;
+    Ok(StoredAudit {
+        job: parse_id(row.try_get("job")?, "job id")?,
+        node: parse_id(row.try_get("node")?, "node id")?,
+        class: row.try_get("class")?,
+        model: row.try_get("model")?,
+        rate_ppm: row.try_get("rate_ppm")?,
+        suspicion: row.try_get("suspicion")?,
+        state: parse(row.try_get("state")?, "audit state")?,
+        second: job("second")?,
+        second_class: row.try_get("second_class")?,
+        auditor: node("auditor")?,
+        third: job("third")?,
+        third_class: row.try_get("third_class")?,
+        validator: node("validator")?,
+        finding: finding.map(|f| parse_json(&f, "finding")).transpose()?,
+        drawn_at_ms: row.try_get("drawn_at_ms")?,
+        changed_at_ms: row.try_get("changed_at_ms")?,
+    })
+}
+
+impl Store {
+    /// Audits that are not decided, in the order of their jobs' ids after one, at most so many.
+    pub(crate) async fn open_audits(
+        &self,
+        after: Option<JobId>,
+        most: u32,
+    ) -> Result<Vec<StoredAudit>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM audit WHERE state IN ('waiting', 'second', 'third') AND job > ? \
+             ORDER BY job LIMIT ?",
+        )
+        .bind(after.map(|job| job.to_string()).unwrap_or_default())
+        .bind(most)
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter().map(stored).collect()
+    }
+
+    /// What was asked for; absent once it was deleted.
+    pub(crate) async fn spec(&self, job: JobId) -> Result<Option<JobSpec>, StoreError> {
+        let spec: Option<Option<String>> = sqlx::query_scalar("SELECT spec FROM job WHERE id = ?")
+            .bind(job.to_string())
+            .fetch_optional(self.readers())
+            .await?;
+        spec.flatten().map(|spec| parse_json(&spec, "spec")).transpose()
+    }
+
+    /// Records of nodes.
+    pub(crate) async fn trust(&self) -> Result<BTreeMap<NodeId, Record>, StoreError> {
+        records(&mut *self.readers().acquire().await?).await
+    }
+
+    /// Nodes whose word decides.
+    pub(crate) async fn validators(&self) -> Result<BTreeSet<NodeId>, StoreError> {
+        validators(&mut *self.readers().acquire().await?).await
+    }
+
+    /// Audits of a node by state.
+    pub(crate) async fn audit_counts(
+        &self,
+        node: &NodeId,
+    ) -> Result<BTreeMap<AuditState, u64>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT state, COUNT(*) FROM audit WHERE node = ? GROUP BY state")
+                .bind(node.as_str())
+                .fetch_all(self.readers())
+                .await?;
+        let read = |(state, count): (String, i64)| {
+            Ok((parse(&state, "audit state")?, count.unsigned_abs()))
+        };
+        rows.into_iter().map(read).collect()
+    }
+}
