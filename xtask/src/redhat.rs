@@ -76,7 +76,7 @@ fn text(control: &Control, tree: &Path, files: &BTreeSet<String>) -> Result<Stri
     let tree = tree.to_str().context("a folder whose name is no text")?;
     ensure!(!tree.contains(['\'', '%', '\n']), "{tree} has a sign that rpm reads");
     let conflicts: String =
-        control.conflicts.iter().map(|name| format!("Conflicts: {name}\n")).collect();
+        control.conflicts.iter().flat_map(|name| ["Conflicts: ", name, "\n"]).collect();
     Ok(format!(
         "%global debug_package %{{nil}}\n\
          %global __os_install_post %{{nil}}\n\

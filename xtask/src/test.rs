@@ -199,7 +199,7 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
         place: Place::Alone,
         action: Action::Planned(Box::new(|| {
             ui::build(workspace)?;
-            windows::check(workspace)
+            Ok(windows::check(workspace))
         })),
     });
     if workspace.engines == Engines::Cpu {

@@ -4,7 +4,7 @@
 import type { Check, Decision, Entry, ErrorBody, ErrorCode, Snapshot } from './api/types';
 import { tongue } from './language.svelte';
 import { codes, summaries } from './words/de-errors';
-import { asideWords, miningWords, resumeWords, sayingWords } from './words/de-say';
+import { asideWords, gentleWords, miningWords, resumeWords, sayingWords } from './words/de-say';
 import { phrase } from './words/say-tools';
 
 /** An error as the window shows it. */
@@ -18,7 +18,10 @@ export interface ShownError {
 /** The state sentence. */
 export function stateSentence({ mining, network, job, control }: Snapshot): string {
   if (tongue() === 'en') return mining.sentence;
-  return miningWords(mining.said, { network, job, decided: control.decision.said });
+  const words = miningWords(mining.said, { network, job, decided: control.decision.said });
+  const gentle =
+    control.decision.gentle && (mining.state === 'waiting' || mining.state === 'working');
+  return gentle ? `${words} ${gentleWords}` : words;
 }
 
 /** The sentence of a past decision; old ones are kept in English alone. */

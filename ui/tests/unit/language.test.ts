@@ -38,6 +38,7 @@ const special: Record<string, [unknown[], string[]]> = {
     ['42', '@four'],
   ],
   'income.cause': [['job_size', true], []],
+  'power.watts': [[200], ['200']],
 };
 
 function rendered(place: string, leaf: Leaf): string {
@@ -56,6 +57,7 @@ const shared = new Set([
   'library.speed',
   'device.degrees',
   'device.watts',
+  'power.watts',
   'income.exportAs',
   'playground.kinds.text',
   'models.kinds.text',

@@ -22,6 +22,7 @@ const SOURCES = [
   'crates/neurino-client/src/lib.rs',
   'crates/neurino-client/src/long_poll.rs',
   'crates/neurino-config/src/error.rs',
+  'crates/neurino-control/src/alerts.rs',
   'crates/neurino-control/src/rules.rs',
   'crates/neurino-coordinator/src/jobs.rs',
   'crates/neurino-earnings/src/tariff.rs',
@@ -33,11 +34,13 @@ const SOURCES = [
   'crates/neurino-engine/src/supervisor.rs',
   'crates/neurino-engine/src/worker.rs',
   'crates/neurino-hardware/src/nvidia.rs',
+  'crates/neurino-hardware/src/power.rs',
   'crates/neurino-miner/src',
   'crates/neurino-model-store/src/error.rs',
   'crates/neurino-model-store/src/fetch.rs',
   'crates/neurino-model-store/src/relocate.rs',
   'crates/neurino-model-store/src/source',
+  'crates/neurino-power/src/journal.rs',
   'crates/neurino-wallet/src',
 ];
 
@@ -55,6 +58,10 @@ const ELSEWHERE = new Set([
 const NO_SENTENCE: readonly RegExp[] = [
   /^\[Desktop Entry\]/,
   /^my home$/,
+  // What the system's own list of what keeps it awake shows, and a command to type.
+  /^AI jobs are running$|nvidia-smi/,
+  // Put after the state sentence; the window has it as a flag.
+  /^\{\} Going easy while you use the computer\.$/,
   /^(Seed Phrase|Identity Wallet Address)/,
   /^neurino key file v/,
   /^\{\} of \{\}$|^identity of \{\}$|^\(process \{\}\)$|^\(CUDA \{\}\)$/,
@@ -66,6 +73,7 @@ const NO_SENTENCE: readonly RegExp[] = [
   /^(create a folder in|wait for pip in|No module named pip|read the source of)$/,
   // The steps of a job, for the log.
   /^(a job runs on the first|both places are in use|the one used last)/,
+  /^set aside$/,
   /^the (plan leaves layers out|model is loaded)$/,
 ];
 

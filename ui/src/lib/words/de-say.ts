@@ -178,6 +178,9 @@ const stages: Record<JobStage, (job: CurrentJob, network: NetworkStatus) => stri
     `Schickt ${job.kind === 'image' ? 'das Bild' : 'das Ergebnis eines Text-Jobs'} an ${networkWords(network, 'das')}.`,
 };
 
+/** Put after the state sentence while mining goes easy on whoever uses the computer. */
+export const gentleWords = 'Rücksichtsvoll, solange du am Computer bist.';
+
 export function sayingWords(said: Saying): string {
   return pick(sayings, said, said.say);
 }
