@@ -87,6 +87,7 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "Where the original protocol's Python client finds its packages; set by the test step.",
     ),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
+    ("NEURINO_CALIBRATE", "How many jobs the test of the audits' calibration computes."),
     ("NEURINO_SCHEDULES", "How many seeds the test of the network's schedules runs."),
     ("NEURINO_SCHEDULE_SEED", "The one seed that this test runs."),
     ("NEURINO_TEST_CHAIN", "A node with contracts, for the test that asks a real one."),

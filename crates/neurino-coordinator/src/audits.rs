@@ -7,6 +7,7 @@
 //! coordinator that lost its power goes on where the books are.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use hmac::{Hmac, Mac};
@@ -60,6 +61,8 @@ pub(crate) struct Audits {
     trust: RwLock<BTreeMap<NodeId, Record>>,
     validators: RwLock<BTreeSet<NodeId>>,
     pictures: Mutex<VecDeque<Arc<PictureMark>>>,
+    /// Whether there may be open audits: a coordinator that has none leaves its books alone.
+    open: AtomicBool,
     /// Where the next round begins.
     cursor: Mutex<Option<JobId>>,
     /// Convicted nodes whose earnings may not all be called back yet.
@@ -114,6 +117,7 @@ impl Audits {
             trust: RwLock::new(trust),
             validators: RwLock::new(store.validators().await?),
             pictures: Mutex::new(marks.into_iter().map(Arc::new).collect()),
+            open: AtomicBool::new(true),
             cursor: Mutex::default(),
             calling_back: Mutex::new(calling_back),
             checking: Semaphore::new(cores),
@@ -125,7 +129,13 @@ impl Audits {
         let (trust, validators) = (store.trust().await?, store.validators().await?);
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
         *self.validators.write().unwrap_or_else(PoisonError::into_inner) = validators;
+        self.wake();
         Ok(())
+    }
+
+    /// Has the next round look for open audits.
+    pub(crate) fn wake(&self) {
+        self.open.store(true, Ordering::Release);
     }
 
     /// The key that draws the audits of a week. Published with the week's file, it shows that they
@@ -207,15 +217,24 @@ impl Coordinator {
     /// Takes every open audit a step further, some at a time. Faults of the books are left for the
     /// next round.
     pub(crate) async fn sweep_audits(self: &Arc<Self>) {
+        // Taken before the look, so that one that is drawn meanwhile is not overlooked.
+        if !self.audits.open.swap(false, Ordering::AcqRel) {
+            return self.call_back().await;
+        }
         let after = *lock(&self.audits.cursor);
         let open = match self.store.open_audits(after, ROUND).await {
             Ok(open) => open,
             Err(error) => {
+                self.audits.wake();
                 tracing::warn!(?error, "open audits could not be read: {error}");
                 return;
             }
         };
         let more = open.len() == ROUND as usize;
+        // A round that began in the middle has not seen them all.
+        if !open.is_empty() || after.is_some() {
+            self.audits.wake();
+        }
         *lock(&self.audits.cursor) = open.last().filter(|_| more).map(|audit| audit.job);
         for audit in open {
             if self.stop.is_cancelled() {

@@ -106,8 +106,12 @@ impl Coordinator {
             }
         };
         let receipt = settlement.receipt.clone();
+        let drawn = settlement.audit.is_some();
         match self.store.settle(settlement).await {
             Ok(Settled::Paid) => {
+                if drawn {
+                    self.audits.wake();
+                }
                 {
                     let output = submission.output.clone();
                     let mut state = self.state();

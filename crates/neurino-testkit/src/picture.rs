@@ -13,7 +13,8 @@ pub fn striped(width: u32, height: u32, seed: u64) -> Png {
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     let mut writer = encoder.write_header().expect("the header is valid");
-    let [first, second, ..] = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    // No seed in use makes a picture of one colour, which a coordinator does not take.
+    let [first, second, ..] = (!seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
     let rows = (0..height).flat_map(|y| {
         let shade = if y % 2 == 0 { first } else { second };
         std::iter::repeat_n([shade, first, second], width as usize)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use neurino_app::AppOptions;
-use neurino_core::{FinishReason, MicroPoints};
+use neurino_core::MicroPoints;
 use neurino_protocol::app::{Event, MiningState, ModelState, StopMode};
 use neurino_testkit::{Ending, Script};
 
@@ -268,7 +268,7 @@ async fn the_practice_network_makes_demand_while_somebody_mines() {
     assert_eq!(first.quote.amount_micro, MicroPoints(14_000));
     viewer.stop(StopMode::Now).await;
     // A job that nobody would serve any more is withdrawn.
-    world.engine.queue(Script::answer("x").ending(Ending::Finish(FinishReason::Length)));
+    world.engine.queue(Script::answer("x"));
     world.engine.queue(hanging());
     viewer.mine().await;
     viewer.settled().await;

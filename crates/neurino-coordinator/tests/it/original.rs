@@ -491,9 +491,12 @@ async fn a_poll_that_finds_nothing_touches_no_books() {
             assert_eq!(miner.poll(&world, MODEL, LLM).await, Value::Null);
         }
     }
-    assert_eq!(world.coordinator.store_calls(), before);
+    // Once a second a coordinator looks whether somebody changed its settings; a poll would be seen
+    // four hundred times.
+    let after = world.coordinator.store_calls();
+    assert!(after - before < 40, "{} looks at the books", after - before);
     world.submit("one").await;
-    assert!(world.coordinator.store_calls() > before, "the counter counts");
+    assert!(world.coordinator.store_calls() > after, "the counter counts");
 }
 
 #[tokio::test]
