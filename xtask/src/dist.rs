@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::debian::{self, Control};
 use crate::shell::{Cmd, say};
 use crate::system::{self, Purpose};
-use crate::workspace::{Workspace, program_name};
+use crate::windows::Making;
+use crate::workspace::{Engines, Workspace, program_name};
 use crate::{cuda, redhat, resources, run, starter, ui, wheels, windows};
 
 /// Everything the desktop package says of itself.
@@ -38,6 +39,27 @@ const SERVER: Control = Control {
     description: "The same program as in the package neurino, without its window and the libraries\n\
                   a window needs, and with systemd units for a node and for a coordinator.",
 };
+
+/// Packs the desktop program as `cargo xtask run` builds it, to try the packages without waiting for
+/// the build that people download.
+pub(crate) fn dist_quick(workspace: &Workspace) -> Result<()> {
+    system::install_missing(workspace, Purpose::Run)?;
+    ui::build(workspace)?;
+    run::build(workspace).run()?;
+    let (packages, work) = empty_folders(workspace, "packages-quick")?;
+    let program = work.join(program_name());
+    fs::copy(workspace.program(), &program)?;
+    let model = starter::kept(workspace, &program)?;
+    let with_cuda = workspace.engines == Engines::CpuAndCuda;
+    let common = Common { workspace, version: version(workspace)?, model, with_cuda };
+    let mut made = vec![common.desktop_deb(&program, &work, &packages)?];
+    if redhat::can_pack() {
+        made.push(common.desktop_rpm(&work, &packages)?);
+    }
+    sum_up(&made, &packages)?;
+    fs::remove_dir_all(&work)?;
+    Ok(())
+}
 
 /// Builds and packs.
 pub(crate) fn dist(workspace: &Workspace, with_cuda: bool) -> Result<()> {
@@ -77,9 +99,10 @@ pub(crate) fn dist(workspace: &Workspace, with_cuda: bool) -> Result<()> {
 /// When this machine cannot build for Windows, with the reason.
 pub(crate) fn dist_windows(
     workspace: &Workspace,
-    with_cuda: bool,
+    making: Making,
     release_url: Option<&str>,
 ) -> Result<()> {
+    let with_cuda = making.with_cuda;
     if let Some(obstacle) = windows::obstacle(workspace) {
         bail!("no build for Windows: {obstacle}");
     }
@@ -93,11 +116,10 @@ pub(crate) fn dist_windows(
     let model = starter::kept(workspace, &workspace.program())?;
     let (packages, work) = empty_folders(workspace, "packages-windows")?;
     let common = Common { workspace, version: version(workspace)?, model, with_cuda };
-    let made =
-        windows::installer(workspace, &common.version, &work, &packages, with_cuda, |tree| {
-            common.resources(&tree.join("resources"))?;
-            common.papers(tree)
-        })?;
+    let made = windows::installer(workspace, &common.version, &work, &packages, making, |tree| {
+        common.resources(&tree.join("resources"))?;
+        common.papers(tree)
+    })?;
     if let Some(url) = release_url {
         windows::winget(workspace, &common.version, &made, url, &packages.join("winget"))?;
     }

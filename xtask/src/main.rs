@@ -49,6 +49,7 @@ cargo xtask COMMAND [OPTIONS]
   tidy             the layer table, purpose lines, links, file sizes
   dist [--windows] the release: .deb and .rpm for the desktop, .deb and tarball for servers
                    (--windows: the Windows installer; cross-built on Debian with the CPU engine)
+                   (--quick: of the build that `run` makes, to try the packages)
                    (--windows --release-url URL: winget's manifests too, for the folder at URL)
   gpu-check [STEP ...]
                    on a machine with an NVIDIA card: parity, kernels, memory and speed, with a report
@@ -153,10 +154,16 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
         }
         "dist" if options.take_flag("--windows") => {
             let release_url = options.take_value("--release-url")?;
+            let profile = if options.take_flag("--quick") { "release" } else { "dist" };
             options.no_more_words()?;
             // Debian cannot build that engine for Windows, so there it is left out unasked.
-            let cuda = options.engines.map_or(cfg!(windows), |e| e == Engines::CpuAndCuda);
-            dist::dist_windows(&workspace, cuda, release_url.as_deref())?;
+            let with_cuda = options.engines.map_or(cfg!(windows), |e| e == Engines::CpuAndCuda);
+            let making = windows::Making { with_cuda, profile };
+            dist::dist_windows(&workspace, making, release_url.as_deref())?;
+        }
+        "dist" if options.take_flag("--quick") => {
+            options.no_more_words()?;
+            dist::dist_quick(&workspace)?;
         }
         "dist" => {
             options.no_more_words()?;

@@ -42,6 +42,15 @@ const ENVS: [(&str, &str); 6] = [
     ("AR_x86_64_pc_windows_gnu", "x86_64-w64-mingw32-ar"),
 ];
 
+/// What is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Making {
+    /// The NVIDIA engine too.
+    pub(crate) with_cuda: bool,
+    /// cargo's profile.
+    pub(crate) profile: &'static str,
+}
+
 /// Why this machine cannot build for Windows; `None` where it can.
 pub(crate) fn obstacle(workspace: &Workspace) -> Option<String> {
     if cfg!(windows) {
@@ -111,13 +120,13 @@ pub(crate) fn installer(
     version: &str,
     work: &Path,
     packages: &Path,
-    with_cuda: bool,
+    making: Making,
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     if let Some(obstacle) = obstacle(workspace) {
         bail!("no build for Windows: {obstacle}");
     }
-    let built = build(workspace, with_cuda)?;
+    let built = build(workspace, making)?;
     let tree = work.join("windows");
     fs::create_dir_all(&tree)?;
     two_programs(&fs::read(built.join("neurino.exe"))?, &tree)?;
@@ -131,16 +140,17 @@ pub(crate) fn installer(
 }
 
 /// Builds the program; returns the folder it lies in.
-fn build(workspace: &Workspace, with_cuda: bool) -> Result<PathBuf> {
+fn build(workspace: &Workspace, making: Making) -> Result<PathBuf> {
+    let Making { with_cuda, profile } = making;
     if !cfg!(windows) {
         ensure!(!with_cuda, "the NVIDIA engine for Windows is built on Windows: use --cpu here");
-        cargo(workspace, "build").args(["--profile", "dist"]).run()?;
-        return Ok(target(workspace).join(TARGET).join("dist"));
+        cargo(workspace, "build").args(["--profile", profile]).run()?;
+        return Ok(target(workspace).join(TARGET).join(profile));
     }
-    let build = workspace.cargo("build").args(["--profile", "dist", "--package", "neurino"]);
+    let build = workspace.cargo("build").args(["--profile", profile, "--package", "neurino"]);
     let build = if with_cuda { workspace.with_cuda(build) } else { build };
     build.run()?;
-    Ok(workspace.target.join("dist"))
+    Ok(workspace.target.join(profile))
 }
 
 /// Calls NSIS on the files below `tree`.

@@ -54,22 +54,34 @@ impl From<Refusal> for ErrorBody {
     }
 }
 
-/// Checks the result of a job by itself, and says by what a later copy of it is known.
+/// What a result that may be paid leaves behind.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Found {
+    /// By what a later copy of it is known.
+    pub(crate) mark: Option<Mark>,
+    /// What calls for another look at it.
+    pub(crate) suspicion: Option<&'static str>,
+}
+
+/// Checks the result of a job by itself.
 pub(crate) fn result(
     spec: &JobSpec,
     output: &JobOutput,
     node: &NodeId,
     bytes_max: usize,
-) -> Result<Option<Mark>, Refusal> {
+) -> Result<Found, Refusal> {
     match (output, spec) {
         (JobOutput::Text(answer), JobSpec::Text(job)) => {
             plausible(answer, job, bytes_max)?;
             counted(answer, spec, job)?;
-            Ok(text_mark(answer, job, node).map(Mark::Text))
+            let mark = text_mark(answer, job, node).map(Mark::Text);
+            Ok(Found { mark, suspicion: None })
         }
         (JobOutput::Image(picture), JobSpec::Image(job)) => {
             let facts = fits_job(picture, job).map_err(Refusal::Picture)?;
-            Ok(Some(Mark::Picture(picture_mark(facts, job))))
+            // Seldom honest, and never a proof: some prompts ask for it.
+            let suspicion = facts.blank.then_some("the picture is of one colour");
+            Ok(Found { mark: Some(Mark::Picture(picture_mark(facts, job))), suspicion })
         }
         _ => Err(Refusal::Malformed("the result is of another kind")),
     }

@@ -124,6 +124,8 @@ pub struct Facts {
     pub phash: [u64; 4],
     /// Mean square of each pixel's brightness against its neighbours'.
     pub detail: f64,
+    /// Whether all of it is of one colour.
+    pub blank: bool,
 }
 
 /// Makes [`Facts`] of rows as they come.
@@ -190,11 +192,12 @@ impl Look {
     }
 
     /// Whether all that came is of one colour.
-    pub(crate) fn is_blank(&self) -> bool {
+    fn is_blank(&self) -> bool {
         (0..3).all(|c| self.high[c].saturating_sub(self.low[c]) <= BLANK_RANGE)
     }
 
     pub(crate) fn finish(self) -> Facts {
+        let blank = self.is_blank();
         let mean = |(sum, count): &(u64, u64)| u8::try_from(sum / (*count).max(1)).unwrap_or(255);
         let inner = self.width.saturating_sub(2) * self.height.saturating_sub(2);
         let grid = self.grid.iter().map(|(sum, count)| sum / f64::from((*count).max(1)));
@@ -203,6 +206,7 @@ impl Look {
             thumb: self.thumb.iter().map(mean).collect(),
             phash: phash(&grid.collect::<Vec<_>>()),
             detail: self.detail / inner.max(1) as f64,
+            blank,
         }
     }
 }

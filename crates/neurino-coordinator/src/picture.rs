@@ -20,8 +20,8 @@ const FILTERS: u8 = 5;
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Checks that a result holds the job's picture and nothing else: an 8-bit RGB PNG of the size asked
-/// for, whole, with right checksums, without other chunks and without bytes behind its end, and not of
-/// one colour. Returns what is known of its pixels.
+/// for, whole, with right checksums, without other chunks and without bytes behind its end. Returns
+/// what is known of its pixels.
 ///
 /// # Errors
 /// `InvalidRequest` naming what does not fit.
@@ -33,7 +33,6 @@ pub(crate) fn fits_job(picture: &ImageOutput, job: &ImageJob) -> Result<Facts, E
     let mut look = Look::new(job.width, job.height);
     let fits = |width, height| (width, height) == (job.width, job.height);
     match read(&picture.png.0, fits, |row| look.row(row)) {
-        Ok(()) if look.is_blank() => refuse("the picture is of one colour"),
         Ok(()) => Ok(look.finish()),
         Err(fault) => refuse(fault),
     }
