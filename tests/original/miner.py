@@ -155,7 +155,8 @@ def credentials(miner):
         else:
             raise AssertionError("it was allowed")
     key = miner.upload(job, body)
-    assert miner.submit(job, {"S3Key": key}).status_code == 200
+    response = miner.submit(job, {"S3Key": key})
+    assert response.status_code == 200, response.text
 
 
 def signal(miner):

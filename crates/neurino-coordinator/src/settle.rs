@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::checks::{self, Refusal};
 use crate::coordinator::Coordinator;
 use crate::jobs::short;
-use crate::router::{JobClass, Placement, owner_of};
+use crate::router::JobClass;
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Mark, NewAudit, Settled, Settlement, StoredAttempt};
@@ -188,7 +188,7 @@ impl Coordinator {
             tracing::error!(job.id = %claim.job, %error, "a result broke its check");
             Err(Refusal::Malformed("the result cannot be read").into())
         })?;
-        self.is_new(node, claim, submission, checked).await
+        self.is_new(claim, submission, checked).await
     }
 
     /// Takes a running lease for settlement if the statement names it exactly and in time.
@@ -229,20 +229,6 @@ impl Coordinator {
         }
     }
 
-    /// Refuses the first time, if somebody else could do it better. Honest work may look so, too: what
-    /// comes again is paid, and computed again by others.
-    fn first_refused(
-        &self,
-        node: &NodeId,
-        claim: &Claim,
-        words: &'static str,
-    ) -> Result<&'static str, Refusal> {
-        let others =
-            Placement { not_owners: vec![owner_of(node).to_owned()], ..Placement::default() };
-        let elsewhere = || self.state().router.serves_placed(claim.spec.model(), &others);
-        if claim.failures == 0 && elsewhere() { Err(Refusal::Copy(words)) } else { Ok(words) }
-    }
-
     /// Everything that must hold before a result is paid.
     fn check(
         &self,
@@ -270,15 +256,13 @@ impl Coordinator {
         if !continues_stream(&self.state(), statement.lease, output) {
             return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
         }
-        let mut checked = Checked { mark: found.mark, suspicion: None };
-        if let Some(words) = found.suspicion {
-            checked.suspicion = Some(self.first_refused(node, claim, words)?);
-        }
+        let mut checked = Checked { mark: found.mark, suspicion: found.suspicion };
         if let Some(Mark::Picture(mark)) = &checked.mark {
             let before = self.audits.pictures();
             if checks::is_near_copy(mark, before.iter().map(|mark| &**mark)) {
                 let words = "nearly the same picture was handed in before, for another seed";
-                checked.suspicion = Some(self.first_refused(node, claim, words)?);
+                // Two seeds may come this close honestly: a drawing on white, say.
+                checked.suspicion = Some(words);
             }
         }
         Ok(checked)
@@ -289,7 +273,6 @@ impl Coordinator {
     /// another prompt is refused once; if it comes again, it is paid and looked at.
     async fn is_new(
         &self,
-        node: &NodeId,
         claim: &Claim,
         submission: &Submission,
         mut checked: Checked,
@@ -311,7 +294,7 @@ impl Coordinator {
         match known {
             Ok(true) => {
                 let words = "the same long answer was handed in before, for another prompt";
-                checked.suspicion = Some(self.first_refused(node, claim, words)?);
+                checked.suspicion = Some(first_refused(claim, words)?);
             }
             Ok(false) => {}
             // Nobody's fault; the books will say so again in a moment.
@@ -441,6 +424,12 @@ impl Coordinator {
     fn is_over(&self, id: LeaseId) -> bool {
         self.state().leases.get(&id).is_none_or(|l| Instant::now() >= l.deadline)
     }
+}
+
+/// Refuses the first time. Somebody else's honest work may look like a copy, too: what comes again is
+/// paid, and computed again by others.
+fn first_refused(claim: &Claim, words: &'static str) -> Result<&'static str, Refusal> {
+    if claim.failures == 0 { Err(Refusal::Copy(words)) } else { Ok(words) }
 }
 
 fn why_over(attempt: Option<&StoredAttempt>) -> ErrorBody {

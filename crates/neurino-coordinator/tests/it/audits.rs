@@ -200,7 +200,7 @@ async fn a_liar_is_convicted_pays_back_appeals_and_all_of_it_survives_restarts()
 }
 
 #[tokio::test]
-async fn copies_and_blank_pictures_are_refused_and_the_job_goes_on() {
+async fn near_copies_and_blank_pictures_are_looked_at_and_exact_copies_refused() {
     let world = World::new().await;
     let mut first = Identity::new("a").connect(&world.coordinator).await;
     offer(&first, Some(usual()), 1).await;
@@ -221,16 +221,28 @@ async fn copies_and_blank_pictures_are_refused_and_the_job_goes_on() {
     // Written anew with one step more here and there.
     submit(2).await;
     let lease = first.lease().await;
-    first.submit(&lease, retouched(&kept)).await;
-    assert_eq!(first.rejected().await, ErrorCode::InvalidRequest);
+    let retouched = (lease.job, "nearly the same");
+    first.submit(&lease, self::retouched(&kept)).await;
+    first.settled().await;
+    submit(3).await;
     let lease = first.lease().await;
-    let JobOutput::Image(mut blank) = kept else { panic!("a text") };
-    blank.png = crate::pictures::flat(blank.width, blank.height, 77);
-    first.submit(&lease, JobOutput::Image(blank)).await;
+    let blank = (lease.job, "one colour");
+    let JobOutput::Image(mut flat) = kept.clone() else { panic!("a text") };
+    flat.png = crate::pictures::flat(flat.width, flat.height, 77);
+    first.submit(&lease, JobOutput::Image(flat)).await;
+    first.settled().await;
+    submit(4).await;
+    let lease = first.lease().await;
+    first.submit(&lease, kept).await;
     assert_eq!(first.rejected().await, ErrorCode::InvalidRequest);
     let lease = first.lease().await;
     first.submit(&lease, picture(asked(&lease))).await;
     first.settled().await;
+    let shown = admin::audits(&world.config().database, 10).await.unwrap();
+    for (job, words) in [retouched, blank] {
+        let suspected = shown.newest.iter().find(|audit| audit.job == job).unwrap();
+        assert!(suspected.suspicion.as_deref().unwrap().contains(words), "{suspected:?}");
+    }
     world.assert_books_hold().await;
 }
 
