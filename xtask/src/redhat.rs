@@ -56,7 +56,7 @@ fn files(tree: &Path) -> Result<BTreeSet<String>> {
                 if installed == "/DEBIAN" {
                     continue;
                 }
-                if path.file_name().is_some_and(|name| name == "neurino") {
+                if Path::new(&installed).iter().any(|name| name == "neurino") {
                     found.insert(format!("%dir \"{installed}\""));
                 }
                 walk(root, &path, found)?;
@@ -111,6 +111,7 @@ mod tests {
             "\"/usr/bin/neurino\"",
             "\"/usr/lib/neurino/models/a b\"",
             "%dir \"/usr/lib/neurino\"",
+            "%dir \"/usr/lib/neurino/models\"",
         ];
         assert_eq!(files.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
         fs::write(tree.path().join("50%"), "")?;
