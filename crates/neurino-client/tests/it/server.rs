@@ -124,7 +124,14 @@ async fn link(State(seen): State<Arc<Seen>>, upgrade: WebSocketUpgrade) -> Respo
 async fn converse(seen: Arc<Seen>, mut socket: WebSocket) {
     let text = |m: &CoordinatorMessage| Message::text(serde_json::to_string(m).unwrap());
     socket.send(text(&the_challenge())).await.unwrap();
-    let Some(Ok(Message::Text(hello))) = socket.recv().await else { panic!("no hello") };
+    // A ping may come first.
+    let hello = loop {
+        match socket.recv().await {
+            Some(Ok(Message::Text(hello))) => break hello,
+            Some(Ok(Message::Ping(_))) => {}
+            other => panic!("no hello but {other:?}"),
+        }
+    };
     let NodeMessage::Hello(hello) = serde_json::from_str(&hello).unwrap() else {
         panic!("not a hello")
     };
