@@ -252,8 +252,8 @@ async fn an_engine_that_cannot_load_the_model_needs_the_person() {
     assert!(needs.mining.problem.is_some());
     // A Stop takes note of it, a Start tries again.
     viewer.stop(StopMode::Finish).await;
-    let noted = viewer.snapshot().await;
-    assert_eq!((noted.mining.state, noted.mining.problem), (MiningState::Stopped, None));
+    let noted = viewer.until_state(MiningState::Stopped).await;
+    assert_eq!(noted.mining.problem, None);
     viewer.mine_until_ready().await;
     viewer.end().await;
 }
