@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::api::{Engine, EngineErrorCode};
     use crate::process::{ProcessEngine, ProcessEngineConfig};
-    use crate::stand_in::{Fault, Watch, ending, job, model, until_running};
+    use crate::stand_in::{Fault, Watch, ending, job, model};
 
     /// Serves as a child on a stand-in card, if it was started as [`config`] says.
     fn serve_on_card(fault: Option<Fault>) {
@@ -261,9 +261,8 @@ mod tests {
         let mut status = engine.status();
         status.mark_unchanged();
         let (one, other) = (job(40), job(400));
-        let mut stream = engine.run(&one, CancellationToken::new()).await.unwrap();
+        let stream = engine.run(&one, CancellationToken::new()).await.unwrap();
         let waiting = engine.run(&other, CancellationToken::new()).await.unwrap();
-        until_running(&mut stream).await;
         assert_eq!(ending(stream).await.unwrap_err().code, EngineErrorCode::Crashed);
         assert_eq!(ending(waiting).await.unwrap_err().code, EngineErrorCode::Crashed);
         let restarting = |s: &EngineStatus| matches!(s, EngineStatus::Restarting { .. });
