@@ -81,6 +81,10 @@ describe('no card', () => {
     await open(rig('alloff'));
     const sentence = screen.getByTestId('state-sentence');
     expect(sentence.textContent).toContain('All cards are switched off. Switch one on');
+    await fireEvent.click(screen.getByTestId('choose-cards'));
+    await settle();
+    expect(document.activeElement).toBe(screen.getByTestId('cards'));
+    await fireEvent.click(screen.getByRole('button', { name: 'Home' }));
     speak('german');
     await settle();
     expect(screen.getByTestId('state-sentence').textContent).toContain(

@@ -41,7 +41,9 @@ const lost: Device = {
 };
 
 function waitsFor(no_card: NoCard, sentence: string, devices: Device[]): Snapshot {
-  const shown = snapshot('paused', { devices });
+  // The rules let it mine; only the card is missing.
+  const { control } = snapshot('waiting');
+  const shown = snapshot('paused', { devices, control });
   return { ...shown, mining: { ...shown.mining, sentence, said: { say: 'no_card', no_card } } };
 }
 

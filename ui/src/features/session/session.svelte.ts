@@ -70,6 +70,9 @@ export class Session {
   older = $state.raw<Receipt[]>([]);
   olderEnd = $state(false);
 
+  /** The settings should open where cards are switched. */
+  cardsWanted = $state(false);
+
   readonly chat: Chat;
   readonly studio: Studio;
   readonly ledger: Ledger;

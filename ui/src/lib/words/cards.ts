@@ -29,5 +29,6 @@ export const cards = {
   notUsed: 'Not used',
   gone: 'Gone',
   pending: 'After this job',
+  choose: 'Choose cards',
   memory: (size: string) => `${size} of memory`,
 };

@@ -25,5 +25,6 @@ export const cards: Catalogue['cards'] = {
   notUsed: 'Nicht in Gebrauch',
   gone: 'Weg',
   pending: 'Nach diesem Job',
+  choose: 'Karten wählen',
   memory: (size: string) => `${size} Speicher`,
 };
