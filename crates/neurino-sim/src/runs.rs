@@ -240,8 +240,10 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("L4", load);
     let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let (_, cpu_before) = world.process.usage();
     let begin = Instant::now();
     world.send_steadily(per_s, length).await;
+    let (_, cpu) = world.process.usage();
     // The first jobs need a moment until they are settled; count behind it.
     let lead = length / 4;
     let counted =
@@ -251,6 +253,8 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
     let wanted = per_s * 0.98;
     let words = format!(">= {wanted:.0}/s");
     report.want("settled", format!("{settled_per_s:.0}/s"), &words, settled_per_s >= wanted);
+    let share = cpu.saturating_sub(cpu_before).as_secs_f64() / length.as_secs_f64() * 100.0;
+    report.tell("processor", format!("{share:.0} % of a core"));
     let p99 = assign_waits(&world).permille(990);
     report.want("accept to assign, p99", ms(p99), "<= 250 ms", p99 <= Duration::from_millis(250));
     world.send_steadily(per_s * 2.0, twice).await;
