@@ -171,7 +171,9 @@ impl Cards {
 fn note(known: &mut Vec<KnownCard>, hardware: &Hardware, visible: Option<&str>) {
     let ready = hardware.nvidia().status().is_ready();
     let found = hardware.gpus().iter().filter(|gpu| ready && is_visible(visible, gpu));
-    known.iter_mut().for_each(|card| card.here = false);
+    for card in known.iter_mut() {
+        card.here = false;
+    }
     for gpu in found {
         match known.iter_mut().find(|card| card.id() == id_of(gpu)) {
             Some(card) => *card = KnownCard { gpu: gpu.clone(), here: true },
@@ -284,8 +286,9 @@ fn name(given: Option<String>) -> Result<Option<String>, ErrorBody> {
     let given = given.trim();
     if given.chars().count() > NAME_LETTERS_MAX || given.chars().any(char::is_control) {
         let message = format!("A card's name has up to {NAME_LETTERS_MAX} letters in one line.");
-        return Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
-            .with_hint("Nothing was changed."));
+        return Err(
+            ErrorBody::new(ErrorCode::InvalidRequest, message).with_hint("Nothing was changed.")
+        );
     }
     Ok((!given.is_empty()).then(|| given.to_owned()))
 }

@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn a_change_lets_the_job_finish_and_goes_on() {
-        let going_on = |job: Option<&CurrentJob>| {
-            told_of(MiningState::Finishing, Doing::GoingOn, None, job)
-        };
-        let expect = "Finishing the last job, then going on with your change: 43 tokens, 3.1 s of 180 s.";
+        let going_on =
+            |job: Option<&CurrentJob>| told_of(MiningState::Finishing, Doing::GoingOn, None, job);
+        let expect =
+            "Finishing the last job, then going on with your change: 43 tokens, 3.1 s of 180 s.";
         assert_eq!(going_on(Some(&job(JobStage::Running))), expect);
         assert_eq!(going_on(None), "Going on with your change.");
     }

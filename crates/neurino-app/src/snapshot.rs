@@ -11,8 +11,7 @@ use neurino_hardware::Sample;
 use neurino_miner::{MinerState, MinerStatus, RunningJob, Stage};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{
-    CurrentJob, Event, JobStage, MiningState, MiningStatus, NetworkStatus,
-    PointsSummary, Snapshot,
+    CurrentJob, Event, JobStage, MiningState, MiningStatus, NetworkStatus, PointsSummary, Snapshot,
 };
 use neurino_protocol::saying::{MiningSaying, Preparing};
 
@@ -94,7 +93,8 @@ impl App {
             connected: status.as_ref().is_some_and(|s| s.connected),
             gateway_url: self.gateway_url(),
         };
-        let mining = mining_status(&phase, since_ms, again, status.as_ref(), &network, job.as_ref());
+        let mining =
+            mining_status(&phase, since_ms, again, status.as_ref(), &network, job.as_ref());
         let control = self.control_status();
         let mining = decided(mining, &phase, &control.decision);
         let loaded = match &*self.engine().status().borrow() {

@@ -54,7 +54,8 @@ fn quoted(text: &str) -> String {
 
 /// A choice as a line of the section.
 fn line(card: &str, choice: &CardChoice) -> String {
-    let name = choice.name.as_ref().map_or(String::new(), |name| format!("name = {}, ", quoted(name)));
+    let name =
+        choice.name.as_ref().map_or(String::new(), |name| format!("name = {}, ", quoted(name)));
     let role = match choice.role {
         CardRole::Both => "both",
         CardRole::Text => "text",

@@ -290,9 +290,8 @@ mod tests {
 
     #[tokio::test]
     async fn models_go_only_where_their_kind_is_computed() {
-        let engine = || -> Arc<dyn Engine> {
-            Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap())
-        };
+        let engine =
+            || -> Arc<dyn Engine> { Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap()) };
         let text = Serves { text: true, pictures: false };
         let pictures = Serves { text: false, pictures: true };
         // The stand-in model writes; told to be a picture model, it goes to the other engine.

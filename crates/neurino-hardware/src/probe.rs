@@ -126,7 +126,8 @@ impl Hardware {
             let (gpus, nvidia) = script.probe();
             return gpus != self.gpus || nvidia != self.nvidia;
         }
-        let lost = |gpu: &Gpu| self.nvml.as_ref().is_some_and(|nvml| nvml::is_lost(nvml, gpu.index));
+        let lost =
+            |gpu: &Gpu| self.nvml.as_ref().is_some_and(|nvml| nvml::is_lost(nvml, gpu.index));
         pci::nvidia_cards() != self.nvidia.cards
             || pci::kernel_driver() != self.nvidia.kernel_driver
             || self.gpus.iter().any(lost)

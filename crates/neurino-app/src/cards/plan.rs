@@ -170,13 +170,12 @@ impl Plan {
                 if group.is_empty() {
                     continue;
                 }
-                let seat = match seats.iter().position(|(cards, _)| *cards == group) {
-                    Some(index) => &mut seats[index].1,
-                    None => {
-                        seats.push((group, Serves { text: false, pictures: false }));
-                        &mut seats.last_mut().expect("one was pushed").1
-                    }
-                };
+                let found = seats.iter().position(|(cards, _)| *cards == group);
+                let index = found.unwrap_or(seats.len());
+                if found.is_none() {
+                    seats.push((group, Serves { text: false, pictures: false }));
+                }
+                let seat = &mut seats[index].1;
                 seat.text |= kind == JobKind::Text;
                 seat.pictures |= kind == JobKind::Image;
             }
@@ -184,7 +183,9 @@ impl Plan {
         let mut seats: Vec<_> =
             seats.into_iter().map(|(group, serves)| seat_on(&group, serves, scripted)).collect();
         if one_card {
-            seats.iter_mut().for_each(|seat| seat.visible = None);
+            for seat in &mut seats {
+                seat.visible = None;
+            }
         }
         seats
     }

@@ -58,9 +58,10 @@ impl App {
         let hardware = self.hardware();
         let state = lock(&self.cards.state);
         // What the driver shows and is not known is hidden by the environment, or cannot compute.
-        let hidden = hardware.gpus().iter().filter(|gpu| {
-            state.known.iter().all(|card| card.id() != id_of(gpu))
-        });
+        let hidden = hardware
+            .gpus()
+            .iter()
+            .filter(|gpu| state.known.iter().all(|card| card.id() != id_of(gpu)));
         let hidden = hidden.map(|gpu| KnownCard { gpu: gpu.clone(), here: true });
         let all = state.known.iter().cloned().map(|card| (card, true));
         let all = all.chain(hidden.map(|card| (card, false)));

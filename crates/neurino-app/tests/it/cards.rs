@@ -34,7 +34,7 @@ impl Rig {
             serde_json::json!({ "uuid": format!("GPU-{name}"), "name": format!("Card {name}"),
                                 "memory_bytes": 8_u64 << 30, "lost": lost })
         };
-        let text = serde_json::Value::from_iter(cards.chars().map(card)).to_string();
+        let text = cards.chars().map(card).collect::<serde_json::Value>().to_string();
         let next = self.path.with_extension("next");
         std::fs::write(&next, text).unwrap();
         std::fs::rename(next, &self.path).unwrap();
@@ -162,7 +162,11 @@ async fn a_card_that_is_gone_is_looked_for_and_mining_goes_on_by_itself() {
     let mut viewer = rig.start().await;
     viewer.mine_until_ready().await;
     for round in 0..2 {
-        if round == 0 { rig.plug("a") } else { rig.unload_driver() }
+        if round == 0 {
+            rig.plug("a");
+        } else {
+            rig.unload_driver();
+        }
         let seen = viewer.until_state(MiningState::Paused).await;
         let sentence = &seen.mining.sentence;
         assert!(sentence.starts_with("Your card does not answer any more (Card A)."), "{sentence}");
