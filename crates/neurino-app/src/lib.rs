@@ -5,7 +5,7 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `snapshot` (what the window shows), `earnings` (records and what
+//! `alerts`, `worth` (what a model brings), `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
@@ -32,6 +32,7 @@ mod snapshot;
 mod start;
 pub mod telemetry;
 mod wallet;
+mod worth;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,6 +95,7 @@ pub struct App {
     models: Mutex<models::Progress>,
     library: library::Library,
     power: power::Power,
+    worth: Mutex<worth::Worth>,
     alerts: Mutex<alerts::Alerts>,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
@@ -160,6 +162,7 @@ impl App {
         let app = Arc::new(Self {
             library,
             power,
+            worth: Mutex::default(),
             alerts: Mutex::new(alerts),
             dirs,
             settings,
@@ -199,6 +202,7 @@ impl App {
         app.spawn_queue();
         app.spawn_power();
         app.spawn_alerts();
+        app.spawn_worth();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }

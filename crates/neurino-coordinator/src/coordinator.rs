@@ -27,6 +27,7 @@ use crate::config::CoordinatorConfig;
 use crate::edge::{LinkKey, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
+use crate::demand::Demand;
 use crate::local::LocalCoordinator;
 use crate::metrics::Metrics;
 use crate::original::Miners;
@@ -67,6 +68,8 @@ pub struct Coordinator {
     pub(crate) miners: Miners,
     /// Results that are computed again, and what came of it.
     pub(crate) audits: Audits,
+    /// What the network was asked for in the last hour.
+    pub(crate) demand: Demand,
 }
 
 impl Coordinator {
@@ -126,6 +129,7 @@ impl Coordinator {
             links,
             miners,
             audits,
+            demand: Demand::default(),
         });
         tracing::info!(
             network = %coordinator.config.network,

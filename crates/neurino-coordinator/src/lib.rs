@@ -15,6 +15,7 @@ mod checks;
 pub mod compare;
 pub mod config;
 mod coordinator;
+mod demand;
 mod edge;
 pub mod error;
 mod jobs;

@@ -72,17 +72,18 @@ impl App {
         let host_bytes = host.map_or(0, |host| host.memory_bytes);
         let practice = self.network.practice();
         let factor = practice.and_then(|network| network.factor(&manifest.id, manifest.kind));
+        let could = devices.iter().filter(|d| could_compute(d, devices));
+        let fits: Vec<ModelFit> = could.map(|d| judged(manifest, d, host_bytes)).collect();
+        let (demand, estimate) = self.worth_of(&manifest.id, &fits);
         LibraryModel {
+            demand,
+            estimate,
             model: manifest.id.clone(),
             disk_bytes: used.map_or(0, |usage| usage.disk_bytes),
             used_ms: used_at.and_then(|at| i64::try_from(at.as_millis()).ok()),
             own: used.is_some_and(|usage| usage.own),
             factor: factor.map(|factor| factor.0),
-            fits: devices
-                .iter()
-                .filter(|d| could_compute(d, devices))
-                .map(|d| judged(manifest, d, host_bytes))
-                .collect(),
+            fits,
         }
     }
 
