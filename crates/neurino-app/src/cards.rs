@@ -161,6 +161,11 @@ impl Cards {
         self.has_gpu_engine && self.device != DeviceSetting::Cpu
     }
 
+    /// Whether the person switched a card off.
+    pub(crate) fn is_off(&self, card: &str) -> bool {
+        lock(&self.state).choices.get(card).is_some_and(|choice| !choice.on)
+    }
+
     /// Whether a card that was here does not answer.
     fn misses_one(&self) -> bool {
         lock(&self.state).known.iter().any(|card| !card.here)

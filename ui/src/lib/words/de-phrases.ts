@@ -312,5 +312,11 @@ const machine: readonly Phrase[] = [
 ];
 
 /** All of them. */
-export const phrases: readonly Phrase[] = [...machine, ...cards,
-  ...models, ...network, ...power, ...wallet];
+export const phrases: readonly Phrase[] = [
+  ...machine,
+  ...cards,
+  ...models,
+  ...network,
+  ...power,
+  ...wallet,
+];
