@@ -82,6 +82,10 @@ pub struct TrustReport {
     pub audited_ppm: u32,
     /// Audits that held since the last one that did not.
     pub held: u32,
+    /// How many more must hold before fewer results are computed again.
+    pub to_hold: u32,
+    /// Whether nobody of another owner could compute any of its results again.
+    pub alone: bool,
     /// Its audits by state.
     pub audits: BTreeMap<AuditState, u64>,
     /// For how long earnings can be called back, in milliseconds.
@@ -570,13 +574,11 @@ impl Coordinator {
         let stage = record.stage(rules, probation);
         let alone = audits.get(&AuditState::NoIndependentAuditor).is_some_and(|count| *count > 0)
             && !audits.contains_key(&AuditState::Held);
+        let to_hold = rules.first.saturating_sub(record.held);
         let words = match stage {
             TrustStage::Convicted => "its results did not hold; it gets no work".to_owned(),
             _ if alone => "no independent auditor: nobody else serves its models".to_owned(),
-            TrustStage::New => format!(
-                "new: all results are checked until {} have held",
-                rules.first.saturating_sub(record.held)
-            ),
+            TrustStage::New => format!("new: all results are checked until {} have held", to_hold),
             TrustStage::Watched => "watched: some of its results are checked".to_owned(),
             TrustStage::Established => "established: few of its results are checked".to_owned(),
         };
@@ -585,6 +587,8 @@ impl Coordinator {
             stage,
             audited_ppm: rules.rate_ppm(record.held, probation),
             held: record.held,
+            to_hold,
+            alone,
             audits,
             escrow_ms: rules.escrow_ms,
             in_escrow_micro: earned
