@@ -6,12 +6,14 @@
 
 mod audits;
 mod beside;
+mod epochs;
 #[cfg(test)]
 mod faults;
 mod marks;
 mod pictures;
 mod read;
 mod records;
+mod sql;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -40,6 +42,7 @@ pub(crate) use records::{
 pub use audits::{AuditState, Conviction, StoredAudit};
 pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
+pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
 
