@@ -77,3 +77,10 @@ WHEN NEW.cumulative_micro < OLD.cumulative_micro
 BEGIN
     SELECT RAISE(ABORT, 'what was promised only rises');
 END;
+
+CREATE TRIGGER escrow_added AFTER INSERT ON voucher_escrow BEGIN
+    UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'settings_version';
+END;
+CREATE TRIGGER escrow_changed AFTER UPDATE ON voucher_escrow BEGIN
+    UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'settings_version';
+END;

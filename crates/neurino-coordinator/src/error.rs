@@ -52,6 +52,9 @@ pub enum CoordinatorError {
     /// An epoch cannot be made or read.
     #[error("the epoch cannot be made")]
     Epoch(#[from] neurino_ledger::epoch::EpochError),
+    /// Vouchers cannot be taken so.
+    #[error("the vouchers were left as they are: {0}")]
+    Voucher(&'static str),
     /// Holdings cannot be kept.
     #[error("the holdings were not kept: {0}")]
     Holdings(&'static str),

@@ -55,6 +55,10 @@ pub(crate) async fn generations(
     count_work(coordinator, &caller, specs.map(|spec| cost_units(&spec)).sum())?;
     // From here on a client that goes away withdraws its jobs.
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers));
+    let first = key.as_ref().map(|key| key_of_picture(key, 0));
+    let specs = asked.jobs.iter().cloned().map(JobSpec::Image);
+    let paid = coordinator.pay_ahead(&caller, first.as_ref(), specs).await;
+    paid.map_err(ApiError::voucher)?;
     let mut pictures = Vec::with_capacity(asked.jobs.len());
     for (at, job) in asked.jobs.iter().enumerate() {
         let key = key.as_ref().map(|key| key_of_picture(key, at));

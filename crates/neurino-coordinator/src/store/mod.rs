@@ -16,6 +16,7 @@ mod records;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod vouchers;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -42,6 +43,7 @@ pub(crate) use records::{
 pub use audits::{AuditState, Conviction, StoredAudit};
 pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
+pub(crate) use vouchers::{Booked, Booking};
 pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
