@@ -118,8 +118,8 @@ pub(crate) async fn chat_completions(
     let repeatable = key.is_some();
     let paid = coordinator.pay_ahead(&caller, key.as_ref(), [spec.clone()]).await;
     paid.map_err(ApiError::voucher)?;
-    let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
-    let job = submitted.map_err(ApiError::openai)?;
+    let submitted = coordinator.submit_on(caller.payer.clone(), key, spec, terms).await;
+    let job = submitted.map_err(|error| ApiError::submission(error, &caller))?;
     // From here on a client that goes away withdraws its job, unless it may come back for it.
     let guard = CancelGuard::of(coordinator, job, repeatable);
     let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;

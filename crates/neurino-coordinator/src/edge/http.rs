@@ -103,6 +103,19 @@ impl ApiError {
         }
     }
 
+    /// Why a job was not accepted. Credits that another request of the same payer took meanwhile are,
+    /// for a voucher, a matter of promising more.
+    pub(crate) fn submission(body: ErrorBody, caller: &Caller) -> Self {
+        let meanwhile = caller.voucher.is_some() && body.code == ErrorCode::InsufficientCredits;
+        if meanwhile {
+            let hint = "another request took what was promised; sign a larger cumulative amount";
+            let status = StatusCode::PAYMENT_REQUIRED;
+            let error = Self::openai(body.with_hint(hint)).named("voucher_too_low");
+            return Self { status, ..error };
+        }
+        Self::openai(body)
+    }
+
     /// Names the field at fault.
     pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());

@@ -40,8 +40,8 @@ pub(crate) async fn submit(
     count_work(coordinator, &caller, cost_units(&spec))?;
     let paid = coordinator.pay_ahead(&caller, key.as_ref(), [spec.clone()]).await;
     paid.map_err(ApiError::voucher)?;
-    let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
-    let id = submitted.map_err(ApiError::openai)?;
+    let submitted = coordinator.submit_on(caller.payer.clone(), key, spec, terms).await;
+    let id = submitted.map_err(|error| ApiError::submission(error, &caller))?;
     let mut response = (StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
