@@ -28,7 +28,8 @@ pub(crate) async fn run(setting: Setting, action: EpochAction) -> anyhow::Result
         EpochAction::Make { rules } => make(&setting, &rules).await?,
         EpochAction::Show { epoch, out } => {
             let found = epochs::file_beside(&books(&setting)?, epoch).await?;
-            let body = found.context("there is no such epoch; `/v1/epochs` lists those there are")?;
+            let body =
+                found.context("there is no such epoch; `/v1/epochs` lists those there are")?;
             write(out.as_deref(), &body)?;
         }
         EpochAction::Entries { epoch, out } => entries(&setting, epoch, out.as_deref()).await?,

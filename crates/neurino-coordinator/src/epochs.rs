@@ -172,9 +172,10 @@ impl<'a> Kinship<'a> {
         if payer == "local" {
             return Source::Own;
         }
-        let named = payer.parse().ok().map(|address| {
-            self.rewards.get(&address).copied().unwrap_or(address)
-        });
+        let named = payer
+            .parse()
+            .ok()
+            .map(|address| self.rewards.get(&address).copied().unwrap_or(address));
         let owner = self.payers.get(payer).copied().or(named);
         if owner.is_some() && owner == self.reward(&raw.receipt.node) {
             return Source::Own;
@@ -184,7 +185,12 @@ impl<'a> Kinship<'a> {
 }
 
 /// The entries of a week, weighed and in order.
-fn entries_of(week: &Week, rules: &EpochRules, kinship: &Kinship<'_>, salt: [u8; 32]) -> Vec<Entry> {
+fn entries_of(
+    week: &Week,
+    rules: &EpochRules,
+    kinship: &Kinship<'_>,
+    salt: [u8; 32],
+) -> Vec<Entry> {
     let alias = |payer: &str| {
         let mut mac = Hmac::<Sha256>::new_from_slice(&salt).expect("a key of any length fits");
         mac.update(payer.as_bytes());
@@ -237,15 +243,19 @@ fn entries_of(week: &Week, rules: &EpochRules, kinship: &Kinship<'_>, salt: [u8;
 /// What nodes still owe.
 fn debts(previous: Option<&EpochFile>) -> BTreeMap<NodeId, (PerKind<i64>, PerKind<i64>)> {
     let nodes = previous.iter().flat_map(|file| &file.result.nodes);
-    let debts = nodes.map(|node| {
-        (node.node.clone(), (node.carried_micro, node.organic_carried_micro))
-    });
+    let debts =
+        nodes.map(|node| (node.node.clone(), (node.carried_micro, node.organic_carried_micro)));
     let nothing = PerKind { llama: 0, waifu: 0 };
     debts.filter(|(_, debt)| *debt != (nothing, nothing)).collect()
 }
 
 /// Computes and signs an epoch.
-fn made(maker: &Maker<'_>, week: Week, now_ms: i64, salt: [u8; 32]) -> Result<NewEpoch, EpochError> {
+fn made(
+    maker: &Maker<'_>,
+    week: Week,
+    now_ms: i64,
+    salt: [u8; 32],
+) -> Result<NewEpoch, EpochError> {
     let fit = EpochError::Number("the number of the epoch");
     let (start_ms, end_ms) = EpochInputs::bounds(week.epoch).ok_or(fit)?;
     let kinship = Kinship::of(week.holdings.as_ref());

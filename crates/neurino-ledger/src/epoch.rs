@@ -69,7 +69,9 @@ pub enum EpochError {
         expected: String,
     },
     /// An address has no share.
-    #[error("the address {0} has no share in this epoch; addresses are written as `0x` and 40 digits")]
+    #[error(
+        "the address {0} has no share in this epoch; addresses are written as `0x` and 40 digits"
+    )]
     NoShare(Address),
     /// A proof does not lead to its root.
     #[error("the proof does not lead from {account} with {cumulative} to the root")]

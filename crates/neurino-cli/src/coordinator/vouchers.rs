@@ -59,7 +59,8 @@ async fn list(format: Format, database: &Path) -> anyhow::Result<()> {
         "Collected by the contract {} on chain {}, for {}; a millionth of a credit is {} units",
         terms.contract, terms.chain_id, terms.gateway, terms.units_per_micro
     ));
-    for Channel { payer, deposit, cumulative, spent, held, epoch, is_open, signature, .. } in channels
+    for Channel { payer, deposit, cumulative, spent, held, epoch, is_open, signature, .. } in
+        channels
     {
         let state = if is_open { "open" } else { "closed" };
         output::line(format!(

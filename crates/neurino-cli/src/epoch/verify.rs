@@ -35,8 +35,11 @@ pub(super) fn run(format: Format, path: &Path, beside: &Beside) -> anyhow::Resul
             let receipts = receipts(&read(path)?).with_context(|| path.display().to_string())?;
             let own = found(&file, &entries, &receipts)?;
             let others = receipts.len() - own;
-            let besides = if others > 0 { format!("; {others} are of other weeks") } else { String::new() };
-            held.push(format!("all {own} receipts of its week are in it, as they were signed{besides}"));
+            let besides =
+                if others > 0 { format!("; {others} are of other weeks") } else { String::new() };
+            held.push(format!(
+                "all {own} receipts of its week are in it, as they were signed{besides}"
+            ));
         }
     }
     if let Some(path) = &beside.previous {

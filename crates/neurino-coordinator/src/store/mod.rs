@@ -43,10 +43,10 @@ pub(crate) use records::{
 pub use audits::{AuditState, Conviction, StoredAudit};
 pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
-pub(crate) use vouchers::{Booked, Booking};
 pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
+pub(crate) use vouchers::{Booked, Booking};
 
 use crate::books::LedgerCheck;
 use crate::error::{CoordinatorError, StoreError};

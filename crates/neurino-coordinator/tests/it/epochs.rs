@@ -109,11 +109,11 @@ async fn a_week_of_work_becomes_a_file_that_anybody_computes_again() {
     assert_eq!(world.coordinator.make_epochs(next_week_ms()).await.unwrap(), [epoch]);
     let file = file(&world, epoch).await;
     assert_eq!(points(&file, &id), 4_000_000);
-    // Two of four thousand tokens were paid for, at 5 + 10 micro-credits a thousand: that is what counts.
+    // Ten micro-credits each were paid for two of them, and 400 stand for a point. The guests paid nothing.
     let demand = &file.inputs.demand.llama;
     assert_eq!((demand.raw_micro, demand.paid_micro), (4_000_000, 2_000_000));
     assert_eq!((demand.free_micro, demand.own_micro), (1_000_000, 1_000_000));
-    assert_eq!(demand.organic_micro, 2 * 9 * 1_000_000 / 400 + 11_250, "and a quarter for guests?");
+    assert_eq!((demand.organic_micro, demand.fees_micro), (50_000, 20));
     assert_eq!(file.result.accounts.len(), 1);
     assert_eq!(file.result.accounts[0].reward, Address([5; 20]), "whom the key is bound to");
     assert_eq!(file.result.nodes[0].nft_ppm.llama, 1_100_000);
@@ -123,7 +123,10 @@ async fn a_week_of_work_becomes_a_file_that_anybody_computes_again() {
     assert_eq!(sources, [Source::Paid, Source::Paid, Source::Free, Source::Own]);
     let lines = text(&world, &format!("/v1/epochs/{epoch}/entries")).await;
     assert!(!lines.contains("lab") && !lines.contains("guests"), "payers are not named");
-    assert_eq!(text(&world, &format!("/v1/epochs/{epoch}/entries?from=3")).await.lines().count(), 1);
+    assert_eq!(
+        text(&world, &format!("/v1/epochs/{epoch}/entries?from=3")).await.lines().count(),
+        1
+    );
 
     let (status, list) = world.send(Method::GET, "/v1/epochs", None, &[], "").await;
     assert_eq!((status, &list["epochs"][0]["epoch"]), (StatusCode::OK, &json!(epoch)));
@@ -202,8 +205,7 @@ async fn two_makers_publish_one_epoch() {
     let free = key(&world, "guests", false).await;
     chat(&world, &mut node, &free).await;
     let config = world.config();
-    let beside =
-        epochs::make_beside(&config.database, "weekly1", &config.key, next_week_ms());
+    let beside = epochs::make_beside(&config.database, "weekly1", &config.key, next_week_ms());
     let here = world.coordinator.make_epochs(next_week_ms());
     let (beside, here) = tokio::join!(beside, here);
     let made = [beside.unwrap_or_default(), here.unwrap_or_default()].concat();
@@ -240,7 +242,9 @@ async fn a_published_epoch_cannot_be_changed_in_the_books() {
 async fn who_asks_for_no_epoch_is_told() {
     let world = World::new().await;
     let ask = async |path: &str| world.send(Method::GET, path, None, &[], "").await;
-    for path in ["/v1/epochs/x", "/v1/epochs/9999999999999999999", "/v1/epochs/-", "/v1/epochs?before=x"] {
+    for path in
+        ["/v1/epochs/x", "/v1/epochs/9999999999999999999", "/v1/epochs/-", "/v1/epochs?before=x"]
+    {
         let (status, body) = ask(path).await;
         assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "invalid_request"), "{path}");
     }

@@ -123,7 +123,13 @@ async fn a_voucher_pays_and_what_it_leaves_over_stays() {
     assert_eq!(status, StatusCode::PAYMENT_REQUIRED);
     assert_eq!(body["error"]["type"], "payment_required");
     let required = world
-        .raw(Method::POST, CHAT, None, &[("neurino-voucher", &again)], chat_body(|_| {}).to_string())
+        .raw(
+            Method::POST,
+            CHAT,
+            None,
+            &[("neurino-voucher", &again)],
+            chat_body(|_| {}).to_string(),
+        )
         .await;
     assert_eq!(required.headers()["neurino-voucher-required"], "101", "one more is enough");
     served(&world, &mut node, &[("neurino-voucher", &payer.promise(101))]).await;
@@ -145,7 +151,7 @@ async fn what_does_not_pay_is_refused_and_books_nothing() {
     let (status, _) = refused(&world, &payer.promise(1), "voucher_too_low").await;
     assert_eq!(status, StatusCode::PAYMENT_REQUIRED);
     refused(&world, &payer.promise(1_001), "deposit_too_low").await;
-    refused(&world, &payer.promise(u128::MAX), "invalid_request").await;
+    refused(&world, &payer.promise(u128::MAX), "invalid_value").await;
     refused(&world, &payer.promise(0), "voucher_used").await;
     let voucher = payer.voucher(500);
     let now = u64::try_from(this_epoch()).unwrap();
@@ -242,7 +248,7 @@ async fn an_operator_opens_and_closes_channels_without_losing_promises() {
     let payer = Payer::with_units(&world, 1_000, 1_000_000_000_000).await;
     let database = world.config().database;
     let mut node = Node::ready(&world.coordinator).await;
-    refused(&world, &payer.promise(100_000_000_000_001), "invalid_request").await;
+    refused(&world, &payer.promise(100_000_000_000_001), "invalid_value").await;
     served(&world, &mut node, &[("neurino-voucher", &payer.promise(100_000_000_000_000))]).await;
     let open = |micro| vouchers::open_channel(&database, payer.address(), MicroCredits(micro));
     assert!(open(99).await.is_err(), "less than was promised");
@@ -270,5 +276,8 @@ async fn without_terms_no_voucher_is_taken() {
     let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
     let path = format!("/v1/vouchers/{}", key.address());
     assert_eq!(world.send(Method::GET, &path, None, &[], "").await.0, StatusCode::NOT_FOUND);
-    assert_eq!(world.send(Method::GET, "/v1/vouchers/x", None, &[], "").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        world.send(Method::GET, "/v1/vouchers/x", None, &[], "").await.0,
+        StatusCode::BAD_REQUEST
+    );
 }

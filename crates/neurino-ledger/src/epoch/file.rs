@@ -204,8 +204,7 @@ pub fn check_entries(file: &EpochFile, entries: &[Entry]) -> Result<(), EpochErr
     }
     let summary = |entries| serde_json::to_value(entries).unwrap_or_default();
     let found = summary(inputs.entries);
-    if let Some(error) =
-        first_difference("inputs.entries", &found, &summary(Entries::of(entries)?))
+    if let Some(error) = first_difference("inputs.entries", &found, &summary(Entries::of(entries)?))
     {
         return Err(error);
     }

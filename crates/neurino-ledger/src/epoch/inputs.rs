@@ -215,8 +215,10 @@ impl EpochInputs {
 
     /// Refuses inputs that contradict themselves.
     pub(super) fn check(&self) -> Result<(), EpochError> {
-        let wrong =
-            |at: &str, fault: &str| EpochError::Input { at: at.to_owned(), fault: fault.to_owned() };
+        let wrong = |at: &str, fault: &str| EpochError::Input {
+            at: at.to_owned(),
+            fault: fault.to_owned(),
+        };
         self.rules.check()?;
         if self.epoch < 0 || Self::bounds(self.epoch) != Some((self.start_ms, self.end_ms)) {
             return Err(wrong("inputs.epoch", "its number, start and end do not belong together"));
@@ -238,8 +240,7 @@ impl EpochInputs {
             for kind in [PointsKind::Llama, PointsKind::Waifu] {
                 let (points, organic) = (node.points.of(kind), node.organic.of(kind));
                 for sums in [points, organic] {
-                    let parts =
-                        [sums.earned_micro, sums.called_back_micro, sums.given_back_micro];
+                    let parts = [sums.earned_micro, sums.called_back_micro, sums.given_back_micro];
                     if parts.iter().any(|part| *part < 0) || sums.carried_micro > 0 {
                         return Err(wrong(&at(), "a sum has the wrong sign"));
                     }

@@ -289,9 +289,8 @@ fn what_is_called_back_is_owed_until_it_is_worked_off() {
     let third_file = file_of(&third, &debts, Some(&second_file));
     check_against(&third_file, &second_file).unwrap();
     assert_eq!(third_file.result.pools.llama.points_micro, 60, "thirty each");
-    let [a, b] = [address(4), address(5)].map(|own| {
-        third_file.result.accounts.iter().find(|a| a.reward == own).unwrap().share
-    });
+    let [a, b] = [address(4), address(5)]
+        .map(|own| third_file.result.accounts.iter().find(|a| a.reward == own).unwrap().share);
     assert_eq!(a, b);
 
     let forgotten = file_of(&third, &Debts::new(), Some(&second_file));
@@ -324,10 +323,7 @@ fn entries_that_were_forged_are_found_out() {
 }
 
 fn works_strategy() -> impl Strategy<Value = Vec<(bool, bool, i64, i64)>> {
-    prop::collection::vec(
-        (any::<bool>(), any::<bool>(), 0_i64..50_000_000, 0_i64..40_000),
-        0..60,
-    )
+    prop::collection::vec((any::<bool>(), any::<bool>(), 0_i64..50_000_000, 0_i64..40_000), 0..60)
 }
 
 proptest! {
@@ -394,4 +390,12 @@ proptest! {
         prop_assert_eq!(file.result.accounts.iter().map(|a| a.share.0).sum::<u128>(), paid);
         prop_assert_eq!(file.result.total.0, paid);
     }
+}
+
+#[test]
+fn epochs_begin_on_thursday() {
+    let epoch_at = |time: &str| epoch_of(time.parse::<jiff::Timestamp>().unwrap().as_millisecond());
+    assert_eq!(epoch_at("1970-01-01T00:00:00Z"), 0);
+    assert_eq!(epoch_at("1969-12-31T23:59:59Z"), -1);
+    assert_eq!(epoch_at("2026-11-18T23:59:59Z") + 1, epoch_at("2026-11-19T00:00:00Z"));
 }

@@ -130,7 +130,9 @@ impl FromStr for Tokens {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let canonical = text == "0" || !text.starts_with('0');
         let value = (digits && canonical).then(|| text.parse().ok()).flatten();
-        value.map(Self).ok_or(Misspelt("a whole number below 2^128 without a sign or leading zeros"))
+        value
+            .map(Self)
+            .ok_or(Misspelt("a whole number below 2^128 without a sign or leading zeros"))
     }
 }
 
