@@ -1,5 +1,8 @@
 //! `neurino epoch`: what a week of a network came to: made, read, computed again.
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests;
 mod verify;
 
 use std::io::Write as _;

@@ -252,14 +252,14 @@ fn debts(previous: Option<&EpochFile>) -> BTreeMap<NodeId, (PerKind<i64>, PerKin
 /// Computes and signs an epoch.
 fn made(
     maker: &Maker<'_>,
-    week: Week,
+    week: &Week,
     now_ms: i64,
     salt: [u8; 32],
 ) -> Result<NewEpoch, EpochError> {
     let fit = EpochError::Number("the number of the epoch");
     let (start_ms, end_ms) = EpochInputs::bounds(week.epoch).ok_or(fit)?;
     let kinship = Kinship::of(week.holdings.as_ref());
-    let entries = entries_of(&week, &maker.rules, &kinship, salt);
+    let entries = entries_of(week, &maker.rules, &kinship, salt);
     let previous = week.previous.as_ref();
     let about = |node: &NodeId| {
         let votes = week.votes.get(node).copied().unwrap_or(0);
@@ -348,7 +348,7 @@ pub async fn make_beside(
     let maker = Maker { network: &network, rules, key, escrow_ms };
     let mut all = Vec::new();
     while let Some(week) = due!(books, maker, now_ms) {
-        let epoch = made(&maker, week, now_ms, rand::random())?;
+        let epoch = made(&maker, &week, now_ms, rand::random())?;
         if !books.publish_epoch(&epoch).await? {
             // The coordinator itself was quicker.
             break;
@@ -425,7 +425,7 @@ impl Coordinator {
             // A busy network's week takes a while; other tasks go on meanwhile.
             let computed = tokio::task::spawn_blocking(move || {
                 let maker = Maker { network: &network, rules, key: &key, escrow_ms };
-                made(&maker, week, now_ms, rand::random())
+                made(&maker, &week, now_ms, rand::random())
             });
             let computed = computed.await.map_err(|error| {
                 tracing::error!(%error, "an epoch could not be computed");

@@ -61,7 +61,7 @@ pub(crate) struct ApiError {
     /// When another try is worth it, in seconds, where that is known.
     retry_after_s: Option<u64>,
     /// The smallest promise of a voucher that would do.
-    voucher_required: Option<String>,
+    voucher_required: Option<Box<HeaderValue>>,
 }
 
 impl ApiError {
@@ -97,7 +97,9 @@ impl ApiError {
             VoucherRefusal::Wrong(body) => Self::openai(body),
             VoucherRefusal::Unpaid(unpaid) => Self {
                 status: StatusCode::PAYMENT_REQUIRED,
-                voucher_required: unpaid.required,
+                voucher_required: unpaid
+                    .required
+                    .and_then(|units| HeaderValue::from_str(&units).ok().map(Box::new)),
                 ..Self::openai(unpaid.body).named(unpaid.name)
             },
         }
@@ -173,9 +175,8 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let required = self.voucher_required.as_deref().map(HeaderValue::from_str);
-        if let Some(Ok(required)) = required {
-            headers.insert(VOUCHER_REQUIRED, required);
+        if let Some(required) = self.voucher_required {
+            headers.insert(VOUCHER_REQUIRED, *required);
         }
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         let named = self.retry_after_s.map(HeaderValue::from);

@@ -115,9 +115,8 @@ async fn unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Vec<RawMovemen
     for (movement, statement) in LATER {
         let rows: Vec<Later> = query(statement).bind(before_ms).fetch_all(at!(place)).await?;
         for (at_ms, body, payer, class, organic_micro) in rows {
-            let charged = MicroCredits(0);
             let raw = raw(movement, &body, payer, &class)?;
-            all.push(RawMovement { at_ms, organic_micro, charged, ..raw });
+            all.push(RawMovement { at_ms, organic_micro, ..raw });
         }
     }
     let rewards: Vec<(String, String, String, i64, i64)> = query(

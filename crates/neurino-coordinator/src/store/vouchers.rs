@@ -45,8 +45,7 @@ async fn terms(place: Place<'_>) -> Result<Option<VoucherTerms>, StoreError> {
     let row: Option<(i64, String, String, i64)> =
         query("SELECT chain_id, contract, gateway, units_per_micro FROM voucher_escrow")
             .fetch_optional(place)
-            .await?
-            .map(|(chain, contract, gateway, units)| (chain, contract, gateway, units));
+            .await?;
     let unreadable = || StoreError::Unreadable { what: "escrow" };
     row.map(|(chain_id, contract, gateway, units)| {
         Ok(VoucherTerms {
