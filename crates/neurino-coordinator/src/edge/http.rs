@@ -55,7 +55,7 @@ pub(crate) struct ApiError {
     status: StatusCode,
     body: ErrorBody,
     shape: Shape,
-    param: Option<String>,
+    param: Option<Box<str>>,
     /// What OpenAI calls it, where that is more than our own name says.
     named: Option<&'static str>,
     /// When another try is worth it, in seconds, where that is known.
@@ -87,7 +87,7 @@ impl ApiError {
             _ => None,
         };
         let is_field = body.code == ErrorCode::InvalidRequest && param.is_some();
-        let (param, named) = (param.map(str::to_owned), is_field.then_some("invalid_value"));
+        let (param, named) = (param.map(Box::from), is_field.then_some("invalid_value"));
         Self { shape: Shape::OpenAi, param, named, ..Self::plain(body) }
     }
 
@@ -120,7 +120,7 @@ impl ApiError {
 
     /// Names the field at fault.
     pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.param = Some(param.into().into_boxed_str());
         self
     }
 
