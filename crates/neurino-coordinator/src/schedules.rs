@@ -11,7 +11,6 @@ mod cheats;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::session::{NodeSession, Outbox};
-use crate::{Coordinator, CoordinatorConfig, JobTerms, Limits, Prepaid, admin};
+use crate::{Coordinator, CoordinatorConfig, Database, JobTerms, Limits, Prepaid, admin};
 use cheats::Cheat;
 
 thread_local! {
@@ -170,8 +169,8 @@ impl Schedule {
         schedule
     }
 
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("books.sqlite")
+    fn database(&self) -> Database {
+        Database::Sqlite(self.folder.path().join("books.sqlite"))
     }
 
     fn runtime(&self) -> &Runtime {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
+use neurino_coordinator::{
+    Coordinator, CoordinatorConfig, CoordinatorError, Database, Limits, books,
+};
 use neurino_wallet::IdentityKey;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
 /// Words of a fixed wallet: the coordinator of a run signs with one key before and after a crash. Its
@@ -18,13 +20,19 @@ use tokio_util::sync::CancellationToken;
 const PHRASE: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
-/// Runs the coordinator in this process until it is killed.
+/// Runs the coordinator in this process until it is killed. On a database of a server it stands by while
+/// another one holds the books.
 ///
 /// # Errors
-/// Books or address that cannot be used.
-pub async fn serve(folder: &Path, port: u16, text_budget_ms: u64) -> anyhow::Result<()> {
+/// Books or address that cannot be used; another coordinator that took over.
+pub async fn serve(
+    folder: &Path,
+    port: u16,
+    text_budget_ms: u64,
+    address: Option<&str>,
+) -> anyhow::Result<()> {
     let key = Arc::new(IdentityKey::from_phrase(PHRASE)?);
-    let mut config = CoordinatorConfig::practice(folder.join("books.sqlite"), key);
+    let mut config = CoordinatorConfig::practice(database(folder, address)?, key);
     config.network = "sim".into();
     config.practice = false;
     config.limits = Limits {
@@ -33,7 +41,14 @@ pub async fn serve(folder: &Path, port: u16, text_budget_ms: u64) -> anyhow::Res
         connections_max: 40_000,
         ..Limits::default()
     };
-    let coordinator = Coordinator::open(config).await?;
+    let coordinator = loop {
+        match Coordinator::open(config.clone()).await {
+            Err(CoordinatorError::InUse(held @ Database::Postgres(_))) => {
+                books::until_free(&held).await?;
+            }
+            opened => break opened?,
+        }
+    };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
     #[expect(clippy::print_stdout, reason = "the parent reads where it listens")]
@@ -41,28 +56,92 @@ pub async fn serve(folder: &Path, port: u16, text_budget_ms: u64) -> anyhow::Res
         println!("{address}");
     }
     coordinator.serve(listener, CancellationToken::new()).await?;
+    anyhow::ensure!(!coordinator.is_superseded(), "another coordinator took the books over");
     Ok(())
+}
+
+/// The books of a run: a file in its folder, or a server's.
+fn database(folder: &Path, address: Option<&str>) -> Result<Database, CoordinatorError> {
+    match address {
+        Some(address) => Database::at(address, folder.join("pictures")),
+        None => Ok(Database::Sqlite(folder.join("books.sqlite"))),
+    }
+}
+
+/// How a coordinator's process is started.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// This crate's binary.
+    pub program: PathBuf,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// Time a text job has from its lease, in milliseconds.
+    pub text_budget_ms: u64,
+    /// The books, if they are a server's.
+    pub address: Option<String>,
 }
 
 /// A coordinator's process. Killed with `SIGKILL` when dropped.
 pub struct Process {
-    program: PathBuf,
-    folder: PathBuf,
-    text_budget_ms: u64,
+    start: Start,
     child: Child,
     /// Port it listens at, the same after a restart.
     pub port: u16,
 }
 
+/// A process that does not say yet where it listens.
+pub struct Starting {
+    start: Start,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Starting {
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// A process that does not within a minute.
+    pub async fn listens(mut self) -> anyhow::Result<Process> {
+        let line = tokio::time::timeout(Duration::from_mins(1), self.lines.next_line()).await;
+        let line = line.context("the coordinator did not listen within a minute")??;
+        let line = line.context("the coordinator ended before it listened")?;
+        let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let port = port.with_context(|| format!("`{line}` is no address"))?;
+        Ok(Process { start: self.start, child: self.child, port })
+    }
+}
+
+impl Start {
+    /// Starts a process that will listen at a port of this machine; 0 picks a free one.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn at(&self, port: u16) -> anyhow::Result<Starting> {
+        let mut child = Command::new(&self.program)
+            .arg("serve")
+            .arg("--folder")
+            .arg(&self.folder)
+            .args(["--port", &port.to_string()])
+            .args(["--text-budget-ms", &self.text_budget_ms.to_string()])
+            .args(self.address.iter().flat_map(|address| ["--database", address]))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))?;
+        let stdout = child.stdout.take().context("the coordinator's output")?;
+        let lines = BufReader::new(stdout).lines();
+        Ok(Starting { start: self.clone(), child, lines })
+    }
+}
+
 impl Process {
-    /// Starts one on a folder; `program` is this crate's binary.
+    /// Starts one.
     ///
     /// # Errors
     /// A process that does not start or does not say where it listens.
-    pub async fn start(program: &Path, folder: &Path, text_budget_ms: u64) -> anyhow::Result<Self> {
-        let (child, port) = spawn(program, folder, 0, text_budget_ms).await?;
-        let (program, folder) = (program.to_owned(), folder.to_owned());
-        Ok(Self { program, folder, text_budget_ms, child, port })
+    pub async fn start(start: &Start) -> anyhow::Result<Self> {
+        start.at(0)?.listens().await
     }
 
     /// Kills it as a power cut would, and starts it again on the same books and port. Returns how long
@@ -71,16 +150,55 @@ impl Process {
     /// # Errors
     /// As [`Process::start`].
     pub async fn crash(&mut self) -> anyhow::Result<Duration> {
-        self.child.kill().await?;
+        self.kill().await?;
         let since = Instant::now();
-        let started = spawn(&self.program, &self.folder, self.port, self.text_budget_ms).await?;
-        self.child = started.0;
+        *self = self.start.at(self.port)?.listens().await?;
         Ok(since.elapsed())
     }
 
+    /// Kills it as a power cut would.
+    ///
+    /// # Errors
+    /// A process that cannot be killed.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Starts another one that stands by for the same books and port.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn stand_by(&self, port: u16) -> anyhow::Result<Starting> {
+        self.start.at(port)
+    }
+
+    /// Stops it in the middle of what it does, or lets it go on.
+    ///
+    /// # Errors
+    /// A process that is gone.
+    pub async fn freeze(&self, still: bool) -> anyhow::Result<()> {
+        let pid = self.child.id().context("the coordinator has ended")?;
+        let words = format!("kill -s {} {pid}", if still { "STOP" } else { "CONT" });
+        let status = Command::new("sh").args(["-c", &words]).status().await?;
+        anyhow::ensure!(status.success(), "`{words}` failed");
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself, and says whether well.
+    ///
+    /// # Errors
+    /// A process that does not end in time.
+    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<bool> {
+        let ended = tokio::time::timeout(within, self.child.wait()).await;
+        Ok(ended.context("the coordinator goes on")??.success())
+    }
+
     /// The books.
-    pub fn database(&self) -> PathBuf {
-        self.folder.join("books.sqlite")
+    ///
+    /// # Errors
+    /// An address that cannot be used.
+    pub fn database(&self) -> Result<Database, CoordinatorError> {
+        database(&self.start.folder, self.start.address.as_deref())
     }
 
     /// Where it listens.
@@ -103,30 +221,4 @@ impl Process {
         let ticks: u64 = times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         (kib.unwrap_or(0) * 1024, Duration::from_millis(ticks * 1000 / TICKS_PER_S))
     }
-}
-
-async fn spawn(
-    program: &Path,
-    folder: &Path,
-    port: u16,
-    text_budget_ms: u64,
-) -> anyhow::Result<(Child, u16)> {
-    let mut child = Command::new(program)
-        .arg("serve")
-        .arg("--folder")
-        .arg(folder)
-        .args(["--port", &port.to_string()])
-        .args(["--text-budget-ms", &text_budget_ms.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("start {}", program.display()))?;
-    let stdout = child.stdout.take().context("the coordinator's output")?;
-    let mut lines = BufReader::new(stdout).lines();
-    let line = tokio::time::timeout(Duration::from_mins(1), lines.next_line()).await;
-    let line = line.context("the coordinator did not listen within a minute")??;
-    let line = line.context("the coordinator ended before it listened")?;
-    let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    Ok((child, port.with_context(|| format!("`{line}` is no address"))?))
 }

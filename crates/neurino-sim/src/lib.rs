@@ -9,6 +9,8 @@
 pub mod child;
 mod client;
 mod miner;
+#[cfg(unix)]
+pub mod postgres;
 pub mod report;
 pub mod runs;
 pub mod world;

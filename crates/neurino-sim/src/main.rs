@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use neurino_sim::child;
-use neurino_sim::runs::{Run, Size, run};
+use neurino_sim::runs::{Ground, Run, Size, run};
 
 /// Puts load on a coordinator of this machine: virtual miners and clients with real sockets.
 #[derive(Parser)]
@@ -28,6 +29,9 @@ enum Action {
         /// Divide the length of the runs by this.
         #[arg(long, value_name = "N", default_value_t = 1)]
         shorter: u32,
+        /// Keep the books in a PostgreSQL server whose package was unpacked here; the run starts it.
+        #[arg(long, value_name = "FOLDER")]
+        postgres: Option<PathBuf>,
     },
     /// The coordinator's own process; started by the program itself.
     #[command(hide = true)]
@@ -41,23 +45,37 @@ enum Action {
         /// Time a text job has from its lease, in milliseconds.
         #[arg(long)]
         text_budget_ms: u64,
+        /// Address of the books, if they are a server's.
+        #[arg(long)]
+        database: Option<String>,
+    },
+    /// Start a PostgreSQL server, run a program that finds its address in `NEURINO_TEST_POSTGRES_URL`,
+    /// and end the server.
+    #[cfg(unix)]
+    #[command(hide = true)]
+    WithPostgres {
+        /// Where the package with PostgreSQL's programs was unpacked.
+        packages: PathBuf,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
     },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().action {
-        Action::Serve { folder, port, text_budget_ms } => {
-            child::serve(&folder, port, text_budget_ms).await?;
+        Action::Serve { folder, port, text_budget_ms, database } => {
+            child::serve(&folder, port, text_budget_ms, database.as_deref()).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Action::Run { runs, part, shorter } => {
+        Action::Run { runs, part, shorter, postgres } => {
             anyhow::ensure!(part > 0 && shorter > 0, "nothing can be divided by zero");
-            let program = std::env::current_exe()?;
-            let runs = if runs.is_empty() { Run::ALL.to_vec() } else { runs };
+            let ground = Ground { program: std::env::current_exe()?, postgres };
+            let runs = if runs.is_empty() { Run::all(&ground) } else { runs };
             let mut passed = true;
             for name in runs {
-                let report = run(name, Size { part, shorter }, &program).await?;
+                let report = run(name, Size { part, shorter }, &ground).await?;
                 passed &= report.passes();
                 #[expect(clippy::print_stdout, reason = "the report is the program's output")]
                 {
@@ -65,6 +83,18 @@ async fn main() -> anyhow::Result<ExitCode> {
                 }
             }
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        #[cfg(unix)]
+        Action::WithPostgres { packages, command } => {
+            // Nothing in it outlives the program.
+            let server = neurino_sim::postgres::Server::start(&packages, &["fsync=off"])?;
+            let (program, arguments) = command.split_first().context("a program")?;
+            let status = tokio::process::Command::new(program)
+                .args(arguments)
+                .env("NEURINO_TEST_POSTGRES_URL", server.url())
+                .status()
+                .await?;
+            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }

@@ -38,6 +38,6 @@ impl Store {
     /// Lets go of the lock, as the end of a process would.
     pub(crate) fn cut_off(&self) {
         // Whoever opens the books next finds out if that failed.
-        let _ = self.lock.unlock();
+        let _ = self.lock.as_ref().map(std::fs::File::unlock);
     }
 }

@@ -27,5 +27,6 @@ mod pictures;
 mod random;
 mod restart;
 mod routing;
+mod server;
 mod translated;
 mod world;
