@@ -33,14 +33,20 @@ pub(crate) fn commands(workspace: &Workspace) -> Result<Vec<Cmd>> {
         server.arg("--").arg(program)
     };
     let books = on_server(program("neurino-coordinator", "lib")?);
+    let schedules = books.clone().env("NEURINO_SCHEDULES", "60");
     let network = on_server(program("neurino-coordinator", "test")?);
-    let processes = Cmd::new(&workspace.path("crates/neurino-sim"), program("neurino-sim", "test")?);
+    let processes =
+        Cmd::new(&workspace.path("crates/neurino-sim"), program("neurino-sim", "test")?);
     Ok(vec![
         books.args(["store::contract::", "--include-ignored"]),
+        schedules.arg("schedules::no_schedule"),
         network,
-        processes
-            .env("NEURINO_TEST_POSTGRES", &packages)
-            .args(["postgres::", "--include-ignored", "--nocapture", "--test-threads=1"]),
+        processes.env("NEURINO_TEST_POSTGRES", &packages).args([
+            "postgres::",
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ]),
     ])
 }
 
@@ -49,7 +55,9 @@ fn program_of(messages: &[Value], package: &str, kind: &str) -> Result<PathBuf> 
     let path = messages
         .iter()
         .filter(|message| message["reason"] == "compiler-artifact")
-        .filter(|message| message["profile"]["test"] == true && message["target"]["kind"][0] == kind)
+        .filter(|message| {
+            message["profile"]["test"] == true && message["target"]["kind"][0] == kind
+        })
         .filter(|message| {
             let manifest = message["manifest_path"].as_str().unwrap_or_default();
             manifest.ends_with(&format!("/{package}/Cargo.toml"))

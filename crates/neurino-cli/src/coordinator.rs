@@ -3,8 +3,8 @@
 mod admin;
 mod audits;
 
-use std::io::Write as _;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -228,7 +228,11 @@ pub async fn set_validator(
 ///
 /// # Errors
 /// `Appeal` (no conviction that is not decided, or words that cannot be kept), `NoBooks`, `Store`.
-pub async fn appeal(database: &Database, node: &NodeId, words: &str) -> Result<(), CoordinatorError> {
+pub async fn appeal(
+    database: &Database,
+    node: &NodeId,
+    words: &str,
+) -> Result<(), CoordinatorError> {
     check_words(words)?;
     if open(database).await?.appeal(node, words, now_ms()).await? {
         return Ok(());

@@ -46,7 +46,9 @@ impl Database {
         }
         let options = match options.get_ssl_mode() {
             _ if stays_here(&options) => options,
-            PgSslMode::Prefer if !address.contains("sslmode=") && !address.contains("ssl-mode=") => {
+            PgSslMode::Prefer
+                if !address.contains("sslmode=") && !address.contains("ssl-mode=") =>
+            {
                 options.ssl_mode(PgSslMode::VerifyFull)
             }
             PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {

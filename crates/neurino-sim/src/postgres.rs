@@ -94,7 +94,8 @@ impl Server {
         let log = std::fs::File::create(&path)?;
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
-        let usual = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"];
+        let usual =
+            ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"];
         for setting in usual.iter().chain(self.settings) {
             command.args(["-c", *setting]);
         }

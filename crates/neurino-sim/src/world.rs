@@ -96,7 +96,8 @@ impl World {
         let process = Process::start(&start).await?;
         let mut keys = Vec::with_capacity(payers);
         for payer in 0..payers {
-            let key = admin::create_api_key(&process.database()?, &format!("payer {payer}")).await?;
+            let key =
+                admin::create_api_key(&process.database()?, &format!("payer {payer}")).await?;
             keys.push(key.expose_secret().to_owned());
         }
         // The coordinator reads new keys within a second.

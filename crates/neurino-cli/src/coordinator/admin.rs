@@ -142,7 +142,11 @@ pub(super) async fn pod(format: Format, database: &Database, args: &PodArgs) -> 
     said(format, &format!("{} has {} votes.", args.model, args.votes))
 }
 
-pub(super) async fn votes(format: Format, database: &Database, args: &VotesArgs) -> anyhow::Result<()> {
+pub(super) async fn votes(
+    format: Format,
+    database: &Database,
+    args: &VotesArgs,
+) -> anyhow::Result<()> {
     admin::set_node_votes(database, &args.node, args.votes).await?;
     said(format, &format!("{} has {} votes.", args.node, args.votes))
 }

@@ -1,7 +1,6 @@
 //! `neurino coordinator audits`: which results were computed again, what that says of nodes, and
 //! appeals. Works beside a running coordinator.
 
-
 use neurino_coordinator::admin::{self, AuditedNode};
 use neurino_coordinator::compare::Finding;
 use neurino_coordinator::{Conviction, Database, StoredAudit};

@@ -295,11 +295,7 @@ async fn record_of(c: &mut Connection, node: &NodeId) -> Result<Record, StoreErr
     known.map_or_else(|| Ok(Record::default()), |known| parse_json(&known, "trust record"))
 }
 
-async fn set_record(
-    c: &mut Connection,
-    node: &NodeId,
-    record: &Record,
-) -> Result<(), StoreError> {
+async fn set_record(c: &mut Connection, node: &NodeId, record: &Record) -> Result<(), StoreError> {
     query(
         "INSERT INTO trust (node, record) VALUES ($1, $2) \
          ON CONFLICT (node) DO UPDATE SET record = excluded.record",
@@ -500,11 +496,8 @@ pub(super) async fn convictions(c: &mut Connection) -> Result<Vec<Conviction>, S
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn records(
-    c: &mut Connection,
-) -> Result<BTreeMap<NodeId, Record>, StoreError> {
-    let rows: Vec<(String, String)> =
-        query("SELECT node, record FROM trust").fetch_all(c).await?;
+pub(super) async fn records(c: &mut Connection) -> Result<BTreeMap<NodeId, Record>, StoreError> {
+    let rows: Vec<(String, String)> = query("SELECT node, record FROM trust").fetch_all(c).await?;
     let read = |(node, record): (String, String)| {
         Ok((parse_id(&node, "node id")?, parse_json(&record, "trust record")?))
     };
@@ -521,9 +514,7 @@ pub(super) async fn counts(
     c: &mut Connection,
 ) -> Result<BTreeMap<NodeId, BTreeMap<AuditState, u64>>, StoreError> {
     let rows: Vec<(String, String, i64)> =
-        query("SELECT node, state, COUNT(*) FROM audit GROUP BY node, state")
-            .fetch_all(c)
-            .await?;
+        query("SELECT node, state, COUNT(*) FROM audit GROUP BY node, state").fetch_all(c).await?;
     let mut all = BTreeMap::<NodeId, BTreeMap<AuditState, u64>>::new();
     for (node, state, count) in rows {
         let states = all.entry(parse_id(&node, "node id")?).or_default();
@@ -533,10 +524,7 @@ pub(super) async fn counts(
 }
 
 /// The newest audits, at most so many.
-pub(super) async fn newest(
-    c: &mut Connection,
-    most: u32,
-) -> Result<Vec<StoredAudit>, StoreError> {
+pub(super) async fn newest(c: &mut Connection, most: u32) -> Result<Vec<StoredAudit>, StoreError> {
     let rows: Vec<Row> = query("SELECT * FROM audit ORDER BY drawn_at_ms DESC LIMIT $1")
         .bind(most)
         .fetch_all(c)

@@ -218,10 +218,9 @@ impl Beside {
 }
 
 async fn balance(c: &mut Connection, account: &str) -> Result<i64, sqlx::Error> {
-    let balance: Option<i64> =
-        query("SELECT amount_micro FROM credit_balance WHERE account = $1")
-            .bind(account)
-            .fetch_optional(c)
-            .await?;
+    let balance: Option<i64> = query("SELECT amount_micro FROM credit_balance WHERE account = $1")
+        .bind(account)
+        .fetch_optional(c)
+        .await?;
     Ok(balance.unwrap_or(0))
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::keys::KeyTerms;
 
 #[path = "../../tests/it/server.rs"]
-mod server;
+pub(crate) mod server;
 
 /// Runs each case on a file and on a server.
 macro_rules! on_both {
@@ -170,6 +170,9 @@ async fn only_the_newest_lease_is_paid_and_only_once(books: Books) {
     let store = books.open().await;
     assert_eq!(store.admit(new_job(1)).await.expect("writes"), Admitted::New);
     assert!(store.grant(grant(1, 1, 1)).await.expect("writes"));
+    let open = store.open_job(job(1)).await.expect("reads").expect("it is open");
+    assert_eq!((open.fence, open.running.map(|running| running.lease)), (1, Some(lease(1))));
+    assert!(store.open_job(job(2)).await.expect("reads").is_none());
     assert!(!store.grant(grant(1, 2, 2)).await.expect("writes"), "leased already");
     assert!(store.release(release(1, 1, 1)).await.expect("writes"));
     assert!(!store.release(release(1, 1, 1)).await.expect("writes"), "only once");
@@ -389,7 +392,9 @@ mod server_alone {
                 match store.admit(new_job(n)).await {
                     Ok(Admitted::New) => break,
                     Err(StoreError::Unavailable) => {}
-                    Err(StoreError::Doubtful) if store.job(job(n)).await.is_ok_and(|j| j.is_some()) => {
+                    Err(StoreError::Doubtful)
+                        if store.job(job(n)).await.is_ok_and(|j| j.is_some()) =>
+                    {
                         break;
                     }
                     Err(StoreError::Doubtful) => {}

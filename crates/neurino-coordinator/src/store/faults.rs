@@ -6,6 +6,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::Store;
+use crate::database::PostgresBooks;
 use crate::error::StoreError;
 
 /// Which writes fail.
@@ -22,6 +23,14 @@ impl Faults {
         }
         if rng.random() { Ok(true) } else { Err(StoreError::Commit("so the test has it".into())) }
     }
+}
+
+/// Lets the ownership of a coordinator that is gone run out at once.
+pub(crate) async fn outlive(books: &PostgresBooks) {
+    let connection = super::postgres::beside(books).await.expect("the server is there");
+    let mut connection = connection.expect("there are books");
+    let words = "UPDATE shard SET lease_until = '-infinity'";
+    connection.run(words).await.expect("the server is there");
 }
 
 impl Store {

@@ -30,11 +30,7 @@ pub(crate) struct TextMark {
     pub(crate) prompt: [u8; 32],
 }
 
-pub(super) async fn add(
-    c: &mut Connection,
-    job: JobId,
-    mark: &Mark,
-) -> Result<(), StoreError> {
+pub(super) async fn add(c: &mut Connection, job: JobId, mark: &Mark) -> Result<(), StoreError> {
     let query = match mark {
         Mark::Picture(mark) => {
             query("UPDATE picture SET thumb = $1, model = $2, seed = $3 WHERE job = $4")

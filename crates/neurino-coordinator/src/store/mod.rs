@@ -38,6 +38,10 @@ pub(crate) use records::{
 pub use audits::{AuditState, Conviction, StoredAudit};
 pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
+#[cfg(test)]
+pub(crate) use contract::server;
+#[cfg(test)]
+pub(crate) use faults::outlive;
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
 pub(crate) use sql::is_gone;
@@ -223,18 +227,13 @@ pub(crate) async fn until_free(database: &Database) -> Result<(), StoreError> {
 }
 
 /// The first opening writes the network's name, later ones must match it.
-async fn check_network(
-    connection: &mut Connection,
-    network: &str,
-) -> Result<(), CoordinatorError> {
+async fn check_network(connection: &mut Connection, network: &str) -> Result<(), CoordinatorError> {
     let found: String = async {
         query("INSERT INTO meta (key, value) VALUES ('network', $1) ON CONFLICT DO NOTHING")
             .bind(network)
             .execute(&mut *connection)
             .await?;
-        query("SELECT value FROM meta WHERE key = 'network'")
-            .fetch_one(&mut *connection)
-            .await
+        query("SELECT value FROM meta WHERE key = 'network'").fetch_one(&mut *connection).await
     }
     .await
     .map_err(StoreError::from)?;

@@ -43,10 +43,9 @@ macro_rules! open_jobs {
 impl Store {
     /// Which identity key's address is bound to which reward address.
     pub(crate) async fn bindings(&self) -> Result<HashMap<String, String>, StoreError> {
-        let rows: Vec<(String, String)> =
-            query("SELECT reward, identity FROM original_binding")
-                .fetch_all(self.readers())
-                .await?;
+        let rows: Vec<(String, String)> = query("SELECT reward, identity FROM original_binding")
+            .fetch_all(self.readers())
+            .await?;
         Ok(rows.into_iter().collect())
     }
 
@@ -84,7 +83,7 @@ impl Store {
 
     /// One of them.
     pub(crate) async fn open_job(&self, id: JobId) -> Result<Option<OpenJob>, StoreError> {
-        let row: Option<Row> = query(concat!(open_jobs!(), " AND j.id = ?"))
+        let row: Option<Row> = query(concat!(open_jobs!(), " AND j.id = $1"))
             .bind(id.to_string())
             .fetch_optional(self.readers())
             .await?;
@@ -178,9 +177,8 @@ impl Store {
 
     /// When the last receipt was settled; zero before the first.
     pub(crate) async fn last_settled_ms(&self) -> Result<i64, StoreError> {
-        let last: Option<i64> = query("SELECT MAX(settled_at_ms) FROM receipt")
-            .fetch_one(self.readers())
-            .await?;
+        let last: Option<i64> =
+            query("SELECT MAX(settled_at_ms) FROM receipt").fetch_one(self.readers()).await?;
         Ok(last.unwrap_or(0))
     }
 
@@ -234,19 +232,16 @@ impl Store {
 
     /// Rises when keys, models or votes were changed.
     pub(crate) async fn settings_version(&self) -> Result<i64, StoreError> {
-        let version: String =
-            query("SELECT value FROM meta WHERE key = 'settings_version'")
-                .fetch_one(self.readers())
-                .await?;
+        let version: String = query("SELECT value FROM meta WHERE key = 'settings_version'")
+            .fetch_one(self.readers())
+            .await?;
         parse_id(&version, "settings version")
     }
 
     /// Models that somebody brought or voted for.
     pub(crate) async fn pods(&self) -> Result<BTreeMap<ModelId, Pod>, StoreError> {
         let rows: Vec<(String, Option<String>, i64)> =
-            query("SELECT model, deployer, votes FROM pod")
-                .fetch_all(self.readers())
-                .await?;
+            query("SELECT model, deployer, votes FROM pod").fetch_all(self.readers()).await?;
         rows.into_iter()
             .map(|(model, deployer, votes)| {
                 let deployer = deployer.map(payer).transpose()?;
@@ -264,18 +259,20 @@ impl Store {
 
     /// Seconds that nodes were connected since a day.
     pub(crate) async fn uptimes(&self, since: i64) -> Result<BTreeMap<NodeId, u64>, StoreError> {
-        let rows: Vec<(String, i64)> =
-            query("SELECT node, CAST(SUM(seconds) AS BIGINT) FROM uptime WHERE day >= $1 GROUP BY node")
-                .bind(since)
-                .fetch_all(self.readers())
-                .await?;
+        let rows: Vec<(String, i64)> = query(
+            "SELECT node, CAST(SUM(seconds) AS BIGINT) FROM uptime WHERE day >= $1 GROUP BY node",
+        )
+        .bind(since)
+        .fetch_all(self.readers())
+        .await?;
         rows.into_iter().map(|(node, sum)| Ok((parse_id(&node, "node")?, count(sum)))).collect()
     }
 }
 
 /// The gateway keys.
 pub(super) async fn keys(c: &mut Connection) -> Result<Vec<StoredKey>, StoreError> {
-    let rows: Vec<Row> = query("SELECT * FROM api_key ORDER BY created_at_ms, id").fetch_all(c).await?;
+    let rows: Vec<Row> =
+        query("SELECT * FROM api_key ORDER BY created_at_ms, id").fetch_all(c).await?;
     rows.iter().map(stored_key).collect()
 }
 
@@ -308,9 +305,7 @@ fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
 }
 
 /// Adds everything up, in one consistent view.
-pub(super) async fn ledger_check(
-    view: &mut Connection,
-) -> Result<LedgerCheck, StoreError> {
+pub(super) async fn ledger_check(view: &mut Connection) -> Result<LedgerCheck, StoreError> {
     view.begin_view().await?;
     let sums: Vec<(String, i64)> =
         query("SELECT points, CAST(SUM(amount_micro) AS BIGINT) FROM posting GROUP BY points")
@@ -329,9 +324,8 @@ pub(super) async fn ledger_check(
     )
     .fetch_all(&mut *view)
     .await?;
-    let jobs: Vec<(String, i64)> = query("SELECT state, COUNT(*) FROM job GROUP BY state")
-        .fetch_all(&mut *view)
-        .await?;
+    let jobs: Vec<(String, i64)> =
+        query("SELECT state, COUNT(*) FROM job GROUP BY state").fetch_all(&mut *view).await?;
     let (mismatched_holds, mismatched_balances): (i64, i64) = query(
         "SELECT (SELECT COUNT(*) FROM \
              (SELECT 'held:' || payer AS account, SUM(held_micro) AS amount FROM job \

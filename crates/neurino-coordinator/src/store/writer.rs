@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use neurino_core::{JobId, MicroCredits, NodeId};
 use neurino_ledger::{Event, PayerId};
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -267,11 +267,8 @@ fn note(fate: &Fate, superseded: &CancellationToken) {
 async fn commit(keeper: &mut Keeper, group: Vec<Write>, superseded: &CancellationToken) {
     let mut acks: Vec<Ack> = Vec::with_capacity(group.len());
     let mut fault = None;
-    let begun = if superseded.is_cancelled() {
-        Err(Fate::Superseded)
-    } else {
-        keeper.begin().await
-    };
+    let begun =
+        if superseded.is_cancelled() { Err(Fate::Superseded) } else { keeper.begin().await };
     let fate = match begun {
         Ok(connection) => {
             for write in group {
@@ -401,11 +398,10 @@ async fn uncovered(
     hold: &Hold,
 ) -> Result<Option<Admitted>, StoreError> {
     let account = neurino_ledger::Account::Payer(job.payer.clone()).to_string();
-    let balance: Option<i64> =
-        query("SELECT amount_micro FROM credit_balance WHERE account = $1")
-            .bind(account)
-            .fetch_optional(&mut *c)
-            .await?;
+    let balance: Option<i64> = query("SELECT amount_micro FROM credit_balance WHERE account = $1")
+        .bind(account)
+        .fetch_optional(&mut *c)
+        .await?;
     let balance = balance.unwrap_or(0);
     if balance < hold.amount.0 {
         return Ok(Some(Admitted::Uncovered(MicroCredits(balance))));
@@ -450,11 +446,7 @@ async fn add_spend(
 }
 
 /// Writes an event's postings. An event that is in the ledger already breaks the primary key.
-pub(super) async fn post(
-    c: &mut Connection,
-    event: &Event,
-    at_ms: i64,
-) -> Result<(), StoreError> {
+pub(super) async fn post(c: &mut Connection, event: &Event, at_ms: i64) -> Result<(), StoreError> {
     for posting in event.postings() {
         query(
             "INSERT INTO posting (event, account, kind, points, amount_micro, at_ms) \
@@ -548,24 +540,19 @@ async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreErr
     if touched != 1 {
         return Ok(false);
     }
-    query(
-        "UPDATE attempt SET state = $1, ended_at_ms = $2 WHERE lease = $3 AND state = 'running'",
-    )
-    .bind(release.end.as_str())
-    .bind(release.at_ms)
-    .bind(release.lease.to_string())
-    .execute(&mut *c)
-    .await?;
+    query("UPDATE attempt SET state = $1, ended_at_ms = $2 WHERE lease = $3 AND state = 'running'")
+        .bind(release.end.as_str())
+        .bind(release.at_ms)
+        .bind(release.lease.to_string())
+        .execute(&mut *c)
+        .await?;
     if release.give_up.is_some() {
         release_hold(c, release.job, release.at_ms).await?;
     }
     Ok(true)
 }
 
-async fn settle(
-    c: &mut Connection,
-    settlement: &Settlement<Kept>,
-) -> Result<Settled, StoreError> {
+async fn settle(c: &mut Connection, settlement: &Settlement<Kept>) -> Result<Settled, StoreError> {
     let receipt = &settlement.receipt;
     let touched = query(
         "UPDATE job SET state = 'succeeded', output = $1, finished_at_ms = $2 \
@@ -630,11 +617,7 @@ async fn settle(
 }
 
 /// Notes what a prepaid job cost at last; the rest of what was set aside counts no more.
-async fn charged(
-    c: &mut Connection,
-    job: JobId,
-    charged: MicroCredits,
-) -> Result<(), StoreError> {
+async fn charged(c: &mut Connection, job: JobId, charged: MicroCredits) -> Result<(), StoreError> {
     let held: Option<(i64, String, i64)> = query(
         "UPDATE job SET charged_micro = $1 WHERE id = $2 AND api_key IS NOT NULL \
          RETURNING held_micro, api_key, created_at_ms",

@@ -122,7 +122,7 @@ async fn damaged_books_are_refused_in_words() {
     let world = World::new().await;
     let config = CoordinatorConfig { database: world.file().into(), ..world.config() };
     world.coordinator.shutdown().await;
-    drop(Coordinator::open(config.clone()).await.unwrap());
+    Coordinator::open(config.clone()).await.unwrap().shutdown().await;
     let file = config.database.file().unwrap();
     std::fs::write(file, b"this is not a database, whatever its name says").unwrap();
     let mut wal = file.to_owned().into_os_string();
