@@ -76,7 +76,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn open(config: CoordinatorConfig) -> Result<Arc<Self>, CoordinatorError> {
-        let coordinator = Self::open_without_timers(config).await?;
+        let coordinator = Box::pin(Self::open_without_timers(config)).await?;
         coordinator.spawn_timers();
         let this = Arc::clone(&coordinator);
         coordinator.tasks.spawn(async move {

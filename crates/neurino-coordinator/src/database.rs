@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -21,7 +22,9 @@ pub enum Database {
 
 /// A database of a PostgreSQL server, and the folder of the pictures.
 #[derive(Clone)]
-pub struct PostgresBooks {
+pub struct PostgresBooks(Arc<Inner>);
+
+struct Inner {
     options: PgConnectOptions,
     pictures: PathBuf,
 }
@@ -69,7 +72,7 @@ impl Database {
                 ("statement_timeout", "30s"),
                 ("client_min_messages", "warning"),
             ]);
-        Ok(Self::Postgres(PostgresBooks { options, pictures }))
+        Ok(Self::Postgres(PostgresBooks(Arc::new(Inner { options, pictures }))))
     }
 
     /// The file, if it is one.
@@ -83,11 +86,11 @@ impl Database {
 
 impl PostgresBooks {
     pub(crate) fn options(&self) -> &PgConnectOptions {
-        &self.options
+        &self.0.options
     }
 
     pub(crate) fn pictures(&self) -> &Path {
-        &self.pictures
+        &self.0.pictures
     }
 }
 
@@ -111,7 +114,8 @@ impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "{}", path.display()),
-            Self::Postgres(PostgresBooks { options, .. }) => {
+            Self::Postgres(books) => {
+                let options = books.options();
                 let name = options.get_database().unwrap_or_default();
                 write!(f, "{name} of PostgreSQL at {}:{}", options.get_host(), options.get_port())
             }
@@ -140,7 +144,7 @@ mod tests {
             assert!(at(&format!("postgres://u:p@{here}/books")).is_ok(), "{here}");
         }
         let mode = |address: &str| match at(address).unwrap() {
-            Database::Postgres(books) => books.options.get_ssl_mode(),
+            Database::Postgres(books) => books.options().get_ssl_mode(),
             Database::Sqlite(_) => panic!("a file"),
         };
         assert!(matches!(mode("postgres://u:p@db.example/books"), PgSslMode::VerifyFull));

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// The server refuses to run as root; then it runs as this user, who owns nothing else.
 const NOBODY: &str = "65534";
 /// Longest wait until it takes connections, also after a crash.
-const START_WAIT: Duration = Duration::from_secs(60);
+const START_WAIT: Duration = Duration::from_mins(1);
 /// What it says once it does.
 const READY: &str = "ready to accept connections";
 

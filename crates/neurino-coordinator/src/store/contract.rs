@@ -391,13 +391,12 @@ mod server_alone {
                 assert!(tries < 100, "it never came back");
                 match store.admit(new_job(n)).await {
                     Ok(Admitted::New) => break,
-                    Err(StoreError::Unavailable) => {}
                     Err(StoreError::Doubtful)
                         if store.job(job(n)).await.is_ok_and(|j| j.is_some()) =>
                     {
                         break;
                     }
-                    Err(StoreError::Doubtful) => {}
+                    Err(StoreError::Unavailable | StoreError::Doubtful) => {}
                     other => panic!("{other:?}"),
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;

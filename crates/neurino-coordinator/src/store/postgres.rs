@@ -113,7 +113,7 @@ impl Reach {
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<Connection, sqlx::Error> {
-    let connected = tokio::time::timeout(CONNECT_WAIT, options.connect()).await;
+    let connected = tokio::time::timeout(CONNECT_WAIT, Box::pin(options.connect())).await;
     let connected = connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
     Ok(Connection::Postgres(Box::new(connected)))
 }
@@ -138,9 +138,10 @@ pub(super) async fn open(
 }
 
 async fn migrated(books: &PostgresBooks) -> Result<Connection, StoreError> {
-    let connected = tokio::time::timeout(CONNECT_WAIT, books.options().connect()).await;
+    let connected = tokio::time::timeout(CONNECT_WAIT, Box::pin(books.options().connect())).await;
     let mut connection = connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-    sqlx::migrate!("./migrations_postgres").run_direct(None, &mut connection, false).await?;
+    let migrations = sqlx::migrate!("./migrations_postgres");
+    Box::pin(migrations.run_direct(None, &mut connection, false)).await?;
     Ok(Connection::Postgres(Box::new(connection)))
 }
 
@@ -158,15 +159,13 @@ pub(super) async fn until_free(books: &PostgresBooks) -> Result<(), StoreError> 
     let mut reach = Reach::new(books);
     let mut open: Option<Connection> = None;
     loop {
-        let mut connection = match open.take() {
-            Some(connection) => connection,
-            None => match reach.connect().await {
-                Ok(connection) => connection,
-                Err(_) => {
-                    tokio::time::sleep(LOOK).await;
-                    continue;
-                }
-            },
+        let connected = match open.take() {
+            Some(connection) => Ok(connection),
+            None => reach.connect().await,
+        };
+        let Ok(mut connection) = connected else {
+            tokio::time::sleep(LOOK).await;
+            continue;
         };
         let free = query(
             "SELECT COUNT(*) FROM shard WHERE name = 'router' AND lease_until < clock_timestamp()",

@@ -84,8 +84,8 @@ impl Readers {
     /// Takes one for several statements.
     pub(super) async fn acquire(&self) -> Result<Connection, Error> {
         match self {
-            Self::Sqlite(pool) => pool.acquire().await.map(Connection::SqliteReader),
-            Self::Postgres(pool) => pool.acquire().await.map(Connection::PostgresReader),
+            Self::Sqlite(pool) => Box::pin(pool.acquire()).await.map(Connection::SqliteReader),
+            Self::Postgres(pool) => Box::pin(pool.acquire()).await.map(Connection::PostgresReader),
         }
     }
 
@@ -115,8 +115,11 @@ pub(crate) fn is_gone(error: &Error) -> bool {
         Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57P", "25P03"].iter().any(|class| code.starts_with(class))
         }),
-        Error::Io(_) | Error::Tls(_) | Error::Protocol(_) => true,
-        Error::PoolTimedOut | Error::WorkerCrashed => true,
+        Error::Io(_)
+        | Error::Tls(_)
+        | Error::Protocol(_)
+        | Error::PoolTimedOut
+        | Error::WorkerCrashed => true,
         _ => false,
     }
 }
@@ -251,11 +254,11 @@ impl Query {
 async fn execute(text: &'static str, values: Vec<Value>, link: Link<'_>) -> Result<u64, Error> {
     match link {
         Link::Sqlite(c) => {
-            let done = sqlx::query_with(text, of_sqlite(values)?).execute(c).await?;
-            Ok(done.rows_affected())
+            let done = Box::pin(sqlx::query_with(text, of_sqlite(values)?).execute(c));
+            Ok(done.await?.rows_affected())
         }
         Link::Postgres(c) => {
-            let done = sqlx::query_with(text, of_postgres(values)?).execute(c);
+            let done = Box::pin(sqlx::query_with(text, of_postgres(values)?).execute(c));
             Ok(answered(done).await?.rows_affected())
         }
     }
@@ -264,12 +267,12 @@ async fn execute(text: &'static str, values: Vec<Value>, link: Link<'_>) -> Resu
 async fn rows(text: &'static str, values: Vec<Value>, link: Link<'_>) -> Result<Vec<Row>, Error> {
     match link {
         Link::Sqlite(c) => {
-            let rows = sqlx::query_with(text, of_sqlite(values)?).fetch_all(c).await?;
-            Ok(rows.into_iter().map(Row::Sqlite).collect())
+            let rows = Box::pin(sqlx::query_with(text, of_sqlite(values)?).fetch_all(c));
+            Ok(rows.await?.into_iter().map(Row::Sqlite).collect())
         }
         Link::Postgres(c) => {
-            let rows = answered(sqlx::query_with(text, of_postgres(values)?).fetch_all(c)).await?;
-            Ok(rows.into_iter().map(Row::Postgres).collect())
+            let rows = Box::pin(sqlx::query_with(text, of_postgres(values)?).fetch_all(c));
+            Ok(answered(rows).await?.into_iter().map(Row::Postgres).collect())
         }
     }
 }
