@@ -33,7 +33,7 @@ pub(crate) fn commands(workspace: &Workspace) -> Result<Vec<Cmd>> {
         server.arg("--").arg(program)
     };
     let books = on_server(program("neurino-coordinator", "lib")?);
-    let schedules = books.clone().env("NEURINO_SCHEDULES", "60");
+    let schedules = books.clone().env("NEURINO_SCHEDULES", "40");
     let network = on_server(program("neurino-coordinator", "test")?);
     let processes =
         Cmd::new(&workspace.path("crates/neurino-sim"), program("neurino-sim", "test")?);

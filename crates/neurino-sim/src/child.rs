@@ -10,9 +10,9 @@ use neurino_coordinator::{
     Coordinator, CoordinatorConfig, CoordinatorError, Database, Limits, books,
 };
 use neurino_wallet::IdentityKey;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
 /// Words of a fixed wallet: the coordinator of a run signs with one key before and after a crash. Its
@@ -20,23 +20,44 @@ use tokio_util::sync::CancellationToken;
 const PHRASE: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
-/// Runs the coordinator in this process until it is killed. On a database of a server it stands by while
-/// another one holds the books.
+/// What a run wants of its coordinator.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Terms {
+    /// Time a text job has from its lease, in milliseconds.
+    #[arg(long)]
+    pub text_budget_ms: u64,
+    /// Whether miners of the original protocol are served, too.
+    #[arg(long)]
+    pub original: bool,
+    /// Address of the books, if they are a server's.
+    #[arg(long)]
+    pub database: Option<String>,
+}
+
+impl Terms {
+    /// The books of a run: a file in its folder, or a server's.
+    fn database(&self, folder: &Path) -> Result<Database, CoordinatorError> {
+        match &self.database {
+            Some(address) => Database::at(address, folder.join("pictures")),
+            None => Ok(Database::Sqlite(folder.join("books.sqlite"))),
+        }
+    }
+}
+
+/// Runs the coordinator in this process until it is killed. Whenever a line comes in, one goes out: how
+/// often the books were used so far. On a database of a server it stands by while another one holds the
+/// books.
 ///
 /// # Errors
 /// Books or address that cannot be used; another coordinator that took over.
-pub async fn serve(
-    folder: &Path,
-    port: u16,
-    text_budget_ms: u64,
-    address: Option<&str>,
-) -> anyhow::Result<()> {
+pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()> {
     let key = Arc::new(IdentityKey::from_phrase(PHRASE)?);
-    let mut config = CoordinatorConfig::practice(database(folder, address)?, key);
+    let mut config = CoordinatorConfig::practice(terms.database(folder)?, key);
     config.network = "sim".into();
     config.practice = false;
+    config.original = terms.original;
     config.limits = Limits {
-        text_budget_ms,
+        text_budget_ms: terms.text_budget_ms,
         sessions_max: 20_000,
         connections_max: 40_000,
         ..Limits::default()
@@ -51,97 +72,43 @@ pub async fn serve(
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
-    #[expect(clippy::print_stdout, reason = "the parent reads where it listens")]
-    {
-        println!("{address}");
-    }
+    say(address);
+    let counted = coordinator.clone();
+    tokio::spawn(async move {
+        let mut asked = BufReader::new(tokio::io::stdin()).lines();
+        while let Ok(Some(_)) = asked.next_line().await {
+            say(counted.store_calls());
+        }
+    });
     coordinator.serve(listener, CancellationToken::new()).await?;
     anyhow::ensure!(!coordinator.is_superseded(), "another coordinator took the books over");
     Ok(())
 }
 
-/// The books of a run: a file in its folder, or a server's.
-fn database(folder: &Path, address: Option<&str>) -> Result<Database, CoordinatorError> {
-    match address {
-        Some(address) => Database::at(address, folder.join("pictures")),
-        None => Ok(Database::Sqlite(folder.join("books.sqlite"))),
-    }
-}
-
-/// How a coordinator's process is started.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// This crate's binary.
-    pub program: PathBuf,
-    /// Where its files are.
-    pub folder: PathBuf,
-    /// Time a text job has from its lease, in milliseconds.
-    pub text_budget_ms: u64,
-    /// The books, if they are a server's.
-    pub address: Option<String>,
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
+fn say(what: impl std::fmt::Display) {
+    println!("{what}");
 }
 
 /// A coordinator's process. Killed with `SIGKILL` when dropped.
 pub struct Process {
-    start: Start,
+    program: PathBuf,
+    folder: PathBuf,
+    terms: Terms,
     child: Child,
+    asks: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
     /// Port it listens at, the same after a restart.
     pub port: u16,
 }
 
-/// A process that does not say yet where it listens.
-pub struct Starting {
-    start: Start,
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Starting {
-    /// Waits until it listens.
-    ///
-    /// # Errors
-    /// A process that does not within a minute.
-    pub async fn listens(mut self) -> anyhow::Result<Process> {
-        let line = tokio::time::timeout(Duration::from_mins(1), self.lines.next_line()).await;
-        let line = line.context("the coordinator did not listen within a minute")??;
-        let line = line.context("the coordinator ended before it listened")?;
-        let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        let port = port.with_context(|| format!("`{line}` is no address"))?;
-        Ok(Process { start: self.start, child: self.child, port })
-    }
-}
-
-impl Start {
-    /// Starts a process that will listen at a port of this machine; 0 picks a free one.
-    ///
-    /// # Errors
-    /// A program that cannot be started.
-    pub fn at(&self, port: u16) -> anyhow::Result<Starting> {
-        let mut child = Command::new(&self.program)
-            .arg("serve")
-            .arg("--folder")
-            .arg(&self.folder)
-            .args(["--port", &port.to_string()])
-            .args(["--text-budget-ms", &self.text_budget_ms.to_string()])
-            .args(self.address.iter().flat_map(|address| ["--database", address]))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start {}", self.program.display()))?;
-        let stdout = child.stdout.take().context("the coordinator's output")?;
-        let lines = BufReader::new(stdout).lines();
-        Ok(Starting { start: self.clone(), child, lines })
-    }
-}
-
 impl Process {
-    /// Starts one.
+    /// Starts one on a folder; `program` is this crate's binary.
     ///
     /// # Errors
     /// A process that does not start or does not say where it listens.
-    pub async fn start(start: &Start) -> anyhow::Result<Self> {
-        start.at(0)?.listens().await
+    pub async fn start(program: &Path, folder: &Path, terms: Terms) -> anyhow::Result<Self> {
+        spawn(program, folder, 0, terms)?.listens().await
     }
 
     /// Kills it as a power cut would, and starts it again on the same books and port. Returns how long
@@ -152,7 +119,7 @@ impl Process {
     pub async fn crash(&mut self) -> anyhow::Result<Duration> {
         self.kill().await?;
         let since = Instant::now();
-        *self = self.start.at(self.port)?.listens().await?;
+        *self = self.stand_by(self.port)?.listens().await?;
         Ok(since.elapsed())
     }
 
@@ -164,12 +131,13 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
-    /// Starts another one that stands by for the same books and port.
+    /// Starts another one on the same books, which will listen at this port once it holds them; 0 picks
+    /// a free one.
     ///
     /// # Errors
     /// A program that cannot be started.
     pub fn stand_by(&self, port: u16) -> anyhow::Result<Starting> {
-        self.start.at(port)
+        spawn(&self.program, &self.folder, port, self.terms.clone())
     }
 
     /// Stops it in the middle of what it does, or lets it go on.
@@ -198,12 +166,22 @@ impl Process {
     /// # Errors
     /// An address that cannot be used.
     pub fn database(&self) -> Result<Database, CoordinatorError> {
-        database(&self.start.folder, self.start.address.as_deref())
+        self.terms.database(&self.folder)
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How often the books were used since it was started.
+    ///
+    /// # Errors
+    /// A process that is gone.
+    pub async fn store_calls(&mut self) -> anyhow::Result<u64> {
+        self.asks.write_all(b"\n").await?;
+        let line = self.answers.next_line().await?.context("the coordinator's process ended")?;
+        Ok(line.parse()?)
     }
 
     /// Memory in use, in bytes, and processor time used so far; zero where the system does not say.
@@ -221,4 +199,51 @@ impl Process {
         let ticks: u64 = times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         (kib.unwrap_or(0) * 1024, Duration::from_millis(ticks * 1000 / TICKS_PER_S))
     }
+}
+
+/// A process that does not say yet where it listens.
+pub struct Starting {
+    program: PathBuf,
+    folder: PathBuf,
+    terms: Terms,
+    child: Child,
+    asks: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Starting {
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// A process that does not within a minute.
+    pub async fn listens(mut self) -> anyhow::Result<Process> {
+        let line = tokio::time::timeout(Duration::from_mins(1), self.answers.next_line()).await;
+        let line = line.context("the coordinator did not listen within a minute")??;
+        let line = line.context("the coordinator ended before it listened")?;
+        let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let port = port.with_context(|| format!("`{line}` is no address"))?;
+        let Self { program, folder, terms, child, asks, answers } = self;
+        Ok(Process { program, folder, terms, child, asks, answers, port })
+    }
+}
+
+fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow::Result<Starting> {
+    let mut child = Command::new(program)
+        .arg("serve")
+        .arg("--folder")
+        .arg(folder)
+        .args(["--port", &port.to_string()])
+        .args(["--text-budget-ms", &terms.text_budget_ms.to_string()])
+        .args(terms.original.then_some("--original"))
+        .args(terms.database.iter().flat_map(|address| ["--database", address]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start {}", program.display()))?;
+    let asks = child.stdin.take().context("the coordinator's input")?;
+    let stdout = child.stdout.take().context("the coordinator's output")?;
+    let answers = BufReader::new(stdout).lines();
+    let (program, folder) = (program.to_owned(), folder.to_owned());
+    Ok(Starting { program, folder, terms, child, asks, answers })
 }

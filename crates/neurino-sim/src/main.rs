@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use neurino_sim::child;
+use neurino_sim::child::{self, Terms};
 use neurino_sim::runs::{Ground, Run, Size, run};
 
 /// Puts load on a coordinator of this machine: virtual miners and clients with real sockets.
@@ -42,12 +41,8 @@ enum Action {
         /// Port of this machine; 0 picks a free one.
         #[arg(long)]
         port: u16,
-        /// Time a text job has from its lease, in milliseconds.
-        #[arg(long)]
-        text_budget_ms: u64,
-        /// Address of the books, if they are a server's.
-        #[arg(long)]
-        database: Option<String>,
+        #[command(flatten)]
+        terms: Terms,
     },
     /// Start a PostgreSQL server, run a program that finds its address in `NEURINO_TEST_POSTGRES_URL`,
     /// and end the server.
@@ -65,8 +60,8 @@ enum Action {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().action {
-        Action::Serve { folder, port, text_budget_ms, database } => {
-            child::serve(&folder, port, text_budget_ms, database.as_deref()).await?;
+        Action::Serve { folder, port, terms } => {
+            child::serve(&folder, port, terms).await?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Run { runs, part, shorter, postgres } => {
@@ -88,7 +83,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         Action::WithPostgres { packages, command } => {
             // Nothing in it outlives the program.
             let server = neurino_sim::postgres::Server::start(&packages, &["fsync=off"])?;
-            let (program, arguments) = command.split_first().context("a program")?;
+            let (program, arguments) =
+                anyhow::Context::context(command.split_first(), "a program")?;
             let status = tokio::process::Command::new(program)
                 .args(arguments)
                 .env("NEURINO_TEST_POSTGRES_URL", server.url())

@@ -15,13 +15,15 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::child::{Process, Start};
+use crate::child::{Process, Terms};
 use crate::client::{self, Accepted, Outcome};
 use crate::miner::{self, Manner, Seen, Shared};
 #[cfg(unix)]
 use crate::postgres::Server;
 use crate::runs::Ground;
 
+/// The model that all miners serve.
+pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 /// Time over which the miners of a run connect, for each thousand of them.
 const CONNECT_MS_PER_THOUSAND: u64 = 4_000;
 
@@ -57,8 +59,8 @@ pub(crate) struct World {
     pub(crate) server: Option<Server>,
     _folder: TempDir,
     http: reqwest::Client,
-    keys: Vec<String>,
-    model: ModelId,
+    pub(crate) keys: Vec<String>,
+    pub(crate) model: ModelId,
     shared: Arc<Shared>,
     seen: mpsc::UnboundedReceiver<Seen>,
     miners: Vec<JoinHandle<()>>,
@@ -82,18 +84,15 @@ impl World {
             Some(packages) => Some(Server::start(packages, &[])?),
             None => None,
         };
+        #[cfg(unix)]
+        let database = server.as_ref().map(|server| format!("{}/postgres", server.url()));
         #[cfg(not(unix))]
-        anyhow::ensure!(ground.postgres.is_none(), "PostgreSQL is started under Unix only");
-        let start = Start {
-            program: ground.program.clone(),
-            folder: folder.path().to_owned(),
-            text_budget_ms,
-            #[cfg(unix)]
-            address: server.as_ref().map(|server| format!("{}/postgres", server.url())),
-            #[cfg(not(unix))]
-            address: None,
+        let database = {
+            anyhow::ensure!(ground.postgres.is_none(), "PostgreSQL is started under Unix only");
+            None
         };
-        let process = Process::start(&start).await?;
+        let terms = Terms { text_budget_ms, original: false, database };
+        let process = Process::start(&ground.program, folder.path(), terms).await?;
         let mut keys = Vec::with_capacity(payers);
         for payer in 0..payers {
             let key =
@@ -107,7 +106,7 @@ impl World {
             reason = "what is measured must not wait for its meter"
         )]
         let (tell, seen) = mpsc::unbounded_channel();
-        let model = ModelId::new("smollm2-135m-instruct")?;
+        let model = ModelId::new(MODEL)?;
         let shared = Arc::new(Shared {
             key: IdentityKey::generate(&mut StdRng::seed_from_u64(1)),
             model: model.clone(),

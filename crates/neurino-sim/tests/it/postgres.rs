@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use neurino_coordinator::books;
-use neurino_sim::child::{Process, Start};
+use neurino_sim::child::{Process, Terms};
 use neurino_sim::postgres::Server;
 use neurino_sim::runs::{Ground, Run, Size};
 
@@ -38,13 +38,10 @@ async fn a_coordinator_that_is_killed_again_and_again() {
 async fn a_coordinator_that_slept_through_its_succession_steps_down() {
     let server = Server::start(&packages(), &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let start = Start {
-        program: env!("CARGO_BIN_EXE_neurino-sim").into(),
-        folder: folder.path().to_owned(),
-        text_budget_ms: 5_000,
-        address: Some(format!("{}/postgres", server.url())),
-    };
-    let mut first = Process::start(&start).await.unwrap();
+    let database = Some(format!("{}/postgres", server.url()));
+    let terms = Terms { text_budget_ms: 5_000, original: false, database };
+    let program = ground().program;
+    let mut first = Process::start(&program, folder.path(), terms).await.unwrap();
     let standby = first.stand_by(0).unwrap();
     let mut standby = Box::pin(standby.listens());
     let early = tokio::time::timeout(Duration::from_secs(9), &mut standby).await;
