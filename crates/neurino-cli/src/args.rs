@@ -155,6 +155,10 @@ pub struct CoordinatorArgs {
     /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Keep the books in PostgreSQL instead of a file: `postgres://USER:PASSWORD@HOST:PORT/NAME`. Other
+    /// users of this machine can read the flag; `DATABASE_URL` in the environment they cannot.
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub database: Option<String>,
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,

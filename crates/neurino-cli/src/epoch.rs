@@ -6,10 +6,11 @@ mod tests;
 mod verify;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use neurino_coordinator::Database;
 use neurino_coordinator::epochs::{self, Holdings};
 use neurino_ledger::epoch::{EpochFile, Proof, epoch_of};
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use crate::Setting;
 use crate::args::EpochAction;
-use crate::coordinator::{DATABASE, folder, key_of};
+use crate::coordinator::{database_at, key_of};
 use crate::output::{self, Format};
 
 /// Largest file that is read, in bytes.
@@ -78,13 +79,16 @@ pub(crate) async fn run(setting: Setting, action: EpochAction) -> anyhow::Result
 }
 
 /// The books of the network that this machine runs.
-fn books(setting: &Setting) -> anyhow::Result<PathBuf> {
-    let database = folder(setting).join(DATABASE);
+fn books(setting: &Setting) -> anyhow::Result<Database> {
+    let database = database_at(setting, None)?;
+    let is_there = match &database {
+        Database::Sqlite(path) => path.is_file(),
+        Database::Postgres(_) => true,
+    };
     anyhow::ensure!(
-        database.is_file(),
-        "this machine runs no network of its own: there are no books at {}. The practice network \
-         makes no epochs, as its points cannot be exchanged",
-        database.display()
+        is_there,
+        "this machine runs no network of its own: there are no books at {database}. The practice \
+         network makes no epochs, as its points cannot be exchanged"
     );
     Ok(database)
 }

@@ -50,6 +50,8 @@ variables! {
         "Holds the passphrase that encrypts the key file. Make it readable by you only.";
     GATEWAY_PORT = "NEURINO_GATEWAY_PORT", "`0` to `65535`", "`43110`",
         "The port on 127.0.0.1 of the OpenAI-compatible gateway. `0` lets the system choose one.";
+    DATABASE_URL = "DATABASE_URL", "`postgres://USER:PASSWORD@HOST:PORT/NAME`", "a file in the data folder",
+        "The PostgreSQL database in which `neurino coordinator` keeps its books.";
     LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
@@ -109,6 +111,14 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),
     ("NEURINO_TEST_NODE_PACKAGES", "A folder with OpenAI's Node client, for its tests."),
+    (
+        "NEURINO_TEST_POSTGRES",
+        "The programs of a PostgreSQL server, for the tests that start it; set by the test step.",
+    ),
+    (
+        "NEURINO_TEST_POSTGRES_URL",
+        "A PostgreSQL server that runs, for the tests that make databases in it; set by the test step.",
+    ),
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
     ("NEURINO_TEST_TOKENIZERS", "A folder of real vocabularies, for the tests that use them."),

@@ -6,7 +6,6 @@
 //! epoch after its start.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
@@ -23,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::audits::{AUDIT_PAYER, key_of, secret_of};
 use crate::coordinator::Coordinator;
+use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
 use crate::router::owner_of;
 use crate::store::{Beside, NewEpoch, NewEpochEntry, RawMovement};
@@ -336,7 +336,7 @@ fn summary(file: &EpochFile) -> Result<String, EpochError> {
 /// # Errors
 /// `NoBooks`, `Epoch`, `Store`.
 pub async fn make_beside(
-    database: &Path,
+    database: &Database,
     rules: &str,
     key: &IdentityKey,
     now_ms: i64,
@@ -363,7 +363,7 @@ pub async fn make_beside(
 /// # Errors
 /// `NoBooks`, `Store`.
 pub async fn file_beside(
-    database: &Path,
+    database: &Database,
     epoch: Option<i64>,
 ) -> Result<Option<String>, CoordinatorError> {
     let mut books = open(database).await?;
@@ -378,7 +378,7 @@ pub async fn file_beside(
 /// # Errors
 /// `NoBooks`, `Store`.
 pub async fn entries_beside(
-    database: &Path,
+    database: &Database,
     epoch: i64,
     from: i64,
     most: u32,
@@ -390,7 +390,10 @@ pub async fn entries_beside(
 ///
 /// # Errors
 /// `Holdings` (twice the same entry, or other holdings of that time are kept), `NoBooks`, `Store`.
-pub async fn keep_holdings(database: &Path, holdings: Holdings) -> Result<(), CoordinatorError> {
+pub async fn keep_holdings(
+    database: &Database,
+    holdings: Holdings,
+) -> Result<(), CoordinatorError> {
     let holdings = holdings.tidied()?;
     let body = canonical_json(&holdings)?;
     if open(database).await?.keep_holdings(holdings.snapshot.taken_at_ms, &body).await? {
@@ -399,11 +402,8 @@ pub async fn keep_holdings(database: &Path, holdings: Holdings) -> Result<(), Co
     Err(CoordinatorError::Holdings("other holdings are kept of that very time"))
 }
 
-async fn open(database: &Path) -> Result<Beside, CoordinatorError> {
-    if !database.is_file() {
-        return Err(CoordinatorError::NoBooks(database.to_owned()));
-    }
-    Ok(Beside::open(database).await?)
+async fn open(database: &Database) -> Result<Beside, CoordinatorError> {
+    Beside::open(database).await
 }
 
 impl Coordinator {

@@ -122,7 +122,15 @@ impl Coordinator {
             return;
         }
         let counted = async {
-            self.store.add_uptime(day, nodes).await?;
+            let added = self.store.add_uptime(day, nodes.clone()).await;
+            if matches!(added, Err(StoreError::Unavailable)) {
+                // Certainly not written: it counts with the next ones.
+                let mut state = self.state();
+                for (node, seconds) in nodes {
+                    *state.uptime.entry(node).or_default() += seconds;
+                }
+            }
+            added?;
             let since = day - (UPTIME_DAYS - 1).cast_signed();
             set(&self.settings.uptimes, self.store.uptimes(since).await?);
             Ok::<(), StoreError>(())

@@ -5,7 +5,6 @@
 //! the payer, from which the job is held and settled like any other prepaid one. What a request does not
 //! use is there for the next.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use neurino_core::{IdempotencyKey, JobSpec, MicroCredits};
@@ -16,6 +15,7 @@ use neurino_wallet::{Escrow, SignedVoucher};
 use serde::Serialize;
 
 use crate::coordinator::{Coordinator, now_ms};
+use crate::database::Database;
 use crate::error::CoordinatorError;
 use crate::keys::{Caller, KeyTerms};
 use crate::store::{Beside, Booked, Booking, StoredKey};
@@ -248,7 +248,7 @@ fn lacking(terms: &VoucherTerms, refused: Booked) -> Unpaid {
 ///
 /// # Errors
 /// `Voucher` (numbers that make no sense, or promises to another place are kept), `NoBooks`, `Store`.
-pub async fn set_terms(database: &Path, terms: &VoucherTerms) -> Result<(), CoordinatorError> {
+pub async fn set_terms(database: &Database, terms: &VoucherTerms) -> Result<(), CoordinatorError> {
     let fits = i64::try_from(terms.chain_id).is_ok_and(|id| id > 0)
         && i64::try_from(terms.units_per_micro).is_ok_and(|units| units > 0);
     if !fits {
@@ -268,7 +268,7 @@ pub async fn set_terms(database: &Path, terms: &VoucherTerms) -> Result<(), Coor
 /// # Errors
 /// `Voucher` (nothing, or less than was promised), `NoBooks`, `Store`.
 pub async fn open_channel(
-    database: &Path,
+    database: &Database,
     payer: Address,
     deposit: MicroCredits,
 ) -> Result<(), CoordinatorError> {
@@ -285,7 +285,7 @@ pub async fn open_channel(
 ///
 /// # Errors
 /// `Voucher` (none that is open), `NoBooks`, `Store`.
-pub async fn close_channel(database: &Path, payer: Address) -> Result<(), CoordinatorError> {
+pub async fn close_channel(database: &Database, payer: Address) -> Result<(), CoordinatorError> {
     if open(database).await?.close_voucher_channel(&account(payer)?, now_ms()).await? {
         return Ok(());
     }
@@ -297,7 +297,7 @@ pub async fn close_channel(database: &Path, payer: Address) -> Result<(), Coordi
 /// # Errors
 /// `NoBooks`, `Store`.
 pub async fn channels(
-    database: &Path,
+    database: &Database,
 ) -> Result<(Option<VoucherTerms>, Vec<Channel>), CoordinatorError> {
     let mut books = open(database).await?;
     Ok((books.voucher_terms().await?, books.voucher_channels().await?))
@@ -308,9 +308,6 @@ fn account(payer: Address) -> Result<PayerId, CoordinatorError> {
         .map_err(|_| CoordinatorError::Voucher("an address is `0x` and 40 hex digits"))
 }
 
-async fn open(database: &Path) -> Result<Beside, CoordinatorError> {
-    if !database.is_file() {
-        return Err(CoordinatorError::NoBooks(database.to_owned()));
-    }
-    Ok(Beside::open(database).await?)
+async fn open(database: &Database) -> Result<Beside, CoordinatorError> {
+    Beside::open(database).await
 }

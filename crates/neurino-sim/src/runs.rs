@@ -1,8 +1,10 @@
-//! What is measured: L1 to L7 and L9, each with the figures that pass.
+//! What is measured: L1 to L9, each with the figures that pass.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
+use anyhow::Context as _;
 use neurino_core::ModelId;
 
 use crate::child::{Process, Terms};
@@ -29,14 +31,24 @@ pub enum Run {
     L6,
     /// Miners are killed, and some hand in late.
     L7,
+    /// The database is killed, then the coordinator while another one stands by.
+    #[cfg(unix)]
+    L8,
     /// Answers that are read as they grow, for long.
     L9,
 }
 
 impl Run {
-    /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::L1, Self::L2, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7, Self::L9];
+    /// All that can be done there.
+    pub fn all(ground: &Ground) -> Vec<Self> {
+        let mut all = vec![Self::L1, Self::L2, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7];
+        #[cfg(unix)]
+        if ground.postgres.is_some() {
+            all.push(Self::L8);
+        }
+        all.push(Self::L9);
+        all
+    }
 }
 
 /// How large a run is, against the figures of the network's design.
@@ -65,20 +77,31 @@ const LEASE_MS: u64 = 180_000;
 /// Payers of the steady runs.
 const PAYERS: usize = 10;
 
-/// Does one run; `program` is this crate's binary.
+/// What a run stands on.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// This crate's binary.
+    pub program: PathBuf,
+    /// Where PostgreSQL's package was unpacked, if its books are not to be a file.
+    pub postgres: Option<PathBuf>,
+}
+
+/// Does one run.
 ///
 /// # Errors
 /// A coordinator that does not start, or miners that cannot connect.
-pub async fn run(run: Run, size: Size, program: &Path) -> anyhow::Result<Report> {
+pub async fn run(run: Run, size: Size, ground: &Ground) -> anyhow::Result<Report> {
     match run {
-        Run::L1 => idle(size, program).await,
-        Run::L2 => polling(size, program).await,
-        Run::L3 => steady(size, program).await,
-        Run::L4 => heavy(size, program).await,
-        Run::L5 => burst(size, program).await,
-        Run::L6 => crashes(size, program).await,
-        Run::L7 => lost_miners(size, program).await,
-        Run::L9 => soak(size, program).await,
+        Run::L1 => idle(size, ground).await,
+        Run::L2 => polling(size, ground).await,
+        Run::L3 => steady(size, ground).await,
+        Run::L4 => heavy(size, ground).await,
+        Run::L5 => burst(size, ground).await,
+        Run::L6 => crashes(size, ground).await,
+        Run::L7 => lost_miners(size, ground).await,
+        #[cfg(unix)]
+        Run::L8 => outages(size, ground).await,
+        Run::L9 => soak(size, ground).await,
     }
 }
 
@@ -86,14 +109,14 @@ fn usual() -> Manner {
     Manner { slots: 1, service_ms: 1_000, pieces: 0, late_permille: 0 }
 }
 
-async fn idle(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn idle(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     let (miners, length) = (size.many(6_000), size.long(300));
     let load = format!("{miners} idle miners for {} s", length.as_secs());
     let mut report = Report::new("L1", load);
-    let empty = World::start(program, 0, 1, usual(), LEASE_MS).await?;
+    let empty = World::start(ground, 0, 1, usual(), LEASE_MS).await?;
     let (rss_before, _) = empty.process.usage();
     drop(empty);
-    let mut world = World::start(program, miners, 1, usual(), LEASE_MS).await?;
+    let mut world = World::start(ground, miners, 1, usual(), LEASE_MS).await?;
     let (_, cpu_before) = world.process.usage();
     world.listen(length).await;
     let (rss, cpu) = world.process.usage();
@@ -113,7 +136,7 @@ async fn idle(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn polling(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn polling(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     // Half of the original's 6,000 miners made texts, in four processes each: 3,000 + 12,000, every two seconds.
     let (connections, length) = (size.many(15_000), size.long(60).max(Duration::from_secs(4)));
     let load = format!(
@@ -123,8 +146,8 @@ async fn polling(size: Size, program: &Path) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("L2", load);
     let folder = tempfile::tempdir()?;
-    let terms = Terms { text_budget_ms: LEASE_MS, original: true };
-    let mut process = Process::start(program, folder.path(), terms).await?;
+    let terms = Terms { text_budget_ms: LEASE_MS, original: true, database: None };
+    let mut process = Process::start(&ground.program, folder.path(), terms).await?;
     let model = ModelId::new(MODEL)?;
     // What an idle coordinator does with its books, which is not for any poll: as many polls as are
     // answered in four seconds make the miners known.
@@ -160,7 +183,7 @@ async fn polling(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn soak(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn soak(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     /// Half a minute of an answer.
     const PIECES: u32 = 1_500;
     /// Streams a miner serves at once.
@@ -175,7 +198,7 @@ async fn soak(size: Size, program: &Path) -> anyhow::Result<Report> {
     let mut report = Report::new("L9", load);
     let miners = streams.div_ceil(SLOTS as usize);
     let manner = Manner { slots: SLOTS, pieces, ..usual() };
-    let mut world = World::start(program, miners, streams, manner, LEASE_MS).await?;
+    let mut world = World::start(ground, miners, streams, manner, LEASE_MS).await?;
     let source = Source {
         http: reqwest::Client::new(),
         url: world.process.url(),
@@ -212,11 +235,11 @@ async fn soak(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn steady(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn steady(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(600));
     let load = format!("{per_s:.1} jobs/s, {miners} miners, {} s", length.as_secs());
     let mut report = Report::new("L3", load);
-    let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let mut world = World::start(ground, miners, PAYERS, usual(), LEASE_MS).await?;
     let (_, cpu_before) = world.process.usage();
     world.send_steadily(per_s, length).await;
     let (_, cpu) = world.process.usage();
@@ -230,7 +253,7 @@ async fn steady(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn heavy(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     let (miners, per_s, length) = (size.many(6_000), rate(size, 500), size.long(120));
     let twice = size.long(30);
     let load = format!(
@@ -240,7 +263,7 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
         twice.as_secs()
     );
     let mut report = Report::new("L4", load);
-    let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let mut world = World::start(ground, miners, PAYERS, usual(), LEASE_MS).await?;
     let (_, cpu_before) = world.process.usage();
     let begin = Instant::now();
     world.send_steadily(per_s, length).await;
@@ -264,7 +287,7 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn burst(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     const BURST_PAYERS: usize = 20;
     let jobs = size.many(5_000);
     let miners = size.many(1_000);
@@ -272,7 +295,7 @@ async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
     let load =
         format!("{jobs} jobs in a second, 80 % of one of {BURST_PAYERS} payers, {miners} miners");
     let mut report = Report::new("L5", load);
-    let mut world = World::start(program, miners, BURST_PAYERS, manner, LEASE_MS).await?;
+    let mut world = World::start(ground, miners, BURST_PAYERS, manner, LEASE_MS).await?;
     let begin = Instant::now();
     for number in 0..jobs {
         let one = number % 5 != 0;
@@ -314,14 +337,14 @@ async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn crashes(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn crashes(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(120));
     let load = format!(
         "{per_s:.1} jobs/s, {miners} miners, kill -9 of the coordinator every 5 s for {} s",
         length.as_secs()
     );
     let mut report = Report::new("L6", load);
-    let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let mut world = World::start(ground, miners, PAYERS, usual(), LEASE_MS).await?;
     let begin = Instant::now();
     let mut downs = Vec::new();
     while begin.elapsed() < length {
@@ -335,7 +358,7 @@ async fn crashes(size: Size, program: &Path) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn lost_miners(size: Size, program: &Path) -> anyhow::Result<Report> {
+async fn lost_miners(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(600));
     let load = format!(
         "{per_s:.1} jobs/s, {miners} miners, 30 % of them killed at half of {} s, 10 % of results \
@@ -345,7 +368,7 @@ async fn lost_miners(size: Size, program: &Path) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("L7", load);
     let manner = Manner { late_permille: 100, ..usual() };
-    let mut world = World::start(program, miners, PAYERS, manner, SHORT_LEASE_MS).await?;
+    let mut world = World::start(ground, miners, PAYERS, manner, SHORT_LEASE_MS).await?;
     world.send_steadily(per_s, length / 2).await;
     world.kill_miners(30);
     world.send_steadily(per_s, length / 2).await;
@@ -364,6 +387,40 @@ async fn lost_miners(size: Size, program: &Path) -> anyhow::Result<Report> {
     report.want("succeeded", format!("{share:.2} %"), ">= 99 %", share >= 99.0);
     report.tell("late results refused", world.tally.late);
     report.tell("jobs that needed another attempt", jobs.filter(|job| job.assignments > 1).count());
+    Ok(report)
+}
+
+#[cfg(unix)]
+async fn outages(size: Size, ground: &Ground) -> anyhow::Result<Report> {
+    /// How long the database is away each time.
+    const AWAY: Duration = Duration::from_secs(3);
+    let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(120));
+    let load = format!(
+        "{per_s:.1} jobs/s for {} s, {miners} miners, kill -9 of PostgreSQL twice, then of the \
+         coordinator while another one stands by",
+        length.as_secs()
+    );
+    let mut report = Report::new("L8", load);
+    let mut world = World::start(ground, miners, PAYERS, usual(), LEASE_MS).await?;
+    for _ in 0..2 {
+        world.send_steadily(per_s, length / 6).await;
+        world.server.as_mut().context("this run needs PostgreSQL")?.kill()?;
+        world.send_steadily(per_s, AWAY).await;
+        world.server.as_mut().context("this run needs PostgreSQL")?.begin()?;
+        world.send_steadily(per_s, length / 6).await;
+    }
+    let standby = world.process.stand_by(world.process.port)?;
+    world.send_steadily(per_s, length / 6).await;
+    world.process.kill().await?;
+    let since = Instant::now();
+    let (taken, ()) = tokio::join!(
+        async { standby.listens().await.map(|process| (process, since.elapsed())) },
+        world.send_steadily(per_s, length / 6),
+    );
+    let (process, took) = taken?;
+    world.process = process;
+    whole(&mut world, &mut report).await?;
+    report.must("taken over after", ms(took), "<= 15 s", took <= Duration::from_secs(15));
     Ok(report)
 }
 

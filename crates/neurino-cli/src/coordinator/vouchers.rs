@@ -1,7 +1,6 @@
 //! `neurino coordinator vouchers`: where they are collected, who may send them, what to collect.
 
-use std::path::Path;
-
+use neurino_coordinator::Database;
 use neurino_coordinator::vouchers::{self, Channel, VoucherTerms};
 use neurino_ledger::epoch::Address;
 use serde_json::json;
@@ -12,7 +11,7 @@ use crate::output::{self, Format};
 /// `own` is the coordinator's address.
 pub(super) async fn run(
     format: Format,
-    database: &Path,
+    database: &Database,
     own: Address,
     action: &VouchersAction,
 ) -> anyhow::Result<()> {
@@ -46,7 +45,7 @@ pub(super) async fn run(
     }
 }
 
-async fn list(format: Format, database: &Path) -> anyhow::Result<()> {
+async fn list(format: Format, database: &Database) -> anyhow::Result<()> {
     let (terms, channels) = vouchers::channels(database).await?;
     if format == Format::Json {
         return output::json(&json!({ "terms": terms, "channels": channels }));

@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use neurino_core::{LeaseId, MicroCredits, NodeId, Receipt};
 use neurino_ledger::PayerId;
 use neurino_ledger::epoch::Movement;
-use sqlx::Connection as _;
 
 use super::sql::{Connection, Place, query};
 use super::{Beside, Store, parse_id, parse_json, writer};
@@ -248,9 +247,9 @@ impl Store {
 impl Beside {
     /// Publishes an epoch, all of it or nothing; `false` if somebody else published one meanwhile.
     pub(crate) async fn publish_epoch(&mut self, epoch: &NewEpoch) -> Result<bool, StoreError> {
-        let mut c = self.0.begin_with("BEGIN IMMEDIATE").await?;
-        let published = publish(&mut c, epoch).await?;
-        c.commit().await?;
+        self.0.begin_writing().await?;
+        let published = publish(&mut self.0, epoch).await?;
+        self.0.run("COMMIT").await?;
         Ok(published)
     }
 

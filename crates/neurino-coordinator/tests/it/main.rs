@@ -28,6 +28,7 @@ mod pictures;
 mod random;
 mod restart;
 mod routing;
+mod server;
 mod translated;
 mod vouchers;
 mod world;
