@@ -74,9 +74,9 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
     let address = listener.local_addr()?;
     say(address);
     let counted = coordinator.clone();
-    tokio::spawn(async move {
-        let mut asked = BufReader::new(tokio::io::stdin()).lines();
-        while let Ok(Some(_)) = asked.next_line().await {
+    // A thread of its own: a runtime would wait for the end of the input before it ends.
+    std::thread::spawn(move || {
+        for _ in std::io::stdin().lines().map_while(Result::ok) {
             say(counted.store_calls());
         }
     });
