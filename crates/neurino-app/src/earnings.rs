@@ -3,6 +3,7 @@
 mod alarms;
 mod files;
 mod sampling;
+mod trust;
 
 pub(crate) use files::write_whole;
 
@@ -35,6 +36,8 @@ pub(crate) struct Records {
     tariff: PathBuf,
     /// What the practice network's books said, and when.
     books: Mutex<Option<(Instant, BothPoints)>>,
+    /// How closely the network watches this machine.
+    trust: Mutex<trust::Known>,
 }
 
 impl Records {
@@ -47,6 +50,7 @@ impl Records {
             recorder: Mutex::new(Recorder::open(&machine.join("recorder.bin"))?),
             tariff: dirs.config.join("tariff.json"),
             books: Mutex::new(None),
+            trust: Mutex::default(),
         })
     }
 
@@ -78,7 +82,7 @@ impl App {
     }
 
     /// The part that reads files and adds up.
-    fn answer(&self, about: EarningsAsk) -> Result<EarningsAnswer, ErrorBody> {
+    fn answer(self: &Arc<Self>, about: EarningsAsk) -> Result<EarningsAnswer, ErrorBody> {
         let failed = |error: RecordError| internal(told_with_causes(&error));
         Ok(match about {
             EarningsAsk::Overview => EarningsAnswer::Overview(Box::new(self.overview())),
@@ -124,10 +128,11 @@ impl App {
         })
     }
 
-    fn overview(&self) -> EarningsOverview {
+    fn overview(self: &Arc<Self>) -> EarningsOverview {
         let (at_ms, zone) = (now_ms(), TimeZone::system());
         let pending = self.pending();
         let alarms = self.alarms(pending, at_ms);
+        let trust = self.trust();
         let meter = lock(&self.records.meter);
         self.receipts.view(|receipts| {
             let (week, weeks) = report::weeks(receipts, &meter, at_ms);
@@ -146,6 +151,7 @@ impl App {
                 tariff: tariff::load(&self.records.tariff),
                 alarms,
                 checked: report::checked(receipts),
+                trust: trust.clone(),
             }
         })
     }

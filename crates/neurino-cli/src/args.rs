@@ -1,4 +1,7 @@
-//! The command line's grammar.
+//! The command line's grammar. Younger commands have theirs in files of their own.
+
+mod epoch;
+mod voucher;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +10,12 @@ use clap::{Args, Parser, Subcommand};
 use neurino_config::DeviceSetting;
 use neurino_coordinator::{PayerId, Scope};
 use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
+
+pub use epoch::EpochAction;
+pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
+
+/// By which rules a network's epochs are made, unless it is told otherwise.
+pub const EPOCH_RULES: &str = "weekly1";
 
 /// Turns an idle gaming GPU into AI compute.
 ///
@@ -71,6 +80,18 @@ pub enum Role {
         /// What to do.
         #[command(subcommand)]
         action: AuditAction,
+    },
+    /// Make, read or check what a week of a network came to.
+    Epoch {
+        /// What to do.
+        #[command(subcommand)]
+        action: EpochAction,
+    },
+    /// Sign or check a voucher, which pays a gateway without a key.
+    Voucher {
+        /// What to do.
+        #[command(subcommand)]
+        action: VoucherAction,
     },
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
@@ -169,6 +190,12 @@ pub enum CoordinatorAction {
         /// What to do with them.
         #[command(subcommand)]
         action: CreditsAction,
+    },
+    /// Take vouchers instead of keys: where they are collected, who may send them.
+    Vouchers {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: VouchersAction,
     },
     /// Say who brought a model and how many votes it has.
     Pod(PodArgs),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod audits;
+mod vouchers;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use neurino_coordinator::admin::create_api_key;
 use neurino_coordinator::books::ledger_check;
 use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
 use neurino_core::{MicroPoints, RuleSets};
+use neurino_wallet::IdentityKey;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -39,6 +41,11 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
         Some(CoordinatorAction::Votes(votes)) => {
             admin::votes(setting.format, &books(&setting, &args).await?, votes).await?;
         }
+        Some(CoordinatorAction::Vouchers { action }) => {
+            let database = books(&setting, &args).await?;
+            let own = key_of(&setting).await?.address().parse()?;
+            vouchers::run(setting.format, &database, own, action).await?;
+        }
         Some(CoordinatorAction::Audits { action }) => {
             let database = books(&setting, &args).await?;
             audits::run(setting.format, &database, action.as_ref()).await?;
@@ -56,7 +63,7 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
 }
 
 /// The books, in the folder of a network.
-const DATABASE: &str = "coordinator.sqlite";
+pub(crate) const DATABASE: &str = "coordinator.sqlite";
 
 /// What was chosen when the network was made; lies beside its books.
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,22 +122,28 @@ impl Charter {
 }
 
 /// Where a coordinator for others keeps its books.
-fn folder(setting: &Setting) -> PathBuf {
+pub(crate) fn folder(setting: &Setting) -> PathBuf {
     setting.dirs.data.join("coordinator")
+}
+
+/// The key that signs for the network.
+pub(crate) async fn key_of(setting: &Setting) -> anyhow::Result<Arc<IdentityKey>> {
+    let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
+    let named = neurino_wallet::load_or_create_named;
+    Ok(named(&folder(setting), "coordinator", passphrase.as_deref()).await?)
 }
 
 async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
     let folder = folder(setting);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
-    let key =
-        neurino_wallet::load_or_create_named(&folder, "coordinator", passphrase.as_deref()).await?;
+    let key = key_of(setting).await?;
     let charter = Charter::of(&folder, args)?;
     let mut config = CoordinatorConfig::practice(folder.join(DATABASE), key);
     config.practice = false;
     config.original = args.legacy;
     config.network = charter.network;
     config.rule_set = charter.rules;
+    config.epoch_rules = Some(crate::args::EPOCH_RULES.into());
     let catalog = neurino_model_store::Catalog::built_in();
     let needs = catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min));
     config.model_memory_bytes = needs.collect();

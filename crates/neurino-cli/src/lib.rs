@@ -10,10 +10,12 @@ mod coordinator;
 mod doctor;
 mod earnings;
 mod engine;
+mod epoch;
 mod models;
 mod node;
 mod output;
 mod practice;
+mod voucher;
 mod wallet;
 
 use std::process::ExitCode;
@@ -86,6 +88,8 @@ fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::
             Role::Doctor(args) => doctor::run(setting, args).await,
             Role::Bench { action } => bench::run(setting, action).await,
             Role::Audit { action } => audit::run(setting, action).await,
+            Role::Epoch { action } => epoch::run(setting, action).await,
+            Role::Voucher { action } => voucher::run(setting, action).await,
             Role::Engine => unreachable!("handled before the runtime starts"),
         }
     });

@@ -45,6 +45,8 @@ pub struct CoordinatorConfig {
     pub original: bool,
     /// How results are checked by computing them again.
     pub audits: AuditRules,
+    /// By which rules a week's points are shared; no epochs are made if absent.
+    pub epoch_rules: Option<String>,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
@@ -66,6 +68,7 @@ impl CoordinatorConfig {
             image_models: BTreeMap::new(),
             original: false,
             audits: AuditRules::built_in(),
+            epoch_rules: None,
             seed: None,
         }
     }

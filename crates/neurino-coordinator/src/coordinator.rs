@@ -10,6 +10,7 @@ use neurino_core::{
     JobKind, JobSpec, ModelId, Multiplier, NodeId, PriceLists, Receipt, ResponseFormat, RuleSets,
     TextJob,
 };
+use neurino_ledger::epoch::EpochRules;
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -92,6 +93,9 @@ impl Coordinator {
         rules.named(&config.rule_set)?;
         let prices = PriceLists::built_in();
         prices.named(&config.price_list)?;
+        if let Some(rules) = &config.epoch_rules {
+            EpochRules::named(rules)?;
+        }
         let store = Store::open(&config.database, &config.network).await?;
         let keys = Keys::new(store.keys().await?);
         let settings = Settings::read(&store).await?;

@@ -49,6 +49,15 @@ pub enum CoordinatorError {
     /// The database cannot be read or written.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
+    /// An epoch cannot be made or read.
+    #[error("the epoch cannot be made")]
+    Epoch(#[from] neurino_ledger::epoch::EpochError),
+    /// Vouchers cannot be taken so.
+    #[error("the vouchers were left as they are: {0}")]
+    Voucher(&'static str),
+    /// Holdings cannot be kept.
+    #[error("the holdings were not kept: {0}")]
+    Holdings(&'static str),
     /// The rule set is unknown or prices nothing.
     #[error("the rule set cannot be used")]
     Rules(#[from] neurino_core::PriceError),

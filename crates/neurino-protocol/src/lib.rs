@@ -16,6 +16,7 @@ pub mod onboarding;
 pub mod power;
 pub mod saying;
 pub mod secret;
+pub mod trust;
 pub mod wallet;
 
 pub use error::{ErrorBody, ErrorCode};

@@ -1,6 +1,6 @@
 //! One coordinator, its miners and its clients, for the length of one run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,8 @@ pub(crate) struct Job {
 pub(crate) struct Tally {
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) refused: u64,
-    pub(crate) unanswered: u64,
+    /// Requests without an answer, by the status they had.
+    pub(crate) unanswered: BTreeMap<Option<u16>, u64>,
     pub(crate) connected: u64,
     pub(crate) disconnected: u64,
     pub(crate) late: u64,
@@ -219,7 +220,9 @@ impl World {
                 (job.payer, job.asked, job.accepted) = (payer, Some(asked), Some(answered));
             }
             Outcome::Refused => self.tally.refused += 1,
-            Outcome::Unanswered => self.tally.unanswered += 1,
+            Outcome::Unanswered(status) => {
+                *self.tally.unanswered.entry(status).or_default() += 1;
+            }
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct AuditBooks {
 }
 
 /// Books that another process may have open.
-pub(crate) struct Beside(SqliteConnection);
+pub(crate) struct Beside(pub(super) SqliteConnection);
 
 impl Beside {
     /// Opens books that exist, and brings their schema up to date.

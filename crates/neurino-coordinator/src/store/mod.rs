@@ -6,14 +6,17 @@
 
 mod audits;
 mod beside;
+mod epochs;
 #[cfg(test)]
 mod faults;
 mod marks;
 mod pictures;
 mod read;
 mod records;
+mod sql;
 #[cfg(test)]
 mod tests;
+mod vouchers;
 mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -40,8 +43,10 @@ pub(crate) use records::{
 pub use audits::{AuditState, Conviction, StoredAudit};
 pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
+pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
+pub(crate) use vouchers::{Booked, Booking};
 
 use crate::books::LedgerCheck;
 use crate::error::{CoordinatorError, StoreError};

@@ -36,6 +36,8 @@ pub(super) enum Write {
     AddKey(Box<StoredKey>, Reply<()>),
     AddUptime(Box<UptimeDay>, Reply<()>),
     Audit(Box<AuditWrite>, Reply<AuditWritten>),
+    Voucher(Box<super::Booking>, Reply<super::Booked>),
+    Epoch(Box<super::NewEpoch>, Reply<bool>),
     Prune(i64, Reply<u64>),
     Stop(oneshot::Sender<()>),
 }
@@ -154,6 +156,12 @@ async fn apply(
         Write::AddUptime(day, reply) => guarded!(reply, add_uptime(connection, &day)),
         Write::Audit(write, reply) => {
             guarded!(reply, super::audits::apply(connection, &write))
+        }
+        Write::Voucher(booking, reply) => {
+            guarded!(reply, super::vouchers::book(connection, &booking))
+        }
+        Write::Epoch(epoch, reply) => {
+            guarded!(reply, super::epochs::publish(connection, &epoch))
         }
         Write::Prune(before_ms, reply) => guarded!(reply, prune(connection, before_ms)),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),

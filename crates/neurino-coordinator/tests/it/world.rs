@@ -175,7 +175,8 @@ fn config(
 ) -> CoordinatorConfig {
     let database = folder.path().join("books/practice.sqlite");
     let practice = CoordinatorConfig::practice(database, Arc::clone(key));
-    CoordinatorConfig { limits: limits.clone(), original, seed: Some(7), ..practice }
+    let epoch_rules = Some("weekly1".into());
+    CoordinatorConfig { limits: limits.clone(), original, epoch_rules, seed: Some(7), ..practice }
 }
 
 pub(crate) fn events(body: &str) -> Vec<String> {

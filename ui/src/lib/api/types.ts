@@ -886,7 +886,11 @@ alarms: Array<EarningsAlarm>,
 /**
  * Receipts that were computed again here, out of all.
  */
-checked: Checked, };
+checked: Checked,
+/**
+ * How closely the network watches this machine, where it says so.
+ */
+trust: NodeTrust | null, };
 
 /**
  * How a hold ends.
@@ -1853,6 +1857,39 @@ reasons?: Array<SkipCount>, };
  * `-tag` behind it so that several machines can share one key.
  */
 export type NodeId = string;
+
+/**
+ * What a coordinator says of a node at `GET /v1/nodes/{node}/trust`, as far as the window shows it.
+ */
+export type NodeTrust = {
+/**
+ * How closely it is watched.
+ */
+stage: TrustStage,
+/**
+ * Share of its results that are computed again, in millionths.
+ */
+audited_ppm: number,
+/**
+ * Results in a row that held when others computed them again.
+ */
+held: number,
+/**
+ * How many more must hold before fewer are computed again.
+ */
+to_hold: number,
+/**
+ * Whether nobody of another owner could compute any of its results again.
+ */
+alone: boolean,
+/**
+ * For how long earnings can be called back, in milliseconds.
+ */
+escrow_ms: number,
+/**
+ * Earnings of that time, of both kinds.
+ */
+in_escrow_micro: MicroPoints, };
 
 /**
  * A node of a chain.
@@ -2936,6 +2973,11 @@ name: string,
  * Its arguments, as JSON text: exactly what the model wrote.
  */
 arguments: string, };
+
+/**
+ * How closely a node is watched, for its owner to read.
+ */
+export type TrustStage = "new" | "watched" | "established" | "convicted";
 
 /**
  * Tokens read and written by one job.
