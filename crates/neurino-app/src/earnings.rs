@@ -181,8 +181,8 @@ impl App {
         let until_ms = now_ms();
         let (step_ms, length_ms) = recorder::step_and_length_ms(span);
         let (device, memory_bytes) = match self.used_gpu() {
-            Some(gpu) => (gpu.name.clone(), gpu.memory_bytes.unwrap_or(0)),
-            None => (self.hardware.cpu().name.clone(), self.hardware.cpu().memory_bytes),
+            Some(gpu) => (self.card_name(&gpu), gpu.memory_bytes.unwrap_or(0)),
+            None => (self.processor_name(), self.hardware().cpu().memory_bytes),
         };
         TelemetrySeries {
             device,

@@ -59,7 +59,7 @@ variables! {
 /// Names a file that plays the desktop for the rules of mining.
 pub const SURROUNDINGS: &str = "NEURINO_SURROUNDINGS";
 
-/// Names a file that plays the cards whose power can be limited.
+/// Names a file that plays the cards of this machine.
 pub const CARDS: &str = "NEURINO_CARDS";
 
 /// What the program's own tests and build steps read, as the reference page shows it.
@@ -100,8 +100,9 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ),
     (
         CARDS,
-        "A JSON file that plays cards with power limits; its form is told at \
-         `neurino_power::ScriptedCards`.",
+        "A JSON file that plays cards, with power limits and, where it tells their memory, as if they \
+         computed; its form is told at `neurino_power::ScriptedCards` and in \
+         `neurino_hardware::script`.",
     ),
     (
         "NEURINO_TEST_POWER_FOLDER",

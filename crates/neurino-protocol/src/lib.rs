@@ -6,6 +6,7 @@
 
 pub mod alerts;
 pub mod app;
+pub mod cards;
 pub mod control;
 pub mod earnings;
 pub mod error;

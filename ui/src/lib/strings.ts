@@ -4,6 +4,7 @@
 
 import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
+import { cards } from './words/cards';
 import { power } from './words/power';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
@@ -93,6 +94,7 @@ export const en = {
     finishingHint: 'Hands the job back.',
   },
   control,
+  cards,
   power,
   alerts,
   earnings: {

@@ -5,6 +5,7 @@ import type { Catalogue } from '../language.svelte';
 import { alerts } from './de-alerts';
 import { control } from './de-control';
 import { help, income } from './de-earnings';
+import { cards } from './de-cards';
 import { power } from './de-power';
 import { guide, wallet } from './de-wallet';
 
@@ -57,6 +58,7 @@ export const de: Catalogue = {
     finishingHint: 'Gibt den Job zurück.',
   },
   control,
+  cards,
   power,
   alerts,
   earnings: {
