@@ -5,7 +5,7 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `snapshot` (what the window shows), `earnings` (records and what
+//! `alerts`, `updates`, `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
@@ -30,6 +30,7 @@ mod sentence;
 mod snapshot;
 mod start;
 pub mod telemetry;
+mod updates;
 mod wallet;
 
 use std::collections::HashMap;
@@ -59,6 +60,7 @@ use earnings::Records;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
+pub use updates::UpdateOptions;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
 };
@@ -100,6 +102,7 @@ pub struct App {
     library: library::Library,
     power: power::Power,
     alerts: Mutex<alerts::Alerts>,
+    updates: updates::Updates,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -130,6 +133,7 @@ impl App {
             surroundings,
             cards,
             awake,
+            updates,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
@@ -166,11 +170,13 @@ impl App {
         let library = library::Library::open(&dirs);
         let cards = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
         let alerts = alerts::Alerts::open(&dirs);
+        let updates = updates::Updates::open(&dirs, updates);
         let power = power::Power::open(&dirs, cards, awake).await;
         let app = Arc::new(Self {
             library,
             power,
             alerts: Mutex::new(alerts),
+            updates,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -211,6 +217,7 @@ impl App {
         app.spawn_queue();
         app.spawn_power();
         app.spawn_alerts();
+        app.spawn_updates();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -273,6 +280,9 @@ impl App {
             }
             Command::Alerts(command) => {
                 self.alerts(command).await.map(|view| Reply::Alerts(Box::new(view)))
+            }
+            Command::Update(command) => {
+                self.update(command).await.map(|view| Reply::Update(Box::new(view)))
             }
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,

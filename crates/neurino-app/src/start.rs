@@ -14,6 +14,8 @@ use neurino_platform::{Awake, Surroundings};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
+use crate::updates::UpdateOptions;
+
 /// What an application is started with.
 pub struct AppOptions {
     /// Its folders.
@@ -39,6 +41,8 @@ pub struct AppOptions {
     pub cards: Option<Arc<dyn CardPower>>,
     /// What keeps the computer awake; without it nothing does.
     pub awake: Option<Box<dyn Awake>>,
+    /// How newer versions of the program are found and put in place; without it they are not.
+    pub updates: Option<UpdateOptions>,
 }
 
 impl AppOptions {
@@ -57,6 +61,7 @@ impl AppOptions {
             surroundings: None,
             cards: None,
             awake: None,
+            updates: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
 //! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
-//! [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
+//! [`library`] (where models lie), [`updates`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
 pub mod dirs;
@@ -16,6 +16,7 @@ pub mod power;
 pub mod preferences;
 pub mod rules;
 pub mod settings;
+pub mod updates;
 
 mod atomic;
 
@@ -29,3 +30,4 @@ pub use power::PowerFile;
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use rules::{ControlFile, RulesFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};
+pub use updates::{SavedUpdates, UpdatesFile};

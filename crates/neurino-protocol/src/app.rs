@@ -19,6 +19,7 @@ use crate::library::{LibraryAction, LibraryStatus};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
 use crate::power::{PowerCommand, PowerView};
 use crate::saying::MiningSaying;
+use crate::update::{UpdateCommand, UpdateStatus, UpdateView};
 use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
@@ -120,6 +121,8 @@ pub enum Command {
     Power(PowerCommand),
     /// What the person is told about; answered with [`Reply::Alerts`].
     Alerts(AlertsCommand),
+    /// Newer versions of the program; answered with [`Reply::Update`].
+    Update(UpdateCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -181,6 +184,8 @@ pub enum Reply {
     Power(Box<PowerView>),
     /// Answer to [`Command::Alerts`].
     Alerts(Box<AlertsView>),
+    /// Answer to [`Command::Update`].
+    Update(Box<UpdateView>),
 }
 
 /// What happened, pushed to every viewer.
@@ -276,6 +281,8 @@ pub struct Snapshot {
     pub control: ControlStatus,
     /// What the person should know, most urgent first.
     pub alerts: Vec<Alert>,
+    /// Whether a newer version of the program waits.
+    pub update: UpdateStatus,
     /// Points of this machine's identity on this network.
     pub points: PointsSummary,
     /// The devices of this machine; the one that computes first.

@@ -15,6 +15,7 @@ pub mod onboarding;
 pub mod power;
 pub mod saying;
 pub mod secret;
+pub mod update;
 pub mod wallet;
 
 pub use error::{ErrorBody, ErrorCode};
