@@ -60,6 +60,7 @@ use earnings::Records;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
+pub use neurino_update::Version;
 pub use updates::UpdateOptions;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,

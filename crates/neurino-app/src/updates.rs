@@ -157,7 +157,8 @@ impl Updates {
 /// The version that did not come up and was taken back, if the one before it runs.
 fn taken_back(options: &UpdateOptions) -> Option<Version> {
     let trial = swap::state(&options.place)?;
-    (trial.phase == SwapPhase::RolledBack && trial.from == options.own).then_some(trial.to)
+    let failed = trial.phase == SwapPhase::RolledBack && !trial.by_person;
+    (failed && trial.from == options.own).then_some(trial.to)
 }
 
 impl App {
@@ -340,7 +341,7 @@ impl App {
         matches!(self.updates.status(), UpdateStatus::Installing { .. })
     }
 
-    /// The version to put in place.
+    /// The version to put in place; none where the program is only to be started again.
     pub fn update_version(&self) -> Option<Version> {
         lock(&self.updates.state).ready.as_ref().map(|ready| ready.version)
     }
@@ -382,13 +383,7 @@ impl App {
                 self.updates.look_now.notify_one();
             }
             UpdateCommand::Install => {
-                let mut state = lock(&self.updates.state);
-                if state.ready.is_none() {
-                    let message = "There is no newer version to install.";
-                    return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
-                }
-                state.asked = true;
-                drop(state);
+                self.ask_for_update()?;
                 self.step_towards_update().await;
             }
             UpdateCommand::Later => {
@@ -407,6 +402,16 @@ impl App {
         Ok(self.update_view())
     }
 
+    fn ask_for_update(&self) -> Result<(), ErrorBody> {
+        let mut state = lock(&self.updates.state);
+        if state.ready.is_none() {
+            let message = "There is no newer version to install.";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
+        }
+        state.asked = true;
+        Ok(())
+    }
+
     fn has_updater(&self) -> Result<(), ErrorBody> {
         if self.updates.options.as_ref().is_some_and(|options| options.updater.is_some()) {
             return Ok(());
@@ -415,7 +420,7 @@ impl App {
         Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
     }
 
-    /// Puts the version before this one back; it runs from the next start.
+    /// Puts the version before this one back, and has the shell start it.
     async fn go_back(&self) -> Result<(), ErrorBody> {
         let none = || ErrorBody::new(ErrorCode::InvalidRequest, "No earlier version is kept here.");
         let place = self.updates.options.as_ref().ok_or_else(none)?.place.clone();
@@ -427,6 +432,7 @@ impl App {
                 state.ready = None;
                 state.saved.preferences.by_itself = false;
                 self.updates.save(&state.saved);
+                self.updates.due.cancel();
                 Ok(())
             }
             Ok(Err(error)) => Err(shown(&error)),

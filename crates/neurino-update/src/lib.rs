@@ -4,10 +4,11 @@
 //! Reading order: [`release`] (what the list says, and what is refused), [`place`] (where this program
 //! lies and who may replace it), [`source`] (from the list's address to a verified package), [`swap`]
 //! (the exchange of files, the trial of the new program, the way back), [`hand_over`] (from the old
-//! process to the new one).
+//! process to the new one), [`making`] (the side of whoever makes releases).
 
 pub mod error;
 pub mod hand_over;
+pub mod making;
 pub mod place;
 pub mod release;
 pub mod source;

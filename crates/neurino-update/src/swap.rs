@@ -58,6 +58,9 @@ pub struct Trial {
     pub from: Version,
     /// The version after.
     pub to: Version,
+    /// The person wanted the way back.
+    #[serde(default)]
+    pub by_person: bool,
     /// Files that were there before, below the program's folder; the program itself is the last.
     replaced: Vec<PathBuf>,
     /// Files that are new.
@@ -210,8 +213,9 @@ impl<'a> Plan<'a> {
         }
         let there = |file: &PathBuf| place.folder.join(file).exists();
         let (replaced, added) = files.into_iter().partition(there);
-        let trial =
-            Trial { phase: Phase::Swapping, from: own, to: staged_files.version, replaced, added };
+        let to = staged_files.version;
+        let (phase, by_person) = (Phase::Swapping, false);
+        let trial = Trial { phase, from: own, to, by_person, replaced, added };
         Ok(Self { place, trial, done: 0 })
     }
 
@@ -290,6 +294,8 @@ fn aside(file: &Path) -> PathBuf {
 /// [`UpdateError::NoWayBack`], [`UpdateError::Io`]; then it can be tried again.
 pub fn take_back(place: &Place) -> Result<Version, UpdateError> {
     let mut trial = state(place).ok_or(UpdateError::NoWayBack)?;
+    // A version that came up is left because somebody wants it so.
+    trial.by_person = trial.phase == Phase::Settled;
     let kept = previous(place);
     let program = place.program.file_name().unwrap_or_default();
     let whole = kept.join(program).is_file() || trial.phase == Phase::Swapping;
@@ -416,7 +422,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-fn list(root: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+pub(crate) fn list(root: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(below))? {
         let entry = entry?;
         let path = below.join(entry.file_name());
