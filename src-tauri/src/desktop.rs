@@ -13,10 +13,12 @@ use neurino_config::{Dirs, Settings};
 use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
 use neurino_power::CardPower;
-use neurino_protocol::app::{Command, Reply};
+use neurino_protocol::app::{Command, Language, Reply};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
+use tokio::sync::watch;
 
+use crate::notice::Desktop;
 use crate::shell::{Next, Shell};
 use crate::tray::Tray;
 use crate::{rpc, window};
@@ -30,7 +32,7 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
     let shell = Arc::new(Shell::new());
     let ended = Arc::clone(&shell);
     let instance = single_instance(home.as_ref());
-    let (options, _telemetry) = options(home);
+    let (options, _telemetry) = options(home, shell.language());
     let built = tauri::Builder::default()
         // First: a second start must end before it opens the ledger.
         .plugin(instance)
@@ -69,7 +71,10 @@ fn arguments_again(given: impl Iterator<Item = OsString>, hidden: bool) -> Vec<O
 
 /// What the application is started with, and the log. A mistake in the settings is the page's to
 /// tell: nobody reads the standard error of a program started from a menu.
-fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Telemetry>) {
+fn options(
+    home: Option<PathBuf>,
+    language: watch::Receiver<Language>,
+) -> (Result<AppOptions, ErrorBody>, Option<Telemetry>) {
     let dirs = match Dirs::discover(home).and_then(|dirs| dirs.create().map(|()| dirs)) {
         Ok(dirs) => dirs,
         Err(error) => return (Err(StartError::from(error).body()), None),
@@ -94,6 +99,7 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
             cards: cards(),
             awake,
             updates,
+            notifier: Some(Arc::new(Desktop { language })),
             ..usual
         })
     });

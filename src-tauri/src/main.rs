@@ -5,6 +5,8 @@ mod desktop;
 #[cfg(feature = "desktop")]
 mod environment;
 #[cfg(feature = "desktop")]
+mod notice;
+#[cfg(feature = "desktop")]
 mod rpc;
 #[cfg(feature = "desktop")]
 mod shell;

@@ -5,7 +5,7 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `updates`, `snapshot` (what the window shows), `earnings` (records and what
+//! `alerts`, `updates`, `notices`, `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
@@ -22,6 +22,7 @@ mod logs;
 mod mining;
 mod models;
 mod network;
+mod notices;
 mod onboarding;
 mod picture;
 mod playground;
@@ -61,6 +62,7 @@ use guard::Guard;
 use mining::Mining;
 use network::Network;
 pub use neurino_update::Version;
+pub use notices::Notifier;
 pub use updates::UpdateOptions;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
@@ -104,6 +106,7 @@ pub struct App {
     power: power::Power,
     alerts: Mutex<alerts::Alerts>,
     updates: updates::Updates,
+    notices: notices::Notices,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -135,6 +138,7 @@ impl App {
             cards,
             awake,
             updates,
+            notifier,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
@@ -172,12 +176,14 @@ impl App {
         let cards = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
         let alerts = alerts::Alerts::open(&dirs);
         let updates = updates::Updates::open(&dirs, updates);
+        let notices = notices::Notices::open(&dirs, notifier);
         let power = power::Power::open(&dirs, cards, awake).await;
         let app = Arc::new(Self {
             library,
             power,
             alerts: Mutex::new(alerts),
             updates,
+            notices,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -219,6 +225,7 @@ impl App {
         app.spawn_power();
         app.spawn_alerts();
         app.spawn_updates();
+        app.spawn_notices();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -285,6 +292,7 @@ impl App {
             Command::Update(command) => {
                 self.update(command).await.map(|view| Reply::Update(Box::new(view)))
             }
+            Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",

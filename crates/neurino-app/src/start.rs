@@ -14,6 +14,7 @@ use neurino_platform::{Awake, Surroundings};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
+use crate::notices::Notifier;
 use crate::updates::UpdateOptions;
 
 /// What an application is started with.
@@ -43,6 +44,8 @@ pub struct AppOptions {
     pub awake: Option<Box<dyn Awake>>,
     /// How newer versions of the program are found and put in place; without it they are not.
     pub updates: Option<UpdateOptions>,
+    /// Who shows notifications; without it nobody does.
+    pub notifier: Option<Arc<dyn Notifier>>,
 }
 
 impl AppOptions {
@@ -62,6 +65,7 @@ impl AppOptions {
             cards: None,
             awake: None,
             updates: None,
+            notifier: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::control::{ControlStatus, RulesView};
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
+use crate::notices::{NoticeSettings, NoticesCommand};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
 use crate::power::{PowerCommand, PowerView};
 use crate::saying::MiningSaying;
@@ -123,6 +124,8 @@ pub enum Command {
     Alerts(AlertsCommand),
     /// Newer versions of the program; answered with [`Reply::Update`].
     Update(UpdateCommand),
+    /// The desktop's notifications; answered with [`Reply::Notices`].
+    Notices(NoticesCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -186,6 +189,8 @@ pub enum Reply {
     Alerts(Box<AlertsView>),
     /// Answer to [`Command::Update`].
     Update(Box<UpdateView>),
+    /// Answer to [`Command::Notices`].
+    Notices(NoticeSettings),
 }
 
 /// What happened, pushed to every viewer.

@@ -11,6 +11,7 @@ pub mod earnings;
 pub mod error;
 pub mod library;
 pub mod node;
+pub mod notices;
 pub mod onboarding;
 pub mod power;
 pub mod saying;

@@ -494,7 +494,7 @@ about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cm
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "window", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
@@ -1793,6 +1793,52 @@ host: string,
 chain: string | null, };
 
 /**
+ * What is told. What is missing in a file has its default.
+ */
+export type NoticeSettings = {
+/**
+ * Mining cannot go on without the person.
+ */
+needs_you: boolean,
+/**
+ * A rule has stopped mining.
+ */
+paused: boolean,
+/**
+ * The first points of the day.
+ */
+first_points: boolean,
+/**
+ * What last week brought.
+ */
+weekly: boolean,
+/**
+ * A newer version is ready.
+ */
+update: boolean,
+/**
+ * A model has been fetched.
+ */
+model: boolean,
+/**
+ * Several jobs in a row brought nothing.
+ */
+jobs_fail: boolean,
+/**
+ * What Home tells as an alert.
+ */
+alerts: boolean, };
+
+/**
+ * What the window asks for; each is answered with [`NoticeSettings`].
+ */
+export type NoticesCommand = { "ask": "look" } | { "ask": "set",
+/**
+ * All of them.
+ */
+settings: NoticeSettings, } | { "ask": "test" };
+
+/**
  * What closing the window does.
  */
 export type OnClose = "ask" | "tray" | "quit";
@@ -2341,7 +2387,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
