@@ -5,6 +5,7 @@
 import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
 import { power } from './words/power';
+import { notices, update } from './words/update';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
 import type {
@@ -95,6 +96,8 @@ export const en = {
   control,
   power,
   alerts,
+  update,
+  notices,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',

@@ -5,6 +5,7 @@
 import { phrases as models } from './de-phrases-models';
 import { phrases as network } from './de-phrases-network';
 import { phrases as power } from './de-phrases-power';
+import { phrases as update } from './de-phrases-update';
 import { phrases as wallet } from './de-phrases-wallet';
 
 /** English pattern, German words. */
@@ -311,4 +312,11 @@ const machine: readonly Phrase[] = [
 ];
 
 /** All of them. */
-export const phrases: readonly Phrase[] = [...machine, ...models, ...network, ...power, ...wallet];
+export const phrases: readonly Phrase[] = [
+  ...machine,
+  ...models,
+  ...network,
+  ...power,
+  ...update,
+  ...wallet,
+];

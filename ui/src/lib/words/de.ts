@@ -6,6 +6,7 @@ import { alerts } from './de-alerts';
 import { control } from './de-control';
 import { help, income } from './de-earnings';
 import { power } from './de-power';
+import { notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
 
 export const de: Catalogue = {
@@ -59,6 +60,8 @@ export const de: Catalogue = {
   control,
   power,
   alerts,
+  update,
+  notices,
   earnings: {
     label: 'Punkte heute',
     llama: 'Llama-Punkte',
