@@ -19,6 +19,7 @@ SetCompressorDictSize 192
 !include "FileFunc.nsh"
 
 !define KEY "Software\Microsoft\Windows\CurrentVersion\Uninstall\Neurino"
+!define TOAST "Software\Classes\AppUserModelId\com.neurino.app"
 !define RUN "Software\Microsoft\Windows\CurrentVersion\Run"
 ; Held by the program while its window or its tray icon is there.
 !define RUNNING "com.neurino.app-sim"
@@ -95,6 +96,8 @@ Section
   WriteRegStr HKCU "${KEY}" "InstallLocation" "$INSTDIR"
   WriteRegStr HKCU "${KEY}" "UninstallString" '"$INSTDIR\uninstall.exe"'
   WriteRegStr HKCU "${KEY}" "QuietUninstallString" '"$INSTDIR\uninstall.exe" /S'
+  ; The name under which Windows shows the program's notifications.
+  WriteRegStr HKCU "${TOAST}" "DisplayName" "Neurino"
   WriteRegDWORD HKCU "${KEY}" "NoModify" 1
   WriteRegDWORD HKCU "${KEY}" "NoRepair" 1
   ${GetSize} "$INSTDIR" "/S=0K" $0 $1 $2
@@ -118,6 +121,10 @@ FunctionEnd
 Section "Uninstall"
   ; Only what was installed: the folder may hold what is not ours.
   !include "${LISTS}\uninstall.nsh"
+  ; What the program fetched and set aside to update itself.
+  RMDir /r "$INSTDIR\.neurino-update"
+  Delete "$INSTDIR\neurino.exe.old"
+  Delete "$INSTDIR\neurino.com.old"
   Delete "$INSTDIR\uninstall.exe"
   RMDir "$INSTDIR"
   ${GetParameters} $0
@@ -126,6 +133,7 @@ Section "Uninstall"
     Delete "$SMPROGRAMS\Neurino.lnk"
     DeleteRegValue HKCU "${RUN}" "Neurino"
     DeleteRegKey HKCU "${KEY}"
+    DeleteRegKey HKCU "${TOAST}"
     DetailPrint "$(Kept)"
     DetailPrint "$APPDATA\Neurino, $LOCALAPPDATA\Neurino"
   ${EndIf}

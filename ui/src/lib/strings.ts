@@ -5,7 +5,7 @@
 import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
 import { power } from './words/power';
-import { notices, update } from './words/update';
+import { antivirus, notices, update } from './words/update';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
 import type {
@@ -98,6 +98,7 @@ export const en = {
   alerts,
   update,
   notices,
+  antivirus,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',

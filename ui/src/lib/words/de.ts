@@ -6,7 +6,7 @@ import { alerts } from './de-alerts';
 import { control } from './de-control';
 import { help, income } from './de-earnings';
 import { power } from './de-power';
-import { notices, update } from './de-update';
+import { antivirus, notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
 
 export const de: Catalogue = {
@@ -62,6 +62,7 @@ export const de: Catalogue = {
   alerts,
   update,
   notices,
+  antivirus,
   earnings: {
     label: 'Punkte heute',
     llama: 'Llama-Punkte',
