@@ -55,6 +55,8 @@ LangString Running ${LANG_ENGLISH} "Neurino is running. Quit it from its icon be
 LangString Running ${LANG_GERMAN} "Neurino läuft noch. Beende es über sein Symbol neben der Uhr und versuche es dann noch einmal."
 LangString NoWebView ${LANG_ENGLISH} "Neurino's window needs Microsoft's WebView2 runtime, which is missing here. Open its download page?"
 LangString NoWebView ${LANG_GERMAN} "Für das Fenster von Neurino fehlt hier Microsofts WebView2-Laufzeit. Soll die Download-Seite geöffnet werden?"
+LangString Forget ${LANG_ENGLISH} "Delete your settings, earnings and models too, and keys that lie in files? Without its twelve words a deleted key is gone for good, and its points with it. $\r$\n$\r$\nNo keeps everything for another installation."
+LangString Forget ${LANG_GERMAN} "Auch deine Einstellungen, Einnahmen und Modelle löschen, und Schlüssel, die in Dateien liegen? Ohne seine zwölf Wörter ist ein gelöschter Schlüssel für immer weg, und seine Punkte mit ihm. $\r$\n$\r$\nNein behält alles für eine neue Installation."
 LangString Kept ${LANG_ENGLISH} "Your settings, keys, earnings and models stay where they are:"
 LangString Kept ${LANG_GERMAN} "Deine Einstellungen, Schlüssel, Einnahmen und Modelle bleiben, wo sie sind:"
 
@@ -134,7 +136,14 @@ Section "Uninstall"
     DeleteRegValue HKCU "${RUN}" "Neurino"
     DeleteRegKey HKCU "${KEY}"
     DeleteRegKey HKCU "${TOAST}"
+    ; Without a question (`/S`) everything is kept.
+    MessageBox MB_YESNO|MB_ICONQUESTION|MB_DEFBUTTON2 "$(Forget)" /SD IDNO IDYES forget
     DetailPrint "$(Kept)"
     DetailPrint "$APPDATA\Neurino, $LOCALAPPDATA\Neurino"
+    Goto kept
+    forget:
+    RMDir /r "$APPDATA\Neurino"
+    RMDir /r "$LOCALAPPDATA\Neurino"
+    kept:
   ${EndIf}
 SectionEnd

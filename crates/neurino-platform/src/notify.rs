@@ -46,11 +46,12 @@ mod linux {
 
     /// Through the freedesktop service, which every desktop has. The body may be read as markup.
     pub(super) fn notify(title: &str, body: &str) -> Result<(), NotifyError> {
-        let builder = Builder::session().map_err(|_| NotifyError::NoService)?;
-        let bus = builder
-            .method_timeout(ANSWER_LIMIT)
-            .build()
-            .map_err(|_| NotifyError::NoService)?;
+        notify_at(Builder::session(), title, body)
+    }
+
+    fn notify_at(bus: zbus::Result<Builder<'_>>, title: &str, body: &str) -> Result<(), NotifyError> {
+        let built = bus.and_then(|builder| builder.method_timeout(ANSWER_LIMIT).build());
+        let bus = built.map_err(|_| NotifyError::NoService)?;
         let body = body.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let hints = HashMap::from([("desktop-entry", Value::from("neurino"))]);
         let nothing: &[&str] = &[];
@@ -65,6 +66,76 @@ mod linux {
                 Err(NotifyError::NoService)
             }
             Err(error) => Err(NotifyError::Refused(error.to_string())),
+        }
+    }
+
+    #[cfg(test)]
+    #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    mod tests {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Child, Command, Stdio};
+        use std::sync::{Arc, Mutex};
+
+        use zbus::zvariant::OwnedValue;
+
+        use super::*;
+
+        /// A desktop that notes what it is to show.
+        #[derive(Clone, Default)]
+        struct Desktop(Arc<Mutex<Vec<[String; 4]>>>);
+
+        #[zbus::interface(name = "org.freedesktop.Notifications")]
+        impl Desktop {
+            #[expect(clippy::too_many_arguments, reason = "the service has so many")]
+            fn notify(
+                &self,
+                program: String,
+                _replaces: u32,
+                icon: String,
+                title: String,
+                body: String,
+                _actions: Vec<String>,
+                _hints: HashMap<String, OwnedValue>,
+                _stays_ms: i32,
+            ) -> u32 {
+                self.0.lock().unwrap().push([program, icon, title, body]);
+                1
+            }
+        }
+
+        struct Daemon(Child);
+
+        impl Drop for Daemon {
+            fn drop(&mut self) {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+
+        #[test]
+        fn the_desktop_is_told_and_its_absence_too() {
+            let spawned = Command::new("dbus-daemon")
+                .args(["--session", "--nofork", "--nopidfile", "--print-address=1"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn();
+            let Ok(mut daemon) = spawned.map(Daemon) else {
+                assert!(std::env::var_os("NEURINO_E2E").is_none(), "dbus-daemon is not installed");
+                return;
+            };
+            let mut address = String::new();
+            let said = daemon.0.stdout.take().unwrap();
+            BufReader::new(said).read_line(&mut address).unwrap();
+            let address = address.trim();
+            let tell = || notify_at(Builder::address(address), "Ready", "<b>1 & 2</b>");
+            assert_eq!(tell(), Err(NotifyError::NoService));
+            let desktop = Desktop::default();
+            let bus = Builder::address(address).unwrap().name(SERVICE).unwrap();
+            let path = "/org/freedesktop/Notifications";
+            let _served = bus.serve_at(path, desktop.clone()).unwrap().build().unwrap();
+            assert_eq!(tell(), Ok(()));
+            let expect = ["Neurino", "neurino", "Ready", "&lt;b&gt;1 &amp; 2&lt;/b&gt;"];
+            assert_eq!(*desktop.0.lock().unwrap(), [expect.map(str::to_owned)]);
         }
     }
 }
