@@ -11,38 +11,46 @@ use tokio::sync::mpsc;
 use crate::coordinator::Coordinator;
 use crate::session::{NodeSession, Outbox};
 
-/// Messages that may wait on either side of a link.
+/// Messages that may wait on either side of a link. A channel holds room for 32 elements from its first day, so
+/// that whoever has thousands of links carries messages in boxes.
 pub(crate) const CHANNEL: usize = 64;
 /// How long a node may take to answer the challenge.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 
 /// Challenges, opens the session, and carries messages both ways until either side ends.
-pub(crate) async fn serve(
+pub(crate) async fn serve<N, C>(
     coordinator: Arc<Coordinator>,
-    mut from_node: mpsc::Receiver<NodeMessage>,
-    to_node: mpsc::Sender<CoordinatorMessage>,
-) {
+    mut from_node: mpsc::Receiver<N>,
+    to_node: mpsc::Sender<C>,
+) where
+    N: Into<Box<NodeMessage>>,
+    C: From<CoordinatorMessage>,
+{
     match open(&coordinator, &mut from_node, &to_node).await {
         Ok((session, outbox)) => carry(session, outbox, from_node, to_node).await,
         Err(error) => {
             // A node that is gone does not need the reason.
-            let _ = to_node.send(CoordinatorMessage::Bye(error)).await;
+            let _ = to_node.send(CoordinatorMessage::Bye(error).into()).await;
         }
     }
 }
 
-async fn open(
+async fn open<N, C>(
     coordinator: &Arc<Coordinator>,
-    from_node: &mut mpsc::Receiver<NodeMessage>,
-    to_node: &mpsc::Sender<CoordinatorMessage>,
-) -> Result<(NodeSession, Outbox), ErrorBody> {
+    from_node: &mut mpsc::Receiver<N>,
+    to_node: &mpsc::Sender<C>,
+) -> Result<(NodeSession, Outbox), ErrorBody>
+where
+    N: Into<Box<NodeMessage>>,
+    C: From<CoordinatorMessage>,
+{
     let gone = |_| ErrorBody::new(ErrorCode::Unreachable, "the node is gone");
-    to_node.send(coordinator.challenge()?).await.map_err(gone)?;
+    to_node.send(coordinator.challenge()?.into()).await.map_err(gone)?;
     let first = tokio::select! {
         () = coordinator.stop.cancelled() => return Err(crate::error::shutting_down()),
         first = tokio::time::timeout(HELLO_WAIT, from_node.recv()) => first,
     };
-    let hello = match first {
+    let hello = match first.map(|first| first.map(|message| *message.into())) {
         Ok(Some(NodeMessage::Hello(hello))) => hello,
         Ok(None) => return Err(ErrorBody::new(ErrorCode::Unreachable, "the node is gone")),
         Ok(Some(_)) => {
@@ -55,24 +63,28 @@ async fn open(
         }
     };
     let session = coordinator.open_session(&hello)?;
-    to_node.send(coordinator.welcome()).await.map_err(gone)?;
+    to_node.send(coordinator.welcome().into()).await.map_err(gone)?;
     Ok(session)
 }
 
-async fn carry(
+async fn carry<N, C>(
     session: NodeSession,
     mut outbox: Outbox,
-    mut from_node: mpsc::Receiver<NodeMessage>,
-    to_node: mpsc::Sender<CoordinatorMessage>,
-) {
+    mut from_node: mpsc::Receiver<N>,
+    to_node: mpsc::Sender<C>,
+) where
+    N: Into<Box<NodeMessage>>,
+    C: From<CoordinatorMessage>,
+{
     let listen = async {
         while let Some(message) = from_node.recv().await {
-            session.handle(message).await;
+            // In a box, so that an idle link holds no room for what handling needs.
+            Box::pin(session.handle(*message.into())).await;
         }
     };
     let speak = async {
         while let Some(message) = outbox.recv().await {
-            if to_node.send(message).await.is_err() {
+            if to_node.send((*message).into()).await.is_err() {
                 return;
             }
         }
@@ -85,7 +97,7 @@ async fn carry(
     }
     // What was said last (a `Bye`, a receipt) still arrives if there is room for it.
     while let Ok(message) = outbox.try_recv() {
-        if to_node.try_send(message).is_err() {
+        if to_node.try_send((*message).into()).is_err() {
             return;
         }
     }

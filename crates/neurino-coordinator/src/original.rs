@@ -280,10 +280,11 @@ impl Coordinator {
         let until = Instant::now() + GRANT_WAIT;
         loop {
             match tokio::time::timeout_at(until, outbox.recv()).await {
-                Ok(Some(CoordinatorMessage::Assign(lease))) => {
-                    return Ok(Polled::Job(Box::new(lease)));
+                Ok(Some(message)) => {
+                    if let CoordinatorMessage::Assign(lease) = *message {
+                        return Ok(Polled::Job(Box::new(lease)));
+                    }
                 }
-                Ok(Some(_)) => {}
                 // It was not to be, or comes with the next poll.
                 Ok(None) | Err(_) => return Ok(Polled::Nothing),
             }
@@ -293,7 +294,7 @@ impl Coordinator {
     /// A lease that an earlier poll did not wait for.
     fn waiting(&self, outbox: &mut Outbox, node: &NodeId) -> Option<Box<Lease>> {
         while let Ok(message) = outbox.try_recv() {
-            let CoordinatorMessage::Assign(mut lease) = message else { continue };
+            let CoordinatorMessage::Assign(mut lease) = *message else { continue };
             let state = self.state();
             let live = state.leases.get(&lease.id);
             if let Some(live) = live.filter(|l| l.phase == LeasePhase::Running && l.node == *node) {

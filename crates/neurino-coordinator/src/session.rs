@@ -44,7 +44,7 @@ pub(crate) struct NodeSession {
 }
 
 /// What the coordinator has to say to a node.
-pub(crate) type Outbox = mpsc::Receiver<CoordinatorMessage>;
+pub(crate) type Outbox = mpsc::Receiver<Box<CoordinatorMessage>>;
 
 impl Coordinator {
     /// A fresh challenge, good for one hello within five minutes.
@@ -195,13 +195,13 @@ impl Coordinator {
         node: &NodeId,
         capabilities: &Capabilities,
         fingerprint: String,
-        outbox: mpsc::Sender<CoordinatorMessage>,
+        outbox: mpsc::Sender<Box<CoordinatorMessage>>,
         end: CancellationToken,
     ) -> u64 {
         if let Some(old) = state.sessions.remove(node) {
             let error = ErrorBody::new(ErrorCode::Cancelled, "the node opened another session");
             // The old link is likely dead; nobody needs to read this.
-            let _ = old.outbox.try_send(CoordinatorMessage::Bye(error));
+            let _ = old.outbox.try_send(Box::new(CoordinatorMessage::Bye(error)));
             old.end.cancel();
             state.router.remove_node(node);
         }

@@ -106,7 +106,7 @@ pub(crate) struct LiveLease {
 /// A node's open session.
 pub(crate) struct Session {
     pub(crate) id: u64,
-    pub(crate) outbox: mpsc::Sender<CoordinatorMessage>,
+    pub(crate) outbox: mpsc::Sender<Box<CoordinatorMessage>>,
     /// Names its program and device, see `JobWatch::fingerprint`.
     pub(crate) fingerprint: String,
     pub(crate) last_seen: Instant,
@@ -249,7 +249,7 @@ impl State {
     /// Sends to a node's link; one that is too slow to take it is ended.
     pub(crate) fn send(&self, node: &NodeId, message: CoordinatorMessage) {
         let Some(session) = self.sessions.get(node) else { return };
-        if session.outbox.try_send(message).is_err() {
+        if session.outbox.try_send(Box::new(message)).is_err() {
             session.end.cancel();
         }
     }

@@ -201,10 +201,18 @@ fn due(state: &mut State, now: Instant, limits: &Limits) -> Due {
             due.unserved.push((*id, fault.clone()));
             continue;
         }
-        let alone_since = last_served
-            .get(job.spec.model())
-            .map_or(job.queued_since, |served| job.queued_since.max(*served));
-        if now.duration_since(alone_since) > Duration::from_millis(job.no_node_wait_ms) {
+        let wait = Duration::from_millis(job.no_node_wait_ms);
+        // That others serve the model is no help to a job that they may not compute. Its audit may be
+        // over and unable to withdraw it, so that nothing else would ever end it.
+        let alone = if let Some(placement) = &job.placement {
+            waited > wait && !router.serves_placed(job.spec.model(), placement)
+        } else {
+            let served = last_served.get(job.spec.model());
+            let alone_since =
+                served.map_or(job.queued_since, |served| job.queued_since.max(*served));
+            now.duration_since(alone_since) > wait
+        };
+        if alone {
             due.unserved.push((*id, unserved()));
         }
     }

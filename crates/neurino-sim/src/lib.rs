@@ -4,11 +4,14 @@
 //! Nothing is computed: a virtual miner waits for as long as a job would take and signs an answer of a
 //! few words. Everything else is what strangers' machines do: sessions, leases, signatures, receipts.
 //! Reading order: [`runs`] (what is measured, and what passes), [`world`] (the coordinator and the
-//! rest together), `child`, `miner`, `client`, [`report`].
+//! rest together), `child`, `miner`, `client`, `polls` (miners of the original protocol), `streams`
+//! (answers that are read as they grow), [`report`].
 
 pub mod child;
 mod client;
 mod miner;
+mod polls;
 pub mod report;
 pub mod runs;
+mod streams;
 pub mod world;

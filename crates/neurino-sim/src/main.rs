@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use neurino_sim::child;
+use neurino_sim::child::{self, Terms};
 use neurino_sim::runs::{Run, Size, run};
 
 /// Puts load on a coordinator of this machine: virtual miners and clients with real sockets.
@@ -38,17 +38,16 @@ enum Action {
         /// Port of this machine; 0 picks a free one.
         #[arg(long)]
         port: u16,
-        /// Time a text job has from its lease, in milliseconds.
-        #[arg(long)]
-        text_budget_ms: u64,
+        #[command(flatten)]
+        terms: Terms,
     },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().action {
-        Action::Serve { folder, port, text_budget_ms } => {
-            child::serve(&folder, port, text_budget_ms).await?;
+        Action::Serve { folder, port, terms } => {
+            child::serve(&folder, port, terms).await?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Run { runs, part, shorter } => {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use neurino_client::{Coordinator as _, HttpCoordinator, Session};
 use neurino_core::{
-    FinishReason, JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement, TextOutput,
-    Usage,
+    FinishReason, JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement, TextDelta,
+    TextOutput, Usage,
 };
 use neurino_protocol::node::{
     Capabilities, CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, Submission,
@@ -17,6 +17,8 @@ use neurino_wallet::IdentityKey;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
+
+use crate::streams::piece;
 
 /// What happened at a miner.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,8 @@ pub(crate) struct Manner {
     pub(crate) slots: u32,
     /// Median of the time a job takes, lognormal with a spread of 0.5.
     pub(crate) service_ms: u64,
+    /// Pieces in which an answer comes while it is made, 20 ms apart; 0 is one answer at the end.
+    pub(crate) pieces: u32,
     /// Per mille of jobs whose result is handed in after the lease's end.
     pub(crate) late_permille: u32,
 }
@@ -55,6 +59,8 @@ pub(crate) struct Shared {
 
 /// How often a result that is not settled is handed in again.
 const RESEND: Duration = Duration::from_secs(3);
+/// From one piece of an answer to the next: 50 tokens a second.
+const PIECE: Duration = Duration::from_millis(20);
 /// Pause before another attempt to connect.
 const RECONNECT: Duration = Duration::from_millis(300);
 
@@ -135,7 +141,7 @@ impl Miner {
             };
             tokio::select! {
                 message = session.messages.recv() => match message {
-                    Some(message) => self.hear(message),
+                    Some(message) => self.hear(message, &session.outbox),
                     None => return,
                 },
                 () = done => self.finish(&mut out),
@@ -155,7 +161,7 @@ impl Miner {
         NodeMessage::Heartbeat { leases }
     }
 
-    fn hear(&mut self, message: CoordinatorMessage) {
+    fn hear(&mut self, message: CoordinatorMessage, outbox: &mpsc::Sender<NodeMessage>) {
         match message {
             CoordinatorMessage::Assign(lease) => {
                 self.tell(Seen::Assigned(lease.job, Instant::now()));
@@ -163,6 +169,9 @@ impl Miner {
                 let late = self.rng.random_ratio(manner.late_permille, 1000);
                 let ms = if late {
                     lease.budget_ms + 500
+                } else if manner.pieces > 0 {
+                    tokio::spawn(speak(outbox.clone(), lease.id, manner.pieces));
+                    (PIECE * manner.pieces).as_millis() as u64
                 } else {
                     lognormal(&mut self.rng, manner.service_ms)
                 };
@@ -194,8 +203,12 @@ impl Miner {
         let due: Vec<LeaseId> = due.map(|(id, _)| *id).collect();
         for id in due {
             let Some((lease, _, late)) = self.working.remove(&id) else { continue };
-            let usage = Usage { prompt_tokens: 8, completion_tokens: 24 };
-            let text = "an answer of a virtual miner that computes nothing";
+            let pieces = self.shared.manner.pieces;
+            let (text, tokens) = match pieces {
+                0 => ("an answer of a virtual miner that computes nothing".to_owned(), 24),
+                pieces => ((0..pieces).map(piece).collect(), pieces),
+            };
+            let usage = Usage { prompt_tokens: 8, completion_tokens: tokens };
             let output = JobOutput::Text(TextOutput::single(text, FinishReason::Stop, usage));
             let statement = ResultStatement {
                 job: lease.job,
@@ -208,6 +221,19 @@ impl Miner {
             let submission = Submission { statement, signature, output };
             out.push(NodeMessage::Submit(submission.clone()));
             self.results.insert(id, Held { submission, late, sent: Instant::now() });
+        }
+    }
+}
+
+/// Sends an answer in pieces, as a model would that makes 50 tokens a second.
+async fn speak(outbox: mpsc::Sender<NodeMessage>, lease: LeaseId, pieces: u32) {
+    let mut due = tokio::time::interval(PIECE);
+    for number in 0..pieces {
+        due.tick().await;
+        let deltas = vec![TextDelta::text(piece(number))];
+        let message = NodeMessage::Progress { lease, deltas, tokens: number + 1, step: None };
+        if outbox.send(message).await.is_err() {
+            return;
         }
     }
 }

@@ -110,6 +110,49 @@ impl Spread {
     }
 }
 
+/// Many durations, counted by tenths of a millisecond; what is beyond two seconds counts as that.
+#[derive(Debug, Clone)]
+pub(crate) struct Counted {
+    tenths: Vec<u64>,
+    all: u64,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self { tenths: vec![0; 20_001], all: 0 }
+    }
+}
+
+impl Counted {
+    pub(crate) fn add(&mut self, duration: Duration) {
+        let at = (duration.as_micros() / 100).min(20_000) as usize;
+        self.tenths[at] += 1;
+        self.all += 1;
+    }
+
+    pub(crate) fn append(&mut self, other: &Self) {
+        for (mine, theirs) in self.tenths.iter_mut().zip(&other.tenths) {
+            *mine += theirs;
+        }
+        self.all += other.all;
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.all
+    }
+
+    /// The duration that so many per mille do not exceed, rounded up to a tenth of a millisecond.
+    pub(crate) fn permille(&self, n: u64) -> Duration {
+        let rank = (self.all * n).div_ceil(1000).max(1);
+        let mut below = 0;
+        let at = self.tenths.iter().position(|count| {
+            below += count;
+            below >= rank
+        });
+        at.map_or(Duration::ZERO, |at| Duration::from_micros(100 * (at as u64 + 1)))
+    }
+}
+
 /// Milliseconds with one decimal.
 pub(crate) fn ms(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
@@ -127,6 +170,19 @@ mod tests {
         report.must("lost", 1, "0", false);
         assert!(!report.invariants_hold());
         assert!(report.to_string().contains("| lost | 1 | 0 | FAILS |"));
+    }
+
+    #[test]
+    fn counted_durations_are_read_by_rank() {
+        let mut counted = Counted::default();
+        assert_eq!(counted.permille(990), Duration::ZERO);
+        (0..1000).for_each(|ms| counted.add(Duration::from_millis(ms)));
+        assert_eq!(counted.permille(500), Duration::from_micros(499_100));
+        let mut twice = counted.clone();
+        twice.append(&counted);
+        twice.add(Duration::from_hours(1));
+        assert_eq!(twice.len(), 2001);
+        assert_eq!(twice.permille(1000), Duration::from_micros(2_000_100));
     }
 
     #[test]

@@ -1,17 +1,24 @@
-//! What is measured: L1 and L3 to L7, each with the figures that pass.
+//! What is measured: L1 to L7 and L9, each with the figures that pass.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use neurino_core::ModelId;
+
+use crate::child::{Process, Terms};
 use crate::miner::Manner;
+use crate::polls::{self, Polled};
 use crate::report::{Report, Spread, ms};
-use crate::world::{Job, World};
+use crate::streams::{self, Source};
+use crate::world::{Job, MODEL, World};
 
 /// A run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Run {
     /// Idle miners.
     L1,
+    /// Idle miners of the original protocol, which poll.
+    L2,
     /// The original network's mean load.
     L3,
     /// Seven times that, then fourteen times.
@@ -22,11 +29,14 @@ pub enum Run {
     L6,
     /// Miners are killed, and some hand in late.
     L7,
+    /// Answers that are read as they grow, for long.
+    L9,
 }
 
 impl Run {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::L1, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7];
+    pub const ALL: [Self; 8] =
+        [Self::L1, Self::L2, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7, Self::L9];
 }
 
 /// How large a run is, against the figures of the network's design.
@@ -62,16 +72,18 @@ const PAYERS: usize = 10;
 pub async fn run(run: Run, size: Size, program: &Path) -> anyhow::Result<Report> {
     match run {
         Run::L1 => idle(size, program).await,
+        Run::L2 => polling(size, program).await,
         Run::L3 => steady(size, program).await,
         Run::L4 => heavy(size, program).await,
         Run::L5 => burst(size, program).await,
         Run::L6 => crashes(size, program).await,
         Run::L7 => lost_miners(size, program).await,
+        Run::L9 => soak(size, program).await,
     }
 }
 
 fn usual() -> Manner {
-    Manner { slots: 1, service_ms: 1_000, late_permille: 0 }
+    Manner { slots: 1, service_ms: 1_000, pieces: 0, late_permille: 0 }
 }
 
 async fn idle(size: Size, program: &Path) -> anyhow::Result<Report> {
@@ -98,6 +110,104 @@ async fn idle(size: Size, program: &Path) -> anyhow::Result<Report> {
     report.want("processor", format!("{share:.1} % of a core"), "<= 5 %", share <= 5.0);
     let ended = world.tally.disconnected;
     report.want("sessions that ended", ended, "0", ended == 0);
+    Ok(report)
+}
+
+async fn polling(size: Size, program: &Path) -> anyhow::Result<Report> {
+    // Half of the original's 6,000 miners made texts, in four processes each: 3,000 + 12,000, every two seconds.
+    let (connections, length) = (size.many(15_000), size.long(60).max(Duration::from_secs(4)));
+    let load = format!(
+        "{} polls/s of the original protocol over {connections} connections, {} s",
+        connections / 2,
+        length.as_secs()
+    );
+    let mut report = Report::new("L2", load);
+    let folder = tempfile::tempdir()?;
+    let terms = Terms { text_budget_ms: LEASE_MS, original: true };
+    let mut process = Process::start(program, folder.path(), terms).await?;
+    let model = ModelId::new(MODEL)?;
+    // What an idle coordinator does with its books, which is not for any poll: as many polls as are
+    // answered in four seconds make the miners known.
+    polls::poll_all(process.port, &model, connections, Duration::from_secs(2)).await?;
+    let idle = Duration::from_secs(4);
+    let before = process.store_calls().await?;
+    tokio::time::sleep(idle).await;
+    let idle_calls = process.store_calls().await? - before;
+    let (_, cpu_before) = process.usage();
+    let before = process.store_calls().await?;
+    let begin = Instant::now();
+    let Polled { took, wrong } = polls::poll_all(process.port, &model, connections, length).await?;
+    let lasted = begin.elapsed();
+    let calls = process.store_calls().await? - before;
+    let (_, cpu) = process.usage();
+    let expected = idle_calls.div_ceil(idle.as_secs()).max(1) * (lasted.as_secs() + 2);
+    let share = cpu.saturating_sub(cpu_before).as_secs_f64() / lasted.as_secs_f64() * 100.0;
+    report.tell("polls answered", took.len());
+    report.must("answers other than nothing", wrong, "0", wrong == 0);
+    let name = "uses of the books, of which an idle coordinator";
+    let words = format!("<= {expected} (no poll touches them)");
+    report.must(
+        name,
+        format!("{calls}, {idle_calls} in {} s", idle.as_secs()),
+        &words,
+        calls <= expected,
+    );
+    let p99 = took.permille(990);
+    report.want("poll to answer, p99", ms(p99), "<= 50 ms", p99 <= Duration::from_millis(50));
+    report.tell("poll to answer, p50", ms(took.permille(500)));
+    report.tell("processor", format!("{share:.0} % of a core"));
+    Ok(report)
+}
+
+async fn soak(size: Size, program: &Path) -> anyhow::Result<Report> {
+    /// Half a minute of an answer.
+    const PIECES: u32 = 1_500;
+    /// Streams a miner serves at once.
+    const SLOTS: u32 = 5;
+    let (streams, length) = (size.many(200), size.long(1_800));
+    let pieces = PIECES / size.shorter.clamp(1, 10);
+    let load = format!(
+        "{streams} streams of 50 pieces/s, each over {} s, for {} s",
+        pieces / 50,
+        length.as_secs()
+    );
+    let mut report = Report::new("L9", load);
+    let miners = streams.div_ceil(SLOTS as usize);
+    let manner = Manner { slots: SLOTS, pieces, ..usual() };
+    let mut world = World::start(program, miners, streams, manner, LEASE_MS).await?;
+    let source = Source {
+        http: reqwest::Client::new(),
+        url: world.process.url(),
+        model: world.model.clone(),
+        pieces,
+    };
+    let begin = Instant::now();
+    let readers = streams::read_all(source, world.keys.clone(), begin + length);
+    let readers = tokio::spawn(readers);
+    // Memory grows until every buffer was used once.
+    world.listen(length / 5).await;
+    let (warm, _) = world.process.usage();
+    world.listen(length.saturating_sub(begin.elapsed())).await;
+    let (end, _) = world.process.usage();
+    while !readers.is_finished() {
+        world.listen(Duration::from_millis(200)).await;
+    }
+    let streamed = readers.await?;
+    let check = world.books().await?;
+    report.tell("streams read", streamed.whole);
+    report.must(
+        "streams with a piece lost, twice or astray",
+        streamed.broken,
+        "0",
+        streamed.broken == 0,
+    );
+    report.must("books balance", check.holds(), "true", check.holds());
+    report.want("requests refused", streamed.refused, "0", streamed.refused == 0);
+    let growth = (end as f64 / warm.max(1) as f64 - 1.0) * 100.0;
+    let words = format!("{growth:+.1} % ({} to {} MB)", warm / 1_000_000, end / 1_000_000);
+    report.want("memory, from a fifth to the end", words, "< 5 %", growth < 5.0);
+    let p99 = streamed.gaps.permille(990);
+    report.want("piece to piece, p99", ms(p99), "<= 150 ms", p99 <= Duration::from_millis(150));
     Ok(report)
 }
 
@@ -130,8 +240,10 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("L4", load);
     let mut world = World::start(program, miners, PAYERS, usual(), LEASE_MS).await?;
+    let (_, cpu_before) = world.process.usage();
     let begin = Instant::now();
     world.send_steadily(per_s, length).await;
+    let (_, cpu) = world.process.usage();
     // The first jobs need a moment until they are settled; count behind it.
     let lead = length / 4;
     let counted =
@@ -141,6 +253,8 @@ async fn heavy(size: Size, program: &Path) -> anyhow::Result<Report> {
     let wanted = per_s * 0.98;
     let words = format!(">= {wanted:.0}/s");
     report.want("settled", format!("{settled_per_s:.0}/s"), &words, settled_per_s >= wanted);
+    let share = cpu.saturating_sub(cpu_before).as_secs_f64() / length.as_secs_f64() * 100.0;
+    report.tell("processor", format!("{share:.0} % of a core"));
     let p99 = assign_waits(&world).permille(990);
     report.want("accept to assign, p99", ms(p99), "<= 250 ms", p99 <= Duration::from_millis(250));
     world.send_steadily(per_s * 2.0, twice).await;
@@ -153,7 +267,7 @@ async fn burst(size: Size, program: &Path) -> anyhow::Result<Report> {
     const BURST_PAYERS: usize = 20;
     let jobs = size.many(5_000);
     let miners = size.many(1_000);
-    let manner = Manner { slots: 1, service_ms: 200, late_permille: 0 };
+    let manner = Manner { service_ms: 200, ..usual() };
     let load =
         format!("{jobs} jobs in a second, 80 % of one of {BURST_PAYERS} payers, {miners} miners");
     let mut report = Report::new("L5", load);

@@ -16,10 +16,12 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::child::Process;
+use crate::child::{Process, Terms};
 use crate::client::{self, Accepted, Outcome};
 use crate::miner::{self, Manner, Seen, Shared};
 
+/// The model that all miners serve.
+pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 /// Time over which the miners of a run connect, for each thousand of them.
 const CONNECT_MS_PER_THOUSAND: u64 = 4_000;
 
@@ -52,8 +54,8 @@ pub(crate) struct World {
     _folder: TempDir,
     pub(crate) process: Process,
     http: reqwest::Client,
-    keys: Vec<String>,
-    model: ModelId,
+    pub(crate) keys: Vec<String>,
+    pub(crate) model: ModelId,
     shared: Arc<Shared>,
     seen: mpsc::UnboundedReceiver<Seen>,
     miners: Vec<JoinHandle<()>>,
@@ -72,7 +74,8 @@ impl World {
         text_budget_ms: u64,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let process = Process::start(program, folder.path(), text_budget_ms).await?;
+        let terms = Terms { text_budget_ms, original: false };
+        let process = Process::start(program, folder.path(), terms).await?;
         let mut keys = Vec::with_capacity(payers);
         for payer in 0..payers {
             let key = admin::create_api_key(&process.database(), &format!("payer {payer}")).await?;
@@ -85,7 +88,7 @@ impl World {
             reason = "what is measured must not wait for its meter"
         )]
         let (tell, seen) = mpsc::unbounded_channel();
-        let model = ModelId::new("smollm2-135m-instruct")?;
+        let model = ModelId::new(MODEL)?;
         let shared = Arc::new(Shared {
             key: IdentityKey::generate(&mut StdRng::seed_from_u64(1)),
             model: model.clone(),

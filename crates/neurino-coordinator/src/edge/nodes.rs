@@ -90,8 +90,8 @@ async fn websocket(coordinator: Arc<Coordinator>, socket: WebSocket) {
 /// Reads frames until the socket or the link ends, or one cannot be read.
 async fn receive(
     mut stream: SplitStream<WebSocket>,
-    to_link: mpsc::Sender<NodeMessage>,
-    complain: mpsc::WeakSender<CoordinatorMessage>,
+    to_link: mpsc::Sender<Box<NodeMessage>>,
+    complain: mpsc::WeakSender<Box<CoordinatorMessage>>,
     closed: &CancellationToken,
 ) {
     loop {
@@ -118,7 +118,7 @@ async fn receive(
         // A large message waits until nothing else does, so that a link holds few of them.
         let room = if bytes > MESSAGE_BYTES_MAX { link::CHANNEL } else { 1 };
         match to_link.reserve_many(room).await.map(|mut room| room.next()) {
-            Ok(Some(place)) => place.send(message),
+            Ok(Some(place)) => place.send(Box::new(message)),
             Ok(None) | Err(_) => return,
         }
     }
@@ -137,17 +137,17 @@ fn malformed(message: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, message)
 }
 
-fn bye(complain: &mpsc::WeakSender<CoordinatorMessage>, error: ErrorBody) {
+fn bye(complain: &mpsc::WeakSender<Box<CoordinatorMessage>>, error: ErrorBody) {
     if let Some(to_node) = complain.upgrade() {
         // A node that does not read its messages does not read this one either.
-        let _ = to_node.try_send(CoordinatorMessage::Bye(error));
+        let _ = to_node.try_send(Box::new(CoordinatorMessage::Bye(error)));
     }
 }
 
 /// Writes frames until the link or the socket ends.
 async fn send(
     mut sink: SplitSink<WebSocket, Message>,
-    mut from_link: mpsc::Receiver<CoordinatorMessage>,
+    mut from_link: mpsc::Receiver<Box<CoordinatorMessage>>,
     closed: &CancellationToken,
 ) {
     while let Some(message) = from_link.recv().await {
@@ -282,7 +282,7 @@ impl Poll {
         }
         while let Some(message) = first.take() {
             bytes += serde_json::to_vec(&message).map_or(0, |json| json.len());
-            messages.push(message);
+            messages.push(*message);
             if bytes < REPLY_BYTES && messages.len() < EXCHANGE_MAX {
                 first = outbox.try_recv().ok();
             }

@@ -21,6 +21,11 @@ async fn idle_miners() {
 }
 
 #[tokio::test]
+async fn miners_that_poll() {
+    check(Run::L2, Size { part: 10, shorter: 15 }).await;
+}
+
+#[tokio::test]
 async fn steady_load() {
     check(Run::L3, Size { part: 10, shorter: 120 }).await;
 }
@@ -43,4 +48,9 @@ async fn a_coordinator_that_is_killed() {
 #[tokio::test]
 async fn miners_that_are_killed_or_late() {
     check(Run::L7, Size { part: 20, shorter: 60 }).await;
+}
+
+#[tokio::test]
+async fn answers_that_are_read_as_they_grow() {
+    check(Run::L9, Size { part: 10, shorter: 300 }).await;
 }
