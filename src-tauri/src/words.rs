@@ -182,7 +182,9 @@ static GERMAN: Words = Words {
         model_body: |name| format!("{name} ist geladen und geprüft."),
         jobs_fail: "Jobs schlagen fehl",
         jobs_fail_body: |count| {
-            format!("Die letzten {count} Jobs sind fehlgeschlagen. Unter Einnahmen, Jobs steht, warum.")
+            format!(
+                "Die letzten {count} Jobs sind fehlgeschlagen. Unter Einnahmen, Jobs steht, warum."
+            )
         },
         alert: "Neurino ist etwas aufgefallen",
         alert_body: |kind, _| german_alert(kind).to_owned(),

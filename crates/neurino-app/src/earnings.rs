@@ -15,8 +15,8 @@ use neurino_config::Dirs;
 use neurino_core::MicroPoints;
 use neurino_earnings::{JobHistory, Meter, RecordError, Recorder, recorder, report, tariff};
 use neurino_protocol::earnings::{
-    BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobFilter, JobOutcome, JobRecord, Pending, TelemetrySeries,
-    TelemetrySpan,
+    BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobFilter, JobOutcome, JobRecord,
+    Pending, TelemetrySeries, TelemetrySpan,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 

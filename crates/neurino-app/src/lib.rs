@@ -63,10 +63,10 @@ use mining::Mining;
 use network::Network;
 pub use neurino_update::Version;
 pub use notices::Notifier;
-pub use updates::UpdateOptions;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
 };
+pub use updates::UpdateOptions;
 
 /// Events that a slow viewer may fall behind; then it misses some and asks for a snapshot.
 const EVENTS_BEHIND_MAX: usize = 256;

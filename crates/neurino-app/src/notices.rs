@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex};
 use neurino_config::{Dirs, NoticeFiles};
 use neurino_control::{Alert, Cause, Decision, Saying, Why};
 use neurino_core::MicroPoints;
-use neurino_protocol::app::{
-    Event, MiningState, MiningStatus, ModelState, ModelStatus, Snapshot,
-};
+use neurino_protocol::app::{Event, MiningState, MiningStatus, ModelState, ModelStatus, Snapshot};
 use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::notices::{Notice, NoticeSettings, NoticesCommand};
 use neurino_protocol::update::UpdateStatus;
@@ -339,7 +337,8 @@ mod tests {
     fn nothing_is_told_twice() {
         let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
         let mut machine = Machine::new();
-        let mut look = |machine: &Machine, failed| kinds(&told.observe(machine.seen(), &today, failed));
+        let mut look =
+            |machine: &Machine, failed| kinds(&told.observe(machine.seen(), &today, failed));
         assert!(look(&machine, 0).is_empty());
         machine.mining.state = MiningState::NeedsYou;
         assert_eq!(look(&machine, 0), ["NeedsYou"]);

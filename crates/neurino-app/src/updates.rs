@@ -362,11 +362,9 @@ impl App {
         let version = ready.version.to_string();
         state.status = match ready.failed_before {
             true => UpdateStatus::TakenBack { version },
-            false => UpdateStatus::Ready {
-                version,
-                notes: ready.notes,
-                later_until_ms: Some(until_ms),
-            },
+            false => {
+                UpdateStatus::Ready { version, notes: ready.notes, later_until_ms: Some(until_ms) }
+            }
         };
     }
 
@@ -442,11 +440,12 @@ impl App {
 
     fn update_view(&self) -> UpdateView {
         let options = self.updates.options.as_ref();
-        let keeper = match options.map(|options| (&options.updater, options.place.replaces_itself())) {
-            Some((Some(_), true)) => UpdateKeeper::Itself,
-            Some((Some(_), false)) => UpdateKeeper::Person,
-            _ => UpdateKeeper::Nobody,
-        };
+        let keeper =
+            match options.map(|options| (&options.updater, options.place.replaces_itself())) {
+                Some((Some(_), true)) => UpdateKeeper::Itself,
+                Some((Some(_), false)) => UpdateKeeper::Person,
+                _ => UpdateKeeper::Nobody,
+            };
         let trial = options.and_then(|options| swap::state(&options.place));
         let back_to = trial
             .filter(|trial| matches!(trial.phase, SwapPhase::Trial { .. } | SwapPhase::Settled))

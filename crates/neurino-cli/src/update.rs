@@ -64,10 +64,16 @@ async fn look(setting: &Setting, edition: Edition, install: bool) -> anyhow::Res
     let options = UpdateOptions::of(&setting.dirs, &setting.settings, edition)?;
     let own = options.own;
     let Some(updater) = options.updater else {
-        bail!("this build names no place where newer versions lie; set `[update]` in settings.toml");
+        bail!(
+            "this build names no place where newer versions lie; set `[update]` in settings.toml"
+        );
     };
     let Some(offer) = updater.look(None, jiff::Timestamp::now()).await? else {
-        return answer(setting, &json!({ "own": own, "newer": null }), format!("{own} is the latest."));
+        return answer(
+            setting,
+            &json!({ "own": own, "newer": null }),
+            format!("{own} is the latest."),
+        );
     };
     let version = offer.release.version;
     let notes = offer.release.notes.get("en").cloned().unwrap_or_default();

@@ -49,7 +49,11 @@ mod linux {
         notify_at(Builder::session(), title, body)
     }
 
-    fn notify_at(bus: zbus::Result<Builder<'_>>, title: &str, body: &str) -> Result<(), NotifyError> {
+    fn notify_at(
+        bus: zbus::Result<Builder<'_>>,
+        title: &str,
+        body: &str,
+    ) -> Result<(), NotifyError> {
         let built = bus.and_then(|builder| builder.method_timeout(ANSWER_LIMIT).build());
         let bus = built.map_err(|_| NotifyError::NoService)?;
         let body = body.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");

@@ -28,7 +28,9 @@ pub enum UpdateError {
         seen: Version,
     },
     /// The step is too large.
-    #[error("version {offered} does not follow {own}: it wants at least {minimum}; install it by hand")]
+    #[error(
+        "version {offered} does not follow {own}: it wants at least {minimum}; install it by hand"
+    )]
     TooFar {
         /// What is offered.
         offered: Version,
@@ -46,7 +48,9 @@ pub enum UpdateError {
         platform: String,
     },
     /// The address of the list makes no sense.
-    #[error("`{text}` is not the address of a list of versions: https://.., or the whole path of a folder")]
+    #[error(
+        "`{text}` is not the address of a list of versions: https://.., or the whole path of a folder"
+    )]
     BadSource {
         /// It.
         text: String,
@@ -106,7 +110,9 @@ impl UpdateError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Expired => true,
-            Self::Fetch(error) => error.reason().is_some_and(neurino_model_store::FailureReason::passes),
+            Self::Fetch(error) => {
+                error.reason().is_some_and(neurino_model_store::FailureReason::passes)
+            }
             _ => false,
         }
     }

@@ -86,9 +86,7 @@ impl Place {
         match &self.keeper {
             Keeper::Dpkg(_) => Some(format!("sudo apt install ./{file}")),
             Keeper::Rpm(_) => Some(format!("sudo dnf install ./{file}")),
-            Keeper::Other => {
-                Some(format!("sudo unzip -o {file} -d '{}'", self.folder.display()))
-            }
+            Keeper::Other => Some(format!("sudo unzip -o {file} -d '{}'", self.folder.display())),
             Keeper::Itself | Keeper::AppImage => None,
         }
     }

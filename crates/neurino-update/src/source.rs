@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use neurino_model_store::Source as FileSource;
 use neurino_model_store::fetch::{FetchOptions, Progress};
 use neurino_model_store::one_file::{OneFile, fetch_one};
-use neurino_model_store::Source as FileSource;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -74,7 +74,8 @@ impl Source {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(LIST_NAME);
-                let size = tokio::fs::metadata(&path).await.map_err(|e| unreachable(e.to_string()))?;
+                let size =
+                    tokio::fs::metadata(&path).await.map_err(|e| unreachable(e.to_string()))?;
                 if size.len() > LIST_BYTES_MAX as u64 {
                     return Err(unreachable("it is too large".into()));
                 }
@@ -97,7 +98,8 @@ impl Source {
 
 async fn read_list(url: Url) -> Result<String, String> {
     // The list is signed; what is asked here is only that nobody fills the memory.
-    let client = reqwest::Client::builder().timeout(ANSWER_WAIT).build().map_err(|e| e.to_string())?;
+    let client =
+        reqwest::Client::builder().timeout(ANSWER_WAIT).build().map_err(|e| e.to_string())?;
     let told = |error: reqwest::Error| error.without_url().to_string();
     let mut response = client.get(url).send().await.map_err(told)?;
     let status = response.status();
@@ -158,7 +160,9 @@ impl Updater {
             Source::Web(_) => None,
         };
         let options = FetchOptions { resources, ..FetchOptions::default() };
-        fetch_one(&self.packages, file, &options, progress, cancel).await.map_err(UpdateError::Fetch)
+        fetch_one(&self.packages, file, &options, progress, cancel)
+            .await
+            .map_err(UpdateError::Fetch)
     }
 }
 
@@ -169,12 +173,16 @@ mod tests {
 
     #[test]
     fn an_address_is_https_or_this_machine_or_a_whole_path() {
-        for good in ["https://releases.example/neurino", "http://127.0.0.1:8000/", "http://localhost"] {
+        for good in
+            ["https://releases.example/neurino", "http://127.0.0.1:8000/", "http://localhost"]
+        {
             assert!(matches!(Source::parse(good), Ok(Source::Web(_))), "{good}");
         }
         let folder = if cfg!(windows) { r"C:\updates" } else { "/srv/updates" };
         assert_eq!(Source::parse(folder).unwrap(), Source::Folder(folder.into()));
-        for bad in ["http://releases.example", "ftp://x/", "updates", "", "https://u@x/", "https://x/?a"] {
+        for bad in
+            ["http://releases.example", "ftp://x/", "updates", "", "https://u@x/", "https://x/?a"]
+        {
             assert!(Source::parse(bad).is_err(), "{bad}");
         }
     }

@@ -118,7 +118,8 @@ pub fn stage(place: &Place, package: &Path, version: Version) -> Result<Staged, 
     if !own.is_file() {
         fs::rename(&packed, &own).map_err(|_| damaged("it holds no program".into()))?;
     }
-    let said = said_version(&own).map_err(|problem| UpdateError::DoesNotStart { version, problem })?;
+    let said =
+        said_version(&own).map_err(|problem| UpdateError::DoesNotStart { version, problem })?;
     if said != format!("neurino {version}") {
         return Err(damaged(format!("its program says `{said}`")));
     }

@@ -70,7 +70,9 @@ mod tests {
         let check = |text: &str| text.parse::<Version>();
         assert!(check("0.10.0") > check("0.9.9"));
         assert_eq!(check("1.2.3").map(|v| v.to_string()), Ok("1.2.3".into()));
-        for wrong in ["", "1.2", "1.2.3.4", "1.2.3-rc1", "v1.2.3", "+1.2.3", "1..3", "1.2.99999999999"] {
+        for wrong in
+            ["", "1.2", "1.2.3.4", "1.2.3-rc1", "v1.2.3", "+1.2.3", "1..3", "1.2.99999999999"]
+        {
             assert!(check(wrong).is_err(), "{wrong}");
         }
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use neurino_app::{AppOptions, UpdateOptions};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::app::{Command, MiningState, Reply};
-use neurino_protocol::update::{UpdateCommand, UpdateKeeper, UpdatePreferences, UpdateStatus, UpdateView};
+use neurino_protocol::update::{
+    UpdateCommand, UpdateKeeper, UpdatePreferences, UpdateStatus, UpdateView,
+};
 use neurino_update::making::{self, Terms};
 use neurino_update::{Edition, Keeper, Place, Source, Updater, Version, release, swap};
 
@@ -200,7 +202,8 @@ async fn where_a_package_tool_keeps_the_program_the_person_gets_the_command() {
     updates.place.keeper = Keeper::Dpkg("neurino-server".into());
     updates.updater.as_mut().unwrap().place = updates.place.clone();
     let viewer = Viewer::start(options).await.unwrap();
-    let found = |s: &neurino_protocol::app::Snapshot| matches!(s.update, UpdateStatus::ByHand { .. });
+    let found =
+        |s: &neurino_protocol::app::Snapshot| matches!(s.update, UpdateStatus::ByHand { .. });
     if release::platform() != "linux-x86_64" {
         return;
     }

@@ -120,7 +120,9 @@ fn a_kill_after_any_step_leaves_one_whole_version() {
         let staged = world.stage().unwrap();
         let mut plan = Plan::make(place, &staged, OLD).unwrap();
         let mut done = 0;
-        while done < steps && let Some(step) = plan.next_step() {
+        while done < steps
+            && let Some(step) = plan.next_step()
+        {
             step.unwrap();
             done += 1;
         }
