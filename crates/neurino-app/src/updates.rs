@@ -23,8 +23,8 @@ use crate::mining::Phase;
 use crate::{App, internal, lock, now_ms, told_with_causes};
 
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(45);
-const LOOK_EVERY: Duration = Duration::from_secs(6 * 3600);
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(20 * 60);
+const LOOK_EVERY: Duration = Duration::from_hours(6);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(20);
 /// A program that ran so long came up.
 const CAME_UP_AFTER: Duration = Duration::from_secs(15);
 const STEP_EVERY: Duration = Duration::from_secs(1);
@@ -64,9 +64,10 @@ impl UpdateOptions {
             "" => built.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()),
             text => Some(text.to_owned()),
         };
-        let packages = match place.replaces_itself() {
-            true => place.updates().join("packages"),
-            false => dirs.data.join("updates"),
+        let packages = if place.replaces_itself() {
+            place.updates().join("packages")
+        } else {
+            dirs.data.join("updates")
         };
         let updater = match (chosen(&set.source, RELEASE_SOURCE), chosen(&set.key, RELEASE_KEY)) {
             (Some(source), Some(key)) => {
@@ -128,7 +129,7 @@ struct Ready {
 impl Updates {
     pub(crate) fn open(dirs: &Dirs, options: Option<UpdateOptions>) -> Self {
         let file = UpdatesFile::new(dirs);
-        let taken_back = options.as_ref().and_then(|options| taken_back(options));
+        let taken_back = options.as_ref().and_then(taken_back);
         let status = taken_back.map_or(UpdateStatus::None, |version| UpdateStatus::TakenBack {
             version: version.to_string(),
         });
@@ -271,9 +272,10 @@ impl App {
         let later_until_ms = state.saved.later_until_ms.filter(|until| *until > now_ms());
         state.ready = Some(Ready { version, notes: notes.clone(), failed_before });
         let version = version.to_string();
-        state.status = match failed_before {
-            true => UpdateStatus::TakenBack { version },
-            false => UpdateStatus::Ready { version, notes, later_until_ms },
+        state.status = if failed_before {
+            UpdateStatus::TakenBack { version }
+        } else {
+            UpdateStatus::Ready { version, notes, later_until_ms }
         };
         Ok(())
     }
@@ -360,11 +362,11 @@ impl App {
         state.saved.later_until_ms = Some(until_ms);
         self.updates.save(&state.saved);
         let version = ready.version.to_string();
-        state.status = match ready.failed_before {
-            true => UpdateStatus::TakenBack { version },
-            false => {
-                UpdateStatus::Ready { version, notes: ready.notes, later_until_ms: Some(until_ms) }
-            }
+        state.status = if ready.failed_before {
+            UpdateStatus::TakenBack { version }
+        } else {
+            let (notes, later_until_ms) = (ready.notes, Some(until_ms));
+            UpdateStatus::Ready { version, notes, later_until_ms }
         };
     }
 

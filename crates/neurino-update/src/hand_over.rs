@@ -14,7 +14,7 @@ use crate::place::Place;
 use crate::swap::{self, Phase};
 
 /// A program that has not come up by then will not.
-const COMES_UP_WITHIN: Duration = Duration::from_secs(120);
+const COMES_UP_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Starts the program in place and watches it come up; returns when it has, or has ended.
@@ -30,14 +30,13 @@ pub fn start_and_watch(place: &Place, arguments: &[OsString]) -> ExitCode {
     loop {
         let on_trial = swap::state(place).is_some_and(|t| matches!(t.phase, Phase::Trial { .. }));
         match child.try_wait() {
-            Ok(Some(_)) if !on_trial => return ExitCode::SUCCESS,
+            Ok(_) if !on_trial => return ExitCode::SUCCESS,
             // Quit by the person before it had said that it is well.
             Ok(Some(status)) if status.success() => return ExitCode::SUCCESS,
             Ok(Some(status)) => {
                 warn!(%status, "the new version ended before it came up");
                 return back(place, arguments);
             }
-            Ok(None) if !on_trial => return ExitCode::SUCCESS,
             Ok(None) if begin.elapsed() > COMES_UP_WITHIN => {
                 warn!("the new version did not come up");
                 end(&mut child);

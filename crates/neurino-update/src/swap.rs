@@ -22,7 +22,7 @@ use crate::version::Version;
 /// So many starts without having come up, and the next one goes back.
 pub const STARTS_MAX: u32 = 2;
 /// A program that does not tell its version by then does not start.
-const PROBE_WAIT: Duration = Duration::from_secs(60);
+const PROBE_WAIT: Duration = Duration::from_mins(1);
 
 /// The new files, checked and ready to be put in place.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -239,7 +239,7 @@ async fn a_version_that_did_not_come_up_is_told_and_not_tried_again_by_itself() 
     let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
     let expect = UpdateStatus::TakenBack { version: "0.2.0".into() };
     assert_eq!(viewer.snapshot().await.update, expect);
-    tokio::time::sleep(Duration::from_millis(3_000)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(viewer.snapshot().await.update, expect, "it was fetched again, and waits");
     assert!(!viewer.app.update_due().is_cancelled());
     shelf.publish("0.3.0", &SEED);
