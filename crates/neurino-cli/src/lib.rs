@@ -47,7 +47,7 @@ pub fn main(cli: Cli, edition: Edition) -> ExitCode {
     let outcome = match role {
         // The engine's process has no settings, no logs and no data of its own.
         Role::Engine => engine::run(),
-        Role::Switch(args) => update::switch(args, cli.home),
+        Role::Switch(args) => update::switch(&args, cli.home),
         role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }, edition),
     };
     let outcome = outcome.and_then(|code| match output::lost() {

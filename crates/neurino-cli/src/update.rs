@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use neurino_app::UpdateOptions;
-use neurino_config::{Dirs, InstanceLock};
+use neurino_config::{Dirs, InstanceLock, Settings};
 use neurino_update::making::{self, Terms};
 use neurino_update::swap::{self, AtStart, Staged};
 use neurino_update::{Edition, Place, Version, hand_over, release};
@@ -139,7 +139,12 @@ fn sign(args: SignArgs) -> anyhow::Result<()> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // A text takes whatever is written to it.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn bytes_of(text: &str) -> Option<[u8; 32]> {
@@ -195,10 +200,10 @@ pub fn hand_over(version: Option<Version>, watch: bool, arguments: Vec<OsString>
 }
 
 /// `neurino switch`: exchanges the files, and starts what is in place then.
-pub(crate) fn switch(args: SwitchArgs, home: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+pub(crate) fn switch(args: &SwitchArgs, home: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let _log = Dirs::discover(home)
         .ok()
-        .map(|dirs| neurino_app::telemetry::start(&dirs.logs, &Default::default()));
+        .map(|dirs| neurino_app::telemetry::start(&dirs.logs, &Settings::default().telemetry));
     let place = Place::here(Edition::Server)?;
     let staged = Staged { version: args.version };
     match swap::put_in_place(&place, &staged, Version::own()) {

@@ -94,14 +94,15 @@ mod linux {
             fn notify(
                 &self,
                 program: String,
-                _replaces: u32,
+                replaces: u32,
                 icon: String,
                 title: String,
                 body: String,
-                _actions: Vec<String>,
-                _hints: HashMap<String, OwnedValue>,
-                _stays_ms: i32,
+                actions: Vec<String>,
+                hints: HashMap<String, OwnedValue>,
+                stays_ms: i32,
             ) -> u32 {
+                let _ = (replaces, actions, hints, stays_ms);
                 self.0.lock().unwrap().push([program, icon, title, body]);
                 1
             }
