@@ -1,3 +1,4 @@
+//! An exchange stopped after every step, trials, and ways back, with programs that are scripts.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
