@@ -16,8 +16,8 @@ use neurino_config::Dirs;
 use neurino_core::MicroPoints;
 use neurino_earnings::{JobHistory, Meter, RecordError, Recorder, recorder, report, tariff};
 use neurino_protocol::earnings::{
-    BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobRecord, Pending, TelemetrySeries,
-    TelemetrySpan,
+    BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobFilter, JobOutcome, JobRecord,
+    Pending, TelemetrySeries, TelemetrySpan,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 
@@ -59,6 +59,12 @@ impl Records {
         if let Err(error) = lock(&self.history).append(job) {
             tracing::warn!("the job history: {}", told_with_causes(&error));
         }
+    }
+
+    /// How the last jobs ended, newest first, at most `most`.
+    pub(crate) fn last_outcomes(&self, most: usize) -> Vec<JobOutcome> {
+        let page = lock(&self.history).page(&JobFilter::default(), None, most);
+        page.jobs.into_iter().map(|job| job.outcome).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `snapshot` (what the window shows), `earnings` (records and what
+//! `alerts`, `updates`, `notices`, `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
@@ -23,6 +23,7 @@ mod logs;
 mod mining;
 mod models;
 mod network;
+mod notices;
 mod onboarding;
 mod picture;
 mod playground;
@@ -31,6 +32,7 @@ mod sentence;
 mod snapshot;
 mod start;
 pub mod telemetry;
+mod updates;
 mod wallet;
 
 use std::collections::HashMap;
@@ -59,9 +61,12 @@ use earnings::Records;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
+pub use neurino_update::Version;
+pub use notices::Notifier;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
 };
+pub use updates::UpdateOptions;
 
 /// Events that a slow viewer may fall behind; then it misses some and asks for a snapshot.
 const EVENTS_BEHIND_MAX: usize = 256;
@@ -95,6 +100,8 @@ pub struct App {
     library: library::Library,
     power: power::Power,
     alerts: Mutex<alerts::Alerts>,
+    updates: updates::Updates,
+    notices: notices::Notices,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -126,6 +133,8 @@ impl App {
             cards,
             card_script,
             awake,
+            updates,
+            notifier,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
@@ -156,11 +165,15 @@ impl App {
         let guard = Guard::open(&dirs, view, cards.job_device());
         let library = library::Library::open(&dirs);
         let alerts = alerts::Alerts::open(&dirs);
+        let updates = updates::Updates::open(&dirs, updates);
+        let notices = notices::Notices::open(&dirs, notifier);
         let power = power::Power::open(&dirs, limited, awake).await;
         let app = Arc::new(Self {
             library,
             power,
             alerts: Mutex::new(alerts),
+            updates,
+            notices,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -199,6 +212,8 @@ impl App {
         app.spawn_queue();
         app.spawn_power();
         app.spawn_alerts();
+        app.spawn_updates();
+        app.spawn_notices();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -265,6 +280,10 @@ impl App {
             Command::CardChoose { card, choice } => {
                 self.card_choose(&card, choice).await.map(|()| Reply::Ok)
             }
+            Command::Update(command) => {
+                self.update(command).await.map(|view| Reply::Update(Box::new(view)))
+            }
+            Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use neurino_config::DeviceSetting;
 use neurino_coordinator::{PayerId, Scope};
 use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
+use neurino_update::Version;
 
 pub use epoch::EpochAction;
 pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
@@ -93,9 +94,84 @@ pub enum Role {
         #[command(subcommand)]
         action: VoucherAction,
     },
+    /// Look for a newer version, install it, or go back to the one before.
+    Update {
+        /// What to do; a look when absent.
+        #[command(subcommand)]
+        action: Option<UpdateAction>,
+    },
+    /// Puts a newer version in place; started by the program itself.
+    #[command(hide = true)]
+    Switch(SwitchArgs),
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,
+}
+
+/// `neurino update`
+#[derive(Debug, Subcommand)]
+pub enum UpdateAction {
+    /// Say whether there is a newer version.
+    Check,
+    /// Install it, or fetch it and say what to type where a package tool keeps this program.
+    Install,
+    /// Go back to the version before this one.
+    Back,
+    /// Make a key that signs lists of versions.
+    #[command(hide = true)]
+    NewKey {
+        /// Where the secret half goes.
+        file: PathBuf,
+    },
+    /// Pack a folder as a package of a release.
+    #[command(hide = true)]
+    Pack {
+        /// The folder that holds the program.
+        folder: PathBuf,
+        /// The zip to write.
+        package: PathBuf,
+    },
+    /// Write the signed list of a folder's packages.
+    #[command(hide = true)]
+    Sign(SignArgs),
+}
+
+/// `neurino update sign`
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// The folder of the packages.
+    pub folder: PathBuf,
+    /// The file of the secret key.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The version of the packages; this program's own without it.
+    #[arg(long, value_name = "VERSION")]
+    pub release: Option<Version>,
+    /// The oldest version that may replace itself with this one.
+    #[arg(long, value_name = "VERSION")]
+    pub minimum: Option<Version>,
+    /// For how many days the list is believed.
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=730))]
+    pub days: u32,
+    /// What is new, in English.
+    #[arg(long, value_name = "FILE")]
+    pub notes: Option<PathBuf>,
+    /// What is new, in German.
+    #[arg(long, value_name = "FILE")]
+    pub notes_de: Option<PathBuf>,
+}
+
+/// `neurino switch`
+#[derive(Debug, Args)]
+pub struct SwitchArgs {
+    /// The version to put in place.
+    pub version: Version,
+    /// Watch the new program come up, and put the old one back if it does not.
+    #[arg(long)]
+    pub watch: bool,
+    /// What to start it with.
+    #[arg(last = true)]
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 /// `neurino practice`
