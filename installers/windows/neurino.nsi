@@ -19,6 +19,7 @@ SetCompressorDictSize 192
 !include "FileFunc.nsh"
 
 !define KEY "Software\Microsoft\Windows\CurrentVersion\Uninstall\Neurino"
+!define TOAST "Software\Classes\AppUserModelId\com.neurino.app"
 !define RUN "Software\Microsoft\Windows\CurrentVersion\Run"
 ; Held by the program while its window or its tray icon is there.
 !define RUNNING "com.neurino.app-sim"
@@ -54,6 +55,8 @@ LangString Running ${LANG_ENGLISH} "Neurino is running. Quit it from its icon be
 LangString Running ${LANG_GERMAN} "Neurino läuft noch. Beende es über sein Symbol neben der Uhr und versuche es dann noch einmal."
 LangString NoWebView ${LANG_ENGLISH} "Neurino's window needs Microsoft's WebView2 runtime, which is missing here. Open its download page?"
 LangString NoWebView ${LANG_GERMAN} "Für das Fenster von Neurino fehlt hier Microsofts WebView2-Laufzeit. Soll die Download-Seite geöffnet werden?"
+LangString Forget ${LANG_ENGLISH} "Delete your settings, earnings and models too, and keys that lie in files? Without its twelve words a deleted key is gone for good, and its points with it. $\r$\n$\r$\nNo keeps everything for another installation."
+LangString Forget ${LANG_GERMAN} "Auch deine Einstellungen, Einnahmen und Modelle löschen, und Schlüssel, die in Dateien liegen? Ohne seine zwölf Wörter ist ein gelöschter Schlüssel für immer weg, und seine Punkte mit ihm. $\r$\n$\r$\nNein behält alles für eine neue Installation."
 LangString Kept ${LANG_ENGLISH} "Your settings, keys, earnings and models stay where they are:"
 LangString Kept ${LANG_GERMAN} "Deine Einstellungen, Schlüssel, Einnahmen und Modelle bleiben, wo sie sind:"
 
@@ -95,6 +98,8 @@ Section
   WriteRegStr HKCU "${KEY}" "InstallLocation" "$INSTDIR"
   WriteRegStr HKCU "${KEY}" "UninstallString" '"$INSTDIR\uninstall.exe"'
   WriteRegStr HKCU "${KEY}" "QuietUninstallString" '"$INSTDIR\uninstall.exe" /S'
+  ; The name under which Windows shows the program's notifications.
+  WriteRegStr HKCU "${TOAST}" "DisplayName" "Neurino"
   WriteRegDWORD HKCU "${KEY}" "NoModify" 1
   WriteRegDWORD HKCU "${KEY}" "NoRepair" 1
   ${GetSize} "$INSTDIR" "/S=0K" $0 $1 $2
@@ -118,6 +123,10 @@ FunctionEnd
 Section "Uninstall"
   ; Only what was installed: the folder may hold what is not ours.
   !include "${LISTS}\uninstall.nsh"
+  ; What the program fetched and set aside to update itself.
+  RMDir /r "$INSTDIR\.neurino-update"
+  Delete "$INSTDIR\neurino.exe.old"
+  Delete "$INSTDIR\neurino.com.old"
   Delete "$INSTDIR\uninstall.exe"
   RMDir "$INSTDIR"
   ${GetParameters} $0
@@ -126,7 +135,15 @@ Section "Uninstall"
     Delete "$SMPROGRAMS\Neurino.lnk"
     DeleteRegValue HKCU "${RUN}" "Neurino"
     DeleteRegKey HKCU "${KEY}"
+    DeleteRegKey HKCU "${TOAST}"
+    ; Without a question (`/S`) everything is kept.
+    MessageBox MB_YESNO|MB_ICONQUESTION|MB_DEFBUTTON2 "$(Forget)" /SD IDNO IDYES forget
     DetailPrint "$(Kept)"
     DetailPrint "$APPDATA\Neurino, $LOCALAPPDATA\Neurino"
+    Goto kept
+    forget:
+    RMDir /r "$APPDATA\Neurino"
+    RMDir /r "$LOCALAPPDATA\Neurino"
+    kept:
   ${EndIf}
 SectionEnd

@@ -1,5 +1,6 @@
 //! The desktop program: one process, a tray icon, and a window when somebody looks.
 
+use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_app::telemetry::{self, Telemetry};
-use neurino_app::{App, AppOptions, EngineHost, StartError};
+use neurino_app::{App, AppOptions, EngineHost, StartError, UpdateOptions};
 use neurino_config::{Dirs, Settings};
 use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
 use neurino_power::CardPower;
-use neurino_protocol::app::{Command, Reply};
+use neurino_protocol::app::{Command, Language, Reply};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::{AppHandle, Manager, RunEvent};
+use tokio::sync::watch;
 
-use crate::shell::Shell;
+use crate::notice::Desktop;
+use crate::shell::{Next, Shell};
 use crate::tray::Tray;
 use crate::{rpc, window};
 
@@ -27,8 +30,9 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 /// Start.
 pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
     let shell = Arc::new(Shell::new());
+    let ended = Arc::clone(&shell);
     let instance = single_instance(home.as_ref());
-    let (options, _telemetry) = options(home);
+    let (options, _telemetry) = options(home, shell.language());
     let built = tauri::Builder::default()
         // First: a second start must end before it opens the ledger.
         .plugin(instance)
@@ -49,12 +53,28 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
             api.prevent_exit();
         }
     });
+    if let Some(next) = ended.next() {
+        let arguments = arguments_again(std::env::args_os().skip(1), next.hidden);
+        return neurino_cli::update::hand_over(next.version, true, arguments);
+    }
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// What the program was started with, for the next one: the window is open there if it is open here.
+fn arguments_again(given: impl Iterator<Item = OsString>, hidden: bool) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.filter(|argument| argument != "--hidden").collect();
+    if hidden {
+        arguments.push("--hidden".into());
+    }
+    arguments
 }
 
 /// What the application is started with, and the log. A mistake in the settings is the page's to
 /// tell: nobody reads the standard error of a program started from a menu.
-fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Telemetry>) {
+fn options(
+    home: Option<PathBuf>,
+    language: watch::Receiver<Language>,
+) -> (Result<AppOptions, ErrorBody>, Option<Telemetry>) {
     let dirs = match Dirs::discover(home).and_then(|dirs| dirs.create().map(|()| dirs)) {
         Ok(dirs) => dirs,
         Err(error) => return (Err(StartError::from(error).body()), None),
@@ -68,6 +88,7 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
             ErrorBody::new(ErrorCode::Internal, message)
         })?;
         let engine = EngineHost::Process { program };
+        let updates = Some(UpdateOptions::of(&dirs, &settings, crate::EDITION)?);
         let usual = AppOptions::new(dirs, settings, engine);
         let surroundings = Some(surroundings());
         let awake = Some(neurino_platform::open_awake());
@@ -78,6 +99,8 @@ fn options(home: Option<PathBuf>) -> (Result<AppOptions, ErrorBody>, Option<Tele
             cards: cards(),
             card_script: card_script(),
             awake,
+            updates,
+            notifier: Some(Arc::new(Desktop { language })),
             ..usual
         })
     });
@@ -128,6 +151,9 @@ fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bo
         {
             tracing::warn!("mining cannot start by itself: {error}");
         }
+        if let Ok(app) = &outcome {
+            follow_update(&handle, app);
+        }
         match (outcome, tray) {
             (Ok(app), Some(tray)) => {
                 let shell = Arc::clone(&handle.state::<Arc<Shell>>());
@@ -144,6 +170,18 @@ fn set_up(handle: &AppHandle, options: Result<AppOptions, ErrorBody>, hidden: bo
                 window::show(&handle);
             }
         }
+    });
+}
+
+/// Ends the program for the next one as soon as the application says that a newer version is due.
+fn follow_update(handle: &AppHandle, app: &Arc<App>) {
+    let (handle, app) = (handle.clone(), Arc::clone(app));
+    tauri::async_runtime::spawn(async move {
+        app.update_due().cancelled().await;
+        let hidden = !window::is_open(&handle);
+        let next = Next { version: app.update_version(), hidden };
+        handle.state::<Arc<Shell>>().followed_by(next);
+        quit(&handle);
     });
 }
 

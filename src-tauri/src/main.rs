@@ -5,6 +5,8 @@ mod desktop;
 #[cfg(feature = "desktop")]
 mod environment;
 #[cfg(feature = "desktop")]
+mod notice;
+#[cfg(feature = "desktop")]
 mod rpc;
 #[cfg(feature = "desktop")]
 mod shell;
@@ -17,7 +19,10 @@ mod words;
 
 use std::process::ExitCode;
 
-use neurino_cli::Cli;
+use neurino_cli::{Cli, Edition};
+
+/// Which packages update this build.
+const EDITION: Edition = if cfg!(feature = "desktop") { Edition::Desktop } else { Edition::Server };
 
 /// Exit code where no window can be opened, as for a wrong argument.
 const NO_WINDOW: u8 = 2;
@@ -27,11 +32,14 @@ fn main() -> ExitCode {
     #[cfg(feature = "desktop")]
     environment::undo();
     let cli = neurino_cli::parse();
-    if cli.role.is_some() { neurino_cli::main(cli) } else { open(cli) }
+    if cli.role.is_some() { neurino_cli::main(cli, EDITION) } else { open(cli) }
 }
 
 #[cfg(feature = "desktop")]
 fn open(cli: Cli) -> ExitCode {
+    if let Some(code) = neurino_cli::update::begin(EDITION) {
+        return code;
+    }
     if !window::display_is_named() {
         return no_window("Neurino finds no display to open its window on.");
     }

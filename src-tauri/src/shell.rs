@@ -20,6 +20,16 @@ pub(crate) struct Shell {
     /// The language that the person chose, for words outside the page.
     language: watch::Sender<Language>,
     quitting: AtomicBool,
+    next: Mutex<Option<Next>>,
+}
+
+/// The program that follows this one.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    /// The version to put in place first, if any.
+    pub(crate) version: Option<neurino_app::Version>,
+    /// Without its window.
+    pub(crate) hidden: bool,
 }
 
 /// How far the application is.
@@ -52,6 +62,7 @@ impl Shell {
             }),
             language: watch::Sender::new(Language::System),
             quitting: AtomicBool::new(false),
+            next: Mutex::new(None),
         }
     }
 
@@ -125,10 +136,19 @@ impl Shell {
         if let Some(former) = self.page().forwarder.replace(forwarder) {
             former.abort();
         }
+        self.watched(true);
+    }
+
+    /// Tells the application whether somebody looks.
+    fn watched(&self, is_watched: bool) {
+        if let Some(app) = self.app_now() {
+            app.watched(is_watched);
+        }
     }
 
     /// The window is gone, and the page with it.
     pub(crate) fn page_gone(&self) {
+        self.watched(false);
         let mut page = self.page();
         page.asked = None;
         if let Some(forwarder) = page.forwarder.take() {
@@ -146,6 +166,16 @@ impl Shell {
         let heard = page.events.send(Event::CloseRequested).is_ok();
         page.asked = heard.then(Instant::now);
         heard
+    }
+
+    /// This program ends for another one.
+    pub(crate) fn followed_by(&self, next: Next) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+    }
+
+    /// The program that follows this one, if any.
+    pub(crate) fn next(&self) -> Option<Next> {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True for the first caller, who then ends the program.

@@ -248,7 +248,7 @@ fn today(points: &PointsSummary, words: &Words) -> String {
 }
 
 /// An amount as the window writes it: three decimals, and more where they are not zero.
-fn in_short(amount: MicroPoints, words: &Words) -> String {
+pub(crate) fn in_short(amount: MicroPoints, words: &Words) -> String {
     const DECIMALS: usize = 6;
     const LEAST: usize = 3;
     let text = amount.to_string();

@@ -42,6 +42,11 @@ pub(crate) fn display_answers() -> bool {
     }
 }
 
+/// Whether the window is open.
+pub(crate) fn is_open(handle: &AppHandle) -> bool {
+    handle.get_webview_window(LABEL).is_some()
+}
+
 /// Opens the window, or brings the open one to the front.
 pub(crate) fn show(handle: &AppHandle) {
     let handle = handle.clone();

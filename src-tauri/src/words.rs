@@ -2,7 +2,7 @@
 //! missing word does not compile; the window's own words are in `ui/src/lib`.
 
 use neurino_control::games::Sign;
-use neurino_control::{Cause, Clock, JobDevice, Saying, Strictness};
+use neurino_control::{AlertKind, Cause, Clock, JobDevice, Saying, Strictness};
 use neurino_protocol::app::{Language, MiningState};
 
 /// The words of one language.
@@ -34,6 +34,29 @@ pub(crate) struct Words {
     paused: &'static str,
     /// Why it is paused, in a few words.
     why: fn(&Saying) -> String,
+    pub(crate) notices: NoticeWords,
+}
+
+/// The words of notifications.
+#[derive(Debug)]
+pub(crate) struct NoticeWords {
+    pub(crate) needs_you: &'static str,
+    pub(crate) paused: &'static str,
+    pub(crate) first_points: &'static str,
+    pub(crate) first_points_body: &'static str,
+    pub(crate) weekly: &'static str,
+    pub(crate) update: &'static str,
+    pub(crate) update_body: fn(&str) -> String,
+    pub(crate) model: &'static str,
+    pub(crate) model_body: fn(&str) -> String,
+    pub(crate) jobs_fail: &'static str,
+    pub(crate) jobs_fail_body: fn(u32) -> String,
+    pub(crate) alert: &'static str,
+    pub(crate) alert_body: fn(AlertKind, &str) -> String,
+    /// What the program says in English.
+    pub(crate) from_program: fn(&str) -> String,
+    pub(crate) test: &'static str,
+    pub(crate) test_body: &'static str,
 }
 
 impl PartialEq for Words {
@@ -55,6 +78,11 @@ impl Words {
                 .is_some_and(|language| language.eq_ignore_ascii_case("de")),
         };
         if german { &GERMAN } else { &ENGLISH }
+    }
+
+    /// Why mining pauses, as a notification says it.
+    pub(crate) fn held(&self, said: &Saying) -> String {
+        capital(&(self.why)(said))
     }
 
     /// The state in a few words; `said` is what the control says where it is paused.
@@ -96,6 +124,24 @@ static ENGLISH: Words = Words {
     needs_you: "Needs you: open Neurino",
     paused: "Paused",
     why: |said| first(&said.to_string()),
+    notices: NoticeWords {
+        needs_you: "Neurino needs you",
+        paused: "Mining is paused",
+        first_points: "First points of the day",
+        first_points_body: "A job was paid today.",
+        weekly: "Points of the last seven days",
+        update: "A newer Neurino is ready",
+        update_body: |version| format!("Version {version} can be installed between two jobs."),
+        model: "A model is ready",
+        model_body: |name| format!("{name} has been fetched and checked."),
+        jobs_fail: "Jobs fail",
+        jobs_fail_body: |count| format!("The last {count} jobs failed. Earnings, Jobs says why."),
+        alert: "Neurino noticed something",
+        alert_body: |_, sentence| sentence.to_owned(),
+        from_program: capital,
+        test: "Neurino",
+        test_body: "Notifications work.",
+    },
 };
 
 static GERMAN: Words = Words {
@@ -122,7 +168,49 @@ static GERMAN: Words = Words {
     needs_you: "Braucht dich: öffne Neurino",
     paused: "Pausiert",
     why: german,
+    notices: NoticeWords {
+        needs_you: "Neurino braucht dich",
+        paused: "Das Mining pausiert",
+        first_points: "Die ersten Punkte des Tages",
+        first_points_body: "Heute wurde ein Job bezahlt.",
+        weekly: "Punkte der letzten sieben Tage",
+        update: "Ein neueres Neurino ist bereit",
+        update_body: |version| {
+            format!("Version {version} lässt sich zwischen zwei Jobs installieren.")
+        },
+        model: "Ein Modell ist bereit",
+        model_body: |name| format!("{name} ist geladen und geprüft."),
+        jobs_fail: "Jobs schlagen fehl",
+        jobs_fail_body: |count| {
+            format!(
+                "Die letzten {count} Jobs sind fehlgeschlagen. Unter Einnahmen, Jobs steht, warum."
+            )
+        },
+        alert: "Neurino ist etwas aufgefallen",
+        alert_body: |kind, _| german_alert(kind).to_owned(),
+        from_program: |_| "Öffne Neurino, um zu sehen, warum.".into(),
+        test: "Neurino",
+        test_body: "Die Mitteilungen funktionieren.",
+    },
 };
+
+/// The program's messages are fragments in lower case; here they stand as a sentence.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let begun = format!("{first}{}", letters.as_str());
+    if begun.ends_with(['.', '!', '?', '…']) { begun } else { format!("{begun}.") }
+}
+
+fn german_alert(kind: AlertKind) -> &'static str {
+    match kind {
+        AlertKind::Hot => "Die Grafikkarte ist seit Minuten sehr warm.",
+        AlertKind::NoPoints => "Seit Stunden kommen beim Mining keine Punkte herein.",
+        AlertKind::Stuck => "Ein Download kommt nicht mehr voran.",
+        AlertKind::LowDisk => "Das Laufwerk der Modelle ist fast voll.",
+        AlertKind::Frozen => "Für fertige Jobs kommt keine Belohnung.",
+    }
+}
 
 /// The first sentence of a text: a menu has no room for more.
 fn first(text: &str) -> String {
@@ -182,6 +270,7 @@ fn german_cause(cause: &Cause) -> String {
         Cause::Schedule { cheap_only: false } => "nicht in deinem Zeitplan".into(),
         Cause::Schedule { cheap_only: true } => "der Strom ist gerade nicht günstig".into(),
         Cause::Metered => "das Netzwerk ist getaktet".into(),
+        Cause::Update => "eine neuere Version von Neurino wird gleich installiert".into(),
     }
 }
 

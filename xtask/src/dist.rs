@@ -12,7 +12,7 @@ use crate::shell::{Cmd, say};
 use crate::system::{self, Purpose};
 use crate::windows::Making;
 use crate::workspace::{Engines, Workspace, program_name};
-use crate::{cuda, redhat, resources, run, starter, ui, wheels, windows};
+use crate::{cuda, redhat, release, resources, run, starter, ui, wheels, windows};
 
 /// Everything the desktop package says of itself.
 const DESKTOP: Control = Control {
@@ -80,6 +80,8 @@ pub(crate) fn dist(workspace: &Workspace, with_cuda: bool) -> Result<()> {
         common.desktop_deb(&desktop, &work, &packages)?,
         common.server_deb(&server, &work, &packages)?,
         common.server_tarball(&server, &work, &packages)?,
+        common.update_package(&desktop, "neurino", &work, &packages)?,
+        common.update_package(&server, "neurino-server", &work, &packages)?,
     ];
     if redhat::can_pack() {
         made.push(common.desktop_rpm(&work, &packages)?);
@@ -123,7 +125,11 @@ pub(crate) fn dist_windows(
     if let Some(url) = release_url {
         windows::winget(workspace, &common.version, &made, url, &packages.join("winget"))?;
     }
-    sum_up(&[made], &packages)?;
+    // What the installer holds, for programs that update themselves.
+    let name = format!("neurino-{}-windows-x86_64", common.version);
+    let tree = work.join(windows::TREE);
+    let update = release::folder_package(&workspace.program(), &tree, &packages, &name)?;
+    sum_up(&[made, update], &packages)?;
     fs::remove_dir_all(&work)?;
     Ok(())
 }
@@ -251,6 +257,22 @@ impl Common<'_> {
             .args([file.as_os_str(), name.as_ref()])
             .run()?;
         Ok(file)
+    }
+
+    /// The folder that a program of this kind updates itself from, where it lies in one of its own.
+    fn update_package(
+        &self,
+        program: &Path,
+        package: &str,
+        work: &Path,
+        packages: &Path,
+    ) -> Result<PathBuf> {
+        let folder = work.join("update").join(package);
+        copy(program, &folder.join(program_name()))?;
+        self.resources(&folder.join("resources"))?;
+        self.papers(&folder)?;
+        let name = format!("{package}-{}-linux-{}", self.version, std::env::consts::ARCH);
+        release::folder_package(program, &folder, packages, &name)
     }
 
     fn server_file(&self, name: &str) -> PathBuf {

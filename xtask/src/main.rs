@@ -2,7 +2,7 @@
 //!
 //! Reading order: `workspace` (where things are, which engines this machine can use), `shell` (how
 //! commands are run and shown), `system`, `wheels`, `cuda`, `ui`, `starter` (what has to be
-//! there before a build or a run), then `run`, `test`, `dist`, `windows`, `gpu_check`, `parity`, `generate`, `tidy`.
+//! there before a build or a run), then `run`, `test`, `dist`, `windows`, `release`, `gpu_check`, `parity`, `generate`, `tidy`.
 
 mod clients;
 mod cuda;
@@ -12,12 +12,14 @@ mod generate;
 mod gpu_check;
 mod parity;
 mod redhat;
+mod release;
 mod resources;
 mod run;
 mod shell;
 mod soak;
 mod starter;
 mod steps;
+mod stores;
 mod system;
 mod test;
 mod tidy;
@@ -51,6 +53,8 @@ cargo xtask COMMAND [OPTIONS]
                    (--windows: the Windows installer; cross-built on Debian with the CPU engine)
                    (--quick: of the build that `run` makes, to try the packages)
                    (--windows --release-url URL: winget's manifests too, for the folder at URL)
+  sign FOLDER --key FILE [OPTIONS]
+                   the signed list of a release's packages, from which programs update themselves
   gpu-check [STEP ...]
                    on a machine with an NVIDIA card: parity, kernels, memory and speed, with a report
                    (STEP picks single steps, `--list` names them)
@@ -173,6 +177,7 @@ fn dispatch(mut args: Vec<String>) -> Result<ExitCode> {
             let args = [options.words, options.passed_on].concat();
             return parity::parity(&workspace, &args);
         }
+        "sign" => release::sign(&workspace, &options.words)?,
         "soak" => return soak::soak(&workspace, &options.words),
         "gpu-check" => {
             let list = options.take_flag("--list");

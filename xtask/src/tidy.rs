@@ -32,6 +32,7 @@ const LAYERS: [&[&str]; 10] = [
         "neurino-chain",
         "neurino-earnings",
         "neurino-power",
+        "neurino-update",
     ],
     &["neurino-diffusion"],
     &["neurino-engine", "neurino-parity"],

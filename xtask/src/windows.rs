@@ -17,6 +17,8 @@ use crate::shell::{Cmd, on_path, say};
 use crate::workspace::Workspace;
 use crate::{system, wheels};
 
+/// The folder of what is installed, below the one that is worked in.
+pub(crate) const TREE: &str = "windows";
 const TARGET: &str = "x86_64-pc-windows-gnu";
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
@@ -127,7 +129,7 @@ pub(crate) fn installer(
         bail!("no build for Windows: {obstacle}");
     }
     let built = build(workspace, making)?;
-    let tree = work.join("windows");
+    let tree = work.join(TREE);
     fs::create_dir_all(&tree)?;
     two_programs(&fs::read(built.join("neurino.exe"))?, &tree)?;
     // Microsoft's linker takes the loader of the window's runtime into the program, MinGW cannot.

@@ -3,6 +3,7 @@
 mod alarms;
 mod files;
 mod sampling;
+mod trust;
 
 pub(crate) use files::write_whole;
 
@@ -15,8 +16,8 @@ use neurino_config::Dirs;
 use neurino_core::MicroPoints;
 use neurino_earnings::{JobHistory, Meter, RecordError, Recorder, recorder, report, tariff};
 use neurino_protocol::earnings::{
-    BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobRecord, Pending, TelemetrySeries,
-    TelemetrySpan,
+    BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobFilter, JobOutcome, JobRecord,
+    Pending, TelemetrySeries, TelemetrySpan,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 
@@ -35,6 +36,8 @@ pub(crate) struct Records {
     tariff: PathBuf,
     /// What the practice network's books said, and when.
     books: Mutex<Option<(Instant, BothPoints)>>,
+    /// How closely the network watches this machine.
+    trust: Mutex<trust::Known>,
 }
 
 impl Records {
@@ -47,6 +50,7 @@ impl Records {
             recorder: Mutex::new(Recorder::open(&machine.join("recorder.bin"))?),
             tariff: dirs.config.join("tariff.json"),
             books: Mutex::new(None),
+            trust: Mutex::default(),
         })
     }
 
@@ -55,6 +59,12 @@ impl Records {
         if let Err(error) = lock(&self.history).append(job) {
             tracing::warn!("the job history: {}", told_with_causes(&error));
         }
+    }
+
+    /// How the last jobs ended, newest first, at most `most`.
+    pub(crate) fn last_outcomes(&self, most: usize) -> Vec<JobOutcome> {
+        let page = lock(&self.history).page(&JobFilter::default(), None, most);
+        page.jobs.into_iter().map(|job| job.outcome).collect()
     }
 }
 
@@ -78,7 +88,7 @@ impl App {
     }
 
     /// The part that reads files and adds up.
-    fn answer(&self, about: EarningsAsk) -> Result<EarningsAnswer, ErrorBody> {
+    fn answer(self: &Arc<Self>, about: EarningsAsk) -> Result<EarningsAnswer, ErrorBody> {
         let failed = |error: RecordError| internal(told_with_causes(&error));
         Ok(match about {
             EarningsAsk::Overview => EarningsAnswer::Overview(Box::new(self.overview())),
@@ -124,10 +134,11 @@ impl App {
         })
     }
 
-    fn overview(&self) -> EarningsOverview {
+    fn overview(self: &Arc<Self>) -> EarningsOverview {
         let (at_ms, zone) = (now_ms(), TimeZone::system());
         let pending = self.pending();
         let alarms = self.alarms(pending, at_ms);
+        let trust = self.trust();
         let meter = lock(&self.records.meter);
         self.receipts.view(|receipts| {
             let (week, weeks) = report::weeks(receipts, &meter, at_ms);
@@ -146,6 +157,7 @@ impl App {
                 tariff: tariff::load(&self.records.tariff),
                 alarms,
                 checked: report::checked(receipts),
+                trust: trust.clone(),
             }
         })
     }

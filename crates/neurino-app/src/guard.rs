@@ -52,6 +52,8 @@ struct Seen {
     front: Option<Foreground>,
     card_c: Option<i16>,
     card_load: bool,
+    /// A newer version of this program waits for the jobs to end.
+    updating: bool,
 }
 
 /// The surroundings of a program with a window.
@@ -108,7 +110,7 @@ impl Seen {
             }
             _ => None,
         };
-        Self { view, front, card_c, card_load: load.is_some() }
+        Self { view, front, card_c, card_load: load.is_some(), updating: false }
     }
 
     fn facts(&self, device: JobDevice, mining: bool) -> Facts<'_> {
@@ -125,6 +127,7 @@ impl Seen {
             on_battery: self.view.on_battery,
             metered: self.view.metered,
             card_c: self.card_c,
+            updating: self.updating,
             programs: self.view.programs.as_deref(),
             foreground: self.front.as_ref(),
         }
@@ -197,7 +200,7 @@ impl App {
         let mut guard = lock(&self.guard);
         let before = guard.control.decision().clone();
         let card_load = guard.seen.card_load || seen.card_load;
-        guard.seen = Seen { card_load, ..seen };
+        guard.seen = Seen { card_load, updating: guard.seen.updating, ..seen };
         let Guard { control, seen, suspect, .. } = &mut *guard;
         if let Some(front) = seen.front.as_ref().filter(|front| front.full_screen) {
             *suspect = Some(front.program.clone());
@@ -277,10 +280,29 @@ impl App {
         Some(held.filter_map(neurino_hardware::resident_memory_bytes_of).sum())
     }
 
+    /// Lets the running jobs finish for a newer version of the program, or goes on with them; called
+    /// again and again, since there may be nobody else who looks.
+    pub(crate) async fn let_jobs_finish(self: &Arc<Self>, updating: bool) {
+        let (device, mining) = (self.job_device(), self.is_mining());
+        {
+            let mut guard = lock(&self.guard);
+            let Guard { control, seen, .. } = &mut *guard;
+            seen.updating = updating;
+            control.observe(&seen.facts(device, mining));
+            guard.remember(true);
+        }
+        self.changed.notify_one();
+        self.carry_out().await;
+    }
+
     /// Takes the person's order and acts on it. A stop returns when running jobs are handed back.
     pub(crate) async fn order(self: &Arc<Self>, order: Order) -> Result<(), ErrorBody> {
         if self.end.is_cancelled() && order == Order::Start {
             return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
+        }
+        if order == Order::Start && self.is_updating() {
+            self.put_update_off();
+            lock(&self.guard).seen.updating = false;
         }
         let (device, mining) = (self.job_device(), self.is_mining());
         let action = {

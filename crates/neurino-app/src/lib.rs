@@ -5,8 +5,8 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `worth` (what a model brings), `snapshot` (what the window shows), `earnings` (records and what
-//! they say), `logs`, `doctor`, `bundle`.
+//! `alerts`, `updates`, `notices`, `worth` (what a model brings), `snapshot` (what the window
+//! shows), `earnings` (records and what they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
 mod autostart;
@@ -23,6 +23,7 @@ mod logs;
 mod mining;
 mod models;
 mod network;
+mod notices;
 mod onboarding;
 mod picture;
 mod playground;
@@ -31,6 +32,7 @@ mod sentence;
 mod snapshot;
 mod start;
 pub mod telemetry;
+mod updates;
 mod wallet;
 mod worth;
 
@@ -60,9 +62,12 @@ use earnings::Records;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
+pub use neurino_update::Version;
+pub use notices::Notifier;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
 };
+pub use updates::UpdateOptions;
 
 /// Events that a slow viewer may fall behind; then it misses some and asks for a snapshot.
 const EVENTS_BEHIND_MAX: usize = 256;
@@ -97,6 +102,8 @@ pub struct App {
     power: power::Power,
     worth: Mutex<worth::Worth>,
     alerts: Mutex<alerts::Alerts>,
+    updates: updates::Updates,
+    notices: notices::Notices,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
@@ -128,6 +135,8 @@ impl App {
             cards,
             card_script,
             awake,
+            updates,
+            notifier,
         } = options;
         dirs.create()?;
         let lock = InstanceLock::acquire(&dirs)?;
@@ -158,12 +167,16 @@ impl App {
         let guard = Guard::open(&dirs, view, cards.job_device());
         let library = library::Library::open(&dirs);
         let alerts = alerts::Alerts::open(&dirs);
+        let updates = updates::Updates::open(&dirs, updates);
+        let notices = notices::Notices::open(&dirs, notifier);
         let power = power::Power::open(&dirs, limited, awake).await;
         let app = Arc::new(Self {
             library,
             power,
             worth: Mutex::default(),
             alerts: Mutex::new(alerts),
+            updates,
+            notices,
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -203,6 +216,8 @@ impl App {
         app.spawn_power();
         app.spawn_alerts();
         app.spawn_worth();
+        app.spawn_updates();
+        app.spawn_notices();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -266,6 +281,10 @@ impl App {
             Command::Alerts(command) => {
                 self.alerts(command).await.map(|view| Reply::Alerts(Box::new(view)))
             }
+            Command::Update(command) => {
+                self.update(command).await.map(|view| Reply::Update(Box::new(view)))
+            }
+            Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
             Command::CardChoose { card, choice } => {
                 self.card_choose(&card, choice).await.map(|()| Reply::Ok)
             }

@@ -108,6 +108,7 @@ impl App {
             mining,
             control,
             alerts,
+            update: self.updates.status(),
             points: self.points(),
             library: self.library_status(&devices).await,
             devices,

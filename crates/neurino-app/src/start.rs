@@ -17,6 +17,8 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
 use crate::cards::Seat;
+use crate::notices::Notifier;
+use crate::updates::UpdateOptions;
 
 /// What an application is started with.
 pub struct AppOptions {
@@ -45,6 +47,10 @@ pub struct AppOptions {
     pub card_script: Option<PathBuf>,
     /// What keeps the computer awake; without it nothing does.
     pub awake: Option<Box<dyn Awake>>,
+    /// How newer versions of the program are found and put in place; without it they are not.
+    pub updates: Option<UpdateOptions>,
+    /// Who shows notifications; without it nobody does.
+    pub notifier: Option<Arc<dyn Notifier>>,
 }
 
 impl AppOptions {
@@ -64,6 +70,8 @@ impl AppOptions {
             cards: None,
             card_script: None,
             awake: None,
+            updates: None,
+            notifier: None,
         }
     }
 }

@@ -1,4 +1,7 @@
-//! The command line's grammar.
+//! The command line's grammar. Younger commands have theirs in files of their own.
+
+mod epoch;
+mod voucher;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +10,13 @@ use clap::{Args, Parser, Subcommand};
 use neurino_config::DeviceSetting;
 use neurino_coordinator::{PayerId, Scope};
 use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
+use neurino_update::Version;
+
+pub use epoch::EpochAction;
+pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
+
+/// By which rules a network's epochs are made, unless it is told otherwise.
+pub const EPOCH_RULES: &str = "weekly1";
 
 /// Turns an idle gaming GPU into AI compute.
 ///
@@ -72,9 +82,96 @@ pub enum Role {
         #[command(subcommand)]
         action: AuditAction,
     },
+    /// Make, read or check what a week of a network came to.
+    Epoch {
+        /// What to do.
+        #[command(subcommand)]
+        action: EpochAction,
+    },
+    /// Sign or check a voucher, which pays a gateway without a key.
+    Voucher {
+        /// What to do.
+        #[command(subcommand)]
+        action: VoucherAction,
+    },
+    /// Look for a newer version, install it, or go back to the one before.
+    Update {
+        /// What to do; a look when absent.
+        #[command(subcommand)]
+        action: Option<UpdateAction>,
+    },
+    /// Puts a newer version in place; started by the program itself.
+    #[command(hide = true)]
+    Switch(SwitchArgs),
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,
+}
+
+/// `neurino update`
+#[derive(Debug, Subcommand)]
+pub enum UpdateAction {
+    /// Say whether there is a newer version.
+    Check,
+    /// Install it, or fetch it and say what to type where a package tool keeps this program.
+    Install,
+    /// Go back to the version before this one.
+    Back,
+    /// Make a key that signs lists of versions.
+    #[command(hide = true)]
+    NewKey {
+        /// Where the secret half goes.
+        file: PathBuf,
+    },
+    /// Pack a folder as a package of a release.
+    #[command(hide = true)]
+    Pack {
+        /// The folder that holds the program.
+        folder: PathBuf,
+        /// The zip to write.
+        package: PathBuf,
+    },
+    /// Write the signed list of a folder's packages.
+    #[command(hide = true)]
+    Sign(SignArgs),
+}
+
+/// `neurino update sign`
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// The folder of the packages.
+    pub folder: PathBuf,
+    /// The file of the secret key.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The version of the packages; this program's own without it.
+    #[arg(long, value_name = "VERSION")]
+    pub release: Option<Version>,
+    /// The oldest version that may replace itself with this one.
+    #[arg(long, value_name = "VERSION")]
+    pub minimum: Option<Version>,
+    /// For how many days the list is believed.
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=730))]
+    pub days: u32,
+    /// What is new, in English.
+    #[arg(long, value_name = "FILE")]
+    pub notes: Option<PathBuf>,
+    /// What is new, in German.
+    #[arg(long, value_name = "FILE")]
+    pub notes_de: Option<PathBuf>,
+}
+
+/// `neurino switch`
+#[derive(Debug, Args)]
+pub struct SwitchArgs {
+    /// The version to put in place.
+    pub version: Version,
+    /// Watch the new program come up, and put the old one back if it does not.
+    #[arg(long)]
+    pub watch: bool,
+    /// What to start it with.
+    #[arg(last = true)]
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 /// `neurino practice`
@@ -134,6 +231,10 @@ pub struct CoordinatorArgs {
     /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Keep the books in PostgreSQL instead of a file: `postgres://USER:PASSWORD@HOST:PORT/NAME`. Other
+    /// users of this machine can read the flag; `DATABASE_URL` in the environment they cannot.
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub database: Option<String>,
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
@@ -169,6 +270,12 @@ pub enum CoordinatorAction {
         /// What to do with them.
         #[command(subcommand)]
         action: CreditsAction,
+    },
+    /// Take vouchers instead of keys: where they are collected, who may send them.
+    Vouchers {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: VouchersAction,
     },
     /// Say who brought a model and how many votes it has.
     Pod(PodArgs),

@@ -10,10 +10,13 @@ mod coordinator;
 mod doctor;
 mod earnings;
 mod engine;
+mod epoch;
 mod models;
 mod node;
 mod output;
 mod practice;
+pub mod update;
+mod voucher;
 mod wallet;
 
 use std::process::ExitCode;
@@ -22,6 +25,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_config::{Dirs, Settings};
+pub use neurino_update::Edition;
 
 pub use args::{Cli, Role};
 use output::Format;
@@ -37,7 +41,7 @@ pub fn parse() -> Cli {
 
 /// Runs a role in this process until it ends. `cli.role` must be set: the window is not opened
 /// here.
-pub fn main(cli: Cli) -> ExitCode {
+pub fn main(cli: Cli, edition: Edition) -> ExitCode {
     let Some(role) = cli.role else {
         output::note("neurino: name a command; `neurino --help` lists them");
         return ExitCode::from(2);
@@ -45,7 +49,8 @@ pub fn main(cli: Cli) -> ExitCode {
     let outcome = match role {
         // The engine's process has no settings, no logs and no data of its own.
         Role::Engine => engine::run(),
-        role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }),
+        Role::Switch(args) => update::switch(&args, cli.home),
+        role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }, edition),
     };
     let outcome = outcome.and_then(|code| match output::lost() {
         Some(error) => Err(anyhow::anyhow!("the answer could not be written: {error}")),
@@ -65,7 +70,17 @@ struct Setting {
     _telemetry: Telemetry,
 }
 
-fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::Result<ExitCode> {
+fn run(
+    role: Role,
+    home: Option<std::path::PathBuf>,
+    format: Format,
+    edition: Edition,
+) -> anyhow::Result<ExitCode> {
+    if matches!(role, Role::Node(_))
+        && let Some(code) = update::begin(edition)
+    {
+        return Ok(code);
+    }
     let dirs = Dirs::discover(home)?;
     dirs.create()?;
     let settings = Settings::load(&dirs)?;
@@ -78,7 +93,7 @@ fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::
     let code = runtime.block_on(async {
         match role {
             Role::Practice(args) => practice::run(setting, args).await,
-            Role::Node(args) => node::run(setting, args).await,
+            Role::Node(args) => node::run(setting, args, edition).await,
             Role::Coordinator(args) => coordinator::run(setting, args).await,
             Role::Models { action } => models::run(setting, action).await,
             Role::Wallet { action } => wallet::run(setting, action).await,
@@ -86,7 +101,10 @@ fn run(role: Role, home: Option<std::path::PathBuf>, format: Format) -> anyhow::
             Role::Doctor(args) => doctor::run(setting, args).await,
             Role::Bench { action } => bench::run(setting, action).await,
             Role::Audit { action } => audit::run(setting, action).await,
-            Role::Engine => unreachable!("handled before the runtime starts"),
+            Role::Epoch { action } => epoch::run(setting, action).await,
+            Role::Voucher { action } => voucher::run(setting, action).await,
+            Role::Update { action } => update::run(setting, action, edition).await,
+            Role::Engine | Role::Switch(_) => unreachable!("handled before the runtime starts"),
         }
     });
     // A thread that hangs in a library must not keep the program from ending.

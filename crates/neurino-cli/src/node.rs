@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use neurino_app::{App, AppOptions, EngineHost};
+use neurino_app::{App, AppOptions, EngineHost, UpdateOptions};
 use neurino_config::{NetworkSetting, ProtocolSetting};
 use neurino_protocol::app::{Command, Event, MiningState, MiningStatus, Snapshot};
 use serde_json::json;
@@ -11,9 +11,14 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::args::{NodeArgs, ORIGINAL};
 use crate::output::{self, Format};
-use crate::{FAILED, Setting, interrupted};
+use crate::update::hand_over;
+use crate::{Edition, FAILED, Setting, interrupted};
 
-pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(
+    mut setting: Setting,
+    args: NodeArgs,
+    edition: Edition,
+) -> anyhow::Result<ExitCode> {
     let network: NetworkSetting = args.coordinator.parse().context("--coordinator")?;
     if network == NetworkSetting::Practice {
         anyhow::bail!("--coordinator needs a URL; for the practice network use `neurino practice`");
@@ -32,7 +37,9 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
     original.upload_url = args.uploads.or(original.upload_url.take());
     let engine = EngineHost::Process { program: std::env::current_exe()? };
     let (dirs, settings) = (setting.dirs.clone(), setting.settings.clone());
-    let app = App::start(AppOptions::new(dirs, settings, engine)).await?;
+    let updates = Some(UpdateOptions::of(&dirs, &settings, edition)?);
+    let usual = AppOptions::new(dirs, settings, engine);
+    let app = App::start(AppOptions { updates, ..usual }).await?;
     let events = app.subscribe();
     match setting.format {
         Format::Json => output::json_line(&json!({
@@ -44,11 +51,27 @@ pub(crate) async fn run(mut setting: Setting, args: NodeArgs) -> anyhow::Result<
         }
     }
     app.dispatch(Command::MiningStart).await?;
+    let due = app.update_due();
+    let followed = async {
+        let code = follow(events, setting.format).await;
+        // The jobs have ended for a newer version; its turn comes in a moment.
+        if app.is_updating() {
+            due.cancelled().await;
+        }
+        code
+    };
     let code = tokio::select! {
-        code = follow(events, setting.format) => code,
+        code = followed => code,
         () = interrupted() => Ok(ExitCode::SUCCESS),
+        () = due.cancelled() => Ok(ExitCode::SUCCESS),
     };
     app.shutdown().await;
+    if due.is_cancelled() && code.is_ok() {
+        let version = app.update_version();
+        drop(app);
+        output::note("neurino: a newer version takes over");
+        return Ok(hand_over(version, false, std::env::args_os().skip(1).collect()));
+    }
     code
 }
 

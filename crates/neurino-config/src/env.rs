@@ -50,6 +50,12 @@ variables! {
         "Holds the passphrase that encrypts the key file. Make it readable by you only.";
     GATEWAY_PORT = "NEURINO_GATEWAY_PORT", "`0` to `65535`", "`43110`",
         "The port on 127.0.0.1 of the OpenAI-compatible gateway. `0` lets the system choose one.";
+    DATABASE_URL = "DATABASE_URL", "`postgres://USER:PASSWORD@HOST:PORT/NAME`", "a file in the data folder",
+        "The PostgreSQL database in which `neurino coordinator` keeps its books.";
+    UPDATE_SOURCE = "NEURINO_UPDATE_SOURCE", "a URL or a folder", "what the build was made with, else none",
+        "Where the signed list of newer versions lies.";
+    UPDATE_KEY = "NEURINO_UPDATE_KEY", "64 hexadecimal digits", "what the build was made with, else none",
+        "The Ed25519 key that signs that list; without one nothing is ever installed.";
     LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
@@ -88,6 +94,14 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
     ("NEURINO_CALIBRATE", "How many jobs the test of the audits' calibration computes."),
+    (
+        "NEURINO_RELEASE_KEY",
+        "Read when Neurino is built: the key of `NEURINO_UPDATE_KEY` where nobody sets another.",
+    ),
+    (
+        "NEURINO_RELEASE_SOURCE",
+        "Read when Neurino is built: the place of `NEURINO_UPDATE_SOURCE` where nobody sets another.",
+    ),
     ("NEURINO_SCHEDULES", "How many seeds the test of the network's schedules runs."),
     ("NEURINO_SCHEDULE_SEED", "The one seed that this test runs."),
     ("NEURINO_TEST_CHAIN", "A node with contracts, for the test that asks a real one."),
@@ -110,6 +124,14 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),
     ("NEURINO_TEST_NODE_PACKAGES", "A folder with OpenAI's Node client, for its tests."),
+    (
+        "NEURINO_TEST_POSTGRES",
+        "The programs of a PostgreSQL server, for the tests that start it; set by the test step.",
+    ),
+    (
+        "NEURINO_TEST_POSTGRES_URL",
+        "A PostgreSQL server that runs, for the tests that make databases in it; set by the test step.",
+    ),
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
     ("NEURINO_TEST_TOKENIZERS", "A folder of real vocabularies, for the tests that use them."),

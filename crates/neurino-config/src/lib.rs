@@ -3,7 +3,7 @@
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`cards`] (a part of it that
 //! the window changes), [`preferences`] (the window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
-//! [`library`] (where models lie), [`lock`] (one running app per data folder), [`error`].
+//! [`library`] (where models lie), [`updates`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
 pub mod cards;
@@ -12,11 +12,13 @@ pub mod env;
 pub mod error;
 pub mod library;
 pub mod lock;
+pub mod notices;
 pub mod onboarding;
 pub mod power;
 pub mod preferences;
 pub mod rules;
 pub mod settings;
+pub mod updates;
 
 mod atomic;
 
@@ -26,8 +28,10 @@ pub use dirs::Dirs;
 pub use error::ConfigError;
 pub use library::LibraryFile;
 pub use lock::InstanceLock;
+pub use notices::NoticeFiles;
 pub use onboarding::{Onboarding, OnboardingFile};
 pub use power::PowerFile;
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use rules::{ControlFile, RulesFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};
+pub use updates::{SavedUpdates, UpdatesFile};

@@ -35,6 +35,8 @@ pub struct Settings {
     pub identity: IdentitySettings,
     /// The OpenAI-compatible gateway of this machine.
     pub gateway: GatewaySettings,
+    /// Newer versions of the program.
+    pub update: UpdateSettings,
     /// Logs.
     pub telemetry: TelemetrySettings,
 }
@@ -105,6 +107,16 @@ impl Default for GatewaySettings {
     fn default() -> Self {
         Self { listen_port: 43110 }
     }
+}
+
+/// Newer versions of the program. An empty text is what this build was made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpdateSettings {
+    /// Where the signed list of versions lies: the URL or the path of a folder.
+    pub source: String,
+    /// The Ed25519 key that signs it, 64 hexadecimal digits.
+    pub key: String,
 }
 
 /// Logs.
@@ -330,6 +342,8 @@ impl Settings {
         set(&mut self.engine.device, env::DEVICE, lookup, DEVICES)?;
         set(&mut self.identity.key_store, env::KEY_STORE, lookup, KEY_STORES)?;
         set(&mut self.gateway.listen_port, env::GATEWAY_PORT, lookup, PORTS)?;
+        set(&mut self.update.source, env::UPDATE_SOURCE, lookup, "expected a URL or a path")?;
+        set(&mut self.update.key, env::UPDATE_KEY, lookup, "expected 64 hexadecimal digits")?;
         set(&mut self.telemetry.log_filter, env::LOG, lookup, "expected a tracing filter")
     }
 }

@@ -136,13 +136,15 @@ pub enum Cause {
     },
     /// The network is metered.
     Metered,
+    /// A newer version of this program is about to be installed.
+    Update,
 }
 
 impl Cause {
     /// Where its rule is found in the settings; `None` where no rule is behind it.
     pub fn section(&self) -> Option<Section> {
         match self {
-            Self::Crash => None,
+            Self::Crash | Self::Update => None,
             Self::Game { .. } | Self::CoolDown { .. } => Some(Section::Games),
             Self::Exclusive { .. } => Some(Section::Programs),
             Self::Battery => Some(Section::Battery),

@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     pub card_c: Option<i16>,
     /// The running programs.
     pub programs: Option<&'a [Program]>,
+    /// Whether a newer version of this program waits for the running jobs to end.
+    pub updating: bool,
     /// The window in front; `None` also where there is none.
     pub foreground: Option<&'a Foreground>,
 }

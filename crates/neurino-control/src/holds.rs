@@ -53,6 +53,8 @@ pub(crate) enum Lift {
     Metered,
     /// Until the card has cooled.
     Hot,
+    /// Until no newer version waits.
+    Update,
     /// This game, until it has been gone as long as the cool-down takes.
     Game { program: String, last_ms: i64 },
     /// This program, until it ends.
@@ -71,6 +73,7 @@ impl Lift {
             Cause::InUse { .. } | Cause::AwayUnknown => Self::Away,
             Cause::Schedule { .. } => Self::Schedule,
             Cause::Metered => Self::Metered,
+            Cause::Update => Self::Update,
         })
     }
 
@@ -107,6 +110,7 @@ impl Memory {
             Lift::Battery => rules.pause_on_battery && facts.on_battery == Some(true),
             Lift::Metered => rules.pause_on_metered && facts.metered == Some(true),
             Lift::Hot => self.hot.is_some(),
+            Lift::Update => facts.updating,
             Lift::Exclusive { program } => runs(facts, program),
             Lift::Game { last_ms, .. } => {
                 facts.now_ms - last_ms < cool_down_ms(rules).max(LIFT_LEAST_MS)
@@ -208,6 +212,9 @@ impl Memory {
         }
         if rules.pause_on_metered && facts.metered == Some(true) {
             add(Cause::Metered, Action::FinishThenStop, None);
+        }
+        if facts.updating {
+            add(Cause::Update, Action::FinishThenStop, None);
         }
         holds
     }

@@ -90,6 +90,8 @@ pub enum Ending {
     NoHour,
     /// On another network.
     OtherNetwork,
+    /// When the new version runs.
+    Updated,
     /// At a time.
     At {
         /// It.
@@ -122,6 +124,8 @@ pub enum Lifted {
     Metered,
     /// Temperature, until the card has cooled.
     Hot,
+    /// The newer version, which is installed another time.
+    Update,
     /// The game guard, until this game is gone.
     Game {
         /// The game.
@@ -192,6 +196,7 @@ impl Display for Seen<'_> {
                 f.write_str("electricity is not cheap at this hour")
             }
             Cause::Metered => f.write_str("the network is metered"),
+            Cause::Update => f.write_str("a newer version of Neurino is about to be installed"),
         }
     }
 }
@@ -215,6 +220,7 @@ impl Display for Ending {
             Self::OtherRule => f.write_str("Choose another rule in the settings."),
             Self::NoHour => f.write_str("No hour of the week is allowed."),
             Self::OtherNetwork => f.write_str("Resumes on another network."),
+            Self::Updated => f.write_str("Resumes when it runs."),
             Self::At { time } => write!(f, "Resumes at {time}."),
             Self::Unknown => Ok(()),
         }
@@ -237,6 +243,7 @@ impl Display for Lifted {
             Self::Battery => f.write_str("the rule about the battery, until mains power is back"),
             Self::Metered => f.write_str("the rule about metered networks, until this one is left"),
             Self::Hot => f.write_str("the rule about temperature, until the card has cooled"),
+            Self::Update => f.write_str("the newer version of Neurino, which is installed later"),
             Self::Game { program } => {
                 write!(f, "the game guard for {program}, until it is gone")
             }

@@ -27,6 +27,7 @@ fn ending(hold: &Hold, rules: &Rules, facts: &Facts<'_>) -> Ending {
         (Cause::AwayUnknown, _) => Ending::OtherRule,
         (Cause::Schedule { .. }, None) => Ending::NoHour,
         (Cause::Metered, _) => Ending::OtherNetwork,
+        (Cause::Update, _) => Ending::Updated,
         (Cause::CoolDown { .. } | Cause::Schedule { .. }, Some(until_ms)) => {
             Ending::At { time: at(facts, until_ms) }
         }
@@ -90,6 +91,7 @@ pub(crate) fn lifted(lifts: &[Lift]) -> Vec<Lifted> {
         Lift::Battery => Lifted::Battery,
         Lift::Metered => Lifted::Metered,
         Lift::Hot => Lifted::Hot,
+        Lift::Update => Lifted::Update,
         Lift::Game { program, .. } => Lifted::Game { program: program.clone() },
         Lift::Exclusive { program } => Lifted::Exclusive { program: program.clone() },
     };

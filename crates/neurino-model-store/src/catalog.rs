@@ -303,7 +303,7 @@ impl Source {
 }
 
 /// `https`, or `http` to this very machine.
-pub(crate) fn is_allowed_url(url: &str) -> bool {
+pub fn is_allowed_url(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| {
         url.has_host() && (url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url))
     })

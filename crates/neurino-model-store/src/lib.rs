@@ -17,6 +17,7 @@ mod chunks;
 mod import;
 pub mod library;
 pub mod lists;
+pub mod one_file;
 mod part;
 pub mod queue;
 mod relocate;

@@ -13,8 +13,8 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use ring::signature::{ED25519, UnparsedPublicKey};
-use serde::Deserialize;
+use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::catalog::ModelManifest;
@@ -22,13 +22,13 @@ use crate::error::StoreError;
 
 /// The network's key as 64 hexadecimal digits, given when this program was built.
 const KEY: Option<&str> = option_env!("NEURINO_CATALOGUE_KEY");
-const TAG: &[u8] = b"neurino-catalogue-1\n";
+const TAG: &str = "neurino-catalogue-1";
 /// The signed catalogue in the catalogue folder.
 const NAME: &str = "signed.json";
 /// No catalogue is larger.
 pub(crate) const BYTES_MAX: usize = 16 << 20;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope {
     payload: String,
@@ -57,6 +57,32 @@ pub fn build_key() -> Option<[u8; 32]> {
     Some(key)
 }
 
+/// The payload of a signed text, whose signature covers `tag`, a line feed and the payload.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn opened(text: &str, tag: &str, key: &[u8; 32]) -> Result<String, String> {
+    let envelope: Envelope =
+        serde_json::from_str(text).map_err(|e| format!("it cannot be read: {e}"))?;
+    let signature = hex::decode(envelope.signature.trim())
+        .map_err(|_| "its signature is not hexadecimal".to_owned())?;
+    UnparsedPublicKey::new(&ED25519, key)
+        .verify(&message(&envelope.payload, tag), &signature)
+        .map_err(|_| "its signature is not the network's".to_owned())?;
+    Ok(envelope.payload)
+}
+
+/// The text that [`opened`] reads.
+pub fn sealed(payload: &str, tag: &str, pair: &Ed25519KeyPair) -> String {
+    let signature = hex::encode(pair.sign(&message(payload, tag)).as_ref());
+    let envelope = Envelope { payload: payload.to_owned(), signature };
+    serde_json::to_string_pretty(&envelope).expect("two texts are JSON")
+}
+
+fn message(payload: &str, tag: &str) -> Vec<u8> {
+    format!("{tag}\n{payload}").into_bytes()
+}
+
 impl SignedCatalog {
     /// Reads a signed catalogue; nothing in it is looked at before the signature held.
     ///
@@ -67,15 +93,8 @@ impl SignedCatalog {
         if text.len() > BYTES_MAX {
             return Err(bad("it is too large".into()));
         }
-        let envelope: Envelope =
-            serde_json::from_str(text).map_err(|e| bad(format!("it cannot be read: {e}")))?;
-        let signature = hex::decode(envelope.signature.trim())
-            .map_err(|_| bad("its signature is not hexadecimal".into()))?;
-        let message = [TAG, envelope.payload.as_bytes()].concat();
-        UnparsedPublicKey::new(&ED25519, key)
-            .verify(&message, &signature)
-            .map_err(|_| bad("its signature is not the network's".into()))?;
-        let payload: Payload = serde_json::from_str(&envelope.payload)
+        let payload = opened(text, TAG, key).map_err(bad)?;
+        let payload: Payload = serde_json::from_str(&payload)
             .map_err(|e| bad(format!("its content cannot be read: {e}")))?;
         let models = payload.models.into_iter().map(ModelManifest::checked);
         let models = models.collect::<Result<Vec<_>, _>>()?;
@@ -136,7 +155,7 @@ mod tests {
         model.id = neurino_core::ModelId::new("new/model").unwrap();
         let models = serde_json::to_string(&[model]).unwrap();
         let payload = change(format!("{{\"version\":{version},\"models\":{models}}}"));
-        let signature = signer.sign(&[TAG, payload.as_bytes()].concat());
+        let signature = signer.sign(&message(&payload, TAG));
         let signature = hex::encode(signature.as_ref());
         serde_json::json!({ "payload": payload, "signature": signature }).to_string()
     }

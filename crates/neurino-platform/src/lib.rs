@@ -3,11 +3,12 @@
 //!
 //! [`Surroundings`] is the door; [`open`] gives the one of this system, and [`script`] one that
 //! reads a file, for tests. What a system does not tell is `None`: nothing here guesses. Reading
-//! order: this file, `awake` (keeping the computer from sleep), then the module of the system (`linux` with `x11`, `bus` and `proc`, or
+//! order: this file, `awake` (keeping the computer from sleep), `notify`, then the module of the system (`linux` with `x11`, `bus` and `proc`, or
 //! `windows`), then `script`.
 
 mod awake;
 mod language;
+mod notify;
 mod script;
 
 #[cfg(target_os = "linux")]
@@ -24,6 +25,8 @@ mod windows;
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
 mod windows_awake;
+#[cfg(windows)]
+mod windows_notify;
 #[cfg(target_os = "linux")]
 mod x11;
 
@@ -31,6 +34,7 @@ use neurino_control::Program;
 
 pub use awake::{Awake, AwakeError, open_awake};
 pub use language::language;
+pub use notify::{NotifyError, notify};
 pub use script::Script;
 
 /// A source of [`View`]s.

@@ -17,9 +17,11 @@ use crate::control::{ControlStatus, RulesView};
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
 use crate::library::{LibraryAction, LibraryStatus};
+use crate::notices::{NoticeSettings, NoticesCommand};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
 use crate::power::{PowerCommand, PowerView};
 use crate::saying::MiningSaying;
+use crate::update::{UpdateCommand, UpdateStatus, UpdateView};
 use crate::wallet::{WalletCommand, WalletReply};
 
 /// What the window can ask for.
@@ -128,6 +130,10 @@ pub enum Command {
         /// All of the choice.
         choice: CardChoice,
     },
+    /// Newer versions of the program; answered with [`Reply::Update`].
+    Update(UpdateCommand),
+    /// The desktop's notifications; answered with [`Reply::Notices`].
+    Notices(NoticesCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -189,6 +195,10 @@ pub enum Reply {
     Power(Box<PowerView>),
     /// Answer to [`Command::Alerts`].
     Alerts(Box<AlertsView>),
+    /// Answer to [`Command::Update`].
+    Update(Box<UpdateView>),
+    /// Answer to [`Command::Notices`].
+    Notices(NoticeSettings),
 }
 
 /// What happened, pushed to every viewer.
@@ -284,6 +294,8 @@ pub struct Snapshot {
     pub control: ControlStatus,
     /// What the person should know, most urgent first.
     pub alerts: Vec<Alert>,
+    /// Whether a newer version of the program waits.
+    pub update: UpdateStatus,
     /// Points of this machine's identity on this network.
     pub points: PointsSummary,
     /// The devices of this machine; the one that computes first.

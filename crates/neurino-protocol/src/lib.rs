@@ -13,10 +13,13 @@ pub mod earnings;
 pub mod error;
 pub mod library;
 pub mod node;
+pub mod notices;
 pub mod onboarding;
 pub mod power;
 pub mod saying;
 pub mod secret;
+pub mod trust;
+pub mod update;
 pub mod wallet;
 
 pub use error::{ErrorBody, ErrorCode};

@@ -6,6 +6,7 @@ import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
 import { cards } from './words/cards';
 import { power } from './words/power';
+import { antivirus, notices, update } from './words/update';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
 import type {
@@ -97,6 +98,9 @@ export const en = {
   cards,
   power,
   alerts,
+  update,
+  notices,
+  antivirus,
   earnings: {
     label: 'Points today',
     llama: 'Llama points',

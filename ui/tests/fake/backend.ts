@@ -16,6 +16,7 @@ import { history, rulesView } from './control';
 import { answer, overview } from './ledger';
 import { answerPower, powerView } from './power';
 import { checks, NOW_MS, receipt } from './samples';
+import { noticeSettings, updateView } from './update';
 import { guideView, walletView } from './wallet';
 
 export class FakeBackend implements Backend {
@@ -28,6 +29,8 @@ export class FakeBackend implements Backend {
   rules: RulesView = rulesView;
   power = powerView();
   alerts = alertsView;
+  update = updateView();
+  notices = noticeSettings;
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -63,6 +66,16 @@ export class FakeBackend implements Backend {
         const asked = command.payload;
         if (asked.ask === 'set') this.alerts = { ...this.alerts, rules: asked.rules };
         return { reply: 'alerts', payload: this.alerts };
+      }
+      case 'update': {
+        const asked = command.payload;
+        if (asked.ask === 'set') this.update = { ...this.update, preferences: asked.preferences };
+        return { reply: 'update', payload: this.update };
+      }
+      case 'notices': {
+        const asked = command.payload;
+        if (asked.ask === 'set') this.notices = asked.settings;
+        return { reply: 'notices', payload: this.notices };
       }
       case 'doctor':
         return { reply: 'doctor', payload: checks };

@@ -255,6 +255,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
   return {
     version: '0.1.0',
     alerts: [],
+    update: { status: 'none' },
     network: {
       name: 'practice',
       practice: true,

@@ -18,6 +18,7 @@ import { FakeBackend } from '../fake/backend';
 import { fullDisk, hot } from '../fake/alerts';
 import { rigs } from '../fake/cards';
 import { powers } from '../fake/power';
+import { byHand, installing, ready, takenBack, updateView } from '../fake/update';
 import { nothing, overview, troubled } from '../fake/ledger';
 import { guideView, richWallet } from '../fake/wallet';
 import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
@@ -50,6 +51,10 @@ const special: Record<string, () => Snapshot> = {
     }),
   alerts: () =>
     snapshot('working', { alerts: [hot, fullDisk], devices: [{ ...gpu, limit_w: 320 }] }),
+  update: () => snapshot('working', { update: ready }),
+  'update-by-hand': () => snapshot('working', { update: byHand }),
+  updating: () => snapshot('finishing', { update: installing }),
+  'taken-back': () => snapshot('waiting', { update: takenBack }),
   cooldown: () => paused(coolingDown(Date.now() + 161_000)),
   snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
   anyway: () => snapshot('working', { control: { decision: anyway, gave_back: null } }),
@@ -195,6 +200,11 @@ backend.preferences = {
   language: asked.get('lang') === 'de' ? 'german' : 'english',
 };
 
+backend.update = updateView({
+  status: backend.snapshot.update,
+  keeper: state === 'update-by-hand' ? 'person' : state === 'stopped' ? 'nobody' : 'itself',
+  back_to: state === 'working' ? '0.0.9' : null,
+});
 backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
 if (asked.has('wallet')) backend.wallet = richWallet();
 const step = asked.get('guide');

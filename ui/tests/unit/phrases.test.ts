@@ -41,6 +41,8 @@ const SOURCES = [
   'crates/neurino-model-store/src/relocate.rs',
   'crates/neurino-model-store/src/source',
   'crates/neurino-power/src/journal.rs',
+  'crates/neurino-update/src/error.rs',
+  'src-tauri/src/notice.rs',
   'crates/neurino-wallet/src',
 ];
 

@@ -13,5 +13,6 @@ mod mining;
 mod original;
 mod power;
 mod remote;
+mod updates;
 mod wallet;
 mod world;

@@ -162,6 +162,7 @@ impl Model {
                 "battery" => rules.pause_on_battery && world.on_battery == Some(true),
                 "metered" => rules.pause_on_metered && world.metered == Some(true),
                 "hot" => hot > 0,
+                "update" => world.updating,
                 "away" => rules.when.wants_away(),
                 "schedule" => rules.when.wants_schedule(),
                 other => panic!("{other}"),
@@ -200,6 +201,9 @@ impl Model {
         }
         if rules.pause_on_metered && world.metered == Some(true) {
             reasons.insert("metered".into(), 2);
+        }
+        if world.updating {
+            reasons.insert("update".into(), 2);
         }
         reasons
     }

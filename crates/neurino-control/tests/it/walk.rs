@@ -106,7 +106,7 @@ fn change(random: &mut ChaCha8Rng, world: &mut World) {
         |random: &mut ChaCha8Rng| [None, Some(false), Some(true)][random.random_range(0..3)];
     match random.random_range(0..24) {
         0 => world.on_battery = maybe(random),
-        1 => world.metered = maybe(random),
+        1 => (world.metered, world.updating) = (maybe(random), random.random_bool(0.2)),
         2..4 => world.card_c = random.random_bool(0.9).then(|| random.random_range(55..100)),
         4..7 => {
             world.idle_secs = match random.random_range(0..8) {
@@ -225,6 +225,7 @@ fn reason(cause: &Cause) -> String {
         Cause::InUse { .. } | Cause::AwayUnknown => "away".into(),
         Cause::Schedule { .. } => "schedule".into(),
         Cause::Metered => "metered".into(),
+        Cause::Update => "update".into(),
     }
 }
 
@@ -275,6 +276,7 @@ fn consistent(decision: &Decision, world: &World, step: u32) {
             Cause::Schedule { cheap_only: false } => "schedule",
             Cause::Schedule { cheap_only: true } => "cheap",
             Cause::Metered => "metered",
+            Cause::Update => "newer version",
         };
         assert!(sentence.contains(word), "{}", context());
         assert_eq!(decision.change, cause.section(), "{}", context());

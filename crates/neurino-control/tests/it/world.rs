@@ -15,6 +15,7 @@ pub(crate) struct World {
     pub(crate) on_battery: Option<bool>,
     pub(crate) metered: Option<bool>,
     pub(crate) card_c: Option<i16>,
+    pub(crate) updating: bool,
     pub(crate) programs: Option<Vec<Program>>,
     pub(crate) foreground: Option<Foreground>,
 }
@@ -30,6 +31,7 @@ impl World {
             on_battery: Some(false),
             metered: Some(false),
             card_c: Some(60),
+            updating: false,
             programs: Some(vec![Program::at("/usr/bin/firefox")]),
             foreground: None,
         }
@@ -49,6 +51,7 @@ impl World {
             on_battery: self.on_battery,
             metered: self.metered,
             card_c: self.card_c,
+            updating: self.updating,
             programs: self.programs.as_deref(),
             foreground: self.foreground.as_ref(),
         }

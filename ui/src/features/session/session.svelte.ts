@@ -25,8 +25,10 @@ import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
 import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
+import { Notices } from '../notices/notices.svelte';
 import { Power } from '../power/power.svelte';
 import { Studio } from '../picture/studio.svelte';
+import { Update } from '../update/update.svelte';
 import { Wallet } from '../wallet/wallet.svelte';
 
 /** Whether the program answers. */
@@ -81,6 +83,8 @@ export class Session {
   readonly control: Control;
   readonly power: Power;
   readonly alerts: Alerts;
+  readonly update: Update;
+  readonly notices: Notices;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -98,6 +102,8 @@ export class Session {
     this.control = new Control(backend);
     this.power = new Power(backend);
     this.alerts = new Alerts(backend);
+    this.update = new Update(backend);
+    this.notices = new Notices(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */

@@ -279,7 +279,7 @@ minutes: number, } | { "cause": "away_unknown" } | { "cause": "schedule",
 /**
  * Whether cheap hours alone count.
  */
-cheap_only: boolean, } | { "cause": "metered" };
+cheap_only: boolean, } | { "cause": "metered" } | { "cause": "update" };
 
 /**
  * What public chains say.
@@ -524,7 +524,7 @@ card: string,
 /**
  * All of the choice.
  */
-choice: CardChoice, } } | { "cmd": "window", "payload": {
+choice: CardChoice, } } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
@@ -886,7 +886,11 @@ alarms: Array<EarningsAlarm>,
 /**
  * Receipts that were computed again here, out of all.
  */
-checked: Checked, };
+checked: Checked,
+/**
+ * How closely the network watches this machine, where it says so.
+ */
+trust: NodeTrust | null, };
 
 /**
  * How a hold ends.
@@ -907,7 +911,7 @@ resume_c: number, } | { "end": "idle",
 /**
  * For so many minutes.
  */
-minutes: number, } | { "end": "other_rule" } | { "end": "no_hour" } | { "end": "other_network" } | { "end": "at",
+minutes: number, } | { "end": "other_rule" } | { "end": "no_hour" } | { "end": "other_network" } | { "end": "updated" } | { "end": "at",
 /**
  * It.
  */
@@ -1503,7 +1507,7 @@ clean_up: Array<ModelId>, };
 /**
  * A rule that the person's own choice sets aside.
  */
-export type Lifted = { "rule": "away" } | { "rule": "schedule" } | { "rule": "battery" } | { "rule": "metered" } | { "rule": "hot" } | { "rule": "game",
+export type Lifted = { "rule": "away" } | { "rule": "schedule" } | { "rule": "battery" } | { "rule": "metered" } | { "rule": "hot" } | { "rule": "update" } | { "rule": "game",
 /**
  * The game.
  */
@@ -1855,6 +1859,39 @@ reasons?: Array<SkipCount>, };
 export type NodeId = string;
 
 /**
+ * What a coordinator says of a node at `GET /v1/nodes/{node}/trust`, as far as the window shows it.
+ */
+export type NodeTrust = {
+/**
+ * How closely it is watched.
+ */
+stage: TrustStage,
+/**
+ * Share of its results that are computed again, in millionths.
+ */
+audited_ppm: number,
+/**
+ * Results in a row that held when others computed them again.
+ */
+held: number,
+/**
+ * How many more must hold before fewer are computed again.
+ */
+to_hold: number,
+/**
+ * Whether nobody of another owner could compute any of its results again.
+ */
+alone: boolean,
+/**
+ * For how long earnings can be called back, in milliseconds.
+ */
+escrow_ms: number,
+/**
+ * Earnings of that time, of both kinds.
+ */
+in_escrow_micro: MicroPoints, };
+
+/**
  * A node of a chain.
  */
 export type NodeView = {
@@ -1866,6 +1903,52 @@ host: string,
  * Name of its chain, once it has said so.
  */
 chain: string | null, };
+
+/**
+ * What is told. What is missing in a file has its default.
+ */
+export type NoticeSettings = {
+/**
+ * Mining cannot go on without the person.
+ */
+needs_you: boolean,
+/**
+ * A rule has stopped mining.
+ */
+paused: boolean,
+/**
+ * The first points of the day.
+ */
+first_points: boolean,
+/**
+ * What last week brought.
+ */
+weekly: boolean,
+/**
+ * A newer version is ready.
+ */
+update: boolean,
+/**
+ * A model has been fetched.
+ */
+model: boolean,
+/**
+ * Several jobs in a row brought nothing.
+ */
+jobs_fail: boolean,
+/**
+ * What Home tells as an alert.
+ */
+alerts: boolean, };
+
+/**
+ * What the window asks for; each is answered with [`NoticeSettings`].
+ */
+export type NoticesCommand = { "ask": "look" } | { "ask": "set",
+/**
+ * All of them.
+ */
+settings: NoticeSettings, } | { "ask": "test" };
 
 /**
  * What closing the window does.
@@ -2416,7 +2499,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -2681,6 +2764,10 @@ control: ControlStatus,
  */
 alerts: Array<Alert>,
 /**
+ * Whether a newer version of the program waits.
+ */
+update: UpdateStatus,
+/**
  * Points of this machine's identity on this network.
  */
 points: PointsSummary,
@@ -2936,6 +3023,120 @@ name: string,
  * Its arguments, as JSON text: exactly what the model wrote.
  */
 arguments: string, };
+
+/**
+ * How closely a node is watched, for its owner to read.
+ */
+export type TrustStage = "new" | "watched" | "established" | "convicted";
+
+/**
+ * What the window asks for; each is answered with an [`UpdateView`].
+ */
+export type UpdateCommand = { "ask": "look" } | { "ask": "check" } | { "ask": "install" } | { "ask": "later" } | { "ask": "back" } | { "ask": "set",
+/**
+ * All of them.
+ */
+preferences: UpdatePreferences, };
+
+/**
+ * Who puts a newer version in place.
+ */
+export type UpdateKeeper = "itself" | "person" | "nobody";
+
+/**
+ * What the person wants. What is missing in a file has its default.
+ */
+export type UpdatePreferences = {
+/**
+ * Whether newer versions are looked for.
+ */
+check: boolean,
+/**
+ * Whether they are installed between two jobs without a question.
+ */
+by_itself: boolean, };
+
+/**
+ * Where it stands.
+ */
+export type UpdateStatus = { "status": "none" } | { "status": "fetching",
+/**
+ * Its version.
+ */
+version: string,
+/**
+ * Bytes done.
+ */
+done_bytes: number,
+/**
+ * Bytes in all.
+ */
+total_bytes: number, } | { "status": "ready",
+/**
+ * Its version.
+ */
+version: string,
+/**
+ * What is new, by language.
+ */
+notes: { [key in string]: string },
+/**
+ * Put off by the person until then, in milliseconds since the Unix epoch.
+ */
+later_until_ms: number | null, } | { "status": "by_hand",
+/**
+ * Its version.
+ */
+version: string,
+/**
+ * What is new, by language.
+ */
+notes: { [key in string]: string },
+/**
+ * What to type.
+ */
+command: string, } | { "status": "installing",
+/**
+ * Its version.
+ */
+version: string, } | { "status": "taken_back",
+/**
+ * The version that did not come up.
+ */
+version: string, };
+
+/**
+ * Updates, as the settings show them.
+ */
+export type UpdateView = {
+/**
+ * The version that runs.
+ */
+own: string,
+/**
+ * Who puts a newer one in place.
+ */
+keeper: UpdateKeeper,
+/**
+ * What the person wants.
+ */
+preferences: UpdatePreferences,
+/**
+ * When a list was last read, in milliseconds since the Unix epoch.
+ */
+checked_at_ms: number | null,
+/**
+ * Where it stands.
+ */
+status: UpdateStatus,
+/**
+ * Why the last look or the last update came to nothing.
+ */
+problem: ErrorBody | null,
+/**
+ * The version that can be gone back to.
+ */
+back_to: string | null, };
 
 /**
  * Tokens read and written by one job.

@@ -6,6 +6,7 @@ import { phrases as cards } from './de-phrases-cards';
 import { phrases as models } from './de-phrases-models';
 import { phrases as network } from './de-phrases-network';
 import { phrases as power } from './de-phrases-power';
+import { phrases as update } from './de-phrases-update';
 import { phrases as wallet } from './de-phrases-wallet';
 
 /** English pattern, German words. */
@@ -318,5 +319,6 @@ export const phrases: readonly Phrase[] = [
   ...models,
   ...network,
   ...power,
+  ...update,
   ...wallet,
 ];

@@ -47,6 +47,7 @@ export const causes: Said<Cause, 'cause'> = {
       ? 'der Strom ist zu dieser Stunde nicht günstig'
       : 'diese Stunde steht nicht in deinem Zeitplan',
   metered: () => 'das Netzwerk ist getaktet',
+  update: () => 'eine neuere Version von Neurino wird gleich installiert',
 };
 
 export const endings: Said<Ending, 'end'> = {
@@ -63,6 +64,7 @@ export const endings: Said<Ending, 'end'> = {
   other_rule: () => 'Wähle in den Einstellungen eine andere Regel.',
   no_hour: () => 'Keine Stunde der Woche ist erlaubt.',
   other_network: () => 'Weiter geht es in einem anderen Netzwerk.',
+  updated: () => 'Weiter geht es, sobald sie läuft.',
   at: ({ time }) => `Weiter geht es ${time.day === null ? 'um ' : ''}${clockWords(time)}.`,
   unknown: () => '',
 };
@@ -94,6 +96,7 @@ export const lifted: Said<Lifted, 'rule'> = {
   battery: () => 'die Regel zum Akku, bis wieder Netzstrom da ist',
   metered: () => 'die Regel zu getakteten Netzwerken, bis du dieses verlässt',
   hot: () => 'die Regel zur Temperatur, bis die Karte abgekühlt ist',
+  update: () => 'die neuere Version von Neurino, die dann später installiert wird',
   game: ({ program }) => `den Spielschutz für ${program}, bis es beendet ist`,
   exclusive: ({ program }) => `die Regel zu ${program}, bis es beendet ist`,
 };

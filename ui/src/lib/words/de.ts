@@ -7,6 +7,7 @@ import { control } from './de-control';
 import { help, income } from './de-earnings';
 import { cards } from './de-cards';
 import { power } from './de-power';
+import { antivirus, notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
 
 export const de: Catalogue = {
@@ -61,6 +62,9 @@ export const de: Catalogue = {
   cards,
   power,
   alerts,
+  update,
+  notices,
+  antivirus,
   earnings: {
     label: 'Punkte heute',
     llama: 'Llama-Punkte',

@@ -1,0 +1,408 @@
+//! What the desktop's own notifications tell: off but for what needs the person, and nothing twice.
+//!
+//! [`Told`] compares each snapshot with what it has seen; whoever shows notifications is the shell's
+//! ([`Notifier`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use neurino_config::{Dirs, NoticeFiles};
+use neurino_control::{Alert, Cause, Decision, Saying, Why};
+use neurino_core::MicroPoints;
+use neurino_protocol::app::{Event, MiningState, MiningStatus, ModelState, ModelStatus, Snapshot};
+use neurino_protocol::earnings::JobOutcome;
+use neurino_protocol::notices::{Notice, NoticeSettings, NoticesCommand};
+use neurino_protocol::update::UpdateStatus;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::sync::broadcast::error::RecvError;
+use tracing::warn;
+
+use crate::{App, internal, lock, told_with_causes};
+
+/// So many jobs in a row that brought nothing are told.
+const FAILED_IN_A_ROW: u32 = 3;
+const WEEK_MS: i64 = 7 * 24 * 3_600_000;
+
+/// Shows notifications in the words of the language that the person chose.
+pub trait Notifier: Send + Sync {
+    /// Shows one; may take a second.
+    ///
+    /// # Errors
+    /// Why the desktop shows none, in words for people.
+    fn show(&self, notice: &Notice) -> Result<(), ErrorBody>;
+}
+
+/// Settings, what was told, and who tells it.
+pub(crate) struct Notices {
+    files: NoticeFiles,
+    settings: Mutex<NoticeSettings>,
+    notifier: Option<Arc<dyn Notifier>>,
+}
+
+impl Notices {
+    pub(crate) fn open(dirs: &Dirs, notifier: Option<Arc<dyn Notifier>>) -> Self {
+        let files = NoticeFiles::new(dirs);
+        let settings = Mutex::new(files.load_settings());
+        Self { files, settings, notifier }
+    }
+}
+
+/// What has been seen and told.
+#[derive(Debug, Default)]
+struct Told {
+    /// By kind, what was told last; outlives the program.
+    last: BTreeMap<String, String>,
+    /// The state before.
+    mined: bool,
+    needed: bool,
+    /// Models that were being fetched.
+    fetching: BTreeSet<String>,
+    alerts: BTreeSet<(String, i64)>,
+    failed: u32,
+}
+
+/// The part of a snapshot that notices are made from.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    mining: &'a MiningStatus,
+    decision: &'a Decision,
+    jobs_today: u32,
+    update: &'a UpdateStatus,
+    models: &'a [ModelStatus],
+    alerts: &'a [Alert],
+}
+
+impl<'a> Seen<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        Self {
+            mining: &snapshot.mining,
+            decision: &snapshot.control.decision,
+            jobs_today: snapshot.points.jobs_today,
+            update: &snapshot.update,
+            models: &snapshot.models,
+            alerts: &snapshot.alerts,
+        }
+    }
+}
+
+/// What a look finds beside the snapshot.
+struct Day {
+    /// `2026-11-22`.
+    today: String,
+    /// The Monday of this week.
+    monday: String,
+}
+
+impl Told {
+    /// What is new, and is told once.
+    fn observe(&mut self, now: Seen<'_>, day: &Day, failed_in_a_row: u32) -> Vec<Notice> {
+        let mut news = Vec::new();
+        let needs = now.mining.state == MiningState::NeedsYou;
+        if needs && !self.needed {
+            let problem = now.mining.problem.as_ref().map(|problem| problem.message.clone());
+            news.push(Notice::NeedsYou(problem.unwrap_or_else(|| now.mining.sentence.clone())));
+        }
+        self.needed = needs;
+        let decision = now.decision;
+        let mines = matches!(now.mining.state, MiningState::Waiting | MiningState::Working);
+        match (&decision.why, &decision.said) {
+            // A newer version is told as what it is.
+            (Why::Rule { cause }, said @ Saying::Held { .. })
+                if now.mining.state == MiningState::Paused
+                    && self.mined
+                    && *cause != Cause::Update =>
+            {
+                news.push(Notice::Paused(said.clone()));
+            }
+            _ => {}
+        }
+        let rests = matches!(now.mining.state, MiningState::Paused | MiningState::Stopped);
+        if mines || rests {
+            self.mined = mines;
+        }
+        if now.jobs_today > 0 && self.once("points", &day.today) {
+            news.push(Notice::FirstPoints);
+        }
+        if let UpdateStatus::Ready { version, .. } | UpdateStatus::ByHand { version, .. } =
+            now.update
+            && self.once("update", version)
+        {
+            news.push(Notice::Update(version.clone()));
+        }
+        for model in now.models {
+            let id = model.id.to_string();
+            match model.state {
+                ModelState::Fetching { .. } => {
+                    self.fetching.insert(id);
+                }
+                ModelState::Ready | ModelState::Loaded if self.fetching.remove(&id) => {
+                    news.push(Notice::Model(model.name.clone()));
+                }
+                _ => {}
+            }
+        }
+        let alerts: BTreeSet<_> =
+            now.alerts.iter().map(|a| (format!("{:?}", a.kind), a.since_ms)).collect();
+        for alert in now.alerts {
+            if !self.alerts.contains(&(format!("{:?}", alert.kind), alert.since_ms)) {
+                news.push(Notice::Alert(alert.kind, alert.sentence.clone()));
+            }
+        }
+        self.alerts = alerts;
+        if failed_in_a_row >= FAILED_IN_A_ROW && self.failed < FAILED_IN_A_ROW {
+            news.push(Notice::JobsFail(failed_in_a_row));
+        }
+        self.failed = failed_in_a_row;
+        news
+    }
+
+    /// Whether this is the first time that `what` is told of a kind.
+    fn once(&mut self, kind: &str, what: &str) -> bool {
+        self.last.insert(kind.to_owned(), what.to_owned()).as_deref() != Some(what)
+    }
+
+    /// Whether a week has begun since the last time; never in the first one.
+    fn week_begins(&mut self, day: &Day) -> bool {
+        let first = !self.last.contains_key("week");
+        self.once("week", &day.monday) && !first
+    }
+}
+
+fn wanted(settings: &NoticeSettings, notice: &Notice) -> bool {
+    match notice {
+        Notice::NeedsYou(_) => settings.needs_you,
+        Notice::Paused(_) => settings.paused,
+        Notice::FirstPoints => settings.first_points,
+        Notice::Weekly(..) => settings.weekly,
+        Notice::Update(_) => settings.update,
+        Notice::Model(_) => settings.model,
+        Notice::JobsFail(_) => settings.jobs_fail,
+        Notice::Alert(..) => settings.alerts,
+        Notice::Test => true,
+    }
+}
+
+fn day(now: &jiff::Zoned) -> Day {
+    let today = now.date();
+    let since_monday = i64::from(now.weekday().to_monday_zero_offset());
+    let monday = today.saturating_sub(jiff::Span::new().days(since_monday));
+    Day { today: today.to_string(), monday: monday.to_string() }
+}
+
+impl App {
+    /// Tells what is new until the application ends, where there is somebody to tell it.
+    pub(crate) fn spawn_notices(self: &Arc<Self>) {
+        if self.notices.notifier.is_none() {
+            return;
+        }
+        let (app, mut events) = (Arc::clone(self), self.events.subscribe());
+        self.tasks.spawn(async move {
+            let last = app.notices.files.load_told();
+            let mut told = Told { last, ..Told::default() };
+            loop {
+                let event = tokio::select! {
+                    () = app.end.cancelled() => return,
+                    event = events.recv() => event,
+                };
+                match event {
+                    Ok(Event::Snapshot(snapshot)) => app.tell_news(&mut told, &snapshot).await,
+                    Err(RecvError::Closed) => return,
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                }
+            }
+        });
+    }
+
+    async fn tell_news(&self, told: &mut Told, snapshot: &Snapshot) {
+        let (day, before) = (day(&jiff::Zoned::now()), told.last.clone());
+        let mut news = told.observe(Seen::of(snapshot), &day, self.failed_in_a_row());
+        if told.week_begins(&day) {
+            let week = self.receipts.totals(crate::now_ms() - WEEK_MS);
+            let (llama, waifu): (MicroPoints, MicroPoints) = (week.llama_micro, week.waifu_micro);
+            if llama.0 > 0 || waifu.0 > 0 {
+                news.push(Notice::Weekly(llama, waifu));
+            }
+        }
+        if told.last != before
+            && let Err(error) = self.notices.files.save_told(&told.last)
+        {
+            warn!("what was told is not saved: {}", told_with_causes(&error));
+        }
+        let settings = lock(&self.notices.settings).clone();
+        for notice in news.into_iter().filter(|notice| wanted(&settings, notice)) {
+            if let Err(error) = self.show_notice(notice).await {
+                warn!("no notification: {error}");
+            }
+        }
+    }
+
+    /// How many of the last jobs in a row brought nothing.
+    fn failed_in_a_row(&self) -> u32 {
+        let outcomes = self.records.last_outcomes(FAILED_IN_A_ROW as usize);
+        let failed = |outcome: &&JobOutcome| matches!(outcome, JobOutcome::Failed);
+        outcomes.iter().take_while(failed).count() as u32
+    }
+
+    async fn show_notice(&self, notice: Notice) -> Result<(), ErrorBody> {
+        let Some(notifier) = self.notices.notifier.clone() else {
+            let message = "This program runs without a desktop.";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
+        };
+        tokio::task::spawn_blocking(move || notifier.show(&notice))
+            .await
+            .unwrap_or_else(|_| Err(internal("the notification could not be shown")))
+    }
+
+    /// Answers the window about notifications.
+    pub(crate) async fn notices(
+        &self,
+        command: NoticesCommand,
+    ) -> Result<NoticeSettings, ErrorBody> {
+        match command {
+            NoticesCommand::Look => {}
+            NoticesCommand::Set { settings } => {
+                let saved = self.notices.files.save_settings(&settings);
+                saved.map_err(|error| internal(told_with_causes(&error)))?;
+                *lock(&self.notices.settings) = settings;
+            }
+            NoticesCommand::Test => self.show_notice(Notice::Test).await?,
+        }
+        Ok(lock(&self.notices.settings).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_control::{Action, AlertKind, Ending, State, Strictness};
+    use neurino_protocol::saying::MiningSaying;
+
+    use super::*;
+
+    fn day(today: &str, monday: &str) -> Day {
+        Day { today: today.into(), monday: monday.into() }
+    }
+
+    fn kinds(news: &[Notice]) -> Vec<String> {
+        let name = |notice: &Notice| format!("{notice:?}").split('(').next().map(str::to_owned);
+        news.iter().filter_map(name).collect()
+    }
+
+    /// A machine that mines, and what a test changes of it.
+    struct Machine {
+        mining: MiningStatus,
+        decision: Decision,
+        jobs_today: u32,
+        update: UpdateStatus,
+        alerts: Vec<Alert>,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let decision = Decision {
+                state: State::Running,
+                action: Action::Run,
+                why: Why::Free,
+                sentence: "Mining.".into(),
+                said: Saying::Mining,
+                until_ms: None,
+                resume: None,
+                resume_lifts: vec![],
+                change: None,
+                aside: None,
+                gentle: false,
+                aside_lifts: vec![],
+            };
+            let (state, said) = (MiningState::Waiting, MiningSaying::Decided);
+            let sentence = "the reason".to_owned();
+            let mining = MiningStatus { state, sentence, said, since_ms: 0, problem: None };
+            let update = UpdateStatus::None;
+            Self { mining, decision, jobs_today: 0, update, alerts: vec![] }
+        }
+
+        fn held_by(mut self, cause: Cause) -> Self {
+            self.mining.state = MiningState::Paused;
+            self.decision.why = Why::Rule { cause: cause.clone() };
+            let how = Strictness::Paused;
+            self.decision.said = Saying::Held { how, cause, end: Ending::Unknown };
+            self
+        }
+
+        fn seen(&self) -> Seen<'_> {
+            let Self { mining, decision, jobs_today, update, alerts } = self;
+            Seen { mining, decision, jobs_today: *jobs_today, update, models: &[], alerts }
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_twice() {
+        let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
+        let mut machine = Machine::new();
+        let mut look =
+            |machine: &Machine, failed| kinds(&told.observe(machine.seen(), &today, failed));
+        assert!(look(&machine, 0).is_empty());
+        machine.mining.state = MiningState::NeedsYou;
+        assert_eq!(look(&machine, 0), ["NeedsYou"]);
+        assert!(look(&machine, 0).is_empty());
+        machine.mining.state = MiningState::Working;
+        assert!(look(&machine, 0).is_empty());
+        machine.jobs_today = 1;
+        assert_eq!(look(&machine, 0), ["FirstPoints"]);
+        machine.jobs_today = 2;
+        assert!(look(&machine, 0).is_empty());
+        let (version, notes) = ("0.2.0".to_owned(), BTreeMap::default());
+        machine.update = UpdateStatus::Ready { version, notes, later_until_ms: None };
+        assert_eq!(look(&machine, 0), ["Update"]);
+        assert!(look(&machine, 2).is_empty());
+        assert_eq!(look(&machine, 3), ["JobsFail"]);
+        assert!(look(&machine, 3).is_empty());
+        let (kind, sentence) = (AlertKind::Hot, "hot".to_owned());
+        machine.alerts = vec![Alert { kind, sentence, since_ms: 7, until_ms: None }];
+        assert_eq!(look(&machine, 3), ["Alert"]);
+        assert!(look(&machine, 3).is_empty());
+        machine.alerts[0].since_ms = 9;
+        assert_eq!(look(&machine, 3), ["Alert"], "another one");
+    }
+
+    #[test]
+    fn a_rule_is_told_when_it_stops_what_ran_and_an_update_is_not_a_rule() {
+        let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
+        let mut look = |machine: &Machine| kinds(&told.observe(machine.seen(), &today, 0));
+        assert!(look(&Machine::new().held_by(Cause::Battery)).is_empty(), "nothing ran");
+        assert!(look(&Machine::new()).is_empty());
+        assert_eq!(look(&Machine::new().held_by(Cause::Battery)), ["Paused"]);
+        assert!(look(&Machine::new().held_by(Cause::Metered)).is_empty());
+        assert!(look(&Machine::new()).is_empty());
+        assert!(look(&Machine::new().held_by(Cause::Update)).is_empty());
+    }
+
+    #[test]
+    fn a_day_and_a_version_are_told_once_though_the_program_restarts() {
+        let (machine, today) =
+            (Machine { jobs_today: 1, ..Machine::new() }, day("2026-11-24", "2026-11-23"));
+        let mut told = Told::default();
+        assert_eq!(kinds(&told.observe(machine.seen(), &today, 0)), ["FirstPoints"]);
+        let mut again = Told { last: told.last, ..Told::default() };
+        assert!(again.observe(machine.seen(), &today, 0).is_empty());
+        let tomorrow = day("2026-11-25", "2026-11-23");
+        assert_eq!(kinds(&again.observe(machine.seen(), &tomorrow, 0)), ["FirstPoints"]);
+    }
+
+    #[test]
+    fn the_week_is_told_when_the_next_one_begins() {
+        let mut told = Told::default();
+        assert!(!told.week_begins(&day("2026-11-22", "2026-11-16")), "the first one");
+        assert!(!told.week_begins(&day("2026-11-22", "2026-11-16")));
+        assert!(told.week_begins(&day("2026-11-23", "2026-11-23")));
+        assert!(!told.week_begins(&day("2026-11-24", "2026-11-23")));
+        let sunday: jiff::Zoned = "2026-11-22T12:00:00+00:00[UTC]".parse().expect("a time");
+        assert_eq!(super::day(&sunday).monday, "2026-11-16");
+    }
+
+    #[test]
+    fn only_what_is_switched_on_is_shown() {
+        let quiet = NoticeSettings::default();
+        assert!(wanted(&quiet, &Notice::NeedsYou(String::new())));
+        assert!(!wanted(&quiet, &Notice::FirstPoints));
+        assert!(wanted(&NoticeSettings { first_points: true, ..quiet }, &Notice::FirstPoints));
+    }
+}

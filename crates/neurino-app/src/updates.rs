@@ -1,0 +1,475 @@
+//! Newer versions of the program: looks for them, fetches them, and puts them in place between jobs.
+//!
+//! The application itself never exchanges its files. When no job runs it tells its shell
+//! ([`App::update_due`]), which ends the application, exchanges the files and starts the new program
+//! (`neurino_update::hand_over`).
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use neurino_config::{Dirs, SavedUpdates, Settings, UpdatesFile};
+use neurino_protocol::update::{UpdateCommand, UpdateKeeper, UpdateStatus, UpdateView};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_update::swap::{self, Phase as SwapPhase};
+use neurino_update::{Edition, Place, Source, UpdateError, Updater, Version};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::mining::Phase;
+use crate::{App, internal, lock, now_ms, told_with_causes};
+
+const FIRST_LOOK_AFTER: Duration = Duration::from_secs(45);
+const LOOK_EVERY: Duration = Duration::from_hours(6);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(20);
+/// A program that ran so long came up.
+const CAME_UP_AFTER: Duration = Duration::from_secs(15);
+const STEP_EVERY: Duration = Duration::from_secs(1);
+const LATER_MS: i64 = 24 * 3_600_000;
+/// The place and the key that this build was made with.
+const RELEASE_SOURCE: Option<&str> = option_env!("NEURINO_RELEASE_SOURCE");
+const RELEASE_KEY: Option<&str> = option_env!("NEURINO_RELEASE_KEY");
+
+/// What updates are made with.
+#[derive(Debug, Clone)]
+pub struct UpdateOptions {
+    /// The version that runs.
+    pub own: Version,
+    /// The installation.
+    pub place: Place,
+    /// Who looks for newer versions; nobody where there is nowhere to look.
+    pub updater: Option<Updater>,
+    /// The time from the start to the first look.
+    pub first_look_after: Duration,
+    /// The time from the start to the word that the program came up.
+    pub came_up_after: Duration,
+}
+
+impl UpdateOptions {
+    /// Those of this program, as it is set; `None` where the system does not tell its own file.
+    ///
+    /// # Errors
+    /// A place or a key that makes no sense, in words for people.
+    pub fn of(dirs: &Dirs, settings: &Settings, edition: Edition) -> Result<Self, ErrorBody> {
+        let wrong = |message: String| {
+            ErrorBody::new(ErrorCode::InvalidRequest, message)
+                .with_hint("correct `[update]` in settings.toml, or leave it out")
+        };
+        let place = Place::here(edition).map_err(|error| internal(error.to_string()))?;
+        let set = &settings.update;
+        let chosen = |set: &str, built: Option<&str>| match set.trim() {
+            "" => built.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()),
+            text => Some(text.to_owned()),
+        };
+        let packages = if place.replaces_itself() {
+            place.updates().join("packages")
+        } else {
+            dirs.data.join("updates")
+        };
+        let updater = match (chosen(&set.source, RELEASE_SOURCE), chosen(&set.key, RELEASE_KEY)) {
+            (Some(source), Some(key)) => {
+                let source = Source::parse(&source).map_err(|e| wrong(told_with_causes(&e)))?;
+                let key = public_key(&key).ok_or_else(|| {
+                    wrong("the key of updates is not 64 hexadecimal digits".into())
+                })?;
+                Some(Updater { source, key, own: Version::own(), place: place.clone(), packages })
+            }
+            _ => None,
+        };
+        Ok(Self {
+            own: Version::own(),
+            place,
+            updater,
+            first_look_after: FIRST_LOOK_AFTER,
+            came_up_after: CAME_UP_AFTER,
+        })
+    }
+}
+
+fn public_key(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().collect();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
+    bytes?.try_into().ok()
+}
+
+/// Where updates stand.
+pub(crate) struct Updates {
+    options: Option<UpdateOptions>,
+    file: UpdatesFile,
+    state: std::sync::Mutex<State>,
+    look_now: Notify,
+    /// Somebody looks at the window.
+    watched: AtomicBool,
+    due: CancellationToken,
+}
+
+struct State {
+    saved: SavedUpdates,
+    status: UpdateStatus,
+    problem: Option<ErrorBody>,
+    /// What lies staged beside the program.
+    ready: Option<Ready>,
+    /// The person asked for it.
+    asked: bool,
+}
+
+/// A version that can be put in place.
+#[derive(Clone)]
+struct Ready {
+    version: Version,
+    notes: std::collections::BTreeMap<String, String>,
+    /// It was put in place before and did not come up.
+    failed_before: bool,
+}
+
+impl Updates {
+    pub(crate) fn open(dirs: &Dirs, options: Option<UpdateOptions>) -> Self {
+        let file = UpdatesFile::new(dirs);
+        let taken_back = options.as_ref().and_then(taken_back);
+        let status = taken_back.map_or(UpdateStatus::None, |version| UpdateStatus::TakenBack {
+            version: version.to_string(),
+        });
+        let state = State { saved: file.load(), status, problem: None, ready: None, asked: false };
+        Self {
+            options,
+            file,
+            state: std::sync::Mutex::new(state),
+            look_now: Notify::new(),
+            watched: AtomicBool::new(false),
+            due: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> UpdateStatus {
+        lock(&self.state).status.clone()
+    }
+
+    fn save(&self, saved: &SavedUpdates) {
+        if let Err(error) = self.file.save(saved) {
+            warn!("what is known of updates is not saved: {}", told_with_causes(&error));
+        }
+    }
+}
+
+/// The version that did not come up and was taken back, if the one before it runs.
+fn taken_back(options: &UpdateOptions) -> Option<Version> {
+    let trial = swap::state(&options.place)?;
+    let failed = trial.phase == SwapPhase::RolledBack && !trial.by_person;
+    (failed && trial.from == options.own).then_some(trial.to)
+}
+
+impl App {
+    /// Looks for newer versions and puts them in place, until the application ends.
+    pub(crate) fn spawn_updates(self: &Arc<Self>) {
+        let Some(options) = self.updates.options.clone() else { return };
+        let app = Arc::clone(self);
+        let (place, own) = (options.place.clone(), options.own);
+        self.tasks.spawn(async move {
+            if app.lasts(options.came_up_after).await {
+                let done = tokio::task::spawn_blocking(move || swap::came_up(&place, own));
+                if let Ok(Err(error)) = done.await {
+                    warn!("the end of the trial is not written down: {}", told_with_causes(&error));
+                }
+            }
+        });
+        let Some(updater) = options.updater else { return };
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut wait = options.first_look_after;
+            loop {
+                tokio::select! {
+                    () = app.end.cancelled() => return,
+                    () = app.updates.look_now.notified() => {}
+                    () = tokio::time::sleep(wait) => {
+                        if !lock(&app.updates.state).saved.preferences.check {
+                            wait = LOOK_EVERY;
+                            continue;
+                        }
+                    }
+                }
+                wait = app.look_for_update(&updater).await;
+                app.changed.notify_one();
+            }
+        });
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while app.lasts(STEP_EVERY).await {
+                app.step_towards_update().await;
+            }
+        });
+    }
+
+    /// Waits; false where the application ended meanwhile.
+    async fn lasts(&self, wait: Duration) -> bool {
+        tokio::select! {
+            () = self.end.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
+
+    /// Looks once, and fetches what is new; says when to look again.
+    async fn look_for_update(self: &Arc<Self>, updater: &Updater) -> Duration {
+        let outcome = self.try_update(updater).await;
+        let mut state = lock(&self.updates.state);
+        state.saved.checked_at_ms = Some(now_ms());
+        self.updates.save(&state.saved);
+        match outcome {
+            Ok(()) => {
+                state.problem = None;
+                LOOK_EVERY
+            }
+            Err(error) => {
+                warn!("no update: {}", told_with_causes(&error));
+                if matches!(state.status, UpdateStatus::Fetching { .. }) {
+                    state.status = UpdateStatus::None;
+                }
+                state.problem = Some(shown(&error));
+                if error.passes() { LOOK_AGAIN_AFTER } else { LOOK_EVERY }
+            }
+        }
+    }
+
+    async fn try_update(self: &Arc<Self>, updater: &Updater) -> Result<(), UpdateError> {
+        let seen = lock(&self.updates.state).saved.seen.clone();
+        let seen = seen.and_then(|text| Version::from_str(&text).ok());
+        let Some(offer) = updater.look(seen, jiff::Timestamp::now()).await? else { return Ok(()) };
+        let version = offer.release.version;
+        {
+            let mut state = lock(&self.updates.state);
+            state.saved.seen = Some(version.to_string());
+            if state.ready.as_ref().is_some_and(|ready| ready.version == version) {
+                return Ok(());
+            }
+            if matches!(&state.status, UpdateStatus::ByHand { version: v, .. } if *v == version.to_string())
+            {
+                return Ok(());
+            }
+        }
+        info!("version {version} is offered");
+        let tell = |progress: neurino_model_store::Progress| {
+            let (done_bytes, total_bytes) = (progress.done_bytes, progress.total_bytes);
+            let version = version.to_string();
+            lock(&self.updates.state).status =
+                UpdateStatus::Fetching { version, done_bytes, total_bytes };
+            self.changed.notify_one();
+        };
+        let package = updater.fetch(&offer, tell, self.end.child_token()).await?;
+        let notes = offer.release.notes.clone();
+        if !updater.place.replaces_itself() {
+            let file = package.display().to_string();
+            let command = updater.place.command_for(&package).unwrap_or(file);
+            let version = version.to_string();
+            lock(&self.updates.state).status = UpdateStatus::ByHand { version, notes, command };
+            return Ok(());
+        }
+        self.stage(updater, package, version).await?;
+        let failed_before = taken_back_of(self).is_some_and(|failed| failed == version);
+        let mut state = lock(&self.updates.state);
+        let later_until_ms = state.saved.later_until_ms.filter(|until| *until > now_ms());
+        state.ready = Some(Ready { version, notes: notes.clone(), failed_before });
+        let version = version.to_string();
+        state.status = if failed_before {
+            UpdateStatus::TakenBack { version }
+        } else {
+            UpdateStatus::Ready { version, notes, later_until_ms }
+        };
+        Ok(())
+    }
+
+    async fn stage(
+        &self,
+        updater: &Updater,
+        package: PathBuf,
+        version: Version,
+    ) -> Result<(), UpdateError> {
+        let place = updater.place.clone();
+        let staged = tokio::task::spawn_blocking(move || swap::stage(&place, &package, version));
+        let broken = || UpdateError::Package { version, problem: "it cannot be unpacked".into() };
+        staged.await.map_err(|_| broken())??;
+        Ok(())
+    }
+
+    /// Takes the next step towards the version that is ready: lets jobs finish, then tells the shell.
+    async fn step_towards_update(self: &Arc<Self>) {
+        let installing = {
+            let mut state = lock(&self.updates.state);
+            let waits = match (&state.ready, &state.status) {
+                (Some(ready), UpdateStatus::Ready { later_until_ms, .. }) => {
+                    let by_itself = state.saved.preferences.by_itself
+                        && later_until_ms.is_none_or(|until| until <= now_ms())
+                        && !self.updates.watched.load(Ordering::Relaxed);
+                    (by_itself || state.asked).then(|| ready.version.to_string())
+                }
+                (Some(ready), UpdateStatus::TakenBack { .. }) if state.asked => {
+                    Some(ready.version.to_string())
+                }
+                _ => None,
+            };
+            if let Some(version) = waits {
+                info!("version {version} is installed when no job runs");
+                state.status = UpdateStatus::Installing { version };
+            }
+            matches!(state.status, UpdateStatus::Installing { .. })
+        };
+        if !installing {
+            return;
+        }
+        self.let_jobs_finish(true).await;
+        let still = matches!(self.updates.status(), UpdateStatus::Installing { .. });
+        if still && self.rests() {
+            self.updates.due.cancel();
+        }
+    }
+
+    /// Whether nothing runs that an end of the program would break off.
+    fn rests(&self) -> bool {
+        let mines = !matches!(lock(&self.mining).phase, Phase::Off | Phase::Problem(_));
+        !mines && lock(&self.chats).is_empty() && lock(&self.pictures).is_empty()
+    }
+
+    /// Cancelled when a newer version is to be put in place now: nothing runs any more. The shell ends
+    /// the application and hands over.
+    pub fn update_due(&self) -> CancellationToken {
+        self.updates.due.clone()
+    }
+
+    /// Whether a newer version waits for the running jobs to end, so that their end is not the
+    /// program's.
+    pub fn is_updating(&self) -> bool {
+        matches!(self.updates.status(), UpdateStatus::Installing { .. })
+    }
+
+    /// The version to put in place; none where the program is only to be started again.
+    pub fn update_version(&self) -> Option<Version> {
+        lock(&self.updates.state).ready.as_ref().map(|ready| ready.version)
+    }
+
+    /// Whether somebody looks at the window: while they do, nothing restarts by itself.
+    pub fn watched(&self, is_watched: bool) {
+        self.updates.watched.store(is_watched, Ordering::Relaxed);
+    }
+
+    /// The person wants to mine now: a version that waits for the jobs to end waits longer.
+    pub(crate) fn put_update_off(&self) {
+        let mut state = lock(&self.updates.state);
+        let Some(ready) = state.ready.clone() else { return };
+        let until_ms = now_ms() + LATER_MS;
+        state.asked = false;
+        state.saved.later_until_ms = Some(until_ms);
+        self.updates.save(&state.saved);
+        let version = ready.version.to_string();
+        state.status = if ready.failed_before {
+            UpdateStatus::TakenBack { version }
+        } else {
+            let (notes, later_until_ms) = (ready.notes, Some(until_ms));
+            UpdateStatus::Ready { version, notes, later_until_ms }
+        };
+    }
+
+    /// Answers the window about updates.
+    pub(crate) async fn update(
+        self: &Arc<Self>,
+        command: UpdateCommand,
+    ) -> Result<UpdateView, ErrorBody> {
+        match command {
+            UpdateCommand::Look => {}
+            UpdateCommand::Check => {
+                self.has_updater()?;
+                lock(&self.updates.state).problem = None;
+                self.updates.look_now.notify_one();
+            }
+            UpdateCommand::Install => {
+                self.ask_for_update()?;
+                self.step_towards_update().await;
+            }
+            UpdateCommand::Later => {
+                self.put_update_off();
+                self.let_jobs_finish(false).await;
+            }
+            UpdateCommand::Back => self.go_back().await?,
+            UpdateCommand::Set { preferences } => {
+                let mut state = lock(&self.updates.state);
+                let saved = SavedUpdates { preferences, ..state.saved.clone() };
+                self.updates.file.save(&saved).map_err(|e| internal(told_with_causes(&e)))?;
+                state.saved = saved;
+            }
+        }
+        self.changed.notify_one();
+        Ok(self.update_view())
+    }
+
+    fn ask_for_update(&self) -> Result<(), ErrorBody> {
+        let mut state = lock(&self.updates.state);
+        if state.ready.is_none() {
+            let message = "There is no newer version to install.";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
+        }
+        state.asked = true;
+        Ok(())
+    }
+
+    fn has_updater(&self) -> Result<(), ErrorBody> {
+        if self.updates.options.as_ref().is_some_and(|options| options.updater.is_some()) {
+            return Ok(());
+        }
+        let message = "This build names no place where newer versions lie.";
+        Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
+    }
+
+    /// Puts the version before this one back, and has the shell start it.
+    async fn go_back(&self) -> Result<(), ErrorBody> {
+        let none = || ErrorBody::new(ErrorCode::InvalidRequest, "No earlier version is kept here.");
+        let place = self.updates.options.as_ref().ok_or_else(none)?.place.clone();
+        let back = tokio::task::spawn_blocking(move || swap::take_back(&place)).await;
+        match back {
+            Ok(Ok(_)) => {
+                let mut state = lock(&self.updates.state);
+                // What was left behind is not installed again without being asked for.
+                state.ready = None;
+                state.saved.preferences.by_itself = false;
+                self.updates.save(&state.saved);
+                self.updates.due.cancel();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(shown(&error)),
+            Err(_) => Err(none()),
+        }
+    }
+
+    fn update_view(&self) -> UpdateView {
+        let options = self.updates.options.as_ref();
+        let keeper =
+            match options.map(|options| (&options.updater, options.place.replaces_itself())) {
+                Some((Some(_), true)) => UpdateKeeper::Itself,
+                Some((Some(_), false)) => UpdateKeeper::Person,
+                _ => UpdateKeeper::Nobody,
+            };
+        let trial = options.and_then(|options| swap::state(&options.place));
+        let back_to = trial
+            .filter(|trial| matches!(trial.phase, SwapPhase::Trial { .. } | SwapPhase::Settled))
+            .map(|trial| trial.from.to_string());
+        let state = lock(&self.updates.state);
+        UpdateView {
+            own: options.map_or_else(|| Version::own().to_string(), |o| o.own.to_string()),
+            keeper,
+            preferences: state.saved.preferences.clone(),
+            checked_at_ms: state.saved.checked_at_ms,
+            status: state.status.clone(),
+            problem: state.problem.clone(),
+            back_to,
+        }
+    }
+}
+
+fn taken_back_of(app: &App) -> Option<Version> {
+    taken_back(app.updates.options.as_ref()?)
+}
+
+fn shown(error: &UpdateError) -> ErrorBody {
+    let code = if error.passes() { ErrorCode::Unreachable } else { ErrorCode::Internal };
+    ErrorBody::new(code, told_with_causes(error))
+}

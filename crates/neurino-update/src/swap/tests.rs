@@ -1,0 +1,210 @@
+//! An exchange stopped after every step, trials, and ways back, with programs that are scripts.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+use crate::release::Edition;
+
+const OLD: Version = Version::new(0, 1, 0);
+const NEW: Version = Version::new(0, 2, 0);
+
+/// An installation of 0.1.0, and a package of 0.2.0 that changes a resource and brings another.
+struct World {
+    _folder: tempfile::TempDir,
+    place: Place,
+    package: PathBuf,
+}
+
+fn script(version: &str) -> String {
+    format!("#!/bin/sh\necho neurino {version}\n")
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(&script("0.2.0"))
+    }
+
+    fn with(program: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("neurino");
+        fs::create_dir_all(home.join("resources/models")).unwrap();
+        let old = home.join("neurino");
+        fs::write(&old, script("0.1.0")).unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(home.join("resources/models/a"), "old a").unwrap();
+        fs::write(home.join("mine.txt"), "the person's own").unwrap();
+        let package = folder.path().join("new.zip");
+        zipped(
+            &package,
+            &[
+                ("neurino", program, 0o755),
+                ("resources/models/a", "new a", 0o644),
+                ("resources/models/b", "new b", 0o644),
+            ],
+        );
+        let place = Place::of(old, None, Edition::Server);
+        Self { _folder: folder, place, package }
+    }
+
+    fn stage(&self) -> Result<Staged, UpdateError> {
+        stage(&self.place, &self.package, NEW)
+    }
+
+    /// The version in place, once everything that belongs to it was found to be there.
+    fn version(&self) -> Version {
+        let said = said_version(&self.place.program).unwrap();
+        let version = said.strip_prefix("neurino ").unwrap().parse().unwrap();
+        let a = fs::read_to_string(self.place.folder.join("resources/models/a")).unwrap();
+        let b = self.place.folder.join("resources/models/b").exists();
+        let expect = if version == NEW { ("new a", true) } else { ("old a", false) };
+        assert_eq!((a.as_str(), b), expect, "beside {version}");
+        let mine = fs::read_to_string(self.place.folder.join("mine.txt")).unwrap();
+        assert_eq!(mine, "the person's own");
+        version
+    }
+
+    fn program_version(&self) -> Version {
+        let said = said_version(&self.place.program).unwrap();
+        said.strip_prefix("neurino ").unwrap().parse().unwrap()
+    }
+}
+
+fn zipped(path: &Path, files: &[(&str, &str, u32)]) {
+    let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
+    for (name, text, mode) in files {
+        let options = zip::write::SimpleFileOptions::default().unix_permissions(*mode);
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn an_update_is_put_in_place_comes_up_and_can_be_taken_back() {
+    let world = World::new();
+    let place = &world.place;
+    put_in_place(place, &world.stage().unwrap(), OLD).unwrap();
+    assert_eq!(world.version(), NEW);
+    assert_eq!(at_start(place, NEW).unwrap(), AtStart::GoOn);
+    came_up(place, NEW).unwrap();
+    for _ in 0..5 {
+        assert_eq!(at_start(place, NEW).unwrap(), AtStart::GoOn, "its trial is over");
+    }
+    assert_eq!(take_back(place).unwrap(), OLD);
+    assert_eq!(world.version(), OLD);
+    assert!(matches!(take_back(place), Err(UpdateError::NoWayBack)));
+}
+
+#[test]
+fn a_version_that_never_comes_up_is_taken_back_at_its_third_start() {
+    let world = World::new();
+    let place = &world.place;
+    put_in_place(place, &world.stage().unwrap(), OLD).unwrap();
+    assert_eq!(at_start(place, NEW).unwrap(), AtStart::GoOn);
+    assert_eq!(at_start(place, NEW).unwrap(), AtStart::GoOn);
+    assert_eq!(world.version(), NEW);
+    assert_eq!(at_start(place, NEW).unwrap(), AtStart::StartAgain);
+    assert_eq!(world.version(), OLD);
+    assert_eq!(state(place).unwrap().phase, Phase::RolledBack);
+    assert_eq!(at_start(place, OLD).unwrap(), AtStart::GoOn);
+}
+
+#[test]
+fn a_kill_after_any_step_leaves_one_whole_version() {
+    let mut seen = Vec::new();
+    for steps in 0.. {
+        let world = World::new();
+        let place = &world.place;
+        let staged = world.stage().unwrap();
+        let mut plan = Plan::make(place, &staged, OLD).unwrap();
+        let mut done = 0;
+        while done < steps
+            && let Some(step) = plan.next_step()
+        {
+            step.unwrap();
+            done += 1;
+        }
+        // The kill. Whatever is there starts, and puts right what is half done.
+        let own = world.program_version();
+        assert_eq!(at_start(place, own).unwrap(), AtStart::GoOn, "after {steps} steps");
+        assert_eq!(world.version(), own, "after {steps} steps");
+        // What was undone can be tried again.
+        if own == OLD {
+            put_in_place(place, &world.stage().unwrap(), OLD).unwrap();
+            assert_eq!(world.version(), NEW, "again after {steps} steps");
+        }
+        seen.push(own);
+        if done < steps {
+            break;
+        }
+    }
+    assert!(seen.contains(&OLD) && seen.contains(&NEW) && seen.len() > 5, "{seen:?}");
+}
+
+#[test]
+fn a_kill_on_the_way_back_is_finished_by_the_next_start() {
+    let world = World::new();
+    let place = &world.place;
+    put_in_place(place, &world.stage().unwrap(), OLD).unwrap();
+    // As far as the program alone.
+    fs::copy(previous(place).join("neurino"), place.folder.join("x")).unwrap();
+    fs::rename(place.folder.join("x"), &place.program).unwrap();
+    assert_eq!(at_start(place, OLD).unwrap(), AtStart::GoOn);
+    assert_eq!(world.version(), OLD);
+}
+
+#[test]
+fn a_program_that_does_not_start_or_says_another_version_is_never_put_in_place() {
+    let check = |program: &str, expect: &str| {
+        let world = World::with(program);
+        let told = world.stage().unwrap_err().to_string();
+        assert!(told.contains(expect), "{told}");
+        assert_eq!(world.version(), OLD);
+        assert_eq!(state(&world.place), None);
+    };
+    check("#!/bin/sh\necho missing library >&2\nexit 127\n", "missing library");
+    check(&script("0.1.5"), "its program says `neurino 0.1.5`");
+    check("no program at all", "does not start on this machine");
+}
+
+#[test]
+fn a_package_may_not_write_outside_its_folder() {
+    let world = World::new();
+    for name in ["../outside", "/tmp/neurino-outside", "a/../../outside"] {
+        zipped(&world.package, &[("neurino", &script("0.2.0"), 0o755), (name, "x", 0o644)]);
+        match world.stage() {
+            Err(UpdateError::Package { .. }) => {}
+            // The name was taken as one inside.
+            Ok(_) => assert!(!world.place.folder.parent().unwrap().join("outside").exists()),
+            Err(other) => panic!("{other}"),
+        }
+        assert!(!Path::new("/tmp/neurino-outside").exists());
+    }
+    fs::write(&world.package, "no zip").unwrap();
+    assert!(matches!(world.stage(), Err(UpdateError::Package { .. })));
+}
+
+#[test]
+fn a_damaged_record_keeps_nothing_from_starting() {
+    let world = World::new();
+    fs::create_dir_all(world.place.updates()).unwrap();
+    fs::write(state_path(&world.place), "{").unwrap();
+    assert_eq!(at_start(&world.place, OLD).unwrap(), AtStart::GoOn);
+}
+
+#[test]
+fn a_folder_that_turns_read_only_leaves_the_old_version() {
+    let world = World::new();
+    let staged = world.stage().unwrap();
+    let folder = world.place.folder.join("resources/models");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    let outcome = put_in_place(&world.place, &staged, OLD);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    // The administrator may write everywhere.
+    if outcome.is_err() {
+        assert_eq!(world.version(), OLD);
+    }
+}
