@@ -97,6 +97,7 @@ fn options(
             any_port: true,
             surroundings,
             cards: cards(),
+            card_script: card_script(),
             awake,
             updates,
             notifier: Some(Arc::new(Desktop { language })),
@@ -108,8 +109,11 @@ fn options(
 
 /// The cards that a script plays, if one does.
 fn cards() -> Option<Arc<dyn CardPower>> {
-    let script = neurino_config::env::var(neurino_config::env::CARDS)?;
-    Some(Arc::new(neurino_power::ScriptedCards::new(script.into())))
+    Some(Arc::new(neurino_power::ScriptedCards::new(card_script()?)))
+}
+
+fn card_script() -> Option<PathBuf> {
+    neurino_config::env::var(neurino_config::env::CARDS).map(PathBuf::from)
 }
 
 /// What the desktop tells, or the script that plays it.

@@ -51,7 +51,8 @@ pub(crate) fn kept(workspace: &Workspace) -> Result<Clients> {
     Ok(clients)
 }
 
-fn pip(dir: &Path) -> Cmd {
+/// Unpacks what a folder's `requirements.txt` lists into the folder.
+pub(crate) fn pip(dir: &Path) -> Cmd {
     Cmd::new(dir, "python3")
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         // Everything is listed, so nothing is resolved; and nothing is built here.
@@ -60,7 +61,7 @@ fn pip(dir: &Path) -> Cmd {
 }
 
 /// Fills a folder by a command that reads these files, unless it was filled from the same ones.
-fn install(
+pub(crate) fn install(
     source: &Path,
     files: &[&str],
     folder: &Path,

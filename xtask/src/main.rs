@@ -19,6 +19,7 @@ mod shell;
 mod soak;
 mod starter;
 mod steps;
+mod stores;
 mod system;
 mod test;
 mod tidy;

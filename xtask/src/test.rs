@@ -9,7 +9,7 @@ use crate::shell::{Cmd, say};
 use crate::steps::{self, Action, Journal, Place, Step};
 use crate::system::Purpose;
 use crate::workspace::{Engines, Workspace};
-use crate::{clients, gpu_check, resources, run, starter, tidy, ui, windows};
+use crate::{clients, gpu_check, resources, run, starter, stores, tidy, ui, windows};
 
 /// Libraries of the window, which a server must not need; versions in names do not count.
 const WINDOW_LIBRARIES: [&str; 7] = ["gtk", "webkit", "webkit2gtk", "tauri", "wry", "tao", "soup"];
@@ -30,6 +30,14 @@ pub(crate) fn test(workspace: &Workspace, names: &[String], list: bool) -> Resul
 fn steps(workspace: &Workspace) -> Vec<Step<'_>> {
     let mut steps = quick_steps(workspace);
     steps.extend(program_steps(workspace));
+    if cfg!(unix) {
+        steps.push(Step {
+            name: "stores",
+            what: "the books hold on PostgreSQL, also when it or their coordinator is killed",
+            place: Place::OnTop,
+            action: Action::Planned(Box::new(|| stores::commands(workspace))),
+        });
+    }
     steps.extend(build_variants(workspace));
     steps
 }

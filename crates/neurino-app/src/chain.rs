@@ -85,14 +85,15 @@ impl App {
     /// serve the largest models, so they count as the best.
     fn boost_view(&self, nfts: Option<u32>) -> BoostView {
         let table = BoostTable::built_in();
-        let gpus = self.hardware.gpus();
+        let hardware = self.hardware();
+        let gpus = hardware.gpus();
         let strengths: Vec<(u32, u64)> =
             gpus.iter().map(|gpu| (gpu.index, gpu.memory_bytes.unwrap_or(0))).collect();
         let cards = nfts.map_or_else(Vec::new, |nfts| {
             let factors = table.of_cards(nfts, &strengths);
             let named = gpus.iter().zip(factors);
             named
-                .map(|(gpu, multiplier)| BoostedCard { name: gpu.name.clone(), multiplier })
+                .map(|(gpu, multiplier)| BoostedCard { name: self.card_name(gpu), multiplier })
                 .collect()
         });
         let steps = table

@@ -100,7 +100,7 @@ fn gpu(hardware: &Hardware) -> Check {
         .iter()
         .any(|d| matches!(d, neurino_engine::DeviceChoice::Cuda(_)));
     match hardware.gpus().first() {
-        Some(gpu) if engine => check("GPU", CheckStatus::Ok, format!("{} computes.", gpu.name)),
+        Some(gpu) if engine => check("GPU", CheckStatus::Ok, format!("{} can compute.", gpu.name)),
         Some(gpu) => with_fix(
             check(
                 "GPU",

@@ -3,6 +3,7 @@
 mod alarms;
 mod files;
 mod sampling;
+mod trust;
 
 pub(crate) use files::write_whole;
 
@@ -35,6 +36,8 @@ pub(crate) struct Records {
     tariff: PathBuf,
     /// What the practice network's books said, and when.
     books: Mutex<Option<(Instant, BothPoints)>>,
+    /// How closely the network watches this machine.
+    trust: Mutex<trust::Known>,
 }
 
 impl Records {
@@ -47,6 +50,7 @@ impl Records {
             recorder: Mutex::new(Recorder::open(&machine.join("recorder.bin"))?),
             tariff: dirs.config.join("tariff.json"),
             books: Mutex::new(None),
+            trust: Mutex::default(),
         })
     }
 
@@ -84,7 +88,7 @@ impl App {
     }
 
     /// The part that reads files and adds up.
-    fn answer(&self, about: EarningsAsk) -> Result<EarningsAnswer, ErrorBody> {
+    fn answer(self: &Arc<Self>, about: EarningsAsk) -> Result<EarningsAnswer, ErrorBody> {
         let failed = |error: RecordError| internal(told_with_causes(&error));
         Ok(match about {
             EarningsAsk::Overview => EarningsAnswer::Overview(Box::new(self.overview())),
@@ -130,10 +134,11 @@ impl App {
         })
     }
 
-    fn overview(&self) -> EarningsOverview {
+    fn overview(self: &Arc<Self>) -> EarningsOverview {
         let (at_ms, zone) = (now_ms(), TimeZone::system());
         let pending = self.pending();
         let alarms = self.alarms(pending, at_ms);
+        let trust = self.trust();
         let meter = lock(&self.records.meter);
         self.receipts.view(|receipts| {
             let (week, weeks) = report::weeks(receipts, &meter, at_ms);
@@ -152,6 +157,7 @@ impl App {
                 tariff: tariff::load(&self.records.tariff),
                 alarms,
                 checked: report::checked(receipts),
+                trust: trust.clone(),
             }
         })
     }
@@ -181,8 +187,8 @@ impl App {
         let until_ms = now_ms();
         let (step_ms, length_ms) = recorder::step_and_length_ms(span);
         let (device, memory_bytes) = match self.used_gpu() {
-            Some(gpu) => (gpu.name.clone(), gpu.memory_bytes.unwrap_or(0)),
-            None => (self.hardware.cpu().name.clone(), self.hardware.cpu().memory_bytes),
+            Some(gpu) => (self.card_name(&gpu), gpu.memory_bytes.unwrap_or(0)),
+            None => (self.processor_name(), self.hardware().cpu().memory_bytes),
         };
         TelemetrySeries {
             device,

@@ -177,7 +177,7 @@ impl App {
 
     /// What is to be seen now; `None` where the desktop does not answer in time.
     async fn look(&self, desk: &Desk) -> Option<Seen> {
-        let (desk, hardware) = (Arc::clone(desk), Arc::clone(&self.hardware));
+        let (desk, hardware) = (Arc::clone(desk), self.hardware());
         let looking = tokio::task::spawn_blocking(move || {
             let view = desk.try_lock().ok()?.look();
             let load = match &view.front {
@@ -188,9 +188,10 @@ impl App {
         });
         let (view, load) = tokio::time::timeout(LOOK_LIMIT, looking).await.ok()?.ok()??;
         let sample = self.sample().await;
-        let card = self.used_gpu().map(|gpu| gpu.index);
-        let card = sample.gpus.iter().find(|s| Some(s.index) == card);
-        let card_c = card.and_then(|s| s.temperature_c).map(|degrees| degrees.round() as i16);
+        let cards = self.used_gpus();
+        let used = sample.gpus.iter().filter(|s| cards.iter().any(|gpu| gpu.index == s.index));
+        // The hottest of those that compute.
+        let card_c = used.filter_map(|s| s.temperature_c).map(|c| c.round() as i16).max();
         Some(Seen::of(view, load, card_c))
     }
 
@@ -228,10 +229,16 @@ impl App {
                 // Refused only while the application ends.
                 let _ = self.mining_start();
             }
-            (Action::FinishThenStop, Phase::Running(_) | Phase::Preparing(_)) => {
+            (
+                Action::FinishThenStop,
+                Phase::Running(_) | Phase::Preparing(_) | Phase::NoCard(_),
+            ) => {
                 self.mining_stop(StopMode::Finish).await;
             }
-            (Action::HandBack, Phase::Running(_) | Phase::Preparing(_) | Phase::Finishing(_)) => {
+            (
+                Action::HandBack,
+                Phase::Running(_) | Phase::Preparing(_) | Phase::NoCard(_) | Phase::Finishing(_),
+            ) => {
                 self.hand_back(&decision).await;
             }
             // A problem waits for the person; but with a reason to stay away it is over.
@@ -244,7 +251,7 @@ impl App {
     async fn hand_back(self: &Arc<Self>, decision: &Decision) {
         let begin = Instant::now();
         let jobs = lock(&self.mining).miner().map_or(0, |miner| miner.status().borrow().jobs);
-        let loaded = matches!(*self.engine.status().borrow(), EngineStatus::Ready(_));
+        let loaded = matches!(*self.engine().status().borrow(), EngineStatus::Ready(_));
         let before = self.memory_held().await;
         self.mining_stop(StopMode::Now).await;
         self.power_back().await;
@@ -259,15 +266,17 @@ impl App {
         self.changed.notify_one();
     }
 
-    /// Memory that others could have: used on the card that computes, else by the engine's
+    /// Memory that others could have: used on the cards that compute, else by the engine's
     /// processes. `None` where nothing can be measured.
     async fn memory_held(&self) -> Option<u64> {
-        if let Some(card) = self.used_gpu().map(|gpu| gpu.index) {
-            let hardware = Arc::clone(&self.hardware);
+        let cards = self.used_gpus();
+        if !cards.is_empty() {
+            let hardware = self.hardware();
             let sample = tokio::task::spawn_blocking(move || hardware.sample()).await.ok()?;
-            return sample.gpus.iter().find(|s| s.index == card)?.memory_used_bytes;
+            let used = sample.gpus.iter().filter(|s| cards.iter().any(|gpu| gpu.index == s.index));
+            return used.map(|s| s.memory_used_bytes).sum();
         }
-        let held = self.engine.process_ids().into_iter();
+        let held = self.engine().process_ids().into_iter();
         Some(held.filter_map(neurino_hardware::resident_memory_bytes_of).sum())
     }
 
@@ -378,10 +387,6 @@ impl App {
     /// The program ends as it should: what was on is on again at the next start.
     pub(crate) fn guard_ends(&self) {
         lock(&self.guard).remember(false);
-    }
-
-    fn job_device(&self) -> JobDevice {
-        if self.used_gpu().is_some() { JobDevice::Gpu } else { JobDevice::Cpu }
     }
 
     /// The control's words for the state line, where they are what counts.

@@ -3,7 +3,7 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
-//! `mining` (the way there and back), `models`, `library`, `playground`, `wallet` and `chain`,
+//! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
 //! `alerts`, `updates`, `notices`, `snapshot` (what the window shows), `earnings` (records and what
 //! they say), `logs`, `doctor`, `bundle`.
@@ -11,6 +11,7 @@
 mod alerts;
 mod autostart;
 mod bundle;
+mod cards;
 mod chain;
 mod chat;
 pub mod demand;
@@ -40,12 +41,11 @@ use std::time::Duration;
 
 use neurino_chain::Contracts;
 use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, PreferencesFile, Settings};
-use neurino_control::{JobDevice, Order};
+use neurino_control::Order;
 use neurino_coordinator::Coordinator;
 use neurino_core::Receipt;
 use neurino_earnings::ReceiptLog;
-use neurino_engine::{DeviceChoice, Engine};
-use neurino_hardware::{CardPower, Hardware};
+use neurino_hardware::{CardPower, LiveHardware};
 use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Command, Event, Preferences, Reply, StopMode};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -85,12 +85,7 @@ pub struct App {
     onboarding: Mutex<Onboarding>,
     autostart: autostart::Autostart,
     store: ModelStore,
-    hardware: Arc<Hardware>,
-    engine: Arc<dyn Engine>,
-    /// The device that computes.
-    device: DeviceChoice,
-    /// Whether this build and this machine can compute on a card.
-    has_gpu_engine: bool,
+    cards: cards::Cards,
     network: Network,
     receipts: Arc<ReceiptLog>,
     records: Records,
@@ -136,6 +131,7 @@ impl App {
             contracts,
             surroundings,
             cards,
+            card_script,
             awake,
             updates,
             notifier,
@@ -150,11 +146,9 @@ impl App {
             Some(store) => store,
             None => ModelStore::open(&dirs.models)?,
         };
-        let choice = device_choice(settings.engine.device);
-        let devices = neurino_engine::device::available();
-        let engine = engine.start(&dirs, choice, &devices);
-        let has_gpu_engine = devices.iter().any(|d| matches!(d, DeviceChoice::Cuda(_)));
-        let device = if choice == DeviceChoice::Auto { devices[0] } else { choice };
+        let hardware = Arc::new(LiveHardware::open(card_script));
+        let limited = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
+        let cards = cards::Cards::open(hardware, engine, &dirs, &store, &settings);
         let own_models = store.catalog().models().iter().map(|model| model.id.clone()).collect();
         let image_models = models::image_models(store.catalog());
         let open = Network::open(&dirs.data, &settings, limits, any_port, own_models, image_models);
@@ -167,17 +161,13 @@ impl App {
         let preferences = preferences_file.load().preferences;
         let onboarding_file = OnboardingFile::new(&dirs);
         let onboarding = onboarding::begin(onboarding_file.load(), !recent.is_empty());
-        let hardware = Arc::new(Hardware::probe());
-        let on_card = matches!(device, DeviceChoice::Cuda(_));
-        let job_device = if on_card { JobDevice::Gpu } else { JobDevice::Cpu };
         let (view, surroundings) = guard::first_look(surroundings).await.unzip();
-        let guard = Guard::open(&dirs, view, job_device);
+        let guard = Guard::open(&dirs, view, cards.job_device());
         let library = library::Library::open(&dirs);
-        let cards = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
         let alerts = alerts::Alerts::open(&dirs);
         let updates = updates::Updates::open(&dirs, updates);
         let notices = notices::Notices::open(&dirs, notifier);
-        let power = power::Power::open(&dirs, cards, awake).await;
+        let power = power::Power::open(&dirs, limited, awake).await;
         let app = Arc::new(Self {
             library,
             power,
@@ -193,10 +183,7 @@ impl App {
             onboarding: Mutex::new(onboarding),
             autostart,
             store,
-            hardware,
-            engine,
-            device,
-            has_gpu_engine,
+            cards,
             network,
             receipts,
             records,
@@ -217,6 +204,7 @@ impl App {
             _lock: lock,
         });
         app.spawn_publisher();
+        app.spawn_card_watch();
         app.spawn_sampling();
         if let Some(desk) = surroundings {
             app.spawn_guard(desk);
@@ -293,6 +281,9 @@ impl App {
                 self.update(command).await.map(|view| Reply::Update(Box::new(view)))
             }
             Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
+            Command::CardChoose { card, choice } => {
+                self.card_choose(&card, choice).await.map(|()| Reply::Ok)
+            }
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",
@@ -334,7 +325,7 @@ impl App {
         }
         self.tasks.close();
         let rest = async {
-            let _ = self.engine.unload().await;
+            let _ = self.engine().unload().await;
             self.network.shutdown().await;
             self.tasks.wait().await;
         };

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{FrontendId, Receipt};
+use neurino_core::{FrontendId, JobKind, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{ContentFilter, Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
+use neurino_protocol::cards::NoCard;
 use neurino_protocol::earnings::JobRecord;
 use neurino_protocol::node::Capabilities;
 use neurino_protocol::saying::Preparing;
@@ -32,8 +33,8 @@ pub(crate) struct Mining {
     pub(crate) since_ms: i64,
     /// The last run that was begun.
     run: Run,
-    /// Start was pressed while the miner was ending.
-    start_again: bool,
+    /// Start was pressed while the miner was ending, or the cards changed.
+    pub(crate) start_again: bool,
 }
 
 /// What a run does.
@@ -43,6 +44,8 @@ pub(crate) enum Phase {
     Off,
     /// Getting a model.
     Preparing(Preparing),
+    /// No card may be used; one is waited for.
+    NoCard(NoCard),
     /// The miner works.
     Running(Arc<MinerHandle>),
     /// The miner finishes its job.
@@ -77,7 +80,7 @@ impl Mining {
             Phase::Running(handle) | Phase::Finishing(handle) | Phase::Stopping(handle) => {
                 Some(Arc::clone(handle))
             }
-            Phase::Off | Phase::Preparing(_) | Phase::Problem(_) => None,
+            Phase::Off | Phase::Preparing(_) | Phase::NoCard(_) | Phase::Problem(_) => None,
         }
     }
 
@@ -108,7 +111,7 @@ impl App {
         let run = {
             let mut mining = lock(&self.mining);
             match &mining.phase {
-                Phase::Preparing(_) | Phase::Running(_) => return Ok(()),
+                Phase::Preparing(_) | Phase::NoCard(_) | Phase::Running(_) => return Ok(()),
                 Phase::Finishing(_) | Phase::Stopping(_) => {
                     mining.start_again = true;
                     return Ok(());
@@ -137,7 +140,7 @@ impl App {
             let mut mining = lock(&self.mining);
             mining.start_again = false;
             match (mining.phase.clone(), mode) {
-                (Phase::Preparing(_) | Phase::Problem(_), _) => {
+                (Phase::Preparing(_) | Phase::NoCard(_) | Phase::Problem(_), _) => {
                     mining.run.stop.cancel();
                     mining.enter(Phase::Off);
                     None
@@ -172,6 +175,7 @@ impl App {
         let _ended = run.ended.clone().drop_guard();
         let prepared = async {
             let turn = self.turn.lock().await;
+            self.card_ready().await;
             (turn, self.prepare().await)
         };
         let (_turn, prepared) = tokio::select! {
@@ -188,7 +192,7 @@ impl App {
         }
         self.changed.notify_one();
         // Giving the memory back is part of stopping.
-        if let Err(error) = self.engine.unload().await {
+        if let Err(error) = self.engine().unload().await {
             warn!("the model could not be unloaded: {error}");
         }
         self.changed.notify_one();
@@ -203,6 +207,8 @@ impl App {
                 Ok(()) => mining.enter(Phase::Off),
                 Err(error) => {
                     warn!(code = ?error.code, "mining ended: {error}");
+                    // Its card may be gone.
+                    self.cards_look();
                     mining.enter(Phase::Problem(error));
                 }
             }
@@ -217,10 +223,14 @@ impl App {
         self.preparing(Preparing::Checking);
         let mut models = Vec::new();
         for id in self.models_here() {
+            // A card that is kept for pictures is not offered models that write, and so on.
+            if !self.computes(self.kind_of(&id)) {
+                continue;
+            }
             // A damaged one is named in the list of models.
             models.extend(self.model_ref(&id).await);
         }
-        if models.is_empty() {
+        if models.is_empty() && self.computes(JobKind::Text) {
             let starter = Self::starter_model();
             self.fetch_and_wait(&starter, |percent| {
                 self.preparing(Preparing::Fetching { percent });
@@ -228,17 +238,80 @@ impl App {
             .await?;
             models.push(self.model_ref(&starter).await?);
         }
-        if self.network.is_practice() && !models.iter().any(|m| self.makes_pictures(&m.id)) {
+        let pictures = self.computes(JobKind::Image)
+            && (self.network.is_practice() || !self.computes(JobKind::Text));
+        if pictures && !models.iter().any(|m| self.makes_pictures(&m.id)) {
             let starter = Self::image_starter_model();
             self.preparing(Preparing::Unpacking);
             // Text is served without it; the list of models names what went wrong.
             match self.fetch_and_wait(&starter, |_| {}).await {
                 Ok(()) => models.extend(self.model_ref(&starter).await),
-                Err(error) if error.code == ErrorCode::Cancelled => return Err(error),
+                Err(error) if error.code == ErrorCode::Cancelled || models.is_empty() => {
+                    return Err(error);
+                }
                 Err(error) => warn!("the practice network makes no pictures: {error}"),
             }
         }
         Ok(models)
+    }
+
+    /// Says that no card may be used and why, or that one may again.
+    pub(crate) fn no_card(&self, why: Option<NoCard>) {
+        {
+            let mut mining = lock(&self.mining);
+            match (&mining.phase, why) {
+                (Phase::NoCard(now), Some(why)) if *now == why => return,
+                (Phase::Preparing(_) | Phase::NoCard(_), Some(why)) => {
+                    mining.enter(Phase::NoCard(why));
+                }
+                (Phase::NoCard(_), None) => mining.enter(Phase::Preparing(Preparing::Looking)),
+                _ => return,
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Other cards are to be used: running jobs are finished first, unless their cards are `lost`;
+    /// then mining goes on with the new ones. Nothing happens where it does not mine.
+    pub(crate) fn mine_anew(self: &Arc<Self>, lost: bool) {
+        let mut again = false;
+        {
+            let mut mining = lock(&self.mining);
+            match mining.phase.clone() {
+                Phase::Running(handle) if lost => {
+                    mining.start_again = true;
+                    mining.enter(Phase::Stopping(Arc::clone(&handle)));
+                    self.tasks.spawn(async move { handle.stop_now().await });
+                }
+                Phase::Running(handle) => {
+                    handle.finish();
+                    mining.start_again = true;
+                    mining.enter(Phase::Finishing(handle));
+                }
+                Phase::Preparing(_) | Phase::Problem(_) => {
+                    mining.run.stop.cancel();
+                    mining.enter(Phase::Off);
+                    again = true;
+                }
+                // Who waits for a card is told by the change itself.
+                Phase::NoCard(_) | Phase::Off | Phase::Finishing(_) | Phase::Stopping(_) => {}
+            }
+        }
+        if again {
+            // Refused only while the application ends.
+            let _ = self.mining_start();
+        }
+    }
+
+    /// Cards or driver changed: what the engine failed at may work now.
+    pub(crate) fn mine_after_engine_problem(self: &Arc<Self>) {
+        let failed = matches!(
+            &lock(&self.mining).phase,
+            Phase::Problem(error) if error.code == ErrorCode::EngineFailed
+        );
+        if failed {
+            let _ = self.mining_start();
+        }
     }
 
     /// Says what the preparation does, if it still runs.
@@ -270,7 +343,7 @@ impl App {
             let handle = Miner::start(
                 config,
                 self.network.for_miner(),
-                Arc::clone(&self.engine),
+                self.engine(),
                 Arc::clone(&identity.key),
             )
             .map_err(|e| internal(format!("mining cannot start: {}", told_with_causes(&e))))?;
@@ -385,8 +458,8 @@ impl App {
                 referred_by: referred_by(),
             },
             None => Capabilities {
-                device: self.hardware.cpu().name.clone(),
-                memory_bytes: self.hardware.cpu().memory_bytes,
+                device: self.hardware().cpu().name.clone(),
+                memory_bytes: self.hardware().cpu().memory_bytes,
                 gpu: false,
                 referred_by: referred_by(),
             },

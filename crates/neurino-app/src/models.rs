@@ -53,6 +53,11 @@ impl App {
         image_models(self.store.catalog())
     }
 
+    /// What a model makes; text where the catalogue does not know it.
+    pub(crate) fn kind_of(&self, id: &ModelId) -> JobKind {
+        self.store.catalog().get(id).map_or(JobKind::Text, |model| model.kind)
+    }
+
     /// Whether a model of the catalogue makes pictures.
     pub(crate) fn makes_pictures(&self, id: &ModelId) -> bool {
         self.store.catalog().get(id).is_some_and(|model| model.kind == JobKind::Image)
@@ -146,7 +151,7 @@ impl App {
 
     /// The model in memory.
     pub(crate) fn loaded_model(&self) -> Option<ModelId> {
-        match &*self.engine.status().borrow() {
+        match &*self.engine().status().borrow() {
             EngineStatus::Ready(model) => Some(model.id.clone()),
             _ => None,
         }

@@ -203,7 +203,7 @@ impl App {
     }
 
     fn no_cards(&self) -> String {
-        let status = self.hardware.nvidia().status();
+        let status = self.hardware().nvidia().status();
         if status.is_ready() {
             "The driver shows no card whose power could be limited.".into()
         } else {

@@ -3,6 +3,7 @@
 use neurino_core::JobKind;
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
+use neurino_protocol::cards::NoCard;
 use neurino_protocol::node::NoJob;
 use neurino_protocol::saying::{MiningSaying, Preparing};
 
@@ -20,6 +21,10 @@ pub(crate) enum Doing {
     Idle(NoJob),
     /// It hands so many jobs back.
     HandingBack(u32),
+    /// It finishes its jobs, and goes on with what was changed.
+    GoingOn,
+    /// No card may be used.
+    NoCard(NoCard),
 }
 
 /// What there is to say.
@@ -31,6 +36,7 @@ pub(crate) fn saying(
 ) -> MiningSaying {
     let problem = || problem.cloned();
     match (state, doing) {
+        (MiningState::Paused, Doing::NoCard(no_card)) => MiningSaying::NoCard { no_card },
         // A rule's own sentence stands there.
         (MiningState::Paused, _) => MiningSaying::Decided,
         (MiningState::Stopped, _) => MiningSaying::Stopped,
@@ -46,7 +52,9 @@ pub(crate) fn saying(
         }
         (MiningState::Working, _) => MiningSaying::Working,
         (MiningState::Finishing, Doing::HandingBack(jobs)) => MiningSaying::HandingBack { jobs },
-        (MiningState::Finishing, _) => MiningSaying::Finishing,
+        (MiningState::Finishing, doing) => {
+            MiningSaying::Finishing { again: matches!(doing, Doing::GoingOn) }
+        }
         (MiningState::NeedsYou, _) => MiningSaying::Problem { error: problem() },
     }
 }
@@ -87,11 +95,14 @@ pub(crate) fn sentence(
         MiningSaying::HandingBack { jobs } => {
             format!("Stopping: handing {jobs} running jobs back.")
         }
-        MiningSaying::Finishing => match job {
+        MiningSaying::NoCard { no_card } => told_no_card(no_card),
+        MiningSaying::Finishing { again } => match job {
             Some(job) => {
                 let last = if job.jobs > 1 { format!("{} jobs", job.jobs) } else { "job".into() };
-                format!("Finishing the last {last}, then stopping: {}.", progress(job))
+                let then = if *again { "going on with your change" } else { "stopping" };
+                format!("Finishing the last {last}, then {then}: {}.", progress(job))
             }
+            None if *again => "Going on with your change.".into(),
             None => "Finishing, then stopping.".into(),
         },
         MiningSaying::Problem { error: Some(error) } => {
@@ -103,6 +114,26 @@ pub(crate) fn sentence(
 
 fn network_name(network: &NetworkStatus) -> String {
     if network.practice { "the practice network".into() } else { network.name.clone() }
+}
+
+fn told_no_card(why: &NoCard) -> String {
+    match why {
+        NoCard::Off => "All cards are switched off. Switch one on in the settings, under Cards.".into(),
+        NoCard::ProcessorOff => {
+            "The processor is switched off, and there is no card. Switch it on in the settings, under \
+             Cards."
+                .into()
+        }
+        NoCard::Gone { card, several, driver } => {
+            let whose = if *several { "Your cards do" } else { "Your card does" };
+            let card = if *several { String::new() } else { format!(" ({card})") };
+            let driver = driver.as_ref().map_or(String::new(), |driver| format!(" {driver}"));
+            let them = if *several { "them" } else { "it" };
+            format!(
+                "{whose} not answer any more{card}.{driver} Looking for {them}; mining goes on by itself."
+            )
+        }
+    }
 }
 
 /// A message, which is a fragment, as the beginning of a sentence.
@@ -238,6 +269,35 @@ mod tests {
         let why = NoJob { waiting: 5, reasons: vec![need(3, sdxl), need(2, memory)] };
         let expect = "Connected to the practice network. No job: 3 need sdxl, 2 need 24 GB.";
         assert_eq!(told_of(MiningState::Waiting, Doing::Idle(why), None, None), expect);
+    }
+
+    #[test]
+    fn no_card_has_its_reason_and_its_way_out() {
+        let told = |why| told_of(MiningState::Paused, Doing::NoCard(why), None, None);
+        let expect = "All cards are switched off. Switch one on in the settings, under Cards.";
+        assert_eq!(told(NoCard::Off), expect);
+        let gone = |several, driver: Option<&str>| NoCard::Gone {
+            card: "Card".into(),
+            several,
+            driver: driver.map(Into::into),
+        };
+        let expect = "Your card does not answer any more (Card). Looking for it; mining goes on by \
+                      itself.";
+        assert_eq!(told(gone(false, None)), expect);
+        let updated = "The NVIDIA driver was updated.";
+        let expect = "Your cards do not answer any more. The NVIDIA driver was updated. Looking for \
+                      them; mining goes on by itself.";
+        assert_eq!(told(gone(true, Some(updated))), expect);
+    }
+
+    #[test]
+    fn a_change_lets_the_job_finish_and_goes_on() {
+        let going_on =
+            |job: Option<&CurrentJob>| told_of(MiningState::Finishing, Doing::GoingOn, None, job);
+        let expect =
+            "Finishing the last job, then going on with your change: 43 tokens, 3.1 s of 180 s.";
+        assert_eq!(going_on(Some(&job(JobStage::Running))), expect);
+        assert_eq!(going_on(None), "Going on with your change.");
     }
 
     #[test]

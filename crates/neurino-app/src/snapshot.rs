@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use neurino_control::{Decision, State, Why};
 use neurino_core::Receipt;
-use neurino_engine::{DeviceChoice, EngineStatus};
-use neurino_hardware::{Gpu, Sample};
+use neurino_engine::EngineStatus;
+use neurino_hardware::Sample;
 use neurino_miner::{MinerState, MinerStatus, RunningJob, Stage};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{
-    CurrentJob, Device, DeviceKind, Event, JobStage, MiningState, MiningStatus, NetworkStatus,
-    PointsSummary, Snapshot,
+    CurrentJob, Event, JobStage, MiningState, MiningStatus, NetworkStatus, PointsSummary, Snapshot,
 };
 use neurino_protocol::saying::{MiningSaying, Preparing};
 
@@ -82,9 +81,9 @@ impl App {
 
     /// Everything the window shows, now.
     pub(crate) async fn snapshot(self: &Arc<Self>) -> Snapshot {
-        let (phase, since_ms, miner) = {
+        let (phase, since_ms, again, miner) = {
             let mining = lock(&self.mining);
-            (mining.phase.clone(), mining.since_ms, mining.miner())
+            (mining.phase.clone(), mining.since_ms, mining.start_again, mining.miner())
         };
         let status = miner.map(|handle| handle.status().borrow().clone());
         let job = status.as_ref().and_then(|s| Some(current_job(s.job.as_ref()?, s.jobs)));
@@ -94,10 +93,11 @@ impl App {
             connected: status.as_ref().is_some_and(|s| s.connected),
             gateway_url: self.gateway_url(),
         };
-        let mining = mining_status(&phase, since_ms, status.as_ref(), &network, job.as_ref());
+        let mining =
+            mining_status(&phase, since_ms, again, status.as_ref(), &network, job.as_ref());
         let control = self.control_status();
         let mining = decided(mining, &phase, &control.decision);
-        let loaded = match &*self.engine.status().borrow() {
+        let loaded = match &*self.engine().status().borrow() {
             EngineStatus::Ready(model) => Some(model.id.clone()),
             _ => None,
         };
@@ -136,71 +136,6 @@ impl App {
         }
     }
 
-    /// The card jobs run on, if it is one.
-    pub(crate) fn used_gpu(&self) -> Option<&Gpu> {
-        let DeviceChoice::Cuda(index) = self.device else { return None };
-        self.hardware.gpus().iter().find(|g| g.index == index)
-    }
-
-    async fn devices(&self) -> Vec<Device> {
-        let sample = self.sample().await;
-        let used = self.used_gpu().map(|g| g.index);
-        let gpus = self.hardware.gpus().iter().map(|gpu| {
-            let now = sample.gpus.iter().find(|s| s.index == gpu.index);
-            let in_use = used == Some(gpu.index);
-            Device {
-                name: gpu.name.clone(),
-                kind: DeviceKind::Gpu,
-                in_use,
-                note: now.and_then(|s| s.lost.clone()).or_else(|| self.idle_gpu_note(in_use)),
-                memory_bytes: gpu.memory_bytes.unwrap_or(0),
-                memory_used_bytes: now.and_then(|s| s.memory_used_bytes).unwrap_or(0),
-                load_percent: now.and_then(|s| s.load_percent),
-                temperature_c: now.and_then(|s| s.temperature_c),
-                power_w: now.and_then(|s| s.power_w),
-                limit_w: gpu.uuid.as_deref().and_then(|card| self.power.held_w(card)),
-            }
-        });
-        let cpu = self.hardware.cpu();
-        let cpu = Device {
-            name: cpu.name.clone(),
-            kind: DeviceKind::Cpu,
-            in_use: used.is_none(),
-            note: used.is_none().then(|| self.cpu_note()),
-            memory_bytes: cpu.memory_bytes,
-            memory_used_bytes: sample.cpu.memory_used_bytes,
-            load_percent: sample.cpu.load_percent,
-            temperature_c: sample.cpu.temperature_c,
-            power_w: None,
-            limit_w: None,
-        };
-        let mut devices: Vec<Device> = gpus.chain(std::iter::once(cpu)).collect();
-        devices.sort_by_key(|d| !d.in_use);
-        devices
-    }
-
-    /// Why the processor computes, in one sentence.
-    fn cpu_note(&self) -> String {
-        let status = self.hardware.nvidia().status();
-        if status.is_ready() && self.has_gpu_engine {
-            "The settings choose the processor.".into()
-        } else if status.is_ready() {
-            "This build of Neurino has no NVIDIA engine, so the processor computes.".into()
-        } else {
-            status.sentence()
-        }
-    }
-
-    /// Why a card does not compute, in one sentence.
-    fn idle_gpu_note(&self, in_use: bool) -> Option<String> {
-        let why = if self.has_gpu_engine {
-            "Not used: the settings choose another device."
-        } else {
-            "Not used: this build of Neurino has no NVIDIA engine."
-        };
-        (!in_use).then(|| why.into())
-    }
-
     pub(crate) async fn sample(&self) -> Sample {
         let fresh = lock(&self.view)
             .sample
@@ -210,7 +145,7 @@ impl App {
         if let Some(sample) = fresh {
             return sample;
         }
-        let hardware = Arc::clone(&self.hardware);
+        let hardware = self.hardware();
         let sample = tokio::task::spawn_blocking(move || hardware.sample())
             .await
             .expect("sampling does not panic");
@@ -240,6 +175,7 @@ fn current_job(job: &RunningJob, jobs: u32) -> CurrentJob {
 fn mining_status(
     phase: &Phase,
     since_ms: i64,
+    again: bool,
     status: Option<&MinerStatus>,
     network: &NetworkStatus,
     job: Option<&CurrentJob>,
@@ -249,7 +185,9 @@ fn mining_status(
         (Phase::Preparing(what), _) => {
             (MiningState::Starting, Doing::Preparing(what.clone()), None)
         }
+        (Phase::NoCard(why), _) => (MiningState::Paused, Doing::NoCard(why.clone()), None),
         (Phase::Problem(error), _) => (MiningState::NeedsYou, Doing::Nothing, Some(error.clone())),
+        (Phase::Finishing(_), _) if again => (MiningState::Finishing, Doing::GoingOn, None),
         (Phase::Finishing(_), _) => (MiningState::Finishing, Doing::Nothing, None),
         (Phase::Stopping(_), _) => {
             let doing = job.map_or(Doing::Nothing, |job| Doing::HandingBack(job.jobs.max(1)));

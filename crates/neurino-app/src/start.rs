@@ -7,13 +7,16 @@ use std::sync::Arc;
 use neurino_chain::Contracts;
 use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings, env};
 use neurino_coordinator::Limits;
-use neurino_engine::{DeviceChoice, Engine, MultiEngine, ProcessEngine, ProcessEngineConfig};
+use neurino_engine::{
+    DeviceChoice, Engine, KindOf, MultiEngine, ProcessEngine, ProcessEngineConfig,
+};
 use neurino_hardware::CardPower;
 use neurino_model_store::ModelStore;
 use neurino_platform::{Awake, Surroundings};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
+use crate::cards::Seat;
 use crate::notices::Notifier;
 use crate::updates::UpdateOptions;
 
@@ -40,6 +43,8 @@ pub struct AppOptions {
     pub surroundings: Option<Box<dyn Surroundings>>,
     /// The cards whose power can be limited; this machine's own when absent.
     pub cards: Option<Arc<dyn CardPower>>,
+    /// A file that plays this machine's cards (tests).
+    pub card_script: Option<PathBuf>,
     /// What keeps the computer awake; without it nothing does.
     pub awake: Option<Box<dyn Awake>>,
     /// How newer versions of the program are found and put in place; without it they are not.
@@ -63,6 +68,7 @@ impl AppOptions {
             contracts: Contracts::built_in(),
             surroundings: None,
             cards: None,
+            card_script: None,
             awake: None,
             updates: None,
             notifier: None,
@@ -90,48 +96,46 @@ impl EngineHost {
         }
     }
 
-    /// The engine; its process starts when a model is first loaded. `available` are the devices of
-    /// this machine. Where there are several cards to choose from, several models find a place.
-    pub(crate) fn start(
-        self,
-        dirs: &Dirs,
-        device: DeviceChoice,
-        available: &[DeviceChoice],
-    ) -> Arc<dyn Engine> {
+    /// An engine for each seat, as one together if there are several; their processes start when a
+    /// model is first loaded. `kind_of` tells what a model makes.
+    pub(crate) fn start(&self, dirs: &Dirs, seats: &[Seat], kind_of: KindOf) -> Arc<dyn Engine> {
         let program = match self {
-            Self::Given(engine) => return engine,
+            Self::Given(engine) => return Arc::clone(engine),
             Self::Process { program } => program,
         };
-        let engine = |device| -> Arc<dyn Engine> {
-            let mut config = ProcessEngineConfig::new(&program, ["engine"], device);
+        let engine = |seat: &Seat| -> Arc<dyn Engine> {
+            let mut config = ProcessEngineConfig::new(program, ["engine"], seat.device);
             // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
             let bundled = dirs.resources.join("cuda");
             if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {
                 config.envs.push(("CUDA_PATH".into(), bundled.into()));
             }
+            // What a process does not see it cannot take memory of.
+            if let Some(cards) = &seat.visible {
+                config.envs.push((VISIBLE_CARDS.into(), cards.join(",").into()));
+            }
             Arc::new(ProcessEngine::start(config))
         };
-        one_or_several(engine_devices(device, available), engine)
+        one_or_several(seats, engine, kind_of)
     }
 }
 
-/// The device of each engine: all that `choice` means for the first, and one for each further card
-/// if the choice is left to us.
-fn engine_devices(choice: DeviceChoice, available: &[DeviceChoice]) -> Vec<DeviceChoice> {
-    let cards = available.iter().filter(|device| matches!(device, DeviceChoice::Cuda(_)));
-    match choice {
-        DeviceChoice::Auto => [choice].into_iter().chain(cards.skip(1).copied()).collect(),
-        DeviceChoice::Cpu | DeviceChoice::Cuda(_) => vec![choice],
-    }
-}
+/// Says which cards CUDA shows to a process, and in which order.
+pub(crate) const VISIBLE_CARDS: &str = "CUDA_VISIBLE_DEVICES";
 
-/// An engine for each device: as it is if there is one, else as one together.
+/// An engine for each seat: as it is if there is one, else as one together.
 fn one_or_several(
-    devices: Vec<DeviceChoice>,
-    start: impl Fn(DeviceChoice) -> Arc<dyn Engine>,
+    seats: &[Seat],
+    start: impl Fn(&Seat) -> Arc<dyn Engine>,
+    kind_of: KindOf,
 ) -> Arc<dyn Engine> {
-    let mut engines: Vec<_> = devices.into_iter().map(start).collect();
-    if engines.len() == 1 { engines.remove(0) } else { Arc::new(MultiEngine::new(engines)) }
+    match seats {
+        [one] => start(one),
+        several => {
+            let engines = several.iter().map(|seat| (start(seat), seat.serves)).collect();
+            Arc::new(MultiEngine::with_roles(engines, kind_of))
+        }
+    }
 }
 
 /// Why the application cannot start.
@@ -238,33 +242,23 @@ mod tests {
     use std::io;
 
     use neurino_core::ModelId;
-    use neurino_engine::{EngineStatus, ModelRef};
+    use neurino_engine::{EngineStatus, ModelRef, Serves};
     use neurino_testkit::ScriptedEngine;
 
     use super::*;
-
-    #[test]
-    fn several_cards_are_several_engines_only_where_the_choice_is_ours() {
-        use DeviceChoice::{Auto, Cpu, Cuda};
-        let two = [Cuda(0), Cuda(1), Cpu];
-        assert_eq!(engine_devices(Auto, &two), [Auto, Cuda(1)]);
-        for (choice, available) in
-            [(Auto, &two[2..]), (Auto, &[Cuda(0), Cpu]), (Cuda(1), &two), (Cpu, &two)]
-        {
-            assert_eq!(engine_devices(choice, available), [choice], "{available:?}");
-        }
-    }
 
     #[tokio::test]
     async fn two_engines_hold_two_models_and_one_is_left_as_it_is() {
         let model = |name: &str| ModelRef { id: ModelId::new(name).unwrap(), path: name.into() };
         let both = [ScriptedEngine::answering("a"), ScriptedEngine::answering("b")];
-        let start = |device| -> Arc<dyn Engine> {
-            Arc::new(both[usize::from(device != DeviceChoice::Auto)].clone())
+        let start = |seat: &Seat| -> Arc<dyn Engine> {
+            Arc::new(both[usize::from(seat.device != DeviceChoice::Auto)].clone())
         };
-        let one = one_or_several(vec![DeviceChoice::Auto], start);
+        let seat = |device| Seat { device, visible: None, serves: Serves::BOTH };
+        let one = one_or_several(&[seat(DeviceChoice::Auto)], start, Box::new(|_| None));
         assert_eq!(one.places(), 1);
-        let several = one_or_several(vec![DeviceChoice::Auto, DeviceChoice::Cuda(1)], start);
+        let seats = [seat(DeviceChoice::Auto), seat(DeviceChoice::Cuda(1))];
+        let several = one_or_several(&seats, start, Box::new(|_| None));
         assert_eq!(several.places(), 2);
         for name in ["one", "two", "one"] {
             several.load(&model(name)).await.unwrap();

@@ -1,4 +1,7 @@
-//! The command line's grammar.
+//! The command line's grammar. Younger commands have theirs in files of their own.
+
+mod epoch;
+mod voucher;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +11,12 @@ use neurino_config::DeviceSetting;
 use neurino_coordinator::{PayerId, Scope};
 use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
 use neurino_update::Version;
+
+pub use epoch::EpochAction;
+pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
+
+/// By which rules a network's epochs are made, unless it is told otherwise.
+pub const EPOCH_RULES: &str = "weekly1";
 
 /// Turns an idle gaming GPU into AI compute.
 ///
@@ -82,6 +91,18 @@ pub enum Role {
     /// Puts a newer version in place; started by the program itself.
     #[command(hide = true)]
     Switch(SwitchArgs),
+    /// Make, read or check what a week of a network came to.
+    Epoch {
+        /// What to do.
+        #[command(subcommand)]
+        action: EpochAction,
+    },
+    /// Sign or check a voucher, which pays a gateway without a key.
+    Voucher {
+        /// What to do.
+        #[command(subcommand)]
+        action: VoucherAction,
+    },
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,
@@ -210,6 +231,10 @@ pub struct CoordinatorArgs {
     /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Keep the books in PostgreSQL instead of a file: `postgres://USER:PASSWORD@HOST:PORT/NAME`. Other
+    /// users of this machine can read the flag; `DATABASE_URL` in the environment they cannot.
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub database: Option<String>,
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
@@ -245,6 +270,12 @@ pub enum CoordinatorAction {
         /// What to do with them.
         #[command(subcommand)]
         action: CreditsAction,
+    },
+    /// Take vouchers instead of keys: where they are collected, who may send them.
+    Vouchers {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: VouchersAction,
     },
     /// Say who brought a model and how many votes it has.
     Pod(PodArgs),

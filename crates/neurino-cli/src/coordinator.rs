@@ -2,18 +2,24 @@
 
 mod admin;
 mod audits;
+mod vouchers;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use neurino_config::{InstanceLock, env};
 use neurino_coordinator::admin::create_api_key;
-use neurino_coordinator::books::ledger_check;
-use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, check_listen_address};
+use neurino_coordinator::books::{self, ledger_check};
+use neurino_coordinator::{
+    Account, Coordinator, CoordinatorConfig, CoordinatorError, Database, check_listen_address,
+};
 use neurino_core::{MicroPoints, RuleSets};
+use neurino_wallet::IdentityKey;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,7 +32,7 @@ use crate::{Setting, interrupted};
 pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     match &args.action {
         Some(CoordinatorAction::Key { name }) => key(&setting, &args, name).await?,
-        Some(CoordinatorAction::Ledger) => ledger(&setting).await?,
+        Some(CoordinatorAction::Ledger) => ledger(&setting, &args).await?,
         Some(CoordinatorAction::Keys { action }) => {
             admin::keys(setting.format, &books(&setting, &args).await?, action).await?;
         }
@@ -39,17 +45,30 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
         Some(CoordinatorAction::Votes(votes)) => {
             admin::votes(setting.format, &books(&setting, &args).await?, votes).await?;
         }
+        Some(CoordinatorAction::Vouchers { action }) => {
+            let database = books(&setting, &args).await?;
+            let own = key_of(&setting).await?.address().parse()?;
+            vouchers::run(setting.format, &database, own, action).await?;
+        }
         Some(CoordinatorAction::Audits { action }) => {
             let database = books(&setting, &args).await?;
             audits::run(setting.format, &database, action.as_ref()).await?;
         }
         None => {
             check_listen_address(args.listen, args.behind_proxy)?;
-            let _lock = InstanceLock::acquire(&setting.dirs)?;
-            let coordinator = open(&setting, &args).await?;
-            let outcome = serve(&setting, &args, &coordinator).await;
-            coordinator.shutdown().await;
-            outcome?;
+            // A server decides itself who may write; a second process may stand by in the same home.
+            let _lock = match database(&setting, &args)? {
+                Database::Sqlite(_) => Some(InstanceLock::acquire(&setting.dirs)?),
+                Database::Postgres(_) => None,
+            };
+            while let Some(coordinator) = open_when_free(&setting, &args).await? {
+                let outcome = serve(&setting, &args, &coordinator).await;
+                coordinator.shutdown().await;
+                outcome?;
+                if !coordinator.is_superseded() {
+                    break;
+                }
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -57,6 +76,10 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
 
 /// The books, in the folder of a network.
 const DATABASE: &str = "coordinator.sqlite";
+/// Pictures of books that are elsewhere.
+const PICTURES: &str = "coordinator-pictures";
+/// Wait between two attempts to open books whose server went away.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What was chosen when the network was made; lies beside its books.
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,22 +138,87 @@ impl Charter {
 }
 
 /// Where a coordinator for others keeps its books.
-fn folder(setting: &Setting) -> PathBuf {
+pub(crate) fn folder(setting: &Setting) -> PathBuf {
     setting.dirs.data.join("coordinator")
+}
+
+/// The key that signs for the network.
+pub(crate) async fn key_of(setting: &Setting) -> anyhow::Result<Arc<IdentityKey>> {
+    let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
+    let named = neurino_wallet::load_or_create_named;
+    Ok(named(&folder(setting), "coordinator", passphrase.as_deref()).await?)
+}
+
+/// Where the books are: in the database that was named, else in the network's folder.
+fn database(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Database> {
+    database_at(setting, args.database.clone())
+}
+
+/// The same, where a command line may have named one.
+pub(crate) fn database_at(setting: &Setting, named: Option<String>) -> anyhow::Result<Database> {
+    let named = named.or_else(|| env::var(env::DATABASE_URL).map(secret));
+    match named {
+        Some(address) => Ok(Database::at(address.trim(), folder(setting).join(PICTURES))?),
+        None => Ok(Database::Sqlite(folder(setting).join(DATABASE))),
+    }
+}
+
+/// An address that is not text names no database; what is said of it must not show it.
+fn secret(address: OsString) -> String {
+    address.into_string().unwrap_or_default()
+}
+
+/// Opens the books as soon as no other coordinator holds them; `None` if the wait was interrupted.
+async fn open_when_free(
+    setting: &Setting,
+    args: &CoordinatorArgs,
+) -> anyhow::Result<Option<Arc<Coordinator>>> {
+    let mut stands_by = false;
+    loop {
+        let refused = match open(setting, args).await {
+            Ok(coordinator) => return Ok(Some(coordinator)),
+            Err(refused) => refused,
+        };
+        let database = database(setting, args)?;
+        match refused.downcast_ref() {
+            Some(CoordinatorError::InUse(Database::Postgres(_))) => {
+                if !std::mem::replace(&mut stands_by, true) {
+                    stand_by(setting, &database)?;
+                }
+            }
+            // Whoever stands by does so while the server is away, too.
+            Some(CoordinatorError::Store(_)) if stands_by => tokio::time::sleep(RETRY).await,
+            _ => return Err(refused),
+        }
+        tokio::select! {
+            free = books::until_free(&database) => free?,
+            () = interrupted() => return Ok(None),
+        }
+    }
+}
+
+fn stand_by(setting: &Setting, database: &Database) -> anyhow::Result<()> {
+    match setting.format {
+        Format::Json => output::json_line(&json!({ "event": "standing_by" })),
+        Format::Text => {
+            output::line(format!("Another coordinator holds {database}."));
+            output::line("Standing by to take over. Ctrl-C ends.");
+            Ok(())
+        }
+    }
 }
 
 async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
     let folder = folder(setting);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
-    let key =
-        neurino_wallet::load_or_create_named(&folder, "coordinator", passphrase.as_deref()).await?;
+    let key = key_of(setting).await?;
     let charter = Charter::of(&folder, args)?;
-    let mut config = CoordinatorConfig::practice(folder.join(DATABASE), key);
+    let mut config = CoordinatorConfig::practice(database(setting, args)?, key);
     config.practice = false;
     config.original = args.legacy;
     config.network = charter.network;
     config.rule_set = charter.rules;
+    config.epoch_rules = Some(crate::args::EPOCH_RULES.into());
     let catalog = neurino_model_store::Catalog::built_in();
     let needs = catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min));
     config.model_memory_bytes = needs.collect();
@@ -203,9 +291,9 @@ async fn serve(
 }
 
 /// The books of the network; made by the first command that needs them.
-async fn books(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<PathBuf> {
-    let database = folder(setting).join(DATABASE);
-    if database.is_file() {
+async fn books(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Database> {
+    let database = database(setting, args)?;
+    if books::exist(&database).await? {
         // For the network that is there, or not at all.
         Charter::of(&folder(setting), args)?;
     } else {
@@ -219,11 +307,14 @@ async fn key(setting: &Setting, args: &CoordinatorArgs, name: &str) -> anyhow::R
     admin::show(setting.format, &create_api_key(&database, name).await?)
 }
 
-async fn ledger(setting: &Setting) -> anyhow::Result<()> {
-    let own = folder(setting).join(DATABASE);
+async fn ledger(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<()> {
+    let own = database(setting, args)?;
     let practice = setting.dirs.data.join("practice").join(DATABASE);
     // Where no coordinator for others was ever run, the practice network's books are meant.
-    let database = if !own.is_file() && practice.is_file() { practice } else { own };
+    let database = match own.file() {
+        Some(file) if !file.is_file() && practice.is_file() => Database::Sqlite(practice),
+        _ => own,
+    };
     let check = ledger_check(&database).await?;
     let nodes = || check.balances.iter().filter(|b| matches!(b.account, Account::Node(_)));
     let paid: MicroPoints = nodes().map(|b| b.balance_micro).sum();
@@ -241,7 +332,7 @@ async fn ledger(setting: &Setting) -> anyhow::Result<()> {
             "balances": check.balances,
         }))?,
         Format::Text => {
-            output::line(format!("Books    {}", database.display()));
+            output::line(format!("Books    {database}"));
             for (state, n) in &check.jobs {
                 output::line(format!("{n:>18}  jobs {state}"));
             }

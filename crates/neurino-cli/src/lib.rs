@@ -10,11 +10,13 @@ mod coordinator;
 mod doctor;
 mod earnings;
 mod engine;
+mod epoch;
 mod models;
 mod node;
 mod output;
 mod practice;
 pub mod update;
+mod voucher;
 mod wallet;
 
 use std::process::ExitCode;
@@ -100,6 +102,8 @@ fn run(
             Role::Bench { action } => bench::run(setting, action).await,
             Role::Audit { action } => audit::run(setting, action).await,
             Role::Update { action } => update::run(setting, action, edition).await,
+            Role::Epoch { action } => epoch::run(setting, action).await,
+            Role::Voucher { action } => voucher::run(setting, action).await,
             Role::Engine | Role::Switch(_) => unreachable!("handled before the runtime starts"),
         }
     });

@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neurino_core::NodeId;
 use neurino_protocol::node::Capabilities;
+use neurino_protocol::trust::NodeTrust;
 use neurino_wallet::IdentityKey;
 use reqwest::Url;
 
 use crate::handshake::{HANDSHAKE_LIMIT, handshake};
-use crate::long_poll::LongPoll;
+use crate::long_poll::{LongPoll, send};
 use crate::websocket::WebSocket;
 use crate::{ClientError, Coordinator, Session};
 
@@ -29,6 +30,7 @@ pub struct HttpCoordinator {
     websocket: WebSocket,
     long_poll: LongPoll,
     websocket_is_blocked: AtomicBool,
+    client: reqwest::Client,
 }
 
 impl HttpCoordinator {
@@ -52,8 +54,9 @@ impl HttpCoordinator {
         let address = base.as_str().trim_end_matches('/').to_owned();
         Ok(Self {
             websocket: WebSocket::new(&address),
-            long_poll: LongPoll::new(client, &address),
+            long_poll: LongPoll::new(client.clone(), &address),
             websocket_is_blocked: AtomicBool::new(false),
+            client,
             address,
         })
     }
@@ -101,6 +104,11 @@ impl Coordinator for HttpCoordinator {
             tracing::info!("the websocket is blocked on the way; polling instead");
         }
         session
+    }
+
+    async fn trust(&self, node: &NodeId) -> Result<Option<NodeTrust>, ClientError> {
+        let request = self.client.get(format!("{}/v1/nodes/{node}/trust", self.address));
+        send(request, CONNECT_LIMIT, &self.address).await.map(Some)
     }
 
     fn address(&self) -> String {

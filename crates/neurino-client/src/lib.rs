@@ -14,6 +14,7 @@ mod websocket;
 use async_trait::async_trait;
 use neurino_core::NodeId;
 use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage};
+use neurino_protocol::trust::NodeTrust;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
 use tokio::sync::mpsc;
@@ -96,6 +97,14 @@ pub trait Coordinator: Send + Sync {
         node: &NodeId,
         capabilities: &Capabilities,
     ) -> Result<Session, ClientError>;
+
+    /// How closely it watches a node; `None` where it does not say.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    async fn trust(&self, _node: &NodeId) -> Result<Option<NodeTrust>, ClientError> {
+        Ok(None)
+    }
 
     /// Where it is, for people and logs.
     fn address(&self) -> String;

@@ -148,7 +148,7 @@ fn size_bytes(message: &NodeMessage) -> usize {
 }
 
 /// Sends a request and reads its JSON answer, at most [`REPLY_BYTES_MAX`] of it.
-async fn send<T: DeserializeOwned>(
+pub(crate) async fn send<T: DeserializeOwned>(
     request: RequestBuilder,
     limit: Duration,
     address: &str,

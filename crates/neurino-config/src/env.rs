@@ -54,6 +54,8 @@ variables! {
         "Where the signed list of newer versions lies.";
     UPDATE_KEY = "NEURINO_UPDATE_KEY", "64 hexadecimal digits", "what the build was made with, else none",
         "The Ed25519 key that signs that list; without one nothing is ever installed.";
+    DATABASE_URL = "DATABASE_URL", "`postgres://USER:PASSWORD@HOST:PORT/NAME`", "a file in the data folder",
+        "The PostgreSQL database in which `neurino coordinator` keeps its books.";
     LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
@@ -61,7 +63,7 @@ variables! {
 /// Names a file that plays the desktop for the rules of mining.
 pub const SURROUNDINGS: &str = "NEURINO_SURROUNDINGS";
 
-/// Names a file that plays the cards whose power can be limited.
+/// Names a file that plays the cards of this machine.
 pub const CARDS: &str = "NEURINO_CARDS";
 
 /// What the program's own tests and build steps read, as the reference page shows it.
@@ -110,8 +112,9 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ),
     (
         CARDS,
-        "A JSON file that plays cards with power limits; its form is told at \
-         `neurino_power::ScriptedCards`.",
+        "A JSON file that plays cards, with power limits and, where it tells their memory, as if they \
+         computed; its form is told at `neurino_power::ScriptedCards` and in \
+         `neurino_hardware::script`.",
     ),
     (
         "NEURINO_TEST_POWER_FOLDER",
@@ -121,6 +124,14 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_IMAGE_MODEL", "The image model that the tests of OpenAI's clients ask; set by them."),
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),
     ("NEURINO_TEST_NODE_PACKAGES", "A folder with OpenAI's Node client, for its tests."),
+    (
+        "NEURINO_TEST_POSTGRES",
+        "The programs of a PostgreSQL server, for the tests that start it; set by the test step.",
+    ),
+    (
+        "NEURINO_TEST_POSTGRES_URL",
+        "A PostgreSQL server that runs, for the tests that make databases in it; set by the test step.",
+    ),
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
     ("NEURINO_TEST_TOKENIZERS", "A folder of real vocabularies, for the tests that use them."),

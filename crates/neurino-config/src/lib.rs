@@ -1,11 +1,12 @@
 //! Settings, environment variables and data directories.
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
-//! [`settings`] (defaults, then `settings.toml`, then the environment), [`preferences`] (the
-//! window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
+//! [`settings`] (defaults, then `settings.toml`, then the environment), [`cards`] (a part of it that
+//! the window changes), [`preferences`] (the window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
 //! [`library`] (where models lie), [`updates`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
+pub mod cards;
 pub mod dirs;
 pub mod env;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod updates;
 mod atomic;
 
 pub use alerts::AlertFiles;
+pub use cards::CardChoices;
 pub use dirs::Dirs;
 pub use error::ConfigError;
 pub use library::LibraryFile;

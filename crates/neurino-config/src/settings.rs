@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cards::CardChoices;
 use crate::dirs::Dirs;
 use crate::error::ConfigError;
 use crate::{atomic, env};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub network: NetworkSettings,
     /// Where jobs are computed.
     pub engine: EngineSettings,
+    /// What each card is used for.
+    pub cards: CardChoices,
     /// Which jobs are computed.
     pub jobs: JobSettings,
     /// Where the identity key lies.

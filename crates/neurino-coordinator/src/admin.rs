@@ -2,7 +2,6 @@
 //! running coordinator, which notices within a second.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use neurino_core::audit::{AuditRules, Record, TrustStage};
 use neurino_core::{MicroCredits, MicroPoints, ModelId, NodeId};
@@ -10,6 +9,7 @@ use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit}
 use serde::Serialize;
 
 use crate::coordinator::now_ms;
+use crate::database::Database;
 use crate::error::CoordinatorError;
 use crate::keys::{ApiKey, ApiKeyInfo, KeyTerms, draw, draw_secret};
 use crate::store::{AuditState, Beside, Conviction, StoredAudit};
@@ -21,7 +21,7 @@ pub const ROTATION_MS: u64 = 24 * 3600 * 1000;
 ///
 /// # Errors
 /// `KeyName`, `NoBooks`, `Store`.
-pub async fn create_api_key(database: &Path, name: &str) -> Result<ApiKey, CoordinatorError> {
+pub async fn create_api_key(database: &Database, name: &str) -> Result<ApiKey, CoordinatorError> {
     create_api_key_with(database, name, KeyTerms::default()).await
 }
 
@@ -30,7 +30,7 @@ pub async fn create_api_key(database: &Path, name: &str) -> Result<ApiKey, Coord
 /// # Errors
 /// `KeyName`, `KeyTerms`, `NoBooks`, `Store`.
 pub async fn create_api_key_with(
-    database: &Path,
+    database: &Database,
     name: &str,
     terms: KeyTerms,
 ) -> Result<ApiKey, CoordinatorError> {
@@ -43,7 +43,7 @@ pub async fn create_api_key_with(
 ///
 /// # Errors
 /// `NoBooks`, `Store`.
-pub async fn api_keys(database: &Path) -> Result<Vec<ApiKeyInfo>, CoordinatorError> {
+pub async fn api_keys(database: &Database) -> Result<Vec<ApiKeyInfo>, CoordinatorError> {
     let keys = open(database).await?.keys().await?;
     Ok(keys.iter().map(ApiKeyInfo::of).collect())
 }
@@ -52,7 +52,7 @@ pub async fn api_keys(database: &Path) -> Result<Vec<ApiKeyInfo>, CoordinatorErr
 ///
 /// # Errors
 /// `NoSuchKey` (also for one that is revoked), `NoBooks`, `Store`.
-pub async fn revoke_api_key(database: &Path, id: &str) -> Result<(), CoordinatorError> {
+pub async fn revoke_api_key(database: &Database, id: &str) -> Result<(), CoordinatorError> {
     let revoked = open(database).await?.revoke_key(id, now_ms()).await?;
     if revoked { Ok(()) } else { Err(CoordinatorError::NoSuchKey(id.to_owned())) }
 }
@@ -63,7 +63,7 @@ pub async fn revoke_api_key(database: &Path, id: &str) -> Result<(), Coordinator
 /// # Errors
 /// `NoSuchKey`, `NoBooks`, `Store`.
 pub async fn rotate_api_key(
-    database: &Path,
+    database: &Database,
     id: &str,
     keep_old_ms: u64,
 ) -> Result<ApiKey, CoordinatorError> {
@@ -82,7 +82,7 @@ pub async fn rotate_api_key(
 /// `Deposit` (nothing, more than there is, or another amount under the same reference), `NoBooks`,
 /// `Store`.
 pub async fn deposit(
-    database: &Path,
+    database: &Database,
     payer: &PayerId,
     amount: MicroCredits,
     reference: &str,
@@ -129,7 +129,7 @@ pub struct Credits {
 ///
 /// # Errors
 /// `NoBooks`, `Store`.
-pub async fn credits(database: &Path) -> Result<Credits, CoordinatorError> {
+pub async fn credits(database: &Database) -> Result<Credits, CoordinatorError> {
     let mut all = Credits::default();
     for (account, amount) in open(database).await?.credit_balances().await? {
         match account {
@@ -149,7 +149,7 @@ pub async fn credits(database: &Path) -> Result<Credits, CoordinatorError> {
 /// # Errors
 /// `NoBooks`, `Store`.
 pub async fn set_pod(
-    database: &Path,
+    database: &Database,
     model: &ModelId,
     deployer: Option<&PayerId>,
     votes: u32,
@@ -162,7 +162,7 @@ pub async fn set_pod(
 /// # Errors
 /// `NoBooks`, `Store`.
 pub async fn set_node_votes(
-    database: &Path,
+    database: &Database,
     node: &NodeId,
     votes: u32,
 ) -> Result<(), CoordinatorError> {
@@ -197,7 +197,7 @@ pub struct Audits {
 ///
 /// # Errors
 /// `NoBooks`, `Store`.
-pub async fn audits(database: &Path, newest: u32) -> Result<Audits, CoordinatorError> {
+pub async fn audits(database: &Database, newest: u32) -> Result<Audits, CoordinatorError> {
     let books = open(database).await?.audits(newest).await?;
     let rules = AuditRules::built_in();
     let mut nodes = BTreeMap::new();
@@ -217,7 +217,7 @@ pub async fn audits(database: &Path, newest: u32) -> Result<Audits, CoordinatorE
 /// # Errors
 /// `NoBooks`, `Store`.
 pub async fn set_validator(
-    database: &Path,
+    database: &Database,
     node: &NodeId,
     trusted: bool,
 ) -> Result<bool, CoordinatorError> {
@@ -228,7 +228,11 @@ pub async fn set_validator(
 ///
 /// # Errors
 /// `Appeal` (no conviction that is not decided, or words that cannot be kept), `NoBooks`, `Store`.
-pub async fn appeal(database: &Path, node: &NodeId, words: &str) -> Result<(), CoordinatorError> {
+pub async fn appeal(
+    database: &Database,
+    node: &NodeId,
+    words: &str,
+) -> Result<(), CoordinatorError> {
     check_words(words)?;
     if open(database).await?.appeal(node, words, now_ms()).await? {
         return Ok(());
@@ -244,7 +248,7 @@ pub async fn appeal(database: &Path, node: &NodeId, words: &str) -> Result<(), C
 /// # Errors
 /// `Appeal` (no conviction that stands, or words that cannot be kept), `NoBooks`, `Store`.
 pub async fn decide_appeal(
-    database: &Path,
+    database: &Database,
     node: &NodeId,
     granted: bool,
     note: &str,
@@ -257,7 +261,8 @@ pub async fn decide_appeal(
 }
 
 fn check_words(words: &str) -> Result<(), CoordinatorError> {
-    if words.trim().is_empty() || words.len() > 2000 {
+    // Databases keep no text with a zero byte.
+    if words.trim().is_empty() || words.len() > 2000 || words.contains('\0') {
         return Err(CoordinatorError::Appeal("the words of an appeal are 1 to 2000 bytes"));
     }
     Ok(())
@@ -268,9 +273,6 @@ pub fn draw_token() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }
 
-async fn open(database: &Path) -> Result<Beside, CoordinatorError> {
-    if !database.is_file() {
-        return Err(CoordinatorError::NoBooks(database.to_owned()));
-    }
-    Ok(Beside::open(database).await?)
+async fn open(database: &Database) -> Result<Beside, CoordinatorError> {
+    Beside::open(database).await
 }

@@ -16,6 +16,7 @@ use neurino_core::{
     IdempotencyKey, JobId, JobOutput, JobSpec, JobState, MicroPoints, ModelId, NodeId, TextJob,
 };
 use neurino_ledger::PayerId;
+use neurino_ledger::epoch::epoch_of;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
@@ -43,16 +44,6 @@ const CLAW_BACK: u32 = 200;
 const PICTURES: u32 = 16_384;
 /// A result that came faster than the fastest node by this factor is looked at.
 const TOO_FAST: f64 = 1.0 / 0.7;
-/// Milliseconds of a week.
-const WEEK_MS: i64 = 7 * 24 * 3600 * 1000;
-/// The first Monday after the Unix epoch began, in milliseconds.
-const FIRST_MONDAY_MS: i64 = 4 * 24 * 3600 * 1000;
-
-/// The week of a time, counted from 5 January 1970, UTC; weeks begin on Monday.
-fn week_of(at_ms: i64) -> i64 {
-    (at_ms - FIRST_MONDAY_MS).div_euclid(WEEK_MS)
-}
-
 /// What the audits keep in memory.
 pub(crate) struct Audits {
     pub(crate) rules: AuditRules,
@@ -82,6 +73,10 @@ pub struct TrustReport {
     pub audited_ppm: u32,
     /// Audits that held since the last one that did not.
     pub held: u32,
+    /// How many more must hold before fewer results are computed again.
+    pub to_hold: u32,
+    /// Whether nobody of another owner could compute any of its results again.
+    pub alone: bool,
     /// Its audits by state.
     pub audits: BTreeMap<AuditState, u64>,
     /// For how long earnings can be called back, in milliseconds.
@@ -90,6 +85,22 @@ pub struct TrustReport {
     pub in_escrow_micro: MicroPoints,
     /// What it says in words.
     pub words: String,
+}
+
+/// What the keys of all epochs are made of.
+pub(crate) fn secret_of(key: &IdentityKey, network: &str) -> [u8; 32] {
+    // Signatures are deterministic, so that it is the same after a restart.
+    let signature = key.sign(&format!("neurino audits v1\nnetwork: {network}"));
+    Sha256::digest(signature).into()
+}
+
+/// The key that draws the audits of an epoch. Published with the epoch's file, it shows that they were
+/// drawn fairly, and nothing of other epochs.
+pub(crate) fn key_of(secret: &[u8; 32], epoch: i64) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length fits");
+    mac.update(b"week");
+    mac.update(&epoch.to_be_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,8 +114,6 @@ impl Audits {
         network: &str,
         rules: AuditRules,
     ) -> Result<Self, StoreError> {
-        // Signatures are deterministic, so that it is the same after a restart.
-        let signature = key.sign(&format!("neurino audits v1\nnetwork: {network}"));
         let trust = store.trust().await?;
         let convicted = trust.iter().filter(|(_, record)| record.convicted);
         let calling_back = convicted.map(|(node, _)| node.clone()).collect();
@@ -113,7 +122,7 @@ impl Audits {
         Ok(Self {
             rules,
             tolerance: Tolerance::default(),
-            secret: Sha256::digest(signature).into(),
+            secret: secret_of(key, network),
             trust: RwLock::new(trust),
             validators: RwLock::new(store.validators().await?),
             pictures: Mutex::new(marks.into_iter().map(Arc::new).collect()),
@@ -138,14 +147,9 @@ impl Audits {
         self.open.store(true, Ordering::Release);
     }
 
-    /// The key that draws the audits of a week. Published with the week's file, it shows that they
-    /// were drawn fairly, and nothing of other weeks.
-    pub(crate) fn key_of(&self, week: i64) -> [u8; 32] {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&self.secret).expect("a key of any length fits");
-        mac.update(b"week");
-        mac.update(&week.to_be_bytes());
-        mac.finalize().into_bytes().into()
+    /// The key that draws the audits of an epoch.
+    pub(crate) fn key_of(&self, epoch: i64) -> [u8; 32] {
+        key_of(&self.secret, epoch)
     }
 
     pub(crate) fn record(&self, node: &NodeId) -> Record {
@@ -164,7 +168,7 @@ impl Audits {
         suspicion: Option<&'static str>,
     ) -> Option<NewAudit> {
         let rate_ppm = self.rules.rate_ppm(self.record(node).held, probation);
-        let drawn = suspicion.is_some() || draw(&self.key_of(week_of(at_ms)), job, rate_ppm);
+        let drawn = suspicion.is_some() || draw(&self.key_of(epoch_of(at_ms)), job, rate_ppm);
         drawn.then_some(NewAudit { class, rate_ppm, suspicion })
     }
 
@@ -570,13 +574,11 @@ impl Coordinator {
         let stage = record.stage(rules, probation);
         let alone = audits.get(&AuditState::NoIndependentAuditor).is_some_and(|count| *count > 0)
             && !audits.contains_key(&AuditState::Held);
+        let to_hold = rules.first.saturating_sub(record.held);
         let words = match stage {
             TrustStage::Convicted => "its results did not hold; it gets no work".to_owned(),
             _ if alone => "no independent auditor: nobody else serves its models".to_owned(),
-            TrustStage::New => format!(
-                "new: all results are checked until {} have held",
-                rules.first.saturating_sub(record.held)
-            ),
+            TrustStage::New => format!("new: all results are checked until {} have held", to_hold),
             TrustStage::Watched => "watched: some of its results are checked".to_owned(),
             TrustStage::Established => "established: few of its results are checked".to_owned(),
         };
@@ -585,6 +587,8 @@ impl Coordinator {
             stage,
             audited_ppm: rules.rate_ppm(record.held, probation),
             held: record.held,
+            to_hold,
+            alone,
             audits,
             escrow_ms: rules.escrow_ms,
             in_escrow_micro: earned
@@ -625,21 +629,5 @@ fn again(spec: JobSpec) -> JobSpec {
             job.preview = false;
             JobSpec::Image(job)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weeks_begin_on_monday() {
-        let week_at = |time: &str| {
-            let time: jiff::Timestamp = time.parse().expect("a time");
-            week_of(time.as_millisecond())
-        };
-        assert_eq!(week_at("1970-01-05T00:00:00Z"), 0);
-        assert_eq!(week_at("1970-01-04T23:59:59Z"), -1);
-        assert_eq!(week_at("2026-11-22T23:59:59Z") + 1, week_at("2026-11-23T00:00:00Z"));
     }
 }

@@ -1,13 +1,14 @@
 //! What the read side reports: balances, sums, jobs. Everything here is derived from the store.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use neurino_core::{MicroPoints, ModelId};
 use neurino_ledger::{Account, Unit};
 use serde::Serialize;
 
+use crate::database::Database;
 use crate::error::CoordinatorError;
+use crate::store::Beside;
 
 /// One account's balance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,11 +70,29 @@ impl LedgerCheck {
 ///
 /// # Errors
 /// `NoBooks`, `Store`.
-pub async fn ledger_check(database: &Path) -> Result<LedgerCheck, CoordinatorError> {
-    if !database.is_file() {
-        return Err(CoordinatorError::NoBooks(database.to_owned()));
+pub async fn ledger_check(database: &Database) -> Result<LedgerCheck, CoordinatorError> {
+    Ok(Beside::open(database).await?.ledger_check().await?)
+}
+
+/// Whether there are books at `database`.
+///
+/// # Errors
+/// `Store`.
+pub async fn exist(database: &Database) -> Result<bool, CoordinatorError> {
+    match Beside::open(database).await {
+        Ok(_) => Ok(true),
+        Err(CoordinatorError::NoBooks(_)) => Ok(false),
+        Err(error) => Err(error),
     }
-    Ok(crate::store::ledger_check_beside(database).await?)
+}
+
+/// Waits until no coordinator holds the books at `database`, also while their server is away. Whoever
+/// opens them then may still be too late. A file is not waited for.
+///
+/// # Errors
+/// `Store`.
+pub async fn until_free(database: &Database) -> Result<(), CoordinatorError> {
+    Ok(crate::store::until_free(database).await?)
 }
 
 /// Jobs and nodes at this moment.

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use neurino_core::audit::AuditRules;
 use neurino_core::{ImageDefaults, ImageJob, ModelId};
 use neurino_wallet::IdentityKey;
 
+use crate::database::Database;
 use crate::error::CoordinatorError;
 use crate::router::Sample;
 
 /// A network and where its books are kept.
 #[derive(Clone)]
 pub struct CoordinatorConfig {
-    /// The SQLite file; created with its folder when missing.
-    pub database: PathBuf,
+    /// Where the books are kept.
+    pub database: Database,
     /// The network's name; nodes sign it, receipts carry it.
     pub network: String,
     /// Whether it is the built-in practice network.
@@ -45,15 +45,17 @@ pub struct CoordinatorConfig {
     pub original: bool,
     /// How results are checked by computing them again.
     pub audits: AuditRules,
+    /// By which rules a week's points are shared; no epochs are made if absent.
+    pub epoch_rules: Option<String>,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
 
 impl CoordinatorConfig {
     /// The built-in practice network: name `practice`, rule set `practice3`.
-    pub fn practice(database: PathBuf, key: Arc<IdentityKey>) -> Self {
+    pub fn practice(database: impl Into<Database>, key: Arc<IdentityKey>) -> Self {
         Self {
-            database,
+            database: database.into(),
             network: "practice".into(),
             practice: true,
             rule_set: "practice3".into(),
@@ -66,6 +68,7 @@ impl CoordinatorConfig {
             image_models: BTreeMap::new(),
             original: false,
             audits: AuditRules::built_in(),
+            epoch_rules: None,
             seed: None,
         }
     }

@@ -10,6 +10,7 @@ use neurino_core::{
     JobKind, JobSpec, ModelId, Multiplier, NodeId, PriceLists, Receipt, ResponseFormat, RuleSets,
     TextJob,
 };
+use neurino_ledger::epoch::EpochRules;
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -76,8 +77,15 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn open(config: CoordinatorConfig) -> Result<Arc<Self>, CoordinatorError> {
-        let coordinator = Self::open_without_timers(config).await?;
+        let coordinator = Box::pin(Self::open_without_timers(config)).await?;
         coordinator.spawn_timers();
+        let this = Arc::clone(&coordinator);
+        coordinator.tasks.spawn(async move {
+            tokio::select! {
+                () = this.stop.cancelled() => {}
+                () = this.store.superseded().cancelled() => this.step_down(),
+            }
+        });
         if coordinator.config.original {
             coordinator.spawn_original_sweep();
         }
@@ -92,6 +100,9 @@ impl Coordinator {
         rules.named(&config.rule_set)?;
         let prices = PriceLists::built_in();
         prices.named(&config.price_list)?;
+        if let Some(rules) = &config.epoch_rules {
+            EpochRules::named(rules)?;
+        }
         let store = Store::open(&config.database, &config.network).await?;
         let keys = Keys::new(store.keys().await?);
         let settings = Settings::read(&store).await?;
@@ -218,14 +229,7 @@ impl Coordinator {
     /// Ends sessions, timers and the writer; everything acknowledged is on disk. Open jobs go on
     /// after the next `open`. Repeating it is free.
     pub async fn shutdown(&self) {
-        {
-            let mut state = self.state();
-            state.stopping = true;
-            for node in state.sessions.keys().cloned().collect::<Vec<_>>() {
-                state.send(&node, CoordinatorMessage::Bye(shutting_down()));
-            }
-        }
-        self.stop.cancel();
+        self.step_down();
         self.count_uptime().await;
         self.tasks.close();
         if tokio::time::timeout(SHUTDOWN_WAIT, self.tasks.wait()).await.is_err() {
@@ -234,6 +238,24 @@ impl Coordinator {
         self.store.close().await;
         // Ends the watches: their feeds go with the jobs.
         self.state().jobs.clear();
+    }
+
+    /// Whether another coordinator has taken the books over. Nothing is accepted, leased or paid here
+    /// any more; `serve` has ended, and what is left to do is to shut this one down.
+    pub fn is_superseded(&self) -> bool {
+        self.store.superseded().is_cancelled()
+    }
+
+    /// Takes nothing new on, and says goodbye.
+    fn step_down(&self) {
+        {
+            let mut state = self.state();
+            state.stopping = true;
+            for node in state.sessions.keys().cloned().collect::<Vec<_>>() {
+                state.send(&node, CoordinatorMessage::Bye(shutting_down()));
+            }
+        }
+        self.stop.cancel();
     }
 
     /// The memory. Sections are short and never await.

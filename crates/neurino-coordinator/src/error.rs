@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::database::Database;
 use neurino_protocol::{ErrorBody, ErrorCode};
 
 /// What keeps a coordinator from working.
@@ -19,10 +20,13 @@ pub enum CoordinatorError {
     },
     /// Another process holds the database.
     #[error("the database {0} is in use by another Neurino; close that one or choose another home")]
-    InUse(PathBuf),
+    InUse(Database),
     /// There is no database yet.
     #[error("there are no books at {0}; start the coordinator once")]
-    NoBooks(PathBuf),
+    NoBooks(Database),
+    /// The address of a database cannot be used. It is not shown: it holds a password.
+    #[error("the address of the database cannot be used: {0}")]
+    DatabaseAddress(&'static str),
     /// A name for a key is empty, overlong or unprintable.
     #[error("a key's name is 1 to 64 printable characters")]
     KeyName,
@@ -49,6 +53,15 @@ pub enum CoordinatorError {
     /// The database cannot be read or written.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
+    /// An epoch cannot be made or read.
+    #[error("the epoch cannot be made")]
+    Epoch(#[from] neurino_ledger::epoch::EpochError),
+    /// Vouchers cannot be taken so.
+    #[error("the vouchers were left as they are: {0}")]
+    Voucher(&'static str),
+    /// Holdings cannot be kept.
+    #[error("the holdings were not kept: {0}")]
+    Holdings(&'static str),
     /// The rule set is unknown or prices nothing.
     #[error("the rule set cannot be used")]
     Rules(#[from] neurino_core::PriceError),
@@ -66,8 +79,8 @@ pub enum CoordinatorError {
 /// What went wrong with the books.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite refused.
-    #[error("SQLite refused; check that the disk is not full")]
+    /// The database refused.
+    #[error("the database refused; check that it can be reached and that its disk is not full")]
     Sql(#[from] sqlx::Error),
     /// The schema could not be brought up to date.
     #[error("the database was written by a newer version, or is damaged")]
@@ -78,6 +91,15 @@ pub enum StoreError {
     /// The whole batch could not be committed.
     #[error("the write was not committed: {0}")]
     Commit(String),
+    /// The database is away; nothing was written.
+    #[error("the database cannot be reached")]
+    Unavailable,
+    /// The connection broke while a write was being committed; the books know whether it was.
+    #[error("the connection to the database broke in the middle of a write")]
+    Doubtful,
+    /// Another coordinator has taken the books over; nothing was written.
+    #[error("another coordinator has taken the books over")]
+    Superseded,
     /// The writer has ended.
     #[error("the coordinator is shutting down")]
     Closed,
@@ -94,13 +116,22 @@ pub enum StoreError {
 impl StoreError {
     /// The error as a payer or node sees it; the chain goes to the log.
     pub(crate) fn body(&self) -> ErrorBody {
-        if matches!(self, Self::Closed) {
-            return shutting_down();
+        match self {
+            Self::Closed | Self::Superseded => return shutting_down(),
+            Self::Unavailable | Self::Doubtful => return away(),
+            Self::Sql(error) if crate::store::is_gone(error) => return away(),
+            _ => {}
         }
         tracing::error!(error = ?self, "the books cannot be used: {self}");
         ErrorBody::new(ErrorCode::Internal, "the coordinator cannot read or write its books")
             .with_hint("its log has the cause; a full disk is the usual one")
     }
+}
+
+/// The answer while the database is away.
+fn away() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unreachable, "the coordinator cannot reach its database")
+        .with_hint("try again in a few seconds, under the same idempotency key if there is one")
 }
 
 /// The answer to everything asked while the coordinator stops.

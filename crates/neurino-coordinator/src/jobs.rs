@@ -17,7 +17,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::Instant;
 
 use crate::coordinator::{Coordinator, fresh_id, now_ms, prompt_bytes};
-use crate::error::shutting_down;
+use crate::error::{StoreError, shutting_down};
 use crate::original;
 use crate::reconcile::WRITE_RETRY;
 use crate::router::Placement;
@@ -279,6 +279,8 @@ impl Coordinator {
                 "the idempotency key was used for another job",
             )
             .with_hint("choose a new key for each new job")),
+            // Certainly not written.
+            Err(error @ (StoreError::Unavailable | StoreError::Superseded)) => Err(error.body()),
             Err(error) => {
                 let this = Arc::clone(&self);
                 self.tasks.spawn(async move { this.after_doubtful_admission(job).await });

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use neurino_core::{FrontendId, MicroCredits};
 use neurino_ledger::PayerId;
 use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::SignedVoucher;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -173,6 +174,8 @@ fn payer_of(id: &str, terms: &KeyTerms) -> Option<PayerId> {
 pub(crate) struct Caller {
     pub(crate) key: Arc<StoredKey>,
     pub(crate) payer: PayerId,
+    /// The voucher it pays with, instead of a key.
+    pub(crate) voucher: Option<Arc<SignedVoucher>>,
 }
 
 /// The keys in memory, so that a request without work touches no file.
@@ -211,7 +214,7 @@ impl Keys {
         }
         let key = Arc::clone(found?);
         let payer = payer_of(&key.id, &key.terms)?;
-        Some(Caller { key, payer })
+        Some(Caller { key, payer, voucher: None })
     }
 }
 

@@ -4,7 +4,7 @@
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
 //! `timers` (what time does), `router` (which node gets which job), `session` (what nodes say),
-//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `terms` (what a job is accepted on), `store` (the books), `admin` (changes beside), `link` and `local` (a node's messages, in process),
+//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `epochs` (what a week comes to), `vouchers` (paying without a key), `terms` (what a job is accepted on), `store` (the books), `admin` (changes beside), `link` and `local` (a node's messages, in process),
 //! `edge` (HTTP, WebSocket).
 
 pub mod admin;
@@ -15,7 +15,9 @@ mod checks;
 pub mod compare;
 pub mod config;
 mod coordinator;
+mod database;
 mod edge;
+pub mod epochs;
 pub mod error;
 mod jobs;
 pub mod keys;
@@ -36,11 +38,13 @@ mod store;
 mod terms;
 mod timers;
 mod uploads;
+pub mod vouchers;
 mod watch;
 
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};
 pub use config::{CoordinatorConfig, Limits, check_listen_address};
 pub use coordinator::Coordinator;
+pub use database::{Database, PostgresBooks};
 pub use error::{CoordinatorError, StoreError};
 pub use keys::{ApiKey, ApiKeyInfo, KeyTerms, Scope};
 pub use local::LocalCoordinator;

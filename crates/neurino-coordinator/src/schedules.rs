@@ -11,7 +11,6 @@ mod cheats;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,9 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::session::{NodeSession, Outbox};
-use crate::{Coordinator, CoordinatorConfig, JobTerms, Limits, Prepaid, admin};
+use crate::{
+    Coordinator, CoordinatorConfig, CoordinatorError, Database, JobTerms, Limits, Prepaid, admin,
+};
 use cheats::Cheat;
 
 thread_local! {
@@ -103,7 +104,9 @@ impl Request {
 
 struct Schedule {
     rng: StdRng,
-    folder: TempDir,
+    /// A file, or a database of its own where a PostgreSQL server is named.
+    database: Database,
+    _folder: TempDir,
     runtime: Option<Runtime>,
     coordinator: Option<Arc<Coordinator>>,
     key: Arc<IdentityKey>,
@@ -140,9 +143,16 @@ impl Schedule {
         let nodes = nodes.collect();
         let key = Arc::new(IdentityKey::generate(&mut rng));
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let address = runtime.expect("a runtime").block_on(crate::store::server::fresh());
+        let database = match address {
+            Some(address) => Database::at(&address, folder.path().join("pictures")),
+            None => Ok(Database::Sqlite(folder.path().join("books.sqlite"))),
+        };
         let mut schedule = Self {
             rng,
-            folder,
+            database: database.expect("an address"),
+            _folder: folder,
             runtime: None,
             coordinator: None,
             key,
@@ -170,8 +180,8 @@ impl Schedule {
         schedule
     }
 
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("books.sqlite")
+    fn database(&self) -> Database {
+        self.database.clone()
     }
 
     fn runtime(&self) -> &Runtime {
@@ -188,7 +198,17 @@ impl Schedule {
         let mut config = CoordinatorConfig::practice(self.database(), Arc::clone(&self.key));
         config.limits = Limits { failures_max: 3, losses_max: 8, ..Limits::default() };
         config.seed = Some(self.rng.random());
-        let coordinator = runtime.block_on(Coordinator::open_without_timers(config));
+        let coordinator = runtime.block_on(async {
+            loop {
+                match Coordinator::open_without_timers(config.clone()).await {
+                    // The one that lost its power holds the books for a few seconds more.
+                    Err(CoordinatorError::InUse(Database::Postgres(books))) => {
+                        crate::store::outlive(&books).await;
+                    }
+                    opened => break opened,
+                }
+            }
+        });
         self.coordinator = Some(coordinator.expect("the books open"));
         self.runtime = Some(runtime);
     }

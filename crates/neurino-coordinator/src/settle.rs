@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::checks::{self, Refusal};
 use crate::coordinator::Coordinator;
+use crate::error::StoreError;
 use crate::jobs::short;
 use crate::router::JobClass;
 use crate::session::{address_of, continues_stream};
@@ -146,6 +147,11 @@ impl Coordinator {
             }
             Err(error) => {
                 self.unclaim(id);
+                if matches!(error, StoreError::Doubtful) {
+                    // It may be paid: whoever waits for the job need not wait for the node's repeat.
+                    let this = Arc::clone(self);
+                    self.tasks.spawn(async move { this.reconcile(claim.job).await });
+                }
                 Err(error.body())
             }
         }

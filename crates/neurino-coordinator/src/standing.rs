@@ -13,6 +13,7 @@ use crate::coordinator::{Coordinator, now_ms};
 use crate::error::StoreError;
 use crate::router::Standing;
 use crate::store::{Pod, Store};
+use crate::vouchers::VoucherTerms;
 
 const DAY_S: u64 = 24 * 3600;
 /// Days over which uptime counts.
@@ -23,6 +24,7 @@ pub(crate) struct Settings {
     version: AtomicI64,
     pods: RwLock<BTreeMap<ModelId, Pod>>,
     votes: RwLock<BTreeMap<NodeId, u64>>,
+    vouchers: RwLock<Option<VoucherTerms>>,
     /// Seconds that nodes were connected in the last thirty days.
     uptimes: RwLock<BTreeMap<NodeId, u64>>,
 }
@@ -33,6 +35,7 @@ impl Settings {
             version: AtomicI64::new(store.settings_version().await?),
             pods: RwLock::new(store.pods().await?),
             votes: RwLock::new(store.node_votes().await?),
+            vouchers: RwLock::new(store.voucher_terms().await?),
             uptimes: RwLock::new(store.uptimes(today() - (UPTIME_DAYS - 1).cast_signed()).await?),
         })
     }
@@ -52,6 +55,11 @@ impl Coordinator {
     pub(crate) fn pod(&self, model: &ModelId) -> Pod {
         let pods = self.settings.pods.read().unwrap_or_else(PoisonError::into_inner);
         pods.get(model).cloned().unwrap_or_default()
+    }
+
+    /// Where vouchers are collected, if they are taken.
+    pub(crate) fn voucher_terms(&self) -> Option<VoucherTerms> {
+        *self.settings.vouchers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the order of nodes looks at, of a node that connects.
@@ -85,6 +93,7 @@ impl Coordinator {
                 self.keys.replace(self.store.keys().await?);
                 set(&self.settings.pods, self.store.pods().await?);
                 set(&self.settings.votes, self.store.node_votes().await?);
+                set(&self.settings.vouchers, self.store.voucher_terms().await?);
                 self.audits.reload(&self.store).await?;
                 self.settings.version.store(version, Ordering::Relaxed);
             }
@@ -113,7 +122,15 @@ impl Coordinator {
             return;
         }
         let counted = async {
-            self.store.add_uptime(day, nodes).await?;
+            let added = self.store.add_uptime(day, nodes.clone()).await;
+            if matches!(added, Err(StoreError::Unavailable)) {
+                // Certainly not written: it counts with the next ones.
+                let mut state = self.state();
+                for (node, seconds) in nodes {
+                    *state.uptime.entry(node).or_default() += seconds;
+                }
+            }
+            added?;
             let since = day - (UPTIME_DAYS - 1).cast_signed();
             set(&self.settings.uptimes, self.store.uptimes(since).await?);
             Ok::<(), StoreError>(())

@@ -72,6 +72,21 @@ pub(crate) fn usage_bound(spec: &JobSpec) -> Usage {
 }
 
 impl Coordinator {
+    /// The most that a job costs in credits.
+    pub(crate) fn price_at_most(&self, spec: &JobSpec) -> Result<MicroCredits, ErrorBody> {
+        self.priced(spec).map(|(_, amount)| amount)
+    }
+
+    fn priced(&self, spec: &JobSpec) -> Result<(&PriceList, MicroCredits), ErrorBody> {
+        let priced = self.prices.named(&self.config.price_list);
+        let priced = priced.and_then(|list| Ok((list, list.price(spec, usage_bound(spec))?)));
+        priced.map_err(|_| {
+            let message = format!("`model` {} has no price in credits here", spec.model());
+            ErrorBody::new(ErrorCode::InvalidRequest, message)
+                .with_hint("choose another model, or ask whoever runs this network for its price")
+        })
+    }
+
     /// What must be set aside for a prepaid job.
     pub(crate) fn hold(
         &self,
@@ -80,13 +95,7 @@ impl Coordinator {
         spec: &JobSpec,
         prepaid: &Prepaid,
     ) -> Result<Hold, ErrorBody> {
-        let priced = self.prices.named(&self.config.price_list);
-        let priced = priced.and_then(|list| Ok((list, list.price(spec, usage_bound(spec))?)));
-        let (list, amount) = priced.map_err(|_| {
-            let message = format!("`model` {} has no price in credits here", spec.model());
-            ErrorBody::new(ErrorCode::InvalidRequest, message)
-                .with_hint("choose another model, or ask whoever runs this network for its price")
-        })?;
+        let (list, amount) = self.priced(spec)?;
         let event = Event::transfer(
             event_of_hold(job),
             EntryKind::CreditHold,

@@ -26,6 +26,9 @@ const STANDING_ROUNDS: u64 = 30;
 /// How often payloads past their keeping time are deleted.
 const PRUNE: Duration = Duration::from_hours(1);
 
+/// How often it is looked whether a week is over.
+const EPOCHS: Duration = Duration::from_mins(1);
+
 /// What is due at one tick.
 #[derive(Default)]
 struct Due {
@@ -81,9 +84,27 @@ impl Coordinator {
                     coordinator.sweep_audits().await;
                 }
             };
+            let epochs = async {
+                let mut ticks = tokio::time::interval(EPOCHS);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                let mut looked_at = None;
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    let over = coordinator.epoch_over(now_ms());
+                    if looked_at == over {
+                        continue;
+                    }
+                    match coordinator.make_epochs(now_ms()).await {
+                        Ok(_) => looked_at = over,
+                        Err(error) => tracing::error!(?error, "no epoch was made: {error}"),
+                    }
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tick => {}
+                () = epochs => {}
                 () = audits => {}
                 () = prune => {}
                 () = look_up => {}

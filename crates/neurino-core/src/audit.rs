@@ -12,6 +12,7 @@ pub mod economics;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use ts_rs::TS;
 
 use crate::ids::JobId;
 
@@ -225,7 +226,7 @@ impl Record {
 }
 
 /// How closely a node is watched, for its owner to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustStage {
     /// All of its results are computed again.

@@ -30,6 +30,8 @@ pub enum DeviceChoice {
     Cpu,
     /// An NVIDIA card by index.
     Cuda(u32),
+    /// The first NVIDIA card, with the others for models that do not fit it; never the CPU.
+    Cards,
 }
 
 /// Facts about a loaded model.
@@ -242,6 +244,11 @@ pub trait Engine: Send + Sync {
     /// longest.
     fn places(&self) -> usize {
         1
+    }
+
+    /// Whether a place may hold a model: some may be kept for text, others for pictures.
+    fn fits_place(&self, _model: &ModelId, _place: usize) -> bool {
+        true
     }
 
     /// The processes that hold its memory, where they are not this one.

@@ -69,6 +69,11 @@ impl OpenDevice {
 /// What a card has whose driver does not tell: the smallest that the network sees often.
 const UNKNOWN_CARD_BYTES: u64 = 8 << 30;
 
+/// Whether this build can compute on NVIDIA cards.
+pub const fn computes_on_cards() -> bool {
+    cfg!(feature = "cuda")
+}
+
 /// The devices this build and this machine have, best first. The CPU is always among them.
 pub fn available() -> Vec<DeviceChoice> {
     let cards = (0..).zip(cards()).map(|(index, _)| DeviceChoice::Cuda(index));
@@ -93,21 +98,26 @@ pub(crate) fn open(choice: DeviceChoice) -> Result<Vec<OpenDevice>, EngineError>
     let index = match choice {
         DeviceChoice::Cpu => return Ok(vec![cpu()]),
         DeviceChoice::Auto if cards.is_empty() => return Ok(vec![cpu()]),
-        DeviceChoice::Auto => {
+        DeviceChoice::Cards if cards.is_empty() => return Err(no_card(0, 0)),
+        DeviceChoice::Auto | DeviceChoice::Cards => {
             return Ok(cards.into_iter().enumerate().map(|(i, card)| open_card(card, i)).collect());
         }
         DeviceChoice::Cuda(index) => index as usize,
     };
     if index >= cards.len() {
-        let found = match cards.len() {
-            _ if cfg!(not(feature = "cuda")) => "this build computes on the CPU only".into(),
-            0 => "no NVIDIA card with a working driver was found".into(),
-            n => format!("{n} were found"),
-        };
-        let message = format!("there is no NVIDIA card {index}: {found}");
-        return Err(EngineError::new(EngineErrorCode::NoSuchDevice, message));
+        return Err(no_card(index, cards.len()));
     }
     Ok(vec![open_card(cards.swap_remove(index), index)])
+}
+
+fn no_card(index: usize, found: usize) -> EngineError {
+    let found = match found {
+        _ if !computes_on_cards() => "this build computes on the CPU only".into(),
+        0 => "no NVIDIA card with a working driver was found".into(),
+        n => format!("{n} were found"),
+    };
+    let message = format!("there is no NVIDIA card {index}: {found}");
+    EngineError::new(EngineErrorCode::NoSuchDevice, message)
 }
 
 fn open_card(device: Device, index: usize) -> OpenDevice {
@@ -197,5 +207,9 @@ mod tests {
     fn a_card_that_is_not_there_is_a_typed_error() {
         let error = describe(DeviceChoice::Cuda(99)).map_err(|e| e.code);
         assert_eq!(error, Err(EngineErrorCode::NoSuchDevice));
+        if available().len() == 1 {
+            let none = describe(DeviceChoice::Cards).map_err(|e| e.code);
+            assert_eq!(none, Err(EngineErrorCode::NoSuchDevice), "the CPU does not step in");
+        }
     }
 }

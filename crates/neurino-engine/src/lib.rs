@@ -40,6 +40,6 @@ pub use api::{
     JobStream, LoadedModel, MemoryUse, ModelRef,
 };
 pub use local::LocalEngine;
-pub use multi::MultiEngine;
+pub use multi::{KindOf, MultiEngine, Serves};
 pub use prefetch::prefetch;
 pub use process::{ProcessEngine, ProcessEngineConfig, ProcessLimits};

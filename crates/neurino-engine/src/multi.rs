@@ -3,12 +3,13 @@
 //! A node with two cards serves two models, one on each. Its first engine has all cards, the others
 //! have one of the further cards each. So the first model is kept as a single engine keeps it: on
 //! the first card, or split over several if that does not hold it (see [`crate::memory::plan`]); and a
-//! second one finds what is left.
+//! second one finds what is left. Engines may be kept for text or for pictures: then a model goes only
+//! where its kind is computed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use neurino_core::{JobSpec, ModelId};
+use neurino_core::{JobKind, JobSpec, ModelId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +18,36 @@ use crate::api::{
     ModelRef,
 };
 
+/// What an engine is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serves {
+    /// Models that write.
+    pub text: bool,
+    /// Models that make pictures.
+    pub pictures: bool,
+}
+
+impl Serves {
+    /// Everything.
+    pub const BOTH: Self = Self { text: true, pictures: true };
+
+    /// Whether models of this kind are computed.
+    pub fn kind(self, kind: JobKind) -> bool {
+        match kind {
+            JobKind::Text => self.text,
+            JobKind::Image => self.pictures,
+        }
+    }
+}
+
+/// Tells what a model makes; `None` where nobody knows.
+pub type KindOf = Box<dyn Fn(&ModelId) -> Option<JobKind> + Send + Sync>;
+
 /// Engines that share the work by model.
 pub struct MultiEngine {
     engines: Vec<Arc<dyn Engine>>,
+    serves: Vec<Serves>,
+    kind_of: KindOf,
     /// Which engine holds, or was last told to load, which model.
     places: Mutex<Places>,
     status: Arc<watch::Sender<EngineStatus>>,
@@ -35,19 +63,18 @@ struct Places {
 }
 
 impl Places {
-    /// The engine that has the model, or the one to give it: the first free one, or the one whose
-    /// model was not asked for the longest.
-    fn place(&mut self, model: &ModelRef) -> usize {
+    /// The engine that has the model, or the one of those that `may` have it to give it to: the first
+    /// free one, or the one whose model was not asked for the longest.
+    fn place(&mut self, model: &ModelRef, may: impl Fn(usize) -> bool) -> Option<usize> {
         self.time += 1;
         let holds = |held: &Option<(ModelRef, u64)>| held.as_ref().is_some_and(|(m, _)| m == model);
         let age = |held: &Option<(ModelRef, u64)>| held.as_ref().map_or(0, |(_, asked)| *asked);
         let found = self.held.iter().position(holds);
-        let oldest = self.held.iter().enumerate().min_by_key(|(_, held)| age(held));
-        let index = found.or(oldest.map(|(index, _)| index)).unwrap_or(0);
-        if let Some(held) = self.held.get_mut(index) {
-            *held = Some((model.clone(), self.time));
-        }
-        index
+        let able = self.held.iter().enumerate().filter(|(index, _)| may(*index));
+        let oldest = able.min_by_key(|(_, held)| age(held));
+        let index = found.or(oldest.map(|(index, _)| index))?;
+        self.held[index] = Some((model.clone(), self.time));
+        Some(index)
     }
 
     fn of(&mut self, model: &ModelId) -> Option<usize> {
@@ -70,6 +97,14 @@ impl MultiEngine {
     /// The first may have the devices of the others, too: what no engine has memory for beside the
     /// others' models is loaded into the first alone.
     pub fn new(engines: Vec<Arc<dyn Engine>>) -> Self {
+        let all = engines.into_iter().map(|engine| (engine, Serves::BOTH)).collect();
+        Self::with_roles(all, Box::new(|_| None))
+    }
+
+    /// As [`MultiEngine::new`], with what each engine is kept for. A model whose kind no engine serves
+    /// is refused; one whose kind is not known goes anywhere.
+    pub fn with_roles(engines: Vec<(Arc<dyn Engine>, Serves)>, kind_of: KindOf) -> Self {
+        let (engines, serves): (Vec<_>, Vec<_>) = engines.into_iter().unzip();
         let held = std::iter::repeat_with(|| None).take(engines.len()).collect();
         let places = Mutex::new(Places { held, time: 0 });
         let status = Arc::new(watch::Sender::new(EngineStatus::Idle));
@@ -83,12 +118,24 @@ impl MultiEngine {
                 }
             });
         }
-        Self { engines, places, status, all }
+        Self { engines, serves, kind_of, places, status, all }
     }
 
     /// What each engine does.
     pub fn statuses(&self) -> Vec<EngineStatus> {
         self.all.iter().map(|status| status.borrow().clone()).collect()
+    }
+
+    /// A place for the model, which is then its.
+    ///
+    /// # Errors
+    /// `NoSuchDevice` where none is kept for its kind.
+    fn place(&self, model: &ModelRef) -> Result<usize, EngineError> {
+        let index = self.held().place(model, |index| self.fits_place(&model.id, index));
+        index.ok_or_else(|| {
+            let message = format!("no card is kept for the kind of model that `{}` is", model.id);
+            EngineError::new(EngineErrorCode::NoSuchDevice, message)
+        })
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Places> {
@@ -131,21 +178,27 @@ fn tell(status: &watch::Sender<EngineStatus>, all: &[watch::Receiver<EngineStatu
 
 #[async_trait]
 impl Engine for MultiEngine {
-    /// Loads a model into a free engine; if there is none, in place of the model that was not asked
-    /// for the longest. Where memory is lacking, all others make way and the first engine tries.
+    /// Loads a model into a free engine of those that are kept for its kind; if there is none, in place of the model that was not asked
+    /// for the longest. Where memory is lacking, all others make way and the first of them tries.
     async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
-        let index = self.held().place(model);
+        let index = self.place(model)?;
+        let first = (0..self.engines.len()).find(|&index| self.fits_place(&model.id, index));
         let loaded = self.load_into(index, model).await;
         let lacks_memory =
             matches!(&loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
         let others = self.held().held.iter().any(Option::is_some);
-        if !lacks_memory || (index == 0 && !others) {
+        if !lacks_memory || (Some(index) == first && !others) {
             return loaded;
         }
         tracing::info!(model.id = %model.id, "the other models make way");
         self.unload().await?;
-        let index = self.held().place(model);
+        let index = self.place(model)?;
         self.load_into(index, model).await
+    }
+
+    fn fits_place(&self, model: &ModelId, place: usize) -> bool {
+        let Some(kind) = (self.kind_of)(model) else { return place < self.serves.len() };
+        self.serves.get(place).is_some_and(|serves| serves.kind(kind))
     }
 
     async fn run(
@@ -233,6 +286,39 @@ mod tests {
         ending(stream).await.unwrap();
         let error = both.run(&job(5), CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
+    }
+
+    #[tokio::test]
+    async fn models_go_only_where_their_kind_is_computed() {
+        let engine =
+            || -> Arc<dyn Engine> { Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap()) };
+        let text = Serves { text: true, pictures: false };
+        let pictures = Serves { text: false, pictures: true };
+        // The stand-in model writes; told to be a picture model, it goes to the other engine.
+        let kind_of = |model: &ModelId| match model.as_str() {
+            "one" | "two" => Some(JobKind::Text),
+            "three" => Some(JobKind::Image),
+            _ => None,
+        };
+        let engines = vec![(engine(), pictures), (engine(), text)];
+        let both = MultiEngine::with_roles(engines, Box::new(kind_of));
+        let held = || {
+            let names = both.statuses().into_iter().map(|status| match status {
+                EngineStatus::Ready(model) => model.id.to_string(),
+                _ => String::new(),
+            });
+            names.collect::<Vec<_>>()
+        };
+        both.load(&named("one")).await.unwrap();
+        assert_eq!(held(), ["", "one"]);
+        both.load(&named("two")).await.unwrap();
+        assert_eq!(held(), ["", "two"], "the free place is not for text");
+        both.load(&named("three")).await.unwrap();
+        assert_eq!(held(), ["three", "two"]);
+
+        let only = MultiEngine::with_roles(vec![(engine(), pictures)], Box::new(kind_of));
+        let error = only.load(&named("one")).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::NoSuchDevice);
     }
 
     #[tokio::test]

@@ -115,6 +115,13 @@ pub(crate) fn load_of(nvml: &Nvml, index: u32, process: u32) -> Option<u8> {
     Some(newest.map_or(0, |sample| sample.sm_util.min(100) as u8))
 }
 
+/// Whether a card does not answer any more, or its driver is gone.
+pub(crate) fn is_lost(nvml: &Nvml, index: u32) -> bool {
+    let memory = nvml.device_by_index(index).and_then(|card| card.memory_info());
+    // A card that never tells its memory is there all the same.
+    memory.is_err_and(|error| !matches!(error, NvmlError::NotSupported | NvmlError::NoPermission))
+}
+
 /// How busy a card is now; what the driver does not tell stays `None`.
 pub(crate) fn sample(nvml: &Nvml, index: u32) -> GpuSample {
     let mut sample = GpuSample { index, ..GpuSample::default() };

@@ -1,5 +1,6 @@
 //! What this machine has, and how busy it is.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::cpu::{self, Cpu};
 use crate::nvidia::{NvidiaReport, NvidiaStatus};
 use crate::nvml::{self, Gpu};
 use crate::pci;
+use crate::script::CardScript;
 
 /// Sensors are read through slow firmware on some machines; nobody needs them more often.
 const SENSOR_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,6 +24,8 @@ pub struct Hardware {
     gpus: Vec<Gpu>,
     nvidia: NvidiaReport,
     nvml: Option<Nvml>,
+    /// Plays the cards instead of a driver.
+    script: Option<CardScript>,
     live: Mutex<Live>,
 }
 
@@ -74,16 +78,35 @@ pub struct GpuSample {
 impl Hardware {
     /// Looks at everything once.
     pub fn probe() -> Self {
-        let mut system = System::new();
-        system.refresh_memory();
-        system.refresh_cpu_all();
-        let cpu = cpu::describe(&system);
         let (nvml, state) = nvml::open();
         let nvidia = NvidiaReport {
             cards: pci::nvidia_cards(),
             kernel_driver: pci::kernel_driver(),
             nvml: state,
         };
+        let gpus = nvml.as_ref().map(nvml::gpus).unwrap_or_default();
+        Self { nvml, ..Self::with_cards(gpus, nvidia) }
+    }
+
+    /// This machine with the cards that a file plays.
+    pub(crate) fn scripted(path: &Path) -> Self {
+        let script = CardScript::new(path);
+        let (gpus, nvidia) = script.probe();
+        Self { script: Some(script), ..Self::with_cards(gpus, nvidia) }
+    }
+
+    /// Looks at everything once more, with a new handle of the driver's library.
+    pub(crate) fn again(&self) -> Self {
+        let Some(script) = &self.script else { return Self::probe() };
+        let (gpus, nvidia) = script.probe();
+        Self { script: Some(script.clone()), ..Self::with_cards(gpus, nvidia) }
+    }
+
+    fn with_cards(gpus: Vec<Gpu>, nvidia: NvidiaReport) -> Self {
+        let mut system = System::new();
+        system.refresh_memory();
+        system.refresh_cpu_all();
+        let cpu = cpu::describe(&system);
         let live = Live {
             system,
             sensors: Components::new_with_refreshed_list(),
@@ -92,8 +115,22 @@ impl Hardware {
             sensors_read: None,
             temperature_c: None,
         };
-        let gpus = nvml.as_ref().map(nvml::gpus).unwrap_or_default();
-        Self { cpu, gpus, nvidia, nvml, live: Mutex::new(live) }
+        Self { cpu, gpus, nvidia, nvml: None, script: None, live: Mutex::new(live) }
+    }
+
+    /// Whether something says that cards or driver are others than when this was probed: a card does
+    /// not answer, the bus shows other cards, the kernel driver changed. Costs less than a millisecond;
+    /// where the bus cannot be seen, a card that comes is not noticed.
+    pub fn is_outdated(&self) -> bool {
+        if let Some(script) = &self.script {
+            let (gpus, nvidia) = script.probe();
+            return gpus != self.gpus || nvidia != self.nvidia;
+        }
+        let lost =
+            |gpu: &Gpu| self.nvml.as_ref().is_some_and(|nvml| nvml::is_lost(nvml, gpu.index));
+        pci::nvidia_cards() != self.nvidia.cards
+            || pci::kernel_driver() != self.nvidia.kernel_driver
+            || self.gpus.iter().any(lost)
     }
 
     /// The processor.
@@ -131,9 +168,12 @@ impl Hardware {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
             live.sample(&self.cpu)
         };
-        let gpus = match &self.nvml {
-            Some(nvml) => self.gpus.iter().map(|gpu| nvml::sample(nvml, gpu.index)).collect(),
-            None => Vec::new(),
+        let gpus = match (&self.script, &self.nvml) {
+            (Some(script), _) => self.gpus.iter().map(|gpu| script.sample(gpu)).collect(),
+            (None, Some(nvml)) => {
+                self.gpus.iter().map(|gpu| nvml::sample(nvml, gpu.index)).collect()
+            }
+            (None, None) => Vec::new(),
         };
         Sample { cpu, gpus }
     }

@@ -2,9 +2,11 @@
 //!
 //! Pure: no io, no clock. The ledger only grows, and balances are derived from it. An [`Event`] can
 //! only be built balanced: the amounts of its postings sum to zero for each kind of points.
-//! Reading order: [`account`], [`event`], [`ledger`].
+//! Reading order: [`account`], [`event`], [`ledger`], then
+//! [`epoch`], what a week of the ledger comes to.
 
 pub mod account;
+pub mod epoch;
 pub mod event;
 pub mod ledger;
 

@@ -108,7 +108,7 @@ impl Loaded {
     /// Where a model is, or goes: into a free place, or in the stead of the one that was not used
     /// for the longest. For whoever has the turn.
     fn place(&self, model: &ModelId) -> &Place {
-        let rank = |place: &&Place| {
+        let rank = |(_, place): &(usize, &Place)| {
             let Ok(held) = place.model.try_read() else { return (2, 0) };
             match held.as_ref() {
                 Some(held) if held.facts.id == *model => (0, 0),
@@ -116,7 +116,11 @@ impl Loaded {
                 Some(_) => (2, place.used.load(Ordering::Relaxed)),
             }
         };
-        self.places.iter().min_by_key(rank).expect("there is at least one place")
+        let fits = |(index, _): &(usize, &Place)| self.engine.fits_place(model, *index);
+        let places = || self.places.iter().enumerate();
+        // A model that fits nowhere is refused by the engine.
+        let best = places().filter(fits).min_by_key(rank).or_else(|| places().min_by_key(rank));
+        best.expect("there is at least one place").1
     }
 
     /// Loads and holds a model; for whoever has the turn. While jobs of another model are in its way,

@@ -39,6 +39,9 @@ struct Card {
     /// It has no limit that could be changed.
     #[serde(default)]
     fixed: bool,
+    /// Kept for `neurino_hardware::script`, which plays a card that computes where this stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
 }
 
 impl ScriptedCards {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 use crate::alerts::{AlertsCommand, AlertsView};
+use crate::cards::CardChoice;
 use crate::control::{ControlStatus, RulesView};
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
@@ -126,6 +127,13 @@ pub enum Command {
     Update(UpdateCommand),
     /// The desktop's notifications; answered with [`Reply::Notices`].
     Notices(NoticesCommand),
+    /// Whether and what for a card is used, and its name. Running jobs are finished first.
+    CardChoose {
+        /// The card's [`Device::card`].
+        card: String,
+        /// All of the choice.
+        choice: CardChoice,
+    },
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {
@@ -373,8 +381,18 @@ pub struct PointsSummary {
 /// A device of this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 pub struct Device {
-    /// Its name, as its maker spells it.
+    /// Names this very device on this machine: a card's UUID, or [`crate::cards::PROCESSOR`].
+    pub card: String,
+    /// What the person calls it, else its maker's name.
     pub name: String,
+    /// Its maker's name, where the person gave it another one.
+    pub product: Option<String>,
+    /// What the person chose for it; `None` where there is no choice.
+    pub choice: Option<CardChoice>,
+    /// It was here and does not answer any more.
+    pub gone: bool,
+    /// The choice takes effect when the running jobs are finished.
+    pub pending: bool,
     /// What it is.
     pub kind: DeviceKind,
     /// Whether jobs run on it.

@@ -10,6 +10,8 @@ use neurino_core::{
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::trust::NodeTrust;
+
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -140,6 +142,8 @@ pub struct EarningsOverview {
     pub alarms: Vec<EarningsAlarm>,
     /// Receipts that were computed again here, out of all.
     pub checked: Checked,
+    /// How closely the network watches this machine, where it says so.
+    pub trust: Option<NodeTrust>,
 }
 
 /// Points an hour, from the last fifteen minutes.

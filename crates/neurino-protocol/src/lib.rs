@@ -6,6 +6,7 @@
 
 pub mod alerts;
 pub mod app;
+pub mod cards;
 pub mod control;
 pub mod earnings;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod onboarding;
 pub mod power;
 pub mod saying;
 pub mod secret;
+pub mod trust;
 pub mod update;
 pub mod wallet;
 

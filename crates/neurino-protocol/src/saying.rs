@@ -7,6 +7,7 @@ use neurino_core::ModelId;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::cards::NoCard;
 use crate::error::ErrorBody;
 use crate::node::NoJob;
 
@@ -42,7 +43,15 @@ pub enum MiningSaying {
         jobs: u32,
     },
     /// Finishing the running jobs, or already without one.
-    Finishing,
+    Finishing {
+        /// Whether mining goes on after it.
+        again: bool,
+    },
+    /// Mining is on, and there is no card that may be used.
+    NoCard {
+        /// Why.
+        no_card: NoCard,
+    },
     /// Cannot go on.
     Problem {
         /// Why.

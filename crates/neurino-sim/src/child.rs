@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
+use neurino_coordinator::{
+    Coordinator, CoordinatorConfig, CoordinatorError, Database, Limits, books,
+};
 use neurino_wallet::IdentityKey;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
@@ -19,7 +21,7 @@ const PHRASE: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
 /// What a run wants of its coordinator.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Terms {
     /// Time a text job has from its lease, in milliseconds.
     #[arg(long)]
@@ -27,16 +29,30 @@ pub struct Terms {
     /// Whether miners of the original protocol are served, too.
     #[arg(long)]
     pub original: bool,
+    /// Address of the books, if they are a server's.
+    #[arg(long)]
+    pub database: Option<String>,
+}
+
+impl Terms {
+    /// The books of a run: a file in its folder, or a server's.
+    fn database(&self, folder: &Path) -> Result<Database, CoordinatorError> {
+        match &self.database {
+            Some(address) => Database::at(address, folder.join("pictures")),
+            None => Ok(Database::Sqlite(folder.join("books.sqlite"))),
+        }
+    }
 }
 
 /// Runs the coordinator in this process until it is killed. Whenever a line comes in, one goes out: how
-/// often the books were used so far.
+/// often the books were used so far. On a database of a server it stands by while another one holds the
+/// books.
 ///
 /// # Errors
-/// Books or address that cannot be used.
+/// Books or address that cannot be used; another coordinator that took over.
 pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()> {
     let key = Arc::new(IdentityKey::from_phrase(PHRASE)?);
-    let mut config = CoordinatorConfig::practice(folder.join("books.sqlite"), key);
+    let mut config = CoordinatorConfig::practice(terms.database(folder)?, key);
     config.network = "sim".into();
     config.practice = false;
     config.original = terms.original;
@@ -46,18 +62,26 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
         connections_max: 40_000,
         ..Limits::default()
     };
-    let coordinator = Coordinator::open(config).await?;
+    let coordinator = loop {
+        match Coordinator::open(config.clone()).await {
+            Err(CoordinatorError::InUse(held @ Database::Postgres(_))) => {
+                books::until_free(&held).await?;
+            }
+            opened => break opened?,
+        }
+    };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
     say(address);
     let counted = coordinator.clone();
-    tokio::spawn(async move {
-        let mut asked = BufReader::new(tokio::io::stdin()).lines();
-        while let Ok(Some(_)) = asked.next_line().await {
+    // A thread of its own: a runtime would wait for the end of the input before it ends.
+    std::thread::spawn(move || {
+        for _ in std::io::stdin().lines().map_while(Result::ok) {
             say(counted.store_calls());
         }
     });
     coordinator.serve(listener, CancellationToken::new()).await?;
+    anyhow::ensure!(!coordinator.is_superseded(), "another coordinator took the books over");
     Ok(())
 }
 
@@ -84,7 +108,7 @@ impl Process {
     /// # Errors
     /// A process that does not start or does not say where it listens.
     pub async fn start(program: &Path, folder: &Path, terms: Terms) -> anyhow::Result<Self> {
-        spawn(program, folder, 0, terms).await
+        spawn(program, folder, 0, terms)?.listens().await
     }
 
     /// Kills it as a power cut would, and starts it again on the same books and port. Returns how long
@@ -93,15 +117,56 @@ impl Process {
     /// # Errors
     /// As [`Process::start`].
     pub async fn crash(&mut self) -> anyhow::Result<Duration> {
-        self.child.kill().await?;
+        self.kill().await?;
         let since = Instant::now();
-        *self = spawn(&self.program, &self.folder, self.port, self.terms).await?;
+        *self = self.stand_by(self.port)?.listens().await?;
         Ok(since.elapsed())
     }
 
+    /// Kills it as a power cut would.
+    ///
+    /// # Errors
+    /// A process that cannot be killed.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Starts another one on the same books, which will listen at this port once it holds them; 0 picks
+    /// a free one.
+    ///
+    /// # Errors
+    /// A program that cannot be started.
+    pub fn stand_by(&self, port: u16) -> anyhow::Result<Starting> {
+        spawn(&self.program, &self.folder, port, self.terms.clone())
+    }
+
+    /// Stops it in the middle of what it does, or lets it go on.
+    ///
+    /// # Errors
+    /// A process that is gone.
+    pub async fn freeze(&self, still: bool) -> anyhow::Result<()> {
+        let pid = self.child.id().context("the coordinator has ended")?;
+        let words = format!("kill -s {} {pid}", if still { "STOP" } else { "CONT" });
+        let status = Command::new("sh").args(["-c", &words]).status().await?;
+        anyhow::ensure!(status.success(), "`{words}` failed");
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself, and says whether well.
+    ///
+    /// # Errors
+    /// A process that does not end in time.
+    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<bool> {
+        let ended = tokio::time::timeout(within, self.child.wait()).await;
+        Ok(ended.context("the coordinator goes on")??.success())
+    }
+
     /// The books.
-    pub fn database(&self) -> PathBuf {
-        self.folder.join("books.sqlite")
+    ///
+    /// # Errors
+    /// An address that cannot be used.
+    pub fn database(&self) -> Result<Database, CoordinatorError> {
+        self.terms.database(&self.folder)
     }
 
     /// Where it listens.
@@ -136,7 +201,33 @@ impl Process {
     }
 }
 
-async fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow::Result<Process> {
+/// A process that does not say yet where it listens.
+pub struct Starting {
+    program: PathBuf,
+    folder: PathBuf,
+    terms: Terms,
+    child: Child,
+    asks: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Starting {
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// A process that does not within a minute.
+    pub async fn listens(mut self) -> anyhow::Result<Process> {
+        let line = tokio::time::timeout(Duration::from_mins(1), self.answers.next_line()).await;
+        let line = line.context("the coordinator did not listen within a minute")??;
+        let line = line.context("the coordinator ended before it listened")?;
+        let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let port = port.with_context(|| format!("`{line}` is no address"))?;
+        let Self { program, folder, terms, child, asks, answers } = self;
+        Ok(Process { program, folder, terms, child, asks, answers, port })
+    }
+}
+
+fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow::Result<Starting> {
     let mut child = Command::new(program)
         .arg("serve")
         .arg("--folder")
@@ -144,6 +235,7 @@ async fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow
         .args(["--port", &port.to_string()])
         .args(["--text-budget-ms", &terms.text_budget_ms.to_string()])
         .args(terms.original.then_some("--original"))
+        .args(terms.database.iter().flat_map(|address| ["--database", address]))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -151,12 +243,7 @@ async fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow
         .with_context(|| format!("start {}", program.display()))?;
     let asks = child.stdin.take().context("the coordinator's input")?;
     let stdout = child.stdout.take().context("the coordinator's output")?;
-    let mut answers = BufReader::new(stdout).lines();
-    let line = tokio::time::timeout(Duration::from_mins(1), answers.next_line()).await;
-    let line = line.context("the coordinator did not listen within a minute")??;
-    let line = line.context("the coordinator ended before it listened")?;
-    let port = line.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let port = port.with_context(|| format!("`{line}` is no address"))?;
+    let answers = BufReader::new(stdout).lines();
     let (program, folder) = (program.to_owned(), folder.to_owned());
-    Ok(Process { program, folder, terms, child, asks, answers, port })
+    Ok(Starting { program, folder, terms, child, asks, answers })
 }

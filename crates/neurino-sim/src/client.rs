@@ -20,8 +20,8 @@ pub(crate) enum Outcome {
     Accepted(Accepted),
     /// Too much work: the coordinator said so.
     Refused,
-    /// Nobody answered in time.
-    Unanswered,
+    /// Nobody answered in time, or in words that are not of a gateway with too much work: their status.
+    Unanswered(Option<u16>),
 }
 
 /// Longest time in which one job is submitted again and again.
@@ -56,11 +56,11 @@ pub(crate) async fn submit(
                     return Outcome::Accepted(Accepted { job, asked, answered: Instant::now() });
                 }
                 (429, _) => return Outcome::Refused,
-                (400..=499, _) => return Outcome::Unanswered,
+                (400..=499, _) => return Outcome::Unanswered(Some(status)),
                 _ => {}
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Outcome::Unanswered
+    Outcome::Unanswered(None)
 }

@@ -11,6 +11,8 @@ pub mod child;
 mod client;
 mod miner;
 mod polls;
+#[cfg(unix)]
+pub mod postgres;
 pub mod report;
 pub mod runs;
 mod streams;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use neurino_sim::child::{self, Terms};
-use neurino_sim::runs::{Run, Size, run};
+use neurino_sim::runs::{Ground, Run, Size, run};
 
 /// Puts load on a coordinator of this machine: virtual miners and clients with real sockets.
 #[derive(Parser)]
@@ -28,6 +28,9 @@ enum Action {
         /// Divide the length of the runs by this.
         #[arg(long, value_name = "N", default_value_t = 1)]
         shorter: u32,
+        /// Keep the books in a PostgreSQL server whose package was unpacked here; the run starts it.
+        #[arg(long, value_name = "FOLDER")]
+        postgres: Option<PathBuf>,
     },
     /// The coordinator's own process; started by the program itself.
     #[command(hide = true)]
@@ -41,6 +44,17 @@ enum Action {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Start a PostgreSQL server, run a program that finds its address in `NEURINO_TEST_POSTGRES_URL`,
+    /// and end the server.
+    #[cfg(unix)]
+    #[command(hide = true)]
+    WithPostgres {
+        /// Where the package with PostgreSQL's programs was unpacked.
+        packages: PathBuf,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
 }
 
 #[tokio::main]
@@ -50,13 +64,13 @@ async fn main() -> anyhow::Result<ExitCode> {
             child::serve(&folder, port, terms).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Action::Run { runs, part, shorter } => {
+        Action::Run { runs, part, shorter, postgres } => {
             anyhow::ensure!(part > 0 && shorter > 0, "nothing can be divided by zero");
-            let program = std::env::current_exe()?;
-            let runs = if runs.is_empty() { Run::ALL.to_vec() } else { runs };
+            let ground = Ground { program: std::env::current_exe()?, postgres };
+            let runs = if runs.is_empty() { Run::all(&ground) } else { runs };
             let mut passed = true;
             for name in runs {
-                let report = run(name, Size { part, shorter }, &program).await?;
+                let report = run(name, Size { part, shorter }, &ground).await?;
                 passed &= report.passes();
                 #[expect(clippy::print_stdout, reason = "the report is the program's output")]
                 {
@@ -64,6 +78,19 @@ async fn main() -> anyhow::Result<ExitCode> {
                 }
             }
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        #[cfg(unix)]
+        Action::WithPostgres { packages, command } => {
+            // Nothing in it outlives the program.
+            let server = neurino_sim::postgres::Server::start(&packages, &["fsync=off"])?;
+            let (program, arguments) =
+                anyhow::Context::context(command.split_first(), "a program")?;
+            let status = tokio::process::Command::new(program)
+                .args(arguments)
+                .env("NEURINO_TEST_POSTGRES_URL", server.url())
+                .status()
+                .await?;
+            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }

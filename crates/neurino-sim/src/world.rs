@@ -1,7 +1,6 @@
 //! One coordinator, its miners and its clients, for the length of one run.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::child::{Process, Terms};
 use crate::client::{self, Accepted, Outcome};
 use crate::miner::{self, Manner, Seen, Shared};
+#[cfg(unix)]
+use crate::postgres::Server;
+use crate::runs::Ground;
 
 /// The model that all miners serve.
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
@@ -42,7 +44,8 @@ pub(crate) struct Job {
 pub(crate) struct Tally {
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) refused: u64,
-    pub(crate) unanswered: u64,
+    /// Requests without an answer, by the status they had.
+    pub(crate) unanswered: BTreeMap<Option<u16>, u64>,
     pub(crate) connected: u64,
     pub(crate) disconnected: u64,
     pub(crate) late: u64,
@@ -51,8 +54,11 @@ pub(crate) struct Tally {
 
 /// All of it.
 pub(crate) struct World {
-    _folder: TempDir,
     pub(crate) process: Process,
+    /// The server of the books, if they are not a file.
+    #[cfg(unix)]
+    pub(crate) server: Option<Server>,
+    _folder: TempDir,
     http: reqwest::Client,
     pub(crate) keys: Vec<String>,
     pub(crate) model: ModelId,
@@ -67,18 +73,31 @@ pub(crate) struct World {
 impl World {
     /// Starts the coordinator, makes a key for each payer, and has the miners connect.
     pub(crate) async fn start(
-        program: &Path,
+        ground: &Ground,
         miners: usize,
         payers: usize,
         manner: Manner,
         text_budget_ms: u64,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let terms = Terms { text_budget_ms, original: false };
-        let process = Process::start(program, folder.path(), terms).await?;
+        #[cfg(unix)]
+        let server = match &ground.postgres {
+            Some(packages) => Some(Server::start(packages, &[])?),
+            None => None,
+        };
+        #[cfg(unix)]
+        let database = server.as_ref().map(|server| format!("{}/postgres", server.url()));
+        #[cfg(not(unix))]
+        let database = {
+            anyhow::ensure!(ground.postgres.is_none(), "PostgreSQL is started under Unix only");
+            None
+        };
+        let terms = Terms { text_budget_ms, original: false, database };
+        let process = Process::start(&ground.program, folder.path(), terms).await?;
         let mut keys = Vec::with_capacity(payers);
         for payer in 0..payers {
-            let key = admin::create_api_key(&process.database(), &format!("payer {payer}")).await?;
+            let key =
+                admin::create_api_key(&process.database()?, &format!("payer {payer}")).await?;
             keys.push(key.expose_secret().to_owned());
         }
         // The coordinator reads new keys within a second.
@@ -98,8 +117,10 @@ impl World {
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
         let mut world = Self {
-            _folder: folder,
             process,
+            #[cfg(unix)]
+            server,
+            _folder: folder,
             http,
             keys,
             model,
@@ -219,13 +240,15 @@ impl World {
                 (job.payer, job.asked, job.accepted) = (payer, Some(asked), Some(answered));
             }
             Outcome::Refused => self.tally.refused += 1,
-            Outcome::Unanswered => self.tally.unanswered += 1,
+            Outcome::Unanswered(status) => {
+                *self.tally.unanswered.entry(status).or_default() += 1;
+            }
         }
     }
 
     /// The books, added up beside the running coordinator.
     pub(crate) async fn books(&self) -> anyhow::Result<LedgerCheck> {
-        books::ledger_check(&self.process.database()).await.context("add the books up")
+        books::ledger_check(&self.process.database()?).await.context("add the books up")
     }
 }
 

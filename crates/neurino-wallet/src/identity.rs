@@ -101,12 +101,20 @@ impl IdentityKey {
     pub fn sign(&self, message: &str) -> String {
         sign_with(&self.key, message)
     }
+
+    /// Signs a hash of typed data, which its maker derived from what is signed; the same form.
+    pub(crate) fn sign_hash(&self, hash: [u8; 32]) -> String {
+        sign_prehash(&self.key, hash)
+    }
 }
 
 fn sign_with(key: &SigningKey, message: &str) -> String {
-    let hash = eip191_hash_message(message);
+    sign_prehash(key, eip191_hash_message(message).0)
+}
+
+fn sign_prehash(key: &SigningKey, hash: [u8; 32]) -> String {
     let (signature, recovery) = key
-        .sign_prehash_recoverable(hash.as_slice())
+        .sign_prehash_recoverable(&hash)
         .expect("a 32-byte hash can be signed by every valid key");
     let mut bytes = [0_u8; SIGNATURE_BYTES];
     bytes[..64].copy_from_slice(&signature.to_bytes());
@@ -121,6 +129,15 @@ fn sign_with(key: &SigningKey, message: &str) -> String {
 /// [`WalletError::BadSignature`] for a malformed one, a high `s` (a second form of the same
 /// signature, which could pass for another one), or another signer.
 pub fn verify(message: &str, signature: &str, address: &str) -> Result<(), WalletError> {
+    verify_hash(eip191_hash_message(message).0, signature, address)
+}
+
+/// Checks that the key behind `address` signed a hash.
+pub(crate) fn verify_hash(
+    hash: [u8; 32],
+    signature: &str,
+    address: &str,
+) -> Result<(), WalletError> {
     let bad = |rule| Err(WalletError::BadSignature { rule });
     let mut wanted = [0_u8; 20];
     if !decode_exact(address, &mut wanted) {
@@ -142,8 +159,7 @@ pub fn verify(message: &str, signature: &str, address: &str) -> Result<(), Walle
     if signature.normalize_s().is_some() {
         return bad("its `s` is high");
     }
-    let hash = eip191_hash_message(message);
-    match VerifyingKey::recover_from_prehash(hash.as_slice(), &signature, recovery) {
+    match VerifyingKey::recover_from_prehash(&hash, &signature, recovery) {
         Ok(key) if Address::from_public_key(&key) == wanted => Ok(()),
         _ => bad("another key made it"),
     }

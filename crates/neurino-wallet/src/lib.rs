@@ -1,6 +1,6 @@
 //! Keys of a machine: making, keeping and using them.
 //!
-//! Read [`IdentityKey`] first (twelve words, an address, signatures), then [`verify`], then
+//! Read [`IdentityKey`] first (twelve words, an address, signatures), then [`verify`], [`Voucher`] (what a payer promises), then
 //! [`open_identity`] (where the key of this machine comes from) and the stores behind it:
 //! [`OsKeyStore`], [`EncryptedFileStore`] and, for tests, [`MemoryStore`]. The person's side is
 //! [`RewardAddress`] (who is paid), [`WalletBook`] (what is remembered of it), key files and
@@ -17,6 +17,7 @@ mod open;
 mod os_store;
 mod qr;
 mod store;
+mod voucher;
 
 pub use address::{AddressError, EnteredAddress, MinerId, RewardAddress, is_what_was_pasted};
 pub use book::{BackedUp, ChainNode, FormerReward, LoadedBook, Reward, WalletBook};
@@ -32,3 +33,4 @@ pub use open::{
 pub use os_store::OsKeyStore;
 pub use qr::{QrPath, qr_path};
 pub use store::{MemoryStore, SecretStore};
+pub use voucher::{Escrow, SignedVoucher, Voucher, VoucherError};

@@ -4,6 +4,7 @@
 
 import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
+import { cards } from './words/cards';
 import { power } from './words/power';
 import { antivirus, notices, update } from './words/update';
 import { control } from './strings-control';
@@ -94,6 +95,7 @@ export const en = {
     finishingHint: 'Hands the job back.',
   },
   control,
+  cards,
   power,
   alerts,
   update,

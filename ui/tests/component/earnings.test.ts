@@ -52,6 +52,20 @@ describe('the cards', () => {
     expect(screen.getByTestId('energy-table').textContent).toContain('≈');
   });
 
+  it('tell how closely the network checks, and nothing where it does not say', async () => {
+    await earnings();
+    const watched = screen.getByTestId('trust').textContent;
+    expect(watched).toContain('about 1 in 24 results');
+    expect(watched).toContain('24 results in a row');
+    expect(watched).toMatch(/7\.4499 points of the last 7 days/);
+    document.body.innerHTML = '';
+    await earnings(troubled);
+    expect(screen.getByTestId('trust').textContent).toContain('No more work');
+    document.body.innerHTML = '';
+    await earnings({ ...overview, trust: null });
+    expect(screen.queryByTestId('trust')).toBeNull();
+  });
+
   it('say how to begin where nothing was earned', async () => {
     await earnings(nothing, snapshot('stopped', noPoints));
     expect(screen.getByTestId('card-now').textContent).toContain('not mining');

@@ -122,6 +122,15 @@ export const overview: EarningsOverview = {
   tariff: { kwh_micro: 320_000, currency: 'EUR' },
   alarms: [],
   checked: { agree: 1633, differ: 0, unknown: 0 },
+  trust: {
+    stage: 'watched',
+    audited_ppm: 41_667,
+    held: 24,
+    to_hold: 0,
+    alone: false,
+    escrow_ms: 7 * 24 * HOUR,
+    in_escrow_micro: 7_449_900,
+  },
 };
 
 /** The same of a machine that has not earned anything. */
@@ -143,6 +152,15 @@ export const nothing: EarningsOverview = {
   weeks: [],
   tariff: null,
   checked: { agree: 0, differ: 0, unknown: 0 },
+  trust: {
+    stage: 'new',
+    audited_ppm: 1_000_000,
+    held: 0,
+    to_hold: 10,
+    alone: false,
+    escrow_ms: 7 * 24 * HOUR,
+    in_escrow_micro: 0,
+  },
 };
 
 /** The same with everything that can be wrong. */
@@ -161,6 +179,15 @@ export const troubled: EarningsOverview = {
     { alarm: 'books', kind: 'llama', receipts: 123_156_257, books: 123_261_257 },
   ],
   checked: { agree: 1630, differ: 3, unknown: 0 },
+  trust: {
+    stage: 'convicted',
+    audited_ppm: 1_000_000,
+    held: 0,
+    to_hold: 10,
+    alone: false,
+    escrow_ms: 7 * 24 * HOUR,
+    in_escrow_micro: 0,
+  },
 };
 
 export function series(step: 'hour' | 'day' | 'week', count: number, empty = false): SeriesBar[] {

@@ -132,7 +132,12 @@ export const library: LibraryStatus = {
 };
 
 export const cpu: Device = {
+  card: 'processor',
   name: 'AMD Ryzen 7 7800X3D 8-Core Processor',
+  product: null,
+  choice: { use: true, role: 'both' },
+  gone: false,
+  pending: false,
   kind: 'cpu',
   in_use: true,
   note: null,
@@ -145,7 +150,12 @@ export const cpu: Device = {
 };
 
 export const gpu: Device = {
+  card: 'GPU-1',
   name: 'NVIDIA GeForce RTX 4090',
+  product: null,
+  choice: { use: true, role: 'both' },
+  gone: false,
+  pending: false,
   kind: 'gpu',
   in_use: true,
   note: null,
@@ -231,7 +241,7 @@ const sayings: Record<MiningState, MiningSaying> = {
   },
   waiting: { say: 'waiting', notice: null, no_job: null },
   working: { say: 'working' },
-  finishing: { say: 'finishing' },
+  finishing: { say: 'finishing', again: false },
   paused: { say: 'decided' },
   needs_you: {
     say: 'problem',

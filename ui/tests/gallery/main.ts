@@ -16,6 +16,7 @@ import type { Page } from '../../src/views/pages';
 import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
 import { fullDisk, hot } from '../fake/alerts';
+import { rigs } from '../fake/cards';
 import { powers } from '../fake/power';
 import { byHand, installing, ready, takenBack, updateView } from '../fake/update';
 import { nothing, overview, troubled } from '../fake/ledger';
@@ -39,6 +40,7 @@ const state = asked.get('state') ?? 'working';
 
 /** States of the gallery beyond those of the miner. */
 const special: Record<string, () => Snapshot> = {
+  ...rigs,
   empty: () => snapshot('stopped', noPoints),
   gpu: () =>
     snapshot('working', {

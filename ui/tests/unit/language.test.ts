@@ -55,6 +55,8 @@ const shared = new Set([
   'app',
   'earnings.gained',
   'library.speed',
+  'cards.name',
+  'cards.roles.text',
   'device.degrees',
   'device.watts',
   'power.watts',

@@ -125,7 +125,7 @@ impl App {
             gpu.and_then(|g| g.power_w)
                 .map_or(Watts::Estimated(CARD_WATTS * load / 100.0), Watts::Measured)
         } else {
-            let threads = self.hardware.cpu().threads as f32;
+            let threads = self.hardware().cpu().threads as f32;
             let load = sample.cpu.load_percent.unwrap_or(0.0);
             Watts::Estimated(THREAD_WATTS * threads * load / 100.0)
         }

@@ -132,7 +132,10 @@ impl App {
 /// A card that is there, or the processor where there is none.
 fn could_compute(device: &Device, all: &[Device]) -> bool {
     match device.kind {
-        DeviceKind::Gpu => device.memory_bytes > 0,
+        DeviceKind::Gpu => {
+            let on = device.choice.as_ref().is_none_or(|choice| choice.on);
+            device.memory_bytes > 0 && on && !device.gone
+        }
         DeviceKind::Cpu => device.in_use || !all.iter().any(|other| other.kind == DeviceKind::Gpu),
     }
 }

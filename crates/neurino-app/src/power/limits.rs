@@ -56,6 +56,10 @@ impl App {
         let mut wanted = HashMap::new();
         for card in self.power.cards.cards() {
             let Ok(range) = card.range else { continue };
+            // A card that is switched off is left alone altogether.
+            if self.cards.is_off(&card.uuid) {
+                continue;
+            }
             let mut want_mw = chosen.get(&card.uuid).map(|watts| watts.saturating_mul(1000));
             if let Some(percent) = gentle_percent.filter(|percent| *percent < 100) {
                 let share_mw = (u64::from(range.usual_mw) * u64::from(percent) / 100) as u32;

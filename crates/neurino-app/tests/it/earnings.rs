@@ -22,7 +22,7 @@ impl Viewer {
         }
     }
 
-    async fn overview(&self) -> EarningsOverview {
+    pub(crate) async fn overview(&self) -> EarningsOverview {
         match self.about(EarningsAsk::Overview).await {
             EarningsAnswer::Overview(overview) => *overview,
             other => panic!("{other:?}"),

@@ -9,6 +9,7 @@ use neurino_control::{Program, Rules};
 use neurino_platform::{Awake, AwakeError, Surroundings, View};
 use neurino_power::{CardPower as _, FileJournal, Keeper, ScriptedCards};
 use neurino_protocol::app::{Command, MiningState, Reply, StopMode};
+use neurino_protocol::cards::CardChoice;
 use neurino_protocol::power::{
     AwakeState, KeepAwake, LimitState, PowerCommand, PowerView, SweepStage,
 };
@@ -121,6 +122,34 @@ async fn a_limit_holds_while_it_mines_and_a_game_gets_the_whole_card() {
     plant.until_limit(&viewer, 250).await;
     viewer.app.shutdown().await;
     assert_eq!(plant.limit_w(), OWN_W, "and so has the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_is_switched_off_keeps_its_own_limit() {
+    let plant = Plant::new(true);
+    let one = std::fs::read_to_string(&plant.path).unwrap();
+    let card = one.trim_matches(['[', ']']).replacen('{', "{\"memory_bytes\":8589934592,", 1);
+    std::fs::write(&plant.path, format!("[{card},{}]", card.replace(CARD, "GPU-2"))).unwrap();
+    let options = AppOptions {
+        cards: Some(Arc::new(ScriptedCards::new(plant.path.clone()))),
+        card_script: Some(plant.path.clone()),
+        ..plant.world.options()
+    };
+    let viewer = Viewer::start(options).await.unwrap();
+    for card in [CARD, "GPU-2"] {
+        let limit = PowerCommand::Limit { card: card.into(), limit_w: Some(300) };
+        ask(&viewer, limit).await;
+    }
+    let off = CardChoice { on: false, ..CardChoice::default() };
+    let choose = |choice| Command::CardChoose { card: CARD.into(), choice };
+    assert_eq!(viewer.command(choose(off)).await, Ok(Reply::Ok));
+    viewer.mine_until_ready().await;
+    let second_w = || plant.cards.limit_mw("GPU-2").unwrap() / 1000;
+    viewer.until("300 W on the other", |_| second_w() == 300).await;
+    assert_eq!(plant.limit_w(), OWN_W);
+    assert_eq!(viewer.command(choose(CardChoice::default())).await, Ok(Reply::Ok));
+    plant.until_limit(&viewer, 300).await;
+    viewer.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use neurino_app::demand::Demand;
 use neurino_config::NetworkSetting;
 use neurino_coordinator::{Coordinator, CoordinatorConfig, PayerId};
+use neurino_core::MicroPoints;
+use neurino_core::audit::TrustStage;
 use neurino_model_store::Catalog;
 use neurino_protocol::ErrorCode;
 use neurino_protocol::app::MiningState;
@@ -59,6 +62,16 @@ async fn a_machine_works_for_a_coordinator_elsewhere() {
     let receipt = viewer.settled().await;
     assert_eq!((receipt.job, receipt.network.as_str()), (job, "club"));
     assert_eq!(viewer.snapshot().await.receipts, [receipt]);
+
+    // The club says how closely it watches the machine; it is asked while somebody looks.
+    let trust = loop {
+        if let Some(trust) = viewer.overview().await.trust {
+            break trust;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((trust.stage, trust.held, trust.to_hold), (TrustStage::New, 0, 10));
+    assert!(trust.in_escrow_micro > MicroPoints(0), "{trust:?}");
 
     // Without a key there is nothing to ask it with.
     let error = viewer.ask("c").await.unwrap_err();

@@ -129,7 +129,7 @@ async fn measure(
     };
     let meter = match taken {
         DeviceChoice::Cuda(index) => CardMemoryMeter::open(None, index),
-        DeviceChoice::Cpu | DeviceChoice::Auto => None,
+        DeviceChoice::Cpu | DeviceChoice::Auto | DeviceChoice::Cards => None,
     };
     // On a card of the whole card: what the process held must be back with the system.
     let used_bytes = || match &meter {

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use neurino_coordinator::admin;
 use neurino_coordinator::keys::ApiKeyInfo;
-use neurino_coordinator::{ApiKey, KeyTerms, Scope};
+use neurino_coordinator::{ApiKey, Database, KeyTerms, Scope};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ const TOKEN_FILE: &str = "admin.token";
 
 pub(super) async fn keys(
     format: Format,
-    database: &Path,
+    database: &Database,
     action: &KeysAction,
 ) -> anyhow::Result<()> {
     match action {
@@ -106,7 +106,7 @@ fn list(format: Format, keys: &[ApiKeyInfo]) -> anyhow::Result<()> {
 
 pub(super) async fn credits(
     format: Format,
-    database: &Path,
+    database: &Database,
     action: &CreditsAction,
 ) -> anyhow::Result<()> {
     match action {
@@ -137,12 +137,16 @@ pub(super) async fn credits(
     Ok(())
 }
 
-pub(super) async fn pod(format: Format, database: &Path, args: &PodArgs) -> anyhow::Result<()> {
+pub(super) async fn pod(format: Format, database: &Database, args: &PodArgs) -> anyhow::Result<()> {
     admin::set_pod(database, &args.model, args.deployer.as_ref(), args.votes).await?;
     said(format, &format!("{} has {} votes.", args.model, args.votes))
 }
 
-pub(super) async fn votes(format: Format, database: &Path, args: &VotesArgs) -> anyhow::Result<()> {
+pub(super) async fn votes(
+    format: Format,
+    database: &Database,
+    args: &VotesArgs,
+) -> anyhow::Result<()> {
     admin::set_node_votes(database, &args.node, args.votes).await?;
     said(format, &format!("{} has {} votes.", args.node, args.votes))
 }

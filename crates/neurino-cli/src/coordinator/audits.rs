@@ -1,11 +1,9 @@
 //! `neurino coordinator audits`: which results were computed again, what that says of nodes, and
 //! appeals. Works beside a running coordinator.
 
-use std::path::Path;
-
 use neurino_coordinator::admin::{self, AuditedNode};
 use neurino_coordinator::compare::Finding;
-use neurino_coordinator::{Conviction, StoredAudit};
+use neurino_coordinator::{Conviction, Database, StoredAudit};
 use neurino_core::NodeId;
 use serde_json::json;
 
@@ -17,7 +15,7 @@ const NEWEST: u32 = 20;
 
 pub(super) async fn run(
     format: Format,
-    database: &Path,
+    database: &Database,
     action: Option<&AuditsAction>,
 ) -> anyhow::Result<()> {
     let said = match action {
@@ -53,7 +51,7 @@ pub(super) async fn run(
     }
 }
 
-async fn list(format: Format, database: &Path, newest: u32) -> anyhow::Result<()> {
+async fn list(format: Format, database: &Database, newest: u32) -> anyhow::Result<()> {
     let all = admin::audits(database, newest).await?;
     if format == Format::Json {
         return output::json(&all);

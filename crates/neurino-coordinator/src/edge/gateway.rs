@@ -48,7 +48,7 @@ pub(crate) async fn models(
     State(coordinator): State<Edge>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    caller(&coordinator, &headers).await.map_err(ApiError::openai)?;
+    caller(&coordinator, &headers).await?;
     Ok(Json(json!({ "object": "list", "data": listed(&coordinator) })))
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn model(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    caller(&coordinator, &headers).await.map_err(ApiError::openai)?;
+    caller(&coordinator, &headers).await?;
     let asked = id.map(|Path(id)| id).unwrap_or_default();
     let found = listed(&coordinator).into_iter().find(|model| model["id"] == asked.as_str());
     found.map(Json).ok_or_else(|| ApiError::openai(coordinator.unknown_model(&asked)))
@@ -116,8 +116,10 @@ pub(crate) async fn chat_completions(
     count_work(coordinator, &caller, cost_units(&spec))?;
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &model, &headers));
     let repeatable = key.is_some();
-    let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
-    let job = submitted.map_err(ApiError::openai)?;
+    let paid = coordinator.pay_ahead(&caller, key.as_ref(), [spec.clone()]).await;
+    paid.map_err(ApiError::voucher)?;
+    let submitted = coordinator.submit_on(caller.payer.clone(), key, spec, terms).await;
+    let job = submitted.map_err(|error| ApiError::submission(error, &caller))?;
     // From here on a client that goes away withdraws its job, unless it may come back for it.
     let guard = CancelGuard::of(coordinator, job, repeatable);
     let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;

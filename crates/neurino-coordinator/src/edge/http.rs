@@ -23,9 +23,15 @@ use crate::coordinator::Coordinator;
 use crate::keys::{Caller, Scope};
 use crate::router::JobClass;
 use crate::terms::{JobTerms, Prepaid};
+use crate::vouchers::VoucherRefusal;
 
 /// The header that names a request, for whoever asks about it: the job's id once there is one.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
+
+/// The header that pays without a key.
+const VOUCHER: &str = "neurino-voucher";
+/// The header of an answer that says which promise would do.
+const VOUCHER_REQUIRED: &str = "neurino-voucher-required";
 
 /// When a full queue or a missing node is worth another try.
 const RETRY_AFTER_SECS: &str = "5";
@@ -49,11 +55,13 @@ pub(crate) struct ApiError {
     status: StatusCode,
     body: ErrorBody,
     shape: Shape,
-    param: Option<String>,
+    param: Option<Box<str>>,
     /// What OpenAI calls it, where that is more than our own name says.
     named: Option<&'static str>,
     /// When another try is worth it, in seconds, where that is known.
     retry_after_s: Option<u64>,
+    /// The smallest promise of a voucher that would do.
+    voucher_required: Option<Box<HeaderValue>>,
 }
 
 impl ApiError {
@@ -65,6 +73,7 @@ impl ApiError {
             param: None,
             named: None,
             retry_after_s: None,
+            voucher_required: None,
         }
     }
 
@@ -78,13 +87,40 @@ impl ApiError {
             _ => None,
         };
         let is_field = body.code == ErrorCode::InvalidRequest && param.is_some();
-        let (param, named) = (param.map(str::to_owned), is_field.then_some("invalid_value"));
+        let (param, named) = (param.map(Box::from), is_field.then_some("invalid_value"));
         Self { shape: Shape::OpenAi, param, named, ..Self::plain(body) }
+    }
+
+    /// Why a voucher was not taken: 402 where it does not pay.
+    pub(crate) fn voucher(refusal: VoucherRefusal) -> Self {
+        match refusal {
+            VoucherRefusal::Wrong(body) => Self::openai(body),
+            VoucherRefusal::Unpaid(unpaid) => Self {
+                status: StatusCode::PAYMENT_REQUIRED,
+                voucher_required: unpaid
+                    .required
+                    .and_then(|units| HeaderValue::from_str(&units).ok().map(Box::new)),
+                ..Self::openai(unpaid.body).named(unpaid.name)
+            },
+        }
+    }
+
+    /// Why a job was not accepted. Credits that another request of the same payer took meanwhile are,
+    /// for a voucher, a matter of promising more.
+    pub(crate) fn submission(body: ErrorBody, caller: &Caller) -> Self {
+        let meanwhile = caller.voucher.is_some() && body.code == ErrorCode::InsufficientCredits;
+        if meanwhile {
+            let hint = "another request took what was promised; sign a larger cumulative amount";
+            let status = StatusCode::PAYMENT_REQUIRED;
+            let error = Self::openai(body.with_hint(hint)).named("voucher_too_low");
+            return Self { status, ..error };
+        }
+        Self::openai(body)
     }
 
     /// Names the field at fault.
     pub(crate) fn param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.param = Some(param.into().into_boxed_str());
         self
     }
 
@@ -101,6 +137,9 @@ impl ApiError {
             message = format!("{message}; {hint}");
         }
         let (kind, code) = match self.body.code {
+            _ if self.status == StatusCode::PAYMENT_REQUIRED => {
+                ("payment_required", json!(self.named))
+            }
             _ if self.named.is_some() => ("invalid_request_error", json!(self.named)),
             ErrorCode::UnknownModel => ("invalid_request_error", "model_not_found".into()),
             ErrorCode::ContextTooLong => {
@@ -135,6 +174,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(required) = self.voucher_required {
+            headers.insert(VOUCHER_REQUIRED, *required);
         }
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         let named = self.retry_after_s.map(HeaderValue::from);
@@ -223,16 +265,25 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(crate) async fn caller(
     coordinator: &Coordinator,
     headers: &HeaderMap,
-) -> Result<Caller, ErrorBody> {
+) -> Result<Caller, ApiError> {
+    if let Some(voucher) = headers.get(VOUCHER) {
+        if headers.contains_key(AUTHORIZATION) || headers.get_all(VOUCHER).iter().count() > 1 {
+            let message = "the request carries both a voucher and an API key, or two vouchers";
+            let body = ErrorBody::new(ErrorCode::InvalidRequest, message)
+                .with_hint("send one of them: it says who pays");
+            return Err(ApiError::openai(body));
+        }
+        let header = voucher.to_str().unwrap_or("");
+        return coordinator.voucher_caller(header).await.map_err(ApiError::voucher);
+    }
     let hint =
         "send the header `Authorization: Bearer nrn-…`; whoever runs this network makes keys";
-    let token = bearer(headers).ok_or_else(|| {
-        ErrorBody::new(ErrorCode::Unauthorized, "the request carries no API key").with_hint(hint)
-    })?;
-    coordinator.caller(token).await.ok_or_else(|| {
-        ErrorBody::new(ErrorCode::Unauthorized, "this network does not know the API key")
-            .with_hint(hint)
-    })
+    let refused = |message: &str| {
+        ApiError::openai(ErrorBody::new(ErrorCode::Unauthorized, message).with_hint(hint))
+    };
+    let token = bearer(headers).ok_or_else(|| refused("the request carries no API key"))?;
+    let caller = coordinator.caller(token).await;
+    caller.ok_or_else(|| refused("this network does not know the API key"))
 }
 
 /// Whoever asks for work: the key must be good for such work and not ask too often.
@@ -241,7 +292,7 @@ pub(crate) async fn working_caller(
     headers: &HeaderMap,
     scope: Scope,
 ) -> Result<Caller, ApiError> {
-    let caller = caller(coordinator, headers).await.map_err(ApiError::openai)?;
+    let caller = caller(coordinator, headers).await?;
     if !caller.key.terms.scopes.contains(&scope) {
         let message = format!("this API key is not for `{}`", scope.as_str());
         let error = ErrorBody::new(ErrorCode::Forbidden, message)

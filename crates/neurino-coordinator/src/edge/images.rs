@@ -16,7 +16,6 @@ use neurino_core::{
     IdempotencyKey, ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec,
     ModelId,
 };
-use neurino_ledger::PayerId;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -29,7 +28,7 @@ use super::http::{
     ApiError, REQUEST_ID, chance, count_work, idempotency_key, read_json, terms_of, working_caller,
 };
 use crate::coordinator::{Coordinator, now_ms};
-use crate::keys::Scope;
+use crate::keys::{Caller, Scope};
 use crate::router::JobClass;
 use crate::state::Makes;
 use crate::terms::{JobTerms, cost_units};
@@ -55,10 +54,14 @@ pub(crate) async fn generations(
     count_work(coordinator, &caller, specs.map(|spec| cost_units(&spec)).sum())?;
     // From here on a client that goes away withdraws its jobs.
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers));
+    let first = key.as_ref().map(|key| key_of_picture(key, 0));
+    let specs = asked.jobs.iter().cloned().map(JobSpec::Image);
+    let paid = coordinator.pay_ahead(&caller, first.as_ref(), specs).await;
+    paid.map_err(ApiError::voucher)?;
     let mut pictures = Vec::with_capacity(asked.jobs.len());
     for (at, job) in asked.jobs.iter().enumerate() {
         let key = key.as_ref().map(|key| key_of_picture(key, at));
-        let begun = Picture::begin(coordinator, &caller.payer, key, job.clone(), terms.clone());
+        let begun = Picture::begin(coordinator, &caller, key, job.clone(), terms.clone());
         pictures.push(begun.await?);
     }
     let named = HeaderValue::from_str(&pictures[0].id.to_string());
@@ -111,7 +114,7 @@ struct Picture {
 impl Picture {
     async fn begin(
         coordinator: &Arc<Coordinator>,
-        payer: &PayerId,
+        caller: &Caller,
         key: Option<IdempotencyKey>,
         job: ImageJob,
         terms: JobTerms,
@@ -119,9 +122,9 @@ impl Picture {
         let spec = JobSpec::Image(job.clone());
         let repeatable = key.is_some();
         let id = coordinator
-            .submit_on(payer.clone(), key, spec, terms)
+            .submit_on(caller.payer.clone(), key, spec, terms)
             .await
-            .map_err(ApiError::openai)?;
+            .map_err(|error| ApiError::submission(error, caller))?;
         let guard = CancelGuard::of(coordinator, id, repeatable);
         let watch = coordinator.watch_job(id).await.map_err(ApiError::openai)?;
         Ok(Self { id, job, watch, guard })

@@ -38,8 +38,10 @@ pub(crate) async fn submit(
     }
     spec.validate().map_err(|error| refused(Refusal::new(error.field, error.rule)))?;
     count_work(coordinator, &caller, cost_units(&spec))?;
-    let submitted = coordinator.submit_on(caller.payer, key, spec, terms).await;
-    let id = submitted.map_err(ApiError::openai)?;
+    let paid = coordinator.pay_ahead(&caller, key.as_ref(), [spec.clone()]).await;
+    paid.map_err(ApiError::voucher)?;
+    let submitted = coordinator.submit_on(caller.payer.clone(), key, spec, terms).await;
+    let id = submitted.map_err(|error| ApiError::submission(error, &caller))?;
     let mut response = (StatusCode::ACCEPTED, Json(json!({ "id": id }))).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -54,7 +56,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let coordinator = &coordinator;
-    let caller = caller(coordinator, &headers).await.map_err(ApiError::openai)?;
+    let caller = caller(coordinator, &headers).await?;
     let missing = || ErrorBody::new(ErrorCode::NotFound, "there is no such job");
     let id = id.ok().and_then(|Path(id)| id.parse::<JobId>().ok());
     let id = id.ok_or_else(|| ApiError::openai(missing()))?;

@@ -1,6 +1,7 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
 //! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
-//! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `admin`
+//! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `epochs`
+//! (what was shared), `vouchers` (paying without a key), `admin`
 //! (the second listener), `openapi` (the documents of both), and what they share: errors, bodies, keys (`http`), limits by key
 //! (`limits`), connections (`serve`), plain words
 //! (`words`).
@@ -8,6 +9,7 @@
 mod admin;
 mod answer;
 mod chat;
+mod epochs;
 mod gateway;
 mod http;
 mod images;
@@ -20,6 +22,7 @@ mod original;
 mod picture_link;
 mod serve;
 mod stream;
+mod vouchers;
 mod words;
 
 use std::sync::Arc;
@@ -49,6 +52,11 @@ impl Coordinator {
             .route("/healthz", get(gateway::health))
             .route("/v1/network", get(network::show))
             .route("/v1/nodes/{node}/trust", get(network::trust))
+            .route("/v1/epochs", get(epochs::list))
+            .route("/v1/epochs/{epoch}", get(epochs::show))
+            .route("/v1/epochs/{epoch}/entries", get(epochs::entries))
+            .route("/v1/vouchers", get(vouchers::terms))
+            .route("/v1/vouchers/{payer}", get(vouchers::channel))
             .route("/v1/models", get(gateway::models))
             .route("/v1/models/{*id}", get(gateway::model))
             .route("/v1/chat/completions", post(gateway::chat_completions))

@@ -9,9 +9,8 @@ use neurino_ledger::{
     Account, EntryKind, Event, Unit, event_of, event_of_clawback, event_of_restoring,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::sql::{Connection, Row, query};
 use super::{Store, parse, parse_id, parse_json, to_json, writer};
 use crate::compare::Finding;
 use crate::error::StoreError;
@@ -170,13 +169,13 @@ pub struct Conviction {
 }
 
 pub(super) async fn add(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     receipt: &Receipt,
     audit: &NewAudit,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO audit (job, lease, node, class, model, rate_ppm, suspicion, state, \
-         drawn_at_ms, changed_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
+         drawn_at_ms, changed_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9)",
     )
     .bind(receipt.job.to_string())
     .bind(receipt.lease.to_string())
@@ -193,8 +192,8 @@ pub(super) async fn add(
 }
 
 /// Forgets audits that said nothing, long after; the others are evidence.
-pub(super) async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM audit WHERE state = 'no_independent_auditor' AND changed_at_ms < ?")
+pub(super) async fn prune(c: &mut Connection, before_ms: i64) -> Result<(), StoreError> {
+    query("DELETE FROM audit WHERE state = 'no_independent_auditor' AND changed_at_ms < $1")
         .bind(before_ms)
         .execute(c)
         .await?;
@@ -202,18 +201,15 @@ pub(super) async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<()
 }
 
 pub(super) async fn apply(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     write: &AuditWrite,
 ) -> Result<AuditWritten, StoreError> {
-    let changed = |done: sqlx::sqlite::SqliteQueryResult| AuditWritten {
-        changed: done.rows_affected(),
-        ..AuditWritten::default()
-    };
+    let changed = |changed: u64| AuditWritten { changed, ..AuditWritten::default() };
     match write {
         AuditWrite::Second { job, second, same_class, at_ms } => Ok(changed(
-            sqlx::query(
-                "UPDATE audit SET state = 'second', second = ?, second_class = ?, \
-                 changed_at_ms = ? WHERE job = ? AND state = 'waiting'",
+            query(
+                "UPDATE audit SET state = 'second', second = $1, second_class = $2, \
+                 changed_at_ms = $3 WHERE job = $4 AND state = 'waiting'",
             )
             .bind(second.to_string())
             .bind(same_class)
@@ -223,9 +219,9 @@ pub(super) async fn apply(
             .await?,
         )),
         AuditWrite::Disputed { job, auditor, finding, at_ms } => Ok(changed(
-            sqlx::query(
-                "UPDATE audit SET state = 'third', auditor = ?, finding = ?, changed_at_ms = ? \
-                 WHERE job = ? AND state = 'second'",
+            query(
+                "UPDATE audit SET state = 'third', auditor = $1, finding = $2, changed_at_ms = $3 \
+                 WHERE job = $4 AND state = 'second'",
             )
             .bind(auditor.as_str())
             .bind(to_json(finding))
@@ -235,9 +231,9 @@ pub(super) async fn apply(
             .await?,
         )),
         AuditWrite::Third { job, third, same_class, at_ms } => Ok(changed(
-            sqlx::query(
-                "UPDATE audit SET third = ?, third_class = ?, changed_at_ms = ? \
-                 WHERE job = ? AND state = 'third' AND third IS NULL",
+            query(
+                "UPDATE audit SET third = $1, third_class = $2, changed_at_ms = $3 \
+                 WHERE job = $4 AND state = 'third' AND third IS NULL",
             )
             .bind(third.to_string())
             .bind(same_class)
@@ -254,16 +250,16 @@ pub(super) async fn apply(
     }
 }
 
-async fn decide(c: &mut SqliteConnection, write: &AuditWrite) -> Result<AuditWritten, StoreError> {
+async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, StoreError> {
     let AuditWrite::Decide { job, from, to, finding, auditor, validator, rulings, rules, at_ms } =
         write
     else {
         return Ok(AuditWritten::default());
     };
-    let done = sqlx::query(
-        "UPDATE audit SET state = ?, finding = COALESCE(?, finding), \
-         auditor = COALESCE(?, auditor), validator = ?, changed_at_ms = ? \
-         WHERE job = ? AND state = ?",
+    let done = query(
+        "UPDATE audit SET state = $1, finding = COALESCE($2, finding), \
+         auditor = COALESCE($3, auditor), validator = $4, changed_at_ms = $5 \
+         WHERE job = $6 AND state = $7",
     )
     .bind(to.as_str())
     .bind(finding.as_ref().map(to_json))
@@ -274,7 +270,7 @@ async fn decide(c: &mut SqliteConnection, write: &AuditWrite) -> Result<AuditWri
     .bind(from.as_str())
     .execute(&mut *c)
     .await?;
-    let mut written = AuditWritten { changed: done.rows_affected(), ..AuditWritten::default() };
+    let mut written = AuditWritten { changed: done, ..AuditWritten::default() };
     if written.changed != 1 {
         return Ok(written);
     }
@@ -291,21 +287,17 @@ async fn decide(c: &mut SqliteConnection, write: &AuditWrite) -> Result<AuditWri
     Ok(written)
 }
 
-async fn record_of(c: &mut SqliteConnection, node: &NodeId) -> Result<Record, StoreError> {
-    let known: Option<String> = sqlx::query_scalar("SELECT record FROM trust WHERE node = ?")
+async fn record_of(c: &mut Connection, node: &NodeId) -> Result<Record, StoreError> {
+    let known: Option<String> = query("SELECT record FROM trust WHERE node = $1")
         .bind(node.as_str())
         .fetch_optional(c)
         .await?;
     known.map_or_else(|| Ok(Record::default()), |known| parse_json(&known, "trust record"))
 }
 
-async fn set_record(
-    c: &mut SqliteConnection,
-    node: &NodeId,
-    record: &Record,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO trust (node, record) VALUES (?, ?) \
+async fn set_record(c: &mut Connection, node: &NodeId, record: &Record) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO trust (node, record) VALUES ($1, $2) \
          ON CONFLICT (node) DO UPDATE SET record = excluded.record",
     )
     .bind(node.as_str())
@@ -316,22 +308,22 @@ async fn set_record(
 }
 
 async fn convict(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     node: &NodeId,
     record: &Record,
     rules: &AuditRules,
     at_ms: i64,
 ) -> Result<(), StoreError> {
-    let failed: Vec<String> = sqlx::query_scalar(
-        "SELECT job FROM audit WHERE (node = ?1 AND state = 'failed') \
-         OR (auditor = ?1 AND state IN ('held', 'failed') AND third IS NOT NULL) \
+    let failed: Vec<String> = query(
+        "SELECT job FROM audit WHERE (node = $1 AND state = 'failed') \
+         OR (auditor = $1 AND state IN ('held', 'failed') AND third IS NOT NULL) \
          ORDER BY changed_at_ms DESC LIMIT 100",
     )
     .bind(node.as_str())
     .fetch_all(&mut *c)
     .await?;
     let evidence = serde_json::json!({ "record": record, "rules": rules.name, "audits": failed });
-    sqlx::query("INSERT INTO conviction (node, at_ms, since_ms, evidence) VALUES (?, ?, ?, ?)")
+    query("INSERT INTO conviction (node, at_ms, since_ms, evidence) VALUES ($1, $2, $3, $4)")
         .bind(node.as_str())
         .bind(at_ms)
         .bind(at_ms.saturating_sub(rules.escrow_ms))
@@ -343,12 +335,12 @@ async fn convict(
 
 /// What a node got for a lease, and where it goes when it is called back.
 async fn pay_of(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     lease: LeaseId,
     node: &NodeId,
 ) -> Result<Vec<(Unit, i64, Account)>, StoreError> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT points, SUM(amount_micro) FROM posting WHERE event = ? AND account = ? \
+    let rows: Vec<(String, i64)> = query(
+        "SELECT points, CAST(SUM(amount_micro) AS BIGINT) FROM posting WHERE event = $1 AND account = $2 \
          GROUP BY points HAVING SUM(amount_micro) > 0",
     )
     .bind(event_of(lease).to_string())
@@ -384,17 +376,17 @@ fn compensation(
 }
 
 async fn claw_back(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     node: &NodeId,
     most: u32,
     at_ms: i64,
 ) -> Result<u64, StoreError> {
-    let due: Vec<(String, i64)> = sqlx::query_as(
+    let due: Vec<(String, i64)> = query(
         "SELECT r.lease, v.id FROM conviction v \
          JOIN receipt r ON r.node = v.node AND r.settled_at_ms >= v.since_ms \
-         WHERE v.node = ? AND (v.granted IS NULL OR v.granted = 0) \
+         WHERE v.node = $1 AND v.granted IS NOT TRUE \
          AND NOT EXISTS (SELECT 1 FROM clawback b WHERE b.lease = r.lease) \
-         ORDER BY r.settled_at_ms LIMIT ?",
+         ORDER BY r.settled_at_ms LIMIT $2",
     )
     .bind(node.as_str())
     .bind(most)
@@ -406,7 +398,7 @@ async fn claw_back(
         if !pay.is_empty() {
             writer::post(c, &compensation(lease, node, &pay, false)?, at_ms).await?;
         }
-        sqlx::query("INSERT INTO clawback (lease, node, conviction, at_ms) VALUES (?, ?, ?, ?)")
+        query("INSERT INTO clawback (lease, node, conviction, at_ms) VALUES ($1, $2, $3, $4)")
             .bind(lease.to_string())
             .bind(node.as_str())
             .bind(conviction)
@@ -419,34 +411,34 @@ async fn claw_back(
 
 /// Takes an owner's words down; `false` if no conviction stands or its appeal was decided.
 pub(super) async fn appeal(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     node: &NodeId,
     words: &str,
     at_ms: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE conviction SET appeal = ?, appealed_at_ms = ? WHERE node = ? AND granted IS NULL",
+    let done = query(
+        "UPDATE conviction SET appeal = $1, appealed_at_ms = $2 WHERE node = $3 AND granted IS NULL",
     )
     .bind(words)
     .bind(at_ms)
     .bind(node.as_str())
     .execute(c)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 /// Decides the appeal of a conviction that stands; within the caller's transaction. Granting gives
 /// everything back that was called back, and lets the node begin anew.
 pub(super) async fn decide_appeal(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     node: &NodeId,
     granted: bool,
     note: &str,
     at_ms: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE conviction SET granted = ?, note = ?, decided_at_ms = ? \
-         WHERE node = ? AND (granted IS NULL OR granted = 0)",
+    let done = query(
+        "UPDATE conviction SET granted = $1, note = $2, decided_at_ms = $3 \
+         WHERE node = $4 AND granted IS NOT TRUE",
     )
     .bind(granted)
     .bind(note)
@@ -454,12 +446,12 @@ pub(super) async fn decide_appeal(
     .bind(node.as_str())
     .execute(&mut *c)
     .await?;
-    if done.rows_affected() != 1 || !granted {
-        return Ok(done.rows_affected() == 1);
+    if done != 1 || !granted {
+        return Ok(done == 1);
     }
     set_record(c, node, &Record::pardoned()).await?;
     let leases: Vec<String> =
-        sqlx::query_scalar("SELECT lease FROM clawback WHERE node = ? AND restored_at_ms IS NULL")
+        query("SELECT lease FROM clawback WHERE node = $1 AND restored_at_ms IS NULL")
             .bind(node.as_str())
             .fetch_all(&mut *c)
             .await?;
@@ -469,7 +461,7 @@ pub(super) async fn decide_appeal(
         if !pay.is_empty() {
             writer::post(c, &compensation(lease, node, &pay, true)?, at_ms).await?;
         }
-        sqlx::query("UPDATE clawback SET restored_at_ms = ? WHERE lease = ?")
+        query("UPDATE clawback SET restored_at_ms = $1 WHERE lease = $2")
             .bind(at_ms)
             .bind(lease.to_string())
             .execute(&mut *c)
@@ -478,21 +470,21 @@ pub(super) async fn decide_appeal(
     Ok(true)
 }
 
-pub(super) async fn convictions(c: &mut SqliteConnection) -> Result<Vec<Conviction>, StoreError> {
-    let rows = sqlx::query(
+pub(super) async fn convictions(c: &mut Connection) -> Result<Vec<Conviction>, StoreError> {
+    let rows: Vec<Row> = query(
         "SELECT v.*, (SELECT COUNT(*) FROM clawback b WHERE b.conviction = v.id \
          AND b.restored_at_ms IS NULL) AS called_back FROM conviction v ORDER BY v.id",
     )
     .fetch_all(c)
     .await?;
-    let read = |row: &SqliteRow| {
+    let read = |row: &Row| {
         let called_back: i64 = row.try_get("called_back")?;
         Ok(Conviction {
             id: row.try_get("id")?,
-            node: parse_id(row.try_get("node")?, "node id")?,
+            node: parse_id(row.text("node")?, "node id")?,
             at_ms: row.try_get("at_ms")?,
             since_ms: row.try_get("since_ms")?,
-            evidence: parse_json(row.try_get("evidence")?, "evidence")?,
+            evidence: parse_json(row.text("evidence")?, "evidence")?,
             appeal: row.try_get("appeal")?,
             appealed_at_ms: row.try_get("appealed_at_ms")?,
             granted: row.try_get("granted")?,
@@ -504,30 +496,25 @@ pub(super) async fn convictions(c: &mut SqliteConnection) -> Result<Vec<Convicti
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn records(
-    c: &mut SqliteConnection,
-) -> Result<BTreeMap<NodeId, Record>, StoreError> {
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT node, record FROM trust").fetch_all(c).await?;
+pub(super) async fn records(c: &mut Connection) -> Result<BTreeMap<NodeId, Record>, StoreError> {
+    let rows: Vec<(String, String)> = query("SELECT node, record FROM trust").fetch_all(c).await?;
     let read = |(node, record): (String, String)| {
         Ok((parse_id(&node, "node id")?, parse_json(&record, "trust record")?))
     };
     rows.into_iter().map(read).collect()
 }
 
-pub(super) async fn validators(c: &mut SqliteConnection) -> Result<BTreeSet<NodeId>, StoreError> {
-    let rows: Vec<String> = sqlx::query_scalar("SELECT node FROM validator").fetch_all(c).await?;
+pub(super) async fn validators(c: &mut Connection) -> Result<BTreeSet<NodeId>, StoreError> {
+    let rows: Vec<String> = query("SELECT node FROM validator").fetch_all(c).await?;
     rows.iter().map(|node| parse_id(node, "node id")).collect()
 }
 
 /// Audits of a node by state; of all nodes without one.
 pub(super) async fn counts(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
 ) -> Result<BTreeMap<NodeId, BTreeMap<AuditState, u64>>, StoreError> {
     let rows: Vec<(String, String, i64)> =
-        sqlx::query_as("SELECT node, state, COUNT(*) FROM audit GROUP BY node, state")
-            .fetch_all(c)
-            .await?;
+        query("SELECT node, state, COUNT(*) FROM audit GROUP BY node, state").fetch_all(c).await?;
     let mut all = BTreeMap::<NodeId, BTreeMap<AuditState, u64>>::new();
     for (node, state, count) in rows {
         let states = all.entry(parse_id(&node, "node id")?).or_default();
@@ -537,18 +524,15 @@ pub(super) async fn counts(
 }
 
 /// The newest audits, at most so many.
-pub(super) async fn newest(
-    c: &mut SqliteConnection,
-    most: u32,
-) -> Result<Vec<StoredAudit>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM audit ORDER BY drawn_at_ms DESC LIMIT ?")
+pub(super) async fn newest(c: &mut Connection, most: u32) -> Result<Vec<StoredAudit>, StoreError> {
+    let rows: Vec<Row> = query("SELECT * FROM audit ORDER BY drawn_at_ms DESC LIMIT $1")
         .bind(most)
         .fetch_all(c)
         .await?;
     rows.iter().map(stored).collect()
 }
 
-fn stored(row: &SqliteRow) -> Result<StoredAudit, StoreError> {
+fn stored(row: &Row) -> Result<StoredAudit, StoreError> {
     let job = |column: &str| -> Result<Option<JobId>, StoreError> {
         let id: Option<String> = row.try_get(column)?;
         id.map(|id| parse_id(&id, "job id")).transpose()
@@ -559,13 +543,13 @@ fn stored(row: &SqliteRow) -> Result<StoredAudit, StoreError> {
     };
     let finding: Option<String> = row.try_get("finding")?;
     Ok(StoredAudit {
-        job: parse_id(row.try_get("job")?, "job id")?,
-        node: parse_id(row.try_get("node")?, "node id")?,
+        job: parse_id(row.text("job")?, "job id")?,
+        node: parse_id(row.text("node")?, "node id")?,
         class: row.try_get("class")?,
         model: row.try_get("model")?,
         rate_ppm: row.try_get("rate_ppm")?,
         suspicion: row.try_get("suspicion")?,
-        state: parse(row.try_get("state")?, "audit state")?,
+        state: parse(row.text("state")?, "audit state")?,
         second: job("second")?,
         second_class: row.try_get("second_class")?,
         auditor: node("auditor")?,
@@ -585,9 +569,9 @@ impl Store {
         after: Option<JobId>,
         most: u32,
     ) -> Result<Vec<StoredAudit>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM audit WHERE state IN ('waiting', 'second', 'third') AND job > ? \
-             ORDER BY job LIMIT ?",
+        let rows: Vec<Row> = query(
+            "SELECT * FROM audit WHERE state IN ('waiting', 'second', 'third') AND job > $1 \
+             ORDER BY job LIMIT $2",
         )
         .bind(after.map(|job| job.to_string()).unwrap_or_default())
         .bind(most)
@@ -598,7 +582,7 @@ impl Store {
 
     /// What was asked for; absent once it was deleted.
     pub(crate) async fn spec(&self, job: JobId) -> Result<Option<JobSpec>, StoreError> {
-        let spec: Option<Option<String>> = sqlx::query_scalar("SELECT spec FROM job WHERE id = ?")
+        let spec: Option<Option<String>> = query("SELECT spec FROM job WHERE id = $1")
             .bind(job.to_string())
             .fetch_optional(self.readers())
             .await?;
@@ -607,12 +591,12 @@ impl Store {
 
     /// Records of nodes.
     pub(crate) async fn trust(&self) -> Result<BTreeMap<NodeId, Record>, StoreError> {
-        records(&mut *self.readers().acquire().await?).await
+        records(&mut self.readers().acquire().await?).await
     }
 
     /// Nodes whose word decides.
     pub(crate) async fn validators(&self) -> Result<BTreeSet<NodeId>, StoreError> {
-        validators(&mut *self.readers().acquire().await?).await
+        validators(&mut self.readers().acquire().await?).await
     }
 
     /// Audits of a node by state.
@@ -621,7 +605,7 @@ impl Store {
         node: &NodeId,
     ) -> Result<BTreeMap<AuditState, u64>, StoreError> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT state, COUNT(*) FROM audit WHERE node = ? GROUP BY state")
+            query("SELECT state, COUNT(*) FROM audit WHERE node = $1 GROUP BY state")
                 .bind(node.as_str())
                 .fetch_all(self.readers())
                 .await?;

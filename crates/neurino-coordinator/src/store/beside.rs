@@ -1,19 +1,17 @@
-//! Changes to the books by somebody who is not their coordinator. SQLite itself keeps two processes
-//! apart; waiting covers the other one's commits.
+//! Changes to the books by somebody who is not their coordinator. The database itself keeps two
+//! processes apart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::time::Duration;
 
 use neurino_core::audit::Record;
 use neurino_core::{MicroCredits, ModelId, NodeId};
 use neurino_ledger::{Account, Event, PayerId};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection};
 
 use super::audits::{self, AuditState, Conviction, StoredAudit};
-use super::{StoredKey, parse_id, read, writer};
+use super::sql::{Connection, query};
+use super::{StoredKey, parse_id, postgres, read, sqlite, writer};
 use crate::books::LedgerCheck;
+use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
 
 /// What the books say of audits.
@@ -25,21 +23,18 @@ pub(crate) struct AuditBooks {
     pub(crate) newest: Vec<StoredAudit>,
 }
 
-/// Books that another process may have open.
-pub(crate) struct Beside(SqliteConnection);
+/// Books that another process may have open. A transaction that is not committed goes with them.
+pub(crate) struct Beside(pub(super) Connection);
 
 impl Beside {
     /// Opens books that exist, and brings their schema up to date.
-    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .busy_timeout(Duration::from_secs(5))
-            .synchronous(SqliteSynchronous::Full)
-            .disable_statement_logging();
-        let mut connection = options.connect().await?;
-        sqlx::migrate!("./migrations").run_direct(None, &mut connection, false).await?;
-        Ok(Self(connection))
+    pub(crate) async fn open(database: &Database) -> Result<Self, CoordinatorError> {
+        let opened = match database {
+            Database::Sqlite(path) if !path.is_file() => None,
+            Database::Sqlite(path) => Some(sqlite::beside(path).await?),
+            Database::Postgres(books) => postgres::beside(books).await?,
+        };
+        opened.map(Self).ok_or_else(|| CoordinatorError::NoBooks(database.clone()))
     }
 
     pub(crate) async fn add_key(&mut self, key: &StoredKey) -> Result<(), StoreError> {
@@ -52,15 +47,15 @@ impl Beside {
 
     /// Whether there was such a key to revoke.
     pub(crate) async fn revoke_key(&mut self, id: &str, at_ms: i64) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE api_key SET revoked_at_ms = ?, old_sha256 = NULL, old_until_ms = NULL \
-             WHERE id = ? AND revoked_at_ms IS NULL",
+        let done = query(
+            "UPDATE api_key SET revoked_at_ms = $1, old_sha256 = NULL, old_until_ms = NULL \
+             WHERE id = $2 AND revoked_at_ms IS NULL",
         )
         .bind(at_ms)
         .bind(id)
         .execute(&mut self.0)
         .await?;
-        Ok(done.rows_affected() == 1)
+        Ok(done == 1)
     }
 
     pub(crate) async fn rotate_key(
@@ -69,16 +64,16 @@ impl Beside {
         sha256: &[u8; 32],
         old_until_ms: i64,
     ) -> Result<Option<StoredKey>, StoreError> {
-        let done = sqlx::query(
-            "UPDATE api_key SET old_sha256 = sha256, old_until_ms = ?, sha256 = ? \
-             WHERE id = ? AND revoked_at_ms IS NULL",
+        let done = query(
+            "UPDATE api_key SET old_sha256 = sha256, old_until_ms = $1, sha256 = $2 \
+             WHERE id = $3 AND revoked_at_ms IS NULL",
         )
         .bind(old_until_ms)
         .bind(sha256.as_slice())
         .bind(id)
         .execute(&mut self.0)
         .await?;
-        if done.rows_affected() != 1 {
+        if done != 1 {
             return Ok(None);
         }
         Ok(self.keys().await?.into_iter().find(|key| key.id == id))
@@ -92,10 +87,11 @@ impl Beside {
         at_ms: i64,
     ) -> Result<MicroCredits, CoordinatorError> {
         let fault = StoreError::from;
-        let mut booking = self.0.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
+        let booking = &mut self.0;
+        booking.begin_writing().await.map_err(fault)?;
         let account = Account::Payer(payer.clone()).to_string();
         let known: Option<i64> =
-            sqlx::query_scalar("SELECT amount_micro FROM posting WHERE event = ? AND account = ?")
+            query("SELECT amount_micro FROM posting WHERE event = $1 AND account = $2")
                 .bind(event.id().to_string())
                 .bind(&account)
                 .fetch_optional(&mut *booking)
@@ -108,15 +104,15 @@ impl Beside {
                 "another amount was booked under this reference; choose another reference",
             ));
         }
-        let before = balance(&mut booking, &account).await.map_err(fault)?;
+        let before = balance(booking, &account).await.map_err(fault)?;
         if known.is_none() {
             if before.saturating_add(asked) < 0 {
                 return Err(CoordinatorError::Deposit("the payer has fewer credits than that"));
             }
-            writer::post(&mut booking, event, at_ms).await?;
+            writer::post(booking, event, at_ms).await?;
         }
-        let after = balance(&mut booking, &account).await.map_err(fault)?;
-        booking.commit().await.map_err(fault)?;
+        let after = balance(booking, &account).await.map_err(fault)?;
+        booking.run("COMMIT").await.map_err(fault)?;
         Ok(MicroCredits(after))
     }
 
@@ -124,7 +120,7 @@ impl Beside {
         &mut self,
     ) -> Result<Vec<(Account, MicroCredits)>, StoreError> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT account, amount_micro FROM credit_balance ORDER BY account")
+            query("SELECT account, amount_micro FROM credit_balance ORDER BY account")
                 .fetch_all(&mut self.0)
                 .await?;
         rows.into_iter()
@@ -138,8 +134,8 @@ impl Beside {
         deployer: Option<&PayerId>,
         votes: u32,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO pod (model, deployer, votes) VALUES (?, ?, ?) \
+        query(
+            "INSERT INTO pod (model, deployer, votes) VALUES ($1, $2, $3) \
              ON CONFLICT (model) DO UPDATE SET deployer = excluded.deployer, votes = excluded.votes",
         )
         .bind(model.as_str())
@@ -155,8 +151,8 @@ impl Beside {
         node: &NodeId,
         votes: u32,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO node_vote (node, votes) VALUES (?, ?) \
+        query(
+            "INSERT INTO node_vote (node, votes) VALUES ($1, $2) \
              ON CONFLICT (node) DO UPDATE SET votes = excluded.votes",
         )
         .bind(node.as_str())
@@ -194,9 +190,10 @@ impl Beside {
         note: &str,
         at_ms: i64,
     ) -> Result<bool, StoreError> {
-        let mut deciding = self.0.begin_with("BEGIN IMMEDIATE").await?;
-        let decided = audits::decide_appeal(&mut deciding, node, granted, note, at_ms).await?;
-        deciding.commit().await?;
+        let deciding = &mut self.0;
+        deciding.begin_writing().await?;
+        let decided = audits::decide_appeal(deciding, node, granted, note, at_ms).await?;
+        deciding.run("COMMIT").await?;
         Ok(decided)
     }
 
@@ -207,12 +204,12 @@ impl Beside {
         trusted: bool,
     ) -> Result<bool, StoreError> {
         let words = if trusted {
-            "INSERT OR IGNORE INTO validator (node) VALUES (?)"
+            "INSERT INTO validator (node) VALUES ($1) ON CONFLICT DO NOTHING"
         } else {
-            "DELETE FROM validator WHERE node = ?"
+            "DELETE FROM validator WHERE node = $1"
         };
-        let done = sqlx::query(words).bind(node.as_str()).execute(&mut self.0).await?;
-        Ok(done.rows_affected() == 1)
+        let done = query(words).bind(node.as_str()).execute(&mut self.0).await?;
+        Ok(done == 1)
     }
 
     pub(crate) async fn ledger_check(&mut self) -> Result<LedgerCheck, StoreError> {
@@ -220,11 +217,10 @@ impl Beside {
     }
 }
 
-async fn balance(c: &mut SqliteConnection, account: &str) -> Result<i64, sqlx::Error> {
-    let balance: Option<i64> =
-        sqlx::query_scalar("SELECT amount_micro FROM credit_balance WHERE account = ?")
-            .bind(account)
-            .fetch_optional(c)
-            .await?;
+async fn balance(c: &mut Connection, account: &str) -> Result<i64, sqlx::Error> {
+    let balance: Option<i64> = query("SELECT amount_micro FROM credit_balance WHERE account = $1")
+        .bind(account)
+        .fetch_optional(c)
+        .await?;
     Ok(balance.unwrap_or(0))
 }

@@ -6,6 +6,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::Store;
+use crate::database::PostgresBooks;
 use crate::error::StoreError;
 
 /// Which writes fail.
@@ -24,6 +25,14 @@ impl Faults {
     }
 }
 
+/// Lets the ownership of a coordinator that is gone run out at once.
+pub(crate) async fn outlive(books: &PostgresBooks) {
+    let connection = super::postgres::beside(books).await.expect("the server is there");
+    let mut connection = connection.expect("there are books");
+    let words = "UPDATE shard SET lease_until = '-infinity'";
+    connection.run(words).await.expect("the server is there");
+}
+
 impl Store {
     /// From now on so many per mille of the writes fail.
     pub(crate) fn fail_at_random(&self, rng: StdRng, permille: u32) {
@@ -38,6 +47,6 @@ impl Store {
     /// Lets go of the lock, as the end of a process would.
     pub(crate) fn cut_off(&self) {
         // Whoever opens the books next finds out if that failed.
-        let _ = self.lock.unlock();
+        let _ = self.lock.as_ref().map(std::fs::File::unlock);
     }
 }

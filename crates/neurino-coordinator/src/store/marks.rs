@@ -1,8 +1,8 @@
 //! By what a copy of an older result is known.
 
 use neurino_core::JobId;
-use sqlx::sqlite::SqliteConnection;
 
+use super::sql::{Connection, query};
 use super::{Store, parse_id};
 use crate::error::StoreError;
 
@@ -30,21 +30,17 @@ pub(crate) struct TextMark {
     pub(crate) prompt: [u8; 32],
 }
 
-pub(super) async fn add(
-    c: &mut SqliteConnection,
-    job: JobId,
-    mark: &Mark,
-) -> Result<(), StoreError> {
+pub(super) async fn add(c: &mut Connection, job: JobId, mark: &Mark) -> Result<(), StoreError> {
     let query = match mark {
         Mark::Picture(mark) => {
-            sqlx::query("UPDATE picture SET thumb = ?, model = ?, seed = ? WHERE job = ?")
+            query("UPDATE picture SET thumb = $1, model = $2, seed = $3 WHERE job = $4")
                 .bind(&mark.thumb)
                 .bind(&mark.model)
                 .bind(mark.seed.to_string())
                 .bind(job.to_string())
         }
-        Mark::Text(mark) => sqlx::query(
-            "INSERT INTO text_mark (job, owner, model, answer, prompt) VALUES (?, ?, ?, ?, ?)",
+        Mark::Text(mark) => query(
+            "INSERT INTO text_mark (job, owner, model, answer, prompt) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(job.to_string())
         .bind(&mark.owner)
@@ -57,10 +53,10 @@ pub(super) async fn add(
 }
 
 /// Forgets the marks of jobs whose outputs are about to be deleted; a picture's goes with its row.
-pub(super) async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn prune(c: &mut Connection, before_ms: i64) -> Result<(), StoreError> {
+    query(
         "DELETE FROM text_mark WHERE job IN (SELECT id FROM job \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < ?)",
+         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1)",
     )
     .bind(before_ms)
     .execute(c)
@@ -71,10 +67,10 @@ pub(super) async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<()
 impl Store {
     /// Marks of the newest pictures, at most so many, oldest first.
     pub(crate) async fn picture_marks(&self, most: u32) -> Result<Vec<PictureMark>, StoreError> {
-        let rows: Vec<(String, String, Vec<u8>)> = sqlx::query_as(
+        let rows: Vec<(String, String, Vec<u8>)> = query(
             "SELECT model, seed, thumb FROM picture \
              WHERE thumb IS NOT NULL AND model IS NOT NULL AND seed IS NOT NULL \
-             ORDER BY job DESC LIMIT ?",
+             ORDER BY job DESC LIMIT $1",
         )
         .bind(most)
         .fetch_all(self.readers())
@@ -87,8 +83,8 @@ impl Store {
 
     /// Whether the same owner gave the same long answer to another prompt.
     pub(crate) async fn is_text_known(&self, mark: &TextMark) -> Result<bool, StoreError> {
-        let known: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM text_mark WHERE answer = ? AND owner = ? AND model = ? AND prompt <> ? \
+        let known: Option<i64> = query(
+            "SELECT CAST(1 AS BIGINT) FROM text_mark WHERE answer = $1 AND owner = $2 AND model = $3 AND prompt <> $4 \
              LIMIT 1",
         )
         .bind(mark.answer.as_slice())

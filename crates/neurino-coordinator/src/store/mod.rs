@@ -1,36 +1,36 @@
-//! The books on disk: SQLite in WAL mode, one writer that commits in groups, a few readers.
+//! The books: one writer that commits in groups, and a few readers. They are kept in a SQLite file or
+//! in PostgreSQL, and behave the same in both.
 //!
 //! Terminal states, fences and "paid once" are enforced by the statements and the schema, so two
-//! callers that race are decided here whatever the memory of the router says. A second store
-//! (PostgreSQL) would offer the same methods.
+//! callers that race are decided here whatever the memory of the router says. `sql` runs the statements
+//! on either database; only `sqlite` and `postgres` know how books are opened and who holds them.
 
 mod audits;
 mod beside;
 #[cfg(test)]
+mod contract;
+mod epochs;
+#[cfg(test)]
 mod faults;
 mod marks;
 mod pictures;
+mod postgres;
 mod read;
 mod records;
-#[cfg(test)]
-mod tests;
+mod sql;
+mod sqlite;
+mod vouchers;
 mod writer;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::fs::File;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use neurino_core::{JobId, LeaseId, NodeId, Receipt};
 use serde::de::{DeserializeOwned, IntoDeserializer, value};
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use records::{
     Admitted, AttemptEnd, Binding, Close, Grant, Hold, NewJob, OpenJob, Pod, Release,
@@ -40,12 +40,20 @@ pub(crate) use records::{
 pub use audits::{AuditState, Conviction, StoredAudit};
 pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
+#[cfg(test)]
+pub(crate) use contract::server;
+pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
+#[cfg(test)]
+pub(crate) use faults::outlive;
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
+pub(crate) use sql::is_gone;
+use sql::{Connection, Readers, query};
+pub(crate) use vouchers::{Booked, Booking};
 
-use crate::books::LedgerCheck;
+use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
-use writer::{Reply, Write};
+use writer::{Keeper, Reply, Write};
 
 /// Connections that read.
 const READERS: u32 = 4;
@@ -55,56 +63,57 @@ const WRITE_QUEUE: usize = 4096;
 /// The books of one coordinator.
 pub(crate) struct Store {
     writes: mpsc::Sender<Write>,
-    readers: SqlitePool,
+    readers: Readers,
     pictures: Pictures,
     writer: Mutex<Option<JoinHandle<()>>>,
+    superseded: CancellationToken,
     #[cfg(test)]
     faults: faults::Faults,
     calls: AtomicU64,
-    /// Held as long as the store lives, so that no second process routes from the same books.
-    lock: File,
+    /// Held as long as the store lives, so that no second process routes from the same file.
+    lock: Option<File>,
+}
+
+/// Books that were opened, and by what they are held.
+struct Opened<H> {
+    connection: Connection,
+    readers: Readers,
+    held: H,
 }
 
 impl Store {
     /// Opens or creates the books of a network and brings their schema up to date.
-    pub(crate) async fn open(path: &Path, network: &str) -> Result<Self, CoordinatorError> {
-        let lock = prepare(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(Duration::from_secs(5))
-            .foreign_keys(true)
-            .disable_statement_logging();
-        let mut connection = options
-            .clone()
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(durability())
-            .connect()
-            .await
-            .map_err(StoreError::from)?;
-        sqlx::migrate!("./migrations")
-            .run_direct(None, &mut connection, false)
-            .await
-            .map_err(StoreError::from)?;
-        check_network(&mut connection, network).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(StoreError::from)?;
+    pub(crate) async fn open(database: &Database, network: &str) -> Result<Self, CoordinatorError> {
+        let (keeper, readers, pictures, lock) = match database {
+            Database::Sqlite(path) => {
+                let Opened { connection, readers, held } = sqlite::open(path, network).await?;
+                (Keeper::Sqlite(connection), readers, Pictures::beside(path), Some(held))
+            }
+            Database::Postgres(books) => {
+                let Opened { connection, readers, held } = postgres::open(books, network).await?;
+                let keeper = Keeper::postgres(books, held, connection);
+                (keeper, readers, Pictures::at(books.pictures()), None)
+            }
+        };
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
-        let writer = tokio::spawn(writer::run(connection, queue));
-        let pictures = Pictures::beside(path);
+        let superseded = CancellationToken::new();
+        let writer = tokio::spawn(writer::run(keeper, queue, superseded.clone()));
         Ok(Self {
             writes,
             readers,
             pictures,
             writer: Mutex::new(Some(writer)),
+            superseded,
             calls: AtomicU64::new(0),
             lock,
             #[cfg(test)]
             faults: faults::Faults::default(),
         })
+    }
+
+    /// Cancelled once another coordinator has taken the books: nothing is written here any more.
+    pub(crate) fn superseded(&self) -> &CancellationToken {
+        &self.superseded
     }
 
     /// Commits what was handed in and closes the files. Later calls answer `Closed`.
@@ -120,7 +129,7 @@ impl Store {
             tracing::error!(%error, "the writer of the books ended badly");
         }
         self.readers.close().await;
-        if let Err(error) = self.lock.unlock() {
+        if let Some(Err(error)) = self.lock.as_ref().map(File::unlock) {
             tracing::warn!(%error, "the lock of the books goes with the process");
         }
     }
@@ -131,7 +140,7 @@ impl Store {
     }
 
     /// The connections for a read.
-    fn readers(&self) -> &SqlitePool {
+    fn readers(&self) -> &Readers {
         self.calls.fetch_add(1, Ordering::Relaxed);
         &self.readers
     }
@@ -213,55 +222,22 @@ impl Store {
     }
 }
 
-/// Unit tests drive thousands of books, none of which must survive a power cut.
-fn durability() -> SqliteSynchronous {
-    if cfg!(test) { SqliteSynchronous::Off } else { SqliteSynchronous::Full }
-}
-
-/// Adds up books that another process may have open.
-pub(crate) async fn ledger_check_beside(path: &Path) -> Result<LedgerCheck, StoreError> {
-    Beside::open(path).await?.ledger_check().await
-}
-
-/// Makes the folder and the file (readable by their owner alone: they hold prompts), and takes the
-/// lock.
-fn prepare(path: &Path) -> Result<File, CoordinatorError> {
-    let fault = |source| CoordinatorError::Folder { path: path.to_owned(), source };
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(fault)?;
+/// Waits until no coordinator holds the books; at once where they are a file.
+pub(crate) async fn until_free(database: &Database) -> Result<(), StoreError> {
+    match database {
+        Database::Sqlite(_) => Ok(()),
+        Database::Postgres(books) => postgres::until_free(books).await,
     }
-    let private = |path: &Path| {
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).read(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path).map_err(fault)
-    };
-    let mut lock_name = path.as_os_str().to_owned();
-    lock_name.push(".lock");
-    let lock = private(Path::new(&lock_name))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(CoordinatorError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => return Err(fault(source)),
-    }
-    private(path)?;
-    Ok(lock)
 }
 
 /// The first opening writes the network's name, later ones must match it.
-async fn check_network(
-    connection: &mut SqliteConnection,
-    network: &str,
-) -> Result<(), CoordinatorError> {
+async fn check_network(connection: &mut Connection, network: &str) -> Result<(), CoordinatorError> {
     let found: String = async {
-        sqlx::query("INSERT INTO meta (key, value) VALUES ('network', ?) ON CONFLICT DO NOTHING")
+        query("INSERT INTO meta (key, value) VALUES ('network', $1) ON CONFLICT DO NOTHING")
             .bind(network)
             .execute(&mut *connection)
             .await?;
-        sqlx::query_scalar("SELECT value FROM meta WHERE key = 'network'")
-            .fetch_one(&mut *connection)
-            .await
+        query("SELECT value FROM meta WHERE key = 'network'").fetch_one(&mut *connection).await
     }
     .await
     .map_err(StoreError::from)?;
@@ -294,17 +270,17 @@ fn to_json(value: &impl serde::Serialize) -> String {
         .expect("the vocabulary's types have string keys and no fallible impl")
 }
 
-/// Milliseconds as SQLite keeps them.
+/// Milliseconds as the databases keep them.
 fn ms(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// The receipt of a lease.
 async fn receipt_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     lease: LeaseId,
 ) -> Result<Option<Receipt>, StoreError> {
-    let body: Option<String> = sqlx::query_scalar("SELECT body FROM receipt WHERE lease = ?")
+    let body: Option<String> = query("SELECT body FROM receipt WHERE lease = $1")
         .bind(lease.to_string())
         .fetch_optional(connection)
         .await?;
@@ -313,10 +289,10 @@ async fn receipt_of(
 
 /// The receipt of a job.
 async fn receipt_of_job(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     job: JobId,
 ) -> Result<Option<Receipt>, StoreError> {
-    let body: Option<String> = sqlx::query_scalar("SELECT body FROM receipt WHERE job = ?")
+    let body: Option<String> = query("SELECT body FROM receipt WHERE job = $1")
         .bind(job.to_string())
         .fetch_optional(connection)
         .await?;

@@ -41,6 +41,11 @@ pub(crate) struct Pictures {
 }
 
 impl Pictures {
+    /// In a folder, which is made with the first picture.
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), settling: RwLock::new(()) }
+    }
+
     /// Beside the books at `database`; the folder is made with the first picture.
     pub(crate) fn beside(database: &Path) -> Self {
         let mut name = database.file_stem().unwrap_or_default().to_owned();

@@ -9,9 +9,8 @@ use neurino_core::{
 use neurino_ledger::{Account, PayerId, Unit};
 use neurino_protocol::app::PointsSummary;
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
 
+use super::sql::{Connection, Row, query};
 use super::{
     OpenJob, Pod, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
     parse_json, receipt_of, receipt_of_job,
@@ -44,10 +43,9 @@ macro_rules! open_jobs {
 impl Store {
     /// Which identity key's address is bound to which reward address.
     pub(crate) async fn bindings(&self) -> Result<HashMap<String, String>, StoreError> {
-        let rows: Vec<(String, String)> =
-            sqlx::query_as("SELECT reward, identity FROM original_binding")
-                .fetch_all(self.readers())
-                .await?;
+        let rows: Vec<(String, String)> = query("SELECT reward, identity FROM original_binding")
+            .fetch_all(self.readers())
+            .await?;
         Ok(rows.into_iter().collect())
     }
 
@@ -58,9 +56,9 @@ impl Store {
         model: &str,
     ) -> Result<Vec<u64>, StoreError> {
         let sha256 = ResultDigest(Sha256::digest(&picture.png.0).into());
-        let specs: Vec<String> = sqlx::query_scalar(
+        let specs: Vec<String> = query(
             "SELECT j.spec FROM picture p JOIN job j ON j.id = p.job \
-             WHERE p.sha256 = ? AND j.spec IS NOT NULL LIMIT 16",
+             WHERE p.sha256 = $1 AND j.spec IS NOT NULL LIMIT 16",
         )
         .bind(sha256.to_string())
         .fetch_all(self.readers())
@@ -78,14 +76,14 @@ impl Store {
 
     /// Jobs that have not ended, oldest first.
     pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
-        let rows =
-            sqlx::query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(self.readers()).await?;
+        let rows: Vec<Row> =
+            query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(self.readers()).await?;
         rows.iter().map(open_job).collect()
     }
 
     /// One of them.
     pub(crate) async fn open_job(&self, id: JobId) -> Result<Option<OpenJob>, StoreError> {
-        let row = sqlx::query(concat!(open_jobs!(), " AND j.id = ?"))
+        let row: Option<Row> = query(concat!(open_jobs!(), " AND j.id = $1"))
             .bind(id.to_string())
             .fetch_optional(self.readers())
             .await?;
@@ -95,11 +93,11 @@ impl Store {
     /// A job, open or ended.
     pub(crate) async fn job(&self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
         let mut connection = self.readers().acquire().await?;
-        let row = sqlx::query(
-            "SELECT payer, state, created_at_ms, finished_at_ms, output, error FROM job WHERE id = ?",
+        let row: Option<Row> = query(
+            "SELECT payer, state, created_at_ms, finished_at_ms, output, error FROM job WHERE id = $1",
         )
         .bind(id.to_string())
-        .fetch_optional(&mut *connection)
+        .fetch_optional(&mut connection)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let receipt = receipt_of_job(&mut connection, id).await?;
@@ -112,7 +110,7 @@ impl Store {
         let error: Option<String> = row.try_get("error")?;
         Ok(Some(StoredJob {
             payer: payer(row.try_get("payer")?)?,
-            state: parse(row.try_get("state")?, "job state")?,
+            state: parse(row.text("state")?, "job state")?,
             created_at_ms: row.try_get("created_at_ms")?,
             finished_at_ms: row.try_get("finished_at_ms")?,
             output,
@@ -124,13 +122,13 @@ impl Store {
     /// Digests of the pictures that jobs keep.
     pub(crate) async fn kept_pictures(&self) -> Result<HashSet<String>, StoreError> {
         let digests: Vec<String> =
-            sqlx::query_scalar("SELECT sha256 FROM picture").fetch_all(self.readers()).await?;
+            query("SELECT sha256 FROM picture").fetch_all(self.readers()).await?;
         Ok(digests.into_iter().collect())
     }
 
     /// The receipt of a lease that was paid.
     pub(crate) async fn receipt(&self, lease: LeaseId) -> Result<Option<Receipt>, StoreError> {
-        receipt_of(&mut *self.readers().acquire().await?, lease).await
+        receipt_of(&mut self.readers().acquire().await?, lease).await
     }
 
     /// An attempt and the state of its job.
@@ -138,19 +136,19 @@ impl Store {
         &self,
         lease: LeaseId,
     ) -> Result<Option<StoredAttempt>, StoreError> {
-        let row = sqlx::query(
+        let row: Option<Row> = query(
             "SELECT a.job, a.state, a.node, j.state AS job_state \
-             FROM attempt a JOIN job j ON j.id = a.job WHERE a.lease = ?",
+             FROM attempt a JOIN job j ON j.id = a.job WHERE a.lease = $1",
         )
         .bind(lease.to_string())
         .fetch_optional(self.readers())
         .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(StoredAttempt {
-            job: parse_id(row.try_get("job")?, "job id")?,
+            job: parse_id(row.text("job")?, "job id")?,
             state: row.try_get("state")?,
-            job_state: parse(row.try_get("job_state")?, "job state")?,
-            node: parse_id(row.try_get("node")?, "node id")?,
+            job_state: parse(row.text("job_state")?, "job state")?,
+            node: parse_id(row.text("node")?, "node id")?,
         }))
     }
 
@@ -162,14 +160,14 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Receipt>, StoreError> {
         let query = match node {
-            Some(node) => sqlx::query_scalar(
-                "SELECT body FROM receipt WHERE node = ? AND settled_at_ms < ? \
-                 ORDER BY settled_at_ms DESC LIMIT ?",
+            Some(node) => query(
+                "SELECT body FROM receipt WHERE node = $1 AND settled_at_ms < $2 \
+                 ORDER BY settled_at_ms DESC LIMIT $3",
             )
             .bind(node.as_str()),
-            None => sqlx::query_scalar(
-                "SELECT body FROM receipt WHERE settled_at_ms < ? \
-                 ORDER BY settled_at_ms DESC LIMIT ?",
+            None => query(
+                "SELECT body FROM receipt WHERE settled_at_ms < $1 \
+                 ORDER BY settled_at_ms DESC LIMIT $2",
             ),
         };
         let bodies: Vec<String> =
@@ -179,9 +177,8 @@ impl Store {
 
     /// When the last receipt was settled; zero before the first.
     pub(crate) async fn last_settled_ms(&self) -> Result<i64, StoreError> {
-        let last: Option<i64> = sqlx::query_scalar("SELECT MAX(settled_at_ms) FROM receipt")
-            .fetch_one(self.readers())
-            .await?;
+        let last: Option<i64> =
+            query("SELECT MAX(settled_at_ms) FROM receipt").fetch_one(self.readers()).await?;
         Ok(last.unwrap_or(0))
     }
 
@@ -192,11 +189,12 @@ impl Store {
         since_ms: i64,
     ) -> Result<PointsSummary, StoreError> {
         let account = Account::Node(node.clone()).to_string();
-        let rows: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as(
-            "SELECT points, SUM(amount_micro), COUNT(*) FILTER (WHERE kind = 'job_reward'), \
-             COALESCE(SUM(amount_micro) FILTER (WHERE at_ms >= ?2), 0), \
-             COUNT(*) FILTER (WHERE at_ms >= ?2 AND kind = 'job_reward') \
-             FROM posting WHERE account = ?1 AND points <> 'credit' GROUP BY points",
+        let rows: Vec<(String, i64, i64, i64, i64)> = query(
+            "SELECT points, CAST(SUM(amount_micro) AS BIGINT), \
+             COUNT(*) FILTER (WHERE kind = 'job_reward'), \
+             CAST(COALESCE(SUM(amount_micro) FILTER (WHERE at_ms >= $2), 0) AS BIGINT), \
+             COUNT(*) FILTER (WHERE at_ms >= $2 AND kind = 'job_reward') \
+             FROM posting WHERE account = $1 AND points <> 'credit' GROUP BY points",
         )
         .bind(account)
         .bind(since_ms)
@@ -224,29 +222,26 @@ impl Store {
 
     /// Adds everything up.
     pub(crate) async fn ledger_check(&self) -> Result<LedgerCheck, StoreError> {
-        ledger_check(&mut *self.readers().acquire().await?).await
+        ledger_check(&mut self.readers().take().await?).await
     }
 
     /// The gateway keys.
     pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
-        keys(&mut *self.readers().acquire().await?).await
+        keys(&mut self.readers().acquire().await?).await
     }
 
     /// Rises when keys, models or votes were changed.
     pub(crate) async fn settings_version(&self) -> Result<i64, StoreError> {
-        let version: String =
-            sqlx::query_scalar("SELECT value FROM meta WHERE key = 'settings_version'")
-                .fetch_one(self.readers())
-                .await?;
+        let version: String = query("SELECT value FROM meta WHERE key = 'settings_version'")
+            .fetch_one(self.readers())
+            .await?;
         parse_id(&version, "settings version")
     }
 
     /// Models that somebody brought or voted for.
     pub(crate) async fn pods(&self) -> Result<BTreeMap<ModelId, Pod>, StoreError> {
         let rows: Vec<(String, Option<String>, i64)> =
-            sqlx::query_as("SELECT model, deployer, votes FROM pod")
-                .fetch_all(self.readers())
-                .await?;
+            query("SELECT model, deployer, votes FROM pod").fetch_all(self.readers()).await?;
         rows.into_iter()
             .map(|(model, deployer, votes)| {
                 let deployer = deployer.map(payer).transpose()?;
@@ -258,28 +253,30 @@ impl Store {
     /// Votes for nodes.
     pub(crate) async fn node_votes(&self) -> Result<BTreeMap<NodeId, u64>, StoreError> {
         let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT node, votes FROM node_vote").fetch_all(self.readers()).await?;
+            query("SELECT node, votes FROM node_vote").fetch_all(self.readers()).await?;
         rows.into_iter().map(|(node, votes)| Ok((parse_id(&node, "node")?, count(votes)))).collect()
     }
 
     /// Seconds that nodes were connected since a day.
     pub(crate) async fn uptimes(&self, since: i64) -> Result<BTreeMap<NodeId, u64>, StoreError> {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT node, SUM(seconds) FROM uptime WHERE day >= ? GROUP BY node")
-                .bind(since)
-                .fetch_all(self.readers())
-                .await?;
+        let rows: Vec<(String, i64)> = query(
+            "SELECT node, CAST(SUM(seconds) AS BIGINT) FROM uptime WHERE day >= $1 GROUP BY node",
+        )
+        .bind(since)
+        .fetch_all(self.readers())
+        .await?;
         rows.into_iter().map(|(node, sum)| Ok((parse_id(&node, "node")?, count(sum)))).collect()
     }
 }
 
 /// The gateway keys.
-pub(super) async fn keys(c: &mut SqliteConnection) -> Result<Vec<StoredKey>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM api_key ORDER BY created_at_ms, id").fetch_all(c).await?;
+pub(super) async fn keys(c: &mut Connection) -> Result<Vec<StoredKey>, StoreError> {
+    let rows: Vec<Row> =
+        query("SELECT * FROM api_key ORDER BY created_at_ms, id").fetch_all(c).await?;
     rows.iter().map(stored_key).collect()
 }
 
-fn stored_key(row: &SqliteRow) -> Result<StoredKey, StoreError> {
+fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     let digest = |bytes: Vec<u8>| {
         <[u8; 32]>::try_from(bytes).map_err(|_| StoreError::Unreadable { what: "key digest" })
     };
@@ -295,7 +292,7 @@ fn stored_key(row: &SqliteRow) -> Result<StoredKey, StoreError> {
         created_at_ms: row.try_get("created_at_ms")?,
         terms: KeyTerms {
             payer: owner.map(payer).transpose()?,
-            scopes: crate::keys::scopes_of(row.try_get("scopes")?)?,
+            scopes: crate::keys::scopes_of(row.text("scopes")?)?,
             prepaid: row.try_get("prepaid")?,
             budget: budget.map(MicroCredits),
             requests_per_min: row.try_get("requests_per_min")?,
@@ -308,31 +305,28 @@ fn stored_key(row: &SqliteRow) -> Result<StoredKey, StoreError> {
 }
 
 /// Adds everything up, in one consistent view.
-pub(super) async fn ledger_check(
-    connection: &mut SqliteConnection,
-) -> Result<LedgerCheck, StoreError> {
-    let mut view = connection.begin().await?;
+pub(super) async fn ledger_check(view: &mut Connection) -> Result<LedgerCheck, StoreError> {
+    view.begin_view().await?;
     let sums: Vec<(String, i64)> =
-        sqlx::query_as("SELECT points, SUM(amount_micro) FROM posting GROUP BY points")
+        query("SELECT points, CAST(SUM(amount_micro) AS BIGINT) FROM posting GROUP BY points")
             .fetch_all(&mut *view)
             .await?;
-    let accounts: Vec<(String, String, i64, i64)> = sqlx::query_as(
-        "SELECT account, points, SUM(amount_micro), COUNT(*) FROM posting \
+    let accounts: Vec<(String, String, i64, i64)> = query(
+        "SELECT account, points, CAST(SUM(amount_micro) AS BIGINT), COUNT(*) FROM posting \
              GROUP BY account, points ORDER BY account, points",
     )
     .fetch_all(&mut *view)
     .await?;
-    let paid: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT node, points, SUM(amount_micro) FROM receipt r WHERE NOT EXISTS \
+    let paid: Vec<(String, String, i64)> = query(
+        "SELECT node, points, CAST(SUM(amount_micro) AS BIGINT) FROM receipt r WHERE NOT EXISTS \
              (SELECT 1 FROM clawback b WHERE b.lease = r.lease AND b.restored_at_ms IS NULL) \
              GROUP BY node, points",
     )
     .fetch_all(&mut *view)
     .await?;
-    let jobs: Vec<(String, i64)> = sqlx::query_as("SELECT state, COUNT(*) FROM job GROUP BY state")
-        .fetch_all(&mut *view)
-        .await?;
-    let (mismatched_holds, mismatched_balances): (i64, i64) = sqlx::query_as(
+    let jobs: Vec<(String, i64)> =
+        query("SELECT state, COUNT(*) FROM job GROUP BY state").fetch_all(&mut *view).await?;
+    let (mismatched_holds, mismatched_balances): (i64, i64) = query(
         "SELECT (SELECT COUNT(*) FROM \
              (SELECT 'held:' || payer AS account, SUM(held_micro) AS amount FROM job \
               WHERE state IN ('queued', 'leased') AND held_micro > 0 GROUP BY payer) h \
@@ -345,16 +339,16 @@ pub(super) async fn ledger_check(
     )
     .fetch_one(&mut *view)
     .await?;
-    let (receipts, twice, mismatched): (i64, i64, i64) = sqlx::query_as(
+    let (receipts, twice, mismatched): (i64, i64, i64) = query(
         "SELECT (SELECT COUNT(*) FROM receipt), \
              (SELECT COUNT(*) FROM (SELECT job FROM attempt WHERE state = 'paid' GROUP BY job \
-              HAVING COUNT(*) > 1)), \
+              HAVING COUNT(*) > 1) twice), \
              (SELECT COUNT(*) FROM job j LEFT JOIN receipt r ON r.job = j.id \
               WHERE (j.state = 'succeeded') <> (r.job IS NOT NULL))",
     )
     .fetch_one(&mut *view)
     .await?;
-    view.rollback().await?;
+    view.run("ROLLBACK").await?;
 
     let mut paid: BTreeMap<(String, String), i64> =
         paid.into_iter().map(|(node, points, sum)| ((node, points), sum)).collect();
@@ -399,13 +393,13 @@ pub(super) async fn ledger_check(
     })
 }
 
-fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
+fn open_job(row: &Row) -> Result<OpenJob, StoreError> {
     let lease: Option<String> = row.try_get("lease")?;
     let running = match lease {
         None => None,
         Some(lease) => Some(RunningAttempt {
             lease: parse_id(&lease, "lease id")?,
-            node: parse_id(row.try_get("node")?, "node id")?,
+            node: parse_id(row.text("node")?, "node id")?,
             granted_at_ms: row.try_get("granted_at_ms")?,
             deadline_ms: row.try_get("deadline_ms")?,
         }),
@@ -414,17 +408,17 @@ fn open_job(row: &SqliteRow) -> Result<OpenJob, StoreError> {
     let frontend: Option<String> = row.try_get("frontend")?;
     let placement: Option<String> = row.try_get("placement")?;
     let (price_list, held) =
-        (row.try_get::<Option<String>, _>("price_list")?, row.try_get("held_micro")?);
+        (row.try_get::<Option<String>>("price_list")?, row.try_get("held_micro")?);
     Ok(OpenJob {
-        id: parse_id(row.try_get("id")?, "job id")?,
+        id: parse_id(row.text("id")?, "job id")?,
         payer: payer(row.try_get("payer")?)?,
         rule_set: row.try_get("rule_set")?,
-        spec: parse_json(row.try_get("spec")?, "job")?,
+        spec: parse_json(row.text("spec")?, "job")?,
         fence: row.try_get("fence")?,
         failures: row.try_get("failures")?,
         losses: row.try_get("losses")?,
         no_node_wait_ms: count(wait),
-        class: parse(row.try_get("class")?, "class")?,
+        class: parse(row.text("class")?, "class")?,
         placement: placement.map(|p| parse_json(&p, "placement")).transpose()?,
         attempts_max: row.try_get("attempts_max")?,
         frontend: frontend.map(|f| parse_id(&f, "frontend")).transpose()?,

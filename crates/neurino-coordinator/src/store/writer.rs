@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use neurino_core::{JobId, MicroCredits, NodeId};
 use neurino_ledger::{Event, PayerId};
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::audits::{AuditWrite, AuditWritten};
 use super::pictures::Kept;
+use super::postgres::{Claim, RENEWAL, Reach};
 use super::records::{
     Admitted, Binding, Close, Grant, Hold, NewJob, Release, Settled, Settlement, StoredKey,
 };
+use super::sql::{Connection, query};
 use super::{ms, parse_id, receipt_of, to_json};
+use crate::database::PostgresBooks;
 use crate::error::StoreError;
 use crate::terms::release_event;
 
@@ -36,6 +39,8 @@ pub(super) enum Write {
     AddKey(Box<StoredKey>, Reply<()>),
     AddUptime(Box<UptimeDay>, Reply<()>),
     Audit(Box<AuditWrite>, Reply<AuditWritten>),
+    Voucher(Box<super::Booking>, Reply<super::Booked>),
+    Epoch(Box<super::NewEpoch>, Reply<bool>),
     Prune(i64, Reply<u64>),
     Stop(oneshot::Sender<()>),
 }
@@ -44,15 +49,165 @@ pub(super) enum Write {
 pub(super) type UptimeDay = (i64, Vec<(NodeId, u64)>);
 
 /// Sends an answer once the fate of its group is known.
-type Ack = Box<dyn FnOnce(Result<(), &str>) + Send>;
+type Ack = Box<dyn FnOnce(&Fate) + Send>;
 
-/// Runs until `Stop` arrives or the last sender is gone.
-pub(super) async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Write>) {
+/// What became of a group of writes.
+enum Fate {
+    Committed,
+    /// Not committed: the file refused.
+    Refused(String),
+    /// Not committed: the server is away.
+    Away,
+    /// The connection broke at the commit.
+    Unknown,
+    /// Not committed: another coordinator has taken the books.
+    Superseded,
+}
+
+impl Fate {
+    fn of_all(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Committed => Ok(()),
+            Self::Refused(words) => Err(StoreError::Commit(words.clone())),
+            Self::Away => Err(StoreError::Unavailable),
+            Self::Unknown => Err(StoreError::Doubtful),
+            Self::Superseded => Err(StoreError::Superseded),
+        }
+    }
+}
+
+/// The writer's connection, and what holds the books.
+pub(super) enum Keeper {
+    /// A file, whose lock the store holds.
+    Sqlite(Connection),
+    /// A server that may go away and come back.
+    Postgres(Box<Remote>),
+}
+
+pub(super) struct Remote {
+    reach: Reach,
+    claim: Claim,
+    open: Option<Connection>,
+}
+
+impl Keeper {
+    pub(super) fn postgres(books: &PostgresBooks, claim: Claim, open: Connection) -> Self {
+        let remote = Remote { reach: Reach::new(books), claim, open: Some(open) };
+        Self::Postgres(Box::new(remote))
+    }
+
+    /// Begins a transaction in which the books are held.
+    async fn begin(&mut self) -> Result<&mut Connection, Fate> {
+        match self {
+            Self::Sqlite(connection) => match connection.begin_writing().await {
+                Ok(()) => Ok(connection),
+                Err(error) => {
+                    tracing::error!(?error, "no transaction can be begun");
+                    Err(Fate::Refused(error.to_string()))
+                }
+            },
+            Self::Postgres(remote) => remote.begin().await,
+        }
+    }
+
+    /// Ends the transaction, whatever state it is in.
+    async fn end(&mut self, fault: Option<sqlx::Error>) -> Fate {
+        match self {
+            Self::Sqlite(connection) => {
+                let outcome = match fault {
+                    None => connection.run("COMMIT").await,
+                    Some(fault) => Err(fault),
+                };
+                let Err(error) = outcome else { return Fate::Committed };
+                tracing::error!(?error, "a group of writes was not committed");
+                // Fails when SQLite has rolled back by itself; either way no transaction is left.
+                let _ = connection.run("ROLLBACK").await;
+                Fate::Refused(error.to_string())
+            }
+            Self::Postgres(remote) => remote.end(fault).await,
+        }
+    }
+
+    /// Renews the ownership while there is nothing to write.
+    async fn renew(&mut self) -> Fate {
+        match self.begin().await {
+            Ok(_) => self.end(None).await,
+            Err(fate) => fate,
+        }
+    }
+
+    async fn close(self) {
+        let connection = match self {
+            Self::Sqlite(connection) => Some(connection),
+            Self::Postgres(mut remote) => {
+                if let Some(open) = &mut remote.open
+                    && let Err(error) = remote.claim.give_up(open).await
+                {
+                    tracing::warn!(?error, "the books come free when the ownership has run out");
+                }
+                remote.open
+            }
+        };
+        if let Some(connection) = connection
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(?error, "the books were not closed in order");
+        }
+    }
+}
+
+impl Remote {
+    async fn begin(&mut self) -> Result<&mut Connection, Fate> {
+        let mut connection = match self.open.take() {
+            Some(connection) => connection,
+            None => self.reach.connect().await.map_err(|_| Fate::Away)?,
+        };
+        let held = async {
+            connection.run("BEGIN").await?;
+            self.claim.hold(&mut connection).await
+        };
+        match held.await {
+            Ok(true) => Ok(self.open.insert(connection)),
+            Ok(false) => Err(Fate::Superseded),
+            Err(error) => {
+                tracing::error!(?error, "the connection to the database broke: {error}");
+                Err(Fate::Away)
+            }
+        }
+    }
+
+    async fn end(&mut self, fault: Option<sqlx::Error>) -> Fate {
+        // Dropped unless all is well, which undoes what was not committed.
+        let Some(mut connection) = self.open.take() else { return Fate::Away };
+        if let Some(error) = fault {
+            tracing::error!(?error, "a group of writes was not committed: {error}");
+            return Fate::Away;
+        }
+        match connection.run("COMMIT").await {
+            Ok(()) => {
+                self.open = Some(connection);
+                Fate::Committed
+            }
+            Err(error) => {
+                tracing::error!(?error, "whether a group was committed is not known: {error}");
+                Fate::Unknown
+            }
+        }
+    }
+}
+
+/// Runs until `Stop` arrives or the last sender is gone. Cancels `superseded` when another coordinator
+/// has taken the books.
+pub(super) async fn run(
+    mut keeper: Keeper,
+    mut queue: mpsc::Receiver<Write>,
+    superseded: CancellationToken,
+) {
     let mut stop = None;
     // A lone write is committed at once; only under load is it worth waiting for company.
     let mut under_load = false;
     while stop.is_none() {
-        let Some(first) = queue.recv().await else { break };
+        let Some(first) = first(&mut keeper, &mut queue, &superseded).await else { break };
         let mut group = Vec::with_capacity(GROUP_MAX);
         let full_at = Instant::now() + GROUP_WAIT;
         let mut next = Some(first);
@@ -75,107 +230,129 @@ pub(super) async fn run(mut connection: SqliteConnection, mut queue: mpsc::Recei
         }
         under_load = group.len() > 1;
         if !group.is_empty() {
-            commit(&mut connection, group).await;
+            commit(&mut keeper, group, &superseded).await;
         }
     }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(?error, "the books were not closed in order");
-    }
+    keeper.close().await;
     if let Some(reply) = stop {
         // Nobody waiting for the end is fine.
         let _ = reply.send(());
     }
 }
 
+/// The next write. The ownership of a database is renewed while there is none.
+async fn first(
+    keeper: &mut Keeper,
+    queue: &mut mpsc::Receiver<Write>,
+    superseded: &CancellationToken,
+) -> Option<Write> {
+    if matches!(keeper, Keeper::Sqlite(_)) {
+        return queue.recv().await;
+    }
+    loop {
+        match tokio::time::timeout(RENEWAL, queue.recv()).await {
+            Ok(write) => return write,
+            Err(_) if superseded.is_cancelled() => {}
+            Err(_) => note(&keeper.renew().await, superseded),
+        }
+    }
+}
+
+fn note(fate: &Fate, superseded: &CancellationToken) {
+    if matches!(fate, Fate::Superseded) && !superseded.is_cancelled() {
+        tracing::error!("another coordinator has taken the books; this one steps down");
+        superseded.cancel();
+    }
+}
+
 /// Applies a group in one transaction and answers each write.
-async fn commit(connection: &mut SqliteConnection, group: Vec<Write>) {
+async fn commit(keeper: &mut Keeper, group: Vec<Write>, superseded: &CancellationToken) {
     let mut acks: Vec<Ack> = Vec::with_capacity(group.len());
-    let mut fault = execute(connection, "BEGIN IMMEDIATE").await.err();
-    for write in group {
-        let ack = apply(connection, write, &mut fault).await;
-        acks.push(ack);
-    }
-    if fault.is_none() {
-        fault = execute(connection, "COMMIT").await.err();
-    }
-    let fate = match &fault {
-        None => Ok(()),
-        Some(error) => {
-            tracing::error!(?error, writes = acks.len(), "a group of writes was not committed");
-            // Fails when SQLite has rolled back by itself; either way no transaction is left.
-            let _ = execute(connection, "ROLLBACK").await;
-            Err(error.to_string())
+    let mut fault = None;
+    let begun =
+        if superseded.is_cancelled() { Err(Fate::Superseded) } else { keeper.begin().await };
+    let fate = match begun {
+        Ok(connection) => {
+            for write in group {
+                acks.push(apply(Some(&mut *connection), write, &mut fault).await);
+            }
+            keeper.end(fault).await
+        }
+        Err(fate) => {
+            for write in group {
+                acks.push(apply(None, write, &mut fault).await);
+            }
+            fate
         }
     };
+    note(&fate, superseded);
     for ack in acks {
-        ack(fate.as_ref().copied().map_err(String::as_str));
+        ack(&fate);
     }
 }
 
-async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
-    sqlx::query(sql).execute(connection).await.map(drop)
-}
-
-/// Applies one write; a fault of its own undoes it alone, a fault of the file sets `fault`.
+/// Applies one write; a fault of its own undoes it alone, a fault of the connection sets `fault`. Without
+/// a connection nothing is applied, and the group's fate is the answer.
 async fn apply(
-    connection: &mut SqliteConnection,
+    connection: Option<&mut Connection>,
     write: Write,
     fault: &mut Option<sqlx::Error>,
 ) -> Ack {
     macro_rules! guarded {
-        ($reply:ident, $body:expr) => {{
-            let result = if fault.is_some() {
-                Err(StoreError::Closed)
-            } else if let Err(error) = execute(connection, "SAVEPOINT one").await {
-                *fault = Some(error);
-                Err(StoreError::Closed)
-            } else {
-                let result = $body.await;
-                if result.is_err()
-                    && let Err(error) = execute(connection, "ROLLBACK TO one").await
-                {
-                    *fault = Some(error);
-                } else if let Err(error) = execute(connection, "RELEASE one").await {
-                    *fault = Some(error);
+        ($reply:ident, |$c:ident| $body:expr) => {{
+            let result = match connection {
+                Some($c) if fault.is_none() => {
+                    if let Err(error) = $c.run("SAVEPOINT one").await {
+                        *fault = Some(error);
+                        Err(StoreError::Closed)
+                    } else {
+                        let result = $body.await;
+                        if result.is_err()
+                            && let Err(error) = $c.run("ROLLBACK TO one").await
+                        {
+                            *fault = Some(error);
+                        } else if let Err(error) = $c.run("RELEASE one").await {
+                            *fault = Some(error);
+                        }
+                        result
+                    }
                 }
-                result
+                _ => Err(StoreError::Closed),
             };
             ack($reply, result)
         }};
     }
     match write {
-        Write::Admit(job, reply) => guarded!(reply, admit(connection, &job)),
-        Write::Grant(record, reply) => guarded!(reply, grant(connection, &record)),
-        Write::Release(record, reply) => guarded!(reply, release(connection, &record)),
-        Write::Settle(record, reply) => guarded!(reply, settle(connection, &record)),
-        Write::Close(record, reply) => guarded!(reply, close(connection, &record)),
-        Write::Bind(binding, reply) => guarded!(reply, bind(connection, &binding)),
-        Write::AddKey(key, reply) => guarded!(reply, add_key(connection, &key)),
-        Write::AddUptime(day, reply) => guarded!(reply, add_uptime(connection, &day)),
-        Write::Audit(write, reply) => {
-            guarded!(reply, super::audits::apply(connection, &write))
+        Write::Admit(job, reply) => guarded!(reply, |c| admit(c, &job)),
+        Write::Grant(record, reply) => guarded!(reply, |c| grant(c, &record)),
+        Write::Release(record, reply) => guarded!(reply, |c| release(c, &record)),
+        Write::Settle(record, reply) => guarded!(reply, |c| settle(c, &record)),
+        Write::Close(record, reply) => guarded!(reply, |c| close(c, &record)),
+        Write::Bind(binding, reply) => guarded!(reply, |c| bind(c, &binding)),
+        Write::AddKey(key, reply) => guarded!(reply, |c| add_key(c, &key)),
+        Write::AddUptime(day, reply) => guarded!(reply, |c| add_uptime(c, &day)),
+        Write::Audit(write, reply) => guarded!(reply, |c| super::audits::apply(c, &write)),
+        Write::Voucher(booking, reply) => {
+            guarded!(reply, |c| super::vouchers::book(c, &booking))
         }
-        Write::Prune(before_ms, reply) => guarded!(reply, prune(connection, before_ms)),
+        Write::Epoch(epoch, reply) => guarded!(reply, |c| super::epochs::publish(c, &epoch)),
+        Write::Prune(before_ms, reply) => guarded!(reply, |c| prune(c, before_ms)),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
     }
 }
 
 fn ack<T: Send + 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Ack {
     Box::new(move |fate| {
-        let answer = match fate {
-            Ok(()) => result,
-            Err(words) => Err(StoreError::Commit(words.to_owned())),
-        };
         // A caller that stopped waiting finds the outcome in the books.
-        let _ = reply.send(answer);
+        let _ = reply.send(fate.of_all().and(result));
     })
 }
 
-async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, StoreError> {
+async fn admit(c: &mut Connection, job: &NewJob) -> Result<Admitted, StoreError> {
     let spec = to_json(&job.spec);
     if let Some(key) = &job.key {
         let known: Option<(String, Option<String>)> =
-            sqlx::query_as("SELECT id, spec FROM job WHERE payer = ? AND idempotency_key = ?")
+            query("SELECT id, spec FROM job WHERE payer = $1 AND idempotency_key = $2")
                 .bind(job.payer.as_str())
                 .bind(key.as_str())
                 .fetch_optional(&mut *c)
@@ -192,10 +369,10 @@ async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, Store
         return Ok(refused);
     }
     let hold = job.hold.as_ref();
-    sqlx::query(
+    query(
         "INSERT INTO job (id, payer, idempotency_key, rule_set, spec, state, no_node_wait_ms, \
          created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key, placement) \
-         VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(job.id.to_string())
     .bind(job.payer.as_str())
@@ -222,47 +399,52 @@ async fn admit(c: &mut SqliteConnection, job: &NewJob) -> Result<Admitted, Store
 
 /// Why credits or budget do not cover a job, if they do not.
 async fn uncovered(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     job: &NewJob,
     hold: &Hold,
 ) -> Result<Option<Admitted>, StoreError> {
     let account = neurino_ledger::Account::Payer(job.payer.clone()).to_string();
-    let balance: Option<i64> =
-        sqlx::query_scalar("SELECT amount_micro FROM credit_balance WHERE account = ?")
-            .bind(account)
-            .fetch_optional(&mut *c)
-            .await?;
+    let balance: Option<i64> = query("SELECT amount_micro FROM credit_balance WHERE account = $1")
+        .bind(account)
+        .fetch_optional(&mut *c)
+        .await?;
     let balance = balance.unwrap_or(0);
     if balance < hold.amount.0 {
         return Ok(Some(Admitted::Uncovered(MicroCredits(balance))));
     }
     let Some(budget) = hold.budget else { return Ok(None) };
-    let spent: Option<i64> = sqlx::query_scalar(
+    let spent: Option<i64> = query(
         "SELECT amount_micro FROM key_spend \
-         WHERE api_key = ? AND month = strftime('%Y-%m', ? / 1000, 'unixepoch')",
+         WHERE api_key = $1 AND month = $2",
     )
     .bind(&hold.key)
-    .bind(job.at_ms)
+    .bind(month_of(job.at_ms))
     .fetch_optional(c)
     .await?;
     let left = budget.0.saturating_sub(spent.unwrap_or(0));
     Ok((left < hold.amount.0).then_some(Admitted::OverBudget(MicroCredits(left.max(0)))))
 }
 
+/// The month (UTC) of a time, as `2026-11`.
+fn month_of(at_ms: i64) -> String {
+    let at = Timestamp::from_millisecond(at_ms).unwrap_or_default();
+    at.strftime("%Y-%m").to_string()
+}
+
 /// Adds to what a key's jobs of a month cost; the month is that of the job's acceptance.
 async fn add_spend(
-    c: &mut SqliteConnection,
+    c: &mut Connection,
     key: &str,
     accepted_at_ms: i64,
     amount_micro: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO key_spend (api_key, month, amount_micro) \
-         VALUES (?, strftime('%Y-%m', ? / 1000, 'unixepoch'), ?) \
-         ON CONFLICT (api_key, month) DO UPDATE SET amount_micro = amount_micro + excluded.amount_micro",
+         VALUES ($1, $2, $3) \
+         ON CONFLICT (api_key, month) DO UPDATE SET amount_micro = key_spend.amount_micro + excluded.amount_micro",
     )
     .bind(key)
-    .bind(accepted_at_ms)
+    .bind(month_of(accepted_at_ms))
     .bind(amount_micro)
     .execute(c)
     .await?;
@@ -270,15 +452,11 @@ async fn add_spend(
 }
 
 /// Writes an event's postings. An event that is in the ledger already breaks the primary key.
-pub(super) async fn post(
-    c: &mut SqliteConnection,
-    event: &Event,
-    at_ms: i64,
-) -> Result<(), StoreError> {
+pub(super) async fn post(c: &mut Connection, event: &Event, at_ms: i64) -> Result<(), StoreError> {
     for posting in event.postings() {
-        sqlx::query(
+        query(
             "INSERT INTO posting (event, account, kind, points, amount_micro, at_ms) \
-             VALUES (?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(posting.event.to_string())
         .bind(posting.account.to_string())
@@ -293,10 +471,10 @@ pub(super) async fn post(
 }
 
 /// Gives back what was set aside for a job that ended unpaid.
-async fn release_hold(c: &mut SqliteConnection, job: JobId, at_ms: i64) -> Result<(), StoreError> {
-    let held: Option<(String, i64, String, i64)> = sqlx::query_as(
+async fn release_hold(c: &mut Connection, job: JobId, at_ms: i64) -> Result<(), StoreError> {
+    let held: Option<(String, i64, String, i64)> = query(
         "SELECT payer, held_micro, api_key, created_at_ms FROM job \
-         WHERE id = ? AND held_micro > 0 AND api_key IS NOT NULL",
+         WHERE id = $1 AND held_micro > 0 AND api_key IS NOT NULL",
     )
     .bind(job.to_string())
     .fetch_optional(&mut *c)
@@ -309,12 +487,12 @@ async fn release_hold(c: &mut SqliteConnection, job: JobId, at_ms: i64) -> Resul
     add_spend(c, &key, accepted_at_ms, -held).await
 }
 
-async fn add_uptime(c: &mut SqliteConnection, day: &UptimeDay) -> Result<(), StoreError> {
+async fn add_uptime(c: &mut Connection, day: &UptimeDay) -> Result<(), StoreError> {
     let (day, nodes) = day;
     for (node, seconds) in nodes {
-        sqlx::query(
-            "INSERT INTO uptime (node, day, seconds) VALUES (?, ?, ?) \
-             ON CONFLICT (node, day) DO UPDATE SET seconds = seconds + excluded.seconds",
+        query(
+            "INSERT INTO uptime (node, day, seconds) VALUES ($1, $2, $3) \
+             ON CONFLICT (node, day) DO UPDATE SET seconds = uptime.seconds + excluded.seconds",
         )
         .bind(node.as_str())
         .bind(day)
@@ -325,21 +503,20 @@ async fn add_uptime(c: &mut SqliteConnection, day: &UptimeDay) -> Result<(), Sto
     Ok(())
 }
 
-async fn grant(c: &mut SqliteConnection, grant: &Grant) -> Result<bool, StoreError> {
-    let touched = sqlx::query(
-        "UPDATE job SET state = 'leased', fence = ?2 WHERE id = ?1 AND state = 'queued' AND fence < ?2",
+async fn grant(c: &mut Connection, grant: &Grant) -> Result<bool, StoreError> {
+    let touched = query(
+        "UPDATE job SET state = 'leased', fence = $2 WHERE id = $1 AND state = 'queued' AND fence < $2",
     )
     .bind(grant.job.to_string())
     .bind(grant.fence)
     .execute(&mut *c)
-    .await?
-    .rows_affected();
+    .await?;
     if touched != 1 {
         return Ok(false);
     }
-    sqlx::query(
+    query(
         "INSERT INTO attempt (lease, job, fence, node, state, granted_at_ms, deadline_ms) \
-         VALUES (?, ?, ?, ?, 'running', ?, ?)",
+         VALUES ($1, $2, $3, $4, 'running', $5, $6)",
     )
     .bind(grant.lease.to_string())
     .bind(grant.job.to_string())
@@ -352,10 +529,10 @@ async fn grant(c: &mut SqliteConnection, grant: &Grant) -> Result<bool, StoreErr
     Ok(true)
 }
 
-async fn release(c: &mut SqliteConnection, release: &Release) -> Result<bool, StoreError> {
-    let touched = sqlx::query(
-        "UPDATE job SET state = ?, failures = failures + ?, losses = losses + ?, error = ?, \
-         finished_at_ms = ? WHERE id = ? AND state = 'leased' AND fence = ?",
+async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreError> {
+    let touched = query(
+        "UPDATE job SET state = $1, failures = failures + $2, losses = losses + $3, error = $4, \
+         finished_at_ms = $5 WHERE id = $6 AND state = 'leased' AND fence = $7",
     )
     .bind(if release.give_up.is_some() { "failed" } else { "queued" })
     .bind(i64::from(release.end.is_failure()))
@@ -365,50 +542,43 @@ async fn release(c: &mut SqliteConnection, release: &Release) -> Result<bool, St
     .bind(release.job.to_string())
     .bind(release.fence)
     .execute(&mut *c)
-    .await?
-    .rows_affected();
+    .await?;
     if touched != 1 {
         return Ok(false);
     }
-    sqlx::query(
-        "UPDATE attempt SET state = ?, ended_at_ms = ? WHERE lease = ? AND state = 'running'",
-    )
-    .bind(release.end.as_str())
-    .bind(release.at_ms)
-    .bind(release.lease.to_string())
-    .execute(&mut *c)
-    .await?;
+    query("UPDATE attempt SET state = $1, ended_at_ms = $2 WHERE lease = $3 AND state = 'running'")
+        .bind(release.end.as_str())
+        .bind(release.at_ms)
+        .bind(release.lease.to_string())
+        .execute(&mut *c)
+        .await?;
     if release.give_up.is_some() {
         release_hold(c, release.job, release.at_ms).await?;
     }
     Ok(true)
 }
 
-async fn settle(
-    c: &mut SqliteConnection,
-    settlement: &Settlement<Kept>,
-) -> Result<Settled, StoreError> {
+async fn settle(c: &mut Connection, settlement: &Settlement<Kept>) -> Result<Settled, StoreError> {
     let receipt = &settlement.receipt;
-    let touched = sqlx::query(
-        "UPDATE job SET state = 'succeeded', output = ?, finished_at_ms = ? \
-         WHERE id = ? AND state = 'leased' AND fence = ?",
+    let touched = query(
+        "UPDATE job SET state = 'succeeded', output = $1, finished_at_ms = $2 \
+         WHERE id = $3 AND state = 'leased' AND fence = $4",
     )
     .bind(to_json(&settlement.output))
     .bind(receipt.settled_at_ms)
     .bind(receipt.job.to_string())
     .bind(settlement.fence)
     .execute(&mut *c)
-    .await?
-    .rows_affected();
+    .await?;
     if touched != 1 {
         return Ok(match receipt_of(c, receipt.lease).await? {
             Some(before) => Settled::Before(Box::new(before)),
             None => Settled::Stale,
         });
     }
-    let touched = sqlx::query(
-        "UPDATE attempt SET state = 'paid', ended_at_ms = ? \
-         WHERE lease = ? AND job = ? AND fence = ? AND node = ? AND state = 'running'",
+    let touched = query(
+        "UPDATE attempt SET state = 'paid', ended_at_ms = $1 \
+         WHERE lease = $2 AND job = $3 AND fence = $4 AND node = $5 AND state = 'running'",
     )
     .bind(receipt.settled_at_ms)
     .bind(receipt.lease.to_string())
@@ -416,14 +586,13 @@ async fn settle(
     .bind(settlement.fence)
     .bind(receipt.node.as_str())
     .execute(&mut *c)
-    .await?
-    .rows_affected();
+    .await?;
     if touched != 1 {
         // The error undoes the step above: job and attempt must agree before anybody is paid.
         return Err(StoreError::Unreadable { what: "attempt" });
     }
     if let Kept::Image { sha256, .. } = &settlement.output {
-        sqlx::query("INSERT INTO picture (job, sha256) VALUES (?, ?)")
+        query("INSERT INTO picture (job, sha256) VALUES ($1, $2)")
             .bind(receipt.job.to_string())
             .bind(sha256.to_string())
             .execute(&mut *c)
@@ -434,9 +603,9 @@ async fn settle(
     }
     post(c, &settlement.event, receipt.settled_at_ms).await?;
     charged(c, receipt.job, settlement.charged).await?;
-    sqlx::query(
+    query(
         "INSERT INTO receipt (lease, job, node, points, amount_micro, settled_at_ms, body) \
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(receipt.lease.to_string())
     .bind(receipt.job.to_string())
@@ -454,13 +623,9 @@ async fn settle(
 }
 
 /// Notes what a prepaid job cost at last; the rest of what was set aside counts no more.
-async fn charged(
-    c: &mut SqliteConnection,
-    job: JobId,
-    charged: MicroCredits,
-) -> Result<(), StoreError> {
-    let held: Option<(i64, String, i64)> = sqlx::query_as(
-        "UPDATE job SET charged_micro = ? WHERE id = ? AND api_key IS NOT NULL \
+async fn charged(c: &mut Connection, job: JobId, charged: MicroCredits) -> Result<(), StoreError> {
+    let held: Option<(i64, String, i64)> = query(
+        "UPDATE job SET charged_micro = $1 WHERE id = $2 AND api_key IS NOT NULL \
          RETURNING held_micro, api_key, created_at_ms",
     )
     .bind(charged.0)
@@ -475,23 +640,22 @@ async fn charged(
     }
 }
 
-async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreError> {
-    let touched = sqlx::query(
-        "UPDATE job SET state = ?, error = ?, finished_at_ms = ? \
-         WHERE id = ? AND state IN ('queued', 'leased')",
+async fn close(c: &mut Connection, close: &Close) -> Result<bool, StoreError> {
+    let touched = query(
+        "UPDATE job SET state = $1, error = $2, finished_at_ms = $3 \
+         WHERE id = $4 AND state IN ('queued', 'leased')",
     )
     .bind(close.state.as_str())
     .bind(to_json(&close.error))
     .bind(close.at_ms)
     .bind(close.job.to_string())
     .execute(&mut *c)
-    .await?
-    .rows_affected();
+    .await?;
     if touched != 1 {
         return Ok(false);
     }
-    sqlx::query(
-        "UPDATE attempt SET state = 'cancelled', ended_at_ms = ? WHERE job = ? AND state = 'running'",
+    query(
+        "UPDATE attempt SET state = 'cancelled', ended_at_ms = $1 WHERE job = $2 AND state = 'running'",
     )
     .bind(close.at_ms)
     .bind(close.job.to_string())
@@ -501,9 +665,9 @@ async fn close(c: &mut SqliteConnection, close: &Close) -> Result<bool, StoreErr
     Ok(true)
 }
 
-async fn bind(c: &mut SqliteConnection, binding: &Binding) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO original_binding (reward, identity, bound_at_ms) VALUES (?, ?, ?) \
+async fn bind(c: &mut Connection, binding: &Binding) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO original_binding (reward, identity, bound_at_ms) VALUES ($1, $2, $3) \
          ON CONFLICT DO NOTHING",
     )
     .bind(&binding.reward)
@@ -514,11 +678,11 @@ async fn bind(c: &mut SqliteConnection, binding: &Binding) -> Result<(), StoreEr
     Ok(())
 }
 
-pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result<(), StoreError> {
+pub(super) async fn add_key(c: &mut Connection, key: &StoredKey) -> Result<(), StoreError> {
     let terms = &key.terms;
-    sqlx::query(
+    query(
         "INSERT INTO api_key (id, name, sha256, created_at_ms, payer, scopes, prepaid, budget_micro, \
-         requests_per_min, units_per_min, frontend) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         requests_per_min, units_per_min, frontend) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(&key.id)
     .bind(&key.name)
@@ -536,22 +700,22 @@ pub(super) async fn add_key(c: &mut SqliteConnection, key: &StoredKey) -> Result
     Ok(())
 }
 
-async fn prune(c: &mut SqliteConnection, before_ms: i64) -> Result<u64, StoreError> {
+async fn prune(c: &mut Connection, before_ms: i64) -> Result<u64, StoreError> {
     super::marks::prune(c, before_ms).await?;
     super::audits::prune(c, before_ms).await?;
-    sqlx::query(
+    query(
         "DELETE FROM picture WHERE job IN (SELECT id FROM job \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < ?)",
+         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1)",
     )
     .bind(before_ms)
     .execute(&mut *c)
     .await?;
-    let pruned = sqlx::query(
+    let pruned = query(
         "UPDATE job SET spec = NULL, output = NULL, idempotency_key = NULL \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < ?",
+         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1",
     )
     .bind(before_ms)
     .execute(c)
     .await?;
-    Ok(pruned.rows_affected())
+    Ok(pruned)
 }

@@ -157,9 +157,9 @@ async fn a_picture_is_made_paid_in_waifu_points_and_kept() {
         world.restart().await;
     }
     let JobOutput::Image(made) = picture(&job(7)) else { unreachable!("a picture") };
-    let database = world.config().database;
     assert_eq!(files(&world), std::slice::from_ref(&made.png.0));
-    for books in [database.clone(), database.with_extension("sqlite-wal")] {
+    // Where a server keeps the books, there are no such files.
+    for books in [world.file(), world.file().with_extension("sqlite-wal")] {
         let books = std::fs::read(books).unwrap_or_default();
         assert!(!contains(&books, String::from(made.png.clone()).as_bytes()));
     }
@@ -172,7 +172,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 /// The kept pictures' files.
 fn files(world: &World) -> Vec<Vec<u8>> {
-    let folder = world.config().database.with_file_name("practice-pictures");
+    let folder = world.file().with_file_name("practice-pictures");
     let Ok(files) = std::fs::read_dir(folder) else { return Vec::new() };
     files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
 }
@@ -355,7 +355,7 @@ async fn a_picture_goes_with_its_job_and_garbage_goes_at_once() {
     let kept = files(&world);
     assert_eq!(kept.len(), 1);
     // As a crash between the file and its payment leaves it.
-    let folder = world.config().database.with_file_name("practice-pictures");
+    let folder = world.file().with_file_name("practice-pictures");
     std::fs::write(folder.join(format!("{}.png", "0".repeat(64))), "unpaid").unwrap();
     std::fs::write(folder.join(".writing-abc"), "half").unwrap();
     world.restart().await;

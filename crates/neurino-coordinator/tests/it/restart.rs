@@ -120,10 +120,12 @@ async fn books_have_one_coordinator_and_one_network() {
 #[tokio::test]
 async fn damaged_books_are_refused_in_words() {
     let world = World::new().await;
-    let config = world.config();
+    let config = CoordinatorConfig { database: world.file().into(), ..world.config() };
     world.coordinator.shutdown().await;
-    std::fs::write(&config.database, b"this is not a database, whatever its name says").unwrap();
-    let mut wal = config.database.clone().into_os_string();
+    Coordinator::open(config.clone()).await.unwrap().shutdown().await;
+    let file = config.database.file().unwrap();
+    std::fs::write(file, b"this is not a database, whatever its name says").unwrap();
+    let mut wal = file.to_owned().into_os_string();
     wal.push("-wal");
     let _ = std::fs::remove_file(wal);
     let opened = Coordinator::open(config).await;
@@ -169,10 +171,11 @@ async fn keys_and_checks_work_beside_a_running_coordinator() {
     let check = books::ledger_check(&database).await.unwrap();
     assert!(check.holds());
     assert_eq!(check.receipts, 1);
-    let nowhere = database.with_file_name("nowhere.sqlite");
+    let file = world.file().with_file_name("nowhere.sqlite");
+    let nowhere = file.clone().into();
     let missing = admin::create_api_key(&nowhere, "x").await;
     assert!(matches!(missing, Err(CoordinatorError::NoBooks(_))));
     assert!(matches!(books::ledger_check(&nowhere).await, Err(CoordinatorError::NoBooks(_))));
     assert!(matches!(admin::create_api_key(&database, " ").await, Err(CoordinatorError::KeyName)));
-    assert!(!nowhere.exists());
+    assert!(!file.exists());
 }

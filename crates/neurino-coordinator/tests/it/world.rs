@@ -1,17 +1,21 @@
-//! A coordinator on a fresh folder, and requests to it.
+//! A coordinator on fresh books, and requests to it. The books are a file; where a PostgreSQL server is
+//! named, they are a database of its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits, PayerId};
+use neurino_coordinator::{Coordinator, CoordinatorConfig, Database, Limits, PayerId};
 use neurino_core::{ChatMessage, JobId, JobSpec, ModelId, Role, TextJob};
 use neurino_wallet::IdentityKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
+
+use crate::server;
 
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 /// Priced like the other one, served by fewer nodes.
@@ -21,6 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     folder: TempDir,
+    database: Database,
     limits: Limits,
     original: bool,
     key: Arc<IdentityKey>,
@@ -57,17 +62,24 @@ impl World {
 
     async fn opened(limits: Limits, original: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let database = match server::fresh().await {
+            Some(address) => {
+                let pictures = file_in(&folder).with_file_name("practice-pictures");
+                Database::at(&address, pictures).unwrap()
+            }
+            None => file_in(&folder).into(),
+        };
         let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
-        let coordinator = open(&folder, &limits, original, &key).await;
+        let coordinator = open(&database, &limits, original, &key).await;
         let api_key = coordinator.create_api_key("test").await.unwrap();
         let api_key = api_key.expose_secret().to_owned();
-        Self { folder, limits, original, key, coordinator, api_key }
+        Self { folder, database, limits, original, key, coordinator, api_key }
     }
 
     /// Shuts the coordinator down and opens it again on the same books.
     pub(crate) async fn restart(&mut self) {
         self.coordinator.shutdown().await;
-        self.coordinator = open(&self.folder, &self.limits, self.original, &self.key).await;
+        self.coordinator = open(&self.database, &self.limits, self.original, &self.key).await;
     }
 
     /// Opens the coordinator again as if every job's keeping time were over.
@@ -75,11 +87,16 @@ impl World {
         self.coordinator.shutdown().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
         let limits = Limits { payload_keep_ms: 0, ..self.limits.clone() };
-        self.coordinator = open(&self.folder, &limits, self.original, &self.key).await;
+        self.coordinator = open(&self.database, &limits, self.original, &self.key).await;
     }
 
     pub(crate) fn config(&self) -> CoordinatorConfig {
-        config(&self.folder, &self.limits, self.original, &self.key)
+        config(&self.database, &self.limits, self.original, &self.key)
+    }
+
+    /// A file for books of a test that is about files.
+    pub(crate) fn file(&self) -> PathBuf {
+        file_in(&self.folder)
     }
 
     pub(crate) async fn submit(&self, text: &str) -> JobId {
@@ -158,24 +175,28 @@ impl World {
     }
 }
 
+fn file_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("books/practice.sqlite")
+}
+
 async fn open(
-    folder: &TempDir,
+    database: &Database,
     limits: &Limits,
     original: bool,
     key: &Arc<IdentityKey>,
 ) -> Arc<Coordinator> {
-    Coordinator::open(config(folder, limits, original, key)).await.unwrap()
+    Coordinator::open(config(database, limits, original, key)).await.unwrap()
 }
 
 fn config(
-    folder: &TempDir,
+    database: &Database,
     limits: &Limits,
     original: bool,
     key: &Arc<IdentityKey>,
 ) -> CoordinatorConfig {
-    let database = folder.path().join("books/practice.sqlite");
-    let practice = CoordinatorConfig::practice(database, Arc::clone(key));
-    CoordinatorConfig { limits: limits.clone(), original, seed: Some(7), ..practice }
+    let practice = CoordinatorConfig::practice(database.clone(), Arc::clone(key));
+    let epoch_rules = Some("weekly1".into());
+    CoordinatorConfig { limits: limits.clone(), original, epoch_rules, seed: Some(7), ..practice }
 }
 
 pub(crate) fn events(body: &str) -> Vec<String> {

@@ -3,13 +3,18 @@
 //! accepted is lost, nothing is paid twice, the books balance.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::path::Path;
+#[cfg(unix)]
+mod postgres;
 
-use neurino_sim::runs::{Run, Size, run};
+use neurino_sim::runs::{Ground, Run, Size, run};
 
 async fn check(name: Run, size: Size) {
-    let program = Path::new(env!("CARGO_BIN_EXE_neurino-sim"));
-    let report = run(name, size, program).await.unwrap();
+    let program = env!("CARGO_BIN_EXE_neurino-sim").into();
+    check_on(name, size, &Ground { program, postgres: None }).await;
+}
+
+async fn check_on(name: Run, size: Size, ground: &Ground) {
+    let report = run(name, size, ground).await.unwrap();
     assert!(report.invariants_hold(), "{report}");
     let accepted = report.figures.iter().find(|figure| figure.name == "jobs accepted");
     assert!(accepted.is_none_or(|figure| figure.value != "0"), "nothing happened:\n{report}");

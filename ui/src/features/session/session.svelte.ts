@@ -2,6 +2,7 @@
 
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
 import type {
+  CardChoice,
   Check,
   Command,
   ErrorBody,
@@ -70,6 +71,9 @@ export class Session {
   /** Receipts older than those of the snapshot, once asked for. */
   older = $state.raw<Receipt[]>([]);
   olderEnd = $state(false);
+
+  /** The settings should open where cards are switched. */
+  cardsWanted = $state(false);
 
   readonly chat: Chat;
   readonly studio: Studio;
@@ -166,6 +170,16 @@ export class Session {
 
   fetchModel(model: ModelId): Promise<boolean> {
     return this.#do({ cmd: 'model_fetch', payload: { model } });
+  }
+
+  /** Whether, what for and under what name a card is used; why not, if it was refused. */
+  async chooseCard(card: string, choice: CardChoice): Promise<ErrorBody | null> {
+    try {
+      await this.#backend.call({ cmd: 'card_choose', payload: { card, choice } });
+      return null;
+    } catch (thrown) {
+      return asErrorBody(thrown);
+    }
   }
 
   /** Downloads, the drive and the library as a whole. */

@@ -73,6 +73,26 @@ export const income: Catalogue['income'] = {
   weeks: 'Frühere Wochen',
   weeksNone: 'Hier werden frühere Wochen aufgehoben.',
   weekOf: (from: string, until: string) => `${from} – ${until}`,
+  trust: 'Prüfungen',
+  trustStage: {
+    new: 'Neu in diesem Netzwerk',
+    watched: 'Einige Ergebnisse werden geprüft',
+    established: 'Bewährt',
+    convicted: 'Dieses Netzwerk gibt keine Arbeit mehr',
+  },
+  trustNew: (left: string) =>
+    left === '1'
+      ? 'Ein anderer Rechner rechnet jedes Ergebnis nach. Hält noch eines, werden es weniger.'
+      : `Ein anderer Rechner rechnet jedes Ergebnis nach. Halten noch ${left}, werden es weniger.`,
+  trustSome: (each: string) => `Ein anderer Rechner rechnet etwa jedes ${each}. Ergebnis nach.`,
+  trustAlone:
+    'Niemand sonst in diesem Netzwerk bietet deine Modelle an; noch kann niemand nachrechnen.',
+  trustLost:
+    'Die Ergebnisse hielten nicht, als andere sie nachrechneten. Wenn das falsch ist, bitte den Betreiber des Netzwerks, es sich anzusehen.',
+  trustHeld: (held: string) =>
+    held === '1' ? 'Bisher hielt ein Ergebnis.' : `Bisher hielten ${held} Ergebnisse in Folge.`,
+  trustEscrow: (amount: string, days: string) =>
+    `${amount} Punkte der letzten ${days} Tage können noch zurückgenommen werden, wenn eine Prüfung fehlschlägt.`,
   energy: 'Energie',
   energyHelp: 'Des Geräts, das rechnet, während des Minings.',
   energyEstimated: 'Aus der Auslastung geschätzt: Dieses Gerät hat keinen Leistungssensor.',

@@ -2,6 +2,7 @@
 // German. `{}` is what the program puts in; `{0}` and so on say where it goes. A test reads the
 // program's sources and wants every sentence of theirs here (tests/unit/phrases.test.ts).
 
+import { phrases as cards } from './de-phrases-cards';
 import { phrases as models } from './de-phrases-models';
 import { phrases as network } from './de-phrases-network';
 import { phrases as power } from './de-phrases-power';
@@ -41,7 +42,7 @@ const machine: readonly Phrase[] = [
     'None in use; the processor computes ({}, {} threads).',
     'keine in Gebrauch; der Prozessor rechnet ({0}, {1} Threads)',
   ],
-  ['{} computes.', '{0} rechnet'],
+  ['{} can compute.', '{0} kann rechnen'],
   ['{} of video memory, {} in use.', '{0} Grafikspeicher, davon {1} belegt'],
   ['An unknown amount', 'Unbekannt viel'],
   ['an unknown part', 'unbekannt viel'],
@@ -314,6 +315,7 @@ const machine: readonly Phrase[] = [
 /** All of them. */
 export const phrases: readonly Phrase[] = [
   ...machine,
+  ...cards,
   ...models,
   ...network,
   ...power,

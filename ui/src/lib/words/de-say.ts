@@ -10,6 +10,7 @@ import type {
   Lifted,
   MiningSaying,
   NetworkStatus,
+  NoCard,
   NoJob,
   Preparing,
   Saying,
@@ -17,7 +18,7 @@ import type {
   Strictness,
 } from '../api/types';
 import { against, memorySize } from '../format';
-import { sentenced, told } from './say-tools';
+import { phrase, sentenced, told } from './say-tools';
 
 /** Words for each code of a tagged enum. */
 export type Said<Enum, Tag extends keyof Enum> = {
@@ -157,10 +158,12 @@ export const mining: MiningWords = {
     jobs === 1
       ? 'Hält an: gibt den laufenden Job zurück.'
       : `Hält an: gibt ${jobs} laufende Jobs zurück.`,
-  finishing: (_, { job }) => {
-    if (!job) return 'Schließt ab und hält dann an.';
+  no_card: ({ no_card }) => noCardWords(no_card),
+  finishing: ({ again }, { job }) => {
+    if (!job) return again ? 'Macht mit deiner Änderung weiter.' : 'Schließt ab und hält dann an.';
     const last = job.jobs > 1 ? `die letzten ${job.jobs} Jobs` : 'den letzten Job';
-    return `Schließt ${last} ab und hält dann an: ${progressWords(job)}.`;
+    const then = again ? 'macht dann mit deiner Änderung weiter' : 'hält dann an';
+    return `Schließt ${last} ab und ${then}: ${progressWords(job)}.`;
   },
   problem: ({ error }) =>
     error
@@ -231,6 +234,22 @@ function causeWords(cause: Cause): string {
 
 function endingWords(end: Ending): string {
   return pick(endings, end, end.end);
+}
+
+function noCardWords(why: NoCard): string {
+  switch (why.why) {
+    case 'off':
+      return 'Alle Karten sind ausgeschaltet. Schalte eine in den Einstellungen unter Karten ein.';
+    case 'processor_off':
+      return 'Der Prozessor ist ausgeschaltet, und es gibt keine Karte. Schalte ihn in den Einstellungen unter Karten ein.';
+    case 'gone': {
+      const whose = why.several
+        ? 'Deine Karten antworten nicht mehr.'
+        : `Deine Karte antwortet nicht mehr (${why.card}).`;
+      const driver = why.driver ? ` ${sentenced(phrase(why.driver) ?? why.driver)}` : '';
+      return `${whose}${driver} Neurino sucht sie; Mining geht von selbst weiter.`;
+    }
+  }
 }
 
 function preparingWords(what: Preparing): string {

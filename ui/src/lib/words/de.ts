@@ -5,6 +5,7 @@ import type { Catalogue } from '../language.svelte';
 import { alerts } from './de-alerts';
 import { control } from './de-control';
 import { help, income } from './de-earnings';
+import { cards } from './de-cards';
 import { power } from './de-power';
 import { antivirus, notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
@@ -58,6 +59,7 @@ export const de: Catalogue = {
     finishingHint: 'Gibt den Job zurück.',
   },
   control,
+  cards,
   power,
   alerts,
   update,

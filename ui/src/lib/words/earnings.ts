@@ -110,6 +110,25 @@ export const income = {
   weeks: 'Past weeks',
   weeksNone: 'Past weeks are kept here.',
   weekOf: (from: string, until: string) => `${from} – ${until}`,
+  trust: 'Checks',
+  trustStage: {
+    new: 'New on this network',
+    watched: 'Some results are checked',
+    established: 'Trusted',
+    convicted: 'No more work from this network',
+  },
+  trustNew: (left: string) =>
+    left === '1'
+      ? 'Another machine computes every result again. After one more that holds, fewer are checked.'
+      : `Another machine computes every result again. After ${left} more that hold, fewer are checked.`,
+  trustSome: (each: string) => `Another machine computes about 1 in ${each} results again.`,
+  trustAlone: 'Nobody else on this network serves your models, so nobody can check them yet.',
+  trustLost:
+    'Its results did not hold when others computed them again. If that is wrong, ask whoever runs the network to look at it.',
+  trustHeld: (held: string) =>
+    held === '1' ? 'One result held so far.' : `${held} results in a row held so far.`,
+  trustEscrow: (amount: string, days: string) =>
+    `${amount} points of the last ${days} days can still be taken back if a check fails.`,
   energy: 'Energy',
   energyHelp: 'Of the device that computes, while mining.',
   energyEstimated: 'Estimated from its load: this device has no power sensor.',

@@ -1,0 +1,106 @@
+//! Epochs for everybody to read: what was shared, by which rules, and everything to compute it again.
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use neurino_ledger::epoch::{EpochInputs, epoch_of};
+use neurino_protocol::{ErrorBody, ErrorCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Edge;
+use super::http::ApiError;
+use crate::coordinator::now_ms;
+
+/// Epochs of one list.
+const LISTED: u32 = 52;
+/// Entries of one answer.
+const LINES: u32 = 5_000;
+
+/// Which epochs are listed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    before: Option<i64>,
+}
+
+/// From which entry on they are listed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct From {
+    from: Option<i64>,
+}
+
+fn invalid(message: &str) -> ApiError {
+    ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, message))
+}
+
+/// `GET /v1/epochs`: the epochs that were made, newest first, with raw and organic demand side by side.
+pub(crate) async fn list(
+    State(coordinator): State<Edge>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(page) = page.map_err(|_| invalid("`before` is the number of an epoch"))?;
+    let before = page.before.unwrap_or(i64::MAX);
+    let listed = coordinator.store.epoch_summaries(before, LISTED).await;
+    let listed = listed.map_err(|error| ApiError::plain(error.body()))?;
+    let epochs: Vec<Value> =
+        listed.iter().filter_map(|summary| serde_json::from_str(summary).ok()).collect();
+    let current = epoch_of(now_ms());
+    Ok(Json(json!({
+        "rules": coordinator.config.epoch_rules,
+        "current": { "epoch": current, "ends_at_ms": EpochInputs::bounds(current).map(|b| b.1) },
+        "epochs": epochs,
+    })))
+}
+
+fn number(epoch: Result<Path<String>, PathRejection>) -> Result<i64, ApiError> {
+    let number = epoch.ok().and_then(|Path(epoch)| epoch.parse().ok());
+    number.ok_or_else(|| invalid("an epoch is a number, as `/v1/epochs` lists them"))
+}
+
+/// What never changes may be kept by whoever asked.
+fn for_good(kind: &'static str, body: String) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let keep = HeaderValue::from_static("public, max-age=31536000, immutable");
+    headers.insert(CACHE_CONTROL, keep);
+    response
+}
+
+/// `GET /v1/epochs/{epoch}`: the file, byte for byte as it was signed.
+pub(crate) async fn show(
+    State(coordinator): State<Edge>,
+    epoch: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let found = coordinator.store.epoch_file(number(epoch)?).await;
+    match found.map_err(|error| ApiError::plain(error.body()))? {
+        Some(body) => Ok(for_good("application/json", body)),
+        None => Err(ApiError::plain(
+            ErrorBody::new(ErrorCode::NotFound, "there is no such epoch")
+                .with_hint("`/v1/epochs` lists them; one is made an hour after its week has ended"),
+        )),
+    }
+}
+
+/// `GET /v1/epochs/{epoch}/entries`: the movements of points behind its sums, a line each. Payers have
+/// names that are made anew for each epoch.
+pub(crate) async fn entries(
+    State(coordinator): State<Edge>,
+    epoch: Result<Path<String>, PathRejection>,
+    from: Result<Query<From>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let epoch = number(epoch)?;
+    let from = from.ok().and_then(|Query(from)| u32::try_from(from.from.unwrap_or(0)).ok());
+    let from = from.ok_or_else(|| invalid("`from` is the place of an entry, from zero"))?;
+    let lines = coordinator.store.epoch_lines(epoch, from.into(), LINES).await;
+    let lines = lines.map_err(|error| ApiError::plain(error.body()))?;
+    let body: String = lines.into_iter().flat_map(|line| [line, "\n".into()]).collect();
+    // An epoch that is still to be made has no lines yet; that answer is not to be kept.
+    if body.is_empty() {
+        return Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response());
+    }
+    Ok(for_good("application/x-ndjson", body))
+}
