@@ -277,13 +277,13 @@ impl App {
             Command::Alerts(command) => {
                 self.alerts(command).await.map(|view| Reply::Alerts(Box::new(view)))
             }
-            Command::CardChoose { card, choice } => {
-                self.card_choose(&card, choice).await.map(|()| Reply::Ok)
-            }
             Command::Update(command) => {
                 self.update(command).await.map(|view| Reply::Update(Box::new(view)))
             }
             Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
+            Command::CardChoose { card, choice } => {
+                self.card_choose(&card, choice).await.map(|()| Reply::Ok)
+            }
             Command::Window { .. } => Err(ErrorBody::new(
                 ErrorCode::InvalidRequest,
                 "This program runs without a window.",
