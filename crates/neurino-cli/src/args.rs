@@ -82,6 +82,15 @@ pub enum Role {
         #[command(subcommand)]
         action: AuditAction,
     },
+    /// Look for a newer version, install it, or go back to the one before.
+    Update {
+        /// What to do; a look when absent.
+        #[command(subcommand)]
+        action: Option<UpdateAction>,
+    },
+    /// Puts a newer version in place; started by the program itself.
+    #[command(hide = true)]
+    Switch(SwitchArgs),
     /// Make, read or check what a week of a network came to.
     Epoch {
         /// What to do.
@@ -94,15 +103,6 @@ pub enum Role {
         #[command(subcommand)]
         action: VoucherAction,
     },
-    /// Look for a newer version, install it, or go back to the one before.
-    Update {
-        /// What to do; a look when absent.
-        #[command(subcommand)]
-        action: Option<UpdateAction>,
-    },
-    /// Puts a newer version in place; started by the program itself.
-    #[command(hide = true)]
-    Switch(SwitchArgs),
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,

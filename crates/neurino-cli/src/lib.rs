@@ -101,9 +101,9 @@ fn run(
             Role::Doctor(args) => doctor::run(setting, args).await,
             Role::Bench { action } => bench::run(setting, action).await,
             Role::Audit { action } => audit::run(setting, action).await,
+            Role::Update { action } => update::run(setting, action, edition).await,
             Role::Epoch { action } => epoch::run(setting, action).await,
             Role::Voucher { action } => voucher::run(setting, action).await,
-            Role::Update { action } => update::run(setting, action, edition).await,
             Role::Engine | Role::Switch(_) => unreachable!("handled before the runtime starts"),
         }
     });

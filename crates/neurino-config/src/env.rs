@@ -50,12 +50,12 @@ variables! {
         "Holds the passphrase that encrypts the key file. Make it readable by you only.";
     GATEWAY_PORT = "NEURINO_GATEWAY_PORT", "`0` to `65535`", "`43110`",
         "The port on 127.0.0.1 of the OpenAI-compatible gateway. `0` lets the system choose one.";
-    DATABASE_URL = "DATABASE_URL", "`postgres://USER:PASSWORD@HOST:PORT/NAME`", "a file in the data folder",
-        "The PostgreSQL database in which `neurino coordinator` keeps its books.";
     UPDATE_SOURCE = "NEURINO_UPDATE_SOURCE", "a URL or a folder", "what the build was made with, else none",
         "Where the signed list of newer versions lies.";
     UPDATE_KEY = "NEURINO_UPDATE_KEY", "64 hexadecimal digits", "what the build was made with, else none",
         "The Ed25519 key that signs that list; without one nothing is ever installed.";
+    DATABASE_URL = "DATABASE_URL", "`postgres://USER:PASSWORD@HOST:PORT/NAME`", "a file in the data folder",
+        "The PostgreSQL database in which `neurino coordinator` keeps its books.";
     LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }

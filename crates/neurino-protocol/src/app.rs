@@ -123,6 +123,10 @@ pub enum Command {
     Power(PowerCommand),
     /// What the person is told about; answered with [`Reply::Alerts`].
     Alerts(AlertsCommand),
+    /// Newer versions of the program; answered with [`Reply::Update`].
+    Update(UpdateCommand),
+    /// The desktop's notifications; answered with [`Reply::Notices`].
+    Notices(NoticesCommand),
     /// Whether and what for a card is used, and its name. Running jobs are finished first.
     CardChoose {
         /// The card's [`Device::card`].
@@ -130,10 +134,6 @@ pub enum Command {
         /// All of the choice.
         choice: CardChoice,
     },
-    /// Newer versions of the program; answered with [`Reply::Update`].
-    Update(UpdateCommand),
-    /// The desktop's notifications; answered with [`Reply::Notices`].
-    Notices(NoticesCommand),
     /// Something only the shell around the page can do. The desktop shell answers it itself and
     /// never passes it on; an application without a window refuses it as `InvalidRequest`.
     Window {

@@ -516,7 +516,7 @@ about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cm
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "card_choose", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "card_choose", "payload": {
 /**
  * The card's [`Device::card`].
  */
@@ -524,7 +524,7 @@ card: string,
 /**
  * All of the choice.
  */
-choice: CardChoice, } } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "window", "payload": {
+choice: CardChoice, } } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
