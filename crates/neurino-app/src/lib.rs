@@ -215,7 +215,6 @@ impl App {
         app.spawn_queue();
         app.spawn_power();
         app.spawn_alerts();
-        app.spawn_worth();
         app.spawn_updates();
         app.spawn_notices();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));

@@ -1,28 +1,22 @@
 //! What a model is worth on this machine: the network's demand for it, and points an hour where they
-//! can be told. Nothing is made up: without this machine's own jobs, and without a network that tells,
-//! there is no number.
+//! can be told. Nothing is made up: a network that says nothing of its demand, as the original one,
+//! leaves it empty, and so do too few jobs of one's own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use neurino_config::{NetworkSetting, ProtocolSetting};
 use neurino_core::{MicroPoints, ModelId, Receipt};
 use neurino_protocol::demand::{EstimateMethod, ModelDemand, NetworkDemand, PointsEstimate};
-use neurino_protocol::library::{FitVerdict, ModelFit};
-use tracing::debug;
 
 use crate::{App, lock};
 
-/// How often the network and the receipts are asked while somebody looks.
-const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How often network and receipts are asked while somebody looks.
+const EVERY: Duration = Duration::from_mins(1);
+/// How soon a network that did not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How long an answer of the network counts.
-const ANSWER_FOR: Duration = Duration::from_secs(300);
-const ANSWER_LIMIT: Duration = Duration::from_secs(8);
-/// Most bytes of an answer.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How soon it is looked whether somebody looks.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const ANSWER_FOR: Duration = Duration::from_mins(5);
 /// The last receipts that a rate of one's own is made of.
 const RECEIPTS: usize = 200;
 /// Fewer jobs, or less time, make no rate.
@@ -33,7 +27,8 @@ const HOUR_MS: i128 = 3_600_000;
 /// What is known of models' worth.
 #[derive(Default)]
 pub(crate) struct Worth {
-    network: Option<(Instant, NetworkDemand)>,
+    ask_at: Option<Instant>,
+    told: Option<(Instant, NetworkDemand)>,
     own: HashMap<ModelId, OwnRate>,
 }
 
@@ -72,106 +67,91 @@ fn own_rates(receipts: &[Receipt]) -> HashMap<ModelId, OwnRate> {
 }
 
 /// Points an hour on this machine: its own rate; else the network's where the model runs here as well
-/// as anywhere.
+/// as elsewhere.
 fn estimate(
     own: Option<OwnRate>,
     demand: Option<&ModelDemand>,
-    fits: &[ModelFit],
+    runs_well: bool,
 ) -> Option<PointsEstimate> {
     if let Some(OwnRate { jobs, points_per_hour_micro }) = own {
         let method = EstimateMethod::Own { jobs };
         let points_per_hour_micro = MicroPoints(points_per_hour_micro);
         return Some(PointsEstimate { points_per_hour_micro, method });
     }
-    let runs = fits.iter().any(|fit| fit.verdict == FitVerdict::Runs);
-    let points_per_hour_micro = demand?.points_per_node_hour_micro.filter(|_| runs)?;
+    let points_per_hour_micro = demand?.points_per_node_hour_micro.filter(|_| runs_well)?;
     Some(PointsEstimate { points_per_hour_micro, method: EstimateMethod::Network })
 }
 
 impl App {
-    /// Asks network and receipts now and then, as long as somebody looks.
-    pub(crate) fn spawn_worth(self: &Arc<Self>) {
-        let app = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let mut asked: Option<Instant> = None;
-            loop {
-                let due = asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-                if due && app.events.receiver_count() > 0 {
-                    asked = Some(Instant::now());
-                    tokio::select! {
-                        () = app.end.cancelled() => return,
-                        () = app.ask_worth() => {}
-                    }
-                }
-                tokio::select! {
-                    () = app.end.cancelled() => return,
-                    () = tokio::time::sleep(LOOK_EVERY) => {}
-                }
-            }
-        });
+    /// Asks network and receipts in the background if that was a while ago: called while somebody
+    /// looks, and nobody waits for a network that does not answer.
+    pub(crate) fn learn_worth(self: &Arc<Self>) {
+        let mut worth = lock(&self.worth);
+        let now = Instant::now();
+        if worth.ask_at.is_none_or(|due| now >= due) {
+            worth.ask_at = Some(now + EVERY);
+            let app = Arc::clone(self);
+            self.tasks.spawn(async move { app.ask_worth().await });
+        }
     }
 
     async fn ask_worth(&self) {
+        // The practice network's jobs are this machine's own: nobody else wants anything of it.
+        let told = match self.network.practice() {
+            Some(practice) => {
+                Some(NetworkDemand { network: practice.network().into(), models: Vec::new() })
+            }
+            None => self.ask_demand().await,
+        };
+        let Some(told) = told else { return };
         let log = Arc::clone(&self.receipts);
         let reading = tokio::task::spawn_blocking(move || log.before(i64::MAX, RECEIPTS));
         let own = match reading.await {
-            Ok(Ok(receipts)) => own_rates(&receipts),
+            // Points of another network say nothing about this one's.
+            Ok(Ok(mut receipts)) => {
+                receipts.retain(|receipt| receipt.network == told.network);
+                own_rates(&receipts)
+            }
             // The earnings page tells what is wrong with the record.
             _ => HashMap::new(),
         };
-        let network = self.ask_demand().await;
         {
             let mut worth = lock(&self.worth);
             worth.own = own;
-            if let Some(network) = network {
-                worth.network = Some((Instant::now(), network));
-            }
+            worth.told = Some((Instant::now(), told));
         }
         self.changed.notify_one();
     }
 
-    /// The network's demand; `None` where the network does not tell it, as the original one.
+    /// The network's demand; `None` where it does not say, or not now.
     async fn ask_demand(&self) -> Option<NetworkDemand> {
-        if let Some(practice) = self.network.practice() {
-            return Some(practice.demand());
-        }
-        let network = &self.settings.network;
-        let NetworkSetting::Coordinator(url) = &network.coordinator else { return None };
-        if network.protocol == ProtocolSetting::Original {
-            return None;
-        }
-        let asking = async {
-            let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?;
-            let mut answer =
-                client.get(format!("{url}/v1/demand")).send().await?.error_for_status()?;
-            let mut body = Vec::new();
-            while let Some(chunk) = answer.chunk().await? {
-                if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                    return Ok(None);
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok::<_, reqwest::Error>(serde_json::from_slice(&body).ok())
+        let coordinator = self.network.for_miner();
+        let answered = tokio::select! {
+            () = self.end.cancelled() => return None,
+            answered = coordinator.demand() => answered,
         };
-        match asking.await {
-            Ok(demand) => demand,
-            Err(error) => {
-                debug!("the network does not tell its demand: {}", error.without_url());
-                None
-            }
-        }
+        // What was known stays for a while; the link says by itself that the network is away.
+        answered.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the network does not say its demand");
+            lock(&self.worth).ask_at = Some(Instant::now() + AGAIN);
+            None
+        })
     }
 
-    /// The demand for a model and what it may bring here.
+    /// The demand for a model and what it may bring here. `runs_well`: whether a card of this machine
+    /// takes it whole.
     pub(crate) fn worth_of(
         &self,
         model: &ModelId,
-        fits: &[ModelFit],
+        runs_well: bool,
     ) -> (Option<ModelDemand>, Option<PointsEstimate>) {
         let worth = lock(&self.worth);
-        let told = worth.network.as_ref().filter(|(at, _)| at.elapsed() < ANSWER_FOR);
-        let demand = told.and_then(|(_, told)| told.models.iter().find(|d| d.model == *model));
-        let estimate = estimate(worth.own.get(model).copied(), demand, fits);
+        let Some((_, told)) = worth.told.as_ref().filter(|(at, _)| at.elapsed() < ANSWER_FOR)
+        else {
+            return (None, None);
+        };
+        let demand = told.models.iter().find(|demand| demand.model == *model);
+        let estimate = estimate(worth.own.get(model).copied(), demand, runs_well);
         (demand.cloned(), estimate)
     }
 }
@@ -179,11 +159,14 @@ impl App {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn demand(points: Option<i64>) -> ModelDemand {
         ModelDemand {
             model: ModelId::new("m").unwrap(),
+            minutes: 60,
             jobs: 1,
             waiting: 0,
             nodes: 1,
@@ -191,23 +174,72 @@ mod tests {
         }
     }
 
-    fn fit(verdict: FitVerdict) -> ModelFit {
-        let device = "Card".into();
-        ModelFit { device, verdict, needed_bytes: 1, available_bytes: 2, free_bytes: 2 }
+    /// A job that was paid at a time (s) after it took some time (s).
+    fn paid(model: &str, at_s: i64, took_s: u64, amount_micro: i64) -> Receipt {
+        let id = "01935000-0000-7000-8000-000000000001";
+        let receipt = json!({
+            "event": id, "job": id, "lease": id, "node": "0xab", "model": model,
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1}, "rule_set": "r",
+            "quote": {
+                "points": "llama", "units": 2, "base_micro": amount_micro, "factor": 1_000_000,
+                "multiplier": 1_000_000, "amount_micro": amount_micro,
+            },
+            "digest": "00".repeat(32), "duration_ms": took_s * 1000,
+            "settled_at_ms": at_s * 1000, "network": "n", "coordinator": "0x", "signature": "0x",
+        });
+        serde_json::from_value(receipt).unwrap()
+    }
+
+    fn rate(receipts: &[Receipt], model: &str) -> Option<(u32, i64)> {
+        let rates = own_rates(receipts);
+        let rate = rates.get(&ModelId::new(model).unwrap())?;
+        Some((rate.jobs, rate.points_per_hour_micro))
+    }
+
+    #[test]
+    fn a_rate_is_points_over_the_time_that_jobs_took() {
+        // Six jobs of 20 s with pauses between them: 6 points in 2 minutes.
+        let apart: Vec<_> = (1..=6).map(|n| paid("m", n * 100, 20, 1_000_000)).collect();
+        assert_eq!(rate(&apart, "m"), Some((6, 180_000_000)));
+        // The same in pairs at the same time: 6 points in 1 minute.
+        let pairs: Vec<_> = (0..6).map(|n| paid("m", n / 2 * 100 + 50, 20, 1_000_000)).collect();
+        assert_eq!(rate(&pairs, "m"), Some((6, 360_000_000)));
+        // One that overlaps by half adds half of its time.
+        let mut half = apart.clone();
+        half.push(paid("m", 610, 20, 1_000_000));
+        assert_eq!(rate(&half, "m"), Some((7, 7_000_000 * 3600 / 130)));
+        // Each model for itself, in whatever order they come.
+        let mut both = apart;
+        both.extend((1..=5).rev().map(|n| paid("other", n * 100, 60, 500_000)));
+        assert_eq!(rate(&both, "m"), Some((6, 180_000_000)));
+        assert_eq!(rate(&both, "other"), Some((5, 30_000_000)));
+    }
+
+    #[test]
+    fn few_jobs_or_short_ones_make_no_rate() {
+        let four: Vec<_> = (1..=4).map(|n| paid("m", n * 100, 60, 1)).collect();
+        assert_eq!(rate(&four, "m"), None);
+        let short: Vec<_> = (1..=50).map(|n| paid("m", n * 100, 1, 1)).collect();
+        assert_eq!(rate(&short, "m"), None);
+        let longer: Vec<_> = (1..=60).map(|n| paid("m", n * 100, 1, 1)).collect();
+        assert_eq!(rate(&longer, "m"), Some((60, 3600)));
+        assert_eq!(rate(&[], "m"), None);
     }
 
     #[test]
     fn ones_own_rate_wins_and_without_any_there_is_no_number() {
-        let own = OwnRate { jobs: 7, points_per_hour_micro: 5 };
-        let good = [fit(FitVerdict::Runs)];
-        let told = estimate(Some(own), Some(&demand(Some(9))), &good).unwrap();
-        assert_eq!(told.method, EstimateMethod::Own { jobs: 7 });
-        let told = estimate(None, Some(&demand(Some(9))), &good).unwrap();
-        assert_eq!((told.points_per_hour_micro.0, told.method), (9, EstimateMethod::Network));
-        assert_eq!(estimate(None, Some(&demand(None)), &good), None);
-        assert_eq!(estimate(None, None, &good), None);
-        for slow in [FitVerdict::SlowerFourBit, FitVerdict::No] {
-            assert_eq!(estimate(None, Some(&demand(Some(9))), &[fit(slow)]), None);
+        let own = Some(OwnRate { jobs: 7, points_per_hour_micro: 5 });
+        let told = demand(Some(9));
+        for runs_well in [true, false] {
+            let estimate = estimate(own, Some(&told), runs_well).unwrap();
+            assert_eq!(estimate.points_per_hour_micro, MicroPoints(5));
+            assert_eq!(estimate.method, EstimateMethod::Own { jobs: 7 });
         }
+        let of_network = estimate(None, Some(&told), true).unwrap();
+        assert_eq!(of_network.points_per_hour_micro, MicroPoints(9));
+        assert_eq!(of_network.method, EstimateMethod::Network);
+        assert_eq!(estimate(None, Some(&told), false), None, "it runs slower here");
+        assert_eq!(estimate(None, Some(&demand(None)), true), None);
+        assert_eq!(estimate(None, None, true), None);
     }
 }

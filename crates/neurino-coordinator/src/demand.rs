@@ -9,6 +9,7 @@ use neurino_core::{MicroPoints, ModelId, Receipt};
 use neurino_protocol::demand::{ModelDemand, NetworkDemand};
 
 use crate::coordinator::{Coordinator, now_ms};
+use crate::state::LiveJob;
 
 const MINUTE_MS: i64 = 60_000;
 const MINUTES: i64 = 60;
@@ -86,7 +87,7 @@ impl Demand {
         &self,
         models: impl Iterator<Item = (ModelId, usize, usize)>,
         now_ms: i64,
-    ) -> NetworkDemand {
+    ) -> Vec<ModelDemand> {
         let at = now_ms.div_euclid(MINUTE_MS);
         let minutes = lock(&self.minutes);
         let recent = || minutes.iter().filter(|minute| minute.at > at - MINUTES);
@@ -103,6 +104,7 @@ impl Demand {
             let enough = seen >= MINUTES_SEEN_MIN && node_minutes >= f64::from(MINUTES_SEEN_MIN);
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             ModelDemand {
+                minutes: seen,
                 jobs: tallies().map(|tally| tally.jobs).sum(),
                 waiting: count(waiting),
                 nodes: count(nodes),
@@ -111,7 +113,7 @@ impl Demand {
                 model,
             }
         };
-        NetworkDemand { minutes: seen, models: models.map(demand).collect() }
+        models.map(demand).collect()
     }
 }
 
@@ -127,7 +129,8 @@ impl Coordinator {
         let counted: Vec<_> = {
             let state = self.state();
             let mut waiting: BTreeMap<&ModelId, usize> = BTreeMap::new();
-            for job in state.jobs.values().filter(|job| job.lease.is_none()) {
+            let open = |job: &&LiveJob| job.lease.is_none() && job.admitted && !job.closing;
+            for job in state.jobs.values().filter(open) {
                 *waiting.entry(job.spec.model()).or_default() += 1;
             }
             let known = self.known_models(&state).into_iter();
@@ -137,7 +140,8 @@ impl Coordinator {
             };
             known.map(count).collect()
         };
-        let told = self.demand.hour(counted.into_iter(), now_ms());
+        let models = self.demand.hour(counted.into_iter(), now_ms());
+        let told = NetworkDemand { network: self.network().into(), models };
         *answer = Some((Instant::now(), told.clone()));
         told
     }
@@ -176,7 +180,7 @@ mod tests {
 
     fn hour(demand: &Demand, name: &str, minute: i64) -> ModelDemand {
         let asked = [(model(name), 3, 2)].into_iter();
-        demand.hour(asked, minute * MINUTE_MS).models.remove(0)
+        demand.hour(asked, minute * MINUTE_MS).remove(0)
     }
 
     #[test]
@@ -190,7 +194,7 @@ mod tests {
             paid(&demand, "a", 1_000_000, minute);
         }
         let told = hour(&demand, "a", 59);
-        assert_eq!((told.jobs, told.waiting, told.nodes), (60, 3, 2));
+        assert_eq!((told.minutes, told.jobs, told.waiting, told.nodes), (60, 60, 3, 2));
         // 60 points for two machine hours.
         assert_eq!(told.points_per_node_hour_micro, Some(MicroPoints(30_000_000)));
         let other = hour(&demand, "b", 59);

@@ -8,8 +8,8 @@ use ts_rs::TS;
 /// Demand over the last hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkDemand {
-    /// How many minutes the figures cover: 60, or fewer since the network's server started.
-    pub minutes: u32,
+    /// The network's name, as in its receipts.
+    pub network: String,
     /// Every model the network knows.
     pub models: Vec<ModelDemand>,
 }
@@ -19,21 +19,23 @@ pub struct NetworkDemand {
 pub struct ModelDemand {
     /// The model.
     pub model: ModelId,
-    /// Jobs paid in the last hour.
+    /// How many minutes the figures cover: 60, or fewer since the network's server started.
+    pub minutes: u32,
+    /// Jobs paid in these minutes.
     pub jobs: u32,
     /// Jobs that wait for a machine now.
     pub waiting: u32,
     /// Connected machines that serve it.
     pub nodes: u32,
-    /// What a machine that served it for an hour was paid on average; `None` where too little was
-    /// seen to say so.
+    /// What a machine that served it for an hour was paid for it on average; `None` where too little
+    /// was seen to say so.
     pub points_per_node_hour_micro: Option<MicroPoints>,
 }
 
 /// What a model may bring this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct PointsEstimate {
-    /// Points in an hour of work.
+    /// Points in an hour.
     pub points_per_hour_micro: MicroPoints,
     /// Where that comes from.
     pub method: EstimateMethod,
@@ -48,6 +50,6 @@ pub enum EstimateMethod {
         /// How many.
         jobs: u32,
     },
-    /// The average of the network's machines that served it in the last hour.
+    /// The average of the network's machines, over the time they offered it.
     Network,
 }

@@ -1,33 +1,46 @@
-// What the network wants of a model and what it brings, in words and in an order.
+// What the network wants of a model and what it brings, in words.
 
-import type { LibraryModel, ModelDemand, ModelId, ModelStatus } from '../../lib/api/types';
+import type { JobKind, ModelDemand, PointsEstimate } from '../../lib/api/types';
+import { count, points } from '../../lib/format';
 import { t } from '../../lib/strings';
 
-/** How much it is wanted: more jobs wait than machines serve it, there are jobs, or there are none. */
-export function wanted(demand: ModelDemand): 'high' | 'some' | 'none' {
+/** Fewer minutes say nothing about how much a model is wanted. */
+const MINUTES_MIN = 10;
+
+/**
+ * How much it is wanted: more jobs wait than machines serve it, there are jobs, or there are none;
+ * null where too little was seen to say that.
+ */
+export function wanted(demand: ModelDemand): 'high' | 'some' | 'none' | null {
   if (demand.waiting > demand.nodes) return 'high';
-  return demand.jobs > 0 || demand.waiting > 0 ? 'some' : 'none';
+  if (demand.waiting > 0 || demand.jobs > 0) return 'some';
+  return demand.minutes < MINUTES_MIN ? null : 'none';
 }
 
 /** Demand and its numbers, as one line. */
 export function demandWords(demand: ModelDemand): string {
-  const words: string[] = [t.demand[wanted(demand)]];
-  if (demand.waiting > 0) words.push(t.demand.waiting(demand.waiting));
-  if (demand.jobs > 0) words.push(t.demand.jobs(demand.jobs));
-  words.push(t.demand.nodes(demand.nodes));
+  const level = wanted(demand);
+  const words: string[] = level === null ? [] : [t.demand.levels[level]];
+  if (demand.waiting > 0) words.push(t.demand.waiting(demand.waiting, count(demand.waiting)));
+  if (demand.jobs > 0) {
+    words.push(t.demand.jobs(demand.jobs, count(demand.jobs), demand.minutes));
+  }
+  words.push(t.demand.nodes(demand.nodes, count(demand.nodes)));
   return words.join(' · ');
 }
 
-/** Models in the order of what they bring; those of which nothing is known stay as they were. */
-export function byWorth(models: readonly ModelStatus[], facts: readonly LibraryModel[]) {
-  const worth = new Map(facts.map((f) => [f.model, f.estimate?.points_per_hour_micro ?? -1]));
-  return [...models].sort((a, b) => (worth.get(b.id) ?? -1) - (worth.get(a.id) ?? -1));
+/** An amount that is known roughly: three digits of it. */
+export function rough(micro: number): string {
+  const size = Math.abs(micro) / 1_000_000;
+  const decimals = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : size >= 0.01 ? 3 : 6;
+  return points(micro, 0, decimals);
 }
 
-/** The model that brings most, where more than one can be compared. */
-export function best(facts: readonly LibraryModel[]): ModelId | null {
-  const known = facts.filter((f) => (f.estimate?.points_per_hour_micro ?? 0) > 0);
-  if (known.length < 2) return null;
-  const worth = (f: LibraryModel) => f.estimate?.points_per_hour_micro ?? 0;
-  return known.reduce((a, b) => (worth(b) > worth(a) ? b : a)).model;
+/** Points an hour, and where that comes from. */
+export function estimateWords(estimate: PointsEstimate, kind: JobKind): [string, string] {
+  const { method } = estimate;
+  const named = t.demand.points[kind](rough(estimate.points_per_hour_micro));
+  return method.by === 'own'
+    ? [t.demand.perHourOfWork(named), t.demand.own(method.jobs)]
+    : [t.demand.perHour(named), t.demand.network];
 }

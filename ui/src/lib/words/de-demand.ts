@@ -3,16 +3,20 @@
 import type { Catalogue } from '../language.svelte';
 
 export const demand: Catalogue['demand'] = {
-  high: 'Sehr gefragt',
-  some: 'Gefragt',
-  none: 'Gerade kaum gefragt',
-  waiting: (jobs: number) => (jobs === 1 ? '1 Job wartet' : `${jobs} Jobs warten`),
-  jobs: (jobs: number) =>
-    jobs === 1 ? '1 Job in der letzten Stunde' : `${jobs} Jobs in der letzten Stunde`,
-  nodes: (nodes: number) =>
-    nodes === 1 ? '1 Rechner hat es im Angebot' : `${nodes} Rechner haben es im Angebot`,
-  perHour: (points: string) => `etwa ${points} Punkte je Stunde`,
-  own: (jobs: number) => `aus deinen letzten ${jobs} Jobs damit`,
-  network: 'was Rechner damit in der letzten Stunde bekamen',
-  best: 'Beste Wahl für diesen Rechner',
+  levels: { high: 'Sehr gefragt', some: 'Gefragt', none: 'Gerade kaum gefragt' },
+  waiting: (jobs, shown) => (jobs === 1 ? '1 Job wartet' : `${shown} Jobs warten`),
+  jobs: (jobs, shown, minutes) =>
+    `${jobs === 1 ? '1 Job' : `${shown} Jobs`} in ${minutes < 60 ? `den letzten ${Math.max(minutes, 1)} min` : 'der letzten Stunde'}`,
+  nodes: (nodes, shown) => {
+    if (nodes === 0) return 'kein Rechner bietet es an';
+    return nodes === 1 ? '1 Rechner bietet es an' : `${shown} Rechner bieten es an`;
+  },
+  points: {
+    text: (amount) => `${amount} Llama-Punkte`,
+    image: (amount) => `${amount} Waifu-Punkte`,
+  },
+  perHour: (points) => `Etwa ${points} je Stunde`,
+  perHourOfWork: (points) => `Etwa ${points} je Arbeitsstunde`,
+  own: (jobs) => `aus deinen letzten ${jobs} Jobs damit`,
+  network: 'so viel bekamen Rechner damit im Schnitt',
 };
