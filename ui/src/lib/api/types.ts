@@ -219,6 +219,28 @@ llama: MicroPoints,
 waifu: MicroPoints, };
 
 /**
+ * What the person chose for a card, or for the processor.
+ */
+export type CardChoice = {
+/**
+ * Whether it may be used at all.
+ */
+use: boolean,
+/**
+ * What for.
+ */
+role: CardRole,
+/**
+ * What the person calls it.
+ */
+name?: string, };
+
+/**
+ * What a card is used for.
+ */
+export type CardRole = "both" | "text" | "pictures";
+
+/**
  * What a rule saw.
  */
 export type Cause = { "cause": "crash" } | { "cause": "game",
@@ -494,7 +516,15 @@ about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cm
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "window", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "card_choose", "payload": {
+/**
+ * The card's [`Device::card`].
+ */
+card: string,
+/**
+ * All of the choice.
+ */
+choice: CardChoice, } } | { "cmd": "window", "payload": {
 /**
  * What to do with the window.
  */
@@ -625,9 +655,29 @@ aside_lifts: Array<Lifted>, };
  */
 export type Device = {
 /**
- * Its name, as its maker spells it.
+ * Names this very device on this machine: a card's UUID, or [`crate::cards::PROCESSOR`].
+ */
+card: string,
+/**
+ * What the person calls it, else its maker's name.
  */
 name: string,
+/**
+ * Its maker's name, where the person gave it another one.
+ */
+product: string | null,
+/**
+ * What the person chose for it; `None` where there is no choice.
+ */
+choice: CardChoice | null,
+/**
+ * It was here and does not answer any more.
+ */
+gone: boolean,
+/**
+ * The choice takes effect when the running jobs are finished.
+ */
+pending: boolean,
 /**
  * What it is.
  */
@@ -836,7 +886,11 @@ alarms: Array<EarningsAlarm>,
 /**
  * Receipts that were computed again here, out of all.
  */
-checked: Checked, };
+checked: Checked,
+/**
+ * How closely the network watches this machine, where it says so.
+ */
+trust: NodeTrust | null, };
 
 /**
  * How a hold ends.
@@ -1560,7 +1614,15 @@ no_job: NoJob | null, } | { "say": "working" } | { "say": "handing_back",
 /**
  * How many.
  */
-jobs: number, } | { "say": "finishing" } | { "say": "problem",
+jobs: number, } | { "say": "finishing",
+/**
+ * Whether mining goes on after it.
+ */
+again: boolean, } | { "say": "no_card",
+/**
+ * Why.
+ */
+no_card: NoCard, } | { "say": "problem",
 /**
  * Why.
  */
@@ -1761,6 +1823,23 @@ connected: boolean,
 gateway_url: string | null, };
 
 /**
+ * Why no card computes though mining is on.
+ */
+export type NoCard = { "why": "off" } | { "why": "processor_off" } | { "why": "gone",
+/**
+ * The first one's name.
+ */
+card: string,
+/**
+ * Whether there are more.
+ */
+several: boolean,
+/**
+ * What the driver's state says of it, in one sentence.
+ */
+driver: string | null, };
+
+/**
  * Why a node with a free slot gets no job. As text: `no job: 3 need sdxl, 2 need 24 GB`.
  */
 export type NoJob = {
@@ -1778,6 +1857,39 @@ reasons?: Array<SkipCount>, };
  * `-tag` behind it so that several machines can share one key.
  */
 export type NodeId = string;
+
+/**
+ * What a coordinator says of a node at `GET /v1/nodes/{node}/trust`, as far as the window shows it.
+ */
+export type NodeTrust = {
+/**
+ * How closely it is watched.
+ */
+stage: TrustStage,
+/**
+ * Share of its results that are computed again, in millionths.
+ */
+audited_ppm: number,
+/**
+ * Results in a row that held when others computed them again.
+ */
+held: number,
+/**
+ * How many more must hold before fewer are computed again.
+ */
+to_hold: number,
+/**
+ * Whether nobody of another owner could compute any of its results again.
+ */
+alone: boolean,
+/**
+ * For how long earnings can be called back, in milliseconds.
+ */
+escrow_ms: number,
+/**
+ * Earnings of that time, of both kinds.
+ */
+in_escrow_micro: MicroPoints, };
 
 /**
  * A node of a chain.
@@ -2911,6 +3023,11 @@ name: string,
  * Its arguments, as JSON text: exactly what the model wrote.
  */
 arguments: string, };
+
+/**
+ * How closely a node is watched, for its owner to read.
+ */
+export type TrustStage = "new" | "watched" | "established" | "convicted";
 
 /**
  * What the window asks for; each is answered with an [`UpdateView`].
