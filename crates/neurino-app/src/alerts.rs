@@ -79,7 +79,8 @@ impl App {
         // Cards that do nothing are not woken to be asked. Of several, the hottest counts.
         let card_c = if mining && !used.is_empty() {
             let sample = self.sample().await;
-            let of_used = sample.gpus.iter().filter(|gpu| used.iter().any(|u| u.index == gpu.index));
+            let of_used =
+                sample.gpus.iter().filter(|gpu| used.iter().any(|u| u.index == gpu.index));
             let degrees = of_used.filter_map(|gpu| gpu.temperature_c);
             degrees.map(|degrees| degrees.round() as i16).max()
         } else {
