@@ -69,10 +69,7 @@ export const phrases: readonly Phrase[] = [
     'There is no newer version to install.',
     'Es gibt keine neuere Version, die sich installieren ließe',
   ],
-  [
-    'This version does not update itself.',
-    'Diese Version aktualisiert sich nicht selbst',
-  ],
+  ['This version does not update itself.', 'Diese Version aktualisiert sich nicht selbst'],
   [
     'the key of updates is not 64 hexadecimal digits',
     'der Schlüssel der Updates besteht nicht aus 64 hexadezimalen Ziffern',

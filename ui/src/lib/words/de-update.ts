@@ -16,8 +16,7 @@ export const update: Catalogue['update'] = {
   ready: (version) => `Neurino ${version} ist bereit.`,
   between: 'Es installiert sich zwischen zwei Jobs, sobald dieses Fenster zu ist.',
   put: (version, at) => `Neurino ${version} ist bereit und wartet bis ${at}.`,
-  byHand: (version) =>
-    `Neurino ${version} ist da und geprüft. Dieser Befehl installiert es:`,
+  byHand: (version) => `Neurino ${version} ist da und geprüft. Dieser Befehl installiert es:`,
   copyCommand: 'Den Befehl kopieren',
   installing: (version) =>
     `Neurino ${version} wird installiert, sobald kein Job mehr läuft. Danach startet es von selbst wieder.`,

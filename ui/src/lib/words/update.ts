@@ -14,8 +14,7 @@ export const update = {
   ready: (version: string) => `Neurino ${version} is ready.`,
   between: 'It installs itself between jobs, once this window is closed.',
   put: (version: string, at: string) => `Neurino ${version} is ready and waits until ${at}.`,
-  byHand: (version: string) =>
-    `Neurino ${version} is here and checked. This command installs it:`,
+  byHand: (version: string) => `Neurino ${version} is here and checked. This command installs it:`,
   copyCommand: 'Copy the command',
   installing: (version: string) =>
     `Neurino ${version} is installed as soon as no job runs. Then it starts again by itself.`,
