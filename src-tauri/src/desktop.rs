@@ -54,8 +54,9 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
         }
     });
     if let Some(next) = ended.next() {
+        ended.ended();
         let arguments = arguments_again(std::env::args_os().skip(1), next.hidden);
-        return neurino_cli::update::hand_over(next.version, true, arguments);
+        return neurino_cli::update::hand_over(next.exchange, true, arguments);
     }
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
@@ -179,7 +180,7 @@ fn follow_update(handle: &AppHandle, app: &Arc<App>) {
     tauri::async_runtime::spawn(async move {
         app.update_due().cancelled().await;
         let hidden = !window::is_open(&handle);
-        let next = Next { version: app.update_version(), hidden };
+        let next = Next { exchange: app.exchange_due(), hidden };
         handle.state::<Arc<Shell>>().followed_by(next);
         quit(&handle);
     });

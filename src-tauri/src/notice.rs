@@ -44,6 +44,7 @@ fn told(notice: &Notice, words: &Words) -> (String, String) {
         Notice::FirstPoints => say(of.first_points, of.first_points_body.to_owned()),
         Notice::Weekly(llama, waifu) => say(of.weekly, amounts(*llama, *waifu, words)),
         Notice::Update(version) => say(of.update, (of.update_body)(version)),
+        Notice::UpdateByHand(version) => say(of.update, (of.update_by_hand_body)(version)),
         Notice::Model(name) => say(of.model, (of.model_body)(name)),
         Notice::JobsFail(count) => say(of.jobs_fail, (of.jobs_fail_body)(*count)),
         Notice::Alert(kind, sentence) => say(of.alert, (of.alert_body)(*kind, sentence)),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use neurino_app::App;
 use neurino_protocol::app::{Command, Event, Language, Preferences, Reply};
-use neurino_protocol::error::ErrorBody;
+use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::async_runtime::JoinHandle;
 use tokio::sync::{broadcast, watch};
 
@@ -26,8 +26,8 @@ pub(crate) struct Shell {
 /// The program that follows this one.
 #[derive(Clone, Copy)]
 pub(crate) struct Next {
-    /// The version to put in place first, if any.
-    pub(crate) version: Option<neurino_app::Version>,
+    /// What is exchanged first, if anything.
+    pub(crate) exchange: Option<neurino_app::Exchange>,
     /// Without its window.
     pub(crate) hidden: bool,
 }
@@ -38,6 +38,7 @@ enum Startup {
     Pending,
     Ready(Arc<App>),
     Failed(ErrorBody),
+    Ended,
 }
 
 /// The page's side of the events.
@@ -84,6 +85,7 @@ impl Shell {
         match settled.expect("the shell holds the sender").clone() {
             Startup::Ready(app) => Ok(app),
             Startup::Failed(error) => Err(error),
+            Startup::Ended => Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing.")),
             Startup::Pending => unreachable!("waited for the end of it"),
         }
     }
@@ -92,7 +94,15 @@ impl Shell {
     pub(crate) fn app_now(&self) -> Option<Arc<App>> {
         match &*self.startup.borrow() {
             Startup::Ready(app) => Some(Arc::clone(app)),
-            Startup::Pending | Startup::Failed(_) => None,
+            Startup::Pending | Startup::Failed(_) | Startup::Ended => None,
+        }
+    }
+
+    /// The application has ended: its data folder is free for the program that follows, whatever still
+    /// holds it. Where a process cannot become another one, this one waits for that program's end.
+    pub(crate) fn ended(&self) {
+        if let Startup::Ready(app) = self.startup.send_replace(Startup::Ended) {
+            app.release();
         }
     }
 

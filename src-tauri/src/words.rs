@@ -47,6 +47,7 @@ pub(crate) struct NoticeWords {
     pub(crate) weekly: &'static str,
     pub(crate) update: &'static str,
     pub(crate) update_body: fn(&str) -> String,
+    pub(crate) update_by_hand_body: fn(&str) -> String,
     pub(crate) model: &'static str,
     pub(crate) model_body: fn(&str) -> String,
     pub(crate) jobs_fail: &'static str,
@@ -132,6 +133,9 @@ static ENGLISH: Words = Words {
         weekly: "Points of the last seven days",
         update: "A newer Neurino is ready",
         update_body: |version| format!("Version {version} can be installed between two jobs."),
+        update_by_hand_body: |version| {
+            format!("Version {version} is here. Neurino shows the command that installs it.")
+        },
         model: "A model is ready",
         model_body: |name| format!("{name} has been fetched and checked."),
         jobs_fail: "Jobs fail",
@@ -177,6 +181,9 @@ static GERMAN: Words = Words {
         update: "Ein neueres Neurino ist bereit",
         update_body: |version| {
             format!("Version {version} lässt sich zwischen zwei Jobs installieren.")
+        },
+        update_by_hand_body: |version| {
+            format!("Version {version} ist da. Neurino zeigt den Befehl, der sie installiert.")
         },
         model: "Ein Modell ist bereit",
         model_body: |name| format!("{name} ist geladen und geprüft."),

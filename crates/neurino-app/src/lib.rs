@@ -62,7 +62,7 @@ use earnings::Records;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
-pub use neurino_update::Version;
+pub use neurino_update::{Exchange, Version};
 pub use notices::Notifier;
 pub use start::{
     AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
@@ -112,7 +112,8 @@ pub struct App {
     practice_demand: bool,
     end: CancellationToken,
     tasks: TaskTracker,
-    _lock: InstanceLock,
+    /// Held until [`App::shutdown`]: what still holds the application then does not keep the next one out.
+    instance: Mutex<Option<InstanceLock>>,
 }
 
 impl App {
@@ -139,7 +140,7 @@ impl App {
             notifier,
         } = options;
         dirs.create()?;
-        let lock = InstanceLock::acquire(&dirs)?;
+        let instance = InstanceLock::acquire(&dirs)?;
         let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
         let wallet = wallet::Wallet::open(&dirs.data)?;
         let desktop = autostart::Autostart::config_folder();
@@ -204,7 +205,7 @@ impl App {
             practice_demand,
             end: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _lock: lock,
+            instance: Mutex::new(Some(instance)),
         });
         app.spawn_publisher();
         app.spawn_card_watch();
@@ -335,6 +336,12 @@ impl App {
         if tokio::time::timeout(SHUTDOWN_WAIT, rest).await.is_err() {
             tracing::warn!("some background work did not end in time");
         }
+        self.release();
+    }
+
+    /// Gives the data folder free for the program that follows, whoever still holds this one.
+    pub fn release(&self) {
+        lock(&self.instance).take();
     }
 
     async fn receipts_before(

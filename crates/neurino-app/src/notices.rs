@@ -123,11 +123,14 @@ impl Told {
         if now.jobs_today > 0 && self.once("points", &day.today) {
             news.push(Notice::FirstPoints);
         }
-        if let UpdateStatus::Ready { version, .. } | UpdateStatus::ByHand { version, .. } =
-            now.update
-            && self.once("update", version)
-        {
-            news.push(Notice::Update(version.clone()));
+        match now.update {
+            UpdateStatus::Ready { version, .. } if self.once("update", version) => {
+                news.push(Notice::Update(version.clone()));
+            }
+            UpdateStatus::ByHand { version, .. } if self.once("update", version) => {
+                news.push(Notice::UpdateByHand(version.clone()));
+            }
+            _ => {}
         }
         for model in now.models {
             let id = model.id.to_string();
@@ -174,7 +177,7 @@ fn wanted(settings: &NoticeSettings, notice: &Notice) -> bool {
         Notice::Paused(_) => settings.paused,
         Notice::FirstPoints => settings.first_points,
         Notice::Weekly(..) => settings.weekly,
-        Notice::Update(_) => settings.update,
+        Notice::Update(_) | Notice::UpdateByHand(_) => settings.update,
         Notice::Model(_) => settings.model,
         Notice::JobsFail(_) => settings.jobs_fail,
         Notice::Alert(..) => settings.alerts,

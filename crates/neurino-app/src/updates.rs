@@ -13,8 +13,9 @@ use std::time::Duration;
 use neurino_config::{Dirs, SavedUpdates, Settings, UpdatesFile};
 use neurino_protocol::update::{UpdateCommand, UpdateKeeper, UpdateStatus, UpdateView};
 use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_update::swap::locks::SignOfLife;
 use neurino_update::swap::{self, Phase as SwapPhase};
-use neurino_update::{Edition, Place, Source, UpdateError, Updater, Version};
+use neurino_update::{Edition, Exchange, Place, Source, UpdateError, Updater, Version};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -27,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_hours(6);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(20);
 /// A program that ran so long came up.
 const CAME_UP_AFTER: Duration = Duration::from_secs(15);
+/// After so long the end of the trial is written down again where that failed.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(20);
 const STEP_EVERY: Duration = Duration::from_secs(1);
 const LATER_MS: i64 = 24 * 3_600_000;
 /// The place and the key that this build was made with.
@@ -115,6 +118,33 @@ struct State {
     ready: Option<Ready>,
     /// The person asked for it.
     asked: bool,
+    /// The person wants the version before this one.
+    back: Option<Version>,
+    /// The status before a package was fetched.
+    before: UpdateStatus,
+}
+
+impl State {
+    /// The status while nothing is on its way.
+    fn resting(&self) -> UpdateStatus {
+        let Some(Ready { version, notes, failed_before }) = self.ready.clone() else {
+            return self.before.clone();
+        };
+        let version = version.to_string();
+        if failed_before {
+            let dismissed = self.saved.rejected.contains(&version);
+            return UpdateStatus::TakenBack { version, dismissed };
+        }
+        let later_until_ms = self.saved.later_until_ms.filter(|until| *until > now_ms());
+        UpdateStatus::Ready { version, notes, later_until_ms }
+    }
+
+    /// Whether the version that is ready may be put in place without a question.
+    fn may_by_itself(&self, version: &str, later_until_ms: Option<i64>) -> bool {
+        self.saved.preferences.by_itself
+            && !self.saved.rejected.contains(version)
+            && later_until_ms.is_none_or(|until| until <= now_ms())
+    }
 }
 
 /// A version that can be put in place.
@@ -130,10 +160,21 @@ impl Updates {
     pub(crate) fn open(dirs: &Dirs, options: Option<UpdateOptions>) -> Self {
         let file = UpdatesFile::new(dirs);
         let taken_back = options.as_ref().and_then(taken_back);
-        let status = taken_back.map_or(UpdateStatus::None, |version| UpdateStatus::TakenBack {
-            version: version.to_string(),
+        let saved = file.load();
+        let status = taken_back.map_or(UpdateStatus::None, |version| {
+            let version = version.to_string();
+            let dismissed = saved.rejected.contains(&version);
+            UpdateStatus::TakenBack { version, dismissed }
         });
-        let state = State { saved: file.load(), status, problem: None, ready: None, asked: false };
+        let state = State {
+            saved,
+            before: status.clone(),
+            status,
+            problem: None,
+            ready: None,
+            asked: false,
+            back: None,
+        };
         Self {
             options,
             file,
@@ -169,11 +210,25 @@ impl App {
         let app = Arc::clone(self);
         let (place, own) = (options.place.clone(), options.own);
         self.tasks.spawn(async move {
-            if app.lasts(options.came_up_after).await {
-                let done = tokio::task::spawn_blocking(move || swap::came_up(&place, own));
-                if let Ok(Err(error)) = done.await {
-                    warn!("the end of the trial is not written down: {}", told_with_causes(&error));
+            if !app.lasts(options.came_up_after).await {
+                return;
+            }
+            // Whoever watches sees this even where nothing can be written.
+            let _sign = SignOfLife::give(&place);
+            loop {
+                let place = place.clone();
+                let done = tokio::task::spawn_blocking(move || swap::came_up(&place, own)).await;
+                let Ok(Err(error)) = done else { return };
+                warn!("the end of the trial is not written down: {}", told_with_causes(&error));
+                if !app.lasts(WRITE_AGAIN_AFTER).await {
+                    return;
                 }
+            }
+        });
+        let app = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while app.lasts(STEP_EVERY).await {
+                app.step_towards_update().await;
             }
         });
         let Some(updater) = options.updater else { return };
@@ -195,12 +250,6 @@ impl App {
                 app.changed.notify_one();
             }
         });
-        let app = Arc::clone(self);
-        self.tasks.spawn(async move {
-            while app.lasts(STEP_EVERY).await {
-                app.step_towards_update().await;
-            }
-        });
     }
 
     /// Waits; false where the application ended meanwhile.
@@ -215,6 +264,11 @@ impl App {
     async fn look_for_update(self: &Arc<Self>, updater: &Updater) -> Duration {
         let outcome = self.try_update(updater).await;
         let mut state = lock(&self.updates.state);
+        if !matches!(state.status, UpdateStatus::Installing { .. }) {
+            state.status = state.resting();
+        }
+        // What was asked for is not there.
+        state.asked &= state.ready.is_some();
         state.saved.checked_at_ms = Some(now_ms());
         self.updates.save(&state.saved);
         match outcome {
@@ -224,9 +278,6 @@ impl App {
             }
             Err(error) => {
                 warn!("no update: {}", told_with_causes(&error));
-                if matches!(state.status, UpdateStatus::Fetching { .. }) {
-                    state.status = UpdateStatus::None;
-                }
                 state.problem = Some(shown(&error));
                 if error.passes() { LOOK_AGAIN_AFTER } else { LOOK_EVERY }
             }
@@ -238,24 +289,14 @@ impl App {
         let seen = seen.and_then(|text| Version::from_str(&text).ok());
         let Some(offer) = updater.look(seen, jiff::Timestamp::now()).await? else { return Ok(()) };
         let version = offer.release.version;
-        {
-            let mut state = lock(&self.updates.state);
-            state.saved.seen = Some(version.to_string());
-            if state.ready.as_ref().is_some_and(|ready| ready.version == version) {
-                return Ok(());
-            }
-            if matches!(&state.status, UpdateStatus::ByHand { version: v, .. } if *v == version.to_string())
-            {
-                return Ok(());
-            }
+        if !self.begin_fetching(version, offer.package.size_bytes) {
+            return Ok(());
         }
         info!("version {version} is offered");
         let tell = |progress: neurino_model_store::Progress| {
             let (done_bytes, total_bytes) = (progress.done_bytes, progress.total_bytes);
             let version = version.to_string();
-            lock(&self.updates.state).status =
-                UpdateStatus::Fetching { version, done_bytes, total_bytes };
-            self.changed.notify_one();
+            self.go_on_fetching(UpdateStatus::Fetching { version, done_bytes, total_bytes });
         };
         let package = updater.fetch(&offer, tell, self.end.child_token()).await?;
         let notes = offer.release.notes.clone();
@@ -263,21 +304,53 @@ impl App {
             let file = package.display().to_string();
             let command = updater.place.command_for(&package).unwrap_or(file);
             let version = version.to_string();
-            lock(&self.updates.state).status = UpdateStatus::ByHand { version, notes, command };
+            let by_hand = UpdateStatus::ByHand { version, notes, command };
+            lock(&self.updates.state).before = by_hand.clone();
+            self.go_on_fetching(by_hand);
             return Ok(());
+        }
+        {
+            let mut state = lock(&self.updates.state);
+            // What lies staged is not touched while it is put in place.
+            if !matches!(state.status, UpdateStatus::Fetching { .. }) {
+                return Ok(());
+            }
+            if state.ready.take().is_some()
+                && !matches!(state.before, UpdateStatus::TakenBack { .. })
+            {
+                state.before = UpdateStatus::None;
+            }
         }
         self.stage(updater, package, version).await?;
         let failed_before = taken_back_of(self).is_some_and(|failed| failed == version);
-        let mut state = lock(&self.updates.state);
-        let later_until_ms = state.saved.later_until_ms.filter(|until| *until > now_ms());
-        state.ready = Some(Ready { version, notes: notes.clone(), failed_before });
-        let version = version.to_string();
-        state.status = if failed_before {
-            UpdateStatus::TakenBack { version }
-        } else {
-            UpdateStatus::Ready { version, notes, later_until_ms }
-        };
+        lock(&self.updates.state).ready = Some(Ready { version, notes, failed_before });
         Ok(())
+    }
+
+    /// Whether a version that is offered is to be fetched: not while one is put in place, and not twice.
+    fn begin_fetching(&self, version: Version, total_bytes: u64) -> bool {
+        let mut state = lock(&self.updates.state);
+        let text = version.to_string();
+        state.saved.seen = Some(text.clone());
+        let there = match &state.status {
+            UpdateStatus::Installing { .. } => true,
+            UpdateStatus::ByHand { version, .. } => *version == text,
+            _ => state.ready.as_ref().is_some_and(|ready| ready.version == version),
+        };
+        if !there {
+            state.before = state.status.clone();
+            state.status = UpdateStatus::Fetching { version: text, done_bytes: 0, total_bytes };
+        }
+        !there
+    }
+
+    /// Tells how a fetch stands, unless something else has begun meanwhile.
+    fn go_on_fetching(&self, status: UpdateStatus) {
+        let mut state = lock(&self.updates.state);
+        if matches!(state.status, UpdateStatus::Fetching { .. }) {
+            state.status = status;
+        }
+        self.changed.notify_one();
     }
 
     async fn stage(
@@ -293,36 +366,45 @@ impl App {
         Ok(())
     }
 
-    /// Takes the next step towards the version that is ready: lets jobs finish, then tells the shell.
+    /// Takes the next step towards the version that is ready, or that is gone back to: lets jobs finish,
+    /// then tells the shell.
     async fn step_towards_update(self: &Arc<Self>) {
-        let installing = {
-            let mut state = lock(&self.updates.state);
-            let waits = match (&state.ready, &state.status) {
-                (Some(ready), UpdateStatus::Ready { later_until_ms, .. }) => {
-                    let by_itself = state.saved.preferences.by_itself
-                        && later_until_ms.is_none_or(|until| until <= now_ms())
-                        && !self.updates.watched.load(Ordering::Relaxed);
-                    (by_itself || state.asked).then(|| ready.version.to_string())
-                }
-                (Some(ready), UpdateStatus::TakenBack { .. }) if state.asked => {
-                    Some(ready.version.to_string())
-                }
-                _ => None,
-            };
-            if let Some(version) = waits {
-                info!("version {version} is installed when no job runs");
-                state.status = UpdateStatus::Installing { version };
-            }
-            matches!(state.status, UpdateStatus::Installing { .. })
-        };
-        if !installing {
+        if !self.begin_installing() {
             return;
         }
         self.let_jobs_finish(true).await;
         let still = matches!(self.updates.status(), UpdateStatus::Installing { .. });
-        if still && self.rests() {
+        if still && self.rests() && !self.updates.due.is_cancelled() {
+            let mut state = lock(&self.updates.state);
+            if state.back.is_some() {
+                let own = self.updates.options.as_ref().map_or_else(Version::own, |o| o.own);
+                state.saved.went_back_from(&own.to_string());
+                self.updates.save(&state.saved);
+            }
             self.updates.due.cancel();
         }
+    }
+
+    /// Whether a version is being installed, or is from now on.
+    fn begin_installing(&self) -> bool {
+        let mut state = lock(&self.updates.state);
+        let watched = self.updates.watched.load(Ordering::Relaxed);
+        let wanted = match (&state.ready, &state.status, state.back) {
+            (_, UpdateStatus::Installing { .. }, _) => return true,
+            (_, _, Some(version)) => Some(version.to_string()),
+            (Some(ready), UpdateStatus::Ready { version, later_until_ms, .. }, None) => {
+                let by_itself = !watched && state.may_by_itself(version, *later_until_ms);
+                (by_itself || state.asked).then(|| ready.version.to_string())
+            }
+            (Some(ready), UpdateStatus::TakenBack { .. }, None) if state.asked => {
+                Some(ready.version.to_string())
+            }
+            _ => None,
+        };
+        let Some(version) = wanted else { return false };
+        info!("version {version} is installed when no job runs");
+        state.status = UpdateStatus::Installing { version };
+        true
     }
 
     /// Whether nothing runs that an end of the program would break off.
@@ -343,9 +425,13 @@ impl App {
         matches!(self.updates.status(), UpdateStatus::Installing { .. })
     }
 
-    /// The version to put in place; none where the program is only to be started again.
-    pub fn update_version(&self) -> Option<Version> {
-        lock(&self.updates.state).ready.as_ref().map(|ready| ready.version)
+    /// What the shell leaves to the process that it becomes; none where nothing is to be exchanged.
+    pub fn exchange_due(&self) -> Option<Exchange> {
+        let state = lock(&self.updates.state);
+        if state.back.is_some() {
+            return Some(Exchange::Back);
+        }
+        state.ready.as_ref().map(|ready| Exchange::Install(ready.version))
     }
 
     /// Whether somebody looks at the window: while they do, nothing restarts by itself.
@@ -353,21 +439,27 @@ impl App {
         self.updates.watched.store(is_watched, Ordering::Relaxed);
     }
 
-    /// The person wants to mine now: a version that waits for the jobs to end waits longer.
+    /// The person wants to mine now: a version that waits for the jobs to end waits longer, and the way
+    /// back is given up. Of one that was taken back nothing more is told.
     pub(crate) fn put_update_off(&self) {
         let mut state = lock(&self.updates.state);
-        let Some(ready) = state.ready.clone() else { return };
-        let until_ms = now_ms() + LATER_MS;
+        let went_back = state.back.take().is_some();
         state.asked = false;
-        state.saved.later_until_ms = Some(until_ms);
-        self.updates.save(&state.saved);
-        let version = ready.version.to_string();
-        state.status = if ready.failed_before {
-            UpdateStatus::TakenBack { version }
-        } else {
-            let (notes, later_until_ms) = (ready.notes, Some(until_ms));
-            UpdateStatus::Ready { version, notes, later_until_ms }
-        };
+        if let UpdateStatus::TakenBack { version, dismissed } = &mut state.status {
+            *dismissed = true;
+            let version = version.clone();
+            state.before = state.status.clone();
+            state.saved.rejected.insert(version);
+            self.updates.save(&state.saved);
+            return;
+        }
+        if state.ready.is_some() && !went_back {
+            state.saved.later_until_ms = Some(now_ms() + LATER_MS);
+            self.updates.save(&state.saved);
+        }
+        if !matches!(state.status, UpdateStatus::Fetching { .. }) {
+            state.status = state.resting();
+        }
     }
 
     /// Answers the window about updates.
@@ -390,7 +482,10 @@ impl App {
                 self.put_update_off();
                 self.let_jobs_finish(false).await;
             }
-            UpdateCommand::Back => self.go_back().await?,
+            UpdateCommand::Back => {
+                self.ask_for_way_back()?;
+                self.step_towards_update().await;
+            }
             UpdateCommand::Set { preferences } => {
                 let mut state = lock(&self.updates.state);
                 let saved = SavedUpdates { preferences, ..state.saved.clone() };
@@ -404,7 +499,14 @@ impl App {
 
     fn ask_for_update(&self) -> Result<(), ErrorBody> {
         let mut state = lock(&self.updates.state);
-        if state.ready.is_none() {
+        if state.ready.is_none() && matches!(state.status, UpdateStatus::TakenBack { .. }) {
+            drop(state);
+            self.has_updater()?;
+            // Its files are gone: they are fetched first.
+            state = lock(&self.updates.state);
+            state.problem = None;
+            self.updates.look_now.notify_one();
+        } else if state.ready.is_none() {
             let message = "There is no newer version to install.";
             return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
         }
@@ -416,28 +518,24 @@ impl App {
         if self.updates.options.as_ref().is_some_and(|options| options.updater.is_some()) {
             return Ok(());
         }
-        let message = "This build names no place where newer versions lie.";
+        let message = "This version does not update itself.";
         Err(ErrorBody::new(ErrorCode::InvalidRequest, message))
     }
 
-    /// Puts the version before this one back, and has the shell start it.
-    async fn go_back(&self) -> Result<(), ErrorBody> {
+    /// The person wants the version before this one, as soon as no job runs.
+    fn ask_for_way_back(&self) -> Result<(), ErrorBody> {
+        let options = self.updates.options.as_ref();
+        let version = options.and_then(|options| swap::way_back(&options.place, options.own));
         let none = || ErrorBody::new(ErrorCode::InvalidRequest, "No earlier version is kept here.");
-        let place = self.updates.options.as_ref().ok_or_else(none)?.place.clone();
-        let back = tokio::task::spawn_blocking(move || swap::take_back(&place)).await;
-        match back {
-            Ok(Ok(_)) => {
-                let mut state = lock(&self.updates.state);
-                // What was left behind is not installed again without being asked for.
-                state.ready = None;
-                state.saved.preferences.by_itself = false;
-                self.updates.save(&state.saved);
-                self.updates.due.cancel();
-                Ok(())
-            }
-            Ok(Err(error)) => Err(shown(&error)),
-            Err(_) => Err(none()),
+        let version = version.ok_or_else(none)?;
+        let mut state = lock(&self.updates.state);
+        state.back = Some(version);
+        if !matches!(state.status, UpdateStatus::Fetching { .. } | UpdateStatus::Installing { .. })
+        {
+            state.before = state.status.clone();
         }
+        state.status = UpdateStatus::Installing { version: version.to_string() };
+        Ok(())
     }
 
     fn update_view(&self) -> UpdateView {
@@ -448,10 +546,8 @@ impl App {
                 Some((Some(_), false)) => UpdateKeeper::Person,
                 _ => UpdateKeeper::Nobody,
             };
-        let trial = options.and_then(|options| swap::state(&options.place));
-        let back_to = trial
-            .filter(|trial| matches!(trial.phase, SwapPhase::Trial { .. } | SwapPhase::Settled))
-            .map(|trial| trial.from.to_string());
+        let back_to = options.and_then(|options| swap::way_back(&options.place, options.own));
+        let back_to = back_to.map(|version| version.to_string());
         let state = lock(&self.updates.state);
         UpdateView {
             own: options.map_or_else(|| Version::own().to_string(), |o| o.own.to_string()),

@@ -164,8 +164,8 @@ pub struct SignArgs {
 /// `neurino switch`
 #[derive(Debug, Args)]
 pub struct SwitchArgs {
-    /// The version to put in place.
-    pub version: Version,
+    /// The version to put in place; without one the version before this one is put back.
+    pub version: Option<Version>,
     /// Watch the new program come up, and put the old one back if it does not.
     #[arg(long)]
     pub watch: bool,

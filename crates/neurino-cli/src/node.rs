@@ -67,10 +67,10 @@ pub(crate) async fn run(
     };
     app.shutdown().await;
     if due.is_cancelled() && code.is_ok() {
-        let version = app.update_version();
+        let exchange = app.exchange_due();
         drop(app);
-        output::note("neurino: a newer version takes over");
-        return Ok(hand_over(version, false, std::env::args_os().skip(1).collect()));
+        output::note("neurino: another version takes over");
+        return Ok(hand_over(exchange, false, std::env::args_os().skip(1).collect()));
     }
     code
 }

@@ -8,13 +8,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use neurino_app::UpdateOptions;
-use neurino_config::{Dirs, InstanceLock, Settings};
+use neurino_config::{Dirs, InstanceLock, Settings, UpdatesFile};
 use neurino_update::making::{self, Terms};
+use neurino_update::swap::locks::Running;
 use neurino_update::swap::{self, AtStart, Staged};
-use neurino_update::{Edition, Place, Version, hand_over, release};
+use neurino_update::{Edition, Exchange, Place, Version, hand_over, release};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,8 @@ use crate::output::{self, Format};
 
 /// The hidden role that exchanges the files.
 const SWITCH: &str = "switch";
+/// Tells other starts that this program runs, until it becomes another one.
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
 pub(crate) async fn run(
     setting: Setting,
@@ -39,7 +43,16 @@ pub(crate) async fn run(
         }
         UpdateAction::Back => {
             let _alone = InstanceLock::acquire(&setting.dirs).context("quit Neurino first")?;
-            let version = swap::take_back(&Place::here(edition)?)?;
+            let place = Place::here(edition)?;
+            let left = swap::state(&place).map(|trial| trial.to);
+            let version = swap::take_back(&place, true)?;
+            // What was left is not installed again without being asked for.
+            if let Some(left) = left {
+                let file = UpdatesFile::new(&setting.dirs);
+                let mut saved = file.load();
+                saved.went_back_from(&left.to_string());
+                file.save(&saved)?;
+            }
             answer(&setting, &json!({ "back": version }), format!("Version {version} is back."))?;
         }
         UpdateAction::NewKey { file } => new_key(&file)?,
@@ -65,10 +78,13 @@ async fn look(setting: &Setting, edition: Edition, install: bool) -> anyhow::Res
     let own = options.own;
     let Some(updater) = options.updater else {
         bail!(
-            "this build names no place where newer versions lie; set `[update]` in settings.toml"
+            "this version does not update itself; `[update]` in settings.toml can name where newer ones lie"
         );
     };
-    let Some(offer) = updater.look(None, jiff::Timestamp::now()).await? else {
+    let file = UpdatesFile::new(&setting.dirs);
+    let mut saved = file.load();
+    let seen = saved.seen.as_deref().and_then(|text| text.parse::<Version>().ok());
+    let Some(offer) = updater.look(seen, jiff::Timestamp::now()).await? else {
         return answer(
             setting,
             &json!({ "own": own, "newer": null }),
@@ -76,6 +92,11 @@ async fn look(setting: &Setting, edition: Edition, install: bool) -> anyhow::Res
         );
     };
     let version = offer.release.version;
+    // An older list is not believed any more, whoever reads it.
+    if seen != Some(version) {
+        saved.seen = Some(version.to_string());
+        file.save(&saved)?;
+    }
     let notes = offer.release.notes.get("en").cloned().unwrap_or_default();
     if !install {
         let text = format!("Version {version} is there; {own} runs.\n{}", output::plain(&notes));
@@ -159,26 +180,35 @@ fn bytes_of(text: &str) -> Option<[u8; 32]> {
 /// one before it and becomes that.
 pub fn begin(edition: Edition) -> Option<ExitCode> {
     let place = Place::here(edition).ok().filter(|place| place.updates().is_dir())?;
-    match swap::at_start(&place, Version::own()) {
-        Ok(AtStart::GoOn) => None,
-        Ok(AtStart::StartAgain) => {
+    let start = match swap::at_start(&place, Version::own()) {
+        Ok(start) => start,
+        Err(error) => {
+            output::note(format!("neurino: {error}"));
+            return None;
+        }
+    };
+    match start.then {
+        AtStart::GoOn => {
+            *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = start.running;
+            None
+        }
+        AtStart::StartAgain => {
+            drop(start.running);
             let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
             output::note(format!(
-                "neurino: version {} did not come up; the one before it is back",
+                "neurino: version {} was replaced; the one that is there now starts",
                 Version::own()
             ));
             Some(hand_over::become_program(&place.program, &arguments))
         }
-        Err(error) => {
-            output::note(format!("neurino: {error}"));
-            None
-        }
     }
 }
 
-/// Becomes the process that exchanges the files and starts the new version with these arguments. Call
-/// it when the application has ended. Without a version the program is only started again.
-pub fn hand_over(version: Option<Version>, watch: bool, arguments: Vec<OsString>) -> ExitCode {
+/// Becomes the process that exchanges the files and starts what is there then with these arguments. Call
+/// it when the application has ended. Without an exchange the program is only started again.
+pub fn hand_over(exchange: Option<Exchange>, watch: bool, arguments: Vec<OsString>) -> ExitCode {
+    // The one that follows is a start of its own.
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
     // The edition plays no part in where the program lies.
     let place = match Place::here(Edition::Server) {
         Ok(place) => place,
@@ -187,12 +217,15 @@ pub fn hand_over(version: Option<Version>, watch: bool, arguments: Vec<OsString>
             return ExitCode::FAILURE;
         }
     };
-    let Some(version) = version else {
+    let Some(exchange) = exchange else {
         return hand_over::become_program(&place.program, &arguments);
     };
-    let mut switch: Vec<OsString> = vec![SWITCH.into(), version.to_string().into()];
-    if watch {
-        switch.push("--watch".into());
+    let mut switch: Vec<OsString> = vec![SWITCH.into()];
+    if let Exchange::Install(version) = exchange {
+        switch.push(version.to_string().into());
+        if watch {
+            switch.push("--watch".into());
+        }
     }
     switch.push("--".into());
     switch.extend(arguments);
@@ -205,12 +238,17 @@ pub(crate) fn switch(args: &SwitchArgs, home: Option<PathBuf>) -> anyhow::Result
         .ok()
         .map(|dirs| neurino_app::telemetry::start(&dirs.logs, &Settings::default().telemetry));
     let place = Place::here(Edition::Server)?;
-    let staged = Staged { version: args.version };
-    match swap::put_in_place(&place, &staged, Version::own()) {
-        Ok(()) if args.watch => return Ok(hand_over::start_and_watch(&place, &args.arguments)),
+    let exchanged = match args.version {
+        Some(version) => swap::put_in_place(&place, &Staged { version }, Version::own()),
+        None => swap::take_back(&place, true).map(drop),
+    };
+    match exchanged {
+        Ok(()) if args.watch && args.version.is_some() => {
+            return Ok(hand_over::start_and_watch(&place, &args.arguments));
+        }
         Ok(()) => {}
         // The version that was there starts again.
-        Err(error) => tracing::error!("the new version cannot be put in place: {error}"),
+        Err(error) => tracing::error!("the other version cannot be put in place: {error}"),
     }
     Ok(hand_over::become_program(&place.program, &args.arguments))
 }

@@ -1,6 +1,7 @@
 //! What the person wants of updates, and what was seen of them. A damaged file is set aside and the
 //! defaults hold.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -21,8 +22,20 @@ pub struct SavedUpdates {
     pub seen: Option<String>,
     /// When a list was last read, in milliseconds since the Unix epoch.
     pub checked_at_ms: Option<i64>,
+    /// Versions that the person went back from, or does not want to hear of any more: they are installed
+    /// only when asked for.
+    pub rejected: BTreeSet<String>,
     /// Until then the person wants to be left alone, in milliseconds since the Unix epoch.
     pub later_until_ms: Option<i64>,
+}
+
+impl SavedUpdates {
+    /// The person went back from this version: neither it nor, before they say so, another one is
+    /// installed by itself.
+    pub fn went_back_from(&mut self, version: &str) {
+        self.preferences.by_itself = false;
+        self.rejected.insert(version.to_owned());
+    }
 }
 
 /// `updates.json` in the data folder.

@@ -69,6 +69,8 @@ pub enum Notice {
     Weekly(neurino_core::MicroPoints, neurino_core::MicroPoints),
     /// This version is ready.
     Update(String),
+    /// This version is here, and the person installs it.
+    UpdateByHand(String),
     /// This model, by its name, has been fetched.
     Model(String),
     /// So many jobs in a row brought nothing.

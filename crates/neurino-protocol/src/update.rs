@@ -15,11 +15,12 @@ pub enum UpdateCommand {
     Look,
     /// Looks for a newer version now; the snapshot tells the rest.
     Check,
-    /// Installs the version that is ready as soon as no job runs.
+    /// Installs the version that is ready as soon as no job runs; one that was taken back is fetched
+    /// again first.
     Install,
-    /// Leaves it for a day.
+    /// Leaves it for a day; of one that was taken back nothing more is told.
     Later,
-    /// Goes back to the version before this one.
+    /// Goes back to the version before this one as soon as no job runs.
     Back,
     /// Replaces the preferences.
     Set {
@@ -122,5 +123,7 @@ pub enum UpdateStatus {
     TakenBack {
         /// The version that did not come up.
         version: String,
+        /// The person has read it.
+        dismissed: bool,
     },
 }

@@ -83,6 +83,21 @@ pub enum UpdateError {
     /// The program's files are not the person's own.
     #[error("the files of this program are not yours to replace")]
     NotOurs,
+    /// The version that runs has yet to come up.
+    #[error("version {version} is still on trial; start Neurino, wait half a minute and try again")]
+    OnTrial {
+        /// It.
+        version: Version,
+    },
+    /// Another process exchanges the files.
+    #[error("another Neurino exchanges its files just now; try again in a minute")]
+    Busy,
+    /// A file of the earlier version is not what it was.
+    #[error("{} is not what was kept of the earlier version; install that one by hand", path.display())]
+    KeptDamaged {
+        /// Where it lies.
+        path: PathBuf,
+    },
     /// There is no earlier program to go back to.
     #[error("no earlier version is kept here")]
     NoWayBack,

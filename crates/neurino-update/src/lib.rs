@@ -17,6 +17,7 @@ mod unpack;
 pub mod version;
 
 pub use error::UpdateError;
+pub use hand_over::Exchange;
 pub use place::{Keeper, Place};
 pub use release::{Edition, Package, PackageKind, Release};
 pub use source::{Offer, Source, Updater};

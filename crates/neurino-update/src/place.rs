@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use crate::release::{Edition, PackageKind};
 
@@ -39,12 +40,13 @@ pub enum Keeper {
 }
 
 impl Place {
-    /// The installation of the program that runs.
+    /// The installation of the program that runs, as it was when this was first asked: once another file
+    /// lies there, the system calls the one that runs deleted.
     ///
     /// # Errors
     /// The system does not tell the program's own file.
     pub fn here(edition: Edition) -> std::io::Result<Self> {
-        let program = std::env::current_exe()?;
+        let program = own_file()?;
         let image = std::env::var_os(APPIMAGE).map(PathBuf::from).filter(|path| path.is_file());
         Ok(Self::of(program, image, edition))
     }
@@ -86,7 +88,7 @@ impl Place {
         match &self.keeper {
             Keeper::Dpkg(_) => Some(format!("sudo apt install ./{file}")),
             Keeper::Rpm(_) => Some(format!("sudo dnf install ./{file}")),
-            Keeper::Other => Some(format!("sudo unzip -o {file} -d '{}'", self.folder.display())),
+            Keeper::Other => Some(unpack_command(file, &self.folder, cfg!(windows))),
             Keeper::Itself | Keeper::AppImage => None,
         }
     }
@@ -94,15 +96,47 @@ impl Place {
     /// What a person types to install a file that lies elsewhere; `None` where the program does it.
     pub fn command_for(&self, file: &Path) -> Option<String> {
         let command = self.command("\u{0}")?;
-        let file = file.display().to_string();
-        let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+~".contains(c));
-        let file = if plain { file } else { format!("'{}'", file.replace('\'', r"'\''")) };
+        let file = quoted(&file.display().to_string(), cfg!(windows));
         Some(command.replace("./\u{0}", &file).replace('\u{0}', &file))
     }
 
     /// The folder of updates.
     pub fn updates(&self) -> PathBuf {
         self.folder.join(FOLDER)
+    }
+}
+
+/// The command for a folder that belongs to somebody else; `windows` for a PowerShell that an
+/// administrator opened.
+fn unpack_command(file: &str, folder: &Path, windows: bool) -> String {
+    let folder = folder.display().to_string();
+    if windows {
+        let folder = folder.replace('\'', "''");
+        format!("Expand-Archive -Force -LiteralPath {file} -DestinationPath '{folder}'")
+    } else {
+        format!("sudo unzip -o {file} -d '{}'", folder.replace('\'', r"'\''"))
+    }
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &str, windows: bool) -> String {
+    let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+~".contains(c));
+    match (plain, windows) {
+        (true, _) => path.to_owned(),
+        (false, true) => format!("'{}'", path.replace('\'', "''")),
+        (false, false) => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+/// The file of this program, by the name it had at first.
+fn own_file() -> std::io::Result<PathBuf> {
+    static OWN: OnceLock<PathBuf> = OnceLock::new();
+    match OWN.get() {
+        Some(own) => Ok(own.clone()),
+        None => {
+            let own = std::env::current_exe()?;
+            Ok(OWN.get_or_init(|| own).clone())
+        }
     }
 }
 
@@ -154,6 +188,19 @@ mod tests {
         let place = Place::of(mounted, Some(image.clone()), Edition::Desktop);
         assert_eq!((place.program.clone(), place.kind()), (image, PackageKind::AppImage));
         assert!(place.replaces_itself());
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_gets_a_command_of_its_own_system() {
+        let command = unpack_command("new.zip", Path::new("C:\\Ann's"), true);
+        assert_eq!(
+            command,
+            r"Expand-Archive -Force -LiteralPath new.zip -DestinationPath 'C:\Ann''s'"
+        );
+        let command = unpack_command("new.zip", Path::new("/srv/n"), false);
+        assert_eq!(command, "sudo unzip -o new.zip -d '/srv/n'");
+        assert_eq!(quoted(r"C:\a'b", true), r"'C:\a''b'");
+        assert_eq!(quoted("/a b", false), "'/a b'");
     }
 
     #[cfg(target_os = "linux")]

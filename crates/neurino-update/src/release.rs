@@ -123,14 +123,15 @@ impl Release {
         now: Timestamp,
     ) -> Result<bool, UpdateError> {
         let offered = self.version;
-        if self.expires <= now {
-            return Err(UpdateError::Expired);
-        }
         if let Some(seen) = seen.filter(|seen| *seen > offered) {
             return Err(UpdateError::Older { offered, seen });
         }
         if offered <= own {
             return Ok(false);
+        }
+        // A list that offers nothing does no harm when it is old.
+        if self.expires <= now {
+            return Err(UpdateError::Expired);
         }
         if own < self.minimum {
             return Err(UpdateError::TooFar { offered, own, minimum: self.minimum });
@@ -248,6 +249,7 @@ pub(crate) mod tests {
         assert!(!release("0.1.0").follows(own, None, now).unwrap());
         assert!(!release("0.0.9").follows(own, None, now).unwrap(), "never down");
         assert!(matches!(release("0.2.0").follows(own, None, late), Err(UpdateError::Expired)));
+        assert!(!release("0.1.0").follows(own, None, late).unwrap(), "nothing to complain about");
         let seen = Some(Version::new(0, 3, 0));
         let older = release("0.2.0").follows(own, seen, now);
         assert!(matches!(older, Err(UpdateError::Older { .. })));

@@ -160,9 +160,23 @@ impl Updater {
             Source::Web(_) => None,
         };
         let options = FetchOptions { resources, ..FetchOptions::default() };
-        fetch_one(&self.packages, file, &options, progress, cancel)
+        let label = file.label.clone();
+        let fetched = fetch_one(&self.packages, file, &options, progress, cancel)
             .await
-            .map_err(UpdateError::Fetch)
+            .map_err(UpdateError::Fetch)?;
+        remove_others(&self.packages, &label);
+        Ok(fetched)
+    }
+}
+
+/// Removes the packages of other versions: nobody installs them any more.
+fn remove_others(packages: &Path, label: &str) {
+    for entry in std::fs::read_dir(packages).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_other = name.to_str().is_some_and(|n| n.starts_with("neurino-") && n != label);
+        if is_other && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(%error, "the package of another version stays behind");
+        }
     }
 }
 
@@ -170,6 +184,32 @@ impl Updater {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_package_that_is_verified_is_the_only_one_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (releases, packages) = (folder.path().join("releases"), folder.path().join("packages"));
+        std::fs::create_dir_all(&releases).unwrap();
+        std::fs::write(releases.join("neurino.zip"), "abc").unwrap();
+        let program = folder.path().join("neurino");
+        let updater = Updater {
+            source: Source::Folder(releases),
+            key: [0; 32],
+            own: Version::new(0, 1, 0),
+            place: Place::of(program, None, crate::Edition::Server),
+            packages: packages.clone(),
+        };
+        let fetch = async |version: &str| {
+            let release = crate::release::tests::release(version);
+            let offer = Offer { package: release.packages[0].clone(), release };
+            updater.fetch(&offer, |_| {}, CancellationToken::new()).await.unwrap()
+        };
+        let first = fetch("0.2.0").await;
+        assert!(first.is_file());
+        let second = fetch("0.3.0").await;
+        assert!(second.is_file() && !first.exists(), "{}", first.display());
+        assert_eq!(fetch("0.3.0").await, second, "and it is kept");
+    }
 
     #[test]
     fn an_address_is_https_or_this_machine_or_a_whole_path() {

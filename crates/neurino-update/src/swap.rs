@@ -4,15 +4,30 @@
 //! `state.json`, which is written before each step that it tells of. The program itself is exchanged
 //! last, by one rename: whoever starts it after a kill gets the old one or the new one, and either finds
 //! in `state.json` what is left to do. Until the new one has said that it came up it is on trial.
+//!
+//! Whoever exchanges files holds the lock of that folder ([`locks`]), so that two starts at one moment
+//! do not undo each other's work.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+mod back;
+mod files;
+pub mod locks;
+mod record;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use neurino_model_store::Digest;
 use tracing::{info, warn};
+
+pub use back::{take_back, way_back};
+pub(crate) use files::list;
+use files::{aside, keep, remove_folder, replace};
+use locks::{Exchange, Running};
+use record::{Kept, forget, previous, save, staged};
+pub use record::{Phase, Trial, state};
 
 use crate::error::UpdateError;
 use crate::place::{Keeper, Place};
@@ -31,61 +46,23 @@ pub struct Staged {
     pub version: Version,
 }
 
-/// How an exchange stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum Phase {
-    /// Files are being exchanged.
-    Swapping,
-    /// The new program has yet to come up.
-    Trial {
-        /// How often it was started.
-        starts: u32,
-    },
-    /// It came up.
-    Settled,
-    /// The old program is back.
-    RolledBack,
-}
-
-/// The last exchange of an installation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trial {
-    /// How it stands.
-    #[serde(flatten)]
-    pub phase: Phase,
-    /// The version before.
-    pub from: Version,
-    /// The version after.
-    pub to: Version,
-    /// The person wanted the way back.
-    #[serde(default)]
-    pub by_person: bool,
-    /// Files that were there before, below the program's folder; the program itself is the last.
-    replaced: Vec<PathBuf>,
-    /// Files that are new.
-    added: Vec<PathBuf>,
-}
-
 /// What the program that starts has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStart {
     /// Go on.
     GoOn,
-    /// The file that was started has been replaced by the earlier one: start that.
+    /// The file that was started has been replaced meanwhile: start what is there now.
     StartAgain,
 }
 
-fn staged(place: &Place) -> PathBuf {
-    place.updates().join("staged")
-}
-
-fn previous(place: &Place) -> PathBuf {
-    place.updates().join("previous")
-}
-
-fn state_path(place: &Place) -> PathBuf {
-    place.updates().join("state.json")
+/// A start of the program that lasts.
+#[derive(Debug)]
+pub struct Start {
+    /// What to do.
+    pub then: AtStart,
+    /// To be held as long as the program runs: other starts meanwhile do not count. `None` where another
+    /// one runs already.
+    pub running: Option<Running>,
 }
 
 /// Lays a verified package out beside the program and asks the new program for its version.
@@ -170,8 +147,22 @@ fn said_version(program: &Path) -> Result<String, String> {
 /// Exchanges the files. Afterwards the program in place is the new one, on trial.
 ///
 /// # Errors
-/// [`UpdateError::Io`]; then everything is as it was.
+/// [`UpdateError::OnTrial`] where the version that runs has yet to come up: the one before it is not
+/// given up for a third one. [`UpdateError::Busy`], [`UpdateError::Io`]; then everything is as it was.
 pub fn put_in_place(place: &Place, staged: &Staged, own: Version) -> Result<(), UpdateError> {
+    let _alone = Exchange::begin(place)?;
+    if let Some(trial) = state(place) {
+        match trial.phase {
+            Phase::Trial { .. } | Phase::Swapping | Phase::GoingBack if own == trial.to => {
+                return Err(UpdateError::OnTrial { version: own });
+            }
+            Phase::Swapping if own == trial.from => undo(place)?,
+            Phase::GoingBack if own == trial.from => {
+                back::return_files(place, trial.by_person)?;
+            }
+            _ => {}
+        }
+    }
     let mut plan = Plan::make(place, staged, own)?;
     while let Some(step) = plan.next_step() {
         if let Err(error) = step {
@@ -186,9 +177,7 @@ pub fn put_in_place(place: &Place, staged: &Staged, own: Version) -> Result<(), 
 /// Puts an exchange that got stuck right, as if it had not begun.
 fn undo(place: &Place) -> Result<(), UpdateError> {
     if state(place).is_some_and(|trial| trial.phase == Phase::Swapping) {
-        take_back(place)?;
-        let path = state_path(place);
-        fs::remove_file(&path).map_err(UpdateError::io("removing", &path))?;
+        back::return_files(place, false)?;
     }
     Ok(())
 }
@@ -213,10 +202,19 @@ impl<'a> Plan<'a> {
             return Err(UpdateError::Package { version: staged_files.version, problem });
         }
         let there = |file: &PathBuf| place.folder.join(file).exists();
-        let (replaced, added) = files.into_iter().partition(there);
+        let (there, added): (Vec<_>, Vec<_>) = files.into_iter().partition(there);
+        // What an old file hashes to is written down first: nothing else is ever put back for it.
+        let kept = |file: PathBuf| {
+            let path = place.folder.join(&file);
+            let sha256 = Digest::of_file(&path).map_err(UpdateError::io("reading", &path))?;
+            Ok(Kept { file, sha256 })
+        };
+        let replaced = there.into_iter().map(kept).collect::<Result<_, UpdateError>>()?;
         let to = staged_files.version;
         let (phase, by_person) = (Phase::Swapping, false);
-        let trial = Trial { phase, from: own, to, by_person, replaced, added };
+        let new = root.join(&program);
+        let program = Digest::of_file(&new).map_err(UpdateError::io("reading", &new))?;
+        let trial = Trial { phase, from: own, to, by_person, replaced, program, added };
         Ok(Self { place, trial, done: 0 })
     }
 
@@ -232,7 +230,7 @@ impl<'a> Plan<'a> {
         } else if step < 2 + added {
             Some(self.put(&self.trial.added[step - 2], false))
         } else if step < 2 + added + replaced {
-            Some(self.put(&self.trial.replaced[step - 2 - added], true))
+            Some(self.put(&self.trial.replaced[step - 2 - added].file, true))
         } else if step == 2 + added + replaced {
             self.trial.phase = Phase::Trial { starts: 0 };
             Some(save(self.place, &self.trial))
@@ -251,118 +249,70 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Keeps a second name of a file, or a copy where the drive has no second names.
-fn keep(file: &Path, kept: &Path) -> io::Result<()> {
-    if let Some(parent) = kept.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    if fs::hard_link(file, kept).is_ok() {
-        return Ok(());
-    }
-    fs::copy(file, kept)?;
-    File::options().write(true).open(kept)?.sync_all()
-}
-
-/// Renames `new` over `target`.
-fn replace(new: &Path, target: &Path) -> io::Result<()> {
-    let parent = target.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent)?;
-    if cfg!(windows) && target.exists() {
-        // A program that runs can be renamed there, not replaced. Its kept copy is beside it.
-        let aside = aside(target);
-        let _ = fs::remove_file(&aside);
-        fs::rename(target, &aside)?;
-        if let Err(error) = fs::rename(new, target) {
-            fs::rename(&aside, target)?;
-            return Err(error);
-        }
-        return Ok(());
-    }
-    fs::rename(new, target)?;
-    sync_folder(parent)
-}
-
-/// The name of a file that ran while it was replaced.
-fn aside(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".old");
-    file.with_file_name(name)
-}
-
-/// Puts the earlier program and its files back.
-///
-/// # Errors
-/// [`UpdateError::NoWayBack`], [`UpdateError::Io`]; then it can be tried again.
-pub fn take_back(place: &Place) -> Result<Version, UpdateError> {
-    let mut trial = state(place).ok_or(UpdateError::NoWayBack)?;
-    // A version that came up is left because somebody wants it so.
-    trial.by_person = trial.phase == Phase::Settled;
-    let kept = previous(place);
-    let program = place.program.file_name().unwrap_or_default();
-    let whole = kept.join(program).is_file() || trial.phase == Phase::Swapping;
-    if trial.phase == Phase::RolledBack || !whole {
-        return Err(UpdateError::NoWayBack);
-    }
-    // The program first: from then on the old one starts, and it does not need the new files.
-    for file in trial.replaced.iter().rev() {
-        let (old, target) = (kept.join(file), place.folder.join(file));
-        if !old.is_file() {
-            continue;
-        }
-        // The kept one stays until all is done, so that a kill in between does no harm.
-        let copy = place.updates().join("returning");
-        let _ = fs::remove_file(&copy);
-        keep_copy(&old, &copy).map_err(UpdateError::io("copying", &old))?;
-        replace(&copy, &target).map_err(UpdateError::io("restoring", &target))?;
-    }
-    for file in &trial.added {
-        let path = place.folder.join(file);
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(%error, "a file of the newer version stays behind");
-        }
-    }
-    trial.phase = Phase::RolledBack;
-    save(place, &trial)?;
-    for folder in [kept, staged(place)] {
-        if let Err(error) = remove_folder(&folder) {
-            warn!("{error}");
-        }
-    }
-    info!("version {} is back", trial.from);
-    Ok(trial.from)
-}
-
-fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::copy(from, to)?;
-    File::options().write(true).open(to)?.sync_all()
-}
-
 /// Called by every start of the program that lasts, before anything else: counts the starts of a
-/// program on trial, goes back when there were too many, and finishes what a kill interrupted.
+/// program on trial, goes back when there were too many, and finishes what a kill interrupted. A start
+/// beside a program that runs already is not counted.
 ///
 /// # Errors
-/// [`UpdateError::Io`]; the program may go on all the same.
-pub fn at_start(place: &Place, own: Version) -> Result<AtStart, UpdateError> {
+/// [`UpdateError::Busy`], [`UpdateError::Io`]; the program may go on all the same.
+pub fn at_start(place: &Place, own: Version) -> Result<Start, UpdateError> {
+    let _alone = Exchange::begin(place)?;
+    let running = Running::begin(place);
+    let then = what_now(place, own, running.is_some())?;
+    Ok(Start { then, running })
+}
+
+fn what_now(place: &Place, own: Version, counts: bool) -> Result<AtStart, UpdateError> {
     let Some(mut trial) = state(place) else { return Ok(AtStart::GoOn) };
-    if trial.phase == Phase::Swapping {
-        if own != trial.to {
+    let by_hand = || {
+        info!("version {own} was installed by hand: the record of an earlier update is dropped");
+        remove_folder(&previous(place))?;
+        forget(place)?;
+        Ok(AtStart::GoOn)
+    };
+    if own != trial.from && own != trial.to {
+        return by_hand();
+    }
+    let is_old = own == trial.from;
+    // This process may have begun before the file was exchanged that it was started from.
+    let program = || Digest::of_file(&place.program);
+    let new_in_place = || program().is_ok_and(|sha256| sha256 == trial.program);
+    let old_in_place = || trial.replaced.last().is_some_and(|old| old.is_at(&place.program));
+    match trial.phase {
+        Phase::Settled => return Ok(AtStart::GoOn),
+        Phase::RolledBack if is_old => return Ok(AtStart::GoOn),
+        Phase::RolledBack if old_in_place() => return Ok(AtStart::StartAgain),
+        Phase::RolledBack => return by_hand(),
+        Phase::Swapping if is_old => {
             // The program was not exchanged yet: undone, to be tried again.
             undo(place)?;
             return Ok(AtStart::GoOn);
         }
-        trial.phase = Phase::Trial { starts: 0 };
+        Phase::GoingBack => {
+            back::return_files(place, trial.by_person)?;
+            return Ok(if is_old { AtStart::GoOn } else { AtStart::StartAgain });
+        }
+        Phase::Trial { .. } if is_old => {
+            if new_in_place() {
+                return Ok(AtStart::StartAgain);
+            }
+            if !old_in_place() {
+                return by_hand();
+            }
+            // The way back was interrupted after the program, before the rest.
+            back::return_files(place, false)?;
+            return Ok(AtStart::GoOn);
+        }
+        Phase::Swapping => trial.phase = Phase::Trial { starts: 0 },
+        Phase::Trial { .. } => {}
     }
     let Phase::Trial { starts } = trial.phase else { return Ok(AtStart::GoOn) };
-    if own != trial.to {
-        // The way back was interrupted after the program, before the rest.
-        take_back(place)?;
+    if !counts {
         return Ok(AtStart::GoOn);
     }
     if starts >= STARTS_MAX {
         warn!("version {own} did not come up in {starts} starts");
-        take_back(place)?;
+        back::return_files(place, false)?;
         return Ok(AtStart::StartAgain);
     }
     trial.phase = Phase::Trial { starts: starts + 1 };
@@ -373,12 +323,16 @@ pub fn at_start(place: &Place, own: Version) -> Result<AtStart, UpdateError> {
 /// The program came up: the trial is over. The earlier program is kept for a way back.
 ///
 /// # Errors
-/// [`UpdateError::Io`].
+/// [`UpdateError::Busy`], [`UpdateError::Io`]; then it is to be told again.
 pub fn came_up(place: &Place, own: Version) -> Result<(), UpdateError> {
+    if state(place).is_none() {
+        return Ok(());
+    }
+    let _alone = Exchange::begin(place)?;
     let Some(trial) = state(place) else { return Ok(()) };
     if matches!(trial.phase, Phase::Trial { .. }) && trial.to == own {
-        for file in trial.replaced.iter().filter(|_| cfg!(windows)) {
-            let _ = fs::remove_file(aside(&place.folder.join(file)));
+        for kept in trial.replaced.iter().filter(|_| cfg!(windows)) {
+            let _ = fs::remove_file(aside(&place.folder.join(&kept.file)));
         }
         save(place, &Trial { phase: Phase::Settled, ..trial })?;
         remove_folder(&staged(place))?;
@@ -388,53 +342,5 @@ pub fn came_up(place: &Place, own: Version) -> Result<(), UpdateError> {
     Ok(())
 }
 
-/// The last exchange; `None` where there was none, or its record is damaged.
-pub fn state(place: &Place) -> Option<Trial> {
-    let text = fs::read_to_string(state_path(place)).ok()?;
-    serde_json::from_str(&text)
-        .inspect_err(|error| warn!(%error, "the record of the last update is damaged"))
-        .ok()
-}
-
-fn save(place: &Place, trial: &Trial) -> Result<(), UpdateError> {
-    let (folder, path) = (place.updates(), state_path(place));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(&folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        file.write_all(&serde_json::to_vec(trial).map_err(io::Error::other)?)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
-        sync_folder(&folder)
-    };
-    write().map_err(UpdateError::io("writing", &path))
-}
-
-fn remove_folder(folder: &Path) -> Result<(), UpdateError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(UpdateError::io("clearing", folder)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A rename lives in its folder; Windows neither needs nor allows this.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-pub(crate) fn list(root: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            list(root, &path, files)?;
-        } else {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

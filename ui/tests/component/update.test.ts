@@ -30,8 +30,19 @@ describe('updates', () => {
     const { backend } = await open(snapshot('waiting', { update: takenBack }), 'settings');
     await settle();
     expect(screen.getByTestId('update-state').textContent).toContain('did not come up');
+    expect(screen.getByTestId('update-check').textContent).toContain('Look now');
     await fireEvent.click(screen.getByTestId('settings-install'));
     expect(backend.commands).toContainEqual({ cmd: 'update', payload: { ask: 'install' } });
+  });
+
+  it('that did not come up are told on Home until the person has read it', async () => {
+    const { backend, emit } = await open(snapshot('waiting', { update: takenBack }));
+    await fireEvent.click(screen.getByTestId('update-dismiss'));
+    expect(backend.commands).toContainEqual({ cmd: 'update', payload: { ask: 'later' } });
+    const dismissed = { ...takenBack, dismissed: true } as const;
+    emit({ event: 'snapshot', payload: snapshot('waiting', { update: dismissed }) });
+    await settle();
+    expect(screen.queryByTestId('update-notice')).toBeNull();
   });
 
   it('are set up, and the way back is asked about first', async () => {
@@ -54,7 +65,7 @@ describe('updates', () => {
     shown.backend.update = updateView({ keeper: 'nobody', checked_at_ms: null });
     await shown.session.update.ask({ ask: 'look' });
     await settle();
-    expect(screen.getByTestId('update-state').textContent).toContain('names no place');
+    expect(screen.getByTestId('update-state').textContent).toContain('does not update itself');
     expect(screen.queryByTestId('update-check')).toBeNull();
   });
 });

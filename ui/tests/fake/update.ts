@@ -23,7 +23,11 @@ export const byHand: UpdateStatus = {
 };
 
 export const installing: UpdateStatus = { status: 'installing', version: '0.2.0' };
-export const takenBack: UpdateStatus = { status: 'taken_back', version: '0.2.0' };
+export const takenBack: UpdateStatus = {
+  status: 'taken_back',
+  version: '0.2.0',
+  dismissed: false,
+};
 
 export function updateView(changes: Partial<UpdateView> = {}): UpdateView {
   return {

@@ -13,7 +13,7 @@ use neurino_protocol::update::{
     UpdateCommand, UpdateKeeper, UpdatePreferences, UpdateStatus, UpdateView,
 };
 use neurino_update::making::{self, Terms};
-use neurino_update::{Edition, Keeper, Place, Source, Updater, Version, release, swap};
+use neurino_update::{Edition, Exchange, Keeper, Place, Source, Updater, Version, release, swap};
 
 use crate::world::{Viewer, World};
 
@@ -114,7 +114,7 @@ async fn a_version_that_is_ready_waits_for_the_job_and_mining_goes_on_after_it()
     let held = viewer.until_state(MiningState::Paused).await;
     assert!(held.mining.sentence.contains("newer version"), "{}", held.mining.sentence);
     tokio::time::timeout(Duration::from_secs(10), due.cancelled()).await.unwrap();
-    assert_eq!(viewer.app.update_version(), Some(Version::new(0, 2, 0)));
+    assert_eq!(viewer.app.exchange_due(), Some(Exchange::Install(Version::new(0, 2, 0))));
     // What the shell does then.
     viewer.app.shutdown().await;
     let staged = swap::Staged { version: Version::new(0, 2, 0) };
@@ -225,19 +225,11 @@ async fn where_a_package_tool_keeps_the_program_the_person_gets_the_command() {
 async fn a_version_that_did_not_come_up_is_told_and_not_tried_again_by_itself() {
     let (world, shelf) = (World::answering("fine"), Shelf::new());
     shelf.publish("0.2.0", &SEED);
-    let package = fs::read_dir(&shelf.releases)
-        .unwrap()
-        .flatten()
-        .find(|entry| entry.file_name().to_string_lossy().ends_with(".zip"))
-        .unwrap();
-    let new = Version::new(0, 2, 0);
-    let staged = swap::stage(&shelf.place, &package.path(), new).unwrap();
-    swap::put_in_place(&shelf.place, &staged, OWN).unwrap();
-    for _ in 0..3 {
-        swap::at_start(&shelf.place, new).unwrap();
-    }
+    failed(&shelf);
     let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
-    let expect = UpdateStatus::TakenBack { version: "0.2.0".into() };
+    // Read, and not told again.
+    ask(&viewer, UpdateCommand::Later).await;
+    let expect = UpdateStatus::TakenBack { version: "0.2.0".into(), dismissed: true };
     assert_eq!(viewer.snapshot().await.update, expect);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(viewer.snapshot().await.update, expect, "it was fetched again, and waits");
@@ -246,6 +238,125 @@ async fn a_version_that_did_not_come_up_is_told_and_not_tried_again_by_itself() 
     ask(&viewer, UpdateCommand::Check).await;
     let due = viewer.app.update_due();
     tokio::time::timeout(Duration::from_secs(20), due.cancelled()).await.unwrap();
-    assert_eq!(viewer.app.update_version(), Some(Version::new(0, 3, 0)));
+    assert_eq!(viewer.app.exchange_due(), Some(Exchange::Install(Version::new(0, 3, 0))));
     viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_taken_back_is_fetched_again_when_it_is_asked_for() {
+    let (world, shelf) = (World::answering("fine"), Shelf::new());
+    shelf.publish("0.2.0", &SEED);
+    failed(&shelf);
+    let mut options = shelf.options(&world);
+    options.updates.as_mut().unwrap().first_look_after = Duration::from_hours(1);
+    let viewer = Viewer::start(options).await.unwrap();
+    ask(&viewer, UpdateCommand::Install).await;
+    let due = viewer.app.update_due();
+    tokio::time::timeout(Duration::from_secs(20), due.cancelled()).await.unwrap();
+    let expect = Exchange::Install(Version::new(0, 2, 0));
+    assert_eq!(viewer.app.exchange_due(), Some(expect));
+    viewer.app.shutdown().await;
+}
+
+/// The package that is published, put in place as an update of `OWN`.
+fn put_in_place(shelf: &Shelf) -> Version {
+    let package = fs::read_dir(&shelf.releases)
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().ends_with(".zip"))
+        .unwrap();
+    let new = Version::new(0, 2, 0);
+    let staged = swap::stage(&shelf.place, &package.path(), new).unwrap();
+    swap::put_in_place(&shelf.place, &staged, OWN).unwrap();
+    new
+}
+
+/// An update that never came up.
+fn failed(shelf: &Shelf) {
+    let new = put_in_place(shelf);
+    for _ in 0..3 {
+        swap::at_start(&shelf.place, new).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_waits_for_jobs_and_what_was_left_does_not_come_back_by_itself() {
+    let (world, shelf) = (World::answering("fine"), Shelf::new());
+    shelf.publish("0.2.0", &SEED);
+    let new = put_in_place(&shelf);
+    let mut options = shelf.options(&world);
+    let updates = options.updates.as_mut().unwrap();
+    updates.own = new;
+    updates.updater.as_mut().unwrap().own = new;
+    let viewer = Viewer::start(options).await.unwrap();
+    viewer.mine_until_ready().await;
+    assert_eq!(ask(&viewer, UpdateCommand::Look).await.back_to.as_deref(), Some("0.1.0"));
+    let view = ask(&viewer, UpdateCommand::Back).await;
+    assert_eq!(view.status, UpdateStatus::Installing { version: "0.1.0".into() });
+    viewer.until_state(MiningState::Paused).await;
+    let due = viewer.app.update_due();
+    tokio::time::timeout(Duration::from_secs(10), due.cancelled()).await.unwrap();
+    assert_eq!(viewer.app.exchange_due(), Some(Exchange::Back));
+    let text = fs::read_to_string(&shelf.place.program).unwrap();
+    assert!(text.contains("0.2.0"), "the process that follows exchanges the files: {text}");
+    viewer.app.shutdown().await;
+    drop(viewer);
+    assert_eq!(swap::take_back(&shelf.place, true).unwrap(), OWN);
+    // The earlier version finds the other one again, and the person lets it install by itself.
+    let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
+    let preferences = UpdatePreferences { check: true, by_itself: true };
+    assert!(!ask(&viewer, UpdateCommand::Look).await.preferences.by_itself);
+    ask(&viewer, UpdateCommand::Set { preferences }).await;
+    viewer.until("ready", |s| ready(&s.update)).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!viewer.app.update_due().is_cancelled(), "it was left");
+    viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_leaves_a_version_alone_that_is_being_installed() {
+    let (world, shelf) = (World::answering("fine"), Shelf::new());
+    shelf.publish("0.2.0", &SEED);
+    let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
+    by_hand(&viewer).await;
+    viewer.until("ready", |s| ready(&s.update)).await;
+    // A newer one, whose package does not arrive.
+    shelf.publish("0.3.0", &SEED);
+    for entry in fs::read_dir(&shelf.releases).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().contains("0.3.0") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    ask(&viewer, UpdateCommand::Check).await;
+    let begin = std::time::Instant::now();
+    while ask(&viewer, UpdateCommand::Look).await.problem.is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let found = viewer.snapshot().await.update;
+    assert!(
+        matches!(&found, UpdateStatus::Ready { version, .. } if version == "0.2.0"),
+        "{found:?}"
+    );
+    // While it is installed, nothing is fetched.
+    viewer.app.watched(true);
+    viewer.mine_until_ready().await;
+    ask(&viewer, UpdateCommand::Install).await;
+    ask(&viewer, UpdateCommand::Check).await;
+    let due = viewer.app.update_due();
+    tokio::time::timeout(Duration::from_secs(20), due.cancelled()).await.unwrap();
+    let expect = Exchange::Install(Version::new(0, 2, 0));
+    assert_eq!(viewer.app.exchange_due(), Some(expect));
+    viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_its_end_the_data_folder_is_free_whoever_still_holds_the_application() {
+    let (world, shelf) = (World::answering("fine"), Shelf::new());
+    let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
+    let held = std::sync::Arc::clone(&viewer.app);
+    viewer.app.shutdown().await;
+    let next = Viewer::start(shelf.options(&world)).await.unwrap();
+    next.app.shutdown().await;
+    drop(held);
 }

@@ -3163,7 +3163,11 @@ version: string, } | { "status": "taken_back",
 /**
  * The version that did not come up.
  */
-version: string, };
+version: string,
+/**
+ * The person has read it.
+ */
+dismissed: boolean, };
 
 /**
  * Updates, as the settings show them.

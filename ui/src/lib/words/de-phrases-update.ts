@@ -45,6 +45,18 @@ export const phrases: readonly Phrase[] = [
     'the files of this program are not yours to replace',
     'die Dateien dieses Programms darfst du nicht ersetzen',
   ],
+  [
+    'version {} is still on trial; start Neurino, wait half a minute and try again',
+    'Version {0} ist noch auf Probe; starte Neurino, warte eine halbe Minute und versuch es noch einmal',
+  ],
+  [
+    'another Neurino exchanges its files just now; try again in a minute',
+    'ein anderes Neurino tauscht gerade seine Dateien aus; versuch es in einer Minute noch einmal',
+  ],
+  [
+    '{} is not what was kept of the earlier version; install that one by hand',
+    '{0} ist nicht das, was von der früheren Version aufgehoben war; installiere sie von Hand',
+  ],
   ['no earlier version is kept here', 'hier ist keine frühere Version aufgehoben'],
   ['No earlier version is kept here.', 'Hier ist keine frühere Version aufgehoben'],
   [
@@ -57,10 +69,7 @@ export const phrases: readonly Phrase[] = [
     'There is no newer version to install.',
     'Es gibt keine neuere Version, die sich installieren ließe',
   ],
-  [
-    'This build names no place where newer versions lie.',
-    'Diese Ausgabe nennt keinen Ort, an dem neuere Versionen liegen',
-  ],
+  ['This version does not update itself.', 'Diese Version aktualisiert sich nicht selbst'],
   [
     'the key of updates is not 64 hexadecimal digits',
     'der Schlüssel der Updates besteht nicht aus 64 hexadezimalen Ziffern',

@@ -7,8 +7,7 @@ export const update: Catalogue['update'] = {
   refused: 'Das ging nicht',
   problem: 'Kein Update',
   runs: (version) => `Version ${version} läuft.`,
-  nowhere:
-    'Diese Ausgabe nennt keinen Ort, an dem neuere Versionen liegen, also sucht sie auch keine.',
+  nowhere: 'Diese Version aktualisiert sich nicht selbst.',
   notYet: 'Nach neueren Versionen wurde noch nicht gesucht.',
   latest: (at) => `Das ist die neueste, Stand ${at}.`,
   check: 'Jetzt suchen',
@@ -17,8 +16,7 @@ export const update: Catalogue['update'] = {
   ready: (version) => `Neurino ${version} ist bereit.`,
   between: 'Es installiert sich zwischen zwei Jobs, sobald dieses Fenster zu ist.',
   put: (version, at) => `Neurino ${version} ist bereit und wartet bis ${at}.`,
-  byHand: (version) =>
-    `Neurino ${version} ist da und geprüft. Installieren muss es die Paketverwaltung deines Systems:`,
+  byHand: (version) => `Neurino ${version} ist da und geprüft. Dieser Befehl installiert es:`,
   copyCommand: 'Den Befehl kopieren',
   installing: (version) =>
     `Neurino ${version} wird installiert, sobald kein Job mehr läuft. Danach startet es von selbst wieder.`,
@@ -26,6 +24,7 @@ export const update: Catalogue['update'] = {
     `Neurino ${version} kam nicht in Gang, deshalb ist die Version davor wieder da.`,
   install: 'Jetzt installieren',
   again: 'Noch einmal versuchen',
+  dismiss: 'Verstanden',
   later: 'Später',
   whatsNew: 'Was ist neu?',
   checkAlways: 'Nach neueren Versionen suchen',
@@ -34,7 +33,8 @@ export const update: Catalogue['update'] = {
   byItselfHelp:
     'Standard: an. Nur bei geschlossenem Fenster und wenn kein Job läuft; danach geht das Mining weiter. Eine Version, die nicht in Gang kommt, wird zurückgenommen.',
   backTo: (version) => `Version ${version} ist aufgehoben.`,
-  backHelp: 'Zurückgehen startet Neurino neu; von selbst installiert wird danach nichts mehr.',
+  backHelp:
+    'Laufende Jobs werden erst fertig. Zurückgehen startet Neurino neu; von selbst installiert wird danach nichts mehr.',
   back: 'Zurückgehen',
   backNow: 'Zurückgehen und neu starten',
   stay: 'Bleiben',

@@ -5,7 +5,7 @@ export const update = {
   refused: 'That did not work',
   problem: 'No update',
   runs: (version: string) => `Version ${version} runs.`,
-  nowhere: 'This build names no place where newer versions lie, so it looks for none.',
+  nowhere: 'This version does not update itself.',
   notYet: 'Newer versions have not been looked for yet.',
   latest: (at: string) => `It is the latest, as of ${at}.`,
   check: 'Look now',
@@ -14,8 +14,7 @@ export const update = {
   ready: (version: string) => `Neurino ${version} is ready.`,
   between: 'It installs itself between jobs, once this window is closed.',
   put: (version: string, at: string) => `Neurino ${version} is ready and waits until ${at}.`,
-  byHand: (version: string) =>
-    `Neurino ${version} is here and checked. Your system's package tool installs it:`,
+  byHand: (version: string) => `Neurino ${version} is here and checked. This command installs it:`,
   copyCommand: 'Copy the command',
   installing: (version: string) =>
     `Neurino ${version} is installed as soon as no job runs. Then it starts again by itself.`,
@@ -23,6 +22,7 @@ export const update = {
     `Neurino ${version} did not come up, so the version before it is back.`,
   install: 'Install now',
   again: 'Try it again',
+  dismiss: 'Got it',
   later: 'Later',
   whatsNew: "What's new",
   checkAlways: 'Look for newer versions',
@@ -31,7 +31,8 @@ export const update = {
   byItselfHelp:
     'Default: on. Only while the window is closed and no job runs; mining goes on afterwards. A version that does not come up is taken back.',
   backTo: (version: string) => `Version ${version} is kept.`,
-  backHelp: 'Going back starts Neurino again and installs nothing by itself any more.',
+  backHelp:
+    'Running jobs finish first. Going back starts Neurino again and installs nothing by itself any more.',
   back: 'Go back',
   backNow: 'Go back and start again',
   stay: 'Stay',
