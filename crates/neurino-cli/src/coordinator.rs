@@ -19,6 +19,7 @@ use neurino_coordinator::{
     Account, Coordinator, CoordinatorConfig, CoordinatorError, Database, check_listen_address,
 };
 use neurino_core::{MicroPoints, RuleSets};
+use neurino_ledger::epoch::Address;
 use neurino_wallet::IdentityKey;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -47,8 +48,7 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
         }
         Some(CoordinatorAction::Vouchers { action }) => {
             let database = books(&setting, &args).await?;
-            let own = key_of(&setting).await?.address().parse()?;
-            vouchers::run(setting.format, &database, own, action).await?;
+            vouchers::run(&setting, &database, action).await?;
         }
         Some(CoordinatorAction::Audits { action }) => {
             let database = books(&setting, &args).await?;
@@ -142,11 +142,38 @@ pub(crate) fn folder(setting: &Setting) -> PathBuf {
     setting.dirs.data.join("coordinator")
 }
 
-/// The key that signs for the network.
-pub(crate) async fn key_of(setting: &Setting) -> anyhow::Result<Arc<IdentityKey>> {
+/// The key that signs for the network; made by whoever makes the network.
+async fn key_of(setting: &Setting) -> anyhow::Result<Arc<IdentityKey>> {
     let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
     let named = neurino_wallet::load_or_create_named;
     Ok(named(&folder(setting), "coordinator", passphrase.as_deref()).await?)
+}
+
+/// The key that signs for a network that is there. It is never made anew: another key could sign for
+/// nothing of what the books hold.
+pub(crate) async fn key_there(setting: &Setting) -> anyhow::Result<Arc<IdentityKey>> {
+    key_in(&folder(setting)).await
+}
+
+async fn key_in(folder: &Path) -> anyhow::Result<Arc<IdentityKey>> {
+    let passphrase = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
+    let key = neurino_wallet::load_named(folder, "coordinator", passphrase.as_deref()).await?;
+    key.with_context(|| {
+        format!(
+            "the coordinator's key is not here: it is expected in {}. Run this in the coordinator's own \
+             home (--home), or put the key back from a backup, with `install.secret` beside it",
+            folder.join("coordinator.key").display()
+        )
+    })
+}
+
+/// The address of the coordinator of the books: as they say, else of the key.
+async fn address_of(setting: &Setting, database: &Database) -> anyhow::Result<Address> {
+    let address = match books::coordinator_of(database).await? {
+        Some(address) => address,
+        None => key_there(setting).await?.address(),
+    };
+    Ok(address.parse()?)
 }
 
 /// Where the books are: in the database that was named, else in the network's folder.
@@ -211,9 +238,14 @@ fn stand_by(setting: &Setting, database: &Database) -> anyhow::Result<()> {
 async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
     let folder = folder(setting);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let key = key_of(setting).await?;
+    let books = database(setting, args)?;
+    let key = match books::coordinator_of(&books).await {
+        Ok(_) => key_there(setting).await?,
+        Err(CoordinatorError::NoBooks(_)) => key_of(setting).await?,
+        Err(error) => return Err(error.into()),
+    };
     let charter = Charter::of(&folder, args)?;
-    let mut config = CoordinatorConfig::practice(database(setting, args)?, key);
+    let mut config = CoordinatorConfig::practice(books, key);
     config.practice = false;
     config.original = args.legacy;
     config.network = charter.network;
@@ -353,6 +385,15 @@ async fn ledger(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<()>
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_key_that_should_be_there_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("coordinator");
+        let Err(error) = key_in(&home).await else { panic!("there is none") };
+        assert!(error.to_string().contains(&*home.join("coordinator.key").to_string_lossy()));
+        assert!(!home.exists(), "nothing was made");
+    }
 
     #[test]
     fn a_network_keeps_its_name_and_a_damaged_one_is_not_renamed() {

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::Setting;
 use crate::args::EpochAction;
-use crate::coordinator::{database_at, key_of};
+use crate::coordinator::{database_at, key_there};
 use crate::output::{self, Format};
 
 /// Largest file that is read, in bytes.
@@ -95,7 +95,7 @@ fn books(setting: &Setting) -> anyhow::Result<Database> {
 
 async fn make(setting: &Setting, rules: &str) -> anyhow::Result<()> {
     let database = books(setting)?;
-    let key = key_of(setting).await?;
+    let key = key_there(setting).await?;
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let made = epochs::make_beside(&database, rules, &key, now_ms).await?;
     match setting.format {

@@ -10,13 +10,17 @@ use crate::Setting;
 use crate::args::{EscrowArgs, VoucherAction};
 use crate::output::{self, Format};
 
+/// For how many epochs a voucher is good unless it is said otherwise.
+const EPOCHS_AHEAD: i64 = 4;
+
 pub(crate) async fn run(setting: Setting, action: VoucherAction) -> anyhow::Result<ExitCode> {
     match action {
         VoucherAction::Sign { escrow, gateway, cumulative, epoch } => {
             let options = neurino_app::identity_options(&setting.dirs, &setting.settings);
             let identity = open_identity(options).await?;
             let payer: Address = identity.key.address().parse()?;
-            let next = epoch_of(jiff::Timestamp::now().as_millisecond()) + 1;
+            // Long enough that whoever is paid can collect it, with some weeks to spare.
+            let next = epoch_of(jiff::Timestamp::now().as_millisecond()) + EPOCHS_AHEAD;
             let epoch = epoch.unwrap_or(u64::try_from(next)?);
             let cumulative = cumulative.try_into()?;
             let voucher = Voucher { payer: payer.0, gateway: gateway.0, cumulative, epoch };

@@ -86,6 +86,15 @@ pub async fn exist(database: &Database) -> Result<bool, CoordinatorError> {
     }
 }
 
+/// The address of the coordinator's key to which the books at `database` belong; `None` for books that
+/// were made before it was kept, and not opened since.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn coordinator_of(database: &Database) -> Result<Option<String>, CoordinatorError> {
+    Ok(Beside::open(database).await?.coordinator().await?)
+}
+
 /// Waits until no coordinator holds the books at `database`, also while their server is away. Whoever
 /// opens them then may still be too late. A file is not waited for.
 ///

@@ -26,7 +26,7 @@ use crate::audits::Audits;
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
 use crate::demand::Demand;
-use crate::edge::{LinkKey, Polls, RateLimits};
+use crate::edge::{EpochReads, LinkKey, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
@@ -63,6 +63,8 @@ pub struct Coordinator {
     last_settled_ms: AtomicI64,
     /// Sessions that are open by long poll.
     pub(crate) polls: Arc<Polls>,
+    /// How many read epochs at once.
+    pub(crate) epoch_reads: EpochReads,
     /// Makes links to pictures.
     pub(crate) links: LinkKey,
     /// Miners of the original protocol.
@@ -106,7 +108,8 @@ impl Coordinator {
         if let Some(rules) = &config.epoch_rules {
             EpochRules::named(rules)?;
         }
-        let store = Store::open(&config.database, &config.network).await?;
+        let own = config.key.address();
+        let store = Store::open(&config.database, &config.network, &own).await?;
         let keys = Keys::new(store.keys().await?);
         let settings = Settings::read(&store).await?;
         let last_settled_ms = store.last_settled_ms().await?;
@@ -137,6 +140,7 @@ impl Coordinator {
             stop: CancellationToken::new(),
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
+            epoch_reads: EpochReads::default(),
             links,
             miners,
             audits,

@@ -11,6 +11,9 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::error::CoordinatorError;
 
+/// Longest statement of whoever serves.
+const STATEMENT_TIMEOUT: &str = "30s";
+
 /// Where the books are. Shown, it never tells a password.
 #[derive(Clone)]
 pub enum Database {
@@ -25,7 +28,10 @@ pub enum Database {
 pub struct PostgresBooks(Arc<Inner>);
 
 struct Inner {
+    /// For whoever serves: no statement takes longer than half a minute.
     options: PgConnectOptions,
+    /// For work that takes as long as it takes: migrations, and commands beside the coordinator.
+    patient: PgConnectOptions,
     pictures: PathBuf,
 }
 
@@ -34,7 +40,8 @@ impl Database {
     /// of this machine; coordinators that stand in for each other share it.
     ///
     /// # Errors
-    /// `DatabaseAddress`: the address makes no sense, or it leads off this machine without encryption.
+    /// `DatabaseAddress`: the address makes no sense, or it leads off this machine without encryption
+    /// to a server whose certificate and name are checked.
     pub fn at(address: &str, pictures: PathBuf) -> Result<Self, CoordinatorError> {
         let refused = CoordinatorError::DatabaseAddress;
         let scheme = address.split_once("://").map(|(scheme, _)| scheme);
@@ -54,25 +61,31 @@ impl Database {
             {
                 options.ssl_mode(PgSslMode::VerifyFull)
             }
-            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
+            PgSslMode::VerifyFull => options,
+            // Whoever stands in between could otherwise show any certificate and read the password.
+            PgSslMode::Disable
+            | PgSslMode::Allow
+            | PgSslMode::Prefer
+            | PgSslMode::Require
+            | PgSslMode::VerifyCa => {
                 return Err(refused(
-                    "the server is another machine and the way there would not be encrypted; leave \
-                     `sslmode` out, or say `sslmode=verify-full`",
+                    "the server is another machine and the way there would not be encrypted to a \
+                     server whose name is checked; leave `sslmode` out, or say `sslmode=verify-full`, \
+                     with `sslrootcert=FILE` for a certificate of your own",
                 ));
             }
-            _ => options,
         };
-        let options = options
+        let patient = options
             .application_name("neurino coordinator")
             .disable_statement_logging()
-            // A writer that stands still in the middle must not keep another one from taking over,
-            // and nobody waits for ever.
+            // A writer that stands still in the middle must not keep another one from taking over.
             .options([
                 ("idle_in_transaction_session_timeout", "5s"),
-                ("statement_timeout", "30s"),
                 ("client_min_messages", "warning"),
             ]);
-        Ok(Self::Postgres(PostgresBooks(Arc::new(Inner { options, pictures }))))
+        // And nobody who serves waits for ever.
+        let options = patient.clone().options([("statement_timeout", STATEMENT_TIMEOUT)]);
+        Ok(Self::Postgres(PostgresBooks(Arc::new(Inner { options, patient, pictures }))))
     }
 
     /// The file, if it is one.
@@ -87,6 +100,11 @@ impl Database {
 impl PostgresBooks {
     pub(crate) fn options(&self) -> &PgConnectOptions {
         &self.0.options
+    }
+
+    /// Options of a connection whose statements may take long.
+    pub(crate) fn patient(&self) -> &PgConnectOptions {
+        &self.0.patient
     }
 
     pub(crate) fn pictures(&self) -> &Path {
@@ -148,12 +166,23 @@ mod tests {
             Database::Sqlite(_) => panic!("a file"),
         };
         assert!(matches!(mode("postgres://u:p@db.example/books"), PgSslMode::VerifyFull));
-        let asked = "postgres://u:p@db.example/books?sslmode=require";
-        assert!(matches!(mode(asked), PgSslMode::Require));
-        for weak in ["disable", "allow", "prefer"] {
+        let asked = "postgres://u:p@db.example/books?sslmode=verify-full";
+        assert!(matches!(mode(asked), PgSslMode::VerifyFull));
+        for weak in ["disable", "allow", "prefer", "require", "verify-ca"] {
             let refused = at(&format!("postgres://u:p@db.example/books?sslmode={weak}"));
-            assert!(refused.unwrap_err().to_string().contains("encrypted"), "{weak}");
+            assert!(refused.unwrap_err().to_string().contains("verify-full"), "{weak}");
         }
+    }
+
+    #[test]
+    fn only_whoever_serves_is_in_a_hurry() {
+        let Ok(Database::Postgres(books)) = at("postgres://u:p@localhost/books") else {
+            panic!("no server")
+        };
+        let options = |options: &PgConnectOptions| options.get_options().unwrap_or("").to_owned();
+        assert!(options(books.options()).contains("statement_timeout=30s"));
+        assert!(!options(books.patient()).contains("statement_timeout"));
+        assert!(options(books.patient()).contains("idle_in_transaction_session_timeout=5s"));
     }
 
     #[test]

@@ -334,7 +334,7 @@ fn summary(file: &EpochFile) -> Result<String, EpochError> {
 /// those that were made. `now_ms` is in milliseconds since the Unix epoch.
 ///
 /// # Errors
-/// `NoBooks`, `Epoch`, `Store`.
+/// `NoBooks`, `OtherCoordinator` (the key is not that of the books), `Epoch`, `Store`.
 pub async fn make_beside(
     database: &Database,
     rules: &str,
@@ -342,6 +342,7 @@ pub async fn make_beside(
     now_ms: i64,
 ) -> Result<Vec<i64>, CoordinatorError> {
     let mut books = open(database).await?;
+    books.check_coordinator(&key.address()).await?;
     let network = books.network().await?;
     let rules = EpochRules::named(rules)?;
     let escrow_ms = AuditRules::built_in().escrow_ms;

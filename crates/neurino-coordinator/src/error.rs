@@ -50,6 +50,18 @@ pub enum CoordinatorError {
         /// The network it was opened for.
         asked: String,
     },
+    /// The database belongs to another coordinator's key.
+    #[error(
+        "the database belongs to the coordinator {found}, and the key at hand is {asked}; put the \
+         files `coordinator.key` and `install.secret` of {found} back from a backup, or choose another \
+         database"
+    )]
+    OtherCoordinator {
+        /// Address of the key that signed all there is.
+        found: String,
+        /// Address of the key it was opened with.
+        asked: String,
+    },
     /// The database cannot be read or written.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),

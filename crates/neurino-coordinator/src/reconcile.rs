@@ -80,7 +80,11 @@ impl Coordinator {
     pub(crate) async fn after_doubtful_admission(self: &Arc<Self>, job: NewJob) {
         while !self.stop.is_cancelled() {
             let seen_to = if job.key.is_some() {
-                self.adopt(job.id).await
+                // Its commit may still be under way: only behind it the books say whether it is there.
+                match self.store.after_doubts().await {
+                    Ok(()) => self.adopt(job.id).await,
+                    Err(error) => Err(error),
+                }
             } else {
                 let words = "its admission could not be confirmed";
                 let error = ErrorBody::new(ErrorCode::Cancelled, words);

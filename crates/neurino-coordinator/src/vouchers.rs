@@ -22,6 +22,9 @@ use crate::store::{Beside, Booked, Booking, StoredKey};
 
 /// How many epochs ahead a voucher may be good for: a year.
 const EPOCHS_AHEAD: u64 = 53;
+/// How many epochs a voucher must outlive the present one: a promise that ends sooner cannot be
+/// collected in time.
+const EPOCHS_LEFT: u64 = 2;
 
 /// Where vouchers are collected, and what they count in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -187,6 +190,7 @@ impl Coordinator {
             cumulative_micro,
             // An epoch within a year of now.
             epoch: i64::try_from(signed.voucher.epoch).unwrap_or(i64::MAX),
+            epoch_min: epoch_of(now_ms()).saturating_add_unsigned(EPOCHS_LEFT),
             signature: signed.signature.clone(),
             needed: MicroCredits(needed),
             repeat: repeat.map(|key| key.as_str().to_owned()),
@@ -223,6 +227,15 @@ fn lacking(terms: &VoucherTerms, refused: Booked) -> Unpaid {
             );
             let required = Some(terms.units(required_micro));
             Unpaid { required, ..unpaid("voucher_used", message, sign(required_micro)) }
+        }
+        Booked::Early { epoch_min } => {
+            let message = format!("the voucher must be good until epoch {epoch_min} at least");
+            let hint = format!(
+                "it is epoch {} now; a promise must last until it can be collected, and no shorter \
+                 than the one before it: sign one for epoch {epoch_min} or later",
+                epoch_of(now_ms())
+            );
+            unpaid("voucher_ends_early", message, hint)
         }
         Booked::Short { required_micro } => {
             let message = "the voucher does not cover what this request may cost";

@@ -154,6 +154,22 @@ pub async fn load_or_create_named(
     Ok(Arc::new(key))
 }
 
+/// Finds a key that [`load_or_create_named`] made; `None` if there is none. Nothing is made.
+///
+/// # Errors
+/// [`WalletError`].
+pub async fn load_named(
+    dir: &Path,
+    name: &str,
+    passphrase_file: Option<&Path>,
+) -> Result<Option<Arc<IdentityKey>>, WalletError> {
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    let _lock = lock(dir).await?;
+    read_file(&EncryptedFileStore::open(dir, passphrase_file)?, name).await
+}
+
 /// Makes another key this machine's identity, in the store that has the present one. The present
 /// key is kept beside it under a name made of its address, so that nothing is ever lost. Whatever
 /// kills the program in between, one of the two keys is the identity.

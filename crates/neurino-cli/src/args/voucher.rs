@@ -29,7 +29,7 @@ pub enum VoucherAction {
         /// All that was ever promised to this gateway, in the smallest units of the token.
         #[arg(long, value_name = "N")]
         cumulative: u128,
-        /// The last epoch in which it is good; next week's when absent.
+        /// The last epoch in which it is good; in four weeks when absent.
         #[arg(long, value_name = "N")]
         epoch: Option<u64>,
     },

@@ -2,26 +2,28 @@
 
 use neurino_coordinator::Database;
 use neurino_coordinator::vouchers::{self, Channel, VoucherTerms};
-use neurino_ledger::epoch::Address;
 use serde_json::json;
 
+use crate::Setting;
 use crate::args::VouchersAction;
 use crate::output::{self, Format};
 
-/// `own` is the coordinator's address.
 pub(super) async fn run(
-    format: Format,
+    setting: &Setting,
     database: &Database,
-    own: Address,
     action: &VouchersAction,
 ) -> anyhow::Result<()> {
+    let format = setting.format;
     let said = match action {
         VouchersAction::List => return list(format, database).await,
         VouchersAction::Terms { escrow, gateway, units_per_micro } => {
             let terms = VoucherTerms {
                 chain_id: escrow.chain_id,
                 contract: escrow.contract,
-                gateway: gateway.unwrap_or(own),
+                gateway: match gateway {
+                    Some(gateway) => *gateway,
+                    None => super::address_of(setting, database).await?,
+                },
                 units_per_micro: *units_per_micro,
             };
             vouchers::set_terms(database, &terms).await?;

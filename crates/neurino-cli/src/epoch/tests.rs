@@ -27,17 +27,22 @@ struct Published {
 }
 
 fn published() -> Published {
+    published_of(&node(), true)
+}
+
+fn published_of(node: &str, is_paid: bool) -> Published {
     let key = IdentityKey::generate(&mut rand::rng());
     let at_ms = WEEK * EPOCH_MS + 5;
     let entry = json!({
-        "at_ms": at_ms, "lease": LEASE, "movement": "reward", "job": LEASE, "node": node(),
+        "at_ms": at_ms, "lease": LEASE, "movement": "reward", "job": LEASE, "node": node,
         "model": "m", "points": "llama", "points_micro": 7, "organic_micro": 0, "payer": "a",
         "source": "free", "fee_micro": 0,
     });
     let entries = read_entries(&entry.to_string()).unwrap();
-    let reward: neurino_ledger::epoch::Address = node()[..42].parse().unwrap();
-    let (nodes, demand) =
-        nodes_of(&entries, &std::collections::BTreeMap::new(), |_| Some((reward, 0))).unwrap();
+    let about = |node: &neurino_core::NodeId| {
+        is_paid.then(|| (node.as_str()[..42].parse::<neurino_ledger::epoch::Address>().unwrap(), 0))
+    };
+    let (nodes, demand) = nodes_of(&entries, &std::collections::BTreeMap::new(), about).unwrap();
     let (start_ms, end_ms) = EpochInputs::bounds(WEEK).unwrap();
     let inputs = EpochInputs {
         network: "club".into(),
@@ -62,7 +67,7 @@ fn published() -> Published {
         "multiplier": 1_000_000, "amount_micro": 7,
     });
     let mut receipt: Receipt = serde_json::from_value(json!({
-        "event": LEASE, "job": LEASE, "lease": LEASE, "node": node(), "model": "m",
+        "event": LEASE, "job": LEASE, "lease": LEASE, "node": node, "model": "m",
         "usage": { "prompt_tokens": 1, "completion_tokens": 6 }, "rule_set": "club2",
         "quote": quote, "digest": "00".repeat(32), "duration_ms": 1, "settled_at_ms": at_ms,
         "network": "club", "coordinator": key.address(), "signature": "",
@@ -123,6 +128,16 @@ fn a_miner_finds_its_receipts_and_whoever_changed_them() {
     published.file.result.accounts[0].cumulative.0 += 1;
     let error = published.check(&entry, &receipt).unwrap_err();
     assert!(error.contains("result.accounts[0].cumulative"), "the first difference: {error}");
+}
+
+#[test]
+fn a_receipt_of_a_node_that_is_not_paid_does_not_hold() {
+    let nameless = published_of("rig1", false);
+    let error = nameless.check(&nameless.entry, &nameless.receipt).unwrap_err();
+    assert!(error.contains("NOT PAID"), "{error}");
+    let left_out = published_of(&node(), false);
+    let error = left_out.check(&left_out.entry, &left_out.receipt).unwrap_err();
+    assert!(error.contains(&format!("inputs.nodes[{}]", node())), "{error}");
 }
 
 #[test]

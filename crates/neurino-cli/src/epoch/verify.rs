@@ -128,6 +128,13 @@ fn found(file: &EpochFile, entries: &[Entry], receipts: &[Receipt]) -> anyhow::R
             "the receipt of lease {lease} says {}, its entry another node or amount",
             receipt.quote.amount_micro
         );
+        let is_paid = file.inputs.nodes.iter().any(|node| node.node == receipt.node);
+        anyhow::ensure!(
+            is_paid || entry.points_micro == 0,
+            "the receipt of lease {lease} is among the entries, but its node {} is NOT PAID: it is not \
+             among the nodes of this epoch. Only a node whose name begins with an address can be paid",
+            output::plain(receipt.node.as_str())
+        );
     }
     Ok(own)
 }

@@ -1,5 +1,7 @@
 //! Epochs for everybody to read: what was shared, by which rules, and everything to compute it again.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -10,6 +12,7 @@ use neurino_ledger::epoch::{EpochInputs, epoch_of};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Edge;
 use super::http::ApiError;
@@ -19,6 +22,32 @@ use crate::coordinator::now_ms;
 const LISTED: u32 = 52;
 /// Entries of one answer.
 const LINES: u32 = 5_000;
+
+/// Files and pages of entries that are read at the same time: they are large, and everybody may ask.
+const READS: usize = 2;
+/// Longest wait for others to be done.
+const READ_WAIT: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 2_000 });
+
+/// Bounds how many read large files of epochs at once.
+pub(crate) struct EpochReads(Semaphore);
+
+impl Default for EpochReads {
+    fn default() -> Self {
+        Self(Semaphore::new(READS))
+    }
+}
+
+impl EpochReads {
+    /// A turn, or the answer that others are reading.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        let turn = tokio::time::timeout(READ_WAIT, self.0.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            let message = "many are reading epochs right now";
+            let busy = ErrorBody::new(ErrorCode::Unreachable, message);
+            ApiError::plain(busy.with_hint("try again in a few seconds"))
+        })
+    }
+}
 
 /// Which epochs are listed.
 #[derive(Debug, Deserialize)]
@@ -75,7 +104,9 @@ pub(crate) async fn show(
     State(coordinator): State<Edge>,
     epoch: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let found = coordinator.store.epoch_file(number(epoch)?).await;
+    let epoch = number(epoch)?;
+    let _turn = coordinator.epoch_reads.turn().await?;
+    let found = coordinator.store.epoch_file(epoch).await;
     match found.map_err(|error| ApiError::plain(error.body()))? {
         Some(body) => Ok(for_good("application/json", body)),
         None => Err(ApiError::plain(
@@ -95,6 +126,7 @@ pub(crate) async fn entries(
     let epoch = number(epoch)?;
     let from = from.ok().and_then(|Query(from)| u32::try_from(from.from.unwrap_or(0)).ok());
     let from = from.ok_or_else(|| invalid("`from` is the place of an entry, from zero"))?;
+    let _turn = coordinator.epoch_reads.turn().await?;
     let lines = coordinator.store.epoch_lines(epoch, from.into(), LINES).await;
     let lines = lines.map_err(|error| ApiError::plain(error.body()))?;
     let body: String = lines.into_iter().flat_map(|line| [line, "\n".into()]).collect();
@@ -103,4 +135,28 @@ pub(crate) async fn entries(
         return Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response());
     }
     Ok(for_good("application/x-ndjson", body))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::http::header::RETRY_AFTER;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_read_at_once() {
+        let reads = EpochReads::default();
+        let mut turns = Vec::new();
+        for _ in 0..READS {
+            turns.push(reads.turn().await.ok().unwrap());
+        }
+        let Err(refused) = reads.turn().await else { panic!("one more") };
+        let refused = refused.into_response();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key(RETRY_AFTER));
+        turns.pop();
+        assert!(reads.turn().await.is_ok(), "whoever is done makes room");
+    }
 }

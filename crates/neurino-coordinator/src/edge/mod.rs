@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
+pub(crate) use epochs::EpochReads;
 pub(crate) use limits::RateLimits;
 pub(crate) use nodes::Polls;
 pub(crate) use picture_link::LinkKey;

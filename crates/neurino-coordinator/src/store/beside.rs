@@ -37,6 +37,16 @@ impl Beside {
         opened.map(Self).ok_or_else(|| CoordinatorError::NoBooks(database.clone()))
     }
 
+    /// The address of the coordinator's key, if the books have been opened with one.
+    pub(crate) async fn coordinator(&mut self) -> Result<Option<String>, StoreError> {
+        super::coordinator_of(&mut self.0).await
+    }
+
+    /// Refuses a key that is not the coordinator's.
+    pub(crate) async fn check_coordinator(&mut self, own: &str) -> Result<(), CoordinatorError> {
+        super::check_coordinator(&mut self.0, own).await
+    }
+
     pub(crate) async fn add_key(&mut self, key: &StoredKey) -> Result<(), StoreError> {
         writer::add_key(&mut self.0, key).await
     }

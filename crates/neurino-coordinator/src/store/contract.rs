@@ -43,7 +43,13 @@ on_both! {
     a_closed_store_says_so
     keys_and_settings_are_read_as_they_were_written
     two_writers_book_one_after_the_other
+    books_belong_to_one_key
+    channels_change_while_nobody_else_writes
+    what_was_doubtful_is_decided_before_it_is_looked_up
 }
+
+/// Who coordinates in these tests.
+const COORDINATOR: &str = "0xc0";
 
 /// Books of a test.
 struct Books {
@@ -67,7 +73,7 @@ impl Books {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.database, "test").await.expect("opens")
+        Store::open(&self.database, "test", COORDINATOR).await.expect("opens")
     }
 
     /// A connection beside the store.
@@ -164,6 +170,75 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
         signature: "0x".into(),
     };
     Settlement { output, fence, event, receipt, charged: MicroCredits(0), mark: None, audit: None }
+}
+
+/// Whether it is still waiting after a while.
+async fn waits<T>(work: std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+    tokio::time::timeout(std::time::Duration::from_millis(200), work).await.is_err()
+}
+
+async fn channels_change_while_nobody_else_writes(books: Books) {
+    let store = books.open().await;
+    let payer = PayerId::new("0xaa").expect("valid");
+    let mut writing = books.connection().await;
+    let mut beside = Beside::open(&books.database).await.expect("opens");
+    writing.begin_writing().await.expect("begins");
+    {
+        let mut opening = std::pin::pin!(beside.open_voucher_channel(&payer, MicroCredits(9)));
+        assert!(waits(opening.as_mut()).await);
+        writing.run("COMMIT").await.expect("commits");
+        assert!(opening.await.expect("writes"));
+    }
+    writing.begin_writing().await.expect("begins");
+    {
+        let mut closing = std::pin::pin!(beside.close_voucher_channel(&payer, 1));
+        assert!(waits(closing.as_mut()).await);
+        writing.run("COMMIT").await.expect("commits");
+        assert!(closing.await.expect("writes"));
+    }
+    let booking = Booking {
+        payer,
+        cumulative_micro: 1,
+        epoch: 1,
+        epoch_min: 0,
+        signature: "0x".into(),
+        needed: MicroCredits(1),
+        repeat: None,
+        at_ms: 2,
+    };
+    assert_eq!(store.book_voucher(booking).await.expect("writes"), Booked::NoChannel);
+}
+
+async fn what_was_doubtful_is_decided_before_it_is_looked_up(books: Books) {
+    let store = books.open().await;
+    store.after_doubts().await.expect("nothing is under way");
+    // A router's transaction whose connection broke, and which the server is still to end.
+    let mut broken = books.connection().await;
+    broken.begin_writing().await.expect("begins");
+    let mut looking = std::pin::pin!(store.after_doubts());
+    assert!(waits(looking.as_mut()).await);
+    broken.run("COMMIT").await.expect("commits");
+    looking.await.expect("it is decided");
+}
+
+async fn books_belong_to_one_key(books: Books) {
+    let open = |own: &'static str| Store::open(&books.database, "test", own);
+    open("0xa1").await.expect("opens").close().await;
+    let Err(refused) = open("0xb2").await else { panic!("another key") };
+    assert!(matches!(refused, CoordinatorError::OtherCoordinator { .. }), "{refused}");
+    for words in ["0xa1", "0xb2", "backup"] {
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    open("0xa1").await.expect("its own").close().await;
+    // As books are that were made before the address was kept: the present key takes them.
+    let mut connection = books.connection().await;
+    connection.run("DELETE FROM meta WHERE key = 'coordinator'").await.expect("runs");
+    open("0xb2").await.expect("opens").close().await;
+    assert!(matches!(open("0xa1").await, Err(CoordinatorError::OtherCoordinator { .. })));
+    let mut beside = Beside::open(&books.database).await.expect("opens");
+    assert_eq!(beside.coordinator().await.expect("reads").as_deref(), Some("0xb2"));
+    beside.check_coordinator("0xb2").await.expect("its own");
+    assert!(beside.check_coordinator("0xa1").await.is_err());
 }
 
 async fn only_the_newest_lease_is_paid_and_only_once(books: Books) {
@@ -343,7 +418,7 @@ mod server_alone {
         let first = books.open().await;
         first.admit(new_job(1)).await.expect("writes");
         first.grant(grant(1, 1, 1)).await.expect("writes");
-        let again = Store::open(&books.database, "test").await;
+        let again = Store::open(&books.database, "test", COORDINATOR).await;
         assert!(matches!(again, Err(CoordinatorError::InUse(_))), "it is held");
         // As if the first one had slept for longer than its ownership lasts.
         let mut connection = books.connection().await;
@@ -369,6 +444,41 @@ mod server_alone {
         assert!(!second.superseded().is_cancelled(), "closing the first one gave nothing away");
         second.close().await;
         books.open().await.close().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a PostgreSQL server; `cargo xtask test stores` starts one"]
+    async fn a_long_group_of_writes_keeps_the_books() {
+        let books = Books::server().await;
+        let first = books.open().await;
+        let mut connection = books.connection().await;
+        run(&mut connection, "SET idle_in_transaction_session_timeout = 0").await;
+        run(&mut connection, "BEGIN").await;
+        run(&mut connection, "LOCK TABLE job IN ACCESS EXCLUSIVE MODE").await;
+        let writing = first.admit(new_job(1));
+        let standing_by = async {
+            tokio::time::sleep(std::time::Duration::from_millis(6_500)).await;
+            Store::open(&books.database, "test", COORDINATOR).await
+        };
+        let ending = async {
+            tokio::time::sleep(std::time::Duration::from_millis(7_500)).await;
+            run(&mut connection, "COMMIT").await;
+        };
+        let (written, taken, ()) = tokio::join!(writing, standing_by, ending);
+        assert_eq!(written.expect("writes"), Admitted::New);
+        assert!(matches!(taken, Err(CoordinatorError::InUse(_))), "the first one is well");
+        first.close().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a PostgreSQL server; `cargo xtask test stores` starts one"]
+    async fn whoever_is_beside_is_patient() {
+        let books = Books::server().await;
+        books.open().await.close().await;
+        let mut connection = books.connection().await;
+        let limit: String =
+            query("SHOW statement_timeout").fetch_one(&mut connection).await.expect("reads");
+        assert_eq!(limit, "0");
     }
 
     #[tokio::test]

@@ -82,15 +82,22 @@ struct Opened<H> {
 }
 
 impl Store {
-    /// Opens or creates the books of a network and brings their schema up to date.
-    pub(crate) async fn open(database: &Database, network: &str) -> Result<Self, CoordinatorError> {
+    /// Opens or creates the books of a network and brings their schema up to date. `coordinator` is the
+    /// address of the key that signs for it; books that have another one are refused.
+    pub(crate) async fn open(
+        database: &Database,
+        network: &str,
+        coordinator: &str,
+    ) -> Result<Self, CoordinatorError> {
         let (keeper, readers, pictures, lock) = match database {
             Database::Sqlite(path) => {
-                let Opened { connection, readers, held } = sqlite::open(path, network).await?;
+                let Opened { connection, readers, held } =
+                    sqlite::open(path, network, coordinator).await?;
                 (Keeper::Sqlite(connection), readers, Pictures::beside(path), Some(held))
             }
             Database::Postgres(books) => {
-                let Opened { connection, readers, held } = postgres::open(books, network).await?;
+                let Opened { connection, readers, held } =
+                    postgres::open(books, network, coordinator).await?;
                 let keeper = Keeper::postgres(books, held, connection);
                 (keeper, readers, Pictures::at(books.pictures()), None)
             }
@@ -157,6 +164,12 @@ impl Store {
             return Err(StoreError::Commit("the answer was lost".into()));
         }
         answer
+    }
+
+    /// Waits until every write before this call is committed or undone, also one whose connection broke:
+    /// the server holds what it began until its fate is known. Whoever reads afterwards reads the truth.
+    pub(crate) async fn after_doubts(&self) -> Result<(), StoreError> {
+        self.write(Write::Nothing).await
     }
 
     /// Inserts a job, unless its payer used its idempotency key before.
@@ -232,20 +245,47 @@ pub(crate) async fn until_free(database: &Database) -> Result<(), StoreError> {
 
 /// The first opening writes the network's name, later ones must match it.
 async fn check_network(connection: &mut Connection, network: &str) -> Result<(), CoordinatorError> {
-    let found: String = async {
-        query("INSERT INTO meta (key, value) VALUES ('network', $1) ON CONFLICT DO NOTHING")
-            .bind(network)
-            .execute(&mut *connection)
-            .await?;
-        query("SELECT value FROM meta WHERE key = 'network'").fetch_one(&mut *connection).await
-    }
-    .await
-    .map_err(StoreError::from)?;
+    let found = kept(connection, "network", network).await?;
     if found == network {
         Ok(())
     } else {
         Err(CoordinatorError::OtherNetwork { found, asked: network.to_owned() })
     }
+}
+
+/// The first opening with a key writes its address, later ones must match it: receipts and epochs of one
+/// network that different keys signed could not be checked by anybody.
+async fn check_coordinator(
+    connection: &mut Connection,
+    coordinator: &str,
+) -> Result<(), CoordinatorError> {
+    let found = kept(connection, "coordinator", coordinator).await?;
+    same_coordinator(found, coordinator)
+}
+
+fn same_coordinator(found: String, asked: &str) -> Result<(), CoordinatorError> {
+    if found == asked {
+        Ok(())
+    } else {
+        Err(CoordinatorError::OtherCoordinator { found, asked: asked.to_owned() })
+    }
+}
+
+/// The address of the coordinator's key, if the books have been opened with one.
+async fn coordinator_of(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    let statement = "SELECT value FROM meta WHERE key = 'coordinator'";
+    Ok(query(statement).fetch_optional(connection).await?)
+}
+
+/// What is kept under a name; `value` if nothing is.
+async fn kept(connection: &mut Connection, name: &str, value: &str) -> Result<String, StoreError> {
+    query("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(name)
+        .bind(value)
+        .execute(&mut *connection)
+        .await?;
+    let statement = "SELECT value FROM meta WHERE key = $1";
+    Ok(query(statement).bind(name).fetch_one(connection).await?)
 }
 
 /// Reads an enum or id stored as its wire name.

@@ -2,12 +2,14 @@
 //!
 //! A picture is on disk, synced, before the transaction that pays for it begins; a crash in between
 //! leaves a file that nobody names. Such files, and those of jobs past their keeping time, are removed
-//! by [`Pictures::collect`], which waits for payments that are under way.
+//! by [`Pictures::collect`], which waits for payments that are under way. It leaves young files alone:
+//! another coordinator may have written one that the books will name in a moment.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use neurino_core::{ImageOutput, JobOutput, Png, ResultDigest, TextOutput};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::error::StoreError;
 
 /// What a file is called until it is whole.
 const TEMPORARY: &str = ".writing-";
+/// How old a file is at least before it is removed.
+const YOUNG: Duration = Duration::from_secs(60 * 60);
 
 /// A result as the books keep it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,11 +91,15 @@ impl Pictures {
         Ok(JobOutput::Image(ImageOutput { png: Png(png), width, height }))
     }
 
-    /// Removes the files that `named` does not find in the books, and says how many there were.
+    /// Removes the files that `named` does not find in the books and that were an hour old when it
+    /// began to look, and says how many there were.
     pub(crate) async fn collect(
         &self,
         named: impl Future<Output = Result<HashSet<String>, StoreError>>,
     ) -> Result<u64, StoreError> {
+        // Before the books are read: whoever stood still since then, however long, removes nothing that
+        // was written meanwhile.
+        let old_before = SystemTime::now().checked_sub(YOUNG);
         let _nobody_settles = self.settling.write().await;
         let named = named.await?;
         let folder = self.folder.clone();
@@ -102,11 +110,15 @@ impl Pictures {
             };
             let mut removed = 0;
             for file in files {
-                let path = file?.path();
+                let file = file?;
+                let path = file.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let digest = name.strip_suffix(".png");
                 let ours = digest.is_some_and(|d| d.len() == 64) || name.starts_with(TEMPORARY);
-                if ours && digest.is_none_or(|digest| !named.contains(digest)) {
+                if !ours || digest.is_some_and(|digest| named.contains(digest)) {
+                    continue;
+                }
+                if is_older(&path, old_before)? {
                     std::fs::remove_file(&path)?;
                     removed += 1;
                 }
@@ -114,6 +126,15 @@ impl Pictures {
             Ok(removed)
         })
         .await
+    }
+}
+
+/// Whether a file was last written before a time; one that is gone was not.
+fn is_older(path: &Path, time: Option<SystemTime>) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) => Ok(time.is_some_and(|time| file.modified().is_ok_and(|at| at < time))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -158,6 +179,15 @@ mod tests {
         JobOutput::Image(ImageOutput { png: Png(vec![byte; 9]), width: 8, height: 8 })
     }
 
+    /// Makes all files of a folder two hours old.
+    fn age(folder: &Path) {
+        let then = SystemTime::now() - 2 * YOUNG;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let file = File::options().write(true).open(file.unwrap().path()).unwrap();
+            file.set_modified(then).unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_picture_is_kept_while_the_books_name_it() {
         let home = tempfile::tempdir().unwrap();
@@ -172,8 +202,11 @@ mod tests {
         std::fs::write(folder.join(format!("{TEMPORARY}x")), "half").unwrap();
         std::fs::write(folder.join("somebody's notes.txt"), "not ours").unwrap();
         let Kept::Image { sha256, .. } = one.clone() else { panic!("{one:?}") };
-        let named = HashSet::from([sha256.to_string()]);
-        assert_eq!(pictures.collect(async { Ok(named) }).await.unwrap(), 2);
+        let named = || async { Ok(HashSet::from([sha256.to_string()])) };
+        assert_eq!(pictures.collect(named()).await.unwrap(), 0, "all of them are young");
+        assert_eq!(pictures.whole(two.clone()).await.unwrap(), picture(2));
+        age(&folder);
+        assert_eq!(pictures.collect(named()).await.unwrap(), 2);
         assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
         assert!(matches!(pictures.whole(two).await, Err(StoreError::Picture(_))));
         assert!(folder.join("somebody's notes.txt").exists());
@@ -187,6 +220,7 @@ mod tests {
         let pictures = Pictures::beside(&home.path().join("net.sqlite"));
         let settling = pictures.settling().await;
         let kept = pictures.keep(picture(1)).await.unwrap();
+        age(&home.path().join("net-pictures"));
         let Kept::Image { sha256, .. } = kept.clone() else { panic!("{kept:?}") };
         let books = std::sync::Mutex::new(HashSet::new());
         let named = async { Ok(books.lock().unwrap().clone()) };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::sql::{Connection, Readers, is_gone, query};
-use super::{Opened, READERS, check_network};
+use super::{Opened, READERS, check_coordinator, check_network, coordinator_of, same_coordinator};
 use crate::database::{Database, PostgresBooks};
 use crate::error::{CoordinatorError, StoreError};
 
@@ -122,13 +122,23 @@ async fn connect(options: &PgConnectOptions) -> Result<Connection, sqlx::Error> 
 pub(super) async fn open(
     books: &PostgresBooks,
     network: &str,
+    coordinator: &str,
 ) -> Result<Opened<Claim>, CoordinatorError> {
-    let mut connection = migrated(books).await?;
+    migrated(books).await?.close().await.map_err(StoreError::from)?;
+    let mut connection = connect(books.options()).await.map_err(StoreError::from)?;
     check_network(&mut connection, network).await?;
+    // Whoever could never take over is told so at once, and only whoever holds the books writes.
+    if let Some(found) = coordinator_of(&mut connection).await? {
+        same_coordinator(found, coordinator)?;
+    }
     let held = Claim::take(&mut connection).await.map_err(StoreError::from)?;
     let Some(held) = held else {
         return Err(CoordinatorError::InUse(Database::Postgres(books.clone())));
     };
+    if let Err(other) = check_coordinator(&mut connection, coordinator).await {
+        held.give_up(&mut connection).await.map_err(StoreError::from)?;
+        return Err(other);
+    }
     tracing::info!(epoch = held.epoch, "holds the books under epoch {}", held.epoch);
     let readers = PgPoolOptions::new()
         .max_connections(READERS)
@@ -137,12 +147,13 @@ pub(super) async fn open(
     Ok(Opened { connection, readers: Readers::Postgres(readers), held })
 }
 
+/// Brings the schema up to date, however long that takes.
 async fn migrated(books: &PostgresBooks) -> Result<Connection, StoreError> {
-    let connected = tokio::time::timeout(CONNECT_WAIT, Box::pin(books.options().connect())).await;
+    let connected = tokio::time::timeout(CONNECT_WAIT, Box::pin(books.patient().connect())).await;
     let mut connection = connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
     let migrations = sqlx::migrate!("./migrations_postgres");
     Box::pin(migrations.run_direct(None, &mut connection, false)).await?;
-    Ok(Connection::Postgres(Box::new(connection)))
+    Ok(Connection::PostgresPatient(Box::new(connection)))
 }
 
 /// Opens books that exist beside their coordinator; `None` if there are none.

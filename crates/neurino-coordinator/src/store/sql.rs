@@ -20,12 +20,15 @@ pub(super) enum Connection {
     Sqlite(SqliteConnection),
     SqliteReader(PoolConnection<Sqlite>),
     Postgres(Box<PgConnection>),
+    /// One whose statements may take long.
+    PostgresPatient(Box<PgConnection>),
     PostgresReader(PoolConnection<Postgres>),
 }
 
 enum Link<'c> {
     Sqlite(&'c mut SqliteConnection),
-    Postgres(&'c mut PgConnection),
+    /// And how long to wait for an answer.
+    Postgres(&'c mut PgConnection, Option<Duration>),
 }
 
 impl Connection {
@@ -33,8 +36,9 @@ impl Connection {
         match self {
             Self::Sqlite(c) => Link::Sqlite(c),
             Self::SqliteReader(c) => Link::Sqlite(c),
-            Self::Postgres(c) => Link::Postgres(c),
-            Self::PostgresReader(c) => Link::Postgres(c),
+            Self::Postgres(c) => Link::Postgres(c, Some(ANSWER_WAIT)),
+            Self::PostgresPatient(c) => Link::Postgres(c, None),
+            Self::PostgresReader(c) => Link::Postgres(c, Some(ANSWER_WAIT)),
         }
     }
 
@@ -48,7 +52,7 @@ impl Connection {
     pub(super) async fn begin_writing(&mut self) -> Result<(), Error> {
         match self.link() {
             Link::Sqlite(_) => self.run("BEGIN IMMEDIATE").await,
-            Link::Postgres(_) => {
+            Link::Postgres(..) => {
                 self.run("BEGIN").await?;
                 self.run("SELECT epoch FROM shard WHERE name = 'router' FOR UPDATE").await
             }
@@ -59,7 +63,7 @@ impl Connection {
     pub(super) async fn begin_view(&mut self) -> Result<(), Error> {
         match self.link() {
             Link::Sqlite(_) => self.run("BEGIN").await,
-            Link::Postgres(_) => self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await,
+            Link::Postgres(..) => self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await,
         }
     }
 
@@ -67,7 +71,7 @@ impl Connection {
     pub(super) async fn close(self) -> Result<(), Error> {
         match self {
             Self::Sqlite(c) => c.close().await,
-            Self::Postgres(c) => c.close().await,
+            Self::Postgres(c) | Self::PostgresPatient(c) => c.close().await,
             Self::SqliteReader(_) | Self::PostgresReader(_) => Ok(()),
         }
     }
@@ -257,9 +261,9 @@ async fn execute(text: &'static str, values: Vec<Value>, link: Link<'_>) -> Resu
             let done = Box::pin(sqlx::query_with(text, of_sqlite(values)?).execute(c));
             Ok(done.await?.rows_affected())
         }
-        Link::Postgres(c) => {
+        Link::Postgres(c, wait) => {
             let done = Box::pin(sqlx::query_with(text, of_postgres(values)?).execute(c));
-            Ok(answered(done).await?.rows_affected())
+            Ok(answered(wait, done).await?.rows_affected())
         }
     }
 }
@@ -270,15 +274,19 @@ async fn rows(text: &'static str, values: Vec<Value>, link: Link<'_>) -> Result<
             let rows = Box::pin(sqlx::query_with(text, of_sqlite(values)?).fetch_all(c));
             Ok(rows.await?.into_iter().map(Row::Sqlite).collect())
         }
-        Link::Postgres(c) => {
+        Link::Postgres(c, wait) => {
             let rows = Box::pin(sqlx::query_with(text, of_postgres(values)?).fetch_all(c));
-            Ok(answered(rows).await?.into_iter().map(Row::Postgres).collect())
+            Ok(answered(wait, rows).await?.into_iter().map(Row::Postgres).collect())
         }
     }
 }
 
-async fn answered<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(ANSWER_WAIT, answer).await.unwrap_or_else(|_| {
+async fn answered<T>(
+    wait: Option<Duration>,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(wait) = wait else { return answer.await };
+    tokio::time::timeout(wait, answer).await.unwrap_or_else(|_| {
         let words = "the database did not answer";
         Err(Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words)))
     })

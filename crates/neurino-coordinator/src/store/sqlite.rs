@@ -9,7 +9,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::sql::{Connection, Readers};
-use super::{Opened, READERS, check_network};
+use super::{Opened, READERS, check_coordinator, check_network};
 use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
 
@@ -22,7 +22,11 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Opens or creates the books of a network and brings their schema up to date.
-pub(super) async fn open(path: &Path, network: &str) -> Result<Opened<File>, CoordinatorError> {
+pub(super) async fn open(
+    path: &Path,
+    network: &str,
+    coordinator: &str,
+) -> Result<Opened<File>, CoordinatorError> {
     let held = prepare(path)?;
     let mut connection = options(path)
         .create_if_missing(true)
@@ -35,6 +39,7 @@ pub(super) async fn open(path: &Path, network: &str) -> Result<Opened<File>, Coo
     migrated.map_err(StoreError::from)?;
     let mut connection = Connection::Sqlite(connection);
     check_network(&mut connection, network).await?;
+    check_coordinator(&mut connection, coordinator).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .connect_with(options(path).read_only(true))

@@ -16,6 +16,8 @@ pub(crate) struct Booking {
     /// All that was ever promised, in micro-credits.
     pub(crate) cumulative_micro: i64,
     pub(crate) epoch: i64,
+    /// The first epoch that it may end with, as of now.
+    pub(crate) epoch_min: i64,
     pub(crate) signature: String,
     /// What must be there for the request.
     pub(crate) needed: MicroCredits,
@@ -35,6 +37,9 @@ pub(crate) enum Booked {
     NoChannel,
     /// It promises no more than this, which was promised before.
     Used { last_micro: i64, required_micro: i64 },
+    /// It would end before this epoch: too soon to be collected, or before the promise that it is to
+    /// take the place of.
+    Early { epoch_min: i64 },
     /// It does not cover the request; this would.
     Short { required_micro: i64 },
     /// The deposit is no larger than this.
@@ -76,7 +81,9 @@ async fn balance(place: Place<'_>, account: &Account) -> Result<i64, StoreError>
 /// Books a voucher, within the caller's transaction: the order of the writes decides between two that
 /// race.
 pub(super) async fn book(c: &mut Connection, booking: &Booking) -> Result<Booked, StoreError> {
-    let Some((_, deposit_micro, last_micro, _, _, None)) = channel(c, &booking.payer).await? else {
+    let Some((_, deposit_micro, last_micro, last_epoch, _, None)) =
+        channel(c, &booking.payer).await?
+    else {
         return Ok(Booked::NoChannel);
     };
     if let Some(key) = &booking.repeat {
@@ -98,11 +105,29 @@ pub(super) async fn book(c: &mut Connection, booking: &Booking) -> Result<Booked
     if increase <= 0 {
         return Ok(Booked::Used { last_micro, required_micro });
     }
+    let epoch_min = last_epoch.max(booking.epoch_min);
+    if booking.epoch < epoch_min {
+        return Ok(Booked::Early { epoch_min });
+    }
     if booking.cumulative_micro > deposit_micro || required_micro > deposit_micro {
         return Ok(Booked::OverDeposit { deposit_micro });
     }
     if increase < lacks {
         return Ok(Booked::Short { required_micro });
+    }
+    // Whatever was read above: a channel that was closed or made smaller meanwhile takes nothing.
+    let kept = query(
+        "UPDATE voucher_channel SET cumulative_micro = $1, epoch = $2, signature = $3 \
+         WHERE payer = $4 AND closed_at_ms IS NULL AND deposit_micro >= $1 AND epoch <= $2",
+    )
+    .bind(booking.cumulative_micro)
+    .bind(booking.epoch)
+    .bind(booking.signature.clone())
+    .bind(booking.payer.as_str().to_owned())
+    .execute(&mut *c)
+    .await?;
+    if kept != 1 {
+        return Ok(Booked::NoChannel);
     }
     let reference = format!("voucher {}", booking.cumulative_micro);
     let event = Event::transfer(
@@ -115,16 +140,6 @@ pub(super) async fn book(c: &mut Connection, booking: &Booking) -> Result<Booked
     )
     .map_err(|_| StoreError::Unreadable { what: "voucher" })?;
     writer::post(c, &event, booking.at_ms).await?;
-    query(
-        "UPDATE voucher_channel SET cumulative_micro = $1, epoch = $2, signature = $3 \
-         WHERE payer = $4",
-    )
-    .bind(booking.cumulative_micro)
-    .bind(booking.epoch)
-    .bind(booking.signature.clone())
-    .bind(booking.payer.as_str().to_owned())
-    .execute(c)
-    .await?;
     Ok(Booked::Taken)
 }
 
@@ -181,6 +196,7 @@ impl Beside {
         &mut self,
         terms: &VoucherTerms,
     ) -> Result<bool, StoreError> {
+        self.0.begin_writing().await?;
         query(
             "INSERT INTO voucher_escrow (one, chain_id, contract, gateway, units_per_micro) \
              VALUES (1, $1, $2, $3, $4) ON CONFLICT (one) DO UPDATE SET \
@@ -194,6 +210,7 @@ impl Beside {
         .bind(i64::try_from(terms.units_per_micro).unwrap_or(i64::MAX))
         .execute(&mut self.0)
         .await?;
+        self.0.run("COMMIT").await?;
         Ok(self.voucher_terms().await?.as_ref() == Some(terms))
     }
 
@@ -203,6 +220,7 @@ impl Beside {
         payer: &PayerId,
         deposit: MicroCredits,
     ) -> Result<bool, StoreError> {
+        self.0.begin_writing().await?;
         let done = query(
             "INSERT INTO voucher_channel (payer, deposit_micro) VALUES ($1, $2) \
              ON CONFLICT (payer) DO UPDATE SET deposit_micro = excluded.deposit_micro, \
@@ -212,6 +230,7 @@ impl Beside {
         .bind(deposit.0)
         .execute(&mut self.0)
         .await?;
+        self.0.run("COMMIT").await?;
         Ok(done == 1)
     }
 
@@ -221,6 +240,7 @@ impl Beside {
         payer: &PayerId,
         at_ms: i64,
     ) -> Result<bool, StoreError> {
+        self.0.begin_writing().await?;
         let done = query(
             "UPDATE voucher_channel SET closed_at_ms = $1 WHERE payer = $2 AND closed_at_ms IS NULL",
         )
@@ -228,6 +248,7 @@ impl Beside {
         .bind(payer.as_str().to_owned())
         .execute(&mut self.0)
         .await?;
+        self.0.run("COMMIT").await?;
         Ok(done == 1)
     }
 

@@ -42,6 +42,8 @@ pub(super) enum Write {
     Voucher(Box<super::Booking>, Reply<super::Booked>),
     Epoch(Box<super::NewEpoch>, Reply<bool>),
     Prune(i64, Reply<u64>),
+    /// Nothing; answered once all that was written before is decided.
+    Nothing(Reply<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -88,11 +90,14 @@ pub(super) struct Remote {
     reach: Reach,
     claim: Claim,
     open: Option<Connection>,
+    /// When the transaction began.
+    began: Instant,
 }
 
 impl Keeper {
     pub(super) fn postgres(books: &PostgresBooks, claim: Claim, open: Connection) -> Self {
-        let remote = Remote { reach: Reach::new(books), claim, open: Some(open) };
+        let remote =
+            Remote { reach: Reach::new(books), claim, open: Some(open), began: Instant::now() };
         Self::Postgres(Box::new(remote))
     }
 
@@ -162,6 +167,7 @@ impl Remote {
             Some(connection) => connection,
             None => self.reach.connect().await.map_err(|_| Fate::Away)?,
         };
+        self.began = Instant::now();
         let held = async {
             connection.run("BEGIN").await?;
             self.claim.hold(&mut connection).await
@@ -181,6 +187,14 @@ impl Remote {
         let Some(mut connection) = self.open.take() else { return Fate::Away };
         if let Some(error) = fault {
             tracing::error!(?error, "a group of writes was not committed: {error}");
+            return Fate::Away;
+        }
+        // Whoever stands by waits for the row that this transaction holds. Had the ownership run out
+        // meanwhile, it would take the books from a router that is well.
+        if self.began.elapsed() > RENEWAL
+            && let Err(error) = self.claim.hold(&mut connection).await
+        {
+            tracing::error!(?error, "a long group of writes was not committed: {error}");
             return Fate::Away;
         }
         match connection.run("COMMIT").await {
@@ -337,6 +351,7 @@ async fn apply(
         }
         Write::Epoch(epoch, reply) => guarded!(reply, |c| super::epochs::publish(c, &epoch)),
         Write::Prune(before_ms, reply) => guarded!(reply, |c| prune(c, before_ms)),
+        Write::Nothing(reply) => guarded!(reply, |_c| std::future::ready(Ok(()))),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use neurino_coordinator::epochs::{self, Binding, Holdings, Owner};
-use neurino_coordinator::{Database, KeyTerms, PayerId, admin};
+use neurino_coordinator::{CoordinatorError, Database, KeyTerms, PayerId, admin};
 use neurino_core::{MicroCredits, NodeId, PointsKind};
 use neurino_ledger::epoch::{
     Address, EPOCH_MS, Entry, EpochFile, Holder, Snapshot, Source, Tokens, check_against,
@@ -215,6 +215,9 @@ async fn two_makers_publish_one_epoch() {
     let made = [beside.unwrap_or_default(), here.unwrap_or_default()].concat();
     assert_eq!(made, [epoch_of(now_ms())], "one of them");
     file(&world, made[0]).await;
+    let other = neurino_wallet::IdentityKey::generate(&mut rand::rng());
+    let refused = epochs::make_beside(&config.database, "weekly1", &other, next_week_ms()).await;
+    assert!(matches!(refused, Err(CoordinatorError::OtherCoordinator { .. })), "{refused:?}");
     assert!(epochs::make_beside(&config.database, "season9", &config.key, 0).await.is_err());
     let nowhere = Database::Sqlite("/nowhere/books.sqlite".into());
     assert!(epochs::make_beside(&nowhere, "weekly1", &config.key, 0).await.is_err());

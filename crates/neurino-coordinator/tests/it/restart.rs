@@ -108,6 +108,10 @@ async fn books_have_one_coordinator_and_one_network() {
     world.coordinator.shutdown().await;
     let other = CoordinatorConfig { network: "mainnet".into(), ..world.config() };
     assert!(matches!(Coordinator::open(other).await, Err(CoordinatorError::OtherNetwork { .. })));
+    let key = std::sync::Arc::new(neurino_wallet::IdentityKey::generate(&mut rand::rng()));
+    let stolen = CoordinatorConfig { key, ..world.config() };
+    let Err(refused) = Coordinator::open(stolen).await else { panic!("another key") };
+    assert!(matches!(refused, CoordinatorError::OtherCoordinator { .. }), "{refused}");
     let unknown = CoordinatorConfig { rule_set: "season9".into(), ..world.config() };
     assert!(matches!(Coordinator::open(unknown).await, Err(CoordinatorError::Rules(_))));
     let refused = world

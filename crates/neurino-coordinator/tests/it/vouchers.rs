@@ -62,7 +62,7 @@ impl Payer {
             payer: self.address().0,
             gateway: self.terms.gateway.0,
             cumulative: cumulative.try_into().unwrap(),
-            epoch: u64::try_from(this_epoch() + 1).unwrap(),
+            epoch: u64::try_from(this_epoch() + 3).unwrap(),
         }
     }
 
@@ -162,6 +162,13 @@ async fn what_does_not_pay_is_refused_and_books_nothing() {
         let words = body["error"]["message"].as_str().unwrap();
         assert!(words.contains(&format!("it is epoch {now} now")), "{words}");
     }
+    for epoch in [now, now + 1] {
+        let signed = payer.signed(Voucher { epoch, ..voucher });
+        let (status, body) = refused(&world, &signed, "voucher_ends_early").await;
+        assert_eq!(status, StatusCode::PAYMENT_REQUIRED);
+        let words = body["error"]["message"].as_str().unwrap();
+        assert!(words.contains(&format!("sign one for epoch {} or later", now + 2)), "{words}");
+    }
     let elsewhere = payer.signed(Voucher { gateway: [9; 20], ..voucher });
     refused(&world, &elsewhere, "invalid_request").await;
     let stranger = Payer { key: IdentityKey::generate(&mut rand::rng()), terms: payer.terms };
@@ -174,6 +181,25 @@ async fn what_does_not_pay_is_refused_and_books_nothing() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "who pays?");
     assert_eq!(credits_of(&world, Account::Payer(payer.id())).await, 0);
     assert_eq!(credits_of(&world, Account::Issuance).await, 0);
+}
+
+#[tokio::test]
+async fn a_long_promise_is_not_replaced_by_a_shorter_one() {
+    let world = World::new().await;
+    let payer = Payer::with_deposit(&world, 1_000).await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let long = payer.voucher(100);
+    let soon = u64::try_from(this_epoch() + 2).unwrap();
+    assert!(soon < long.epoch);
+    served(&world, &mut node, &[("neurino-voucher", &payer.signed(long))]).await;
+    let shorter = payer.signed(Voucher { epoch: soon, ..payer.voucher(200) });
+    let (_, body) = refused(&world, &shorter, "voucher_ends_early").await;
+    let words = body["error"]["message"].as_str().unwrap();
+    assert!(words.contains(&format!("until epoch {}", long.epoch)), "{words}");
+    let (_, all) = vouchers::channels(&world.config().database).await.unwrap();
+    let kept: SignedVoucher = payer.signed(long).parse().unwrap();
+    assert_eq!(all[0].signature.as_ref(), Some(&kept.signature), "the long one can be collected");
+    assert_eq!((all[0].cumulative.0, all[0].epoch), (100, i64::try_from(long.epoch).unwrap()));
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! The file of an epoch: inputs, result, and the coordinator's signature over both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use neurino_core::{LeaseId, NodeId, PointsKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::inputs::Added;
+use super::inputs::{Added, Sums};
 use super::merkle::{lead, leaf, proof_of};
 use super::{
     Address, Entries, Entry, EpochError, EpochInputs, EpochResult, Hash, Movement, Source, Tokens,
@@ -208,6 +209,7 @@ pub fn check_entries(file: &EpochFile, entries: &[Entry]) -> Result<(), EpochErr
     {
         return Err(error);
     }
+    check_movements(entries)?;
     check_weights(file, entries)?;
     let added = Added::of(entries)?;
     let demand = |demand| serde_json::to_value(demand).unwrap_or_default();
@@ -223,11 +225,72 @@ pub fn check_entries(file: &EpochFile, entries: &[Entry]) -> Result<(), EpochErr
             own.llama.carried_micro = said.llama.carried_micro;
             own.waifu.carried_micro = said.waifu.carried_micro;
         }
-        let at = format!("inputs.nodes[{}]", node.node);
+        let at = node_at(&node.node);
         let found = json!({ "points": node.points, "organic": node.organic });
         let expected = json!({ "points": points, "organic": organic });
         if let Some(error) = first_difference(&at, &found, &expected) {
             return Err(error);
+        }
+    }
+    check_nobody_is_missing(file, &added)
+}
+
+fn node_at(node: &NodeId) -> String {
+    format!("inputs.nodes[{node}]")
+}
+
+/// Whoever can be paid and has points must be among the nodes: those whose id begins with the address
+/// that they are paid to, or with one that is bound to another.
+fn check_nobody_is_missing(file: &EpochFile, added: &Added) -> Result<(), EpochError> {
+    let nodes = &file.inputs.nodes;
+    for (node, (points, organic)) in &added.nodes {
+        let is_there = nodes.binary_search_by(|own| own.node.cmp(node)).is_ok();
+        let kinds = [PointsKind::Llama, PointsKind::Waifu];
+        let sums = || kinds.iter().flat_map(|kind| [points.of(*kind), organic.of(*kind)]);
+        if is_there || !is_payable(node) || sums().all(Sums::is_nothing) {
+            continue;
+        }
+        let entries = json!({ "points": points, "organic": organic });
+        return Err(differs(&node_at(node), &Value::Null, &entries));
+    }
+    Ok(())
+}
+
+/// Whether a node's id names an address that can be paid.
+fn is_payable(node: &NodeId) -> bool {
+    let id = node.as_str();
+    id.split_at_checked(42).map_or(id, |(address, _)| address).parse::<Address>().is_ok()
+}
+
+/// Each movement of a lease is there once, and what came after a reward moves what the reward paid.
+/// The reward of an earlier epoch is in that epoch's entries.
+fn check_movements(entries: &[Entry]) -> Result<(), EpochError> {
+    let mut seen: BTreeSet<(LeaseId, Movement)> = BTreeSet::new();
+    let rewards = entries.iter().filter(|entry| entry.movement == Movement::Reward);
+    let rewards: BTreeMap<LeaseId, &Entry> = rewards.map(|entry| (entry.lease, entry)).collect();
+    let clawbacks = entries.iter().filter(|entry| entry.movement == Movement::Clawback);
+    let clawbacks: BTreeMap<LeaseId, &Entry> =
+        clawbacks.map(|entry| (entry.lease, entry)).collect();
+    for (n, entry) in entries.iter().enumerate() {
+        let wrong = |fault: &str| {
+            let (at, fault) = (format!("entry {}", n + 1), fault.to_owned());
+            Err(EpochError::Input { at, fault })
+        };
+        if !seen.insert((entry.lease, entry.movement)) {
+            return wrong("its lease moved so before");
+        }
+        let (reward, clawback) = (rewards.get(&entry.lease), clawbacks.get(&entry.lease));
+        if entry.movement == Movement::Return && clawback.is_none() && reward.is_some() {
+            return wrong("it gives back what was not called back");
+        }
+        let moved = |entry: &Entry| {
+            (entry.node.clone(), entry.job, entry.points, entry.points_micro, entry.organic_micro)
+        };
+        // A return whose reward is of an earlier epoch still moves what its claw-back moved.
+        if let Some(first) = reward.or(clawback)
+            && moved(first) != moved(entry)
+        {
+            return wrong("it moves something else than the reward of its lease");
         }
     }
     Ok(())

@@ -79,7 +79,7 @@ impl Sums {
     }
 
     /// Whether it holds nothing at all.
-    fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -235,6 +235,11 @@ impl EpochInputs {
         if !self.before.is_sorted_by(|a, b| a.reward < b.reward) {
             return Err(wrong("inputs.before", "they are not sorted, or one is there twice"));
         }
+        // The first epoch has nothing to go on from: without a file before it, nobody could check it.
+        let is_first = self.previous_sha256.is_none();
+        if is_first && !self.before.is_empty() {
+            return Err(wrong("inputs.before", "nothing was shared before the first epoch"));
+        }
         for node in &self.nodes {
             let at = || format!("inputs.nodes[{}]", node.node);
             for kind in [PointsKind::Llama, PointsKind::Waifu] {
@@ -243,6 +248,9 @@ impl EpochInputs {
                     let parts = [sums.earned_micro, sums.called_back_micro, sums.given_back_micro];
                     if parts.iter().any(|part| *part < 0) || sums.carried_micro > 0 {
                         return Err(wrong(&at(), "a sum has the wrong sign"));
+                    }
+                    if is_first && sums.carried_micro != 0 {
+                        return Err(wrong(&at(), "nothing is owed from before the first epoch"));
                     }
                     if sums.settled().is_none() {
                         return Err(wrong(&at(), "its sums do not fit"));

@@ -260,6 +260,9 @@ fn hostile_inputs_are_refused_not_computed() {
     refused(&|i| i.end_ms += 1);
     refused(&|i| i.claimable_from_ms = 0);
     refused(&|i| i.before = vec![Before { reward: address(1), cumulative: Tokens(u128::MAX) }]);
+    refused(&|i| i.before = vec![Before { reward: address(1), cumulative: Tokens(1) }]);
+    refused(&|i| i.nodes[0].points.llama.carried_micro = -1);
+    refused(&|i| i.nodes[0].organic.waifu.carried_micro = -1);
     refused(&|i| i.rules.pools.llama.base = Tokens(u128::MAX));
     refused(&|i| i.rules.pools.llama.dynamic_full_micro = 0);
     refused(&|i| i.rules.stake_extra_ppm = u32::MAX);
@@ -320,6 +323,66 @@ fn entries_that_were_forged_are_found_out() {
     assert!(read_entries(&" ".repeat(9999)).unwrap().is_empty());
     let lines: Vec<_> = entries.iter().map(|e| canonical_json(e).unwrap()).collect();
     assert_eq!(read_entries(&lines.join("\n")).unwrap(), entries);
+}
+
+#[test]
+fn a_node_that_earned_and_is_not_paid_is_found_out() {
+    let (_, entries) = sample();
+    let file = |gone: &NodeId| {
+        let (nodes, demand) =
+            nodes_of(&entries, &Debts::new(), |node| reward_of(node).filter(|_| node != gone))
+                .unwrap();
+        let (whole, _) = sample();
+        EpochFile::new(EpochInputs { nodes, demand, ..whole.inputs }, "0xc0".into()).unwrap()
+    };
+    let forged = file(&node(3, 1));
+    forged.verify().unwrap();
+    let error = check_entries(&forged, &entries).unwrap_err().to_string();
+    assert!(error.contains(&format!("inputs.nodes[{}]", node(3, 1))), "{error}");
+    check_entries(&file(&node(9, 9)), &entries).unwrap();
+    // Nobody can be paid for a node whose name is no address.
+    let nameless = NodeId::new("rig").unwrap();
+    let unpaid = with_weights(vec![entry(1, &nameless, 7, Source::Own)]);
+    let whole = sample().0.inputs;
+    let (nodes, demand) = nodes_of(&unpaid, &Debts::new(), |_| None).unwrap();
+    let entries = Entries::of(&unpaid).unwrap();
+    let unpaid_file =
+        EpochFile::new(EpochInputs { nodes, demand, entries, ..whole }, "0xc0".into()).unwrap();
+    check_entries(&unpaid_file, &unpaid).unwrap();
+}
+
+#[test]
+fn what_came_after_a_reward_moves_what_the_reward_paid() {
+    let moved = |entry: &Entry, later: i64, movement| Entry {
+        at_ms: entry.at_ms + later,
+        movement,
+        ..entry.clone()
+    };
+    let check = |later: &[Entry]| {
+        let mut entries = sample().1;
+        entries.extend_from_slice(later);
+        check_entries(&file_of(&entries, &Debts::new(), None), &entries)
+    };
+    let reward = sample().1[0].clone();
+    let clawback = moved(&reward, 100, Movement::Clawback);
+    let given_back = moved(&reward, 200, Movement::Return);
+    check(&[clawback.clone(), given_back.clone()]).unwrap();
+    let refused = |later: &[Entry]| {
+        let error = check(later).unwrap_err();
+        assert!(matches!(error, EpochError::Input { .. }), "{error}");
+    };
+    refused(&[moved(&reward, 100, Movement::Reward)]);
+    refused(&[clawback.clone(), moved(&reward, 101, Movement::Clawback)]);
+    refused(&[given_back.clone()]);
+    refused(&[Entry { points_micro: 5_000_001, ..clawback.clone() }]);
+    refused(&[Entry { organic_micro: 1, ..clawback.clone() }]);
+    refused(&[Entry { node: node(2, 1), ..clawback.clone() }]);
+    refused(&[clawback, Entry { points_micro: 4_999_999, organic_micro: 0, ..given_back.clone() }]);
+    // Its reward was in an earlier epoch.
+    let lease = LeaseId(Uuid::from_u128(77));
+    check(&[Entry { lease, ..given_back.clone() }]).unwrap();
+    let back = moved(&Entry { lease, ..reward }, 100, Movement::Clawback);
+    refused(&[back, Entry { lease, points_micro: 4_999_998, organic_micro: 0, ..given_back }]);
 }
 
 fn works_strategy() -> impl Strategy<Value = Vec<(bool, bool, i64, i64)>> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use neurino_wallet::{
     IdentityKey, KeyStoreChoice, MemoryStore, OpenIdentity, OpenedIdentity, SecretStore, StoreKind,
-    WalletError, load_or_create_named, open_identity,
+    WalletError, load_named, load_or_create_named, open_identity,
 };
 use secrecy::SecretString;
 
@@ -183,6 +183,19 @@ async fn many_at_once_end_with_one_key() {
     }
     addresses.dedup();
     assert_eq!((addresses.len(), created), (1, 1));
+}
+
+#[tokio::test]
+async fn a_named_key_that_is_looked_for_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere");
+    assert!(load_named(&nowhere, "coordinator", None).await.ok().unwrap().is_none());
+    assert!(!nowhere.exists());
+    assert!(load_named(dir.path(), "coordinator", None).await.ok().unwrap().is_none());
+    assert!(!dir.path().join("coordinator.key").exists());
+    let made = load_or_create_named(dir.path(), "coordinator", None).await.ok().unwrap();
+    let found = load_named(dir.path(), "coordinator", None).await.ok().unwrap().unwrap();
+    assert_eq!(found.address(), made.address());
 }
 
 #[tokio::test]
