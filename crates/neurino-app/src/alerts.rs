@@ -75,15 +75,16 @@ impl App {
 
     async fn alert_facts(self: &Arc<Self>) -> AlertFacts {
         let mining = matches!(lock(&self.mining).phase, Phase::Running(_));
-        let card = self.used_gpu().map(|gpu| gpu.index);
-        let card_c = match card {
-            // A card that does nothing is not woken to be asked.
-            Some(card) if mining => {
-                let sample = self.sample().await;
-                let found = sample.gpus.iter().find(|gpu| gpu.index == card);
-                found.and_then(|gpu| gpu.temperature_c).map(|degrees| degrees.round() as i16)
-            }
-            _ => None,
+        let used = self.used_gpus();
+        // Cards that do nothing are not woken to be asked. Of several, the hottest counts.
+        let card_c = if mining && !used.is_empty() {
+            let sample = self.sample().await;
+            let of_used =
+                sample.gpus.iter().filter(|gpu| used.iter().any(|u| u.index == gpu.index));
+            let degrees = of_used.filter_map(|gpu| gpu.temperature_c);
+            degrees.map(|degrees| degrees.round() as i16).max()
+        } else {
+            None
         };
         let queue = self.queue_items();
         let running = queue.iter().find(|item| item.state == QueueState::Running);

@@ -186,9 +186,12 @@ impl App {
     fn telemetry(&self, span: TelemetrySpan) -> TelemetrySeries {
         let until_ms = now_ms();
         let (step_ms, length_ms) = recorder::step_and_length_ms(span);
-        let (device, memory_bytes) = match self.used_gpu() {
-            Some(gpu) => (self.card_name(&gpu), gpu.memory_bytes.unwrap_or(0)),
-            None => (self.processor_name(), self.hardware().cpu().memory_bytes),
+        let used = self.used_gpus();
+        let (device, memory_bytes) = if used.is_empty() {
+            (self.processor_name(), self.hardware().cpu().memory_bytes)
+        } else {
+            let names: Vec<String> = used.iter().map(|gpu| self.card_name(gpu)).collect();
+            (names.join(" + "), used.iter().filter_map(|gpu| gpu.memory_bytes).sum())
         };
         TelemetrySeries {
             device,

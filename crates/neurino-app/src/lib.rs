@@ -5,8 +5,8 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `updates`, `notices`, `snapshot` (what the window shows), `earnings` (records and what
-//! they say), `logs`, `doctor`, `bundle`.
+//! `alerts`, `updates`, `notices`, `worth` (what a model brings), `snapshot` (what the window
+//! shows), `earnings` (records and what they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
 mod autostart;
@@ -34,6 +34,7 @@ mod start;
 pub mod telemetry;
 mod updates;
 mod wallet;
+mod worth;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +100,7 @@ pub struct App {
     models: Mutex<models::Progress>,
     library: library::Library,
     power: power::Power,
+    worth: Mutex<worth::Worth>,
     alerts: Mutex<alerts::Alerts>,
     updates: updates::Updates,
     notices: notices::Notices,
@@ -171,6 +173,7 @@ impl App {
         let app = Arc::new(Self {
             library,
             power,
+            worth: Mutex::default(),
             alerts: Mutex::new(alerts),
             updates,
             notices,

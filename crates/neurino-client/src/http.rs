@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use neurino_core::NodeId;
+use neurino_protocol::demand::NetworkDemand;
 use neurino_protocol::node::Capabilities;
 use neurino_protocol::trust::NodeTrust;
 use neurino_wallet::IdentityKey;
@@ -108,6 +109,11 @@ impl Coordinator for HttpCoordinator {
 
     async fn trust(&self, node: &NodeId) -> Result<Option<NodeTrust>, ClientError> {
         let request = self.client.get(format!("{}/v1/nodes/{node}/trust", self.address));
+        send(request, CONNECT_LIMIT, &self.address).await.map(Some)
+    }
+
+    async fn demand(&self) -> Result<Option<NetworkDemand>, ClientError> {
+        let request = self.client.get(format!("{}/v1/demand", self.address));
         send(request, CONNECT_LIMIT, &self.address).await.map(Some)
     }
 

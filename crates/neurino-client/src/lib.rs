@@ -13,6 +13,7 @@ mod websocket;
 
 use async_trait::async_trait;
 use neurino_core::NodeId;
+use neurino_protocol::demand::NetworkDemand;
 use neurino_protocol::node::{Capabilities, CoordinatorMessage, NodeMessage};
 use neurino_protocol::trust::NodeTrust;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -103,6 +104,14 @@ pub trait Coordinator: Send + Sync {
     /// # Errors
     /// [`ClientError`].
     async fn trust(&self, _node: &NodeId) -> Result<Option<NodeTrust>, ClientError> {
+        Ok(None)
+    }
+
+    /// What it is asked for, model by model; `None` where it does not say.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    async fn demand(&self) -> Result<Option<NetworkDemand>, ClientError> {
         Ok(None)
     }
 

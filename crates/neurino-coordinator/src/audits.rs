@@ -578,7 +578,7 @@ impl Coordinator {
         let words = match stage {
             TrustStage::Convicted => "its results did not hold; it gets no work".to_owned(),
             _ if alone => "no independent auditor: nobody else serves its models".to_owned(),
-            TrustStage::New => format!("new: all results are checked until {} have held", to_hold),
+            TrustStage::New => format!("new: all results are checked until {to_hold} have held"),
             TrustStage::Watched => "watched: some of its results are checked".to_owned(),
             TrustStage::Established => "established: few of its results are checked".to_owned(),
         };

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::audits::Audits;
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
+use crate::demand::Demand;
 use crate::edge::{EpochReads, LinkKey, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
 use crate::keys::Keys;
@@ -70,6 +71,8 @@ pub struct Coordinator {
     pub(crate) miners: Miners,
     /// Results that are computed again, and what came of it.
     pub(crate) audits: Audits,
+    /// What the network was asked for in the last hour.
+    pub(crate) demand: Demand,
 }
 
 impl Coordinator {
@@ -141,6 +144,7 @@ impl Coordinator {
             links,
             miners,
             audits,
+            demand: Demand::default(),
         });
         tracing::info!(
             network = %coordinator.config.network,

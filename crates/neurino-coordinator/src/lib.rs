@@ -16,6 +16,7 @@ pub mod compare;
 pub mod config;
 mod coordinator;
 mod database;
+mod demand;
 mod edge;
 pub mod epochs;
 pub mod error;

@@ -123,6 +123,7 @@ impl Coordinator {
                     self.audits.remember(mark);
                 }
                 self.metrics.settled(&receipt);
+                self.demand.settled(&receipt, receipt.settled_at_ms);
                 tracing::info!(
                     job.id = %claim.job, lease.id = %id, points.micro = receipt.quote.amount_micro.0,
                     duration_ms = receipt.duration_ms,

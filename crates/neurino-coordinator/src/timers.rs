@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SERVED_LATELY: Duration = Duration::from_hours(1);
 /// How often the books are asked whether somebody changed keys, models or votes.
 const LOOK_UP: Duration = Duration::from_secs(1);
+/// The machines of each model are counted every so many rounds.
+const DEMAND_ROUNDS: u64 = 10;
 /// Every how manieth time speeds and uptimes are looked at.
 const STANDING_ROUNDS: u64 = 30;
 /// How often payloads past their keeping time are deleted.
@@ -68,6 +70,9 @@ impl Coordinator {
                     ticks.tick().await;
                     let Some(coordinator) = Weak::upgrade(&this) else { return };
                     coordinator.look_up_settings().await;
+                    if round % DEMAND_ROUNDS == 0 {
+                        coordinator.count_served();
+                    }
                     if round % STANDING_ROUNDS == 0 {
                         coordinator.state().router.band_all();
                         coordinator.count_uptime().await;

@@ -8,6 +8,7 @@ pub mod alerts;
 pub mod app;
 pub mod cards;
 pub mod control;
+pub mod demand;
 pub mod earnings;
 pub mod error;
 pub mod library;

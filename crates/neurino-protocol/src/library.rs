@@ -4,6 +4,7 @@ use neurino_core::ModelId;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::demand::{ModelDemand, PointsEstimate};
 use crate::error::ErrorBody;
 
 /// The model library as the window shows it.
@@ -51,6 +52,10 @@ pub struct LibraryModel {
     pub factor: Option<u32>,
     /// Whether it runs, for each device that could compute.
     pub fits: Vec<ModelFit>,
+    /// What the network wants of it; `None` where the network does not tell.
+    pub demand: Option<ModelDemand>,
+    /// What it may bring this machine; `None` where nothing is known to say so.
+    pub estimate: Option<PointsEstimate>,
 }
 
 /// Whether a model runs on a device.

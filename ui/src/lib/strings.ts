@@ -5,6 +5,7 @@
 import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
 import { cards } from './words/cards';
+import { demand } from './words/demand';
 import { power } from './words/power';
 import { antivirus, notices, update } from './words/update';
 import { control } from './strings-control';
@@ -96,6 +97,7 @@ export const en = {
   },
   control,
   cards,
+  demand,
   power,
   alerts,
   update,

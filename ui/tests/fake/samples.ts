@@ -7,6 +7,7 @@ import type {
   LibraryStatus,
   MiningSaying,
   MiningState,
+  ModelDemand,
   ModelStatus,
   Receipt,
   Snapshot,
@@ -108,6 +109,35 @@ function known(
         free_bytes: 10 * GIB,
       },
     ],
+    demand: null,
+    estimate: null,
+    ...changes,
+  };
+}
+
+/** What a network that says so wants of the sample models: little, much, nothing, something. */
+export const asked: readonly Partial<LibraryModel>[] = [
+  {
+    demand: demand(0, { jobs: 1_284, waiting: 3, nodes: 41 }),
+    estimate: { points_per_hour_micro: 12_482_731, method: { by: 'own', jobs: 37 } },
+  },
+  {
+    demand: demand(1, { jobs: 96, waiting: 12, nodes: 4, points_per_node_hour_micro: 48_120_300 }),
+    estimate: { points_per_hour_micro: 48_120_300, method: { by: 'network' } },
+  },
+  { demand: demand(2, { nodes: 2 }) },
+  { demand: demand(3, { jobs: 1, nodes: 1, minutes: 23 }) },
+  { demand: demand(4, { waiting: 1 }) },
+];
+
+function demand(model: number, changes: Partial<ModelDemand>): ModelDemand {
+  return {
+    model: models[model]?.id ?? '',
+    minutes: 60,
+    jobs: 0,
+    waiting: 0,
+    nodes: 0,
+    points_per_node_hour_micro: null,
     ...changes,
   };
 }

@@ -23,6 +23,7 @@ import { nothing, overview, troubled } from '../fake/ledger';
 import { guideView, richWallet } from '../fake/wallet';
 import { anyway, coolingDown, gamePaused, rulesView, snoozed } from '../fake/control';
 import {
+  asked as wanted,
   cpu,
   gpu,
   library,
@@ -116,6 +117,15 @@ const special: Record<string, () => Snapshot> = {
             },
           },
         ],
+      },
+    }),
+  demand: () =>
+    snapshot('waiting', {
+      network: { name: 'club.example', practice: false, connected: true, gateway_url: null },
+      models: models.map((model) => ({ ...model, problem: null })),
+      library: {
+        ...library,
+        models: library.models.map((known, n) => ({ ...known, ...wanted[n] })),
       },
     }),
   night: () =>

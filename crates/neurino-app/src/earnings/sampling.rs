@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use neurino_earnings::meter::Watts;
-use neurino_hardware::Sample;
+use neurino_hardware::{Gpu, GpuSample, Sample};
 use neurino_miner::{Counters, MinerState};
 use neurino_protocol::earnings::{BothPoints, TelemetryPoint};
 use tokio::time::MissedTickBehavior;
@@ -103,41 +103,50 @@ impl App {
             pictures_per_min: more(before.pictures, now.counters.pictures) * 60.0,
             ..TelemetryPoint::default()
         };
-        let used = self.used_gpu().map(|gpu| gpu.index);
-        let gpu = used.and_then(|used| sample.gpus.iter().find(|g| g.index == used));
-        if used.is_none() {
+        let used = self.used_gpus();
+        if used.is_empty() {
             point.temperature_c = sample.cpu.temperature_c;
             point.load_percent = sample.cpu.load_percent;
             point.memory_used_bytes = Some(sample.cpu.memory_used_bytes);
-        } else if let Some(gpu) = gpu {
-            point.temperature_c = gpu.temperature_c;
-            point.load_percent = gpu.load_percent;
-            point.memory_used_bytes = gpu.memory_used_bytes;
+        } else {
+            // Of several cards: the hottest, the busiest, and the memory of all.
+            let gpus: Vec<&GpuSample> = of_used(&used, sample).collect();
+            point.temperature_c = gpus.iter().filter_map(|g| g.temperature_c).reduce(f32::max);
+            point.load_percent = gpus.iter().filter_map(|g| g.load_percent).reduce(f32::max);
+            let memory = gpus.iter().filter_map(|g| g.memory_used_bytes);
+            point.memory_used_bytes = memory.reduce(u64::saturating_add);
         }
         point
     }
 
-    /// What the device that computes draws: its sensor's word, else an estimate from its load.
+    /// What the devices that compute draw: their sensors' word, else an estimate from their load.
     fn watts(&self, sample: &Sample) -> Watts {
-        if let Some(used) = self.used_gpu() {
-            let gpu = sample.gpus.iter().find(|g| g.index == used.index);
-            let load = gpu.and_then(|g| g.load_percent).unwrap_or(100.0);
-            gpu.and_then(|g| g.power_w)
-                .map_or(Watts::Estimated(CARD_WATTS * load / 100.0), Watts::Measured)
-        } else {
+        let used = self.used_gpus();
+        if used.is_empty() {
             let threads = self.hardware().cpu().threads as f32;
             let load = sample.cpu.load_percent.unwrap_or(0.0);
-            Watts::Estimated(THREAD_WATTS * threads * load / 100.0)
+            return Watts::Estimated(THREAD_WATTS * threads * load / 100.0);
         }
+        let (mut all, mut measured) = (0.0, true);
+        for card in &used {
+            let gpu = sample.gpus.iter().find(|g| g.index == card.index);
+            let load = gpu.and_then(|g| g.load_percent).unwrap_or(100.0);
+            let watts = gpu.and_then(|g| g.power_w);
+            measured &= watts.is_some();
+            all += watts.unwrap_or(CARD_WATTS * load / 100.0);
+        }
+        if measured { Watts::Measured(all) } else { Watts::Estimated(all) }
     }
 
     /// Whether watts are estimated: the processor has no sensor here, and some cards have none.
     pub(super) fn power_is_estimated(&self) -> bool {
-        let Some(used) = self.used_gpu() else { return true };
+        let used = self.used_gpus();
+        if used.is_empty() {
+            return true;
+        }
         let view = lock(&self.view);
-        view.last_sample().is_some_and(|sample| {
-            sample.gpus.iter().any(|g| g.index == used.index && g.power_w.is_none())
-        })
+        view.last_sample()
+            .is_some_and(|sample| of_used(&used, sample).any(|gpu| gpu.power_w.is_none()))
     }
 
     fn flush_meter(&self) {
@@ -145,4 +154,9 @@ impl App {
             tracing::warn!("the meter: {}", told_with_causes(&error));
         }
     }
+}
+
+/// The sensors of the cards that compute.
+fn of_used<'a>(used: &'a [Gpu], sample: &'a Sample) -> impl Iterator<Item = &'a GpuSample> {
+    sample.gpus.iter().filter(|gpu| used.iter().any(|card| card.index == gpu.index))
 }

@@ -46,7 +46,7 @@ impl App {
             Ok(trust) => lock(&self.records.trust).trust = trust,
             // What was known stays; the link says by itself that the network is away.
             Err(error) => {
-                tracing::debug!(%error, "the network does not say how it watches this machine")
+                tracing::debug!(%error, "the network does not say how it watches this machine");
             }
         }
     }

@@ -20,6 +20,7 @@ const USAGE_EVERY: Duration = Duration::from_secs(10);
 impl App {
     /// The library, now. `devices` are those of the same snapshot.
     pub(crate) async fn library_status(self: &Arc<Self>, devices: &[Device]) -> LibraryStatus {
+        self.learn_worth();
         let usage = self.library_usage().await;
         let used_bytes = usage.iter().map(|model| model.disk_bytes).sum();
         let models = self.store.catalog().models().iter();
@@ -72,17 +73,22 @@ impl App {
         let host_bytes = host.map_or(0, |host| host.memory_bytes);
         let practice = self.network.practice();
         let factor = practice.and_then(|network| network.factor(&manifest.id, manifest.kind));
+        let could = || devices.iter().filter(|d| could_compute(d, devices));
+        let fits: Vec<ModelFit> = could().map(|d| judged(manifest, d, host_bytes)).collect();
+        // The network's machines have cards: a processor is no measure for what they get.
+        let runs_well = could()
+            .zip(&fits)
+            .any(|(d, fit)| d.kind == DeviceKind::Gpu && fit.verdict == FitVerdict::Runs);
+        let (demand, estimate) = self.worth_of(&manifest.id, runs_well);
         LibraryModel {
+            demand,
+            estimate,
             model: manifest.id.clone(),
             disk_bytes: used.map_or(0, |usage| usage.disk_bytes),
             used_ms: used_at.and_then(|at| i64::try_from(at.as_millis()).ok()),
             own: used.is_some_and(|usage| usage.own),
             factor: factor.map(|factor| factor.0),
-            fits: devices
-                .iter()
-                .filter(|d| could_compute(d, devices))
-                .map(|d| judged(manifest, d, host_bytes))
-                .collect(),
+            fits,
         }
     }
 

@@ -16,3 +16,4 @@ mod remote;
 mod updates;
 mod wallet;
 mod world;
+mod worth;

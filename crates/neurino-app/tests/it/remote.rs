@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, code};
 
-async fn coordinator(folder: &Path) -> Arc<Coordinator> {
+pub(crate) async fn coordinator(folder: &Path) -> Arc<Coordinator> {
     let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await.unwrap();
     let practice = CoordinatorConfig::practice(folder.join("books.sqlite"), key);
     let config = CoordinatorConfig { network: "club".into(), practice: false, ..practice };

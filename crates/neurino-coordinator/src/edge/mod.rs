@@ -52,6 +52,7 @@ impl Coordinator {
             .route("/openapi.json", get(openapi::gateway))
             .route("/healthz", get(gateway::health))
             .route("/v1/network", get(network::show))
+            .route("/v1/demand", get(network::demand))
             .route("/v1/nodes/{node}/trust", get(network::trust))
             .route("/v1/epochs", get(epochs::list))
             .route("/v1/epochs/{epoch}", get(epochs::show))

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use neurino_core::NodeId;
+use neurino_protocol::demand::NetworkDemand;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
@@ -40,6 +41,11 @@ pub(crate) async fn show(State(coordinator): State<Edge>) -> Json<Value> {
             "wait_ms": config.limits.audit_wait_ms,
         },
     }))
+}
+
+/// `GET /v1/demand`: what the network was asked for in the last hour, model by model.
+pub(crate) async fn demand(State(coordinator): State<Edge>) -> Json<NetworkDemand> {
+    Json(coordinator.demand())
 }
 
 /// `GET /v1/nodes/{node}/trust`: how closely a node is watched, and what of its earnings can be called

@@ -112,3 +112,30 @@ async fn the_networks_parameters_are_published() {
     assert_eq!(shown["routing"]["class_weights"]["batch"], 4);
     assert_eq!(shown["prices"]["name"], "credits1");
 }
+
+#[tokio::test]
+async fn demand_is_published() {
+    let world = World::new().await;
+    let mut node = Node::ready(&world.coordinator).await;
+    world.submit("hi").await;
+    let lease = node.lease().await;
+    node.submit(&lease, output("hello", 3)).await;
+    node.settled().await;
+    let other = spec(OTHER_MODEL, "hi");
+    world.coordinator.submit_job(PayerId::local(), None, other).await.unwrap();
+    let (status, shown) = world.send(Method::GET, "/v1/demand", None, &[], "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(shown["network"], world.coordinator.network());
+    let demand = |model: &str| {
+        let all = shown["models"].as_array().unwrap();
+        all.iter().find(|one| one["model"] == model).cloned().unwrap_or_default()
+    };
+    let (paid, waits) = (demand(MODEL), demand(OTHER_MODEL));
+    assert_eq!(
+        (&paid["jobs"], &paid["waiting"], &paid["nodes"]),
+        (&1.into(), &0.into(), &1.into())
+    );
+    assert_eq!(waits["waiting"], 1, "{shown}");
+    // One job tells nothing of an hour.
+    assert_eq!(paid["points_per_node_hour_micro"], Value::Null);
+}

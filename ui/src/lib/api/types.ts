@@ -974,6 +974,15 @@ hint?: string, };
 export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "declined" | "unreachable" | "unsupported_version" | "internal";
 
 /**
+ * Where an estimate comes from.
+ */
+export type EstimateMethod = { "by": "own",
+/**
+ * How many.
+ */
+jobs: number, } | { "by": "network" };
+
+/**
  * What happened, pushed to every viewer.
  */
 export type Event = { "event": "snapshot", "payload": Snapshot } | { "event": "settled", "payload": Receipt } | { "event": "chat", "payload": {
@@ -1436,7 +1445,15 @@ factor: number | null,
 /**
  * Whether it runs, for each device that could compute.
  */
-fits: Array<ModelFit>, };
+fits: Array<ModelFit>,
+/**
+ * What the network wants of it; `None` where the network does not tell.
+ */
+demand: ModelDemand | null,
+/**
+ * What it may bring this machine; `None` where nothing is known to say so.
+ */
+estimate: PointsEstimate | null, };
 
 /**
  * How downloads and the drive are used.
@@ -1657,6 +1674,36 @@ since_ms: number,
  * What needs the person's attention.
  */
 problem: ErrorBody | null, };
+
+/**
+ * Demand for one model.
+ */
+export type ModelDemand = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * How many minutes the figures cover: 60, or fewer since the network's server started.
+ */
+minutes: number,
+/**
+ * Jobs paid in these minutes.
+ */
+jobs: number,
+/**
+ * Jobs that wait for a machine now.
+ */
+waiting: number,
+/**
+ * Connected machines that serve it.
+ */
+nodes: number,
+/**
+ * What a machine that served it for an hour was paid for it on average; `None` where too little
+ * was seen to say so.
+ */
+points_per_node_hour_micro: MicroPoints | null, };
 
 /**
  * Whether a model runs on a device.
@@ -2079,6 +2126,19 @@ error: ErrorBody, };
  * The bytes of a PNG file. Base64 on the wire.
  */
 export type Png = string;
+
+/**
+ * What a model may bring this machine.
+ */
+export type PointsEstimate = {
+/**
+ * Points in an hour.
+ */
+points_per_hour_micro: MicroPoints,
+/**
+ * Where that comes from.
+ */
+method: EstimateMethod, };
 
 /**
  * The two currencies of work.

@@ -6,6 +6,7 @@ import { alerts } from './de-alerts';
 import { control } from './de-control';
 import { help, income } from './de-earnings';
 import { cards } from './de-cards';
+import { demand } from './de-demand';
 import { power } from './de-power';
 import { antivirus, notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
@@ -60,6 +61,7 @@ export const de: Catalogue = {
   },
   control,
   cards,
+  demand,
   power,
   alerts,
   update,
