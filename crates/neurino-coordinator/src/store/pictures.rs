@@ -21,7 +21,7 @@ use crate::error::StoreError;
 /// What a file is called until it is whole.
 const TEMPORARY: &str = ".writing-";
 /// How old a file is at least before it is removed.
-const YOUNG: Duration = Duration::from_secs(60 * 60);
+const YOUNG: Duration = Duration::from_hours(1);
 
 /// A result as the books keep it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

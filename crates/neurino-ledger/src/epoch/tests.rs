@@ -333,7 +333,7 @@ fn a_node_that_earned_and_is_not_paid_is_found_out() {
             nodes_of(&entries, &Debts::new(), |node| reward_of(node).filter(|_| node != gone))
                 .unwrap();
         let (whole, _) = sample();
-        EpochFile::new(EpochInputs { nodes, demand, ..whole.inputs }, "0xc0".into()).unwrap()
+        EpochFile::new(EpochInputs { demand, nodes, ..whole.inputs }, "0xc0".into()).unwrap()
     };
     let forged = file(&node(3, 1));
     forged.verify().unwrap();
@@ -347,7 +347,7 @@ fn a_node_that_earned_and_is_not_paid_is_found_out() {
     let (nodes, demand) = nodes_of(&unpaid, &Debts::new(), |_| None).unwrap();
     let entries = Entries::of(&unpaid).unwrap();
     let unpaid_file =
-        EpochFile::new(EpochInputs { nodes, demand, entries, ..whole }, "0xc0".into()).unwrap();
+        EpochFile::new(EpochInputs { entries, demand, nodes, ..whole }, "0xc0".into()).unwrap();
     check_entries(&unpaid_file, &unpaid).unwrap();
 }
 
@@ -373,7 +373,7 @@ fn what_came_after_a_reward_moves_what_the_reward_paid() {
     };
     refused(&[moved(&reward, 100, Movement::Reward)]);
     refused(&[clawback.clone(), moved(&reward, 101, Movement::Clawback)]);
-    refused(&[given_back.clone()]);
+    refused(std::slice::from_ref(&given_back));
     refused(&[Entry { points_micro: 5_000_001, ..clawback.clone() }]);
     refused(&[Entry { organic_micro: 1, ..clawback.clone() }]);
     refused(&[Entry { node: node(2, 1), ..clawback.clone() }]);
