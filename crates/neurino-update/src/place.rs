@@ -131,13 +131,11 @@ fn quoted(path: &str, windows: bool) -> String {
 /// The file of this program, by the name it had at first.
 fn own_file() -> std::io::Result<PathBuf> {
     static OWN: OnceLock<PathBuf> = OnceLock::new();
-    match OWN.get() {
-        Some(own) => Ok(own.clone()),
-        None => {
-            let own = std::env::current_exe()?;
-            Ok(OWN.get_or_init(|| own).clone())
-        }
+    if let Some(own) = OWN.get() {
+        return Ok(own.clone());
     }
+    let own = std::env::current_exe()?;
+    Ok(OWN.get_or_init(|| own).clone())
 }
 
 /// The package that owns a file, where the system's package tools say so.
