@@ -1,5 +1,8 @@
 //! Image jobs from admission to payment, and their files.
 
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
 use axum::http::{Method, StatusCode};
 use neurino_coordinator::{Coordinator, JobUpdate, Limits, PayerId};
 use neurino_core::{
@@ -344,7 +347,7 @@ async fn a_model_is_what_its_first_node_says() {
 }
 
 #[tokio::test]
-async fn a_picture_goes_with_its_job_and_garbage_goes_at_once() {
+async fn a_picture_goes_with_its_job_and_garbage_goes_once_it_is_an_hour_old() {
     let limits = Limits { payload_keep_ms: 3_600_000, ..short_limits() };
     let mut world = World::with(limits).await;
     let mut node = painter(&world.coordinator, 1).await;
@@ -358,13 +361,33 @@ async fn a_picture_goes_with_its_job_and_garbage_goes_at_once() {
     let folder = world.file().with_file_name("practice-pictures");
     std::fs::write(folder.join(format!("{}.png", "0".repeat(64))), "unpaid").unwrap();
     std::fs::write(folder.join(".writing-abc"), "half").unwrap();
+    // What another coordinator on the same folder may be about to pay for.
+    let young = format!("{}.png", "1".repeat(64));
+    age_all(&folder);
+    std::fs::write(folder.join(&young), "just written").unwrap();
     world.restart().await;
-    eventually("the garbage is gone", async || files(&world) == kept).await;
+    let left = sorted([kept, vec![b"just written".to_vec()]].concat());
+    eventually("the garbage is gone", async || sorted(files(&world)) == left).await;
+    std::fs::remove_file(folder.join(young)).unwrap();
     world.forget_payloads().await;
     eventually("the picture is gone", async || files(&world).is_empty()).await;
     let gone = world.coordinator.watch_job(receipt.job).await.map(drop).unwrap_err();
     assert_eq!(gone.code, ErrorCode::NotFound);
     world.assert_books_hold().await;
+}
+
+/// Makes all files of a folder two hours old.
+fn age_all(folder: &Path) {
+    let old = SystemTime::now() - Duration::from_hours(2);
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = std::fs::File::options().write(true).open(file.unwrap().path()).unwrap();
+        file.set_modified(old).unwrap();
+    }
+}
+
+fn sorted(mut files: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    files.sort();
+    files
 }
 
 #[tokio::test]
