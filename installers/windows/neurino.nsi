@@ -53,6 +53,8 @@ VIAddVersionKey "LegalCopyright" "The Neurino authors"
 
 LangString Running ${LANG_ENGLISH} "Neurino is running. Quit it from its icon beside the clock, then try again."
 LangString Running ${LANG_GERMAN} "Neurino läuft noch. Beende es über sein Symbol neben der Uhr und versuche es dann noch einmal."
+LangString RunningNode ${LANG_ENGLISH} "Neurino runs without a window (neurino.com). End it with Ctrl+C in its console, or as it was started, then try again."
+LangString RunningNode ${LANG_GERMAN} "Neurino läuft ohne Fenster (neurino.com). Beende es mit Strg+C in seiner Konsole, oder so, wie es gestartet wurde, und versuche es dann noch einmal."
 LangString NoWebView ${LANG_ENGLISH} "Neurino's window needs Microsoft's WebView2 runtime, which is missing here. Open its download page?"
 LangString NoWebView ${LANG_GERMAN} "Für das Fenster von Neurino fehlt hier Microsofts WebView2-Laufzeit. Soll die Download-Seite geöffnet werden?"
 LangString Forget ${LANG_ENGLISH} "Delete your settings, earnings and models too, and keys that lie in files? Without its twelve words a deleted key is gone for good, and its points with it. $\r$\n$\r$\nNo keeps everything for another installation."
@@ -60,7 +62,8 @@ LangString Forget ${LANG_GERMAN} "Auch deine Einstellungen, Einnahmen und Modell
 LangString Kept ${LANG_ENGLISH} "Your settings, keys, earnings and models stay where they are:"
 LangString Kept ${LANG_GERMAN} "Deine Einstellungen, Schlüssel, Einnahmen und Modelle bleiben, wo sie sind:"
 
-; Ends the installer while the program runs: its files could not be replaced.
+; Ends the installer while the program runs: its files could not be replaced. The window and its icon
+; hold the mutex; a node without a window holds its own file, which nobody can write meanwhile.
 !macro REFUSE_WHILE_RUNNING UN
 Function ${UN}RefuseWhileRunning
   again:
@@ -70,6 +73,16 @@ Function ${UN}RefuseWhileRunning
     MessageBox MB_RETRYCANCEL|MB_ICONEXCLAMATION "$(Running)" /SD IDCANCEL IDRETRY again
     SetErrorLevel 2
     Abort
+  ${EndIf}
+  ${If} ${FileExists} "$INSTDIR\neurino.com"
+    ClearErrors
+    FileOpen $0 "$INSTDIR\neurino.com" a
+    ${If} ${Errors}
+      MessageBox MB_RETRYCANCEL|MB_ICONEXCLAMATION "$(RunningNode)" /SD IDCANCEL IDRETRY again
+      SetErrorLevel 2
+      Abort
+    ${EndIf}
+    FileClose $0
   ${EndIf}
 FunctionEnd
 !macroend
@@ -81,6 +94,8 @@ Function .onInit
 FunctionEnd
 
 Section
+  ; Another folder may have been chosen meanwhile.
+  Call RefuseWhileRunning
   SetOutPath "$INSTDIR"
   ; What an older version installed and this one does not must not stay behind.
   ${If} ${FileExists} "$INSTDIR\uninstall.exe"

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_app::{App, AppOptions, EngineHost, StartError, UpdateOptions};
-use neurino_config::{Dirs, Settings};
+use neurino_config::{Dirs, Settings, WindowFile};
 use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
 use neurino_power::CardPower;
@@ -29,7 +29,8 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 /// Runs the program until it is quit; `hidden` leaves the window closed at first, `mine` presses
 /// Start.
 pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
-    let shell = Arc::new(Shell::new());
+    let place = Dirs::discover(home.clone()).ok().map(|dirs| WindowFile::new(&dirs));
+    let shell = Arc::new(Shell::new(place));
     let ended = Arc::clone(&shell);
     let instance = single_instance(home.as_ref());
     let (options, _telemetry) = options(home, shell.language());

@@ -1,11 +1,17 @@
 //! The one binary: a named role runs in the terminal, no role opens the window.
 
 #[cfg(feature = "desktop")]
+mod choose;
+#[cfg(feature = "desktop")]
 mod desktop;
 #[cfg(feature = "desktop")]
 mod environment;
 #[cfg(feature = "desktop")]
+mod memory;
+#[cfg(feature = "desktop")]
 mod notice;
+#[cfg(feature = "desktop")]
+mod place;
 #[cfg(feature = "desktop")]
 mod rpc;
 #[cfg(feature = "desktop")]
@@ -43,6 +49,7 @@ fn open(cli: Cli) -> ExitCode {
     if !window::display_is_named() {
         return no_window("Neurino finds no display to open its window on.");
     }
+    memory::prepare();
     environment::prepare();
     if !window::display_answers() {
         return no_window("Neurino cannot use the display it was told to open its window on.");

@@ -9,7 +9,7 @@ use tauri::{AppHandle, State};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::shell::Shell;
-use crate::{desktop, window};
+use crate::{choose, desktop, window};
 
 /// Does what the page asks for. [`Command::Window`] is the shell's own; the rest is passed on.
 #[tauri::command]
@@ -21,6 +21,12 @@ pub(crate) async fn rpc(
     match command {
         Command::Window { action: WindowAction::Hide } => window::put_away(&handle),
         Command::Window { action: WindowAction::Quit } => desktop::quit(&handle),
+        Command::Window { action: WindowAction::ChooseFile } => {
+            return choose::path(&handle, choose::What::File).await;
+        }
+        Command::Window { action: WindowAction::ChooseFolder } => {
+            return choose::path(&handle, choose::What::Folder).await;
+        }
         Command::PreferencesSet { preferences } => {
             let language = preferences.language;
             let reply =

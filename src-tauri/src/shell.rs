@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use neurino_app::App;
+use neurino_config::WindowFile;
 use neurino_protocol::app::{Command, Event, Language, Preferences, Reply};
 use neurino_protocol::error::{ErrorBody, ErrorCode};
 use tauri::async_runtime::JoinHandle;
@@ -19,6 +20,8 @@ pub(crate) struct Shell {
     page: Mutex<Page>,
     /// The language that the person chose, for words outside the page.
     language: watch::Sender<Language>,
+    /// Where the window's place is kept.
+    place: Option<WindowFile>,
     quitting: AtomicBool,
     next: Mutex<Option<Next>>,
 }
@@ -53,7 +56,7 @@ struct Page {
 
 impl Shell {
     /// A shell whose application has yet to start.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(place: Option<WindowFile>) -> Self {
         Self {
             startup: watch::Sender::new(Startup::Pending),
             page: Mutex::new(Page {
@@ -62,9 +65,15 @@ impl Shell {
                 asked: None,
             }),
             language: watch::Sender::new(Language::System),
+            place,
             quitting: AtomicBool::new(false),
             next: Mutex::new(None),
         }
+    }
+
+    /// Where the window's place is kept; nowhere without a data folder.
+    pub(crate) fn place(&self) -> Option<&WindowFile> {
+        self.place.as_ref()
     }
 
     /// The application is there, or will not come.

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use neurino_app::App;
+use neurino_app::{App, Glance};
 use neurino_control::Order;
 use neurino_core::MicroPoints;
-use neurino_protocol::app::{
-    Command, Event, Language, MiningState, PointsSummary, Reply, Snapshot, StopMode,
-};
+use neurino_protocol::app::{Command, Language, MiningState, PointsSummary, StopMode};
 use tauri::image::Image;
 use tauri::menu::{Menu, MenuItem, PredefinedMenuItem};
 use tauri::tray::{MouseButton, MouseButtonState, TrayIcon, TrayIconBuilder, TrayIconEvent};
 use tauri::{AppHandle, Manager};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use crate::shell::Shell;
@@ -55,10 +52,10 @@ struct View {
 }
 
 impl View {
-    fn of(snapshot: &Snapshot, words: &'static Words) -> Self {
-        let state = snapshot.mining.state;
-        let state_line = words.state(state, Some(&snapshot.control.decision.said));
-        Self { words, state, state_line, points_line: today(&snapshot.points, words) }
+    fn of(now: &Glance, words: &'static Words) -> Self {
+        let state = now.mining.state;
+        let state_line = words.state(state, Some(&now.control.decision.said));
+        Self { words, state, state_line, points_line: today(&now.points, words) }
     }
 
     /// What the first item does: start, or go on.
@@ -187,31 +184,16 @@ impl Tray {
 
     /// Keeps the tray in step with the application until that ends.
     pub(crate) async fn follow(self, app: Arc<App>, mut language: watch::Receiver<Language>) {
-        let mut events = app.subscribe();
+        // Not the window's events: whoever follows those has everything computed all the time.
+        let mut glances = app.glances();
         let mut shown = None;
         let mut words = spoken(*language.borrow_and_update());
-        self.look(&app, words, &mut shown).await;
         loop {
+            self.update(&mut shown, View::of(&app.glance(), words));
             tokio::select! {
-                event = events.recv() => match event {
-                    Ok(Event::Snapshot(snapshot)) => {
-                        self.update(&mut shown, View::of(&snapshot, words));
-                    }
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                },
-                Ok(()) = language.changed() => {
-                    words = spoken(*language.borrow_and_update());
-                    self.look(&app, words, &mut shown).await;
-                }
+                changed = glances.changed() => if changed.is_err() { return },
+                Ok(()) = language.changed() => words = spoken(*language.borrow_and_update()),
             }
-        }
-    }
-
-    /// Shows what is the case now.
-    async fn look(&self, app: &Arc<App>, words: &'static Words, shown: &mut Option<View>) {
-        if let Ok(Reply::Snapshot(snapshot)) = app.dispatch(Command::Snapshot).await {
-            self.update(shown, View::of(&snapshot, words));
         }
     }
 

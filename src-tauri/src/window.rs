@@ -11,13 +11,19 @@ use tauri::{
 };
 
 use crate::shell::Shell;
-use crate::{desktop, tray};
+use crate::{desktop, memory, place, tray};
 
 /// The window's label, which `capabilities/main.json` names.
-const LABEL: &str = "main";
+pub(crate) const LABEL: &str = "main";
 
 /// How long the window waits for the preferences before it opens with the defaults.
 const PREFERENCES_WAIT: Duration = Duration::from_millis(400);
+
+/// The page's size when the window opens for the first time, in the desktop's own units.
+const USUAL_SIZE: (f64, f64) = (1100.0, 760.0);
+
+/// After so long nothing of a closed window is left.
+const WINDOW_ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Backgrounds of the page in its two themes, so that nothing flashes before the first paint.
 /// `--bg` in `ui/src/app.css` states the same colours.
@@ -88,11 +94,18 @@ fn build(handle: &AppHandle, theme: Theme) -> tauri::Result<()> {
     let builder = builder.additional_browser_args(
         "--disable-gpu --disable-features=msWebOOUI,msPdfOOUI,msSmartScreenProtection",
     );
+    let shell = handle.state::<Arc<Shell>>();
+    let opening = shell.place().and_then(|file| place::opening(handle, file));
+    let size = opening.map_or(USUAL_SIZE, |opening| opening.size.into());
+    let builder = match opening.and_then(|opening| opening.position) {
+        Some(at) => builder.position(at.x, at.y),
+        None => builder.center(),
+    };
     let window = builder
         .title("Neurino")
-        .inner_size(1100.0, 760.0)
+        .inner_size(size.0, size.1)
         .min_inner_size(720.0, 520.0)
-        .center()
+        .maximized(opening.is_some_and(|opening| opening.maximized))
         .theme(chosen)
         .background_color(background)
         // The content security policy does not stop a page from leaving; this does.
@@ -105,7 +118,10 @@ fn build(handle: &AppHandle, theme: Theme) -> tauri::Result<()> {
             api.prevent_close();
             close_requested(&handle);
         }
-        WindowEvent::Destroyed => handle.state::<Arc<Shell>>().page_gone(),
+        WindowEvent::Destroyed => {
+            handle.state::<Arc<Shell>>().page_gone();
+            give_memory_back();
+        }
         _ => {}
     });
     Ok(())
@@ -140,6 +156,7 @@ fn close_requested(handle: &AppHandle) {
 /// it back, it is only minimised.
 pub(crate) fn put_away(handle: &AppHandle) {
     let Some(window) = handle.get_webview_window(LABEL) else { return };
+    note_place(handle, &window);
     let put_away = if tray::way_back_exists() {
         window.destroy()
     } else {
@@ -153,11 +170,25 @@ pub(crate) fn put_away(handle: &AppHandle) {
 
 /// Closes the window because the program ends.
 pub(crate) fn destroy(handle: &AppHandle) {
-    if let Some(window) = handle.get_webview_window(LABEL)
-        && let Err(error) = window.destroy()
-    {
+    let Some(window) = handle.get_webview_window(LABEL) else { return };
+    note_place(handle, &window);
+    if let Err(error) = window.destroy() {
         tracing::error!(%error, "the window could not be closed: {error}");
     }
+}
+
+fn note_place(handle: &AppHandle, window: &WebviewWindow) {
+    if let Some(file) = handle.state::<Arc<Shell>>().place() {
+        place::note(window, file);
+    }
+}
+
+/// What the window used goes back to the system once its parts have had time to end.
+fn give_memory_back() {
+    tauri::async_runtime::spawn(async {
+        tokio::time::sleep(WINDOW_ENDS_WITHIN).await;
+        memory::give_back();
+    });
 }
 
 /// Has the page painted by the processor: the card is for jobs. Under Windows the builder has said so.

@@ -277,7 +277,7 @@ fn german_cause(cause: &Cause) -> String {
         Cause::Schedule { cheap_only: false } => "nicht in deinem Zeitplan".into(),
         Cause::Schedule { cheap_only: true } => "der Strom ist gerade nicht günstig".into(),
         Cause::Metered => "das Netzwerk ist getaktet".into(),
-        Cause::Update => "eine neuere Version von Neurino wird gleich installiert".into(),
+        Cause::Update => "eine andere Version von Neurino wird gleich installiert".into(),
     }
 }
 

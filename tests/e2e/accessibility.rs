@@ -1,4 +1,4 @@
-//! axe-core's verdict on every page in both themes.
+//! axe-core's verdict on every page, the guide of the first start and the dialogs, in both themes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,14 +8,12 @@ use serde_json::{Value, json};
 use crate::desk::in_the_window;
 use crate::page::Page;
 
+const SOON: Duration = Duration::from_secs(10);
+
 #[test]
 fn everybody_can_use_every_page() {
     in_the_window("accessibility", async |page: Page| {
-        let axe =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../ui/node_modules/axe-core/axe.min.js");
-        let axe = std::fs::read_to_string(&axe)
-            .unwrap_or_else(|error| panic!("{}: {error}; run `npm ci` in ui", axe.display()));
-        page.script(&axe).await;
+        load_axe(&page).await;
         let mut faults = Vec::new();
         for theme in ["light", "dark"] {
             page.choose_theme(theme).await;
@@ -25,9 +23,74 @@ fn everybody_can_use_every_page() {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 faults.extend(faults_of(&page, &format!("{view}, {theme}")).await);
             }
+            faults.extend(faults_of_dialogs(&page, theme).await);
+            faults.extend(faults_of_the_guide(&page, theme).await);
         }
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     });
+}
+
+/// Each dialog that opens from a button, and what it hides as little as what it shows.
+async fn faults_of_dialogs(page: &Page, theme: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (view, opener, dialog) in [
+        ("models", "own-open", "own-dialog"),
+        ("models", "move-library", "move-dialog"),
+        ("models", "reuse-files", "reuse-dialog"),
+        ("settings", "open-decisions", "decisions-dialog"),
+    ] {
+        page.go_to(view).await;
+        page.press(opener).await;
+        page.wait_for(dialog, SOON).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        faults.extend(faults_of(page, &format!("{dialog}, {theme}")).await);
+        page.script("document.querySelector('dialog[open] button').click()").await;
+        page.until("it closes", SOON, async |page| page.find(dialog).await.is_none()).await;
+    }
+    if theme == "dark" {
+        // A second press soon after the question means yes.
+        tokio::time::sleep(Duration::from_secs(11)).await;
+    }
+    page.desk.press_close("Neurino");
+    page.wait_for("close-dialog", SOON).await;
+    faults.extend(faults_of(page, &format!("close-dialog, {theme}")).await);
+    page.script("document.querySelector('dialog[open] button').click()").await;
+    page.until("it closes", SOON, async |page| page.find("close-dialog").await.is_none()).await;
+    faults
+}
+
+/// The steps of the guide, one after the other, and away again.
+async fn faults_of_the_guide(page: &Page, theme: &str) -> Vec<String> {
+    page.go_to("settings").await;
+    page.press("guide-again").await;
+    let mut faults = Vec::new();
+    for step in ["reward", "key", "machine", "models", "when", "first_job"] {
+        page.until(step, SOON, async |page| {
+            page.attribute("guide", "data-step").await.as_deref() == Some(step)
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        faults.extend(faults_of(page, &format!("guide at {step}, {theme}")).await);
+        if step == "when" {
+            page.press("guide-when-schedule").await;
+            page.wait_for("week-grid", SOON).await;
+            faults.extend(faults_of(page, &format!("guide with a week, {theme}")).await);
+            page.press("guide-when-always").await;
+        }
+        if step != "first_job" {
+            page.press("guide-next").await;
+        }
+    }
+    page.press("guide-leave").await;
+    page.wait_for("state-sentence", SOON).await;
+    faults
+}
+
+async fn load_axe(page: &Page) {
+    let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ui/node_modules/axe-core/axe.min.js");
+    let axe = std::fs::read_to_string(&axe)
+        .unwrap_or_else(|error| panic!("{}: {error}; run `npm ci` in ui", axe.display()));
+    page.script(&axe).await;
 }
 
 /// Serious and critical faults, one line each.

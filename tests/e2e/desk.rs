@@ -54,13 +54,14 @@ where
     on_a_desk(name, false, prepare, test);
 }
 
-/// The same in a home where the program never ran: the guide of the first start is open.
-pub(crate) fn at_the_first_start<T, F>(name: &'static str, test: T)
+/// The same in a home where the program never ran, the guide of the first start open. `prepare` gets
+/// the program's home and may fill the folder around it, the person's own.
+pub(crate) fn at_the_first_start<T, F>(name: &'static str, prepare: impl FnOnce(&Path), test: T)
 where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    on_a_desk(name, true, |_| {}, test);
+    on_a_desk(name, true, prepare, test);
 }
 
 fn on_a_desk<T, F>(name: &'static str, guided: bool, prepare: impl FnOnce(&Path), test: T)
@@ -315,6 +316,23 @@ impl View {
         list.lines().filter_map(|line| line.split_whitespace().nth(3)).map(str::to_owned).collect()
     }
 
+    /// Where the window's content is and how large: left, top, width, height.
+    pub(crate) fn window_place(&self) -> Option<[i32; 4]> {
+        let list = self.command("wmctrl").arg("-lG").output().unwrap();
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        // Id, desktop, x, y, width, height, host, title.
+        let line = list.lines().find(|line| line.trim_end().ends_with("Neurino"))?;
+        let numbers = line.split_whitespace().skip(2).map_while(|part| part.parse().ok());
+        numbers.take(4).collect::<Vec<_>>().try_into().ok()
+    }
+
+    /// Moves the window as its person would.
+    pub(crate) fn place_window(&self, [x, y, width, height]: [i32; 4]) {
+        let place = format!("0,{x},{y},{width},{height}");
+        let done = self.command("wmctrl").args(["-r", "Neurino", "-e", &place]).status().unwrap();
+        assert!(done.success(), "the window can be moved");
+    }
+
     /// Presses the close button of the window with this title.
     pub(crate) fn press_close(&self, title: &str) {
         let done = self.command("wmctrl").args(["-c", title]).status().unwrap();
@@ -368,7 +386,30 @@ pub(crate) struct Process {
     arguments: Vec<String>,
 }
 
+/// The memory of a process in bytes, as the kernel tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// Resident, with everything shared.
+    #[expect(dead_code, reason = "printed for the reader of the test")]
+    pub(crate) rss: u64,
+    /// Its own, and its share of what others have too.
+    pub(crate) pss: u64,
+    /// Not backed by a file.
+    #[expect(dead_code, reason = "printed for the reader of the test")]
+    pub(crate) anonymous: u64,
+}
+
 impl Process {
+    /// What it takes of the machine's memory.
+    pub(crate) fn memory_bytes(&self) -> Memory {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.id)).unwrap();
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+        };
+        Memory { rss: of("Rss:"), pss: of("Pss:"), anonymous: of("Anonymous:") }
+    }
+
     /// Ends it as a fault in a driver would.
     pub(crate) fn kill(&self) {
         self.signal("-KILL");

@@ -192,7 +192,7 @@ fn answer(stream: TcpStream, number: usize, sent: &AtomicUsize) -> Option<()> {
     Some(())
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest as _, Sha256};
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -28,7 +28,7 @@ fn steps_aside_for_a_game() {
         let begin = Instant::now();
         page.until_state(&["paused"], SOON).await;
         let sentence = page.read("state-sentence").await;
-        assert_eq!(sentence, "Paused: doom is running. Resumes 30 s after it is gone.");
+        assert_eq!(sentence, "Doom is running. Resumes 30 s after it is gone.");
         page.until("the engine's process is gone", SOON, async |page| page.desk.engine().is_none())
             .await;
         eprintln!("the machine was given back {:?} after the game began", begin.elapsed());

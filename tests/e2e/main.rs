@@ -22,4 +22,5 @@ mod no_display;
 mod page;
 mod pictures;
 mod rules;
+mod settings;
 mod wallet;

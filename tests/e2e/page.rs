@@ -42,11 +42,17 @@ impl Page {
         self.client.find(Locator::Css(&selector(id))).await.ok()
     }
 
-    /// Waits for the element with this `data-testid`.
+    /// Waits for the element with this `data-testid`. While a window is being drawn anew the driver may
+    /// answer with neither an element nor its absence; it is asked again.
     pub(crate) async fn wait_for(&self, id: &str, at_most: Duration) -> Element {
-        let css = selector(id);
-        let found = self.client.wait().at_most(at_most).for_element(Locator::Css(&css)).await;
-        found.unwrap_or_else(|error| panic!("{id} appears within {at_most:?}: {error}"))
+        let begin = Instant::now();
+        loop {
+            if let Some(element) = self.find(id).await {
+                return element;
+            }
+            assert!(begin.elapsed() < at_most, "{id} appears within {at_most:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     pub(crate) async fn press(&self, id: &str) {

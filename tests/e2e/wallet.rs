@@ -63,7 +63,8 @@ fn keys_go_out_and_come_in() {
         let state = page.attribute("backup-state", "data-done").await;
         assert_eq!(state.as_deref(), Some("false"), "another identity has other words");
 
-        // Chains are off, and say so.
+        // Chains are off, and say so; few people need them, so they are folded away.
+        page.press("settings-advanced").await;
         let fact = page.attribute("fact-binding", "data-fact").await;
         assert_eq!(fact.as_deref(), Some("no_node"));
         let fact = page.attribute("fact-nfts", "data-fact").await;

@@ -14,6 +14,12 @@ use crate::workspace::Workspace;
 const SOURCE: &str = "tests/openai";
 /// The same for miners of the original protocol.
 const MINERS: &str = "tests/original";
+/// The same for the original miner's own programs, which are run only where somebody names them.
+const UNMODIFIED: &str = "tests/original/unmodified";
+/// Tells the tests where those programs' packages are.
+pub(crate) const UNMODIFIED_PACKAGES: &str = "NEURINO_TEST_UNMODIFIED_PACKAGES";
+/// Names a checkout of the original miner.
+const CHECKOUT: &str = "NEURINO_ORIGINAL_MINER";
 /// The same for the fuzzer that reads the OpenAPI documents.
 const CONTRACT: &str = "tests/contract";
 
@@ -25,6 +31,8 @@ pub(crate) struct Clients {
     pub(crate) node: PathBuf,
     /// Folder of the packages that miners of the original protocol use.
     pub(crate) miners: PathBuf,
+    /// Folder of what the original miner's own programs import, where somebody names a checkout of them.
+    pub(crate) unmodified: Option<PathBuf>,
     /// Folder of Schemathesis' packages.
     pub(crate) contract: PathBuf,
 }
@@ -40,10 +48,14 @@ pub(crate) fn kept(workspace: &Workspace) -> Result<Clients> {
         python: kept.join("python"),
         node: kept.join("node"),
         miners: kept.join("miners"),
+        unmodified: std::env::var_os(CHECKOUT).map(|_| kept.join("unmodified")),
         contract: kept.join("contract"),
     };
     install(&source, &["requirements.txt"], &clients.python, pip)?;
     install(&workspace.path(MINERS), &["requirements.txt"], &clients.miners, pip)?;
+    if let Some(folder) = &clients.unmodified {
+        install(&workspace.path(UNMODIFIED), &["requirements.txt"], folder, pip)?;
+    }
     install(&workspace.path(CONTRACT), &["requirements.txt"], &clients.contract, pip)?;
     install(&source, &["package.json", "package-lock.json", ".npmrc"], &clients.node, |dir| {
         Cmd::new(dir, ui::npm()).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::contents;
 use crate::shell::{Cmd, on_path};
 
 /// What `DEBIAN/control` says.
@@ -48,13 +49,30 @@ pub(crate) fn pack(
     let meta = tree.join("DEBIAN");
     fs::create_dir_all(&meta)?;
     fs::write(meta.join("control"), text(control, architecture, &depends, installed_kib(tree)?))?;
+    fs::write(meta.join("md5sums"), md5sums(tree)?)?;
     let file = folder.join(format!("{}_{}_{architecture}.deb", control.package, control.version));
     // Files belong to root whoever packs; xz is what every release of dpkg reads.
+    contents::settle(tree, contents::built_at()?)?;
     Cmd::new(folder, "dpkg-deb")
+        .env(contents::EPOCH, contents::built_at()?.to_string())
         .args(["--root-owner-group", "-Zxz", "--build"])
         .args([tree, &file])
         .run()?;
     Ok(file)
+}
+
+/// What `dpkg --verify` compares the installed files with.
+fn md5sums(tree: &Path) -> Result<String> {
+    use std::fmt::Write as _;
+
+    let mut sums = String::new();
+    // A file that a person may change is no business of this list.
+    for file in contents::files(tree)?.iter().filter(|file| !file.starts_with("etc/")) {
+        let printed = Cmd::new(tree, "md5sum").arg(file).output()?;
+        let sum = printed.split_whitespace().next().context("md5sum printed nothing")?;
+        writeln!(sums, "{sum}  {file}")?;
+    }
+    Ok(sums)
 }
 
 /// The packages of the libraries that the program links, with the versions it needs.

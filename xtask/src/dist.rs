@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::contents;
 use crate::debian::{self, Control};
 use crate::shell::{Cmd, say};
 use crate::system::{self, Purpose};
@@ -195,6 +196,12 @@ fn version(workspace: &Workspace) -> Result<String> {
         .context("the workspace has no package `neurino`")
 }
 
+/// A package with the list of the files of `tree` beside it.
+fn listed(tree: &Path, package: PathBuf) -> Result<PathBuf> {
+    contents::list(tree, &package)?;
+    Ok(package)
+}
+
 /// What the packages share.
 struct Common<'a> {
     workspace: &'a Workspace,
@@ -216,14 +223,18 @@ impl Common<'_> {
             let place = format!("usr/share/icons/hicolor/{size}/apps/neurino.{}", extension(name));
             copy(&root.join("icons").join(name), &tree.join(place))?;
         }
+        for script in ["prerm", "postrm"] {
+            copy(&root.join("installers/linux").join(script), &tree.join("DEBIAN").join(script))?;
+        }
         let control = Control { version: self.version.clone(), ..DESKTOP };
-        debian::pack(&tree, program, &control, packages)
+        listed(&tree, debian::pack(&tree, program, &control, packages)?)
     }
 
     /// From the tree that [`Self::desktop_deb`] left.
     fn desktop_rpm(&self, work: &Path, packages: &Path) -> Result<PathBuf> {
         let control = Control { version: self.version.clone(), ..DESKTOP };
-        redhat::pack(&work.join("neurino.deb"), &control, work, packages)
+        let tree = work.join("neurino.deb");
+        listed(&tree, redhat::pack(&tree, &control, work, packages)?)
     }
 
     fn server_deb(&self, program: &Path, work: &Path, packages: &Path) -> Result<PathBuf> {
@@ -238,7 +249,7 @@ impl Common<'_> {
         copy(&self.server_file("postinst"), &tree.join("DEBIAN/postinst"))?;
         fs::write(tree.join("DEBIAN/conffiles"), "/etc/neurino/neurino.env\n")?;
         let control = Control { version: self.version.clone(), ..SERVER };
-        debian::pack(&tree, program, &control, packages)
+        listed(&tree, debian::pack(&tree, program, &control, packages)?)
     }
 
     /// The same files below one folder, to be unpacked anywhere.
@@ -252,11 +263,13 @@ impl Common<'_> {
             copy(&self.server_file(file), &folder.join(file))?;
         }
         let file = packages.join(format!("{name}.tar.xz"));
+        let mtime = format!("--mtime=@{}", contents::built_at()?);
         Cmd::new(&work.join("tar"), "tar")
+            .arg(mtime)
             .args(["--create", "--xz", "--owner=0", "--group=0", "--sort=name", "--file"])
             .args([file.as_os_str(), name.as_ref()])
             .run()?;
-        Ok(file)
+        listed(&folder, file)
     }
 
     /// The folder that a program of this kind updates itself from, where it lies in one of its own.

@@ -5,6 +5,7 @@
 //! there before a build or a run), then `run`, `test`, `dist`, `windows`, `release`, `gpu_check`, `parity`, `generate`, `tidy`.
 
 mod clients;
+mod contents;
 mod cuda;
 mod debian;
 mod dist;

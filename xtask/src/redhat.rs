@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::contents;
 use crate::debian::Control;
 use crate::shell::{Cmd, on_path};
 
@@ -34,6 +35,10 @@ pub(crate) fn pack(tree: &Path, control: &Control, work: &Path, folder: &Path) -
         .args(["--quiet", "-bb", "--target", std::env::consts::ARCH])
         .args(["--define", &define("_topdir", &top)])
         .args(["--define", &define("_rpmdir", &top.join("made"))])
+        .env(contents::EPOCH, contents::built_at()?.to_string())
+        .args(["--define", "use_source_date_epoch_as_buildtime 1"])
+        .args(["--define", "clamp_mtime_to_source_date_epoch 1"])
+        .args(["--define", "_buildhost neurino"])
         .args(["--define", "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm"])
         .arg(&spec)
         .output()?;

@@ -1,5 +1,6 @@
-//! The network's books on real servers: the pinned package of PostgreSQL, kept in the target folder, and
-//! the tests that run on it. The simulator starts the servers, on loopback and in folders of their own.
+//! The network's books and pictures on real servers, and its gateways over a real one: the pinned packages of
+//! PostgreSQL, of an S3 server and of NATS, kept in the target folder, and the tests that run on them. The
+//! simulator starts the servers, on loopback and in folders of their own.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use crate::workspace::Workspace;
 /// Where the pinned version is listed.
 const SOURCE: &str = "tests/stores";
 
-/// Fetches PostgreSQL unless it is there, builds the tests, and returns the commands that run them.
+/// Fetches the servers unless they are there, builds the tests, and returns the commands that run them.
 ///
 /// # Errors
 /// When pip or the build fails.
@@ -35,14 +36,24 @@ pub(crate) fn commands(workspace: &Workspace) -> Result<Vec<Cmd>> {
     let books = on_server(program("neurino-coordinator", "lib")?);
     let schedules = books.clone().env("NEURINO_SCHEDULES", "40");
     let network = on_server(program("neurino-coordinator", "test")?);
+    let on_s3 = |program: PathBuf| {
+        let dir = workspace.path("crates/neurino-coordinator");
+        Cmd::new(&dir, &simulator).arg("with-s3").arg(&packages).arg("--").arg(program)
+    };
+    let files = on_s3(program("neurino-coordinator", "lib")?);
+    let pictures = on_s3(program("neurino-coordinator", "test")?);
     let processes =
         Cmd::new(&workspace.path("crates/neurino-sim"), program("neurino-sim", "test")?);
     Ok(vec![
         books.args(["store::contract::", "--include-ignored"]),
         schedules.arg("schedules::no_schedule"),
-        network,
-        processes.env("NEURINO_TEST_POSTGRES", &packages).args([
+        network.clone(),
+        network.args(["fabric::", "--include-ignored"]),
+        files.args(["blobs::", "--include-ignored"]),
+        pictures.args(["bucket::", "--include-ignored"]),
+        processes.env("NEURINO_TEST_POSTGRES", &packages).env("NEURINO_TEST_S3", &packages).args([
             "postgres::",
+            "s3::",
             "--include-ignored",
             "--nocapture",
             "--test-threads=1",

@@ -33,7 +33,7 @@ fn steps(workspace: &Workspace) -> Vec<Step<'_>> {
     if cfg!(unix) {
         steps.push(Step {
             name: "stores",
-            what: "the books hold on PostgreSQL, also when it or their coordinator is killed",
+            what: "the books hold on PostgreSQL and over NATS, also when one of them or a coordinator is killed",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| stores::commands(workspace))),
         });
@@ -120,16 +120,20 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
         },
         Step {
             name: "sizes",
-            what: "image networks of real size keep to their memory",
+            what: "image networks of real size, and loads, keep to their memory",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 // One process each, whose peak of memory is theirs alone.
                 let alone = |name: &str| -> Result<Cmd> {
                     // A name that fits no test would pass.
                     let (module, test) = name.split_once("::").context("a test in a module")?;
-                    let file = format!("crates/neurino-diffusion/tests/it/{module}.rs");
-                    let text = std::fs::read_to_string(workspace.path(&file))?;
-                    anyhow::ensure!(text.contains(&format!("fn {test}(")), "{file} lacks {test}");
+                    let file = format!("tests/it/{module}.rs");
+                    let known = ["neurino-diffusion", "neurino-engine"].iter().any(|owner| {
+                        let path = workspace.path(format!("crates/{owner}/{file}"));
+                        let text = std::fs::read_to_string(path).unwrap_or_default();
+                        text.contains(&format!("fn {test}("))
+                    });
+                    anyhow::ensure!(known, "no crate's {file} has {test}");
                     let tests = cargo_test(workspace)?.args(["--test", "it"]);
                     Ok(tests.args(["--", "--ignored", "--exact", "--nocapture", name]))
                 };
@@ -151,14 +155,17 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
                 let clients = clients::kept(workspace)?;
-                let tests = cargo_test(workspace)?
+                let mut tests = cargo_test(workspace)?
                     .env("NEURINO_TEST_PYTHON_PACKAGES", clients.python)
                     .env("NEURINO_TEST_NODE_PACKAGES", clients.node)
                     .env("NEURINO_TEST_MINER_PACKAGES", clients.miners)
                     .env("NEURINO_TEST_CONTRACT_PACKAGES", clients.contract)
                     .args(["--test", "it"]);
+                if let Some(folder) = clients.unmodified {
+                    tests = tests.env(clients::UNMODIFIED_PACKAGES, folder);
+                }
                 // One after the other: what they time is theirs alone.
-                let chosen = ["--", "openai::", "miners::", "contract::"];
+                let chosen = ["--", "openai::", "miners::", "unmodified::", "contract::"];
                 Ok(vec![tests.args(chosen).args(["--nocapture", "--test-threads=1"])])
             })),
         },
@@ -230,11 +237,15 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
 }
 
 /// Tests that take gigabytes.
-const REAL_SIZES: [&str; 4] = [
+const REAL_SIZES: [&str; 8] = [
     "flux::real_blocks_in_4_bits_keep_to_their_memory",
+    "load_memory::a_load_that_fails_at_its_end_leaves_nothing",
+    "load_memory::loading_takes_little_more_than_a_shard",
     "real_size::a_picture_of_512_pixels_is_decoded",
     "real_size::a_step_of_sdxl",
     "real_size::a_step_of_stable_diffusion_15",
+    "real_size::a_whole_picture_of_sdxl",
+    "real_size::a_whole_picture_of_stable_diffusion_15",
 ];
 
 /// The test target that needs a display; it runs in a step of its own.

@@ -45,10 +45,12 @@ const LAYERS: [&[&str]; 10] = [
 
 /// Dependencies with one home: the name (`*` at the end stands for any continuation) and the only
 /// packages that may name it directly. Dev-dependencies do not count.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("tauri*", &["neurino"]),
     ("axum*", &["neurino-coordinator"]),
     ("sqlx*", &["neurino-coordinator"]),
+    ("object_store", &["neurino-coordinator"]),
+    ("async-nats", &["neurino-coordinator"]),
     ("tower-http", &["neurino-coordinator"]),
     (
         "burn*",

@@ -92,8 +92,21 @@ impl Autostart {
     }
 }
 
+/// The desktop's entry, if it starts this program with this home: text that [`entry_text`] made for
+/// whichever place the program was in.
+pub(crate) fn own_entry(config: &Path, dirs: &Dirs) -> Option<PathBuf> {
+    let file = config.join("autostart").join("neurino.desktop");
+    let text = std::fs::read_to_string(&file).ok()?;
+    let command = text.lines().find_map(|line| line.strip_prefix("Exec="))?;
+    let home = match home_of(dirs) {
+        Some(home) => command.contains(&[" --home ", &quoted(home)?, " "].concat()),
+        None => !command.contains(" --home "),
+    };
+    (home && command.ends_with(" --hidden --mine")).then_some(file)
+}
+
 /// The home folder that was named, if one was: then data and settings lie below it side by side.
-fn home_of(dirs: &Dirs) -> Option<&Path> {
+pub(crate) fn home_of(dirs: &Dirs) -> Option<&Path> {
     let home = dirs.data.parent()?;
     (dirs.data == home.join("data") && dirs.config == home.join("config")).then_some(home)
 }

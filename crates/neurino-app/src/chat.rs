@@ -81,6 +81,7 @@ impl From<EdgeError> for ErrorBody {
             // The words of OpenAI's own clients, where they have some; else ours.
             Some("model_not_found") => Some(ErrorCode::UnknownModel),
             Some("context_length_exceeded") => Some(ErrorCode::ContextTooLong),
+            Some("content_policy_violation") => Some(ErrorCode::Declined),
             Some("invalid_api_key") => Some(ErrorCode::Unauthorized),
             Some(ours) => serde_json::from_value(ours.into()).ok(),
             None => None,
@@ -276,6 +277,7 @@ mod tests {
         for (code, expect) in [
             (r#""model_not_found""#, ErrorCode::UnknownModel),
             (r#""context_length_exceeded""#, ErrorCode::ContextTooLong),
+            (r#""content_policy_violation""#, ErrorCode::Declined),
             (r#""overloaded""#, ErrorCode::Overloaded),
             (r#""something_new""#, ErrorCode::Internal),
             ("null", ErrorCode::Internal),

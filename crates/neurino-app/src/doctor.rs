@@ -8,10 +8,11 @@ use neurino_config::{Dirs, NetworkSetting, ProtocolSetting, Settings};
 use neurino_hardware::Hardware;
 use neurino_model_store::{ModelState, ModelStore};
 use neurino_protocol::app::{Check, CheckStatus};
+use neurino_protocol::filter::FilterView;
 use neurino_wallet::{OpenedIdentity, StoreKind};
 use tokio::net::TcpListener;
 
-use crate::{App, identity_options, told_with_causes};
+use crate::{App, filter, identity_options, lock, told_with_causes};
 
 const GIB: u64 = 1 << 30;
 /// Free disk below which there is no room for a model of ordinary size.
@@ -41,7 +42,7 @@ pub async fn examine(dirs: &Dirs, settings: &Settings) -> Vec<Check> {
         Err(error) => no_key(error),
     });
     checks.push(network(settings, false).await);
-    checks.push(content_filter(settings));
+    checks.push(content_filter(&filter::of_settings(settings)));
     checks.push(match library {
         Ok(store) => models(&store).await,
         Err(error) => no_library(&error),
@@ -56,17 +57,19 @@ impl App {
         checks.push(disk(&self.store.root()));
         checks.push(key_store(&self.identity()));
         checks.push(network(&self.settings, true).await);
-        checks.push(content_filter(&self.settings));
+        checks.push(content_filter(&lock(&self.filter).clone()));
         checks.push(models(&self.store).await);
         checks
     }
 }
 
+const OFF: &str =
+    "Off: whatever the network asks for is computed; `refuse_words` in settings.toml turns it on.";
+
 /// Off by default, and said so.
-fn content_filter(settings: &Settings) -> Check {
-    let finding = match settings.jobs.refuse_words.len() {
-        0 => "Off: whatever the network asks for is computed; `refuse_words` in settings.toml turns it on."
-            .to_owned(),
+fn content_filter(filter: &FilterView) -> Check {
+    let finding = match filter.words.len() {
+        count if !filter.on || count == 0 => OFF.to_owned(),
         count => format!("On: jobs with one of {count} words or phrases are left to others."),
     };
     check("Content filter", CheckStatus::Ok, finding)
@@ -279,7 +282,8 @@ async fn models(store: &ModelStore) -> Check {
     let look = move || {
         let here =
             |id: &_| matches!(store.state(id), Ok(ModelState::Verified | ModelState::Unverified));
-        let all = store.catalog().models().iter();
+        let catalog = store.catalog();
+        let all = catalog.models().iter();
         all.filter(|m| here(&m.id)).map(|m| m.name.clone()).collect()
     };
     let ready: Vec<String> = tokio::task::spawn_blocking(look).await.unwrap_or_default();

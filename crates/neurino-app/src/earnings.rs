@@ -14,6 +14,7 @@ use std::time::Instant;
 use jiff::tz::TimeZone;
 use neurino_config::Dirs;
 use neurino_core::MicroPoints;
+use neurino_earnings::receipts::recomputed;
 use neurino_earnings::{JobHistory, Meter, RecordError, Recorder, recorder, report, tariff};
 use neurino_protocol::earnings::{
     BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobFilter, JobOutcome, JobRecord,
@@ -104,6 +105,7 @@ impl App {
                 let page = self.receipts.page(&filter, before, limit).map_err(failed)?;
                 EarningsAnswer::Receipts(page)
             }
+            EarningsAsk::Recompute { receipt } => EarningsAnswer::Recomputed(recomputed(&receipt)),
             EarningsAsk::Jobs { filter, before, limit } => {
                 let history = lock(&self.records.history);
                 EarningsAnswer::Jobs(history.page(&filter, before, limit.min(PAGE_MAX) as usize))

@@ -184,6 +184,7 @@ impl App {
                 Front::Window { process: Some(process), .. } => hardware.card_load_of(*process),
                 _ => None,
             };
+            let load = load.or(view.front_load_percent);
             Some((view, load))
         });
         let (view, load) = tokio::time::timeout(LOOK_LIMIT, looking).await.ok()?.ok()??;

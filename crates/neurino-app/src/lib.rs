@@ -14,9 +14,13 @@ mod bundle;
 mod cards;
 mod chain;
 mod chat;
+mod data;
 pub mod demand;
 mod doctor;
+pub mod door;
 mod earnings;
+mod filter;
+mod glance;
 mod guard;
 mod library;
 mod logs;
@@ -25,6 +29,7 @@ mod models;
 mod network;
 mod notices;
 mod onboarding;
+mod own_model;
 mod picture;
 mod playground;
 mod power;
@@ -49,16 +54,19 @@ use neurino_earnings::ReceiptLog;
 use neurino_hardware::{CardPower, LiveHardware};
 use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Command, Event, Preferences, Reply, StopMode};
+use neurino_protocol::filter::FilterView;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::OpenedIdentity;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub use bundle::write_bundle;
+pub use data::{Keep, Removal, Removed, data_places};
 pub use doctor::examine;
 use earnings::Records;
+pub use glance::Glance;
 use guard::Guard;
 use mining::Mining;
 use network::Network;
@@ -104,10 +112,12 @@ pub struct App {
     alerts: Mutex<alerts::Alerts>,
     updates: updates::Updates,
     notices: notices::Notices,
+    filter: Mutex<FilterView>,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
     pictures: Mutex<HashMap<String, CancellationToken>>,
     events: broadcast::Sender<Event>,
+    glances: watch::Sender<Option<Glance>>,
     changed: Notify,
     practice_demand: bool,
     end: CancellationToken,
@@ -152,8 +162,8 @@ impl App {
         let hardware = Arc::new(LiveHardware::open(card_script));
         let limited = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
         let cards = cards::Cards::open(hardware, engine, &dirs, &store, &settings);
-        let own_models = store.catalog().models().iter().map(|model| model.id.clone()).collect();
-        let image_models = models::image_models(store.catalog());
+        let own_models = models::all_models(&store.catalog());
+        let image_models = models::image_models(&store.catalog());
         let open = Network::open(&dirs.data, &settings, limits, any_port, own_models, image_models);
         let network = open.await?;
         let folder = dirs.data.join(network.folder());
@@ -178,6 +188,7 @@ impl App {
             alerts: Mutex::new(alerts),
             updates,
             notices,
+            filter: Mutex::new(filter::of_settings(&settings)),
             dirs,
             settings,
             identity: Mutex::new(Arc::new(identity)),
@@ -201,6 +212,7 @@ impl App {
             chats: Mutex::new(HashMap::new()),
             pictures: Mutex::new(HashMap::new()),
             events: broadcast::Sender::new(EVENTS_BEHIND_MAX),
+            glances: watch::Sender::new(None),
             changed: Notify::new(),
             practice_demand,
             end: CancellationToken::new(),
@@ -214,6 +226,8 @@ impl App {
             app.spawn_guard(desk);
         }
         app.spawn_queue();
+        app.spawn_catalogue();
+        app.spawn_door().await;
         app.spawn_power();
         app.spawn_alerts();
         app.spawn_updates();
@@ -244,6 +258,7 @@ impl App {
             Command::Decisions => Ok(Reply::Decisions(self.decisions())),
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
             Command::Library(action) => self.library(action).await.map(|()| Reply::Ok),
+            Command::OwnModel(command) => self.own_model(command).await,
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
                 self.chat_send(chat, question).map(|()| Reply::Ok)
@@ -259,13 +274,19 @@ impl App {
                 self.picture_cancel(&picture);
                 Ok(Reply::Ok)
             }
-            Command::PictureSave { png } => {
-                self.picture_save(png).await.map(|path| Reply::Saved { path })
+            Command::PictureSave { png, settings } => {
+                self.picture_save(png, settings).await.map(|path| Reply::Saved { path })
             }
             Command::Receipts { before_ms, limit } => {
                 self.receipts_before(before_ms, limit).await.map(Reply::Receipts)
             }
             Command::Earnings { about } => self.earnings(about).await.map(Reply::Earnings),
+            Command::Data => {
+                let (dirs, models) = (self.dirs.clone(), self.store.root());
+                let looking = tokio::task::spawn_blocking(move || data_places(&dirs, &models));
+                let places = looking.await.map_err(|_| internal("the files could not be read"))?;
+                Ok(Reply::Data(places))
+            }
             Command::Doctor => Ok(Reply::Doctor(self.doctor().await)),
             Command::Preferences => Ok(Reply::Preferences(lock(&self.preferences).clone())),
             Command::PreferencesSet { preferences } => {
@@ -284,6 +305,7 @@ impl App {
             Command::Update(command) => {
                 self.update(command).await.map(|view| Reply::Update(Box::new(view)))
             }
+            Command::Filter(command) => self.filter(command).await.map(Reply::Filter),
             Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
             Command::CardChoose { card, choice } => {
                 self.card_choose(&card, choice).await.map(|()| Reply::Ok)
@@ -297,7 +319,10 @@ impl App {
 
     /// The events from now on. A viewer that falls behind misses some and asks for a snapshot.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+        let events = self.events.subscribe();
+        // Who begins to look need not wait for the next round.
+        self.changed.notify_one();
+        events
     }
 
     /// The coordinator inside this program, if it works for the practice network.

@@ -5,6 +5,8 @@ mod queue;
 mod show;
 mod tasks;
 
+pub(crate) use show::fits_of;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -74,6 +76,11 @@ impl Library {
 
     pub(crate) fn connections(&self) -> u32 {
         lock(&self.state).settings.connections.clamp(*CONNECTIONS.start(), *CONNECTIONS.end())
+    }
+
+    /// What is on the drive has changed.
+    pub(crate) fn look_again(&self) {
+        lock(&self.state).usage = None;
     }
 
     /// A download has come so far.
@@ -192,6 +199,7 @@ impl App {
             self.forget_problem(model);
         }
         lock(&self.library.state).usage = None;
+        self.models_changed().await;
         Ok(())
     }
 
@@ -212,7 +220,7 @@ impl App {
 }
 
 /// A folder that a person wrote down.
-fn whole_path(text: &str) -> Result<PathBuf, ErrorBody> {
+pub(crate) fn whole_path(text: &str) -> Result<PathBuf, ErrorBody> {
     let path = PathBuf::from(text.trim());
     if path.is_absolute() {
         return Ok(path);

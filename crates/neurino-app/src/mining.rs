@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::demand::Demand;
 use crate::wallet::node_of;
-use crate::{App, internal, lock, now_ms, told_with_causes};
+use crate::{App, filter, internal, lock, now_ms, told_with_causes};
 
 /// Pause of the practice network's own demand between two jobs.
 const DEMAND_PAUSE: Duration = Duration::from_secs(6);
@@ -221,15 +221,7 @@ impl App {
     /// practice network asks for pictures too: its image model comes with the program.
     async fn prepare(self: &Arc<Self>) -> Result<Vec<ModelRef>, ErrorBody> {
         self.preparing(Preparing::Checking);
-        let mut models = Vec::new();
-        for id in self.models_here() {
-            // A card that is kept for pictures is not offered models that write, and so on.
-            if !self.computes(self.kind_of(&id)) {
-                continue;
-            }
-            // A damaged one is named in the list of models.
-            models.extend(self.model_ref(&id).await);
-        }
+        let mut models = self.servable().await;
         if models.is_empty() && self.computes(JobKind::Text) {
             let starter = Self::starter_model();
             self.fetch_and_wait(&starter, |percent| {
@@ -253,6 +245,20 @@ impl App {
             }
         }
         Ok(models)
+    }
+
+    /// The verified models that the cards in use may compute.
+    pub(crate) async fn servable(&self) -> Vec<ModelRef> {
+        let mut models = Vec::new();
+        for id in self.models_here() {
+            // A card that is kept for pictures is not offered models that write, and so on.
+            if !self.computes(self.kind_of(&id)) {
+                continue;
+            }
+            // A damaged one is named in the list of models.
+            models.extend(self.model_ref(&id).await);
+        }
+        models
     }
 
     /// Says that no card may be used and why, or that one may again.
@@ -325,14 +331,15 @@ impl App {
     /// Runs the miner until it ends.
     async fn mine(self: &Arc<Self>, models: Vec<ModelRef>, run: &Run) -> Result<(), ErrorBody> {
         let identity = self.identity();
-        let config = MinerConfig {
+        let mut config = MinerConfig {
             node: node_of(&identity),
             capabilities: self.capabilities(),
             models,
             image_models: self.image_models(),
             outbox_dir: self.dirs.outbox.join(self.network.folder()),
             receipts: Arc::clone(&self.receipts),
-            filter: ContentFilter::new(&self.settings.jobs.refuse_words),
+            filter: ContentFilter::default(),
+            follow_advice: self.settings.jobs.follow_network,
         };
         // News is listened to before anybody sees that the miner is ready and asks it for something.
         let (handle, receipts, ended) = {
@@ -340,6 +347,8 @@ impl App {
             if !mining.belongs_to(run) || run.stop.is_cancelled() {
                 return Ok(());
             }
+            // Under the lock that a change of it takes, so that none is missed.
+            config.filter = filter::for_miner(&lock(&self.filter));
             let handle = Miner::start(
                 config,
                 self.network.for_miner(),

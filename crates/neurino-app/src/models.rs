@@ -1,6 +1,6 @@
 //! The model library, as the window sees it: what is there, what is being fetched, what failed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
@@ -50,7 +50,7 @@ impl App {
 
     /// The image models of the catalogue, and what suits them.
     pub(crate) fn image_models(&self) -> BTreeMap<ModelId, ImageDefaults> {
-        image_models(self.store.catalog())
+        image_models(&self.store.catalog())
     }
 
     /// What a model makes; text where the catalogue does not know it.
@@ -162,9 +162,10 @@ impl App {
         self.loaded_model().as_ref() == Some(id)
     }
 
-    fn catalogued(&self, id: &ModelId) -> Result<&ModelManifest, ErrorBody> {
+    /// A model's bytes, if the catalogue has it.
+    fn catalogued(&self, id: &ModelId) -> Result<u64, ErrorBody> {
         let catalog = self.store.catalog();
-        catalog.get(id).ok_or_else(|| {
+        catalog.get(id).map(ModelManifest::size_bytes).ok_or_else(|| {
             let known: Vec<_> = catalog.models().iter().map(|m| m.id.to_string()).collect();
             let message = format!("the catalogue has no model `{id}`");
             ErrorBody::new(ErrorCode::UnknownModel, message)
@@ -206,13 +207,12 @@ impl App {
         id: &ModelId,
         asked: bool,
     ) -> Result<watch::Receiver<Fetch>, ErrorBody> {
-        let manifest = self.catalogued(id)?;
+        let total_bytes = self.catalogued(id)?;
         let mut models = lock(&self.models);
         if let Some(running) = models.running.get_mut(id) {
             running.asked |= asked;
             return Ok(running.progress.clone());
         }
-        let total_bytes = manifest.size_bytes();
         let (sender, progress) = watch::channel(Fetch::Running { done_bytes: 0, total_bytes });
         let stop = self.end.child_token();
         let running = Running { progress: progress.clone(), stop: stop.clone(), asked };
@@ -245,20 +245,42 @@ impl App {
         let outcome = self.store.fetch(id, &options, tell, stop).await;
         let outcome = outcome.map(|_| ()).map_err(|error| not_ready(&error));
         self.library.note_end(id);
-        let mut models = lock(&self.models);
-        models.running.remove(id);
-        if let Err(error) = &outcome
-            && error.code != ErrorCode::Cancelled
         {
-            models.problems.insert(id.clone(), error.clone());
+            let mut models = lock(&self.models);
+            models.running.remove(id);
+            if let Err(error) = &outcome
+                && error.code != ErrorCode::Cancelled
+            {
+                models.problems.insert(id.clone(), error.clone());
+            }
         }
-        drop(models);
+        let came = outcome.is_ok();
         sender.send_replace(Fetch::Done(outcome));
         self.changed.notify_one();
+        if came {
+            self.models_changed().await;
+        }
     }
 
     /// Every model of the catalogue and where it stands. `loaded` is the one in memory.
     pub(crate) fn model_statuses(&self, loaded: Option<&ModelId>) -> Vec<ModelStatus> {
+        self.statuses_of(loaded, |_| true)
+    }
+
+    /// Models that are being fetched.
+    pub(crate) fn running_fetches(&self) -> BTreeSet<ModelId> {
+        let progress = lock(&self.models);
+        let runs = |fetch: &Fetch| matches!(fetch, Fetch::Running { .. });
+        let running = progress.running.iter().filter(|(_, one)| runs(&one.progress.borrow()));
+        running.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// [`App::model_statuses`] of some.
+    pub(crate) fn statuses_of(
+        &self,
+        loaded: Option<&ModelId>,
+        wanted: impl Fn(&ModelId) -> bool,
+    ) -> Vec<ModelStatus> {
         let progress = lock(&self.models);
         let status = |m: &ModelManifest| {
             let running = progress.running.get(&m.id).map(|r| r.progress.borrow().clone());
@@ -282,8 +304,14 @@ impl App {
                 problem: progress.problems.get(&m.id).cloned(),
             }
         };
-        self.store.catalog().models().iter().map(status).collect()
+        let catalog = self.store.catalog();
+        catalog.models().iter().filter(|m| wanted(&m.id)).map(status).collect()
     }
+}
+
+/// Every model of a catalogue.
+pub(crate) fn all_models(catalog: &Catalog) -> Vec<ModelId> {
+    catalog.models().iter().map(|model| model.id.clone()).collect()
 }
 
 /// The image models of a catalogue, and what suits them.

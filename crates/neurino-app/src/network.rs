@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use neurino_client::{HttpCoordinator, OriginalCoordinator, OriginalOptions};
-use neurino_config::{NetworkSetting, ProtocolSetting, Settings};
+use neurino_client::{Device, HttpCoordinator, OriginalCoordinator, OriginalOptions};
+use neurino_config::{NetworkSetting, ProtocolSetting, Settings, env};
 use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
 use neurino_core::{ImageDefaults, ModelId};
 use neurino_protocol::{ErrorBody, ErrorCode};
+use neurino_wallet::load_or_create_named;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,13 +36,22 @@ pub(crate) struct Practice {
     server: TaskTracker,
 }
 
+/// Name of the file in the data folder with the key of this machine's sessions.
+const DEVICE_KEY: &str = "device";
+
 /// A coordinator elsewhere, in the protocol it speaks.
-fn remote(
+async fn remote(
+    data: &Path,
     url: &str,
     settings: &Settings,
-) -> Result<Arc<dyn neurino_client::Coordinator>, neurino_client::ClientError> {
+) -> Result<Arc<dyn neurino_client::Coordinator>, StartError> {
     match settings.network.protocol {
-        ProtocolSetting::Neurino => Ok(Arc::new(HttpCoordinator::new(url)?)),
+        ProtocolSetting::Neurino => {
+            let passphrase_file = env::var(env::PASSPHRASE_FILE).map(PathBuf::from);
+            let key = load_or_create_named(data, DEVICE_KEY, passphrase_file.as_deref()).await?;
+            let device = Device::new(key.copy());
+            Ok(Arc::new(HttpCoordinator::new(url)?.with_device(device)))
+        }
         ProtocolSetting::Original => {
             let asked = settings.network.original.clone();
             let options = OriginalOptions {
@@ -74,7 +84,7 @@ impl Network {
                 opened.await.map(Self::Practice)
             }
             NetworkSetting::Coordinator(url) => {
-                let coordinator = remote(url, settings)?;
+                let coordinator = remote(data, url, settings).await?;
                 Ok(Self::Remote { coordinator, url: url.clone() })
             }
         }

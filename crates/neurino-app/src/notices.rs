@@ -1,6 +1,6 @@
 //! What the desktop's own notifications tell: off but for what needs the person, and nothing twice.
 //!
-//! [`Told`] compares each snapshot with what it has seen; whoever shows notifications is the shell's
+//! [`Told`] compares each [`Glance`] with what it has seen; whoever shows notifications is the shell's
 //! ([`Notifier`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex};
 use neurino_config::{Dirs, NoticeFiles};
 use neurino_control::{Alert, Cause, Decision, Saying, Why};
 use neurino_core::MicroPoints;
-use neurino_protocol::app::{Event, MiningState, MiningStatus, ModelState, ModelStatus, Snapshot};
+use neurino_protocol::app::{MiningState, MiningStatus, ModelState, ModelStatus};
 use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::notices::{Notice, NoticeSettings, NoticesCommand};
 use neurino_protocol::update::UpdateStatus;
 use neurino_protocol::{ErrorBody, ErrorCode};
-use tokio::sync::broadcast::error::RecvError;
 use tracing::warn;
 
+use crate::glance::Glance;
 use crate::{App, internal, lock, told_with_causes};
 
 /// So many jobs in a row that brought nothing are told.
@@ -58,10 +58,12 @@ struct Told {
     /// Models that were being fetched.
     fetching: BTreeSet<String>,
     alerts: BTreeSet<(String, i64)>,
-    failed: u32,
+    /// Jobs that failed in a row; `None` before the first look: what failed before this start was told
+    /// then.
+    failed: Option<u32>,
 }
 
-/// The part of a snapshot that notices are made from.
+/// What notices are made from.
 #[derive(Clone, Copy)]
 struct Seen<'a> {
     mining: &'a MiningStatus,
@@ -73,14 +75,14 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
+    fn of(now: &'a Glance, models: &'a [ModelStatus]) -> Self {
         Self {
-            mining: &snapshot.mining,
-            decision: &snapshot.control.decision,
-            jobs_today: snapshot.points.jobs_today,
-            update: &snapshot.update,
-            models: &snapshot.models,
-            alerts: &snapshot.alerts,
+            mining: &now.mining,
+            decision: &now.control.decision,
+            jobs_today: now.points.jobs_today,
+            update: &now.update,
+            models,
+            alerts: &now.alerts,
         }
     }
 }
@@ -152,10 +154,10 @@ impl Told {
             }
         }
         self.alerts = alerts;
-        if failed_in_a_row >= FAILED_IN_A_ROW && self.failed < FAILED_IN_A_ROW {
+        let before = self.failed.replace(failed_in_a_row);
+        if failed_in_a_row >= FAILED_IN_A_ROW && before.is_some_and(|n| n < FAILED_IN_A_ROW) {
             news.push(Notice::JobsFail(failed_in_a_row));
         }
-        self.failed = failed_in_a_row;
         news
     }
 
@@ -198,27 +200,27 @@ impl App {
         if self.notices.notifier.is_none() {
             return;
         }
-        let (app, mut events) = (Arc::clone(self), self.events.subscribe());
+        let (app, mut glances) = (Arc::clone(self), self.glances());
         self.tasks.spawn(async move {
             let last = app.notices.files.load_told();
             let mut told = Told { last, ..Told::default() };
             loop {
-                let event = tokio::select! {
+                tokio::select! {
                     () = app.end.cancelled() => return,
-                    event = events.recv() => event,
-                };
-                match event {
-                    Ok(Event::Snapshot(snapshot)) => app.tell_news(&mut told, &snapshot).await,
-                    Err(RecvError::Closed) => return,
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    changed = glances.changed() => if changed.is_err() { return },
+                }
+                let now = glances.borrow_and_update().clone();
+                if let Some(now) = now {
+                    app.tell_news(&mut told, &now).await;
                 }
             }
         });
     }
 
-    async fn tell_news(&self, told: &mut Told, snapshot: &Snapshot) {
+    async fn tell_news(&self, told: &mut Told, now: &Glance) {
         let (day, before) = (day(&jiff::Zoned::now()), told.last.clone());
-        let mut news = told.observe(Seen::of(snapshot), &day, self.failed_in_a_row());
+        let models = self.fetched(now, &told.fetching);
+        let mut news = told.observe(Seen::of(now, &models), &day, self.failed_in_a_row());
         if told.week_begins(&day) {
             let week = self.receipts.totals(crate::now_ms() - WEEK_MS);
             let (llama, waifu): (MicroPoints, MicroPoints) = (week.llama_micro, week.waifu_micro);
@@ -364,6 +366,17 @@ mod tests {
         assert!(look(&machine, 3).is_empty());
         machine.alerts[0].since_ms = 9;
         assert_eq!(look(&machine, 3), ["Alert"], "another one");
+    }
+
+    #[test]
+    fn jobs_that_failed_before_a_restart_are_not_told_again() {
+        let (mut told, today) = (Told::default(), day("2026-11-24", "2026-11-23"));
+        let machine = Machine::new();
+        let mut look = |failed| kinds(&told.observe(machine.seen(), &today, failed));
+        assert!(look(FAILED_IN_A_ROW).is_empty(), "told by the start before");
+        assert!(look(FAILED_IN_A_ROW + 1).is_empty());
+        assert!(look(0).is_empty());
+        assert_eq!(look(FAILED_IN_A_ROW), ["JobsFail"], "another row");
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl App {
         let folder = &self.store.root();
         let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
         let first = [Self::starter_model(), Self::image_starter_model()];
-        let models = first.iter().filter_map(|id| self.store.catalog().get(id));
+        let catalog = self.store.catalog();
+        let models = first.iter().filter_map(|id| catalog.get(id));
         OnboardingView {
             open: !there.finished,
             step: there.step,

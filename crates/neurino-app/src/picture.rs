@@ -72,11 +72,21 @@ impl App {
     }
 
     /// Writes a picture to the person's folder of pictures and says where it lies. The name is made
-    /// from the content, so that the same picture is kept once.
-    pub(crate) async fn picture_save(&self, png: Png) -> Result<String, ErrorBody> {
+    /// from the content, so that the same picture is kept once. The file says what it was made with
+    /// only if `settings` has that.
+    pub(crate) async fn picture_save(
+        &self,
+        png: Png,
+        settings: Option<ImageJob>,
+    ) -> Result<String, ErrorBody> {
+        let no_picture = || ErrorBody::new(ErrorCode::InvalidRequest, "This is no picture.");
         if !png.0.starts_with(SIGNATURE) || png.0.len() > LINE_BYTES_MAX {
-            return Err(ErrorBody::new(ErrorCode::InvalidRequest, "This is no picture."));
+            return Err(no_picture());
         }
+        let png = match settings {
+            Some(job) => png.with_settings(&job).ok_or_else(no_picture)?,
+            None => png,
+        };
         let name = ResultDigest(Sha256::digest(&png.0).into()).to_string();
         let folder = self.dirs.pictures.clone();
         let path = folder.join(format!("neurino-{}.png", &name[..12]));

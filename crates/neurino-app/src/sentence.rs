@@ -1,6 +1,6 @@
 //! The state sentence: what the miner does and, if it does nothing, why and what helps.
 
-use neurino_core::JobKind;
+use neurino_core::{JobKind, ModelId};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{CurrentJob, JobStage, MiningState, NetworkStatus};
 use neurino_protocol::cards::NoCard;
@@ -19,6 +19,10 @@ pub(crate) enum Doing {
     Preparing(Preparing),
     /// It waits, and the network said why.
     Idle(NoJob),
+    /// It loads a model because the network asks for it; so many jobs wait.
+    Advised(ModelId, u32),
+    /// It has nothing loaded, because nobody asks.
+    Resting,
     /// It hands so many jobs back.
     HandingBack(u32),
     /// It finishes its jobs, and goes on with what was changed.
@@ -40,11 +44,15 @@ pub(crate) fn saying(
         // A rule's own sentence stands there.
         (MiningState::Paused, _) => MiningSaying::Decided,
         (MiningState::Stopped, _) => MiningSaying::Stopped,
+        (MiningState::Starting, Doing::Advised(model, jobs)) => {
+            MiningSaying::Advised { model, jobs }
+        }
         (MiningState::Starting, Doing::Preparing(what)) => {
             MiningSaying::Starting { what: Some(what), problem: problem() }
         }
         (MiningState::Starting, _) => MiningSaying::Starting { what: None, problem: problem() },
         (MiningState::Waiting, _) if !connected => MiningSaying::Connecting,
+        (MiningState::Waiting, Doing::Resting) => MiningSaying::Resting,
         (MiningState::Waiting, doing) => {
             let notice = problem().filter(|problem| problem.message.starts_with(NETWORK_SAYS));
             let no_job = if let Doing::Idle(why) = doing { Some(why) } else { None };
@@ -85,6 +93,16 @@ pub(crate) fn sentence(
             format!("Connected to {network}. {}.", told(&why.to_string()))
         }
         MiningSaying::Waiting { .. } => format!("Connected to {network}. Waiting for a job."),
+        MiningSaying::Advised { model, jobs: 0 } => {
+            format!("Loading {model}: it is asked for more than what was loaded.")
+        }
+        MiningSaying::Advised { model, jobs: 1 } => format!("Loading {model}: 1 job waits for it."),
+        MiningSaying::Advised { model, jobs } => {
+            format!("Loading {model}: {jobs} jobs wait for it.")
+        }
+        MiningSaying::Resting => format!(
+            "Connected to {network}. Nobody asks for this machine's models: memory is free until a job comes."
+        ),
         MiningSaying::Working => match job {
             Some(job) => working(job, &network),
             None => format!("Connected to {network}. Waiting for a job."),
@@ -183,7 +201,7 @@ fn progress(job: &CurrentJob) -> String {
 
 #[cfg(test)]
 mod tests {
-    use neurino_core::{JobId, ModelId};
+    use neurino_core::JobId;
     use neurino_protocol::ErrorCode;
     use neurino_protocol::node::{SkipCount, SkipReason};
 
@@ -208,6 +226,7 @@ mod tests {
             of: 512,
             elapsed_ms: 3_149,
             budget_ms: 180_000,
+            estimate_ms: None,
             jobs: 1,
         }
     }
@@ -269,6 +288,20 @@ mod tests {
         let why = NoJob { waiting: 5, reasons: vec![need(3, sdxl), need(2, memory)] };
         let expect = "Connected to the practice network. No job: 3 need sdxl, 2 need 24 GB.";
         assert_eq!(told_of(MiningState::Waiting, Doing::Idle(why), None, None), expect);
+    }
+
+    #[test]
+    fn what_the_network_advises_is_told_with_its_reason() {
+        let loading = |jobs| {
+            let model = ModelId::new("sdxl").expect("valid");
+            told_of(MiningState::Starting, Doing::Advised(model, jobs), None, None)
+        };
+        assert_eq!(loading(12), "Loading sdxl: 12 jobs wait for it.");
+        assert_eq!(loading(1), "Loading sdxl: 1 job waits for it.");
+        assert_eq!(loading(0), "Loading sdxl: it is asked for more than what was loaded.");
+        let rests = "Connected to the practice network. Nobody asks for this machine's models: memory is \
+                     free until a job comes.";
+        assert_eq!(told_of(MiningState::Waiting, Doing::Resting, None, None), rests);
     }
 
     #[test]

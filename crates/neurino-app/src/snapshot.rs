@@ -13,6 +13,8 @@ use neurino_protocol::ErrorBody;
 use neurino_protocol::app::{
     CurrentJob, Event, JobStage, MiningState, MiningStatus, NetworkStatus, PointsSummary, Snapshot,
 };
+use neurino_protocol::control::ControlStatus;
+use neurino_protocol::node::Advice;
 use neurino_protocol::saying::{MiningSaying, Preparing};
 
 use crate::mining::Phase;
@@ -25,6 +27,8 @@ pub(crate) const RECEIPTS_SHOWN: usize = 20;
 const PUSH_PAUSE: Duration = Duration::from_millis(100);
 /// How often figures that move by themselves (time, load) are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// The same while no window is open.
+const GLANCE_TICK: Duration = Duration::from_secs(1);
 /// How often the devices are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
@@ -53,6 +57,14 @@ impl View {
     }
 }
 
+/// The part of a snapshot that is in memory.
+pub(crate) struct MiningNow {
+    pub(crate) mining: MiningStatus,
+    pub(crate) control: ControlStatus,
+    network: NetworkStatus,
+    job: Option<CurrentJob>,
+}
+
 impl App {
     /// Pushes a snapshot to every viewer whenever it differs from the last one.
     pub(crate) fn spawn_publisher(self: &Arc<Self>) {
@@ -60,27 +72,28 @@ impl App {
         self.tasks.spawn(async move {
             let mut last = None;
             loop {
+                let looked_at = app.events.receiver_count() > 0;
                 tokio::select! {
                     () = app.end.cancelled() => return,
                     () = app.changed.notified() => {}
-                    () = tokio::time::sleep(TICK) => {}
+                    () = tokio::time::sleep(if looked_at { TICK } else { GLANCE_TICK }) => {}
                 }
-                // Nobody looks: nothing is computed.
-                if app.events.receiver_count() == 0 {
-                    continue;
-                }
-                let snapshot = app.snapshot().await;
-                if last.as_ref() != Some(&snapshot) {
-                    let _ = app.events.send(Event::Snapshot(Box::new(snapshot.clone())));
-                    last = Some(snapshot);
+                app.push_glance();
+                // Nobody looks: nothing more is computed.
+                if app.events.receiver_count() > 0 {
+                    let snapshot = app.snapshot().await;
+                    if last.as_ref() != Some(&snapshot) {
+                        let _ = app.events.send(Event::Snapshot(Box::new(snapshot.clone())));
+                        last = Some(snapshot);
+                    }
                 }
                 tokio::time::sleep(PUSH_PAUSE).await;
             }
         });
     }
 
-    /// Everything the window shows, now.
-    pub(crate) async fn snapshot(self: &Arc<Self>) -> Snapshot {
+    /// What the miner does and why, and where it works.
+    pub(crate) fn mining_now(&self) -> MiningNow {
         let (phase, since_ms, again, miner) = {
             let mining = lock(&self.mining);
             (mining.phase.clone(), mining.since_ms, mining.start_again, mining.miner())
@@ -97,6 +110,12 @@ impl App {
             mining_status(&phase, since_ms, again, status.as_ref(), &network, job.as_ref());
         let control = self.control_status();
         let mining = decided(mining, &phase, &control.decision);
+        MiningNow { mining, control, network, job }
+    }
+
+    /// Everything the window shows, now.
+    pub(crate) async fn snapshot(self: &Arc<Self>) -> Snapshot {
+        let MiningNow { mining, control, network, job } = self.mining_now();
         let loaded = match &*self.engine().status().borrow() {
             EngineStatus::Ready(model) => Some(model.id.clone()),
             _ => None,
@@ -121,7 +140,7 @@ impl App {
     }
 
     /// The machine's own record, added up: today counts from the local midnight.
-    fn points(&self) -> PointsSummary {
+    pub(crate) fn points(&self) -> PointsSummary {
         let midnight_ms = jiff::Zoned::now()
             .start_of_day()
             .map_or(i64::MAX, |day| day.timestamp().as_millisecond());
@@ -168,6 +187,7 @@ fn current_job(job: &RunningJob, jobs: u32) -> CurrentJob {
         of: job.of,
         elapsed_ms: job.started.elapsed().as_millis() as u64,
         budget_ms: job.budget_ms,
+        estimate_ms: job.estimate_ms,
         jobs,
     }
 }
@@ -198,10 +218,12 @@ fn mining_status(
             let (state, preparing) = miner_state(&status.state);
             let idle = || status.no_job.as_ref().filter(|why| why.waiting > 0);
             let why = (status.state == MinerState::Waiting).then(idle).flatten();
-            let doing = match (preparing, why) {
-                (Some(what), _) => Doing::Preparing(what),
-                (None, Some(why)) => Doing::Idle(why.clone()),
-                (None, None) => Doing::Nothing,
+            let advised = status.advice.as_ref().and_then(|advice| advised(&status.state, advice));
+            let doing = match (advised, preparing, why) {
+                (Some(doing), ..) => doing,
+                (None, Some(what), _) => Doing::Preparing(what),
+                (None, None, Some(why)) => Doing::Idle(why.clone()),
+                (None, None, None) => Doing::Nothing,
             };
             (state, doing, miner_problem(status))
         }
@@ -213,6 +235,18 @@ fn mining_status(
         said,
         since_ms: status.map_or(since_ms, |s| s.since_ms),
         problem: shown_problem(state, network.connected, problem),
+    }
+}
+
+/// What the miner does because the network advised it.
+fn advised(state: &MinerState, advice: &Advice) -> Option<Doing> {
+    match (state, &advice.model) {
+        // After a failed attempt that attempt is what there is to tell.
+        (MinerState::LoadingModel { model, error: None, .. }, Some(asked)) if model == asked => {
+            Some(Doing::Advised(asked.clone(), advice.waiting))
+        }
+        (MinerState::Waiting, None) => Some(Doing::Resting),
+        _ => None,
     }
 }
 

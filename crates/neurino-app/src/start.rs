@@ -105,6 +105,7 @@ impl EngineHost {
         };
         let engine = |seat: &Seat| -> Arc<dyn Engine> {
             let mut config = ProcessEngineConfig::new(program, ["engine"], seat.device);
+            config.tunings = Some(dirs.tunings());
             // The CUDA code generator looks for libdevice below CUDA_PATH; the package brings it.
             let bundled = dirs.resources.join("cuda");
             if bundled.is_dir() && std::env::var_os("CUDA_PATH").is_none() {

@@ -1,6 +1,8 @@
 //! The command line's grammar. Younger commands have theirs in files of their own.
 
+mod control;
 mod epoch;
+mod gateway;
 mod voucher;
 
 use std::net::SocketAddr;
@@ -12,7 +14,9 @@ use neurino_coordinator::{PayerId, Scope};
 use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
 use neurino_update::Version;
 
+pub use control::PauseTime;
 pub use epoch::EpochAction;
+pub use gateway::{FabricArgs, GatewayArgs};
 pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
 
 /// By which rules a network's epochs are made, unless it is told otherwise.
@@ -47,6 +51,7 @@ pub struct Cli {
 
 /// What the program does. The words are in the imperative, as clap's own ones for help are.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, read once")]
 pub enum Role {
     /// Try everything on this machine: run a few real jobs and earn practice points.
     Practice(PracticeArgs),
@@ -103,9 +108,45 @@ pub enum Role {
         #[command(subcommand)]
         action: VoucherAction,
     },
+    /// Pause the Neurino that runs: jobs are handed back, the card is free.
+    Pause {
+        /// Minutes, up to a day, or `until-resume`.
+        #[arg(value_name = "MINUTES|until-resume", default_value = "60")]
+        time: PauseTime,
+    },
+    /// Let the Neurino that runs mine again, whatever holds it back now.
+    Resume,
+    /// Pause the Neurino that runs until it is resumed, or resume it: for a key of the desktop's own.
+    Toggle,
+    /// Say what the Neurino that runs does.
+    Status,
+    /// Show where everything lies on this machine and how large it is, or remove it.
+    Data {
+        /// What to do; without one, it is shown.
+        #[command(subcommand)]
+        action: Option<DataAction>,
+    },
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,
+}
+
+/// `neurino data`
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum DataAction {
+    /// Remove what Neurino keeps on this machine: models, records, logs, settings. Files of others,
+    /// pictures and exports that you kept, and the identity's keys stay.
+    Remove {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        /// Leave the settings for the next installation.
+        #[arg(long)]
+        keep_config: bool,
+        /// Remove the identity's keys too. Without its recovery words nobody brings it back.
+        #[arg(long)]
+        with_keys: bool,
+    },
 }
 
 /// `neurino update`
@@ -231,10 +272,21 @@ pub struct CoordinatorArgs {
     /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Header in which that proxy alone says whom it asks for, like `x-forwarded-for`; limits new nodes.
+    #[arg(long, value_name = "NAME", requires = "behind_proxy")]
+    pub for_header: Option<String>,
+    /// An address under which other machines reach it, like `https://pool.example`; may be repeated. Nodes
+    /// sign where they connect to, and one that signed for another address is refused.
+    #[arg(long, value_name = "URL", value_parser = known_as)]
+    pub known_as: Vec<String>,
     /// Keep the books in PostgreSQL instead of a file: `postgres://USER:PASSWORD@HOST:PORT/NAME`. Other
     /// users of this machine can read the flag; `DATABASE_URL` in the environment they cannot.
     #[arg(long, value_name = "ADDRESS", global = true)]
     pub database: Option<String>,
+    /// Keep pictures in a bucket instead of a folder: `s3://BUCKET/PREFIX`. Server and keys are taken from
+    /// `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    #[arg(long, value_name = "ADDRESS")]
+    pub blobs: Option<String>,
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
@@ -244,9 +296,19 @@ pub struct CoordinatorArgs {
     /// Rules that price the jobs; without them a new network begins with `club2`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
+    /// Have nodes unload a model that nobody asked for during so many minutes; 0 is never. Its files stay.
+    #[arg(long, value_name = "MINUTES", default_value_t = 30)]
+    pub unload: u32,
+    /// Give so many per cent of the jobs to a second node when their first one is late; 0 is none. The
+    /// first result is the one that is paid.
+    #[arg(long, value_name = "PERCENT", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub hedge: u8,
     /// Also listen at this address of this machine for metrics and administration.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
+    /// The way to gateways on other machines; the books must be in PostgreSQL.
+    #[command(flatten)]
+    pub fabric: FabricArgs,
 }
 
 /// Tasks of a coordinator.
@@ -277,10 +339,21 @@ pub enum CoordinatorAction {
         #[command(subcommand)]
         action: VouchersAction,
     },
+    /// Take nodes' and clients' connections for a coordinator that is reached over NATS.
+    Gateway(GatewayArgs),
     /// Say who brought a model and how many votes it has.
     Pod(PodArgs),
     /// Say how many votes a node has.
     Votes(VotesArgs),
+    /// Show who did what to the network and when, one line of JSON an act, or whether that log is whole.
+    Log {
+        /// Lines behind this number.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        after: i64,
+        /// Only say whether every line carries the digest of the one before, and how the log ends.
+        #[arg(long)]
+        check: bool,
+    },
     /// Show which results were computed again and what that says of nodes; decide appeals.
     Audits {
         /// What to do; a list when absent.
@@ -830,6 +903,12 @@ pub struct BenchSoakArgs {
         value_parser = clap::value_parser!(u32).range(1..=200)
     )]
     pub requests: u32,
+}
+
+/// An address of a coordinator as nodes sign it.
+fn known_as(text: &str) -> Result<String, &'static str> {
+    neurino_coordinator::check_known_as(text)?;
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

@@ -44,7 +44,9 @@ async fn measure(setting: Setting, args: BenchTextArgs) -> anyhow::Result<ExitCo
     };
     let store = ModelStore::open(&setting.dirs.models)?;
     let quiet = setting.format == Format::Json;
+    let tunings = setting.dirs.tunings();
     let work = move || -> anyhow::Result<TextBench> {
+        neurino_engine::tuning::keep_in(&tunings, options.device);
         let subject = if let Some(name) = args.shape {
             BenchSubject::Shape { name, format: args.quant }
         } else {

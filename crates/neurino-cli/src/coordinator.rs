@@ -2,6 +2,8 @@
 
 mod admin;
 mod audits;
+mod gateway;
+mod log;
 mod vouchers;
 
 use std::ffi::OsString;
@@ -16,7 +18,8 @@ use neurino_config::{InstanceLock, env};
 use neurino_coordinator::admin::create_api_key;
 use neurino_coordinator::books::{self, ledger_check};
 use neurino_coordinator::{
-    Account, Coordinator, CoordinatorConfig, CoordinatorError, Database, check_listen_address,
+    Account, Bucket, BucketKeys, BucketTrouble, Coordinator, CoordinatorConfig, CoordinatorError,
+    Database, FabricConfig, FabricError, FabricKey, check_listen_address, in_the_name_of,
 };
 use neurino_core::{MicroPoints, RuleSets};
 use neurino_ledger::epoch::Address;
@@ -30,7 +33,17 @@ use crate::args::{CoordinatorAction, CoordinatorArgs};
 use crate::output::{self, Format};
 use crate::{Setting, interrupted};
 
+/// Whose acts these are in the network's log.
+fn who() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("USERNAME"));
+    user.map_or_else(|_| "the command line".into(), |user| format!("the command line of {user}"))
+}
+
 pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    Box::pin(in_the_name_of(&who(), act(setting, args))).await
+}
+
+async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     match &args.action {
         Some(CoordinatorAction::Key { name }) => key(&setting, &args, name).await?,
         Some(CoordinatorAction::Ledger) => ledger(&setting, &args).await?,
@@ -46,9 +59,13 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
         Some(CoordinatorAction::Votes(votes)) => {
             admin::votes(setting.format, &books(&setting, &args).await?, votes).await?;
         }
+        Some(CoordinatorAction::Gateway(gateway)) => gateway::run(&setting, gateway).await?,
         Some(CoordinatorAction::Vouchers { action }) => {
             let database = books(&setting, &args).await?;
             vouchers::run(&setting, &database, action).await?;
+        }
+        Some(CoordinatorAction::Log { after, check }) => {
+            log::run(setting.format, &books(&setting, &args).await?, *after, *check).await?;
         }
         Some(CoordinatorAction::Audits { action }) => {
             let database = books(&setting, &args).await?;
@@ -56,13 +73,14 @@ pub(crate) async fn run(setting: Setting, args: CoordinatorArgs) -> anyhow::Resu
         }
         None => {
             check_listen_address(args.listen, args.behind_proxy)?;
+            let fabric = fabric(&setting, &args)?;
             // A server decides itself who may write; a second process may stand by in the same home.
             let _lock = match database(&setting, &args)? {
                 Database::Sqlite(_) => Some(InstanceLock::acquire(&setting.dirs)?),
                 Database::Postgres(_) => None,
             };
             while let Some(coordinator) = open_when_free(&setting, &args).await? {
-                let outcome = serve(&setting, &args, &coordinator).await;
+                let outcome = serve(&setting, &args, fabric.clone(), &coordinator).await;
                 coordinator.shutdown().await;
                 outcome?;
                 if !coordinator.is_superseded() {
@@ -195,6 +213,25 @@ fn secret(address: OsString) -> String {
     address.into_string().unwrap_or_default()
 }
 
+/// Where pictures are kept instead of a folder, if somewhere was named.
+fn bucket(args: &CoordinatorArgs) -> anyhow::Result<Option<Bucket>> {
+    let named = args.blobs.clone().or_else(|| env::var(env::BLOBS).map(secret));
+    let Some(address) = named else { return Ok(None) };
+    let text = |name| env::var(name).map(secret).map(|text| text.trim().to_owned());
+    let key = |name| {
+        text(name).with_context(|| {
+            format!("pictures are to be kept at {}, and {name} is not set", address.trim())
+        })
+    };
+    let keys = BucketKeys {
+        key_id: key(env::AWS_ACCESS_KEY_ID)?,
+        secret: key(env::AWS_SECRET_ACCESS_KEY)?.into(),
+        token: text(env::AWS_SESSION_TOKEN).map(Into::into),
+    };
+    let (endpoint, region) = (text(env::AWS_ENDPOINT_URL), text(env::AWS_REGION));
+    Ok(Some(Bucket::at(address.trim(), endpoint.as_deref(), region.as_deref(), keys)?))
+}
+
 /// Opens the books as soon as no other coordinator holds them; `None` if the wait was interrupted.
 async fn open_when_free(
     setting: &Setting,
@@ -213,8 +250,11 @@ async fn open_when_free(
                     stand_by(setting, &database)?;
                 }
             }
-            // Whoever stands by does so while the server is away, too.
-            Some(CoordinatorError::Store(_)) if stands_by => tokio::time::sleep(RETRY).await,
+            // Whoever stands by does so while a server is away, too.
+            Some(
+                CoordinatorError::Store(_)
+                | CoordinatorError::Bucket { trouble: BucketTrouble::Unreachable(_), .. },
+            ) if stands_by => tokio::time::sleep(RETRY).await,
             _ => return Err(refused),
         }
         tokio::select! {
@@ -248,9 +288,14 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let mut config = CoordinatorConfig::practice(books, key);
     config.practice = false;
     config.original = args.legacy;
+    config.client_address_header.clone_from(&args.for_header);
+    config.known_as.clone_from(&args.known_as);
+    config.bucket = bucket(args)?;
     config.network = charter.network;
     config.rule_set = charter.rules;
     config.epoch_rules = Some(crate::args::EPOCH_RULES.into());
+    config.limits.advice_idle_ms = u64::from(args.unload) * 60_000;
+    config.limits.hedge_permille = u32::from(args.hedge) * 10;
     let catalog = neurino_model_store::Catalog::built_in();
     let needs = catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min));
     config.model_memory_bytes = needs.collect();
@@ -260,6 +305,7 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
 async fn serve(
     setting: &Setting,
     args: &CoordinatorArgs,
+    fabric: Option<FabricConfig>,
     coordinator: &Arc<Coordinator>,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
@@ -288,6 +334,9 @@ async fn serve(
                 coordinator.network()
             ));
             output::line(format!("Signs as  {}", coordinator.address()));
+            if let Some(bucket) = coordinator.bucket() {
+                output::line(format!("Pictures  {bucket}"));
+            }
             output::line(format!(
                 "Mine for it:        neurino node --coordinator http://{address}"
             ));
@@ -297,19 +346,31 @@ async fn serve(
                 let address = listener.local_addr()?;
                 output::line(format!("Metrics   http://{address}/metrics"));
             }
+            if let Some(fabric) = &fabric {
+                output::line(format!("Gateways  over NATS at {}", fabric.address));
+            }
             output::line("Ctrl-C ends.");
         }
     }
     let stop = CancellationToken::new();
     let serving = async {
-        let gateway = coordinator.serve(listener, stop.clone());
-        match admin {
-            Some((listener, token)) => {
-                tokio::try_join!(gateway, coordinator.serve_admin(listener, token, stop.clone()))
-                    .map(drop)
+        let public = async { Ok(coordinator.serve(listener, stop.clone()).await?) };
+        let admin = async {
+            match admin {
+                Some((listener, token)) => {
+                    Ok(coordinator.serve_admin(listener, token, stop.clone()).await?)
+                }
+                None => Ok(()),
             }
-            None => gateway.await,
-        }
+        };
+        let gateways = async {
+            match fabric {
+                Some(fabric) => Ok(coordinator.serve_fabric(fabric, stop.clone()).await?),
+                None => Ok(()),
+            }
+        };
+        let all: anyhow::Result<_> = tokio::try_join!(public, admin, gateways);
+        all.map(drop)
     };
     tokio::pin!(serving);
     tokio::select! {
@@ -320,6 +381,18 @@ async fn serve(
         }
     }
     Ok(())
+}
+
+/// The way to the gateways, if NATS was named.
+fn fabric(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Option<FabricConfig>> {
+    let Some(address) = gateway::address(&args.fabric)? else { return Ok(None) };
+    if matches!(database(setting, args)?, Database::Sqlite(_)) {
+        return Err(FabricError::NeedsServer.into());
+    }
+    let folder = folder(setting);
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let key = FabricKey::load_or_create(&gateway::key_file(setting, &args.fabric))?;
+    Ok(Some(FabricConfig { address, key }))
 }
 
 /// The books of the network; made by the first command that needs them.

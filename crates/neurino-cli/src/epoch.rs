@@ -101,8 +101,8 @@ async fn make(setting: &Setting, rules: &str) -> anyhow::Result<()> {
     match setting.format {
         Format::Json => output::json(&json!({ "made": made }))?,
         Format::Text if made.is_empty() => output::line(format!(
-            "Nothing is due: an epoch is made an hour after its week has ended, if there was work. \
-             It is epoch {} now.",
+            "Nothing is due: an epoch is made a week and an hour after its week has ended, if there was \
+             work. It is epoch {} now.",
             epoch_of(now_ms)
         )),
         Format::Text => {

@@ -6,7 +6,9 @@
 pub mod args;
 mod audit;
 mod bench;
+mod control;
 mod coordinator;
+mod data;
 mod doctor;
 mod earnings;
 mod engine;
@@ -104,6 +106,11 @@ fn run(
             Role::Update { action } => update::run(setting, action, edition).await,
             Role::Epoch { action } => epoch::run(setting, action).await,
             Role::Voucher { action } => voucher::run(setting, action).await,
+            Role::Pause { time } => control::pause(&setting, time).await,
+            Role::Resume => control::resume(&setting).await,
+            Role::Toggle => control::toggle(&setting).await,
+            Role::Status => control::status(&setting).await,
+            Role::Data { action } => data::run(&setting, action).await,
             Role::Engine | Role::Switch(_) => unreachable!("handled before the runtime starts"),
         }
     });

@@ -12,7 +12,8 @@ use neurino_config::{ConfigError, InstanceLock};
 use neurino_core::{JobKind, ModelId};
 use neurino_engine::inspect::inspect;
 use neurino_model_store::{
-    FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError, Throttle,
+    FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError, Throttle, own_files,
+    own_id, own_name,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +83,8 @@ fn done(setting: &Setting, key: &str, word: &str, path: &Path) -> anyhow::Result
 
 fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
     let mut rows = Vec::new();
-    for m in store.catalog().models() {
+    let catalog = store.catalog();
+    for m in catalog.models() {
         let here = matches!(store.state(&m.id)?, ModelState::Verified | ModelState::Unverified);
         rows.push((m, here));
     }
@@ -120,7 +122,7 @@ async fn add(
     path: &Path,
     wanted: Option<&str>,
 ) -> anyhow::Result<()> {
-    if wanted.is_none() && of_the_catalogue(store, path) {
+    if wanted.is_none() && store.may_know(path) {
         match store.import(None, path).await {
             Ok(model) => {
                 return done(
@@ -134,18 +136,14 @@ async fn add(
             Err(error) => return Err(error.into()),
         }
     }
-    let name = named(path);
+    let name = own_name(path);
     let model = match wanted {
         Some(wanted) => id(wanted)?,
-        None => id(&id_from(&name)).with_context(|| {
+        None => id(&own_id(&name)).with_context(|| {
             format!("no id can be made from `{name}`; choose one with --id, for example my-model")
         })?,
     };
-    let kind = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
-    // A pipe or a device would be read forever.
-    if !kind.is_file() && !kind.is_dir() {
-        return Err(StoreError::NotAFile { path: path.to_owned() }.into());
-    }
+    own_files(path)?;
     // Minutes for a large model, and none of them on the threads that serve.
     let read = path.to_owned();
     let facts = tokio::task::spawn_blocking(move || inspect(&read)).await??;
@@ -168,7 +166,17 @@ async fn add(
         let opened = inspect(folder).map(|_| ());
         opened.map_err(|error| format!("its files alone are no model: {error:#}"))
     };
-    let taken = store.adopt(own, path, opens).await;
+    let cancel = CancellationToken::new();
+    let tell = |_, _| {};
+    let adopting = store.adopt(own, path, opens, tell, cancel.clone());
+    tokio::pin!(adopting);
+    let taken = tokio::select! {
+        taken = &mut adopting => taken,
+        () = interrupted() => {
+            cancel.cancel();
+            adopting.await
+        }
+    };
     bar.finish_and_clear();
     let manifest = taken?;
     match setting.format {
@@ -191,17 +199,10 @@ async fn add(
             for file in manifest.files.iter().filter(|file| file.name.ends_with(".safetensors")) {
                 output::line(format!("SHA-256 {} {}", file.sha256, file.name));
             }
-            output::line("Programs that run already know it after a restart.");
+            output::line("A Neurino that runs serves it in a few seconds.");
             Ok(())
         }
     }
-}
-
-/// Whether a file has the size of one that the catalogue pins, so that it is worth hashing.
-fn of_the_catalogue(store: &ModelStore, path: &Path) -> bool {
-    let Ok(metadata) = path.metadata() else { return false };
-    let mut pinned = store.catalog().models().iter().flat_map(|model| &model.files);
-    metadata.is_file() && pinned.any(|file| file.size_bytes == metadata.len())
 }
 
 fn size(bytes: u64) -> String {
@@ -210,20 +211,6 @@ fn size(bytes: u64) -> String {
     } else {
         format!("{:.1} GB", bytes as f64 / 1e9)
     }
-}
-
-/// What a person would call a model file or folder.
-fn named(path: &Path) -> String {
-    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    // A link's own name says more than that of a store's blob behind it.
-    let name = last(path).or_else(|| last(&whole)).unwrap_or_default();
-    name.strip_suffix(".gguf").map_or(name.clone(), str::to_owned)
-}
-
-fn id_from(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    name.to_lowercase().chars().map(plain).collect::<String>().trim_matches('-').to_owned()
 }
 
 async fn get(setting: &Setting, store: &ModelStore, model: ModelId) -> anyhow::Result<()> {
@@ -269,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_id_is_made_from_the_files_name() {
-        let id = |path: &str| id_from(&named(Path::new(path)));
+        let id = |path: &str| own_id(&own_name(Path::new(path)));
         assert_eq!(id("/models/Llama-3 8B (Q4_K_M).gguf"), "llama-3-8b--q4_k_m");
         assert_eq!(id("/models/Mistral-7B/"), "mistral-7b");
     }

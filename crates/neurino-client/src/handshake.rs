@@ -9,7 +9,8 @@ use neurino_protocol::node::{
 use neurino_wallet::IdentityKey;
 use tokio::sync::mpsc;
 
-use crate::{ClientError, Session};
+use crate::uploads::{carried, is_near};
+use crate::{ClientError, Device, Session};
 
 /// How long the coordinator may take for each of its two answers.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -26,6 +27,21 @@ pub struct Link {
     pub messages: mpsc::Receiver<CoordinatorMessage>,
 }
 
+/// Who opens a session, and where.
+#[derive(Clone, Copy)]
+pub struct Introduction<'a> {
+    /// Signs for the node.
+    pub key: &'a IdentityKey,
+    /// The node.
+    pub node: &'a NodeId,
+    /// Its machine.
+    pub capabilities: &'a Capabilities,
+    /// Signs for the device.
+    pub device: &'a Device,
+    /// Where the node connected to, see [`Hello::origin`].
+    pub origin: &'a str,
+}
+
 /// Opens a session on a fresh link; both the HTTP client and the in-process one use it.
 ///
 /// # Errors
@@ -35,30 +51,29 @@ pub struct Link {
 pub async fn handshake(
     link: Link,
     address: &str,
-    key: &IdentityKey,
-    node: &NodeId,
-    capabilities: &Capabilities,
+    who: Introduction<'_>,
 ) -> Result<Session, ClientError> {
-    handshake_within(HANDSHAKE_LIMIT, link, address, key, node, capabilities).await
+    handshake_within(HANDSHAKE_LIMIT, link, address, who).await
 }
 
 async fn handshake_within(
     limit: Duration,
     mut link: Link,
     address: &str,
-    key: &IdentityKey,
-    node: &NodeId,
-    capabilities: &Capabilities,
+    who: Introduction<'_>,
 ) -> Result<Session, ClientError> {
     let challenge = next(limit, &mut link, address).await?;
-    let (network, hello) = answer(challenge, key, node, capabilities)?;
+    let (network, hello) = answer(challenge, who)?;
+    let challenger = hello.coordinator.clone();
     match tokio::time::timeout(limit, link.outbox.send(NodeMessage::Hello(hello))).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(closed(address)),
         Err(_) => return Err(silent(address, limit)),
     }
-    let coordinator = welcome(next(limit, &mut link, address).await?)?;
-    Ok(Session { network, coordinator, outbox: link.outbox, messages: link.messages })
+    let welcomed = next(limit, &mut link, address).await?;
+    let (coordinator, uploads) = welcome(welcomed, &challenger, who)?;
+    let session = Session { network, coordinator, outbox: link.outbox, messages: link.messages };
+    Ok(if uploads { carried(session, is_near(address)) } else { session })
 }
 
 async fn next(
@@ -84,12 +99,12 @@ pub(crate) fn silent(address: &str, limit: Duration) -> ClientError {
 /// Checks a challenge and signs the hello that answers it; also returns the network's name.
 pub(crate) fn answer(
     challenge: CoordinatorMessage,
-    key: &IdentityKey,
-    node: &NodeId,
-    capabilities: &Capabilities,
+    who: Introduction<'_>,
 ) -> Result<(String, Hello), ClientError> {
-    let (version, network, nonce) = match challenge {
-        CoordinatorMessage::Challenge { version, network, nonce } => (version, network, nonce),
+    let (version, network, coordinator, nonce) = match challenge {
+        CoordinatorMessage::Challenge { version, network, coordinator, nonce } => {
+            (version, network, coordinator, nonce)
+        }
         CoordinatorMessage::Bye(error) => return Err(ClientError::Refused(error)),
         _ => return Err(ClientError::Protocol("it did not begin with a challenge".into())),
     };
@@ -99,24 +114,56 @@ pub(crate) fn answer(
              one"
         )));
     }
-    let signature = key.sign(&Hello::message(&network, node, &nonce));
-    let hello = Hello {
+    if !coordinator.is_empty() && !is_address(&coordinator) {
+        return Err(ClientError::Protocol("its key's address is not an address".into()));
+    }
+    let device = who.device.key();
+    // Another key than the node's is not helped by what the node's key got.
+    let own = who.node.as_str().starts_with(&who.key.address());
+    let token = if own { who.device.token(who.node, &coordinator) } else { None };
+    let mut hello = Hello {
         version: PROTOCOL_VERSION,
-        node: node.clone(),
+        origin: who.origin.to_owned(),
+        token,
+        coordinator,
+        device: device.address(),
+        device_signature: String::new(),
+        node: who.node.clone(),
         nonce,
-        signature,
+        signature: String::new(),
         agent: AGENT.into(),
-        capabilities: capabilities.clone(),
+        capabilities: who.capabilities.clone(),
     };
+    let message = hello.message(&network);
+    hello.device_signature = device.sign(&message);
+    if hello.token.is_none() {
+        hello.signature = who.key.sign(&message);
+    }
     Ok((network, hello))
 }
 
-/// Checks a welcome and returns the address of the coordinator's key.
-pub(crate) fn welcome(message: CoordinatorMessage) -> Result<String, ClientError> {
+/// Checks a welcome and returns the address of the coordinator's key, and whether pictures may be put
+/// elsewhere. `challenger` is who the challenge said it was from, if it did.
+pub(crate) fn welcome(
+    message: CoordinatorMessage,
+    challenger: &str,
+    who: Introduction<'_>,
+) -> Result<(String, bool), ClientError> {
     match message {
-        CoordinatorMessage::Welcome { coordinator } if is_address(&coordinator) => Ok(coordinator),
-        CoordinatorMessage::Welcome { .. } => {
+        CoordinatorMessage::Welcome { coordinator, .. } if !is_address(&coordinator) => {
             Err(ClientError::Protocol("its key's address is not an address".into()))
+        }
+        CoordinatorMessage::Welcome { coordinator, .. }
+            if !challenger.is_empty() && coordinator != challenger =>
+        {
+            let told = "whoever welcomes is not who asked for the signature".into();
+            Err(ClientError::Protocol(told))
+        }
+        CoordinatorMessage::Welcome { coordinator, uploads, token } => {
+            if let Some(token) = token {
+                who.device.keep(who.node, &coordinator, token);
+            }
+            Ok((coordinator, uploads))
         }
         CoordinatorMessage::Bye(error) => Err(ClientError::Refused(error)),
         _ => Err(ClientError::Protocol("it did not answer the hello".into())),
@@ -140,6 +187,11 @@ mod tests {
         Capabilities { device: "CPU".into(), memory_bytes: 1, gpu: false, referred_by: None }
     }
 
+    fn welcomed(coordinator: &str) -> CoordinatorMessage {
+        let coordinator = coordinator.into();
+        CoordinatorMessage::Welcome { coordinator, uploads: false, token: None }
+    }
+
     /// Runs a handshake against scripted answers; returns its result and the hello that was sent.
     async fn check(
         answers: Vec<CoordinatorMessage>,
@@ -153,23 +205,42 @@ mod tests {
         }
         drop(tx);
         let link = Link { outbox, messages };
-        let result = handshake(link, "test", &key, &node, &capabilities()).await;
+        let (capabilities, device) = (capabilities(), Device::fresh());
+        let (key_of, origin) = (&key, "https://pool.example");
+        let who = Introduction {
+            key: key_of,
+            node: &node,
+            capabilities: &capabilities,
+            device: &device,
+            origin,
+        };
+        let result = handshake(link, "test", who).await;
         (result, sent.try_recv().ok(), key)
     }
 
     fn challenge(version: u32) -> CoordinatorMessage {
-        CoordinatorMessage::Challenge { version, network: "net".into(), nonce: "n1".into() }
+        CoordinatorMessage::Challenge {
+            version,
+            network: "net".into(),
+            coordinator: COORDINATOR.into(),
+            nonce: "n1".into(),
+        }
     }
 
     #[tokio::test]
-    async fn the_hello_is_signed_over_network_node_and_nonce() {
-        let welcome = CoordinatorMessage::Welcome { coordinator: COORDINATOR.into() };
+    async fn the_hello_is_signed_over_where_it_goes_by_both_keys() {
+        let welcome = welcomed(COORDINATOR);
         let (session, sent, key) = check(vec![challenge(PROTOCOL_VERSION), welcome]).await;
         let session = session.expect("opened");
         assert_eq!((&*session.network, &*session.coordinator), ("net", COORDINATOR));
         let Some(NodeMessage::Hello(hello)) = sent else { panic!("no hello: {sent:?}") };
-        let message = Hello::message("net", &hello.node, "n1");
+        let message = hello.message("net");
+        for said in ["origin: https://pool.example\n", "nonce: n1", COORDINATOR, &hello.device] {
+            assert!(message.contains(said), "{message}");
+        }
         neurino_wallet::verify(&message, &hello.signature, &key.address()).expect("genuine");
+        let device = &hello.device;
+        neurino_wallet::verify(&message, &hello.device_signature, device).expect("genuine");
     }
 
     #[tokio::test]
@@ -183,9 +254,10 @@ mod tests {
         assert!(matches!(result, Err(ClientError::Refused(body)) if body == bye));
         let (result, ..) = check(vec![]).await;
         assert!(matches!(result, Err(ClientError::Unreachable { .. })));
-        let odd = CoordinatorMessage::Welcome { coordinator: "nobody".into() };
-        let (result, ..) = check(vec![challenge(PROTOCOL_VERSION), odd]).await;
-        assert!(matches!(result, Err(ClientError::Protocol(_))));
+        for odd in ["nobody", "0x00000000000000000000000000000000000000bb"] {
+            let (result, ..) = check(vec![challenge(PROTOCOL_VERSION), welcomed(odd)]).await;
+            assert!(matches!(result, Err(ClientError::Protocol(_))), "{odd}");
+        }
     }
 
     #[tokio::test]
@@ -196,7 +268,15 @@ mod tests {
         let (_tx, messages) = mpsc::channel(8);
         let link = Link { outbox, messages };
         let limit = Duration::from_millis(20);
-        let result = handshake_within(limit, link, "test", &key, &node, &capabilities()).await;
+        let (capabilities, device) = (capabilities(), Device::fresh());
+        let who = Introduction {
+            key: &key,
+            node: &node,
+            capabilities: &capabilities,
+            device: &device,
+            origin: "https://pool.example",
+        };
+        let result = handshake_within(limit, link, "test", who).await;
         assert!(matches!(result, Err(ClientError::Unreachable { .. })));
     }
 }

@@ -12,10 +12,10 @@ use neurino_protocol::trust::NodeTrust;
 use neurino_wallet::IdentityKey;
 use reqwest::Url;
 
-use crate::handshake::{HANDSHAKE_LIMIT, handshake};
+use crate::handshake::{HANDSHAKE_LIMIT, Introduction, handshake};
 use crate::long_poll::{LongPoll, send};
 use crate::websocket::WebSocket;
-use crate::{ClientError, Coordinator, Session};
+use crate::{ClientError, Coordinator, Device, Session};
 
 /// How long opening a connection may take.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -25,18 +25,28 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Every session is tried as a WebSocket first. When the upgrade does not get through (a proxy that
 /// does not know it, a firewall), the same session is opened by long polls, and later ones start
 /// there as long as that works.
-#[derive(Debug)]
+///
+/// After a session that the identity key signed for, the next ones are opened with the device's key and
+/// the coordinator's token, as long as the token is good.
 pub struct HttpCoordinator {
     address: String,
+    origin: String,
+    device: Device,
     websocket: WebSocket,
     long_poll: LongPoll,
     websocket_is_blocked: AtomicBool,
     client: reqwest::Client,
 }
 
+impl std::fmt::Debug for HttpCoordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpCoordinator").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl HttpCoordinator {
     /// Prepares to talk to the coordinator at a base URL, for example `https://pool.example`.
-    /// Connects nowhere yet.
+    /// Connects nowhere yet. The device's key is a fresh one; see [`HttpCoordinator::with_device`].
     ///
     /// # Errors
     /// [`ClientError::BadAddress`] for anything but `https`, or `http` to this machine itself
@@ -58,8 +68,16 @@ impl HttpCoordinator {
             long_poll: LongPoll::new(client.clone(), &address),
             websocket_is_blocked: AtomicBool::new(false),
             client,
+            origin: base.origin().ascii_serialization(),
+            device: Device::fresh(),
             address,
         })
+    }
+
+    /// With a key that this device keeps.
+    #[must_use]
+    pub fn with_device(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 
     /// Whether the next session starts with long polls.
@@ -67,18 +85,31 @@ impl HttpCoordinator {
         self.websocket_is_blocked.load(Ordering::Relaxed)
     }
 
-    async fn over_websocket(
-        &self,
-        key: &IdentityKey,
-        node: &NodeId,
-        capabilities: &Capabilities,
-    ) -> Result<Session, ClientError> {
+    async fn over_websocket(&self, who: Introduction<'_>) -> Result<Session, ClientError> {
         let opening = tokio::time::timeout(CONNECT_LIMIT, self.websocket.open());
         let link = match opening.await {
             Ok(link) => link.map_err(|e| ClientError::unreachable(&self.address, e))?,
             Err(_) => return Err(crate::handshake::silent(&self.address, HANDSHAKE_LIMIT)),
         };
-        handshake(link, &self.address, key, node, capabilities).await
+        handshake(link, &self.address, who).await
+    }
+
+    async fn open(&self, who: Introduction<'_>) -> Result<Session, ClientError> {
+        if !self.websocket_is_blocked() {
+            match self.over_websocket(who).await {
+                Err(ClientError::Unreachable { source, .. }) => {
+                    tracing::debug!(error = &*source as &dyn std::error::Error, "no websocket");
+                }
+                answered => return answered,
+            }
+        }
+        let session = self.long_poll.open(&self.address, who).await;
+        // Also unlearned here: when neither way works, the next attempt tries both again.
+        self.websocket_is_blocked.store(session.is_ok(), Ordering::Relaxed);
+        if session.is_ok() {
+            tracing::info!("the websocket is blocked on the way; polling instead");
+        }
+        session
     }
 }
 
@@ -90,21 +121,16 @@ impl Coordinator for HttpCoordinator {
         node: &NodeId,
         capabilities: &Capabilities,
     ) -> Result<Session, ClientError> {
-        if !self.websocket_is_blocked() {
-            match self.over_websocket(key, node, capabilities).await {
-                Err(ClientError::Unreachable { source, .. }) => {
-                    tracing::debug!(error = &*source as &dyn std::error::Error, "no websocket");
-                }
-                answered => return answered,
+        let (device, origin) = (&self.device, self.origin.as_str());
+        let who = Introduction { key, node, capabilities, device, origin };
+        match self.open(who).await {
+            // The token is over, or of a key that the coordinator has no more: once more, in full.
+            Err(ClientError::Refused(error)) if self.device.forget() => {
+                tracing::debug!(code = ?error.code, "the session's token is not taken");
+                self.open(who).await
             }
+            opened => opened,
         }
-        let session = self.long_poll.open(&self.address, key, node, capabilities).await;
-        // Also unlearned here: when neither way works, the next attempt tries both again.
-        self.websocket_is_blocked.store(session.is_ok(), Ordering::Relaxed);
-        if session.is_ok() {
-            tracing::info!("the websocket is blocked on the way; polling instead");
-        }
-        session
     }
 
     async fn trust(&self, node: &NodeId) -> Result<Option<NodeTrust>, ClientError> {

@@ -1,14 +1,17 @@
 //! The coordinator as a node sees it: one trait, over HTTP or in process.
 //!
 //! Read [`Coordinator`] and [`Session`] first, then [`handshake()`] (what all transports share) and
-//! [`HttpCoordinator`] (`websocket` and `long_poll` carry its messages). [`OriginalCoordinator`] is for
+//! [`HttpCoordinator`] (`websocket` and `long_poll` carry its messages; `uploads` has pictures pass beside
+//! them). [`OriginalCoordinator`] is for
 //! coordinators that speak only the network's original protocol.
 
+mod device;
 mod handshake;
 mod http;
 mod long_poll;
 mod original;
 pub mod sigv4;
+mod uploads;
 mod websocket;
 
 use async_trait::async_trait;
@@ -20,7 +23,8 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
 use tokio::sync::mpsc;
 
-pub use handshake::{HANDSHAKE_LIMIT, Link, handshake};
+pub use device::Device;
+pub use handshake::{HANDSHAKE_LIMIT, Introduction, Link, handshake};
 pub use http::HttpCoordinator;
 pub use original::{OriginalCoordinator, OriginalOptions};
 

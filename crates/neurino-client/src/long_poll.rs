@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use neurino_core::NodeId;
 use neurino_protocol::node::{
-    Capabilities, CoordinatorMessage, Exchange, ExchangeReply, MESSAGE_BYTES_MAX, NodeMessage,
-    SessionOpened, UPLOAD_BYTES_PER_SEC,
+    CoordinatorMessage, Exchange, MESSAGE_BYTES_MAX, NodeMessage, SessionOpened,
+    UPLOAD_BYTES_PER_SEC,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
-use neurino_wallet::IdentityKey;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
@@ -16,7 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::handshake::{HANDSHAKE_LIMIT, answer, welcome};
+use crate::handshake::{HANDSHAKE_LIMIT, Introduction, answer, welcome};
+use crate::uploads::{carried, is_near};
 use crate::websocket::LINK_MESSAGES;
 use crate::{ClientError, Session};
 
@@ -47,24 +46,31 @@ impl LongPoll {
     pub(crate) async fn open(
         &self,
         address: &str,
-        key: &IdentityKey,
-        node: &NodeId,
-        capabilities: &Capabilities,
+        who: Introduction<'_>,
     ) -> Result<Session, ClientError> {
         let request = self.client.post(format!("{}/challenge", self.base));
         let challenge = send(request, HANDSHAKE_LIMIT, address).await?;
-        let (network, hello) = answer(challenge, key, node, capabilities)?;
+        let (network, hello) = answer(challenge, who)?;
+        let challenger = hello.coordinator.clone();
         let request = self.client.post(format!("{}/session", self.base));
         let request = request.json(&NodeMessage::Hello(hello));
         let opened: SessionOpened = send(request, HANDSHAKE_LIMIT, address).await?;
-        let coordinator = welcome(opened.welcome)?;
+        let (coordinator, uploads) = welcome(opened.welcome, &challenger, who)?;
         let (outbox, from_node) = mpsc::channel(LINK_MESSAGES);
         let (to_node, messages) = mpsc::channel(LINK_MESSAGES);
         let exchanges =
             Exchanges { link: self.clone(), token: opened.token, address: address.into(), to_node };
         tokio::spawn(exchanges.carry(from_node));
-        Ok(Session { network, coordinator, outbox, messages })
+        let session = Session { network, coordinator, outbox, messages };
+        Ok(if uploads { carried(session, is_near(address)) } else { session })
     }
+}
+
+/// An [`ExchangeReply`](neurino_protocol::node::ExchangeReply) whose messages are read one by one: one
+/// that is not known takes no others along.
+#[derive(Deserialize)]
+struct Heard {
+    messages: Vec<serde_json::Value>,
 }
 
 /// An open session's requests.
@@ -133,11 +139,18 @@ impl Exchanges {
         let upload = Duration::from_secs((body.len() / UPLOAD_BYTES_PER_SEC) as u64);
         let request = request.bearer_auth(&self.token).header(CONTENT_TYPE, "application/json");
         let limit = wait + REQUEST_LIMIT + upload;
-        let reply: ExchangeReply = send(request.body(body), limit, &self.address).await?;
+        let reply: Heard = send(request.body(body), limit, &self.address).await?;
         let received = reply.messages.len();
         for message in reply.messages {
-            // Nobody listens when the session is being closed.
-            let _ = self.to_node.send(message).await;
+            match serde_json::from_value(message) {
+                // Nobody listens when the session is being closed.
+                Ok(message) => drop(self.to_node.send(message).await),
+                // A newer coordinator may know more than this program.
+                Err(error) => {
+                    let kind = error.classify();
+                    tracing::warn!(?kind, "a message of the coordinator cannot be read");
+                }
+            }
         }
         Ok(received)
     }

@@ -1,7 +1,7 @@
 //! Signature version 4 of S3 requests: what a node signs its uploads with, and what a coordinator
 //! that takes them checks.
 //!
-//! Only what an upload needs: one request with its headers, no presigned URLs, no signed chunks.
+//! Only what that needs: one request with its headers, or a URL that allows one; no signed chunks.
 
 use std::fmt::Write as _;
 
@@ -87,6 +87,57 @@ impl Canonical<'_> {
     }
 }
 
+/// What opens a server. No `Debug`: it holds secrets.
+pub struct Access<'a> {
+    /// Names the key.
+    pub key_id: &'a str,
+    /// The key.
+    pub secret: &'a str,
+    /// Goes with keys that were lent for a while.
+    pub token: Option<&'a str>,
+}
+
+/// The query, without its question mark, that allows one request to whoever has the URL, until so many
+/// seconds after the scope's time. `headers` must be sent exactly so; `host` is one of them, and like
+/// the others in its alphabetical place.
+pub fn presigned(
+    (method, path): (&str, &str),
+    headers: &[(&str, String)],
+    access: &Access<'_>,
+    scope: &Scope<'_>,
+    valid_secs: u64,
+) -> String {
+    let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
+    let credential = format!("{}/{}", access.key_id, scope.text());
+    let mut query = format!(
+        "X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={}&X-Amz-Date={}&X-Amz-Expires={valid_secs}",
+        encoded(&credential),
+        scope.time,
+    );
+    if let Some(token) = access.token {
+        query.push_str("&X-Amz-Security-Token=");
+        query.push_str(&encoded(token));
+    }
+    query.push_str("&X-Amz-SignedHeaders=");
+    query.push_str(&encoded(&names));
+    let canonical = Canonical { method, path, query: &query, headers, payload: UNSIGNED_PAYLOAD };
+    let signature = canonical.signature(access.secret, scope);
+    format!("{query}&X-Amz-Signature={signature}")
+}
+
+/// Percent-encodes everything but letters, digits and `-._~`, as signatures want it.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a text cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("a key of any length fits")
 }
@@ -145,5 +196,23 @@ mod tests {
             put.signed_headers(),
             "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class"
         );
+    }
+
+    /// The example of a presigned URL in the documentation of S3.
+    #[test]
+    fn the_published_presigned_url_comes_out() {
+        let access = Access { key_id: "AKIAIOSFODNN7EXAMPLE", secret: SECRET, token: None };
+        let headers = [("host", "examplebucket.s3.amazonaws.com".to_owned())];
+        let query = presigned(("GET", "/test.txt"), &headers, &access, &SCOPE, 86_400);
+        assert_eq!(
+            query,
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256\
+             &X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request\
+             &X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host\
+             &X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+        );
+        let lent = Access { token: Some("a+b/c="), ..access };
+        let query = presigned(("GET", "/test.txt"), &headers, &lent, &SCOPE, 60);
+        assert!(query.contains("&X-Amz-Security-Token=a%2Bb%2Fc%3D&X-Amz-SignedHeaders="));
     }
 }

@@ -1,19 +1,16 @@
 //! What the person chose for each card, in `settings.toml` among everything else that stands there.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use neurino_protocol::cards::{CardChoice, CardRole};
 
-use crate::atomic;
 use crate::dirs::Dirs;
 use crate::error::ConfigError;
 use crate::settings::Settings;
+use crate::settings_lines::quoted;
 
 /// By UUID, or `processor`: what was chosen. A card that is not here is used for everything.
 pub type CardChoices = BTreeMap<String, CardChoice>;
-
-const SECTION: &str = "[cards]";
 
 impl Settings {
     /// Writes one choice into the file and leaves the rest of it as the person wrote it, comments
@@ -25,12 +22,6 @@ impl Settings {
     /// what it was.
     pub fn save_card(dirs: &Dirs, card: &str, choice: &CardChoice) -> Result<(), ConfigError> {
         let mut settings = Self::read(dirs)?;
-        let path = Self::path(dirs);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(ConfigError::Read { path, source }),
-        };
         let line = if *choice == CardChoice::default() {
             settings.cards.remove(card);
             None
@@ -38,18 +29,9 @@ impl Settings {
             settings.cards.insert(card.to_owned(), choice.clone());
             Some(line(card, choice))
         };
-        let text = with_line(&text, card, line);
-        // Only what reads back as it is meant is written.
-        if toml::from_str::<Self>(&text).is_ok_and(|read| read == settings) {
-            let written = atomic::write(&path, text.as_bytes());
-            return written.map_err(|source| ConfigError::Write { path, source });
-        }
-        settings.save(dirs)
+        let names = [card.to_owned(), quoted(card), format!("'{card}'")];
+        settings.save_lines(dirs, "[cards]", &[(&names, line)])
     }
-}
-
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
 }
 
 /// A choice as a line of the section.
@@ -62,33 +44,6 @@ fn line(card: &str, choice: &CardChoice) -> String {
         CardRole::Pictures => "pictures",
     };
     format!("{} = {{ {name}use = {}, role = \"{role}\" }}", quoted(card), choice.on)
-}
-
-/// The file's text with this line for a card, or without one.
-fn with_line(text: &str, card: &str, line: Option<String>) -> String {
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let header = lines.iter().position(|line| line.trim() == SECTION);
-    let Some(header) = header else {
-        if let Some(line) = line {
-            lines.extend([String::new(), SECTION.to_owned(), line]);
-        }
-        return lines.join("\n") + "\n";
-    };
-    let rest = lines[header + 1..].iter();
-    let end = rest.clone().position(|line| line.trim_start().starts_with('['));
-    let end = end.map_or(lines.len(), |end| header + 1 + end);
-    let names = |line: &String| {
-        let key = line.split('=').next().unwrap_or_default().trim();
-        key == card || key == quoted(card) || key == format!("'{card}'")
-    };
-    let old = lines[header + 1..end].iter().position(names).map(|index| header + 1 + index);
-    match (old, line) {
-        (Some(old), Some(line)) => lines[old] = line,
-        (Some(old), None) => drop(lines.remove(old)),
-        (None, Some(line)) => lines.insert(header + 1, line),
-        (None, None) => {}
-    }
-    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -45,6 +45,11 @@ impl Dirs {
         Self::resolve(home, &env::var, program.as_deref())
     }
 
+    /// Where the engine keeps what it tunes for a card; made when the first card is used.
+    pub fn tunings(&self) -> PathBuf {
+        self.data.join("tuning")
+    }
+
     /// Creates what is missing; on unix only the user may look inside. Folders that exist keep
     /// their mode.
     ///

@@ -56,6 +56,22 @@ variables! {
         "The Ed25519 key that signs that list; without one nothing is ever installed.";
     DATABASE_URL = "DATABASE_URL", "`postgres://USER:PASSWORD@HOST:PORT/NAME`", "a file in the data folder",
         "The PostgreSQL database in which `neurino coordinator` keeps its books.";
+    BLOBS = "NEURINO_BLOBS", "`s3://BUCKET` or `s3://BUCKET/PREFIX`", "a folder beside the books",
+        "The bucket in which `neurino coordinator` keeps finished pictures; nodes put them there themselves.";
+    AWS_ENDPOINT_URL = "AWS_ENDPOINT_URL", "a URL", "Amazon's server of the region",
+        "The S3-compatible server of that bucket.";
+    AWS_REGION = "AWS_REGION", "a name, for example `eu-central-1`", "`us-east-1`",
+        "The region of that bucket.";
+    AWS_ACCESS_KEY_ID = "AWS_ACCESS_KEY_ID", "a name", "none",
+        "Names the key that opens that bucket.";
+    AWS_SECRET_ACCESS_KEY = "AWS_SECRET_ACCESS_KEY", "a secret", "none",
+        "The key that opens that bucket. It must allow reading, writing, listing and deleting there.";
+    AWS_SESSION_TOKEN = "AWS_SESSION_TOKEN", "a secret", "none",
+        "Goes with a key that was lent for a while.";
+    NATS_URL = "NEURINO_NATS_URL", "`tls://USER:PASSWORD@HOST:PORT`", "none",
+        "The NATS server over which `neurino coordinator` and its gateways speak.";
+    NATS_CREDENTIALS = "NEURINO_NATS_CREDENTIALS", "a file", "none",
+        "Holds the credentials that this server wants, as NATS's own tools make them.";
     LOG = "NEURINO_LOG", "a tracing filter, for example `info,neurino_miner=debug`", "`info`",
         "How much the log in the data folder holds. Prompts, answers and keys are never in it.";
 }
@@ -92,6 +108,21 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "NEURINO_TEST_MINER_PACKAGES",
         "Where the original protocol's Python client finds its packages; set by the test step.",
     ),
+    (
+        "NEURINO_ORIGINAL_MINER",
+        "A folder with a checkout of the original miner, for the tests that run its own programs.",
+    ),
+    (
+        "NEURINO_TEST_UNMODIFIED_PACKAGES",
+        "Where those programs find what they import; set by the test step.",
+    ),
+    (
+        "NEURINO_ASKED",
+        "Where what stands in for their inference writes what it was asked; set by them.",
+    ),
+    ("NEURINO_IMAGE_MODELS", "The image models that those programs are told of; set by them."),
+    ("NEURINO_MINER_OPTIONS", "The flags that one of those programs gets; set by them."),
+    ("NEURINO_STATISTICS_PORT", "Where its statistics are led to; set by them."),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
     ("NEURINO_CALIBRATE", "How many jobs the test of the audits' calibration computes."),
     (
@@ -125,12 +156,25 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_TEST_IMAGE_MODEL", "The image model whose cases the clients' tests must not skip."),
     ("NEURINO_TEST_NODE_PACKAGES", "A folder with OpenAI's Node client, for its tests."),
     (
+        "NEURINO_TEST_NATS_URL",
+        "A NATS server that runs, for the tests that speak over it; set by the test step.",
+    ),
+    (
         "NEURINO_TEST_POSTGRES",
         "The programs of a PostgreSQL server, for the tests that start it; set by the test step.",
     ),
     (
         "NEURINO_TEST_POSTGRES_URL",
         "A PostgreSQL server that runs, for the tests that make databases in it; set by the test step.",
+    ),
+    (
+        "NEURINO_TEST_S3",
+        "The programs of an S3 server, for the tests that start it; set by the test step.",
+    ),
+    (
+        "NEURINO_TEST_S3_URL",
+        "An S3 server that runs, as `http://KEY:SECRET@HOST:PORT`, for the tests that make buckets in it; \
+         set by the test step.",
     ),
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),
@@ -191,8 +235,10 @@ mod tests {
     fn names_are_unique_and_carry_the_prefix() {
         let names = known();
         assert_eq!(names.len(), ALL.len() + FOR_DEVELOPERS.len());
-        // Servers hand databases over under this name, whatever the program.
-        let ours = |name: &&str| name.starts_with("NEURINO_") || *name == DATABASE_URL;
+        // Servers hand databases and buckets over under these names, whatever the program.
+        let ours = |name: &&str| {
+            name.starts_with("NEURINO_") || name.starts_with("AWS_") || *name == DATABASE_URL
+        };
         assert!(names.iter().all(ours));
     }
 

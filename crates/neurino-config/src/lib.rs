@@ -2,14 +2,17 @@
 //!
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`cards`] (a part of it that
-//! the window changes), [`preferences`] (the window's), [`onboarding`] (the first steps), [`rules`] (when to mine, and what was decided),
-//! [`library`] (where models lie), [`updates`], [`lock`] (one running app per data folder), [`error`].
+//! the window changes), [`filter`] (another), [`preferences`] (the window's), [`onboarding`] (the first
+//! steps), [`rules`] (when to mine, and what was decided), [`library`] (where models lie), [`updates`],
+//! [`window`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
 pub mod cards;
 pub mod dirs;
+pub mod door;
 pub mod env;
 pub mod error;
+pub mod filter;
 pub mod library;
 pub mod lock;
 pub mod notices;
@@ -19,12 +22,15 @@ pub mod preferences;
 pub mod rules;
 pub mod settings;
 pub mod updates;
+pub mod window;
 
 mod atomic;
+mod settings_lines;
 
 pub use alerts::AlertFiles;
 pub use cards::CardChoices;
 pub use dirs::Dirs;
+pub use door::{DoorFile, DoorKey};
 pub use error::ConfigError;
 pub use library::LibraryFile;
 pub use lock::InstanceLock;
@@ -35,3 +41,4 @@ pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use rules::{ControlFile, RulesFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};
 pub use updates::{SavedUpdates, UpdatesFile};
+pub use window::{WindowFile, WindowPlace};

@@ -80,11 +80,30 @@ pub struct EngineSettings {
 }
 
 /// Which jobs are computed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
+    /// Whether [`JobSettings::refuse_words`] are looked for. What is left open is yes, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<bool>,
     /// Jobs whose prompts hold one of these words or phrases are left to others.
     pub refuse_words: Vec<String>,
+    /// Whether the network may say which of the models on this machine is loaded next, or that none needs
+    /// to be. Jobs come for all of them either way.
+    pub follow_network: bool,
+}
+
+impl Default for JobSettings {
+    fn default() -> Self {
+        Self { refuse: None, refuse_words: Vec::new(), follow_network: true }
+    }
+}
+
+impl JobSettings {
+    /// Whether jobs are refused for their words: off unless the operator wants it.
+    pub fn refuses(&self) -> bool {
+        self.refuse.unwrap_or(true) && !self.refuse_words.is_empty()
+    }
 }
 
 /// Where the identity key lies.

@@ -74,11 +74,36 @@ pub fn program_name(path: &str) -> String {
 
 /// Whether a program's path lies in a folder of a game store and belongs to a game.
 pub fn in_library(path: &str) -> bool {
+    let path = comparable(path);
+    LIBRARIES.iter().any(|folder| path.contains(folder)) && !is_tool(&path)
+}
+
+/// Whether a program's path lies in one of these folders, each as [`comparable_folder`] makes it, and
+/// belongs to a game.
+pub fn in_folders(path: &str, folders: &[String]) -> bool {
+    let path = comparable(path);
+    folders.iter().any(|folder| path.starts_with(folder)) && !is_tool(&path)
+}
+
+/// A folder as [`in_folders`] compares it.
+pub fn comparable_folder(folder: &str) -> String {
+    let folder = comparable(folder);
+    format!("{}/", folder.trim_end_matches('/'))
+}
+
+/// A path in small letters with `/` between its parts. Wine's drive of the whole system, and the mark
+/// before long paths of Windows, are left out.
+fn comparable(path: &str) -> String {
     let path = path.to_lowercase().replace('\\', "/");
-    let name = program_name(&path);
-    LIBRARIES.iter().any(|folder| path.contains(folder))
-        && !NO_GAMES.iter().any(|part| path.contains(part))
-        && !HELPERS.iter().any(|ending| name.ends_with(ending))
+    let path = path.strip_prefix("//?/").unwrap_or(&path);
+    path.strip_prefix("z:/").map_or_else(|| path.to_owned(), |rest| format!("/{rest}"))
+}
+
+/// Whether it runs beside a game, or is none at all.
+fn is_tool(path: &str) -> bool {
+    let name = program_name(path);
+    NO_GAMES.iter().any(|part| path.contains(part))
+        || HELPERS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The games that run, the surest sign first.
@@ -137,6 +162,18 @@ mod tests {
         other(r"D:\SteamLibrary\steamapps\common\Rust\UnityCrashHandler64.exe");
         other(r"D:\SteamLibrary\steamapps\common\wallpaper_engine\wallpaper64.exe");
         other("");
+    }
+
+    #[test]
+    fn folders_are_compared_part_by_part() {
+        let folders = [comparable_folder(r"D:\Spiele\"), comparable_folder("/media/big/Games")];
+        assert!(in_folders(r"d:\spiele\Doom\doom.exe", &folders));
+        assert!(in_folders(r"\\?\D:\Spiele\Doom\doom.exe", &folders));
+        assert!(in_folders("/media/big/games/quake", &folders));
+        assert!(in_folders(r"Z:\media\big\Games\old.exe", &folders), "what wine runs");
+        assert!(!in_folders("/media/big/games-tools/x", &folders));
+        assert!(!in_folders(r"D:\Spiele\Doom\UnityCrashHandler64.exe", &folders));
+        assert!(!in_folders("/usr/bin/env", &[]));
     }
 
     #[test]

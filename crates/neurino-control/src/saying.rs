@@ -196,7 +196,7 @@ impl Display for Seen<'_> {
                 f.write_str("electricity is not cheap at this hour")
             }
             Cause::Metered => f.write_str("the network is metered"),
-            Cause::Update => f.write_str("a newer version of Neurino is about to be installed"),
+            Cause::Update => f.write_str("another version of Neurino is about to be installed"),
         }
     }
 }
@@ -243,7 +243,7 @@ impl Display for Lifted {
             Self::Battery => f.write_str("the rule about the battery, until mains power is back"),
             Self::Metered => f.write_str("the rule about metered networks, until this one is left"),
             Self::Hot => f.write_str("the rule about temperature, until the card has cooled"),
-            Self::Update => f.write_str("the newer version of Neurino, which is installed later"),
+            Self::Update => f.write_str("the other version of Neurino, which is installed later"),
             Self::Game { program } => {
                 write!(f, "the game guard for {program}, until it is gone")
             }

@@ -7,15 +7,21 @@ use neurino_core::audit::{AuditRules, Record, TrustStage};
 use neurino_core::{MicroCredits, MicroPoints, ModelId, NodeId};
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit};
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::admin_log::{Act, LogCheck};
 use crate::coordinator::now_ms;
 use crate::database::Database;
 use crate::error::CoordinatorError;
 use crate::keys::{ApiKey, ApiKeyInfo, KeyTerms, draw, draw_secret};
+use crate::router::party_of;
 use crate::store::{AuditState, Beside, Conviction, StoredAudit};
 
 /// How long the secret before a rotation stays good, in milliseconds.
 pub const ROTATION_MS: u64 = 24 * 3600 * 1000;
+
+/// Lines of the log that are read at once.
+const LOG_PAGE: u32 = 1000;
 
 /// Makes a gateway key that may ask for everything and costs nothing.
 ///
@@ -35,7 +41,7 @@ pub async fn create_api_key_with(
     terms: KeyTerms,
 ) -> Result<ApiKey, CoordinatorError> {
     let (key, stored) = draw(name, terms)?;
-    open(database).await?.add_key(&stored).await?;
+    open(database).await?.add_key(&stored, &Act::key_made(&key.info)).await?;
     Ok(key)
 }
 
@@ -53,8 +59,10 @@ pub async fn api_keys(database: &Database) -> Result<Vec<ApiKeyInfo>, Coordinato
 /// # Errors
 /// `NoSuchKey` (also for one that is revoked), `NoBooks`, `Store`.
 pub async fn revoke_api_key(database: &Database, id: &str) -> Result<(), CoordinatorError> {
-    let revoked = open(database).await?.revoke_key(id, now_ms()).await?;
-    if revoked { Ok(()) } else { Err(CoordinatorError::NoSuchKey(id.to_owned())) }
+    let mut books = open(database).await?;
+    let revoked = books.revoke_key(id, now_ms()).await?;
+    let outcome = if revoked { Ok(()) } else { Err(CoordinatorError::NoSuchKey(id.to_owned())) };
+    noted(&mut books, "key revoked", json!({ "key": id }), outcome).await
 }
 
 /// Gives a key another secret. The one before stays good for a while, so that its user has time to
@@ -71,7 +79,9 @@ pub async fn rotate_api_key(
     let until_ms = now_ms().saturating_add_unsigned(keep_old_ms);
     let mut books = open(database).await?;
     let key = books.rotate_key(id, &sha256, until_ms).await?;
-    let key = key.ok_or_else(|| CoordinatorError::NoSuchKey(id.to_owned()))?;
+    let key = key.ok_or_else(|| CoordinatorError::NoSuchKey(id.to_owned()));
+    let about = json!({ "key": id, "old_good_until_ms": until_ms });
+    let key = noted(&mut books, "key rotated", about, key).await?;
     Ok(ApiKey::new(&key, secret))
 }
 
@@ -102,7 +112,10 @@ pub async fn deposit(
         MicroPoints(amount.0),
     )
     .map_err(|_| CoordinatorError::Deposit("the amount is too large"))?;
-    open(database).await?.deposit(payer, &event, now_ms()).await
+    let mut books = open(database).await?;
+    let booked = books.deposit(payer, &event, now_ms()).await;
+    let about = json!({ "payer": payer, "amount_micro": amount, "reference": reference });
+    noted(&mut books, "credits booked", about, booked).await
 }
 
 /// What payers of credits have and what is set aside.
@@ -154,7 +167,10 @@ pub async fn set_pod(
     deployer: Option<&PayerId>,
     votes: u32,
 ) -> Result<(), CoordinatorError> {
-    Ok(open(database).await?.set_pod(model, deployer, votes).await?)
+    let mut books = open(database).await?;
+    books.set_pod(model, deployer, votes).await?;
+    let about = json!({ "model": model, "deployer": deployer, "votes": votes });
+    noted(&mut books, "pod set", about, Ok(())).await
 }
 
 /// Says how many votes a node has.
@@ -166,7 +182,9 @@ pub async fn set_node_votes(
     node: &NodeId,
     votes: u32,
 ) -> Result<(), CoordinatorError> {
-    Ok(open(database).await?.set_node_votes(node, votes).await?)
+    let mut books = open(database).await?;
+    books.set_node_votes(node, votes).await?;
+    noted(&mut books, "votes set", json!({ "node": node, "votes": votes }), Ok(())).await
 }
 
 /// A node as its audits show it.
@@ -201,9 +219,15 @@ pub async fn audits(database: &Database, newest: u32) -> Result<Audits, Coordina
     let books = open(database).await?.audits(newest).await?;
     let rules = AuditRules::built_in();
     let mut nodes = BTreeMap::new();
-    for node in books.records.keys().chain(books.counts.keys()) {
+    // A record is its owner's, and shown with each of the nodes.
+    for node in books.counts.keys().chain(books.records.keys()) {
+        let is_shown = !books.counts.contains_key(node)
+            && books.counts.keys().any(|counted| party_of(counted) == *node);
+        if is_shown {
+            continue;
+        }
         nodes.entry(node.clone()).or_insert_with(|| {
-            let record = books.records.get(node).copied().unwrap_or_default();
+            let record = books.records.get(&party_of(node)).copied().unwrap_or_default();
             let audits = books.counts.get(node).cloned().unwrap_or_default();
             AuditedNode { stage: record.stage(&rules, false), record, audits }
         });
@@ -221,7 +245,10 @@ pub async fn set_validator(
     node: &NodeId,
     trusted: bool,
 ) -> Result<bool, CoordinatorError> {
-    Ok(open(database).await?.set_validator(node, trusted).await?)
+    let mut books = open(database).await?;
+    let changed = books.set_validator(node, trusted).await?;
+    let about = json!({ "node": node, "trusted": trusted, "changed": changed });
+    noted(&mut books, "validator set", about, Ok(changed)).await
 }
 
 /// Takes down what the owner of a convicted node says.
@@ -234,12 +261,12 @@ pub async fn appeal(
     words: &str,
 ) -> Result<(), CoordinatorError> {
     check_words(words)?;
-    if open(database).await?.appeal(node, words, now_ms()).await? {
-        return Ok(());
-    }
-    Err(CoordinatorError::Appeal(
-        "there is no conviction of that node whose appeal is open; `audits` lists them",
-    ))
+    let mut books = open(database).await?;
+    let taken = books.appeal(node, words, now_ms()).await?;
+    let missing = "there is no conviction of that node whose appeal is open; `audits` lists them";
+    let outcome = if taken { Ok(()) } else { Err(CoordinatorError::Appeal(missing)) };
+    // The owner's words stay with the conviction.
+    noted(&mut books, "appeal taken down", json!({ "node": node }), outcome).await
 }
 
 /// Decides whether a conviction stands. Granting an appeal gives back what was called back, and lets
@@ -254,10 +281,59 @@ pub async fn decide_appeal(
     note: &str,
 ) -> Result<(), CoordinatorError> {
     check_words(note)?;
-    if open(database).await?.decide_appeal(node, granted, note, now_ms()).await? {
-        return Ok(());
+    let mut books = open(database).await?;
+    let decided = books.decide_appeal(node, granted, note, now_ms()).await?;
+    let missing = "no conviction of that node stands; `audits` lists them";
+    let outcome = if decided { Ok(()) } else { Err(CoordinatorError::Appeal(missing)) };
+    let about = json!({ "node": node, "granted": granted });
+    noted(&mut books, "appeal decided", about, outcome).await
+}
+
+/// Lines of the log of acts behind a number, oldest first: JSON of who did what when, and what came of
+/// it.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn log_lines(
+    database: &Database,
+    after: i64,
+    most: u32,
+) -> Result<Vec<String>, CoordinatorError> {
+    Ok(open(database).await?.log(after, most).await?)
+}
+
+/// Whether every line of the log of acts carries the digest of the one before.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn log_check(database: &Database) -> Result<LogCheck, CoordinatorError> {
+    let mut books = open(database).await?;
+    let (mut check, mut after) = (LogCheck::new(), 0);
+    loop {
+        let lines = books.log(after, LOG_PAGE).await?;
+        for line in &lines {
+            check.read(line);
+        }
+        after += lines.len() as i64;
+        if lines.len() < LOG_PAGE as usize || !check.holds() {
+            return Ok(check);
+        }
     }
-    Err(CoordinatorError::Appeal("no conviction of that node stands; `audits` lists them"))
+}
+
+/// Writes down what was done, or why it was refused.
+async fn noted<T>(
+    books: &mut Beside,
+    what: &'static str,
+    about: Value,
+    outcome: Result<T, CoordinatorError>,
+) -> Result<T, CoordinatorError> {
+    let act = Act::done(what, about).with_outcome(&outcome);
+    // An act that the books could not do is told to whoever asked; they could not keep it either.
+    if !matches!(outcome, Err(CoordinatorError::Store(_))) {
+        books.note(&act, now_ms()).await?;
+    }
+    outcome
 }
 
 fn check_words(words: &str) -> Result<(), CoordinatorError> {

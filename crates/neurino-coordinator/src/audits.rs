@@ -6,9 +6,10 @@
 //! nodes. Every step is a conditional write and every job of an audit has an idempotency key, so a
 //! coordinator that lost its power goes on where the books are.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
 use neurino_core::audit::{AuditRules, Outcome, Record, TrustStage, draw};
@@ -28,9 +29,10 @@ use crate::compare::{self, Finding, Tolerance};
 use crate::coordinator::{Coordinator, now_ms};
 use crate::error::StoreError;
 use crate::jobs::short;
-use crate::router::{JobClass, Placement, owner_of};
+use crate::router::{JobClass, Placement, is_other_engine, owner_of, party_of};
 use crate::store::{
-    AuditState, AuditWrite, NewAudit, PictureMark, Ruling, Store, StoredAudit, StoredJob,
+    AuditState, AuditWrite, AuditWritten, NewAudit, PictureMark, Ruling, Store, StoredAudit,
+    StoredJob,
 };
 use crate::terms::JobTerms;
 
@@ -44,23 +46,40 @@ const CLAW_BACK: u32 = 200;
 const PICTURES: u32 = 16_384;
 /// A result that came faster than the fastest node by this factor is looked at.
 const TOO_FAST: f64 = 1.0 / 0.7;
+/// Nodes' reports that are read at the same time, and how long one waits for that.
+const TELLING: usize = 2;
+const TELLING_WAIT: Duration = Duration::from_secs(2);
+/// How long what the books say of a node is told again, and of how many nodes.
+const TOLD_FOR: Duration = Duration::from_secs(2);
+const TOLD_MAX: usize = 1_024;
+
 /// What the audits keep in memory.
 pub(crate) struct Audits {
     pub(crate) rules: AuditRules,
     pub(crate) tolerance: Tolerance,
     secret: [u8; 32],
     trust: RwLock<BTreeMap<NodeId, Record>>,
+    /// Held from a read or write of records in the books until they are in `trust`, lest an older one
+    /// comes after a newer one and stays.
+    trust_order: tokio::sync::Mutex<()>,
     validators: RwLock<BTreeSet<NodeId>>,
     pictures: Mutex<VecDeque<Arc<PictureMark>>>,
     /// Whether there may be open audits: a coordinator that has none leaves its books alone.
     open: AtomicBool,
     /// Where the next round begins.
     cursor: Mutex<Option<JobId>>,
-    /// Convicted nodes whose earnings may not all be called back yet.
+    /// Convicted owners, as [`party_of`] names them, whose earnings may not all be called back yet.
     calling_back: Mutex<BTreeSet<NodeId>>,
     /// Results that are checked at the same time.
     pub(crate) checking: Semaphore,
+    /// What the books said of nodes that somebody asked for lately. Anybody may ask for any node, and
+    /// settlement needs the same readers.
+    told: Mutex<HashMap<NodeId, (Instant, Told)>>,
+    telling: Semaphore,
 }
+
+/// What the books say of a node for its report: its audits, and its earnings in escrow.
+type Told = (BTreeMap<AuditState, u64>, MicroPoints);
 
 /// How closely a node is watched and what of its earnings is free, for its owner to read.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -124,22 +143,36 @@ impl Audits {
             tolerance: Tolerance::default(),
             secret: secret_of(key, network),
             trust: RwLock::new(trust),
+            trust_order: tokio::sync::Mutex::default(),
             validators: RwLock::new(store.validators().await?),
             pictures: Mutex::new(marks.into_iter().map(Arc::new).collect()),
             open: AtomicBool::new(true),
             cursor: Mutex::default(),
             calling_back: Mutex::new(calling_back),
             checking: Semaphore::new(cores),
+            told: Mutex::default(),
+            telling: Semaphore::new(TELLING),
         })
     }
 
     /// Reads again what somebody changed beside the coordinator.
     pub(crate) async fn reload(&self, store: &Store) -> Result<(), StoreError> {
+        let _order = self.trust_order.lock().await;
         let (trust, validators) = (store.trust().await?, store.validators().await?);
         *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
         *self.validators.write().unwrap_or_else(PoisonError::into_inner) = validators;
         self.wake();
         Ok(())
+    }
+
+    /// Takes a step of an audit down and remembers the records that it changed.
+    async fn write(&self, store: &Store, write: AuditWrite) -> Result<AuditWritten, StoreError> {
+        let _order = self.trust_order.lock().await;
+        let written = store.audit(write).await?;
+        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
+        trust.extend(written.records.iter().map(|(node, record)| (node.clone(), *record)));
+        drop(trust);
+        Ok(written)
     }
 
     /// Has the next round look for open audits.
@@ -152,9 +185,16 @@ impl Audits {
         key_of(&self.secret, epoch)
     }
 
+    /// What is known of a node's owner: all machines of one address have one record.
     pub(crate) fn record(&self, node: &NodeId) -> Record {
         let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
-        trust.get(node).copied().unwrap_or_default()
+        trust.get(&party_of(node)).copied().unwrap_or_default()
+    }
+
+    /// Whether results of a node's owner were audited before.
+    pub(crate) fn knows(&self, node: &NodeId) -> bool {
+        let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
+        trust.contains_key(&party_of(node))
     }
 
     /// Whether a result is computed again.
@@ -167,7 +207,7 @@ impl Audits {
         probation: bool,
         suspicion: Option<&'static str>,
     ) -> Option<NewAudit> {
-        let rate_ppm = self.rules.rate_ppm(self.record(node).held, probation);
+        let rate_ppm = self.record(node).rate_ppm(&self.rules, probation);
         let drawn = suspicion.is_some() || draw(&self.key_of(epoch_of(at_ms)), job, rate_ppm);
         drawn.then_some(NewAudit { class, rate_ppm, suspicion })
     }
@@ -191,6 +231,41 @@ impl Audits {
     }
 }
 
+/// How two results' makers are related.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kin {
+    /// Program and device are the same.
+    Alike,
+    /// They are not.
+    Apart,
+    /// One of them is another engine.
+    OtherEngine,
+}
+
+impl Kin {
+    /// The audited node and one that may be of its class. No other engine computes a text again that
+    /// is not of its own class.
+    fn of(audit: &StoredAudit, same_class: bool) -> Self {
+        match (is_other_engine(&audit.class), same_class) {
+            // What such a node says of itself is not signed, so it makes no pixels equal either.
+            (true, _) => Self::OtherEngine,
+            (false, true) => Self::Alike,
+            (false, false) => Self::Apart,
+        }
+    }
+
+    /// The two that computed it again. Of two that are not of the audited one's class nobody knows
+    /// whether they are of one.
+    fn of_auditors(audit: &StoredAudit) -> Self {
+        let other = is_other_engine(&audit.class) && (audit.second_class || audit.third_class);
+        match (other, audit.second_class && audit.third_class) {
+            (true, _) => Self::OtherEngine,
+            (false, true) => Self::Alike,
+            (false, false) => Self::Apart,
+        }
+    }
+}
+
 /// What becomes of an audit in one step.
 enum Step {
     /// Nothing yet.
@@ -206,15 +281,15 @@ impl Coordinator {
         if !self.audits.record(node).convicted {
             return Ok(());
         }
-        let message = "this node's results did not hold when others computed them again";
+        let message = "results of this node's owner did not hold when others computed them again";
         Err(ErrorBody::new(ErrorCode::Forbidden, message)
             .with_hint("if that is wrong, appeal to whoever runs the network"))
     }
 
     /// Whether a result came faster than any node of the network makes it.
-    pub(crate) fn is_too_fast(&self, model: &ModelId, cost: u64, duration_ms: u64) -> bool {
+    pub(crate) fn is_too_fast(&self, model: &ModelId, units: u64, duration_ms: u64) -> bool {
         let fastest = self.state().router.fastest(model);
-        let speed = cost as f64 * 1000.0 / duration_ms.max(1) as f64;
+        let speed = units as f64 * 1000.0 / duration_ms.max(1) as f64;
         fastest.is_some_and(|fastest| speed > fastest * TOO_FAST)
     }
 
@@ -264,7 +339,7 @@ impl Coordinator {
             Step::Write(write) => (write, None),
             Step::WriteAndCancel(write, job) => (write, Some(job)),
         };
-        let written = self.store.audit(write.clone()).await?;
+        let written = self.audits.write(&self.store, write.clone()).await?;
         if let AuditWrite::Decide { to, .. } = &write
             && written.changed == 1
         {
@@ -273,10 +348,6 @@ impl Coordinator {
                 job.id = %audit.job, state = to.as_str(),
                 "the audit of {}'s result ended: {}", short(&audit.node), to.as_str(),
             );
-        }
-        {
-            let mut trust = self.audits.trust.write().unwrap_or_else(PoisonError::into_inner);
-            trust.extend(written.records);
         }
         for node in &written.convicted {
             self.expel(node);
@@ -320,17 +391,26 @@ impl Coordinator {
     fn placement(
         &self,
         audit: &StoredAudit,
-        model: &ModelId,
+        spec: &JobSpec,
         only: Option<Vec<NodeId>>,
     ) -> Option<(Placement, bool)> {
         // A validator that was accused may answer for itself: its word is the one that counts.
         let own_word = only.as_ref().is_some_and(|only| only.contains(&audit.node));
         let owner = (!own_word).then(|| owner_of(&audit.node).to_owned());
-        let not_owners = owner.into_iter().collect();
-        let any = Placement { not_owners, class: None, only };
+        let (model, not_owners) = (spec.model(), owner.into_iter().collect());
+        // Another engine's text could neither confirm nor refute one of ours.
+        let own_engine = matches!(spec, JobSpec::Text(_));
+        let any = Placement { not_owners, class: None, only, own_engine };
         let state = self.state();
+        // What another engine's miner says of its machine is not signed: two that say the same may be one
+        // cheat's, so a node of ours is asked first for a text.
+        let ours_first = own_engine && is_other_engine(&audit.class);
+        if ours_first && state.router.serves_placed(model, &any) {
+            return Some((any, false));
+        }
         if !audit.class.is_empty() {
-            let alike = Placement { class: Some(audit.class.clone()), ..any.clone() };
+            let class = Some(audit.class.clone());
+            let alike = Placement { class, own_engine: false, ..any.clone() };
             if state.router.serves_placed(model, &alike) {
                 return Some((alike, true));
             }
@@ -379,7 +459,7 @@ impl Coordinator {
         let Some(spec) = self.store.spec(audit.job).await? else {
             return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
         };
-        let Some((placement, same_class)) = self.placement(audit, spec.model(), None) else {
+        let Some((placement, same_class)) = self.placement(audit, &spec, None) else {
             return Ok(Step::Wait);
         };
         let Some(second) = self.ask_again(audit, spec, "2", placement).await else {
@@ -402,12 +482,13 @@ impl Coordinator {
             return Ok(Step::WriteAndCancel(write, id));
         }
         let Some(auditor) = node_of(&second) else { return Ok(unresolved()) };
-        let Some(finding) = self.compared(audit.job, id, audit.second_class).await? else {
+        let kin = Kin::of(audit, audit.second_class);
+        let Some(finding) = self.compared(audit.job, id, kin).await? else {
             return Ok(unresolved());
         };
         let (to, outcome) = match &finding {
             Finding::Same | Finding::Close { .. } => (AuditState::Held, Some(Outcome::Held)),
-            Finding::Unclear { .. } => (AuditState::Unresolved, None),
+            Finding::Unclear { .. } => (AuditState::Unresolved, Some(Outcome::Unclear)),
             Finding::Differs { .. } => {
                 return Ok(Step::Write(AuditWrite::Disputed {
                     job: audit.job,
@@ -431,7 +512,7 @@ impl Coordinator {
         let (false, Some(spec)) = (validators.is_empty(), spec) else {
             return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
         };
-        let placed = self.placement(audit, spec.model(), Some(validators));
+        let placed = self.placement(audit, &spec, Some(validators));
         let Some((placement, same_class)) = placed else {
             if !self.is_overdue(audit.changed_at_ms) {
                 return Ok(Step::Wait);
@@ -461,12 +542,13 @@ impl Coordinator {
             });
         }
         let Some(validator) = node_of(&ended) else { return Ok(Step::Write(unresolved())) };
-        let Some(finding) = self.compared(audit.job, third, audit.third_class).await? else {
+        let kin = Kin::of(audit, audit.third_class);
+        let Some(finding) = self.compared(audit.job, third, kin).await? else {
             return Ok(Step::Write(unresolved()));
         };
         // Of two that are not of the audited one's class nobody knows whether they are of one.
-        let alike = audit.second_class && audit.third_class;
-        let Some(of_auditor) = self.compared(second, third, alike).await? else {
+        let kin = Kin::of_auditors(audit);
+        let Some(of_auditor) = self.compared(second, third, kin).await? else {
             return Ok(Step::Write(unresolved()));
         };
         let mut rulings = Vec::new();
@@ -479,7 +561,10 @@ impl Coordinator {
                 rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Failed });
                 AuditState::Failed
             }
-            Finding::Unclear { .. } => AuditState::Unresolved,
+            Finding::Unclear { .. } => {
+                rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Unclear });
+                AuditState::Unresolved
+            }
         };
         // Whoever accused wrongly lost the third run, too.
         if let (Finding::Differs { .. }, Some(auditor)) = (&of_auditor, &audit.auditor)
@@ -499,7 +584,7 @@ impl Coordinator {
         &self,
         first: JobId,
         second: JobId,
-        same_class: bool,
+        kin: Kin,
     ) -> Result<Option<Finding>, StoreError> {
         let output = async |id: JobId| match self.store.job(id).await {
             Ok(job) => Ok(job.and_then(|job| job.output)),
@@ -513,11 +598,13 @@ impl Coordinator {
         let tolerance = self.audits.tolerance;
         let Ok(_room) = self.audits.checking.acquire().await else { return Ok(None) };
         let compared = tokio::task::spawn_blocking(move || match (&a, &b, &spec) {
-            (JobOutput::Text(a), JobOutput::Text(b), JobSpec::Text(job)) => {
-                Some(compare::texts(a, b, job, same_class, &tolerance))
-            }
+            (JobOutput::Text(a), JobOutput::Text(b), JobSpec::Text(job)) => Some(match kin {
+                Kin::OtherEngine => compare::texts_of_engines(a, b, job),
+                Kin::Alike => compare::texts(a, b, job, true, &tolerance),
+                Kin::Apart => compare::texts(a, b, job, false, &tolerance),
+            }),
             (JobOutput::Image(a), JobOutput::Image(b), _) => {
-                compare::pictures(a, b, same_class, &tolerance).ok()
+                compare::pictures(a, b, kin == Kin::Alike, &tolerance).ok()
             }
             _ => None,
         });
@@ -527,18 +614,26 @@ impl Coordinator {
         }))
     }
 
-    /// Ends the work of a convicted node.
-    fn expel(&self, node: &NodeId) {
-        tracing::warn!("node {} was convicted: its results did not hold", short(node));
-        lock(&self.audits.calling_back).insert(node.clone());
+    /// Ends the work of all nodes of a convicted owner.
+    fn expel(&self, party: &NodeId) {
+        tracing::warn!("{} was convicted: results did not hold", short(party));
+        lock(&self.audits.calling_back).insert(party.clone());
         let mut state = self.state();
-        if let Err(error) = self.check_trust(node) {
-            state.send(node, CoordinatorMessage::Bye(error));
+        let nodes = state.sessions.keys().filter(|node| owner_of(node) == party.as_str());
+        for node in nodes.cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.check_trust(&node) {
+                state.send(&node, CoordinatorMessage::Bye(error));
+            }
+            state.router.remove_node(&node);
+            if let Some(session) = state.sessions.get(&node) {
+                session.end.cancel();
+            }
         }
-        state.router.remove_node(node);
-        if let Some(session) = state.sessions.get(node) {
-            session.end.cancel();
-        }
+    }
+
+    /// Whether a node of an owner still holds a lease.
+    fn is_busy(&self, party: &NodeId) -> bool {
+        self.state().node_leases.keys().any(|node| owner_of(node) == party.as_str())
     }
 
     /// Calls back what convicted nodes earned within the escrow time.
@@ -549,7 +644,7 @@ impl Coordinator {
                 AuditWrite::ClawBack { node: node.clone(), most: CLAW_BACK, at_ms: now_ms() };
             match self.store.audit(write).await {
                 // A result that was being paid when it was convicted comes a moment later.
-                Ok(written) if written.changed == 0 && self.state().busy(&node) == 0 => {
+                Ok(written) if written.changed == 0 && !self.is_busy(&node) => {
                     lock(&self.audits.calling_back).remove(&node);
                 }
                 Ok(_) => {}
@@ -563,40 +658,78 @@ impl Coordinator {
     /// How closely a node is watched, and what of its earnings can be called back.
     ///
     /// # Errors
-    /// `Internal`.
+    /// `Internal`, `Unreachable` (many are asking).
     pub async fn trust_report(&self, node: &NodeId) -> Result<TrustReport, ErrorBody> {
         let rules = &self.audits.rules;
         let record = self.audits.record(node);
         let probation = self.state().sessions.get(node).is_some_and(|s| s.original);
-        let audits = self.store.audit_counts(node).await.map_err(|e| e.body())?;
-        let since_ms = now_ms().saturating_sub(rules.escrow_ms);
-        let earned = self.store.points(node, since_ms).await.map_err(|e| e.body())?;
+        let (audits, in_escrow_micro) = self.told(node).await?;
         let stage = record.stage(rules, probation);
+        let unclear = record.held < rules.first;
         let alone = audits.get(&AuditState::NoIndependentAuditor).is_some_and(|count| *count > 0)
             && !audits.contains_key(&AuditState::Held);
         let to_hold = rules.first.saturating_sub(record.held);
         let words = match stage {
-            TrustStage::Convicted => "its results did not hold; it gets no work".to_owned(),
+            TrustStage::Convicted => {
+                "results of its owner did not hold; it gets no work".to_owned()
+            }
             _ if alone => "no independent auditor: nobody else serves its models".to_owned(),
             TrustStage::New => format!("new: all results are checked until {to_hold} have held"),
+            TrustStage::Watched if unclear => {
+                "watched: other machines cannot tell whether its results hold".to_owned()
+            }
             TrustStage::Watched => "watched: some of its results are checked".to_owned(),
             TrustStage::Established => "established: few of its results are checked".to_owned(),
         };
         Ok(TrustReport {
             node: node.clone(),
             stage,
-            audited_ppm: rules.rate_ppm(record.held, probation),
+            audited_ppm: record.rate_ppm(rules, probation),
             held: record.held,
             to_hold,
             alone,
             audits,
             escrow_ms: rules.escrow_ms,
-            in_escrow_micro: earned
-                .llama_today
-                .checked_add(earned.waifu_today)
-                .unwrap_or(MicroPoints(i64::MAX)),
+            in_escrow_micro,
             words,
         })
+    }
+}
+
+impl Coordinator {
+    /// What the books say of a node; a moment old if somebody asked just now.
+    async fn told(&self, node: &NodeId) -> Result<Told, ErrorBody> {
+        let lately = || {
+            let told = lock(&self.audits.told);
+            let told = told.get(node).filter(|(at, _)| at.elapsed() < TOLD_FOR);
+            told.map(|(_, told)| told.clone())
+        };
+        if let Some(told) = lately() {
+            return Ok(told);
+        }
+        let turn = tokio::time::timeout(TELLING_WAIT, self.audits.telling.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            let busy =
+                ErrorBody::new(ErrorCode::Unreachable, "many are asking for nodes right now");
+            return Err(busy.with_hint("try again in a few seconds"));
+        };
+        // Somebody who asked for the same node may have been before.
+        if let Some(told) = lately() {
+            return Ok(told);
+        }
+        let audits = self.store.audit_counts(node).await.map_err(|e| e.body())?;
+        let since_ms = now_ms().saturating_sub(self.audits.rules.escrow_ms);
+        let earned = self.store.points(node, since_ms).await.map_err(|e| e.body())?;
+        let earned = earned.llama_today.checked_add(earned.waifu_today);
+        let told = (audits, earned.unwrap_or(MicroPoints(i64::MAX)));
+        let mut all = lock(&self.audits.told);
+        if all.len() >= TOLD_MAX {
+            all.retain(|_, (at, _)| at.elapsed() < TOLD_FOR);
+        }
+        if all.len() < TOLD_MAX {
+            all.insert(node.clone(), (Instant::now(), told.clone()));
+        }
+        Ok(told)
     }
 }
 

@@ -13,13 +13,16 @@ use crate::compare::{Facts, nearly_equal};
 use crate::coordinator::prompt_tokens_bound;
 use crate::picture::fits_job;
 use crate::router::owner_of;
+use crate::settle::Proof;
 use crate::store::{Mark, PictureMark, TextMark};
 use crate::watch::{FeedLimits, answer_bytes};
 
 /// Shorter answers come about twice by themselves.
 const LONG_ANSWER_BYTES: usize = 512;
-/// Tokens of an answer that show nothing: its end, and what was cut off with a stop text.
-const SILENT_TOKENS: usize = 64;
+/// Tokens of an answer that show nothing: its end, and marks of its format.
+const SILENT_TOKENS: usize = 16;
+/// The same for a call, whose frame is not shown.
+const CALL_TOKENS: usize = 64;
 /// No context of a model is smaller than this, in tokens.
 const CONTEXT_MIN: u32 = 512;
 
@@ -69,11 +72,12 @@ pub(crate) fn result(
     output: &JobOutput,
     node: &NodeId,
     bytes_max: usize,
+    proof: Proof,
 ) -> Result<Found, Refusal> {
     match (output, spec) {
         (JobOutput::Text(answer), JobSpec::Text(job)) => {
             plausible(answer, job, bytes_max)?;
-            counted(answer, spec, job)?;
+            counted(answer, spec, job, proof)?;
             let mark = text_mark(answer, job, node).map(Mark::Text);
             Ok(Found { mark, suspicion: None })
         }
@@ -161,7 +165,12 @@ fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(),
 }
 
 /// Whether the counts, which are what is paid, fit what was said.
-fn counted(answer: &TextOutput, spec: &JobSpec, job: &TextJob) -> Result<(), Refusal> {
+fn counted(
+    answer: &TextOutput,
+    spec: &JobSpec,
+    job: &TextJob,
+    proof: Proof,
+) -> Result<(), Refusal> {
     let usage = answer.usage;
     let prompt = (1..=prompt_tokens_bound(spec)).contains(&usage.prompt_tokens);
     let most = job.choices.saturating_mul(job.max_tokens) as usize;
@@ -173,9 +182,9 @@ fn counted(answer: &TextOutput, spec: &JobSpec, job: &TextJob) -> Result<(), Ref
     // A token is at least a byte, but for those that are not shown.
     let stops = job.stop.iter().map(String::len).max().unwrap_or(0);
     let calls: usize = answer.choices.iter().map(|choice| choice.tool_calls.len()).sum();
-    let silent = (SILENT_TOKENS + stops) * (answer.choices.len() + calls);
+    let silent = (SILENT_TOKENS + stops) * answer.choices.len() + CALL_TOKENS * calls;
     let bytes: usize = answer.choices.iter().map(answer_bytes).sum();
-    if written > 2 * bytes + silent {
+    if written > bytes + silent {
         return Err(Refusal::Implausible("there are more tokens than the answer has text for"));
     }
     let [choice] = &answer.choices[..] else { return Ok(()) };
@@ -183,8 +192,13 @@ fn counted(answer: &TextOutput, spec: &JobSpec, job: &TextJob) -> Result<(), Ref
         if !says_something(choice) && written > SILENT_TOKENS + stops {
             return Err(Refusal::Implausible("the answer is empty and was not at its end"));
         }
-        // At its end is what used all it was given, or all that its model can read.
-        if usage.completion_tokens < job.max_tokens && usage.total() < CONTEXT_MIN {
+        // At its end is what used all it was given, or all that its model can read. Where nobody counted
+        // tokens, there are no more of them than bytes, nearly.
+        let most = match proof {
+            Proof::Statement | Proof::Uploaded => usage.completion_tokens,
+            Proof::Original => u32::try_from(bytes + SILENT_TOKENS + stops).unwrap_or(u32::MAX),
+        };
+        if most < job.max_tokens && usage.total() < CONTEXT_MIN {
             return Err(Refusal::Implausible("the answer was cut off before its limit"));
         }
     }

@@ -11,7 +11,9 @@ use neurino_core::{FinishReason, ImageOutput, TextChoice, TextJob, TextOutput};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::jobs::NETWORK_STOPS;
 use crate::picture;
+use crate::watch::answer_bytes;
 
 /// Side of the small picture that near copies are found by, in pixels.
 pub const THUMB_SIDE: usize = 16;
@@ -409,13 +411,91 @@ pub fn texts(
     worst.unwrap_or(Finding::Unclear { figures: Figures::default() })
 }
 
+/// Bytes of an answer beside which one without a word is another one.
+const SOME_BYTES: usize = 64;
+/// Bytes that an answer must lack, and how much longer the other one must be, to be certainly cut off.
+const CUT_BYTES: usize = 256;
+const CUT_TIMES: usize = 4;
+/// Where an answer to another question parts from this one's, in tokens.
+const AT_ONCE: usize = 8;
+/// A token that has this log-probability is the only one that any engine writes, in nats.
+const SURE_NATS: f32 = -0.01;
+
+/// Compares texts of which one at least is of another engine. It counts otherwise or not at all, draws
+/// other random numbers, and rounds and tokenises in its own way: equal words show that the work is the
+/// same, other words show nothing. What no engine makes of the same job is told all the same: nothing
+/// beside a whole answer, a greedy answer that is cut off, or one that parts at once from words that
+/// were certain.
+pub fn texts_of_engines(first: &TextOutput, second: &TextOutput, job: &TextJob) -> Finding {
+    let figures = Figures::default();
+    if first.choices.len() != second.choices.len() {
+        return Finding::Differs { why: Difference::Shape, figures };
+    }
+    let pairs = || first.choices.iter().zip(&second.choices);
+    if pairs().all(|(a, b)| a.text.trim() == b.text.trim() && calls_of(a) == calls_of(b)) {
+        return Finding::Same;
+    }
+    // An answer that begins with a stop text is empty, and one that has it later is short.
+    let stops = job.stop.iter().any(|stop| !NETWORK_STOPS.contains(&stop.as_str()));
+    let greedy = job.sampling.temperature < 1e-5;
+    let differ = |(a, b): (&TextChoice, &TextChoice)| {
+        !stops
+            && (is_silent_beside(a, b)
+                || is_silent_beside(b, a)
+                || greedy && (is_cut_from(a, b) || is_cut_from(b, a) || parts_at_once(a, b)))
+    };
+    if pairs().any(differ) {
+        return Finding::Differs { why: Difference::Tokens, figures };
+    }
+    Finding::Unclear { figures }
+}
+
+fn is_silent_beside(a: &TextChoice, b: &TextChoice) -> bool {
+    let silent = a.text.trim().is_empty() && a.tool_calls.is_empty();
+    silent && answer_bytes(b) >= SOME_BYTES
+}
+
+fn is_cut_from(a: &TextChoice, b: &TextChoice) -> bool {
+    let (short, long) = (a.text.trim(), b.text.trim());
+    a.tool_calls.is_empty()
+        && b.tool_calls.is_empty()
+        && long.len() >= short.len() + CUT_BYTES
+        && long.len() >= short.len() * CUT_TIMES
+        && long.starts_with(short)
+}
+
+/// Whether the first says something else within the second's first tokens, where that one was sure.
+fn parts_at_once(a: &TextChoice, b: &TextChoice) -> bool {
+    if !a.tool_calls.is_empty() || !b.tool_calls.is_empty() {
+        return false;
+    }
+    // Engines differ in whether a text begins with the space of its first word.
+    let mut rest = a.text.trim_start().as_bytes();
+    let mut begun = false;
+    for token in b.logprobs.iter().flatten().take(AT_ONCE) {
+        let bytes = &token.chosen.bytes[..];
+        let bytes = if begun { bytes } else { bytes.trim_ascii_start() };
+        if bytes.is_empty() {
+            continue;
+        }
+        begun = true;
+        match rest.strip_prefix(bytes) {
+            Some(after) => rest = after,
+            // It may have ended here, for a reason of its own.
+            None if bytes.starts_with(rest) => return false,
+            None => return token.chosen.logprob >= SURE_NATS,
+        }
+    }
+    false
+}
+
+fn calls_of(choice: &TextChoice) -> Vec<(&str, &str)> {
+    choice.tool_calls.iter().map(|call| (&*call.name, &*call.arguments)).collect()
+}
+
 /// Calls are compared without their ids, which only name them.
 fn says_the_same(a: &TextChoice, b: &TextChoice) -> bool {
-    let calls = |choice: &TextChoice| {
-        let calls = choice.tool_calls.iter();
-        calls.map(|call| (call.name.clone(), call.arguments.clone())).collect::<Vec<_>>()
-    };
-    a.text == b.text && a.finish_reason == b.finish_reason && calls(a) == calls(b)
+    a.text == b.text && a.finish_reason == b.finish_reason && calls_of(a) == calls_of(b)
 }
 
 /// The token of the second at which the first says something else, and what it says from there on.

@@ -8,6 +8,7 @@ use neurino_core::audit::AuditRules;
 use neurino_core::{ImageDefaults, ImageJob, ModelId};
 use neurino_wallet::IdentityKey;
 
+use crate::blobs::Bucket;
 use crate::database::Database;
 use crate::error::CoordinatorError;
 use crate::router::Sample;
@@ -17,6 +18,8 @@ use crate::router::Sample;
 pub struct CoordinatorConfig {
     /// Where the books are kept.
     pub database: Database,
+    /// Where pictures are kept and handed over instead of a folder beside the books.
+    pub bucket: Option<Bucket>,
     /// The network's name; nodes sign it, receipts carry it.
     pub network: String,
     /// Whether it is the built-in practice network.
@@ -43,6 +46,13 @@ pub struct CoordinatorConfig {
     /// Whether miners of the network's original protocol are served, too. They sign little of what
     /// they say, so they are for networks among friends.
     pub original: bool,
+    /// The header in which the proxy in front says for whom it asks, for example `x-forwarded-for`. Only
+    /// one that is near, and that sets this header itself, is believed.
+    pub client_address_header: Option<String>,
+    /// The addresses under which nodes reach it besides those of this machine, as `https://HOST` or
+    /// `https://HOST:PORT`. A hello that was signed for another address is refused: somebody may have
+    /// passed it on.
+    pub known_as: Vec<String>,
     /// How results are checked by computing them again.
     pub audits: AuditRules,
     /// By which rules a week's points are shared; no epochs are made if absent.
@@ -56,6 +66,7 @@ impl CoordinatorConfig {
     pub fn practice(database: impl Into<Database>, key: Arc<IdentityKey>) -> Self {
         Self {
             database: database.into(),
+            bucket: None,
             network: "practice".into(),
             practice: true,
             rule_set: "practice3".into(),
@@ -67,6 +78,8 @@ impl CoordinatorConfig {
             own_models: Vec::new(),
             image_models: BTreeMap::new(),
             original: false,
+            client_address_header: None,
+            known_as: Vec::new(),
             audits: AuditRules::built_in(),
             epoch_rules: None,
             seed: None,
@@ -101,6 +114,25 @@ pub struct Limits {
     pub unreadable_wait_ms: u64,
     /// Time after which a waiting batch job counts as interactive, in milliseconds.
     pub batch_age_ms: u64,
+    /// How often it is looked which nodes should load another model, in milliseconds; 0 is never.
+    pub advice_round_ms: u64,
+    /// How long a node stays with a model at least, in milliseconds.
+    pub advice_dwell_ms: u64,
+    /// How long nobody must have asked for a model before nodes are told to unload it, in milliseconds;
+    /// 0 is never.
+    pub advice_idle_ms: u64,
+    /// How long a job that needs a node of its own waits before one is held free for it, in milliseconds.
+    pub reserve_after_ms: u64,
+    /// How long a node is held free for such a job at most, and then not, in milliseconds.
+    pub reserve_for_ms: u64,
+    /// How many of a thousand jobs may be given to a second node because their first one is late; 0 is
+    /// none.
+    pub hedge_permille: u32,
+    /// What no job counts as late before, in milliseconds.
+    pub hedge_after_ms: u64,
+    /// Answers of fewer tokens take as long as their way here and back: their time says nothing of a
+    /// node's speed.
+    pub timed_tokens_min: u32,
     /// Failed attempts after which a job is given up. Jobs handed back do not count.
     pub failures_max: u32,
     /// Lost attempts (the node vanished) after which a job is given up. A backstop: engines live in
@@ -115,6 +147,10 @@ pub struct Limits {
     pub output_bytes_max: usize,
     /// Open node sessions at once.
     pub sessions_max: usize,
+    /// Nodes of one owner at the same time.
+    pub nodes_per_owner_max: usize,
+    /// Sessions that one address may open in a minute; those of this machine are not counted.
+    pub new_sessions_per_min: u32,
     /// Open HTTP connections at once; more wait in the listener's backlog.
     pub connections_max: usize,
     /// Time to send a request's head, and then its body, in milliseconds.
@@ -154,12 +190,22 @@ impl Default for Limits {
             chat_no_node_wait_ms: 30_000,
             unreadable_wait_ms: 5_000,
             batch_age_ms: 300_000,
+            advice_round_ms: 30_000,
+            advice_dwell_ms: 600_000,
+            advice_idle_ms: 1_800_000,
+            reserve_after_ms: 30_000,
+            reserve_for_ms: 120_000,
+            hedge_permille: 20,
+            hedge_after_ms: 3_000,
+            timed_tokens_min: 32,
             failures_max: 3,
             losses_max: 100,
             body_bytes_max: 1 << 20,
             prompt_bytes_max: 256 << 10,
             output_bytes_max: 256 << 10,
             sessions_max: 10_000,
+            nodes_per_owner_max: 64,
+            new_sessions_per_min: 10,
             connections_max: 16_384,
             request_read_ms: 10_000,
             audit_wait_ms: 600_000,

@@ -1,14 +1,14 @@
 //! The coordinator: its parts, their life from `open` to `shutdown`, and its read side.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use neurino_core::{
-    JobKind, JobSpec, ModelId, Multiplier, NodeId, PriceLists, Receipt, ResponseFormat, RuleSets,
-    TextJob,
+    ImageDefaults, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceLists, Receipt,
+    ResponseFormat, RuleSets, TextJob,
 };
 use neurino_ledger::epoch::EpochRules;
 use neurino_protocol::app::PointsSummary;
@@ -22,12 +22,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::admin_log::Act;
+use crate::advice::AdviceBook;
 use crate::audits::Audits;
+use crate::blobs::Bucket;
 use crate::books::{JobsOverview, LedgerCheck};
 use crate::config::CoordinatorConfig;
 use crate::demand::Demand;
-use crate::edge::{EpochReads, LinkKey, Polls, RateLimits};
+use crate::edge::{EpochReads, LinkKey, Newcomers, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
+use crate::introduction::Tokens;
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
 use crate::metrics::Metrics;
@@ -42,6 +46,13 @@ use crate::watch::Feed;
 const EVENTS: usize = 256;
 /// Longest wait for links and running writes when shutting down.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Models of the machine that the coordinator runs on.
+struct OwnModels {
+    models: Vec<ModelId>,
+    /// Those that make pictures, and what suits them.
+    pictures: BTreeMap<ModelId, ImageDefaults>,
+}
 
 /// A network's server. Shared as an `Arc`; [`Coordinator::shutdown`] ends it.
 pub struct Coordinator {
@@ -65,14 +76,23 @@ pub struct Coordinator {
     pub(crate) polls: Arc<Polls>,
     /// How many read epochs at once.
     pub(crate) epoch_reads: EpochReads,
+    /// Sessions that addresses opened lately.
+    pub(crate) newcomers: Newcomers,
     /// Makes links to pictures.
     pub(crate) links: LinkKey,
+    /// Makes tokens for sessions.
+    pub(crate) tokens: Tokens,
     /// Miners of the original protocol.
     pub(crate) miners: Miners,
     /// Results that are computed again, and what came of it.
     pub(crate) audits: Audits,
     /// What the network was asked for in the last hour.
     pub(crate) demand: Demand,
+    own_models: RwLock<Arc<OwnModels>>,
+    /// Leases whose pictures are being read from the bucket.
+    pub(crate) delivered: Mutex<HashSet<LeaseId>>,
+    /// Which model nodes should load.
+    pub(crate) advice: AdviceBook,
 }
 
 impl Coordinator {
@@ -94,6 +114,7 @@ impl Coordinator {
         if coordinator.config.original {
             coordinator.spawn_original_sweep();
         }
+        coordinator.note("started").await;
         Ok(coordinator)
     }
 
@@ -109,7 +130,11 @@ impl Coordinator {
             EpochRules::named(rules)?;
         }
         let own = config.key.address();
+        if let Some(bucket) = &config.bucket {
+            bucket.check().await?;
+        }
         let store = Store::open(&config.database, &config.network, &own).await?;
+        let store = store.with_bucket(config.bucket.clone());
         let keys = Keys::new(store.keys().await?);
         let settings = Settings::read(&store).await?;
         let last_settled_ms = store.last_settled_ms().await?;
@@ -124,8 +149,14 @@ impl Coordinator {
         let audits =
             Audits::read(&store, &config.key, &config.network, config.audits.clone()).await?;
         let links = LinkKey::of(&config.key, &config.network);
+        let tokens = Tokens::of(&config.key, &config.network);
         let miners = Miners::new(store.bindings().await?, &config.key, &config.network);
+        let own_models = RwLock::new(Arc::new(OwnModels {
+            models: config.own_models.clone(),
+            pictures: config.image_models.clone(),
+        }));
         let coordinator = Arc::new(Self {
+            own_models,
             config,
             rules,
             prices,
@@ -141,10 +172,14 @@ impl Coordinator {
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
             epoch_reads: EpochReads::default(),
+            newcomers: Newcomers::default(),
             links,
+            tokens,
             miners,
             audits,
             demand: Demand::default(),
+            delivered: Mutex::default(),
+            advice: AdviceBook::new(Instant::now()),
         });
         tracing::info!(
             network = %coordinator.config.network,
@@ -163,6 +198,11 @@ impl Coordinator {
     /// Whether it is the built-in practice network.
     pub fn is_practice(&self) -> bool {
         self.config.practice
+    }
+
+    /// Where pictures are kept instead of a folder.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        self.config.bucket.as_ref()
     }
 
     /// Address of the key that signs receipts.
@@ -219,7 +259,10 @@ impl Coordinator {
             models: self
                 .known_models(&state)
                 .into_iter()
-                .map(|model| (model.clone(), state.router.serving(model)))
+                .map(|model| {
+                    let nodes = state.router.serving(&model);
+                    (model, nodes)
+                })
                 .collect(),
         }
     }
@@ -239,6 +282,7 @@ impl Coordinator {
     pub async fn shutdown(&self) {
         self.step_down();
         self.count_uptime().await;
+        self.note("stopped").await;
         self.tasks.close();
         if tokio::time::timeout(SHUTDOWN_WAIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("some links did not end in time; closing the books anyway");
@@ -246,6 +290,19 @@ impl Coordinator {
         self.store.close().await;
         // Ends the watches: their feeds go with the jobs.
         self.state().jobs.clear();
+    }
+
+    /// Writes down that the coordinator starts or stops. The practice network is one person's own, and
+    /// comes and goes with the window.
+    async fn note(&self, what: &'static str) {
+        if self.config.practice || self.is_superseded() {
+            return;
+        }
+        let about =
+            serde_json::json!({ "program": concat!("neurino/", env!("CARGO_PKG_VERSION")) });
+        if let Err(error) = self.store.note(Act::done(what, about)).await {
+            tracing::warn!(?error, "the log of acts does not know that this coordinator {what}");
+        }
     }
 
     /// Whether another coordinator has taken the books over. Nothing is accepted, leased or paid here
@@ -294,7 +351,7 @@ impl Coordinator {
 
     /// The same, of a model that this coordinator or a rule set lists.
     pub(crate) fn listed(&self, model: &ModelId) -> Option<Makes> {
-        if let Some(usual) = self.config.image_models.get(model) {
+        if let Some(usual) = self.of_this_machine().pictures.get(model) {
             return Some(Makes::Pictures(usual.clone()));
         }
         let writes = self.rules.rule_set.iter().any(|rules| rules.text.contains_key(model));
@@ -304,20 +361,31 @@ impl Coordinator {
     /// Models that somebody may ask for: those the rule set lists. Where it prices every model, also
     /// those any rule set lists, those of this machine, and those that a node serves or served
     /// lately.
-    pub(crate) fn known_models<'a>(&'a self, state: &'a State) -> BTreeSet<&'a ModelId> {
+    pub(crate) fn known_models(&self, state: &State) -> BTreeSet<ModelId> {
         let Ok(rules) = self.rules.named(&self.config.rule_set) else { return BTreeSet::new() };
+        let here = self.of_this_machine();
         let mut known: BTreeSet<&ModelId> = rules.text.keys().chain(rules.image.keys()).collect();
         if rules.other_text.is_some() {
             known.extend(self.rules.rule_set.iter().flat_map(|rules| rules.text.keys()));
         }
         if rules.other_image.is_some() {
-            known.extend(self.config.image_models.keys());
+            known.extend(here.pictures.keys());
         }
         if rules.other_text.is_some() || rules.other_image.is_some() {
             known.extend(state.router.served().chain(state.last_served.keys()));
-            known.extend(&self.config.own_models);
+            known.extend(&here.models);
         }
-        known
+        known.into_iter().cloned().collect()
+    }
+
+    /// Other models are on this machine now: takes the place of what [`CoordinatorConfig`] said of them.
+    pub fn set_own_models(&self, models: Vec<ModelId>, pictures: BTreeMap<ModelId, ImageDefaults>) {
+        let now = Arc::new(OwnModels { models, pictures });
+        *self.own_models.write().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn of_this_machine(&self) -> Arc<OwnModels> {
+        Arc::clone(&self.own_models.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The time of a new receipt: now, but after every other receipt.
@@ -368,7 +436,9 @@ pub(crate) fn now_ms() -> i64 {
 /// byte, and chat templates add a few words per message and an own introduction.
 pub(crate) fn prompt_tokens_bound(spec: &JobSpec) -> u32 {
     let JobSpec::Text(job) = spec else { return 0 };
-    let frames = 256 + 16 * job.messages.len();
+    // Templates introduce the model themselves only where the job does not.
+    let introduced = job.messages.iter().any(|message| message.role == neurino_core::Role::System);
+    let frames = if introduced { 64 } else { 256 } + 16 * job.messages.len();
     // Templates explain tools in words of their own, and some indent their schemas.
     let tools = if job.tools.is_empty() { 0 } else { 2048 + tool_bytes(job) };
     u32::try_from(prompt_bytes(job) + frames + tools).unwrap_or(u32::MAX)
@@ -407,7 +477,7 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         payer: job.payer,
         spec: Arc::new(job.spec),
         rule_set: job.rule_set,
-        fence: job.fence,
+        fence: job.last_fence,
         failures: job.failures,
         losses: job.losses,
         tried: Vec::new(),
@@ -419,6 +489,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         frontend: job.frontend,
         payment: job.payment,
         lease: None,
+        hedge: None,
+        speaker: None,
         queued_since: now,
         no_node_wait_ms: job.no_node_wait_ms,
         feed: Feed::new(),
@@ -446,6 +518,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
                 assigned: now,
                 kept_until: Some(now + Duration::from_millis(grace_ms)),
                 gap: true,
+                unheard: false,
+                picture: None,
             };
             state.add_lease(attempt.lease, lease);
         }

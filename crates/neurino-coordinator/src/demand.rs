@@ -134,9 +134,10 @@ impl Coordinator {
                 *waiting.entry(job.spec.model()).or_default() += 1;
             }
             let known = self.known_models(&state).into_iter();
-            let count = |model: &ModelId| {
-                let waits = waiting.get(model).copied().unwrap_or(0);
-                (model.clone(), waits, state.router.serving(model))
+            let count = |model: ModelId| {
+                let waits = waiting.get(&model).copied().unwrap_or(0);
+                let nodes = state.router.serving(&model);
+                (model, waits, nodes)
             };
             known.map(count).collect()
         };

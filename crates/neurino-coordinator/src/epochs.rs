@@ -105,11 +105,17 @@ struct Week {
     votes: BTreeMap<NodeId, u64>,
 }
 
+/// The epoch that goes on at a time as seen by those before it: they are over, and so is the time in
+/// which their pay can be called back.
+fn over_at(now_ms: i64, settle_wait_ms: i64, escrow_ms: i64) -> i64 {
+    epoch_of(now_ms.saturating_sub(settle_wait_ms).saturating_sub(escrow_ms))
+}
+
 /// Reads what the next due epoch needs, or nothing if none is due. A macro, as books are read both from
 /// their coordinator and beside it.
 macro_rules! due {
     ($books:expr, $maker:expr, $now_ms:expr) => {{
-        let over_ms = epoch_of($now_ms.saturating_sub($maker.rules.settle_wait_ms));
+        let over_ms = over_at($now_ms, $maker.rules.settle_wait_ms, $maker.escrow_ms);
         let over_ms = EpochInputs::bounds(over_ms).map_or(0, |(start_ms, _)| start_ms);
         let first_ms = $books.first_unmarked(over_ms).await?;
         let previous = $books.last_epoch().await?;
@@ -123,7 +129,7 @@ macro_rules! due {
                 let holdings = $books.holdings(end_ms).await?;
                 Some(Week {
                     epoch,
-                    movements: $books.unmarked(end_ms).await?,
+                    movements: $books.unmarked(end_ms, $now_ms).await?,
                     previous,
                     holdings: holdings.map(|body| read_holdings(&body)).transpose()?,
                     votes: $books.votes_for_nodes().await?,
@@ -445,6 +451,6 @@ impl Coordinator {
     /// The epoch of a time that is the last one that may be made by then.
     pub(crate) fn epoch_over(&self, now_ms: i64) -> Option<i64> {
         let rules = EpochRules::named(self.config.epoch_rules.as_deref()?).ok()?;
-        Some(epoch_of(now_ms.saturating_sub(rules.settle_wait_ms)) - 1)
+        Some(over_at(now_ms, rules.settle_wait_ms, self.config.audits.escrow_ms) - 1)
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::blobs::{BlobError, BucketTrouble};
 use crate::database::Database;
 use neurino_protocol::{ErrorBody, ErrorCode};
 
@@ -27,6 +28,18 @@ pub enum CoordinatorError {
     /// The address of a database cannot be used. It is not shown: it holds a password.
     #[error("the address of the database cannot be used: {0}")]
     DatabaseAddress(&'static str),
+    /// The address of a bucket, or of its server, cannot be used.
+    #[error("pictures cannot be kept there: {0}")]
+    BlobsAddress(&'static str),
+    /// A bucket cannot be used.
+    #[error("pictures cannot be kept in {bucket}")]
+    Bucket {
+        /// The bucket, without secrets.
+        bucket: String,
+        /// Why, and the way out.
+        #[source]
+        trouble: BucketTrouble,
+    },
     /// A name for a key is empty, overlong or unprintable.
     #[error("a key's name is 1 to 64 printable characters")]
     KeyName,
@@ -98,8 +111,8 @@ pub enum StoreError {
     #[error("the database was written by a newer version, or is damaged")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     /// A picture's file cannot be written or read.
-    #[error("a picture cannot be written or read; check that the disk is not full")]
-    Picture(#[source] std::io::Error),
+    #[error("a picture cannot be written or read: {0}")]
+    Picture(#[from] BlobError),
     /// The whole batch could not be committed.
     #[error("the write was not committed: {0}")]
     Commit(String),
@@ -131,6 +144,12 @@ impl StoreError {
         match self {
             Self::Closed | Self::Superseded => return shutting_down(),
             Self::Unavailable | Self::Doubtful => return away(),
+            Self::Picture(error) if error.passes() => {
+                tracing::warn!(error = ?error, "pictures cannot be kept or read: {error}");
+                let words = "the coordinator cannot reach its pictures";
+                return ErrorBody::new(ErrorCode::Unreachable, words)
+                    .with_hint("try again in a few seconds");
+            }
             Self::Sql(error) if crate::store::is_gone(error) => return away(),
             _ => {}
         }

@@ -18,12 +18,13 @@ use tokio::time::Instant;
 
 use crate::coordinator::{Coordinator, fresh_id, now_ms, prompt_bytes};
 use crate::error::{StoreError, shutting_down};
+use crate::hedge::{Beside, beside, goes_on_behind, keep_only, outrun, slower};
 use crate::original;
 use crate::reconcile::WRITE_RETRY;
 use crate::router::Placement;
 use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
-use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Release, StoredJob};
-use crate::terms::{JobTerms, Payment, usage_bound};
+use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Outrun, Release, StoredJob};
+use crate::terms::{JobTerms, Payment, cost_units, usage_bound};
 use crate::watch::{Feed, JobUpdate, JobWatch};
 
 /// Texts that end every answer on the network, whatever the payer asked.
@@ -67,7 +68,14 @@ impl Coordinator {
         terms: JobTerms,
         placement: Option<Placement>,
     ) -> Result<JobId, ErrorBody> {
-        let spec = self.admissible(spec)?;
+        let spec = match (self.admissible(&spec), &key) {
+            (Ok(()), _) => with_network_stops(spec),
+            // After a change of coordinators the nodes that have the model may still be on their way.
+            (Err(error), Some(key)) if error.code == ErrorCode::UnknownModel => {
+                return self.admitted_before(&payer, key, spec).await?.ok_or(error);
+            }
+            (Err(error), _) => return Err(error),
+        };
         let id = JobId(fresh_id());
         let hold = terms.prepaid.as_ref().map(|prepaid| self.hold(id, &payer, &spec, prepaid));
         let job = NewJob {
@@ -86,7 +94,25 @@ impl Coordinator {
         };
         self.remember(&job)?;
         let this = Arc::clone(self);
-        self.to_the_end(async move { this.admit(job).await }).await
+        let id = self.to_the_end(async move { this.admit(job).await }).await?;
+        crate::fabric::admitted(id);
+        Ok(id)
+    }
+
+    /// The job that a payer sent under a key, if it was this one.
+    async fn admitted_before(
+        self: &Arc<Self>,
+        payer: &PayerId,
+        key: &IdempotencyKey,
+        spec: JobSpec,
+    ) -> Result<Option<JobId>, ErrorBody> {
+        let known = self.store.job_of_key(payer, key).await.map_err(|e| e.body())?;
+        let Some((id, _)) = known.filter(|(_, known)| *known == with_network_stops(spec)) else {
+            return Ok(None);
+        };
+        self.adopt(id).await.map_err(|e| e.body())?;
+        crate::fabric::admitted(id);
+        Ok(Some(id))
     }
 
     /// Follows a job from its present state on.
@@ -130,21 +156,21 @@ impl Coordinator {
         stored.ok_or_else(|| not_found("there is no such job"))
     }
 
-    /// Checks every limit that does not need the model, and adds the network's stop strings.
-    fn admissible(&self, spec: JobSpec) -> Result<JobSpec, ErrorBody> {
+    /// Checks every limit that does not need the model in memory.
+    fn admissible(&self, spec: &JobSpec) -> Result<(), ErrorBody> {
         let invalid = |words: String| ErrorBody::new(ErrorCode::InvalidRequest, words);
         spec.validate().map_err(|e| invalid(e.to_string()))?;
         if !self.known_models(&self.state()).contains(spec.model()) {
             return Err(self.unknown_model(spec.model().as_str()));
         }
         self.suits(spec.model(), spec.kind())?;
-        if let JobSpec::Image(job) = &spec
+        if let JobSpec::Image(job) = spec
             && let Some(Makes::Pictures(usual)) = self.makes(&self.state(), &job.model)
         {
             usual.check(job).map_err(|e| invalid(e.to_string()))?;
         }
-        let JobSpec::Text(mut job) = spec else { return Ok(spec) };
-        let bytes = prompt_bytes(&job);
+        let JobSpec::Text(job) = spec else { return Ok(()) };
+        let bytes = prompt_bytes(job);
         let bytes_max = self.config.limits.prompt_bytes_max;
         if bytes > bytes_max {
             let message =
@@ -152,16 +178,12 @@ impl Coordinator {
             return Err(ErrorBody::new(ErrorCode::TooLarge, message)
                 .with_hint("shorten or split the conversation"));
         }
-        for stop in NETWORK_STOPS {
-            if !job.stop.iter().any(|s| s == stop) {
-                job.stop.push(stop.into());
-            }
-        }
-        if job.stop.len() > TextJob::STOP_LIMIT {
+        let added = NETWORK_STOPS.iter().filter(|stop| !job.stop.iter().any(|s| s == *stop));
+        if job.stop.len() + added.count() > TextJob::STOP_LIMIT {
             let own_max = TextJob::STOP_LIMIT - NETWORK_STOPS.len();
             return Err(invalid(format!("`stop` takes at most {own_max} strings")));
         }
-        Ok(JobSpec::Text(job))
+        Ok(())
     }
 
     /// Refuses work of a kind that a model is known not to do.
@@ -185,8 +207,7 @@ impl Coordinator {
         let mut served: Vec<String> = state.router.served().map(ToString::to_string).collect();
         served.sort();
         let hint = if served.is_empty() {
-            let known: Vec<_> =
-                self.known_models(&state).into_iter().map(ToString::to_string).collect();
+            let known: Vec<_> = self.known_models(&state).iter().map(ToString::to_string).collect();
             format!("the network knows {}; no node is connected right now", known.join(", "))
         } else {
             format!("served right now: {}", served.join(", "))
@@ -230,6 +251,8 @@ impl Coordinator {
                 .as_ref()
                 .map(|hold| Payment { price_list: hold.price_list.clone(), held: hold.amount }),
             lease: None,
+            hedge: None,
+            speaker: None,
             queued_since: Instant::now(),
             no_node_wait_ms: job.no_node_wait_ms,
             feed: Feed::new(),
@@ -242,6 +265,8 @@ impl Coordinator {
 
     async fn admit(self: Arc<Self>, job: NewJob) -> Result<JobId, ErrorBody> {
         let (id, model, class) = (job.id, job.spec.model().clone(), job.class);
+        // Checking others' work is no demand.
+        let demand = job.placement.is_none().then(|| cost_units(&job.spec));
         let admitted = self.store.admit(job.clone()).await;
         if matches!(admitted, Ok(Admitted::New)) {
             {
@@ -252,6 +277,9 @@ impl Coordinator {
                 state.enqueue(id, false);
             }
             self.metrics.accepted(class);
+            if let Some(cost) = demand {
+                self.advice.asked(&model, cost);
+            }
             tracing::info!(job.id = %id, model.id = %model, "queued job {id} for {model}");
             self.dispatch();
             return Ok(id);
@@ -303,6 +331,7 @@ impl Coordinator {
                 return;
             }
             while let Some((job, node)) = state.router.next(&mut state.rng) {
+                state.hedges.earn(self.config.limits.hedge_permille);
                 granted.extend(self.new_lease(state, job, node));
             }
         }
@@ -312,7 +341,8 @@ impl Coordinator {
         }
     }
 
-    fn new_lease(&self, state: &mut State, job: JobId, node: NodeId) -> Option<Grant> {
+    /// A lease that is not written yet: of a job that has none, or a second one.
+    pub(crate) fn new_lease(&self, state: &mut State, job: JobId, node: NodeId) -> Option<Grant> {
         let Some(live) = state.jobs.get_mut(&job) else {
             state.router.lease_ended(&node);
             return None;
@@ -343,6 +373,8 @@ impl Coordinator {
             assigned: now,
             kept_until: None,
             gap: false,
+            unheard: false,
+            picture: None,
         };
         state.add_lease(id, lease);
         Some(Grant { job, lease: id, fence, node, granted_at_ms, deadline_ms })
@@ -373,7 +405,12 @@ impl Coordinator {
 
     /// Tells the node and the watchers about a written lease, or returns the end that was asked for
     /// meanwhile.
-    fn assign(&self, id: LeaseId, job: JobId, node: &NodeId) -> Option<(AttemptEnd, ErrorBody)> {
+    pub(crate) fn assign(
+        &self,
+        id: LeaseId,
+        job: JobId,
+        node: &NodeId,
+    ) -> Option<(AttemptEnd, ErrorBody)> {
         let mut state = self.state();
         let lease = state.leases.get_mut(&id)?;
         if let LeasePhase::Granting(Some(end)) =
@@ -397,8 +434,10 @@ impl Coordinator {
             rule_set: live.rule_set.clone(),
         };
         let fingerprint = state.sessions.get(node).map(|s| s.fingerprint.clone());
-        live.feed.leased(node.clone(), fingerprint);
-        self.metrics.assigned(now.duration_since(live.queued_since));
+        if live.hedge != Some(id) {
+            live.feed.leased(node.clone(), fingerprint);
+            self.metrics.assigned(now.duration_since(live.queued_since));
+        }
         let short = short(node);
         tracing::info!(job.id = %job, lease.id = %id, "leased job {job} to {short}");
         if let Some(session) = state.sessions.get_mut(node) {
@@ -426,7 +465,19 @@ impl Coordinator {
 
     /// Ends an attempt without payment: the job returns to its queue or is given up.
     pub(crate) async fn release(self: &Arc<Self>, id: LeaseId, end: AttemptEnd, error: ErrorBody) {
-        let Some(release) = self.begin_release(id, end, &error) else { return };
+        let release = loop {
+            match self.begin_release(id, end, &error) {
+                Some(Ending::One(outrun)) => return self.end_one(outrun, error).await,
+                Some(Ending::Whole(release)) => break release,
+                Some(Ending::Behind(other)) => {
+                    let ending = self.begin_release(other, AttemptEnd::Outrun, &slower());
+                    if let Some(Ending::One(outrun)) = ending {
+                        self.end_one(outrun, slower()).await;
+                    }
+                }
+                None => return,
+            }
+        };
         let job = release.job;
         let give_up = release.give_up.clone();
         let written = self.store.release(release).await;
@@ -455,19 +506,39 @@ impl Coordinator {
     }
 
     /// Marks the lease and decides whether its job gets another attempt.
-    fn begin_release(&self, id: LeaseId, end: AttemptEnd, error: &ErrorBody) -> Option<Release> {
+    fn begin_release(&self, id: LeaseId, end: AttemptEnd, error: &ErrorBody) -> Option<Ending> {
         let mut state = self.state();
+        let other = beside(&state, id);
+        let behind = goes_on_behind(&state, id, &other);
         let lease = state.leases.get_mut(&id)?;
         match &mut lease.phase {
             LeasePhase::Granting(asked) => {
                 *asked = Some((end, error.clone()));
                 return None;
             }
+            LeasePhase::Running if matches!(other, Beside::Undecided) => {
+                // Asked again in a moment.
+                lease.kept_until = Some(Instant::now());
+                return None;
+            }
+            // Nobody was faster any more: the other one ended meanwhile.
+            LeasePhase::Running if end == AttemptEnd::Outrun && matches!(other, Beside::Alone) => {
+                return None;
+            }
+            LeasePhase::Running if let Some(other) = behind => return Some(Ending::Behind(other)),
             LeasePhase::Running => lease.phase = LeasePhase::Releasing,
             LeasePhase::Settling | LeasePhase::Releasing => return None,
         }
         let (job, fence) = (lease.job, lease.fence);
         let node = short(&lease.node);
+        if let Beside::Other(stays, stays_fence) = other {
+            tracing::info!(
+                job.id = %job, lease.id = %id, end = end.as_str(), code = ?error.code,
+                "attempt {fence} of job {job} on {node} ended beside another: {}", end.as_str(),
+            );
+            let ended = outrun(job, (id, fence), (stays, stays_fence), end);
+            return Some(Ending::One(ended));
+        }
         let live = state.jobs.get(&job)?;
         let limits = &self.config.limits;
         let hopeless = end == AttemptEnd::Failed
@@ -490,7 +561,7 @@ impl Coordinator {
             job.id = %job, lease.id = %id, end = end.as_str(), code = ?error.code,
             "attempt {fence} of job {job} on {node} ended: {}", end.as_str(),
         );
-        Some(Release { job, lease: id, fence, end, give_up, at_ms: now_ms() })
+        Some(Ending::Whole(Release { job, lease: id, fence, end, give_up, at_ms: now_ms() }))
     }
 
     /// Ends an open job without payment; `false` when it had ended before.
@@ -531,6 +602,40 @@ impl Coordinator {
     }
 }
 
+/// What ends with an attempt.
+enum Ending {
+    /// One of two; the other goes on.
+    One(Outrun),
+    /// The only one: its job is queued again or given up.
+    Whole(Release),
+    /// One of two, and part of its text was passed on: nobody may go on behind that, so this other one
+    /// ends first.
+    Behind(LeaseId),
+}
+
+/// A job with the strings at which every text of the network ends.
+fn with_network_stops(mut spec: JobSpec) -> JobSpec {
+    if let JobSpec::Text(job) = &mut spec {
+        for stop in NETWORK_STOPS {
+            if !job.stop.iter().any(|s| s == stop) {
+                job.stop.push(stop.into());
+            }
+        }
+    }
+    spec
+}
+
+/// Whether asking the same node again would be of no use.
+pub(crate) fn is_unable(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::ModelUnreadable
+            | ErrorCode::ModelNotReady
+            | ErrorCode::Declined
+            | ErrorCode::DeadlinePassed
+    )
+}
+
 /// Forgets a job that ended unpaid, stops its node and tells its watchers.
 pub(crate) fn end_in_memory(state: &mut State, job: JobId, error: ErrorBody) {
     let Some(lease_id) = state.jobs.get(&job).map(|live| live.lease) else { return };
@@ -549,6 +654,8 @@ fn after_release(
     give_up: Option<ErrorBody>,
     error: ErrorBody,
 ) {
+    // One that was asked for, and is not written yet or ends by itself.
+    keep_only(state, job, Some(id));
     let Some(lease) = state.end_lease(id) else { return };
     if end == AttemptEnd::Expired {
         let code = ErrorCode::DeadlinePassed;
@@ -563,12 +670,7 @@ fn after_release(
     let Some(live) = state.jobs.get_mut(&job) else { return };
     live.failures += u32::from(end.is_failure());
     live.losses += u32::from(end == AttemptEnd::Lost);
-    // Asking the same node again would be of no use.
-    let unable = matches!(
-        error.code,
-        ErrorCode::ModelUnreadable | ErrorCode::ModelNotReady | ErrorCode::Declined
-    );
-    if end == AttemptEnd::Failed && unable {
+    if end == AttemptEnd::Failed && is_unable(error.code) {
         live.fault = Some(error);
         if !live.unable.contains(&lease.node) {
             live.unable.push(lease.node);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::admin_log::Act;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::error::{CoordinatorError, StoreError};
 use crate::store::StoredKey;
@@ -286,8 +287,9 @@ impl Coordinator {
         let (key, stored) = draw(name, terms)
             .map_err(|e| ErrorBody::new(ErrorCode::InvalidRequest, e.to_string()))?;
         let this = Arc::clone(self);
+        let act = Act::key_made(&key.info);
         self.to_the_end(async move {
-            this.store.add_key(stored.clone()).await.map_err(|e| e.body())?;
+            this.store.add_key(stored.clone(), act).await.map_err(|e| e.body())?;
             let mut all = this.keys.all.write().unwrap_or_else(PoisonError::into_inner);
             all.push(Arc::new(stored));
             Ok(())

@@ -3,12 +3,15 @@
 //! [`Coordinator`] is the whole of it: `open` it on a database, hand `router()` or `serve()` a
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
-//! `timers` (what time does), `router` (which node gets which job), `session` (what nodes say),
-//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `epochs` (what a week comes to), `vouchers` (paying without a key), `terms` (what a job is accepted on), `store` (the books), `admin` (changes beside), `link` and `local` (a node's messages, in process),
+//! `timers` (what time does), `reserve` (nodes held free for large jobs), `hedge` (a second node for a late job), `router` (which node gets which job), `session` (what nodes say),
+//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
 //! `edge` (HTTP, WebSocket).
 
 pub mod admin;
+mod admin_log;
+mod advice;
 pub mod audits;
+mod blobs;
 pub mod books;
 mod challenge;
 mod checks;
@@ -16,10 +19,14 @@ pub mod compare;
 pub mod config;
 mod coordinator;
 mod database;
+mod deliver;
 mod demand;
 mod edge;
 pub mod epochs;
 pub mod error;
+mod fabric;
+mod hedge;
+mod introduction;
 mod jobs;
 pub mod keys;
 mod link;
@@ -28,6 +35,7 @@ mod metrics;
 mod original;
 mod picture;
 mod reconcile;
+mod reserve;
 mod router;
 #[cfg(test)]
 mod schedules;
@@ -42,11 +50,15 @@ mod uploads;
 pub mod vouchers;
 mod watch;
 
+pub use admin_log::{LogCheck, in_the_name_of};
+pub use blobs::{BlobError, Bucket, BucketKeys, BucketTrouble};
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};
 pub use config::{CoordinatorConfig, Limits, check_listen_address};
 pub use coordinator::Coordinator;
 pub use database::{Database, PostgresBooks};
 pub use error::{CoordinatorError, StoreError};
+pub use fabric::{FabricAddress, FabricConfig, FabricError, FabricKey, Gateway, GatewayConfig};
+pub use introduction::check_known_as;
 pub use keys::{ApiKey, ApiKeyInfo, KeyTerms, Scope};
 pub use local::LocalCoordinator;
 pub use neurino_ledger::{Account, PayerId, Unit};

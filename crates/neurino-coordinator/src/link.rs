@@ -63,7 +63,7 @@ where
         }
     };
     let session = coordinator.open_session(&hello)?;
-    to_node.send(coordinator.welcome().into()).await.map_err(gone)?;
+    to_node.send(coordinator.welcome(&hello).into()).await.map_err(gone)?;
     Ok(session)
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use neurino_client::{ClientError, Link, Session, handshake};
+use neurino_client::{ClientError, Device, Introduction, Link, Session, handshake};
 use neurino_core::NodeId;
-use neurino_protocol::node::Capabilities;
+use neurino_protocol::node::{Capabilities, LOCAL_ORIGIN};
 use neurino_wallet::IdentityKey;
 use tokio::sync::mpsc;
 
@@ -33,7 +33,10 @@ impl neurino_client::Coordinator for LocalCoordinator {
         let (outbox, from_node) = mpsc::channel(link::CHANNEL);
         let (to_node, messages) = mpsc::channel(link::CHANNEL);
         self.0.tasks.spawn(link::serve(Arc::clone(&self.0), from_node, to_node));
-        handshake(Link { outbox, messages }, &self.address(), key, node, capabilities).await
+        // Nobody else is on this link, so the identity's key does for the device, too.
+        let (device, origin) = (Device::new(key.copy()), LOCAL_ORIGIN);
+        let who = Introduction { key, node, capabilities, device: &device, origin };
+        handshake(Link { outbox, messages }, &self.address(), who).await
     }
 
     fn address(&self) -> String {

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     attempts_ended: Family<Label, Counter>,
     points_micro: Family<Label, Counter>,
     limited: Counter,
+    hedged: Counter,
     audited: Family<Label, Counter>,
     /// From acceptance, or the return to the queue, to the message to the node, in seconds.
     assigned: Histogram,
@@ -44,6 +45,7 @@ impl Default for Metrics {
             attempts_ended: Family::default(),
             points_micro: Family::default(),
             limited: Counter::default(),
+            hedged: Counter::default(),
             audited: Family::default(),
             assigned: Histogram::new(BUCKETS),
         }
@@ -78,6 +80,16 @@ impl Metrics {
         self.audited.get_or_create(&[("end", end.as_str())]).inc();
     }
 
+    pub(crate) fn hedged(&self) {
+        self.hedged.inc();
+    }
+
+    /// Second leases since the last call.
+    #[cfg(test)]
+    pub(crate) fn take_hedged(&self) -> u64 {
+        self.hedged.inner().swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+
     pub(crate) fn limited(&self) {
         self.limited.inc();
     }
@@ -102,6 +114,8 @@ impl Coordinator {
         registry.register("points_paid_micro", help, m.points_micro.clone());
         let help = "Requests refused because their key asked too often";
         registry.register("requests_limited", help, m.limited.clone());
+        let help = "Jobs that were given to a second node because the first one was late";
+        registry.register("jobs_hedged", help, m.hedged.clone());
         let help = "Seconds from the queue to the message to the node";
         registry.register("assign_seconds", help, m.assigned.clone());
         let waiting: Family<Label, Gauge> = Family::default();

@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ const GONE: Duration = Duration::from_mins(1);
 const PER_REWARD_MAX: usize = 64;
 /// A number of jobs that no node ever reaches: its router gives a node with so many no other.
 const PARKED: u32 = u32::MAX / 2;
-/// Models that nobody lists of which polls may tell.
-const OFFERED_MAX: usize = 1024;
+/// Models that nobody lists of which nodes may tell, all of them together.
+pub(crate) const OFFERED_MAX: usize = 1024;
 /// Longest tag behind the address of a miner's id.
 const TAG_MAX: usize = 32;
 
@@ -93,6 +94,8 @@ pub(crate) struct Poll {
     /// For example `sd-v1.4.0`.
     pub(crate) version: Option<String>,
     pub(crate) hardware: Option<String>,
+    /// The address that it came from, if over a network.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// The answer to a poll.
@@ -239,8 +242,11 @@ impl Coordinator {
     /// Answers a poll. One that finds no work touches no books.
     ///
     /// # Errors
-    /// `Overloaded`, `Unauthorized` (the id is a connected node's own), `Unreachable`.
+    /// `Overloaded`, `Forbidden` (convicted), `Unauthorized` (the id is a connected node's own),
+    /// `Unreachable`.
     pub(crate) async fn poll(self: &Arc<Self>, poll: Poll) -> Result<Polled, ErrorBody> {
+        // Its session may be a moment from its end, and this would bring it back.
+        self.check_trust(&poll.node)?;
         let miner = self.miner(&poll)?;
         let Some(makes) = self.makes_of(&miner, &poll) else {
             return Ok(Polled::Warning(format!(
@@ -324,6 +330,8 @@ impl Coordinator {
             let message = format!("{PER_REWARD_MAX} miners work for this reward wallet already");
             return Err(ErrorBody::new(ErrorCode::Overloaded, message));
         }
+        // A poll is not signed: without this, names alone would fill all the room that there is.
+        self.newcomers.enter(poll.from, self.config.limits.new_sessions_per_min)?;
         let device = poll.hardware.as_deref().unwrap_or("unknown");
         let agent = poll.version.as_deref().unwrap_or("original");
         let (session, outbox) = self.open_original_session(&poll.node, agent, device)?;

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{JobId, JobState};
+use neurino_core::{JobId, JobState, LeaseId};
 use neurino_protocol::{ErrorBody, ErrorCode};
 
 use crate::coordinator::{Coordinator, now_ms, restore};
 use crate::error::StoreError;
+use crate::hedge::keep_only;
 use crate::jobs::end_in_memory;
 use crate::state::{LeasePhase, State};
 use crate::store::{AttemptEnd, Close, NewJob, OpenJob, Release, StoredJob};
@@ -109,9 +110,27 @@ fn ended_in_books(state: &mut State, id: JobId, ended: StoredJob) {
     }
 }
 
+/// Of two leases, forgets what the books do not know the job to be leased by, where one of them was about
+/// to end.
+fn keep_books(state: &mut State, id: JobId, open: &OpenJob) {
+    let Some(live) = state.jobs.get(&id) else { return };
+    let leases = [live.lease, live.hedge].into_iter().flatten();
+    let ends = |lease: LeaseId| {
+        state.leases.get(&lease).is_some_and(|lease| lease.phase == LeasePhase::Releasing)
+    };
+    let ends = leases.filter(|lease| ends(*lease)).count() > 0;
+    let by = open.running.as_ref().map(|running| running.lease);
+    let changed = by.is_some() && by == live.hedge;
+    if live.hedge.is_some() && (ends || changed || by.is_none()) {
+        keep_only(state, id, by.or(live.lease));
+    }
+}
+
 fn open_in_books(state: &mut State, id: JobId, open: &OpenJob) -> Next {
     let Some(live) = state.jobs.get_mut(&id) else { return Next::Nothing };
-    live.fence = live.fence.max(open.fence);
+    live.fence = live.fence.max(open.last_fence);
+    keep_books(state, id, open);
+    let Some(live) = state.jobs.get(&id) else { return Next::Nothing };
     let held = live.lease;
     let phase = held.and_then(|lease| state.leases.get(&lease)).map(|lease| lease.phase.clone());
     match (&open.running, held) {

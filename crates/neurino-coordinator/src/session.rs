@@ -11,17 +11,19 @@ use neurino_protocol::node::{
     Ready,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
-use neurino_wallet::verify;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Answered;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, now_ms};
 use crate::error::shutting_down;
+use crate::introduction::{check_meant_for, check_signatures, check_token};
 use crate::jobs::short;
+use crate::original::OFFERED_MAX;
 use crate::picture::is_preview;
+use crate::router::{OTHER_ENGINE, owner_of, party_of};
 use crate::settle::Proof;
 use crate::state::{LeasePhase, Makes, Session, State};
 use crate::store::AttemptEnd;
@@ -33,6 +35,9 @@ const OUTBOX: usize = 256;
 const UNNAMED_WAIT: Duration = Duration::from_secs(1);
 /// Most models and slots a node can announce.
 const READY_MAX: u32 = 64;
+
+/// Models that no list names of which a node can offer so many: all of the network look at each.
+const UNLISTED_MAX: usize = 8;
 
 /// An open session of a node. Dropping it ends the session: its leases are kept for a while.
 pub(crate) struct NodeSession {
@@ -57,40 +62,49 @@ impl Coordinator {
             return Err(shutting_down());
         }
         let nonce = state.challenges.issue(rand::random(), Instant::now());
-        let network = self.config.network.clone();
-        Ok(CoordinatorMessage::Challenge { version: PROTOCOL_VERSION, network, nonce })
+        let (network, coordinator) = (self.config.network.clone(), self.address());
+        Ok(CoordinatorMessage::Challenge { version: PROTOCOL_VERSION, network, coordinator, nonce })
     }
 
     /// Opens a session. A session that the same node still has open is ended: a node that comes
     /// back faster than its old link was noticed to be dead takes its leases along.
     ///
     /// # Errors
-    /// `UnsupportedVersion`, `Unauthorized` (nonce), `BadSignature`, `InvalidRequest` (node id),
+    /// `UnsupportedVersion`, `Unauthorized` (nonce, token), `BadSignature` (also of a hello that was meant
+    /// for another coordinator), `InvalidRequest` (node id),
     /// `Overloaded`, `Unreachable`.
     pub(crate) fn open_session(
         self: &Arc<Self>,
         hello: &Hello,
     ) -> Result<(NodeSession, Outbox), ErrorBody> {
-        if hello.version != PROTOCOL_VERSION {
-            let message = format!(
-                "this coordinator speaks version {PROTOCOL_VERSION} of the node protocol, not {}",
-                hello.version
-            );
-            return Err(
-                ErrorBody::new(ErrorCode::UnsupportedVersion, message).with_hint("update Neurino")
-            );
-        }
+        self.open_answered(hello, false)
+    }
+
+    /// Opens a session for a node behind a gateway, which made the challenge and saw it answered just
+    /// once. The signature is checked here again: a gateway is believed about time, not about who.
+    ///
+    /// # Errors
+    /// As [`Coordinator::open_session`].
+    pub(crate) fn open_vouched_session(
+        self: &Arc<Self>,
+        hello: &Hello,
+    ) -> Result<(NodeSession, Outbox), ErrorBody> {
+        self.open_answered(hello, true)
+    }
+
+    fn open_answered(
+        self: &Arc<Self>,
+        hello: &Hello,
+        vouched: bool,
+    ) -> Result<(NodeSession, Outbox), ErrorBody> {
+        check_version(hello)?;
         let address = address_of(&hello.node)?;
-        if !self.state().challenges.is_open(&hello.nonce, Instant::now()) {
+        if !vouched && !self.state().challenges.is_open(&hello.nonce, Instant::now()) {
             return Err(void_challenge());
         }
-        let message = Hello::message(&self.config.network, &hello.node, &hello.nonce);
-        verify(&message, &hello.signature, address).map_err(|_| {
-            ErrorBody::new(
-                ErrorCode::BadSignature,
-                "the hello is not signed by the key that the node id names",
-            )
-        })?;
+        check_meant_for(hello, &self.address(), &self.config.known_as, vouched)?;
+        check_signatures(&self.config.network, hello, address)?;
+        check_token(&self.tokens, hello, now_ms())?;
         self.check_trust(&hello.node)?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let end = self.stop.child_token();
@@ -104,7 +118,19 @@ impl Coordinator {
             {
                 return Err(too_many("the coordinator has no room for another node"));
             }
-            match state.challenges.answer(&hello.nonce, Instant::now()) {
+            let (party, most) = (party_of(&hello.node), self.config.limits.nodes_per_owner_max);
+            let of_owner = state.sessions.range(&party..);
+            let of_owner = of_owner.take_while(|(node, _)| owner_of(node) == party.as_str());
+            if !state.sessions.contains_key(&hello.node) && of_owner.count() >= most {
+                let message = format!("{most} nodes of this key are connected already");
+                return Err(too_many(&message));
+            }
+            let answered = if vouched {
+                Answered::Once
+            } else {
+                state.challenges.answer(&hello.nonce, Instant::now())
+            };
+            match answered {
                 Answered::Once => {}
                 // Another hello with it was faster.
                 Answered::Void => return Err(void_challenge()),
@@ -112,7 +138,7 @@ impl Coordinator {
                     return Err(too_many("too many nodes are connecting at once"));
                 }
             }
-            let fingerprint = fingerprint_of(&hello.agent, &hello.capabilities);
+            let fingerprint = fingerprint_of("fp_", &hello.agent, &hello.capabilities);
             self.enter(
                 &mut state,
                 &hello.node,
@@ -145,6 +171,7 @@ impl Coordinator {
         agent: &str,
         device: &str,
     ) -> Result<(NodeSession, Outbox), ErrorBody> {
+        self.check_trust(node)?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let end = self.stop.child_token();
         let id = {
@@ -156,6 +183,19 @@ impl Coordinator {
                 let message = "a node that signs with its own key is connected under this id";
                 return Err(ErrorBody::new(ErrorCode::Unauthorized, message));
             }
+            // What is held against an address falls on all of its nodes, so nobody may work in the name
+            // of one that shows its own key.
+            let owner = owner_of(node);
+            let signs = |(other, session): (&NodeId, &Session)| {
+                !session.original && owner_of(other) == owner
+            };
+            if !self.miners.is_bound(node)
+                && (self.audits.knows(node) || state.sessions.iter().any(signs))
+            {
+                let message = "a node that signs with its own key works for this address";
+                return Err(ErrorBody::new(ErrorCode::Unauthorized, message)
+                    .with_hint("mine for another reward wallet, or with Neurino"));
+            }
             if state.sessions.len() >= self.config.limits.sessions_max {
                 return Err(too_many("the coordinator has no room for another node"));
             }
@@ -165,7 +205,7 @@ impl Coordinator {
                 gpu: true,
                 referred_by: None,
             };
-            let fingerprint = fingerprint_of(&printable(agent), &capabilities);
+            let fingerprint = fingerprint_of(OTHER_ENGINE, &printable(agent), &capabilities);
             let id = self.enter(&mut state, node, &capabilities, fingerprint, outbox, end.clone());
             for lease in held(&state, node) {
                 if let Some(lease) = state.leases.get_mut(&lease) {
@@ -184,9 +224,14 @@ impl Coordinator {
         Ok((NodeSession { coordinator: Arc::clone(self), node, id, end }, messages))
     }
 
-    /// The answer to an accepted hello.
-    pub(crate) fn welcome(&self) -> CoordinatorMessage {
-        CoordinatorMessage::Welcome { coordinator: self.address() }
+    /// The answer to an accepted hello. Only the identity key begins a token's life anew.
+    pub(crate) fn welcome(&self, hello: &Hello) -> CoordinatorMessage {
+        let signed = hello.token.is_none();
+        CoordinatorMessage::Welcome {
+            coordinator: self.address(),
+            uploads: self.config.bucket.is_some(),
+            token: signed.then(|| self.tokens.issue(hello, now_ms())),
+        }
     }
 
     fn enter(
@@ -218,6 +263,7 @@ impl Coordinator {
             told: NoJob::default(),
             counted: now,
             polls: 0,
+            advised: false,
             original: false,
             end,
         };
@@ -285,6 +331,15 @@ impl NodeSession {
                     self.coordinator.state().send(&self.node, reply);
                 }
             }
+            NodeMessage::Upload { lease, picture } => {
+                let reply = self.coordinator.place(&self.node, self.id, lease, &picture).await;
+                if let Some(reply) = reply {
+                    self.coordinator.state().send(&self.node, reply);
+                }
+            }
+            NodeMessage::Uploaded(uploaded) => {
+                self.coordinator.spawn_delivered(self.node.clone(), uploaded);
+            }
             NodeMessage::HandBack { lease, reason } => {
                 tracing::debug!(lease.id = %lease, reason = %printable(&reason), "handed back");
                 let error =
@@ -298,7 +353,7 @@ impl NodeSession {
                 self.end_attempt(lease, AttemptEnd::Failed, error);
             }
             NodeMessage::Heartbeat { leases } => self.heartbeat(&leases),
-            NodeMessage::Goodbye => self.ready(Ready { models: Vec::new(), slots: 0 }),
+            NodeMessage::Goodbye => self.ready(Ready::default()),
         }
     }
 
@@ -332,14 +387,25 @@ impl NodeSession {
         let mut models = Vec::new();
         {
             let mut state = self.coordinator.state();
+            let mut unlisted = 0;
             for offer in ready.models.into_iter().take(READY_MAX as usize) {
                 // A doubled model would count twice.
-                if !models.contains(&offer.id) && self.acceptable(&mut state, &offer) {
-                    models.push(offer.id);
+                if models.contains(&offer.id) || !self.acceptable(&mut state, &offer) {
+                    continue;
                 }
+                // Whoever makes names up makes the network remember them.
+                unlisted += usize::from(self.coordinator.listed(&offer.id).is_none());
+                if unlisted > UNLISTED_MAX && self.coordinator.listed(&offer.id).is_none() {
+                    continue;
+                }
+                models.push(offer.id);
             }
             let busy = state.busy(&self.node);
             state.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
+            state.router.set_cold(&self.node, ready.cold);
+            if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
+                session.advised = ready.advised;
+            }
         }
         self.coordinator.dispatch();
         self.coordinator.state().tell_no_job(&self.node);
@@ -359,6 +425,9 @@ impl NodeSession {
         if let Some(listed) = self.coordinator.listed(id) {
             return listed.kind() == makes.kind();
         }
+        if state.offered.len() >= OFFERED_MAX && !state.offered.contains_key(id) {
+            return false;
+        }
         let kind = makes.kind();
         state.offered.entry(id.clone()).or_insert(makes).kind() == kind
     }
@@ -377,8 +446,15 @@ impl NodeSession {
         step.steps = job.steps;
         // Read without the lock: it takes a moment.
         step.preview = step.preview.filter(|png| job.preview && is_preview(png, job));
-        let state = self.coordinator.state();
-        let lease = state.leases.get(&id).filter(|l| l.phase == LeasePhase::Running);
+        let mut state = self.coordinator.state();
+        let running = |state: &State| {
+            let lease = state.leases.get(&id).filter(|l| l.phase == LeasePhase::Running);
+            lease.map(|lease| lease.job)
+        };
+        if running(&state).is_none() || !self.coordinator.is_heard(&mut state, id) {
+            return;
+        }
+        let lease = state.leases.get(&id);
         if let Some(job) = lease.and_then(|lease| state.jobs.get(&lease.job)) {
             job.feed.step(step);
         }
@@ -387,16 +463,21 @@ impl NodeSession {
     fn progress(&self, id: LeaseId, deltas: Vec<TextDelta>) {
         let bytes_max = self.coordinator.config.limits.output_bytes_max;
         let too_long = {
-            let state = self.coordinator.state();
+            let mut guard = self.coordinator.state();
+            let state = &mut *guard;
             let Some(lease) = state.leases.get(&id).filter(|l| l.node == self.node) else {
                 let code = ErrorCode::StaleLease;
                 state.send(&self.node, CoordinatorMessage::Cancel { lease: id, code });
                 return;
             };
             // After a gap the pieces no longer join; the whole text comes with the result.
-            if lease.phase != LeasePhase::Running || lease.gap {
+            if lease.phase != LeasePhase::Running || lease.gap || lease.unheard {
                 return;
             }
+            if !deltas.is_empty() && !self.coordinator.is_heard(state, id) {
+                return;
+            }
+            let Some(lease) = state.leases.get(&id) else { return };
             let fits = state.jobs.get(&lease.job).is_none_or(|job| match &*job.spec {
                 JobSpec::Text(text) => job.feed.deltas(deltas, FeedLimits::of(text, bytes_max)),
                 JobSpec::Image(_) => deltas.is_empty(),
@@ -461,9 +542,9 @@ impl Drop for Polling<'_> {
 
 /// Equal for equal programs on equal devices. A digest, because payers need not learn what people
 /// have at home.
-fn fingerprint_of(agent: &str, capabilities: &Capabilities) -> String {
+fn fingerprint_of(engine: &str, agent: &str, capabilities: &Capabilities) -> String {
     let words = format!("{agent}\n{}\n{}", capabilities.device, capabilities.gpu);
-    format!("fp_{}", hex::encode(&Sha256::digest(words)[..6]))
+    format!("{engine}{}", hex::encode(&Sha256::digest(words)[..6]))
 }
 
 /// Whether streamed text and signed text agree.
@@ -478,6 +559,18 @@ pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -
 /// Leases a node holds.
 fn held(state: &State, node: &NodeId) -> Vec<LeaseId> {
     state.node_leases.get(node).map(|held| held.iter().copied().collect()).unwrap_or_default()
+}
+
+/// Refuses a hello of another version.
+pub(crate) fn check_version(hello: &Hello) -> Result<(), ErrorBody> {
+    if hello.version == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let message = format!(
+        "this coordinator speaks version {PROTOCOL_VERSION} of the node protocol, not {}",
+        hello.version
+    );
+    Err(ErrorBody::new(ErrorCode::UnsupportedVersion, message).with_hint("update Neurino"))
 }
 
 /// The address that a node id starts with: `0x` and 40 hex digits, then nothing or `-tag`.
@@ -502,7 +595,7 @@ fn printable(words: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-fn void_challenge() -> ErrorBody {
+pub(crate) fn void_challenge() -> ErrorBody {
     ErrorBody::new(
         ErrorCode::Unauthorized,
         "the challenge is unknown, was used before, or is older than five minutes",

@@ -16,11 +16,14 @@ use crate::checks::{self, Refusal};
 use crate::coordinator::Coordinator;
 use crate::error::StoreError;
 use crate::jobs::short;
-use crate::router::JobClass;
+use crate::router::{JobClass, OTHER_ENGINE};
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Mark, NewAudit, Settled, Settlement, StoredAttempt};
-use crate::terms::{Payment, charge_lines, cost_units};
+use crate::terms::{Payment, charge_lines, timed_units};
+
+/// Why a result is looked at that came sooner than it can be computed.
+const TOO_FAST: &str = "it came faster than any node is";
 
 /// A line of an event before it is built.
 type Line = (Account, EntryKind, Unit, MicroPoints);
@@ -30,6 +33,8 @@ type Line = (Account, EntryKind, Unit, MicroPoints);
 pub(crate) enum Proof {
     /// The statement's signature by the key that the node's id names.
     Statement,
+    /// The same, of a picture that was read from the bucket and stays there.
+    Uploaded,
     /// What the original protocol has, checked before.
     Original,
 }
@@ -90,7 +95,7 @@ impl Coordinator {
         proof: Proof,
     ) -> Result<CoordinatorMessage, ErrorBody> {
         let id = submission.statement.lease;
-        let Some(claim) = self.claim(node, &submission.statement) else {
+        let Some(claim) = self.claim(node, &submission.statement, proof) else {
             return self.settled_before(node, id).await;
         };
         let (claim, submission) = (Arc::new(claim), Arc::new(submission));
@@ -98,9 +103,8 @@ impl Coordinator {
             Ok(checked) => checked,
             Err(error) => return Ok(self.refused(node, id, claim.job, error).await),
         };
-        let (model, cost) = (claim.spec.model(), cost_units(&claim.spec));
         let settlement = match self.settlement(node, &claim, &submission, &checked) {
-            Ok(settlement) => settlement,
+            Ok(settlement) => Settlement { uploaded: proof == Proof::Uploaded, ..settlement },
             Err(error) => {
                 self.unclaim(id);
                 return Err(error);
@@ -108,6 +112,8 @@ impl Coordinator {
         };
         let receipt = settlement.receipt.clone();
         let drawn = settlement.audit.is_some();
+        let too_fast = settlement.audit.as_ref().and_then(|audit| audit.suspicion);
+        let too_fast = too_fast.filter(|words| *words == TOO_FAST);
         match self.store.settle(settlement).await {
             Ok(Settled::Paid) => {
                 if drawn {
@@ -116,7 +122,19 @@ impl Coordinator {
                 {
                     let output = submission.output.clone();
                     let mut state = self.state();
-                    state.router.timed(node, model, cost, receipt.duration_ms);
+                    if let Some(units) =
+                        timed_units(&claim.spec, receipt.usage, self.config.limits.timed_tokens_min)
+                    {
+                        // Who comes faster than anybody sets no speed for others to be held against.
+                        let suspect = too_fast.is_some();
+                        state.router.timed(
+                            node,
+                            &receipt.model,
+                            units,
+                            receipt.duration_ms,
+                            suspect,
+                        );
+                    }
                     state.finish_job(claim.job, output, receipt.clone());
                 }
                 if let Some(Mark::Picture(mark)) = checked.mark {
@@ -159,7 +177,7 @@ impl Coordinator {
     }
 
     /// Refuses a result. The fault is the node's, so the payer's job goes on elsewhere.
-    async fn refused(
+    pub(crate) async fn refused(
         self: &Arc<Self>,
         node: &NodeId,
         id: LeaseId,
@@ -199,7 +217,7 @@ impl Coordinator {
     }
 
     /// Takes a running lease for settlement if the statement names it exactly and in time.
-    fn claim(&self, node: &NodeId, statement: &ResultStatement) -> Option<Claim> {
+    fn claim(&self, node: &NodeId, statement: &ResultStatement, proof: Proof) -> Option<Claim> {
         let mut state = self.state();
         let lease = state.leases.get_mut(&statement.lease)?;
         let names_it = lease.node == *node && statement.node == *node;
@@ -210,9 +228,11 @@ impl Coordinator {
         lease.phase = LeasePhase::Settling;
         let (job, fence, granted_at_ms) = (lease.job, lease.fence, lease.granted_at_ms);
         let session = state.sessions.get(node);
-        let (numeric_class, probation) = session.map_or((String::new(), false), |session| {
-            (session.fingerprint.clone(), session.original)
-        });
+        // Its session may be over meanwhile; how it handed the result in still says what it is.
+        let probation = proof == Proof::Original;
+        let unknown = if probation { OTHER_ENGINE } else { "" };
+        let numeric_class =
+            session.map_or_else(|| unknown.to_owned(), |session| session.fingerprint.clone());
         let live = state.jobs.get(&job)?;
         Some(Claim {
             class: live.class,
@@ -253,13 +273,13 @@ impl Coordinator {
         if output.digest() != statement.digest {
             return refuse(ErrorCode::InvalidRequest, "the result does not match its digest");
         }
-        if proof == Proof::Statement
+        if proof != Proof::Original
             && verify(&statement.message(), signature, address_of(node)?).is_err()
         {
             return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
         }
         let bytes_max = self.config.limits.output_bytes_max;
-        let found = checks::result(&claim.spec, output, node, bytes_max)?;
+        let found = checks::result(&claim.spec, output, node, bytes_max, proof)?;
         if !continues_stream(&self.state(), statement.lease, output) {
             return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
         }
@@ -322,9 +342,10 @@ impl Coordinator {
         if claim.class == JobClass::Audit {
             return None;
         }
-        let (model, cost) = (claim.spec.model(), cost_units(&claim.spec));
-        let fast = self.is_too_fast(model, cost, receipt.duration_ms);
-        let suspicion = checked.suspicion.or(fast.then_some("it came faster than any node is"));
+        let units = timed_units(&claim.spec, receipt.usage, self.config.limits.timed_tokens_min);
+        let fast =
+            units.is_some_and(|units| self.is_too_fast(&receipt.model, units, receipt.duration_ms));
+        let suspicion = checked.suspicion.or(fast.then_some(TOO_FAST));
         let class = claim.numeric_class.clone();
         let at_ms = receipt.settled_at_ms;
         self.audits.drawn(node, claim.job, at_ms, class, claim.probation, suspicion)
@@ -378,7 +399,8 @@ impl Coordinator {
         let output = submission.output.clone();
         let audit = self.audit_of(node, claim, checked, &receipt);
         let mark = checked.mark.clone();
-        Ok(Settlement { output, fence: claim.fence, event, receipt, charged, mark, audit })
+        let (uploaded, fence) = (false, claim.fence);
+        Ok(Settlement { output, uploaded, fence, event, receipt, charged, mark, audit })
     }
 
     /// Adds the lines that charge a prepaid job, and says what it costs.

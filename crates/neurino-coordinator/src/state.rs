@@ -9,14 +9,16 @@ use neurino_core::{
     Receipt,
 };
 use neurino_ledger::PayerId;
-use neurino_protocol::ErrorBody;
+use neurino_protocol::node::upload::StoredPicture;
 use neurino_protocol::node::{CoordinatorMessage, ModelOffer, NoJob};
+use neurino_protocol::{ErrorBody, ErrorCode};
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Challenges;
+use crate::hedge::Budget;
 use crate::router::{JobClass, Placement, Router, Standing, Waiting};
 use crate::store::AttemptEnd;
 use crate::terms::{Payment, cost_units};
@@ -64,6 +66,10 @@ pub(crate) struct LiveJob {
     /// Set if it is prepaid.
     pub(crate) payment: Option<Payment>,
     pub(crate) lease: Option<LeaseId>,
+    /// A second lease, of a node that works on it, too, because the first one is late.
+    pub(crate) hedge: Option<LeaseId>,
+    /// The lease whose text was passed on first.
+    pub(crate) speaker: Option<LeaseId>,
     pub(crate) queued_since: Instant,
     pub(crate) no_node_wait_ms: u64,
     pub(crate) feed: Feed,
@@ -101,6 +107,10 @@ pub(crate) struct LiveLease {
     pub(crate) kept_until: Option<Instant>,
     /// Whether streamed text may have been lost with a link.
     pub(crate) gap: bool,
+    /// Whether streamed text was left out, because another lease of the job spoke first.
+    pub(crate) unheard: bool,
+    /// The picture that its node was given a link for; there is one for a lease.
+    pub(crate) picture: Option<StoredPicture>,
 }
 
 /// A node's open session.
@@ -118,6 +128,8 @@ pub(crate) struct Session {
     pub(crate) counted: Instant,
     /// Long polls that wait at this moment; a waiting poll is a sign of life.
     pub(crate) polls: u32,
+    /// Whether it is told which model to load.
+    pub(crate) advised: bool,
     /// Whether it speaks the original protocol, which has deadlines of its own.
     pub(crate) original: bool,
     /// Ends the link's task.
@@ -139,6 +151,10 @@ pub(crate) struct State {
     pub(crate) offered: BTreeMap<ModelId, Makes>,
     /// Seconds that nodes were connected and that are not in the books yet.
     pub(crate) uptime: BTreeMap<NodeId, u64>,
+    /// Nodes that are, or were a moment ago, held free for a large job, and until when they are.
+    pub(crate) reservations: BTreeMap<NodeId, Instant>,
+    /// How many jobs may have a second lease now.
+    pub(crate) hedges: Budget,
     pub(crate) rng: StdRng,
     pub(crate) stopping: bool,
 }
@@ -161,6 +177,8 @@ impl State {
             last_served: BTreeMap::new(),
             offered: BTreeMap::new(),
             uptime: BTreeMap::new(),
+            reservations: BTreeMap::new(),
+            hedges: Budget::default(),
             rng,
             stopping: false,
         }
@@ -175,7 +193,11 @@ impl State {
     pub(crate) fn add_lease(&mut self, id: LeaseId, lease: LiveLease) {
         self.node_leases.entry(lease.node.clone()).or_default().insert(id);
         if let Some(job) = self.jobs.get_mut(&lease.job) {
-            job.lease = Some(id);
+            if job.lease.is_none() {
+                job.lease = Some(id);
+            } else {
+                job.hedge = Some(id);
+            }
         }
         self.leases.insert(id, lease);
     }
@@ -189,25 +211,50 @@ impl State {
                 self.node_leases.remove(&lease.node);
             }
         }
-        if let Some(job) = self.jobs.get_mut(&lease.job)
-            && job.lease == Some(id)
-        {
-            job.lease = None;
+        if let Some(job) = self.jobs.get_mut(&lease.job) {
+            if job.lease == Some(id) {
+                job.lease = None;
+            }
+            if job.hedge == Some(id) {
+                job.hedge = None;
+            }
         }
         self.router.lease_ended(&lease.node);
         Some(lease)
     }
 
-    /// Forgets a job that ended, with its lease, and returns it for its last update.
+    /// Forgets a job that ended, with its lease, and returns it for its last update. A second node that
+    /// works on it hears that it need not.
     pub(crate) fn end_job(&mut self, id: JobId) -> Option<(LiveJob, Option<LiveLease>)> {
-        let lease = self.jobs.get(&id)?.lease;
+        let job = self.jobs.get(&id)?;
+        let (lease, hedge) = (job.lease, job.hedge);
+        if let Some(hedge) = hedge {
+            self.outrun(hedge);
+        }
         let lease = lease.and_then(|lease| self.end_lease(lease));
         let job = self.jobs.remove(&id)?;
         self.router.remove_job(job.spec.model(), &job.payer, id);
         Some((job, lease))
     }
 
+    /// Forgets a lease and has its node stop: another one was faster.
+    fn outrun(&mut self, id: LeaseId) {
+        if let Some(lease) = self.end_lease(id) {
+            let code = ErrorCode::StaleLease;
+            self.send(&lease.node, CoordinatorMessage::Cancel { lease: id, code });
+        }
+    }
+
     pub(crate) fn finish_job(&mut self, id: JobId, output: JobOutput, receipt: Receipt) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let (first, hedge) = (job.lease, job.hedge);
+        if hedge == Some(receipt.lease) {
+            // It ends as every lease does that is paid.
+            self.end_lease(receipt.lease);
+            if let Some(first) = first {
+                self.outrun(first);
+            }
+        }
         if let Some((job, _)) = self.end_job(id) {
             job.feed.finished(output, receipt);
         }

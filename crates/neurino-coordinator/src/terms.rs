@@ -61,6 +61,20 @@ pub(crate) fn cost_units(spec: &JobSpec) -> u64 {
     units.max(1)
 }
 
+/// The work that was done for a job, in the units of [`cost_units`]; none if there was too little of it
+/// for its time to say how fast its node is: less than `tokens_min`.
+pub(crate) fn timed_units(spec: &JobSpec, usage: Usage, tokens_min: u32) -> Option<u64> {
+    match spec {
+        JobSpec::Text(_) if usage.completion_tokens < tokens_min => None,
+        JobSpec::Text(job) => {
+            let prompt = crate::coordinator::prompt_bytes(job) as u64 / PROMPT_BYTES_PER_UNIT;
+            Some(prompt + u64::from(usage.completion_tokens))
+        }
+        // A picture is all of its job.
+        JobSpec::Image(_) => Some(cost_units(spec)),
+    }
+}
+
 /// The most a job's answer can count.
 pub(crate) fn usage_bound(spec: &JobSpec) -> Usage {
     let JobSpec::Text(TextJob { choices, max_tokens, .. }) = spec else { return Usage::default() };
@@ -177,4 +191,24 @@ pub(crate) fn release_event(
         Account::Payer(payer.clone()),
         neurino_core::MicroPoints(held.0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::{ChatMessage, ModelId, Role};
+
+    use super::*;
+
+    #[test]
+    fn speed_is_of_the_work_that_was_done_and_of_enough_of_it() {
+        let model = ModelId::new("m").expect("valid");
+        let messages = vec![ChatMessage::new(Role::User, "x".repeat(400))];
+        let spec = JobSpec::Text(TextJob::new(model, messages, 5000));
+        let of = |completion_tokens| {
+            timed_units(&spec, Usage { prompt_tokens: 100, completion_tokens }, 32)
+        };
+        assert_eq!(of(2), None, "a short answer is as fast as its way");
+        assert_eq!(of(150), Some(250), "and not the 5000 that were allowed");
+        assert_eq!(cost_units(&spec), 5100);
+    }
 }

@@ -43,6 +43,7 @@ impl Coordinator {
     pub(crate) fn spawn_timers(self: &Arc<Self>) {
         let stop = self.stop.clone();
         let round_ms = self.config.limits.audit_round_ms;
+        let advice_ms = self.config.limits.advice_round_ms;
         // Weak: a coordinator that its owner drops without `shutdown` must not live on in here.
         let this = Arc::downgrade(self);
         self.tasks.spawn(async move {
@@ -89,6 +90,19 @@ impl Coordinator {
                     coordinator.sweep_audits().await;
                 }
             };
+            let advice = async {
+                if advice_ms == 0 {
+                    return std::future::pending().await;
+                }
+                let round = Duration::from_millis(advice_ms);
+                let mut ticks = tokio::time::interval_at(Instant::now() + round, round);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.advise();
+                }
+            };
             let epochs = async {
                 let mut ticks = tokio::time::interval(EPOCHS);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,6 +124,7 @@ impl Coordinator {
                 () = stop.cancelled() => {}
                 () = tick => {}
                 () = epochs => {}
+                () = advice => {}
                 () = audits => {}
                 () = prune => {}
                 () = look_up => {}
@@ -119,15 +134,20 @@ impl Coordinator {
 
     pub(crate) fn tick(self: &Arc<Self>) {
         let now = Instant::now();
-        let due = {
+        let (due, came_free) = {
             let mut state = self.state();
             if state.stopping {
                 return;
             }
             state.challenges.expire(now);
             self.end_silent_sessions(&state, now);
-            due(&mut state, now, &self.config.limits)
+            let came_free = crate::reserve::renew(&mut state, now, &self.config.limits);
+            (due(&mut state, now, &self.config.limits), came_free)
         };
+        if came_free {
+            self.dispatch();
+        }
+        self.hedge_late();
         for lease in due.expired {
             let error =
                 ErrorBody::new(ErrorCode::DeadlinePassed, "no result arrived before the deadline");

@@ -253,6 +253,12 @@ impl Feed {
         self.0.send_modify(|s| s.phase = Phase::Failed(error));
     }
 
+    /// Whether nothing of the answer came yet.
+    pub(crate) fn is_silent(&self) -> bool {
+        let state = self.0.borrow();
+        state.bytes == 0 && state.answers.is_empty() && state.step.is_none()
+    }
+
     /// Whether somebody follows it.
     pub(crate) fn is_watched(&self) -> bool {
         self.0.receiver_count() > 0

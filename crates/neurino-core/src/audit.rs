@@ -39,6 +39,11 @@ pub struct AuditRules {
     pub false_alarm_ppm: u32,
     /// Accepted share of cheaters that are cleared.
     pub miss_ppm: u32,
+    /// Comparisons in a row that said nothing after which not all of a new node's results are computed
+    /// again: what cannot be told need not be asked each time.
+    pub unclear: u32,
+    /// Least share of the results of such a node.
+    pub unclear_floor_ppm: u32,
     /// How long earnings can be called back, in milliseconds.
     pub escrow_ms: i64,
 }
@@ -85,6 +90,8 @@ impl AuditRules {
             ),
             ("false_alarm_ppm", !(1..million / 2).contains(&rules.false_alarm_ppm)),
             ("miss_ppm", !(1..million / 2).contains(&rules.miss_ppm)),
+            ("unclear", rules.unclear < rules.first),
+            ("unclear_floor_ppm", !(rules.floor_ppm..=million).contains(&rules.unclear_floor_ppm)),
             ("escrow_ms", rules.escrow_ms < 0),
         ];
         match senseless.iter().find(|(_, senseless)| *senseless) {
@@ -152,6 +159,8 @@ pub enum Outcome {
     Held,
     /// It was another one, and a third run sided with the auditor.
     Failed,
+    /// Somebody computed it again, and the two cannot be told apart or held to be the same.
+    Unclear,
     /// Nobody else could compute it again who is not of the same owner: says nothing either way.
     NoIndependentAuditor,
 }
@@ -169,6 +178,9 @@ pub struct Record {
     pub cleared: bool,
     /// Whether a test convicted it; stays until an appeal is granted.
     pub convicted: bool,
+    /// Comparisons that said nothing since the last audit that failed.
+    #[serde(default)]
+    pub unclear: u32,
 }
 
 impl Record {
@@ -181,8 +193,12 @@ impl Record {
                 self.test_held = self.test_held.saturating_add(1);
             }
             Outcome::Failed => {
-                self.held = 0;
+                (self.held, self.unclear) = (0, 0);
                 self.test_failed = self.test_failed.saturating_add(1);
+            }
+            Outcome::Unclear => {
+                self.unclear = self.unclear.saturating_add(1);
+                return self;
             }
             Outcome::NoIndependentAuditor => return self,
         }
@@ -193,6 +209,17 @@ impl Record {
             Verdict::Cheating => self.convicted = true,
         }
         self
+    }
+
+    /// Share of the node's results that are computed again, in millionths. Results that another
+    /// machine can neither confirm nor refute earn no trust; they only stop being all computed again.
+    pub fn rate_ppm(&self, rules: &AuditRules, probation: bool) -> u32 {
+        let rate_ppm = rules.rate_ppm(self.held, probation);
+        if self.held < rules.first && self.unclear >= rules.unclear {
+            rules.unclear_floor_ppm
+        } else {
+            rate_ppm
+        }
     }
 
     /// The verdict so far.
@@ -257,9 +284,9 @@ impl Record {
         let floor = if probation { rules.probation_floor_ppm } else { rules.floor_ppm };
         if self.convicted {
             TrustStage::Convicted
-        } else if self.held < rules.first {
+        } else if self.held < rules.first && self.unclear < rules.unclear {
             TrustStage::New
-        } else if rules.rate_ppm(self.held, probation) > floor {
+        } else if self.held < rules.first || rules.rate_ppm(self.held, probation) > floor {
             TrustStage::Watched
         } else {
             TrustStage::Established
@@ -383,6 +410,21 @@ mod tests {
     }
 
     #[test]
+    fn comparisons_that_say_nothing_earn_no_trust_and_need_not_go_on_for_ever() {
+        let rules = AuditRules::built_in();
+        let mut record = Record::default();
+        for n in 0..rules.unclear {
+            assert_eq!(record.rate_ppm(&rules, true), 1_000_000, "{n}");
+            record = record.with(Outcome::Unclear, &rules);
+        }
+        assert_eq!((record.rate_ppm(&rules, false), record.held), (100_000, 0));
+        assert_eq!(record.stage(&rules, false), TrustStage::Watched);
+        assert_eq!(record.verdict(&rules), Verdict::Open);
+        let caught = record.with(Outcome::Failed, &rules);
+        assert_eq!(caught.rate_ppm(&rules, false), 1_000_000, "all of them again");
+    }
+
+    #[test]
     fn nobody_audits_himself_and_only_equals_compare_bits() {
         let of = |owner, numeric_class| Candidate { owner, numeric_class };
         assert!(may_audit(&of("a", "x"), &of("b", "x")));
@@ -401,6 +443,7 @@ mod tests {
             ("probation_floor_ppm = 100000", "probation_floor_ppm = 10"),
             ("cheater_fails_ppm = 100000", "cheater_fails_ppm = 5000"),
             ("miss_ppm = 10000", "miss_ppm = 900000"),
+            ("unclear_floor_ppm = 100000", "unclear_floor_ppm = 10"),
             ("escrow_ms = 604800000", "escrow_ms = -1"),
             ("first = 10", "last = 10"),
         ] {

@@ -2,6 +2,7 @@
 
 mod image;
 mod sampling;
+mod settings_text;
 mod text;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::points::PointsKind;
 
 pub use image::{ImageDefaults, ImageJob, ImageOutput, ImageStep, Png};
 pub use sampling::SamplingParams;
+pub use settings_text::SETTINGS_KEYWORD;
 pub use text::{
     ChatMessage, FinishReason, RatedToken, ResponseFormat, Role, TextChoice, TextDelta, TextJob,
     TextOutput, TokenLogprob, ToolCall, ToolChoice, ToolDefinition, Usage,

@@ -20,8 +20,8 @@ pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, Node
 pub use job::{
     ChatMessage, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep, InvalidJob,
     JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat, ResultDigest, Role,
-    SamplingParams, TextChoice, TextDelta, TextJob, TextOutput, TokenLogprob, ToolCall, ToolChoice,
-    ToolDefinition, Usage,
+    SETTINGS_KEYWORD, SamplingParams, TextChoice, TextDelta, TextJob, TextOutput, TokenLogprob,
+    ToolCall, ToolChoice, ToolDefinition, Usage,
 };
 pub use lease::{Lease, ResultStatement};
 pub use points::{MicroPoints, Multiplier, PointsKind};

@@ -43,7 +43,9 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The text the coordinator signs (EIP-191 personal message): every field but the signature.
+    /// The text the coordinator signs (EIP-191 personal message): every field but the signature
+    /// and the units. Those follow from what is signed: of a text they are its tokens, and of a picture
+    /// they have to give the signed base.
     pub fn message(&self) -> String {
         let q = &self.quote;
         format!(

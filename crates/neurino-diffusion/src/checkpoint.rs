@@ -175,13 +175,20 @@ impl<'a> Loading<'a> {
 pub struct Component<'a> {
     tensors: &'a dyn Tensors,
     loading: &'a Loading<'a>,
+    precision: Precision,
     prefix: String,
 }
 
 impl<'a> Component<'a> {
     /// A whole component.
     pub fn new(tensors: &'a dyn Tensors, loading: &'a Loading<'a>) -> Self {
-        Self { tensors, loading, prefix: String::new() }
+        Self { tensors, loading, precision: loading.precision, prefix: String::new() }
+    }
+
+    /// The same with weights kept in `precision`, whatever the rest of the model is kept in.
+    #[must_use]
+    pub fn kept_in(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The part whose names begin with `part` and a dot.
@@ -200,10 +207,15 @@ impl<'a> Component<'a> {
         self.loading.device
     }
 
+    /// Whether activations may lose precision where that is quicker, as weights did.
+    pub fn in_half(&self) -> bool {
+        self.precision == Precision::Half
+    }
+
     /// Where updates of low rank of these layers are put: in full on the CPU, which computes in f32, and
     /// in 16 bits elsewhere.
     pub fn placement(&self) -> Placement {
-        let full = self.loading.precision == Precision::Full || is_cpu(self.loading.device);
+        let full = self.precision == Precision::Full || is_cpu(self.loading.device);
         let dtype = if full { TensorType::F32 } else { TensorType::F16 };
         Placement { device: self.loading.device.clone(), dtype }
     }
@@ -229,7 +241,7 @@ impl<'a> Component<'a> {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Linear, DiffusionError> {
         let name = self.name(&format!("{name}.weight"));
         let weight = self.tensors.read(&name, &shape)?;
-        let (read, full) = (weight.size_bytes(), self.loading.precision == Precision::Full);
+        let (read, full) = (weight.size_bytes(), self.precision == Precision::Full);
         match weight {
             Weight::Plain { dtype, bytes } => {
                 Ok(Linear::dense(self.plain(&name, dtype, bytes, shape)?))
@@ -344,7 +356,7 @@ impl<'a> Component<'a> {
             let problem = format!("is stored as {}, which image models do not use", dtype.name());
             return Err(DiffusionError::Config { file: name.into(), problem });
         };
-        let kept = self.loading.precision.kept(dtype);
+        let kept = self.precision.kept(dtype);
         let count = shape.iter().product::<usize>();
         self.loading.count(bytes.len(), count * kept.size())?;
         let data = TensorData::from_bytes_vec(bytes, shape, stored);

@@ -2,7 +2,8 @@
 //!
 //! Weights are exact. Activations are counted at the places where most of them are held at once, in f32:
 //! the finest level of a UNet on its way up, one block of a transformer, and the decoder's entrance into
-//! its finest level.
+//! its finest level. On cards also where most is held beside them: the attention of each level. A processor's
+//! attention holds a few kilobytes.
 
 use crate::checkpoint::Precision;
 use crate::clip::ClipConfig;
@@ -11,6 +12,7 @@ use crate::pipeline::{Decoding, Guidance, Plan, Residence};
 use crate::t5::T5Config;
 use crate::unet::UnetConfig;
 use crate::vae::{Tiling, VaeConfig};
+use neurino_nn::attention::Dims as Seen;
 
 mod layers;
 
@@ -23,6 +25,13 @@ const FLUX_TEXT_TOKENS: u64 = 512;
 /// Values that a block of a transformer holds for each of its input's: the input, normalised, queries,
 /// keys and values, and the feed-forward network's eight and four times as wide parts.
 const BLOCK_VALUES: u64 = 14;
+/// Values that a block holds for each of its input's while it attends: the input, queries as they are and
+/// scaled, keys, values and the result by head and by token.
+const ATTENTION_VALUES: u64 = 8;
+/// What the feed-forward network of Flux's second kind of blocks holds beside that.
+const BESIDE_VALUES: u64 = 4;
+/// Tokens of a long prompt of Stable Diffusion: three pieces.
+const LONG_PROMPT_TOKENS: usize = 3 * 77;
 /// Buffers of the threads and of the allocator, beside what is counted.
 const OTHER_BYTES: u64 = 64 << 20;
 
@@ -68,6 +77,18 @@ impl Dims {
         }
     }
 
+    /// How the autoencoder's weights are kept where the others are kept in `precision`. SDXL's overflows
+    /// f16, and bf16 has fewer steps than a picture has levels, so that a card has it in f32, as the
+    /// reference does.
+    pub fn vae_precision(&self, precision: Precision) -> Precision {
+        match self {
+            Self::Sdxl { vae, .. } if precision == Precision::Half && vae.force_upcast => {
+                Precision::Full
+            }
+            _ => precision,
+        }
+    }
+
     /// Refuses networks that do not go together, with a predicate.
     pub(crate) fn check(&self) -> Result<(), String> {
         let equal = |what: &str, found: usize, expect: usize| {
@@ -100,28 +121,53 @@ impl Dims {
     }
 
     /// Memory of the denoiser's activations for a picture of `width` x `height` pixels, in bytes.
-    fn denoising_bytes(&self, width: u32, height: u32, guided: bool) -> u64 {
+    fn denoising_bytes(&self, width: u32, height: u32, guided: bool, on_card: bool) -> u64 {
         let factor = self.vae().factor() as u64;
         let latents = u64::from(width).div_ceil(factor) * u64::from(height).div_ceil(factor);
         match self {
             Self::Sd15 { unet, .. } | Self::Sdxl { unet, .. } => {
                 let sides = 1 + u64::from(guided);
-                sides * F32_BYTES * unet_values(unet, latents)
+                let steady = sides * F32_BYTES * unet_values(unet, latents);
+                if on_card {
+                    steady.max(unet_attention_bytes(unet, latents, sides))
+                } else {
+                    steady
+                }
             }
             Self::Flux { transformer, .. } => {
                 let tokens = FLUX_TEXT_TOKENS + latents.div_ceil(4);
-                F32_BYTES * BLOCK_VALUES * tokens * transformer.width() as u64
+                let values = |each: u64| F32_BYTES * each * tokens * transformer.width() as u64;
+                let steady = values(BLOCK_VALUES);
+                if !on_card {
+                    return steady;
+                }
+                let (heads, dim) =
+                    (transformer.num_attention_heads, transformer.attention_head_dim);
+                let tokens = tokens as usize;
+                let seen = Seen { batch: 1, heads, queries: tokens, keys: tokens, dim };
+                steady.max(values(ATTENTION_VALUES + BESIDE_VALUES) + seen.card_bytes(true))
             }
         }
     }
 
     /// Memory of the decoder's activations for a picture of so many pixels, in bytes.
-    fn decoding_bytes(&self, pixels: u64) -> u64 {
-        let channels = &self.vae().channels;
+    fn decoding_bytes(&self, pixels: u64, on_card: bool) -> u64 {
+        let vae = self.vae();
+        let channels = &vae.channels;
         let finest = channels.first().copied().unwrap_or(0) as u64;
         let before = channels.get(1).copied().unwrap_or(0) as u64;
         // What comes from the coarser level, before and behind its norm, and two of the finest level.
-        F32_BYTES * pixels * (2 * before.max(finest) + 2 * finest)
+        let entrance = F32_BYTES * pixels * (2 * before.max(finest) + 2 * finest);
+        if !(on_card && vae.mid_attention) {
+            return entrance;
+        }
+        let factor = vae.factor() as u64;
+        let tokens = pixels.div_ceil(factor * factor);
+        let dim = channels.last().copied().unwrap_or(0);
+        let (queries, keys) = (tokens as usize, tokens as usize);
+        let seen = Seen { batch: 1, heads: 1, queries, keys, dim };
+        let values = ATTENTION_VALUES * tokens * dim as u64;
+        entrance.max(F32_BYTES * values + seen.card_bytes(false))
     }
 }
 
@@ -142,6 +188,31 @@ fn unet_values(unet: &UnetConfig, latents: u64) -> u64 {
     waiting + BLOCK_VALUES * finest * latents
 }
 
+/// Memory that a UNet takes on a card for `sides` pictures while the level whose attention takes the most
+/// attends, in bytes.
+fn unet_attention_bytes(unet: &UnetConfig, latents: u64, sides: u64) -> u64 {
+    let finest = unet.channels.first().map_or(0, |&c| c as u64);
+    let waiting = unet_values(unet, latents) - BLOCK_VALUES * finest * latents;
+    let levels = unet.channels.len();
+    let at = |level: usize| {
+        let attends = unet.depths.get(level).is_some_and(|&depth| depth > 0);
+        let middle = level + 1 == levels && unet.mid_depth > 0;
+        if !attends && !middle {
+            return 0;
+        }
+        let (channels, heads) = (unet.channels[level], unet.heads[level].max(1));
+        let pixels = latents.div_ceil(1 << (2 * level));
+        let queries = pixels as usize;
+        let seen = |keys| {
+            let dim = channels / heads;
+            Seen { batch: sides as usize, heads, queries, keys, dim }.card_bytes(true)
+        };
+        let values = waiting + ATTENTION_VALUES * channels as u64 * pixels;
+        sides * F32_BYTES * values + seen(queries).max(seen(LONG_PROMPT_TOKENS))
+    };
+    (0..levels).map(at).max().unwrap_or(0)
+}
+
 /// Memory of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageMemory {
@@ -154,6 +225,7 @@ pub struct ImageMemory {
     /// The layers of the denoiser that can stream.
     layers: Layers,
     dims: Dims,
+    on_card: bool,
 }
 
 impl ImageMemory {
@@ -161,13 +233,20 @@ impl ImageMemory {
     /// `dims`.
     pub fn new(weights_bytes: u64, encoders_bytes: u64, dims: Dims) -> Self {
         let (scratch_bytes, updates_bytes, layers) = (0, 0, Layers::default());
-        Self { weights_bytes, encoders_bytes, scratch_bytes, updates_bytes, layers, dims }
+        let on_card = false;
+        Self { weights_bytes, encoders_bytes, scratch_bytes, updates_bytes, layers, dims, on_card }
     }
 
     /// The same on a device that unpacks weights into so much memory.
     #[must_use]
     pub fn unpacking(self, scratch_bytes: u64) -> Self {
         Self { scratch_bytes, ..self }
+    }
+
+    /// The same on a card, whose attention holds more at once than a processor's.
+    #[must_use]
+    pub fn on_card(self, on_card: bool) -> Self {
+        Self { on_card, ..self }
     }
 
     /// The same with `layers` of the denoiser that can stream.
@@ -252,11 +331,13 @@ impl ImageMemory {
         let tile = width_pixels.min(tile_side) * height_pixels.min(tile_side);
         // Tiles are put together in ordinary memory: three sums and a count for each pixel.
         let canvas = 4 * F32_BYTES * width_pixels * height_pixels;
+        let denoising = |guided| self.dims.denoising_bytes(width, height, guided, self.on_card);
+        let decoding = |pixels| self.dims.decoding_bytes(pixels, self.on_card);
         PictureMemory {
-            denoising_bytes: step_bytes + self.dims.denoising_bytes(width, height, guided),
-            in_turn_bytes: step_bytes + self.dims.denoising_bytes(width, height, false),
-            decoding_bytes: self.dims.decoding_bytes(width_pixels * height_pixels),
-            tiled_bytes: self.dims.decoding_bytes(tile) + canvas,
+            denoising_bytes: step_bytes + denoising(guided),
+            in_turn_bytes: step_bytes + denoising(false),
+            decoding_bytes: decoding(width_pixels * height_pixels),
+            tiled_bytes: decoding(tile) + canvas,
         }
     }
 }
@@ -342,6 +423,27 @@ mod tests {
         assert!(large.decoding_bytes > 5 * small.decoding_bytes);
         assert!(large.tiled_bytes < small.decoding_bytes + 32 * MIB);
         assert!((400 * MIB..1200 * MIB).contains(&small.decoding_bytes), "{small:?}");
+    }
+
+    /// What used to be held without being counted: all scores of Flux at 1024 x 1024 are two gigabytes.
+    #[test]
+    fn a_card_has_room_for_what_attention_holds() {
+        for (dims, side) in
+            [(Dims::sd15(), 512), (Dims::sd15(), 2048), (Dims::sdxl(), 1024), (Dims::flux(), 1024)]
+        {
+            let guided = !matches!(dims, Dims::Flux { .. });
+            let cpu = ImageMemory::new(2 << 30, 200 << 20, dims);
+            let card = cpu.clone().on_card(true);
+            let picture = |memory: &ImageMemory| memory.picture(Residence::Stay, [side; 2], guided);
+            let (cpu, card) = (picture(&cpu), picture(&card));
+            assert!(card.denoising_bytes >= cpu.denoising_bytes);
+            assert!(card.denoising_bytes < cpu.denoising_bytes + 1536 * MIB, "{cpu:?} {card:?}");
+            assert!(card.decoding_bytes >= cpu.decoding_bytes);
+        }
+        // The levels that attend hold more than the finest one, where that has no attention.
+        let tall = UnetConfig { channels: vec![32, 1280], heads: vec![1, 2], ..UnetConfig::sdxl() };
+        let tall = UnetConfig { depths: vec![0, 1], mid_depth: 0, ..tall };
+        assert!(unet_attention_bytes(&tall, 4096, 2) > 2 * F32_BYTES * unet_values(&tall, 4096));
     }
 
     #[test]

@@ -232,15 +232,24 @@ pub trait Denoising: Send {
     /// `Nn`, `NotFinite`.
     fn preview(&self) -> Result<RgbImage, DiffusionError>;
 
-    /// Decodes the latents. May be called again, with tiles, if the device ran out of memory.
+    /// Decodes the latents. May be called again, with tiles, if the device ran out of memory. Where 16 bits
+    /// overflowed, it is decoded once more in f32.
     ///
     /// # Errors
     /// `Nn`, `NotFinite`.
     fn finish(&mut self, decoding: Decoding) -> Result<RgbImage, DiffusionError> {
-        let picture = self.decode(decoding)?;
-        let [_, height, width, _] = picture.dims();
         let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-        RgbImage::from_decoded(&download(picture)?, side(width), side(height))
+        let levels = |picture: Tensor<4>| {
+            let [_, height, width, _] = picture.dims();
+            RgbImage::from_decoded(&download(picture)?, side(width), side(height))
+        };
+        match levels(self.decode(decoding)?) {
+            Err(DiffusionError::NotFinite) => match self.decode_in_full(decoding)? {
+                Some(picture) => levels(picture),
+                None => Err(DiffusionError::NotFinite),
+            },
+            other => other,
+        }
     }
 
     /// The picture before it becomes levels: `[1, height, width, 3]`, about -1..1.
@@ -248,6 +257,15 @@ pub trait Denoising: Send {
     /// # Errors
     /// `Nn`.
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError>;
+
+    /// [`Denoising::decode`] in f32, if the decoder is kept in less and the latents are numbers.
+    ///
+    /// # Errors
+    /// `Nn`; as loading where the weights cannot be read again.
+    fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
+        let _ = decoding;
+        Ok(None)
+    }
 
     /// The latents as they are now, in the reference's order.
     fn latents(&self) -> &[f32];
@@ -260,4 +278,69 @@ pub trait Denoising: Send {
     /// # Errors
     /// `Nn`.
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError>;
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use burn::tensor::Device;
+    use neurino_nn::device::upload;
+
+    use super::*;
+
+    /// A picture whose decoder overflows, with something in reserve or not.
+    struct Overflowing {
+        in_full: Option<f32>,
+    }
+
+    fn picture(value: f32) -> Tensor<4> {
+        upload(vec![value; 3], [1, 1, 1, 3], &Device::flex())
+    }
+
+    impl Denoising for Overflowing {
+        fn steps(&self) -> usize {
+            1
+        }
+
+        fn done(&self) -> usize {
+            1
+        }
+
+        fn step(&mut self) -> Result<(), DiffusionError> {
+            Ok(())
+        }
+
+        fn preview(&self) -> Result<RgbImage, DiffusionError> {
+            Err(DiffusionError::NotFinite)
+        }
+
+        fn decode(&self, _decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
+            Ok(picture(f32::INFINITY))
+        }
+
+        fn decode_in_full(&self, _decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
+            Ok(self.in_full.map(picture))
+        }
+
+        fn latents(&self) -> &[f32] {
+            &[]
+        }
+
+        fn output(&self) -> &[f32] {
+            &[]
+        }
+
+        fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_picture_that_overflowed_is_decoded_once_more_in_full() {
+        let finish = |in_full| Overflowing { in_full }.finish(Decoding::Whole);
+        assert_eq!(finish(Some(1.0)).unwrap().pixels(), &[255, 255, 255]);
+        for in_full in [None, Some(f32::NAN)] {
+            assert!(matches!(finish(in_full), Err(DiffusionError::NotFinite)));
+        }
+    }
 }

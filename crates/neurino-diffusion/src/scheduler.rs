@@ -17,12 +17,16 @@ mod discrete;
 mod dpm;
 mod euler;
 mod flow;
+mod method;
 
 pub use ddim::Ddim;
-pub use discrete::DiscreteSchedule;
-pub use dpm::DpmSolverSde;
+pub use discrete::{DiscreteSchedule, Spacing};
+pub use dpm::{DpmLevels, DpmSolver};
 pub use euler::{Euler, EulerAncestral};
 pub use flow::{FlowMatchEuler, flow_mu};
+pub use method::Method;
+
+use crate::rng::NoiseDtype;
 
 /// What the schedulers ask of a caller and did not get.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +62,19 @@ pub trait NoiseScheduler {
     /// Whether [`NoiseScheduler::step`] takes fresh unit noise.
     fn needs_noise(&self) -> bool {
         false
+    }
+
+    /// In which format the reference draws that noise.
+    fn noise_dtype(&self) -> NoiseDtype {
+        NoiseDtype::F32
+    }
+
+    /// What step `i` takes the sample to be without its noise. Samples keep their variance unless the
+    /// schedule says otherwise.
+    fn clean(&self, model_output: &[f32], sample: &[f32], i: usize) -> Vec<f32> {
+        let sigma = self.sigmas()[i];
+        let alpha = (sigma * sigma + 1.0).sqrt().recip();
+        sample.iter().zip(model_output).map(|(x, noise)| x / alpha - sigma * noise).collect()
     }
 
     /// Replaces `sample` by the next one. Steps go in order, from 0, once each: some remember the

@@ -155,6 +155,8 @@ impl Shape {
             text_encoder_2: Some(&text_encoder_2),
             vocabularies,
             visitors: None,
+            again: None,
+            method: None,
         }
         .assemble()
     }

@@ -19,6 +19,7 @@ use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxConfig, FluxTransformer};
 use crate::memory::{Dims, ImageMemory, Layers, Turn};
 use crate::pipeline::{Family, LoraFile, LoraFiles, Pipeline, Residence};
+use crate::scheduler::Method;
 use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{LatentScaling, Vae, VaeConfig};
@@ -28,7 +29,7 @@ mod manifest;
 mod parts;
 
 use assembly::{Assembly, Visitors, Vocabularies};
-use manifest::Manifest;
+use manifest::{Manifest, Schedule};
 use parts::{Files, Part, Stored};
 
 /// What this build reads, for messages.
@@ -46,6 +47,8 @@ pub struct ImageSource {
     /// All that makes the base what it is.
     base: Vec<PathBuf>,
     dims: Dims,
+    /// Instead of the network's.
+    method: Option<Method>,
 }
 
 /// `model_index.json`.
@@ -116,7 +119,8 @@ impl ImageSource {
         let dims = dims(family, &files, &folder)?;
         // Updates of another kind of model are refused before anything is read.
         LoraFiles::open(&manifest.loras, family.low_rank_parts())?;
-        Ok(Self { family, folder, files, loras: manifest.loras, base: whole, dims })
+        let method = method(family, &folder, manifest.schedule)?;
+        Ok(Self { family, folder, files, loras: manifest.loras, base: whole, dims, method })
     }
 
     fn open_folder(
@@ -151,7 +155,7 @@ impl ImageSource {
 
     /// Whether only the low-rank updates differ from `other`'s.
     pub fn has_base_of(&self, other: &Self) -> bool {
-        self.family == other.family && self.base == other.base
+        self.family == other.family && self.base == other.base && self.method == other.method
     }
 
     /// The low-rank updates that belong to it.
@@ -173,7 +177,9 @@ impl ImageSource {
     pub fn memory(&self, precision: Precision) -> ImageMemory {
         let (texts, others): (Vec<_>, Vec<_>) =
             self.files.stored().into_iter().partition(|tensor| tensor.reads_prompts);
-        let bytes = |tensors: &[Stored]| tensors.iter().map(|t| t.kept_bytes(precision)).sum();
+        let of_vae = self.dims.vae_precision(precision);
+        let kept = |t: &Stored| t.kept_bytes(if t.decodes { of_vae } else { precision });
+        let bytes = |tensors: &[Stored]| tensors.iter().map(kept).sum();
         let encoders_bytes: u64 = bytes(&texts);
         let weights_bytes = encoders_bytes + bytes(&others);
         let mut layers = BTreeMap::<Turn, u64>::new();
@@ -189,7 +195,7 @@ impl ImageSource {
         // A CPU unpacks a few kilobytes at a time.
         let unpacks = others.iter().chain(&texts).any(Stored::is_packed);
         let on_card = precision == Precision::Half;
-        memory.unpacking(if unpacks && on_card { UNPACKING_BYTES } else { 0 })
+        memory.on_card(on_card).unpacking(if unpacks && on_card { UNPACKING_BYTES } else { 0 })
     }
 
     /// Memory of its low-rank updates: all of what their files hold, apart from the scales.
@@ -208,7 +214,7 @@ impl ImageSource {
     /// # Errors
     /// `Weights`, `Config`, `Tokenizer`, `Lora`; `Cancelled` if `loading` was given up.
     pub fn load(&self, loading: &Loading<'_>) -> Result<Box<dyn Pipeline>, DiffusionError> {
-        self.assemble(loading, None)
+        self.assemble(loading, None, None)
     }
 
     /// Loads it with its low-rank updates, and with its weights where `residence` says.
@@ -220,21 +226,23 @@ impl ImageSource {
         loading: &Loading<'_>,
         residence: Residence,
     ) -> Result<Box<dyn Pipeline>, DiffusionError> {
-        let visitors = (residence != Residence::Stay).then(|| Visitors {
+        let again = Visitors {
             source: Arc::clone(self),
             device: loading.device.clone(),
             precision: loading.precision,
-        });
+        };
+        let visitors = (residence != Residence::Stay).then(|| again.clone());
         if residence == Residence::Stream {
-            return self.assemble(&loading.clone().streaming(), visitors);
+            return self.assemble(&loading.clone().streaming(), visitors, Some(again));
         }
-        self.assemble(loading, visitors)
+        self.assemble(loading, visitors, Some(again))
     }
 
     fn assemble(
         &self,
         loading: &Loading<'_>,
         visitors: Option<Visitors>,
+        again: Option<Visitors>,
     ) -> Result<Box<dyn Pipeline>, DiffusionError> {
         let part = |part| self.files.part(part);
         let (denoiser, vae) = (part(Part::Denoiser)?, part(Part::Vae)?);
@@ -249,6 +257,8 @@ impl ImageSource {
             text_encoder_2: text_encoder_2.as_ref().map(|tensors| tensors as &dyn Tensors),
             vocabularies: self.vocabularies()?,
             visitors,
+            again,
+            method: self.method,
         };
         let mut pipeline = assembly.assemble()?;
         if !self.loras.is_empty() {
@@ -294,6 +304,14 @@ impl ImageSource {
     /// As [`ImageSource::load`].
     pub fn load_vae(&self, loading: &Loading<'_>) -> Result<Vae, DiffusionError> {
         Vae::load(&Component::new(&self.files.part(Part::Vae)?, loading), self.dims.vae())
+    }
+
+    /// Loads the half of the autoencoder that makes pictures alone.
+    ///
+    /// # Errors
+    /// As [`ImageSource::load`].
+    pub fn load_decoder(&self, loading: &Loading<'_>) -> Result<Vae, DiffusionError> {
+        Vae::load_decoder(&Component::new(&self.files.part(Part::Vae)?, loading), self.dims.vae())
     }
 
     /// Loads a text encoder of CLIP alone, the `second` of SDXL if that is asked for.
@@ -367,6 +385,24 @@ pub struct Changes {
     pub text_encoder_2: Option<PathBuf>,
     /// Low-rank updates, beside those that the model names.
     pub loras: Vec<LoraFile>,
+}
+
+/// The schedule that a manifest asks for.
+fn method(
+    family: Family,
+    folder: &Path,
+    schedule: Option<Schedule>,
+) -> Result<Option<Method>, DiffusionError> {
+    let Some(schedule) = schedule else { return Ok(None) };
+    let file = folder.join("scheduler").join("scheduler_config.json");
+    if family == Family::Flux {
+        let problem = "asks for a scheduler, and FLUX.1 has but one".to_owned();
+        return Err(DiffusionError::Config { file, problem });
+    }
+    match schedule {
+        Schedule::Named(method) => Ok(Some(method)),
+        Schedule::OfBase => Method::open(&file).map(Some),
+    }
 }
 
 /// Reads a folder's `model_index.json`, if it has one.

@@ -9,6 +9,9 @@ use neurino_nn::{Affine, Conv2d, GroupNorm};
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use std::fmt;
+use std::sync::Arc;
+
 use blocks::{EPSILON, Level, Middle};
 
 mod blocks;
@@ -29,6 +32,24 @@ pub struct Vae {
     config: VaeConfig,
     encoder: Option<Encoder>,
     decoder: Decoder,
+    reserve: Option<Reserve>,
+}
+
+/// Brings the same decoder in f32.
+#[derive(Clone)]
+pub struct Reserve(Arc<dyn Fn() -> Result<Vae, DiffusionError> + Send + Sync>);
+
+impl Reserve {
+    /// One that is read by `read` each time.
+    pub fn new(read: impl Fn() -> Result<Vae, DiffusionError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reserve")
+    }
 }
 
 /// What the encoder tells of a picture: a normal distribution of latents.
@@ -56,7 +77,21 @@ impl Vae {
     /// As [`Vae::load`].
     pub fn load_decoder(part: &Component<'_>, config: &VaeConfig) -> Result<Self, DiffusionError> {
         let decoder = Decoder::load(part, config)?;
-        Ok(Self { config: config.clone(), encoder: None, decoder })
+        Ok(Self { config: config.clone(), encoder: None, decoder, reserve: None })
+    }
+
+    /// The same, with what to take instead where its activations overflow 16 bits.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve: Some(reserve), ..self }
+    }
+
+    /// The same in f32, if it is not already and there is one.
+    ///
+    /// # Errors
+    /// As [`Vae::load`].
+    pub fn in_full(&self) -> Result<Option<Self>, DiffusionError> {
+        self.reserve.as_ref().map(|reserve| reserve.0()).transpose()
     }
 
     /// The dimensions.

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use neurino_core::{EventId, JobKind, MicroPoints, PointsKind, Receipt, RuleSets};
+use neurino_core::{EventId, JobKind, MicroPoints, PointsKind, Quote, Receipt, RuleSets};
 use uuid::Uuid;
 
 /// How the file begins.
@@ -110,10 +110,10 @@ pub(crate) fn header(rules: &RuleSets) -> [u8; HEADER] {
     header
 }
 
-/// Computes a receipt again: the verdict, and what was paid beyond the rules.
-pub(crate) fn compute(receipt: &Receipt, rules: &RuleSets) -> (Verdict, MicroPoints) {
+/// Computes a receipt again by the rules it names: the verdict, and what the rules give.
+pub(crate) fn recompute(receipt: &Receipt, rules: &RuleSets) -> (Verdict, Option<Quote>) {
     let Ok(rules) = rules.named(&receipt.rule_set) else {
-        return (Verdict::Unknown, MicroPoints(0));
+        return (Verdict::Unknown, None);
     };
     let quote = &receipt.quote;
     let kind = match quote.points {
@@ -121,14 +121,19 @@ pub(crate) fn compute(receipt: &Receipt, rules: &RuleSets) -> (Verdict, MicroPoi
         PointsKind::Waifu => JobKind::Image,
     };
     let units = if kind == JobKind::Text { receipt.usage.total() } else { quote.units };
-    match rules.quote(&receipt.model, kind, units, quote.multiplier) {
-        Ok(again) if again == *quote => (Verdict::Agrees, MicroPoints(0)),
-        Ok(again) => {
-            let beyond = quote.amount_micro.0.saturating_sub(again.amount_micro.0);
-            (Verdict::Differs, MicroPoints(beyond))
-        }
-        Err(_) => (Verdict::Differs, quote.amount_micro),
-    }
+    let again = rules.quote(&receipt.model, kind, units, quote.multiplier).ok();
+    (if again == Some(*quote) { Verdict::Agrees } else { Verdict::Differs }, again)
+}
+
+/// [`recompute`], with what was paid beyond the rules.
+pub(crate) fn compute(receipt: &Receipt, rules: &RuleSets) -> (Verdict, MicroPoints) {
+    let (verdict, again) = recompute(receipt, rules);
+    let due = again.map_or(0, |again| again.amount_micro.0);
+    let beyond = match verdict {
+        Verdict::Differs => receipt.quote.amount_micro.0.saturating_sub(due),
+        Verdict::Agrees | Verdict::Unknown => 0,
+    };
+    (verdict, MicroPoints(beyond))
 }
 
 impl Index {

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use neurino_core::{EventId, MicroPoints, PointsKind, Receipt, RuleSets};
-use neurino_protocol::earnings::{BothPoints, ReceiptFilter, ReceiptPage};
+use neurino_protocol::earnings::{
+    BothPoints, ReceiptFilter, ReceiptPage, ReceiptVerdict, Recomputed,
+};
 
 use crate::error::{RecordError, open_private};
 use crate::index::{self, Index};
@@ -420,6 +422,17 @@ impl Inner {
     }
 }
 
+/// Computes one receipt again by the rules it names, as the log does with each that comes in.
+pub fn recomputed(receipt: &Receipt) -> Recomputed {
+    let (verdict, quote) = index::recompute(receipt, &RULES);
+    let verdict = match verdict {
+        Verdict::Agrees => ReceiptVerdict::Agrees,
+        Verdict::Differs => ReceiptVerdict::Differs,
+        Verdict::Unknown => ReceiptVerdict::Unknown,
+    };
+    Recomputed { verdict, quote }
+}
+
 #[cfg(test)]
 mod tests {
     use neurino_core::{
@@ -622,8 +635,20 @@ mod tests {
         assert_eq!(index::compute(&one, &rules), (Verdict::Agrees, MicroPoints(0)));
         one.quote.amount_micro.0 -= 5_000;
         assert_eq!(index::compute(&one, &rules), (Verdict::Differs, MicroPoints(-5_000)));
+        assert_eq!(recomputed(&one).quote.map(|q| q.amount_micro.0), Some(105_000));
+        // Its own figures agree with each other, and the rules know no such factor.
+        one.quote.factor = Multiplier(2_000_000);
+        one.quote.amount_micro.0 = 210_000;
+        assert_eq!(index::compute(&one, &rules), (Verdict::Differs, MicroPoints(105_000)));
+        let again = recomputed(&one);
+        assert_eq!(again.verdict, ReceiptVerdict::Differs);
+        assert_eq!(
+            again.quote.map(|q| (q.factor, q.amount_micro.0)),
+            Some((Multiplier::ONE, 105_000))
+        );
         one.rule_set = "nobody".into();
         assert_eq!(index::compute(&one, &rules).0, Verdict::Unknown);
+        assert_eq!(recomputed(&one), Recomputed { verdict: ReceiptVerdict::Unknown, quote: None });
     }
 
     #[test]

@@ -54,6 +54,22 @@ pub struct LoadedModel {
     pub memory: MemoryUse,
     /// How long loading took, in milliseconds.
     pub load_ms: u64,
+    /// How quick an image model was when it was warmed up; `None` where it was not.
+    #[serde(default)]
+    pub picture_pace: Option<PicturePace>,
+}
+
+/// How long a picture took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PicturePace {
+    /// A step, in milliseconds.
+    pub step_ms: f64,
+    /// Prompt and decoder, in milliseconds.
+    pub beside_ms: f64,
+    /// Of the picture.
+    pub pixels: u32,
+    /// Whether its steps were computed with the prompt and without it.
+    pub guided: bool,
 }
 
 /// Memory of a loaded model, in bytes.

@@ -10,6 +10,7 @@ mod gguf;
 mod image;
 mod image_peer;
 mod measure;
+mod peak;
 mod peer;
 mod profile;
 
@@ -136,6 +137,21 @@ pub struct HostTime {
     pub hand_ms: f64,
     /// Until the card was done with it, in milliseconds.
     pub step_ms: f64,
+    /// Kernels that were launched for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches: Option<u64>,
+    /// How long the card computed them, without the gaps between them, in milliseconds; measured in a
+    /// step of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy_ms: Option<f64>,
+}
+
+impl HostTime {
+    /// The share of a step in which the card computes nothing, because the host has not yet handed over
+    /// what follows. A card's clock runs apart from the host's, so it is never less than nothing.
+    pub fn gap_share(&self) -> Option<f64> {
+        Some((1.0 - self.busy_ms? / self.step_ms).max(0.0))
+    }
 }
 
 /// Speeds of one engine: medians over the rounds.
@@ -383,6 +399,14 @@ mod tests {
             let shares: f64 = bench.profile.iter().map(|part| part.share).sum();
             assert!((shares - 1.0).abs() < 1e-6, "{:?}", bench.profile);
         }
+    }
+
+    #[test]
+    fn the_gaps_of_a_step_are_what_the_card_does_not_compute() {
+        let host = |busy_ms| HostTime { hand_ms: 1.0, step_ms: 4.0, launches: Some(9), busy_ms };
+        assert!((host(Some(3.0)).gap_share().unwrap() - 0.25).abs() < 1e-12);
+        assert!(host(Some(4.1)).gap_share().unwrap().abs() < 1e-12);
+        assert_eq!(host(None).gap_share(), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{DeviceChoice, EngineError, EngineStatus, JobEvent, JobStream};
 use crate::frame::{self, FrameError, FromChild, ToChild};
 use crate::local::LocalEngine;
+use crate::tuning;
 use crate::worker::Faults;
 
 /// How often the process says that it lives.
@@ -34,9 +35,13 @@ fn serve(
 ) -> Result<(), FrameError> {
     let output = Output::take().map_err(FrameError::Io)?;
     let mut input = io::stdin().lock();
-    let ToChild::Hello { version, device } = frame::read(&mut input)? else {
+    let ToChild::Hello { version, device, tunings } = frame::read(&mut input)? else {
         return Err(FrameError::Closed);
     };
+    // Before anything is asked of a card.
+    if let Some(folder) = tunings {
+        tuning::keep_in(&folder, device);
+    }
     let engine = start(device);
     let hello = engine.as_ref().map(|e| e.device().to_owned()).map_err(Clone::clone);
     output.send(&FromChild::Hello { version: frame::VERSION, device: hello });

@@ -4,6 +4,7 @@
 //! parent speaks first; both sides begin with a hello that names [`VERSION`].
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use neurino_core::JobSpec;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::api::{DeviceChoice, EngineCounters, EngineError, JobEvent, LoadedModel, ModelRef};
 
 /// The version of this conversation; both sides are the same program, so only equality counts.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Largest frame, in bytes: far above the longest conversation a job may carry, above the output of a
 /// job that asked for as many log-probabilities as it may, and above the largest picture.
@@ -53,6 +54,9 @@ pub enum ToChild {
         version: u32,
         /// The device to compute on.
         device: DeviceChoice,
+        /// Where to keep what is tuned for a card; not at all if absent.
+        #[serde(default)]
+        tunings: Option<PathBuf>,
     },
     /// Load a model; answered by [`FromChild::Loaded`].
     Load {
@@ -233,7 +237,11 @@ mod tests {
     #[test]
     fn messages_survive_the_pipe_in_order() {
         let messages = [
-            ToChild::Hello { version: VERSION, device: DeviceChoice::Cpu },
+            ToChild::Hello {
+                version: VERSION,
+                device: DeviceChoice::Cpu,
+                tunings: Some("/data/tuning".into()),
+            },
             ToChild::Cancel { job: 7 },
         ];
         let mut pipe = Vec::new();

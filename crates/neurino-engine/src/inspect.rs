@@ -10,6 +10,7 @@ use neurino_llm::checkpoint::Precision;
 use neurino_llm::source::ModelSource;
 use neurino_llm::tokenizer::Tokenizer;
 use neurino_nn::paged::BLOCK_TOKENS;
+use neurino_nn::quant::Holder;
 
 use crate::api::{EngineError, EngineErrorCode};
 use crate::fault::chain;
@@ -49,7 +50,10 @@ pub fn inspect(path: &Path) -> Result<ModelFacts, EngineError> {
     let source = ModelSource::open(path).map_err(|e| unreadable(&e))?;
     Tokenizer::open(&source.tokenizer, &source.eos).map_err(|e| unreadable(&e))?;
     let context_tokens = source.config.max_position_embeddings;
-    let (packed, small) = (source.memory(Precision::Packed), source.memory(Precision::FourBit));
+    let (packed, small) = (
+        source.memory(Precision::Packed, Holder::Cpu),
+        source.memory(Precision::FourBit, Holder::Card),
+    );
     let blocks = context_tokens.min(CONTEXT_MIN_TOKENS).div_ceil(BLOCK_TOKENS) as u64;
     let weights_bytes = packed.weights_bytes().min(small.weights_bytes());
     Ok(ModelFacts {

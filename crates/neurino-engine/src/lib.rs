@@ -5,7 +5,7 @@
 //! [`ProcessEngine`] with a child process of the same program, so that a driver reset
 //! or a kernel fault cannot take the window or the ledger down; [`MultiEngine`] is several of them.
 //! Reading order: [`api`], [`device`], [`memory`], [`local`] with its `queue` and `worker`, `served` with
-//! `serving` (text) and `image` (pictures), `warm_up`, then [`frame`], [`child`], [`process`] with its
+//! `serving` (text; `preparation` beside it) and `image` (pictures), `warm_up` with [`tuning`], then [`frame`], [`child`], [`process`] with its
 //! `supervisor` and `link`, [`multi`], [`prefetch`]; at last [`bench`] and [`soak`], which measure all of it.
 
 pub mod api;
@@ -24,6 +24,7 @@ pub mod memory;
 pub mod multi;
 mod outlet;
 mod prefetch;
+mod preparation;
 pub mod process;
 mod queue;
 mod served;
@@ -32,12 +33,14 @@ pub mod soak;
 #[cfg(test)]
 mod stand_in;
 mod supervisor;
+pub mod tuning;
+mod warm_pictures;
 mod warm_up;
 mod worker;
 
 pub use api::{
     DeviceChoice, Engine, EngineCounters, EngineError, EngineErrorCode, EngineStatus, JobEvent,
-    JobStream, LoadedModel, MemoryUse, ModelRef,
+    JobStream, LoadedModel, MemoryUse, ModelRef, PicturePace,
 };
 pub use local::LocalEngine;
 pub use multi::{KindOf, MultiEngine, Serves};

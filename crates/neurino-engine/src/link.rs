@@ -52,7 +52,11 @@ impl Link {
         pipes.spawn(read_frames(stdout, incoming));
         pipes.spawn(log_lines(stderr));
         let mut link = Self { child, to_child, frames, _pipes: pipes };
-        let hello = ToChild::Hello { version: frame::VERSION, device: config.device };
+        let hello = ToChild::Hello {
+            version: frame::VERSION,
+            device: config.device,
+            tunings: config.tunings.clone(),
+        };
         link.send(&hello).map_err(|e| crashed(e.to_string()))?;
         match timeout(config.limits.hello, link.frames.recv()).await {
             Ok(Some(Ok(FromChild::Hello { version, device }))) if version == frame::VERSION => {

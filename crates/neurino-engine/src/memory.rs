@@ -8,6 +8,7 @@ use neurino_llm::checkpoint::Precision;
 use neurino_llm::serving::{ServingLimits, StepShapes};
 use neurino_llm::source::ModelSource;
 use neurino_nn::paged::BLOCK_TOKENS;
+use neurino_nn::quant::Holder;
 
 use crate::api::{EngineError, EngineErrorCode};
 
@@ -140,8 +141,9 @@ pub fn plan(source: &ModelSource, devices: &[DeviceMemory]) -> MemoryPlan {
 
 /// Plans a model in a chosen precision.
 pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precision) -> MemoryPlan {
-    let (config, memory) = (&source.config, source.memory(precision));
     let is_cpu = devices.iter().all(|device| device.is_cpu);
+    let holder = if is_cpu { Holder::Cpu } else { Holder::Card };
+    let (config, memory) = (&source.config, source.memory(precision, holder));
     let (sequences, rows_per_step) =
         if is_cpu { (SEQUENCES_CPU, ROWS_CPU) } else { (SEQUENCES_CARD, ROWS_CARD) };
     let activation_bytes = config.activation_bytes(rows_per_step, sequences);

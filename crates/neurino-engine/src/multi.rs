@@ -179,19 +179,27 @@ fn tell(status: &watch::Sender<EngineStatus>, all: &[watch::Receiver<EngineStatu
 #[async_trait]
 impl Engine for MultiEngine {
     /// Loads a model into a free engine of those that are kept for its kind; if there is none, in place of the model that was not asked
-    /// for the longest. Where memory is lacking, all others make way and the first of them tries.
+    /// for the longest. Where memory is lacking, all others of these engines make way and the first of
+    /// them tries.
     async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
         let index = self.place(model)?;
         let first = (0..self.engines.len()).find(|&index| self.fits_place(&model.id, index));
         let loaded = self.load_into(index, model).await;
         let lacks_memory =
             matches!(&loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
-        let others = self.held().held.iter().any(Option::is_some);
+        // Cards that are kept for another kind would not get this model anyway: theirs stays.
+        let may: Vec<usize> =
+            (0..self.engines.len()).filter(|&index| self.fits_place(&model.id, index)).collect();
+        let others = may.iter().any(|&index| self.held().held[index].is_some());
         if !lacks_memory || (Some(index) == first && !others) {
             return loaded;
         }
         tracing::info!(model.id = %model.id, "the other models make way");
-        self.unload().await?;
+        for index in may {
+            self.engines[index].unload().await?;
+            self.held().held[index] = None;
+            tell(&self.status, &self.all, index);
+        }
         let index = self.place(model)?;
         self.load_into(index, model).await
     }
@@ -319,6 +327,26 @@ mod tests {
         let only = MultiEngine::with_roles(vec![(engine(), pictures)], Box::new(kind_of));
         let error = only.load(&named("one")).await.unwrap_err();
         assert_eq!(error.code, EngineErrorCode::NoSuchDevice);
+    }
+
+    #[tokio::test]
+    async fn a_text_model_that_is_too_large_leaves_the_card_for_pictures_alone() {
+        let small = vec![device::small_cpu(1 << 20)];
+        let text = Serves { text: true, pictures: false };
+        let pictures = Serves { text: false, pictures: true };
+        let kind_of = |model: &ModelId| match model.as_str() {
+            "large" => Some(JobKind::Text),
+            _ => Some(JobKind::Image),
+        };
+        let engines: Vec<(Arc<dyn Engine>, Serves)> = vec![
+            (Arc::new(LocalEngine::start_on(small, Faults::Reload).unwrap()), text),
+            (Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap()), pictures),
+        ];
+        let both = MultiEngine::with_roles(engines, Box::new(kind_of));
+        let facts = both.load(&named("picture")).await.unwrap();
+        let error = both.load(&named("large")).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::OutOfMemory);
+        assert_eq!(both.statuses(), [EngineStatus::Idle, EngineStatus::Ready(facts)]);
     }
 
     #[tokio::test]

@@ -34,6 +34,8 @@ pub struct ProcessEngineConfig {
     pub envs: Vec<(OsString, OsString)>,
     /// The device it computes on.
     pub device: DeviceChoice,
+    /// The folder in which it keeps what it tunes for a card; not at all if `None`.
+    pub tunings: Option<PathBuf>,
     /// When to give up on it.
     pub limits: ProcessLimits,
 }
@@ -50,6 +52,7 @@ impl ProcessEngineConfig {
             args: args.into_iter().map(Into::into).collect(),
             envs: Vec::new(),
             device,
+            tunings: None,
             limits: ProcessLimits::default(),
         }
     }

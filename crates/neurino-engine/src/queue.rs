@@ -82,6 +82,11 @@ impl Queue {
         self.waiting.pop_front()
     }
 
+    /// Puts jobs back before all that wait, in their order.
+    pub(crate) fn put_back(&mut self, jobs: Vec<Job>) {
+        jobs.into_iter().rev().for_each(|job| self.waiting.push_front(Command::Run(job)));
+    }
+
     /// Whether an unload waits.
     pub(crate) fn has_unload(&self) -> bool {
         self.waiting.iter().any(|command| matches!(command, Command::Unload { .. }))

@@ -52,7 +52,16 @@ impl Served {
         }
     }
 
-    /// Fails all jobs, because what they were computed with is lost.
+    /// Takes out the jobs that have not begun, in their order.
+    pub(crate) fn take_unready(&mut self) -> Vec<Job> {
+        match self {
+            Self::Text(serving) => serving.take_unready(),
+            // Nothing of a picture is prepared elsewhere.
+            Self::Image(_) => Vec::new(),
+        }
+    }
+
+    /// Fails all jobs that have begun, because what they were computed with is lost.
     pub(crate) fn fail_all(&mut self, error: &EngineError) -> Vec<Ended> {
         match self {
             Self::Text(serving) => serving.fail_all(error),

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use neurino_core::{JobOutput, JobSpec, TextOutput};
+use neurino_core::{JobOutput, TextOutput};
 use neurino_llm::chat::ChatTemplate;
 use neurino_llm::model::LanguageModel;
 use neurino_llm::serving::{GenerateError, RequestId, Runner, RunnerEvent, ServingLimits};
 use neurino_llm::tokenizer::Tokenizer;
+use neurino_nn::paged::PagedKvCache;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{EngineCounters, EngineError, EngineErrorCode};
 use crate::fault;
 use crate::outlet::Outlet;
+use crate::preparation::{Preparation, text_of};
 use crate::queue::{self, Job};
 
 /// A model that serves.
@@ -20,6 +22,7 @@ pub(crate) struct Serving {
     runner: Runner,
     limits: ServingLimits,
     steps: Steps,
+    preparation: Preparation,
     jobs: BTreeMap<RequestId, Running>,
     last_id: u64,
 }
@@ -78,39 +81,56 @@ impl Ended {
 }
 
 impl Serving {
-    pub(crate) fn new(parts: Parts, limits: ServingLimits, steps: Steps) -> Self {
-        let (model, tokenizer, template) = parts;
-        let runner = match steps {
-            Steps::AsTheyCome => Runner::new(model, tokenizer, template, limits),
-            Steps::InShapes => Runner::in_shapes(model, tokenizer, template, limits),
-        };
-        Self { runner, limits, steps, jobs: BTreeMap::new(), last_id: 0 }
+    /// For jobs of the calling thread, with an empty `cache` of the blocks of `limits`.
+    ///
+    /// # Errors
+    /// `Internal` if there is no thread to prepare jobs on.
+    pub(crate) fn with_cache(
+        (model, tokenizer, template): Parts,
+        limits: ServingLimits,
+        steps: Steps,
+        cache: PagedKvCache,
+    ) -> Result<Self, EngineError> {
+        let in_shapes = steps == Steps::InShapes;
+        let runner = Runner::with_cache(model, tokenizer, template, limits, in_shapes, cache);
+        let preparation = Preparation::start(runner.preparer().clone())?;
+        Ok(Self { runner, limits, steps, preparation, jobs: BTreeMap::new(), last_id: 0 })
     }
 
-    /// Whether there is nothing to compute.
+    /// Whether there is nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.is_empty() && self.preparation.jobs() == 0
     }
 
     /// Takes a job on, or refuses it.
     pub(crate) fn begin(&mut self, job: Job) -> Option<Ended> {
-        let Job { spec, cancel, outlet, place } = job;
-        let job = Running { cancel, outlet, place };
-        let JobSpec::Text(text) = &spec else {
-            let words = format!("model `{}` writes text, it makes no pictures", spec.model());
+        let Some(text) = text_of(&job.spec).cloned() else {
+            let words = format!("model `{}` writes text, it makes no pictures", job.spec.model());
             let refused = EngineError::new(EngineErrorCode::InvalidRequest, words);
-            return Some(Ended::of_text(job, Err(refused)));
+            return Some(Ended::of(job, Err(refused)));
         };
         self.last_id += 1;
-        let id = RequestId(self.last_id);
-        match self.runner.submit(id, text, &jiff::Zoned::now()) {
-            Ok(admitted) => {
-                job.outlet.started(admitted.prompt_tokens);
-                self.jobs.insert(id, job);
-                None
+        let refused = self.preparation.order(RequestId(self.last_id), text, job);
+        refused.map(|(job, error)| Ended::of(job, Err(error)))
+    }
+
+    /// Hands the jobs that are ready to the model, in the order in which they became so.
+    fn admit(&mut self) -> Vec<Ended> {
+        let mut refused = Vec::new();
+        while let Some((id, job, prepared)) = self.preparation.next() {
+            let admitted = prepared.and_then(|prepared| {
+                self.runner.take_on(id, prepared).map_err(|error| from_generate(&error))
+            });
+            match admitted {
+                Ok(admitted) => {
+                    let Job { cancel, outlet, place, .. } = job;
+                    outlet.started(admitted.prompt_tokens);
+                    self.jobs.insert(id, Running { cancel, outlet, place });
+                }
+                Err(error) => refused.push(Ended::of(job, Err(error))),
             }
-            Err(error) => Some(Ended::of_text(job, Err(from_generate(&error)))),
         }
+        refused
     }
 
     /// Ends the jobs that nobody wants any more; their memory is free.
@@ -118,12 +138,25 @@ impl Serving {
         let is_over = |job: &Running| job.cancel.is_cancelled() || job.outlet.is_closed();
         let over: Vec<_> =
             self.jobs.iter().filter(|(_, job)| is_over(job)).map(|(id, _)| *id).collect();
-        over.into_iter().filter_map(|id| self.end(id, Err(queue::cancelled()))).collect()
+        let unready = self.preparation.sweep().into_iter();
+        let unready =
+            unready.map(|job| Ended::of(job, Err(queue::cancelled()))).collect::<Vec<_>>();
+        over.into_iter()
+            .filter_map(|id| self.end(id, Err(queue::cancelled())))
+            .chain(unready)
+            .collect()
     }
 
-    /// Computes the next tokens. `computed` is called before anybody hears of them.
+    /// Computes the next tokens. `computed` is called before anybody hears of them. Where all jobs are
+    /// still being prepared, waits for that, or for a moment.
     pub(crate) fn step(&mut self, computed: impl FnOnce(EngineCounters)) -> Vec<Ended> {
-        let mut ended = Vec::new();
+        let mut ended = self.admit();
+        if self.runner.is_idle() {
+            if ended.is_empty() {
+                self.preparation.wait();
+            }
+            return ended;
+        }
         let events = self.runner.step();
         computed(self.counters());
         for event in events {
@@ -147,27 +180,39 @@ impl Serving {
         self.jobs.remove(&id).map(|job| Ended::of_text(job, result))
     }
 
-    /// Fails all jobs, because what they were computed with is lost.
+    /// Takes out the jobs that have not begun, in their order: they have lost nothing.
+    pub(crate) fn take_unready(&mut self) -> Vec<Job> {
+        self.preparation.take_all()
+    }
+
+    /// Fails all jobs that have begun, because what they were computed with is lost.
     pub(crate) fn fail_all(&mut self, error: &EngineError) -> Vec<Ended> {
         let jobs = std::mem::take(&mut self.jobs).into_values();
         jobs.map(|job| Ended::of_text(job, Err(error.clone()))).collect()
     }
 
-    /// A new cache that needs about three quarters of the memory, and half of the rows in a step.
-    /// Jobs must have ended. `None` if that would be too little to be of use.
+    /// A new cache that needs about three quarters of the memory, and half of the rows in a step; less
+    /// where there is no memory for that. Jobs must have ended. `None` if that would be too little to be
+    /// of use.
     pub(crate) fn smaller(self) -> Option<Self> {
-        let limits = ServingLimits {
-            n_blocks: self.limits.n_blocks * 3 / 4,
-            rows_per_step: self.limits.rows_per_step / 2,
-            sequences_max: self.limits.sequences_max,
-        };
-        if limits.n_blocks < BLOCKS_MIN || limits.rows_per_step < ROWS_MIN {
-            return None;
-        }
+        let Self { runner, limits, steps, .. } = self;
         // The old cache's memory first.
-        let parts = self.runner.into_parts();
-        parts.0.device().memory_cleanup();
-        Some(Self::new(parts, limits, self.steps))
+        let parts = runner.into_parts();
+        let mut less = smaller(&limits)?;
+        loop {
+            parts.0.device().memory_cleanup();
+            let cache = fault::guarded("making a cache", || parts.0.new_cache(less.n_blocks));
+            match cache {
+                Ok(cache) => return Self::with_cache(parts, less, steps, cache).ok(),
+                Err(error) if error.code != EngineErrorCode::OutOfMemory => return None,
+                Err(_) => less = smaller(&less)?,
+            }
+        }
+    }
+
+    /// Jobs that compute at once.
+    pub(crate) fn slots(&self) -> u32 {
+        u32::try_from(self.limits.sequences_max).unwrap_or(u32::MAX)
     }
 
     /// Memory of the cache.
@@ -180,7 +225,7 @@ impl Serving {
         let scheduler = self.runner.counters().scheduler;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         EngineCounters {
-            jobs: count(self.jobs.len()),
+            jobs: count(self.jobs.len() + self.preparation.jobs()),
             sequences_running: count(scheduler.running),
             sequences_waiting: count(scheduler.waiting),
             blocks_used: count(scheduler.blocks.used),
@@ -193,11 +238,24 @@ impl Serving {
     }
 }
 
+/// About three quarters of a cache, and half of the rows of a step; `None` if that would serve nobody.
+pub(crate) fn smaller(limits: &ServingLimits) -> Option<ServingLimits> {
+    let rows_per_step = limits.rows_per_step / 2;
+    let less = ServingLimits {
+        n_blocks: limits.n_blocks * 3 / 4,
+        rows_per_step,
+        // Each that decodes takes a row, and prompts want some, too.
+        sequences_max: limits.sequences_max.min(rows_per_step / 2).max(1),
+    };
+    (less.n_blocks >= BLOCKS_MIN && less.rows_per_step >= ROWS_MIN).then_some(less)
+}
+
 /// Below these a smaller cache serves nobody.
 const BLOCKS_MIN: usize = 32;
 const ROWS_MIN: usize = 32;
 
-fn from_generate(error: &GenerateError) -> EngineError {
+/// Why there is no answer, for whoever asked.
+pub(crate) fn from_generate(error: &GenerateError) -> EngineError {
     let words = fault::chain(error);
     let code = match error {
         GenerateError::ContextTooLong { .. } | GenerateError::CacheTooSmall { .. } => {

@@ -2,7 +2,7 @@
 //! tests of what happens on cards.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     PanicAbove(usize),
     /// Caches of more blocks are not to be had, and one step fails.
     NoCacheAbove(usize),
+    /// Steps of more rows panic for a lack of memory.
+    RowsAbove(usize),
     /// The context is lost in the step so many steps from now, once; counted in caches of jobs, not
     /// of the warm-up. It shows as an error, as the runtime of cards tells it, or as a panic.
     Lost {
@@ -59,7 +61,7 @@ impl Watch {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on.
@@ -118,6 +120,10 @@ impl Watch {
                 Err(NnError::Device { reason: words.into() })
             }
             Some(Fault::PanicAbove(most)) if n_blocks > *most => {
+                drop(state);
+                panic!("{words}")
+            }
+            Some(Fault::RowsAbove(most)) if batch.rows() > *most => {
                 drop(state);
                 panic!("{words}")
             }
@@ -182,6 +188,38 @@ impl KvStore for Watched {
     fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<(), NnError> {
         self.store.copy_blocks(pairs)
     }
+}
+
+/// What users say whose jobs are not prepared for now.
+static HELD: (Mutex<Vec<String>>, Condvar) = (Mutex::new(Vec::new()), Condvar::new());
+
+fn held() -> MutexGuard<'static, Vec<String>> {
+    HELD.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the preparation of jobs about `words` from coming to its end until it is dropped.
+pub(crate) struct Held(String);
+
+impl Held {
+    pub(crate) fn new(words: &str) -> Self {
+        held().push(words.into());
+        Self(words.into())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        held().retain(|words| *words != self.0);
+        HELD.1.notify_all();
+    }
+}
+
+/// What a preparation does first.
+pub(crate) fn wait_while_held(text: &TextJob) {
+    let is_held = |held: &mut Vec<String>| {
+        text.messages.iter().any(|message| held.contains(&message.content))
+    };
+    drop(HELD.1.wait_while(held(), is_held));
 }
 
 pub(crate) fn model() -> ModelRef {

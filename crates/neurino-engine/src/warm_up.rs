@@ -52,12 +52,19 @@ pub(crate) fn warm_up(
         cache.copy_blocks(&[(0, 1)])?;
         cache.copy_blocks(&[(0, 1), (0, 2)])?;
     }
+    let all = shapes.len() + 1;
     for (done, shape) in shapes.iter().enumerate() {
-        if !go_on(done, shapes.len()) {
+        if !go_on(done, all) {
             return Ok(false);
         }
         let (batch, scored) = shape.step();
         model.step(&vec![0; batch.rows()], &batch, &scored, &mut cache)?;
     }
-    Ok(go_on(shapes.len(), shapes.len()))
+    if !go_on(all - 1, all) {
+        return Ok(false);
+    }
+    if steps == Steps::InShapes {
+        model.warm_up_parts(limits.rows_per_step)?;
+    }
+    Ok(go_on(all, all))
 }

@@ -3,31 +3,22 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use neurino_diffusion::ImageSource;
-use neurino_llm::LlmError;
-use neurino_llm::chat::ChatTemplate;
-use neurino_llm::model::LanguageModel;
-use neurino_llm::models::decoder::Placement;
-use neurino_llm::serving::ServingLimits;
-use neurino_llm::source::{ModelArch, ModelSource};
-use neurino_llm::tokenizer::Tokenizer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
-    EngineCounters, EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef,
+    EngineCounters, EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef,
 };
 use crate::device::OpenDevice;
-use crate::fault::{self, guarded};
-use crate::memory::{self, MemoryPlan};
+use crate::fault::guarded;
 use crate::queue::{Command, Job, Queue};
 use crate::served::Served;
-use crate::serving::{Ended, Serving, Steps};
-use crate::warm_up::{prove_choices, warm_up};
+use crate::serving::Ended;
 
 mod images;
+mod text;
 
 /// What follows a fault that is no lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +98,7 @@ impl Worker {
     fn begin(&mut self, command: Command) {
         // A caller that is gone does not need its answer.
         match command {
-            Command::Load { model, reply } => drop(reply.send(self.load(model))),
+            Command::Load { model, reply } => drop(reply.send(self.load(&model))),
             Command::Unload { reply } => {
                 self.forget();
                 let _ = reply.send(());
@@ -170,11 +161,13 @@ impl Worker {
         self.end_with_card();
         let Some(mut loaded) = self.loaded.take() else { return };
         let message = format!("{fault}; the model is loaded again, and the job can be tried again");
+        let unready = loaded.serving.take_unready();
         let ended = loaded.serving.fail_all(&EngineError::crashed(message));
+        self.queue.get_mut().put_back(unready);
         let reference = loaded.reference.clone();
         drop(loaded);
         self.tell(ended);
-        if let Err(error) = self.load(reference) {
+        if let Err(error) = self.load(&reference) {
             tracing::error!("the model could not be loaded again: {error}");
         }
     }
@@ -198,11 +191,13 @@ impl Worker {
                 return self.clean_up();
             }
         };
+        self.queue.get_mut().put_back(serving.take_unready());
         let ended = serving.fail_all(fault);
         let smaller = guarded("making a smaller cache", || serving.smaller());
         self.clean_up();
         if let Ok(Some(serving)) = smaller {
             facts.memory.cache_bytes = serving.cache_bytes();
+            facts.slots = serving.slots();
             tracing::warn!(cache_bytes = facts.memory.cache_bytes, "going on with less memory");
             self.status.send_replace(EngineStatus::Ready(facts.clone()));
             let serving = Served::Text(Box::new(serving));
@@ -221,16 +216,16 @@ impl Worker {
         self.status.send_replace(EngineStatus::Idle);
     }
 
-    fn load(&mut self, model: ModelRef) -> Result<LoadedModel, EngineError> {
-        if let Some(loaded) = self.loaded.as_ref().filter(|l| l.reference == model) {
+    fn load(&mut self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+        if let Some(loaded) = self.loaded.as_ref().filter(|l| l.reference == *model) {
             return Ok(loaded.facts.clone());
         }
-        if let Some(facts) = self.switch_loras(&model) {
+        if let Some(facts) = self.switch_loras(model) {
             return Ok(facts);
         }
         // Two models need not fit: the old one goes first.
         self.forget();
-        self.progress(&model, Progress::default());
+        self.progress(model, Progress::default());
         match guarded("loading the model", || self.read(model)).flatten() {
             Ok(loaded) => {
                 let facts = loaded.facts.clone();
@@ -261,22 +256,6 @@ impl Worker {
         self.queue.borrow_mut().sweep();
     }
 
-    fn weights(
-        &self,
-        source: &ModelSource,
-        plan: &MemoryPlan,
-        progress: &dyn Fn(u64, u64),
-        unwanted: &dyn Fn() -> bool,
-    ) -> Result<LanguageModel, EngineError> {
-        let runs = self.devices.iter().zip(&plan.runs);
-        let placement =
-            Placement::new(runs.map(|(d, run)| (d.device.clone(), run.clone())).collect())
-                .ok_or_else(|| EngineError::internal("the plan leaves layers out"))?;
-        LanguageModel::load_over(source, &placement, plan.precision, progress, unwanted)
-            .map(|model| model.with_stores(self.devices[0].stores.clone()))
-            .map_err(|error| if unwanted() { stopped() } else { unloadable(&error) })
-    }
-
     /// Memory in use on all devices.
     fn used_bytes(&self) -> Option<u64> {
         // The processor counts once, however often it is listed.
@@ -288,60 +267,12 @@ impl Worker {
         self.devices.iter().for_each(OpenDevice::clean_up);
     }
 
-    fn device_name(&self, plan: &MemoryPlan) -> String {
-        let names: Vec<_> = self.devices.iter().take(plan.runs.len()).map(|d| &*d.name).collect();
-        names.join(" and ")
-    }
-
-    fn read(&self, reference: ModelRef) -> Result<Loaded, EngineError> {
+    fn read(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
         if ImageSource::is_image_model(&reference.path) {
-            return self.read_image(&reference);
+            self.read_image(reference)
+        } else {
+            self.read_text(reference)
         }
-        let started = Instant::now();
-        let source = ModelSource::open(&reference.path).map_err(unreadable)?;
-        let tokenizer = Tokenizer::open(&source.tokenizer, &source.eos).map_err(unreadable)?;
-        let template = ChatTemplate::open(&source, &tokenizer).map_err(unreadable)?;
-        let memories: Vec<_> = self.devices.iter().map(OpenDevice::memory).collect();
-        let plan = memory::plan(&source, &memories).checked()?;
-        let before = self.used_bytes();
-        let progress = |done_bytes, total_bytes| {
-            self.progress(&reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
-        };
-        let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
-        let model = self.weights(&source, &plan, &progress, &unwanted)?;
-        let (limits, all) = (plan.limits(), source.weights_bytes());
-        let steps = if self.devices[0].is_cpu() { Steps::AsTheyCome } else { Steps::InShapes };
-        let go_on = |done: usize, of: usize| {
-            let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
-            let progress = Progress { done_bytes: all, total_bytes: all, warm_percent };
-            self.progress(&reference, progress);
-            !unwanted()
-        };
-        if !warm_up(&model, &limits, steps, &go_on).map_err(|error| unloadable(&error))? {
-            return Err(stopped());
-        }
-        let model = prove_choices(model);
-        let mut facts = LoadedModel {
-            id: reference.id.clone(),
-            arch: arch_name(source.arch).into(),
-            device: self.device_name(&plan),
-            context_tokens: u32::try_from(model.context_tokens()).unwrap_or(u32::MAX),
-            slots: u32::try_from(limits.sequences_max).unwrap_or(u32::MAX),
-            weights_bytes: model.weights_bytes(),
-            memory: MemoryUse::default(),
-            load_ms: 0,
-        };
-        let serving = Serving::new((model, tokenizer, template), limits, steps);
-        let used = self.used_bytes();
-        let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
-        facts.memory = MemoryUse {
-            planned_bytes: plan.total_bytes(),
-            measured_bytes,
-            cache_bytes: serving.cache_bytes(),
-        };
-        facts.load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        log(&plan, &facts, limits);
-        Ok(Loaded { reference, facts, serving: Served::Text(Box::new(serving)) })
     }
 }
 
@@ -356,20 +287,6 @@ struct Progress {
 /// The exit code of a process that a fault of its card ended.
 const FAULT_EXIT: i32 = 3;
 
-fn log(plan: &MemoryPlan, facts: &LoadedModel, limits: ServingLimits) {
-    let planned = plan.total_bytes();
-    let error = facts.memory.measured_bytes.map(|m| m as f64 / planned.max(1) as f64 - 1.0);
-    tracing::info!(
-        planned_bytes = planned,
-        weights_bytes = facts.weights_bytes,
-        planned_weights_bytes = plan.weights_bytes,
-        measured_bytes = facts.memory.measured_bytes,
-        plan_error = error,
-        blocks = limits.n_blocks,
-        "the model is loaded"
-    );
-}
-
 /// Publishes the counts of a model, with those of the engine.
 fn publish(
     published: &watch::Sender<EngineCounters>,
@@ -382,26 +299,8 @@ fn publish(
     published.send_replace(counters);
 }
 
-fn arch_name(arch: ModelArch) -> &'static str {
-    match arch {
-        ModelArch::Llama => "llama",
-        ModelArch::Mistral => "mistral",
-        ModelArch::Mixtral => "mixtral",
-    }
-}
-
 fn stopped() -> EngineError {
     EngineError::new(EngineErrorCode::Cancelled, "loading was ended by an unload")
-}
-
-fn unreadable(error: impl std::error::Error) -> EngineError {
-    EngineError::new(EngineErrorCode::ModelUnreadable, fault::chain(&error))
-}
-
-/// Why the weights did not get onto the device: the device, or else the files.
-fn unloadable(error: &LlmError) -> EngineError {
-    let of_device = fault::from_model(error, fault::chain(error));
-    if of_device.code == EngineErrorCode::Internal { unreadable(error) } else { of_device }
 }
 
 #[cfg(test)]

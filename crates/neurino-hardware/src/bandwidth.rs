@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
-use sysinfo::System;
 
 use crate::cpu;
+use crate::memory::machine_memory;
 
 const MIB: u64 = 1 << 20;
 /// Assumed where the system does not tell: larger than most.
@@ -45,11 +45,7 @@ pub struct ReadBandwidth {
 pub fn measure_read_bandwidth(threads: usize) -> ReadBandwidth {
     let threads = if threads == 0 { cpu::threads() } else { threads };
     let cache_bytes = cpu::last_level_cache_bytes().unwrap_or(CACHE_BYTES_UNKNOWN);
-    let mut system = System::new();
-    system.refresh_memory();
-    let free_bytes = system.cgroup_limits().map_or(system.available_memory(), |limits| {
-        limits.free_memory.min(system.available_memory())
-    });
+    let free_bytes = machine_memory().available_bytes;
     measure(threads, buffer_bytes(cache_bytes, free_bytes), cache_bytes)
 }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 use sysinfo::{Component, Components, System};
 
+use crate::memory::memory_of;
+
 /// The processor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cpu {
@@ -24,13 +26,11 @@ pub struct Cpu {
 
 pub(crate) fn describe(system: &System) -> Cpu {
     let brand = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
-    let limit = system.cgroup_limits().map(|limits| limits.total_memory);
-    let total = system.total_memory();
     Cpu {
         name: brand.filter(|name| !name.is_empty()).unwrap_or_else(System::cpu_arch),
         cores_physical: System::physical_core_count(),
         threads: threads(),
-        memory_bytes: limit.filter(|limit| (1..total).contains(limit)).unwrap_or(total),
+        memory_bytes: memory_of(system).total_bytes,
         last_level_cache_bytes: last_level_cache_bytes(),
     }
 }
@@ -38,16 +38,6 @@ pub(crate) fn describe(system: &System) -> Cpu {
 /// Threads this process may use at once, at least one.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Memory in use in bytes, against the same total as [`Cpu::memory_bytes`].
-pub(crate) fn memory_used_bytes(system: &System, cpu: &Cpu) -> u64 {
-    match system.cgroup_limits() {
-        Some(limits) if limits.total_memory == cpu.memory_bytes => {
-            limits.total_memory.saturating_sub(limits.free_memory)
-        }
-        _ => system.total_memory().saturating_sub(system.available_memory()),
-    }
 }
 
 /// The sensor that stands for the whole processor, among all of the machine.

@@ -23,16 +23,38 @@ pub struct MachineMemory {
 pub fn machine_memory() -> MachineMemory {
     let mut system = System::new();
     system.refresh_memory();
+    memory_of(&system)
+}
+
+/// The same from what was read just now.
+///
+/// A container's own count of what is free leaves out the files that are merely cached, and a system
+/// without a limit answers with the whole machine as its limit: only a true limit is looked at, and
+/// only what programs hold counts against it.
+pub(crate) fn memory_of(system: &System) -> MachineMemory {
     let whole = MachineMemory {
         total_bytes: system.total_memory(),
         available_bytes: system.available_memory(),
     };
     match system.cgroup_limits() {
-        Some(limits) if (1..whole.total_bytes).contains(&limits.total_memory) => MachineMemory {
-            total_bytes: limits.total_memory,
-            available_bytes: limits.free_memory.min(whole.available_bytes),
-        },
-        _ => whole,
+        Some(limits) => whole.within(limits.total_memory, limits.rss),
+        None => whole,
+    }
+}
+
+impl MachineMemory {
+    /// What a container with this limit has of it, where its programs hold `held_bytes`.
+    fn within(self, limit_bytes: u64, held_bytes: u64) -> Self {
+        if !(1..self.total_bytes).contains(&limit_bytes) {
+            return self;
+        }
+        let free_bytes = limit_bytes.saturating_sub(held_bytes);
+        Self { total_bytes: limit_bytes, available_bytes: free_bytes.min(self.available_bytes) }
+    }
+
+    /// What is taken, in bytes.
+    pub fn used_bytes(self) -> u64 {
+        self.total_bytes.saturating_sub(self.available_bytes)
     }
 }
 
@@ -107,6 +129,21 @@ mod tests {
     fn what_is_free_is_part_of_the_whole() {
         let memory = machine_memory();
         assert!(memory.available_bytes > 0 && memory.available_bytes <= memory.total_bytes);
+    }
+
+    #[test]
+    fn only_a_true_limit_counts_and_cached_files_are_free() {
+        let whole = MachineMemory { total_bytes: 24_000, available_bytes: 15_000 };
+        // Without a limit the machine itself is answered, or nothing.
+        assert_eq!(whole.within(24_000, 8_000), whole);
+        assert_eq!(whole.within(u64::MAX, 8_000), whole);
+        assert_eq!(whole.within(0, 0), whole);
+        let limited = whole.within(10_000, 4_000);
+        assert_eq!(limited, MachineMemory { total_bytes: 10_000, available_bytes: 6_000 });
+        assert_eq!(limited.used_bytes(), 4_000);
+        // Others on the machine may have taken what the limit would still allow.
+        assert_eq!(whole.within(20_000, 1_000).available_bytes, 15_000);
+        assert_eq!(whole.within(10_000, 11_000).available_bytes, 0);
     }
 
     #[test]

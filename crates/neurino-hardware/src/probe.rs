@@ -9,6 +9,7 @@ use serde::Serialize;
 use sysinfo::{Components, MINIMUM_CPU_UPDATE_INTERVAL, System};
 
 use crate::cpu::{self, Cpu};
+use crate::memory::memory_of;
 use crate::nvidia::{NvidiaReport, NvidiaStatus};
 use crate::nvml::{self, Gpu};
 use crate::pci;
@@ -166,7 +167,7 @@ impl Hardware {
     pub fn sample(&self) -> Sample {
         let cpu = {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-            live.sample(&self.cpu)
+            live.sample()
         };
         let gpus = match (&self.script, &self.nvml) {
             (Some(script), _) => self.gpus.iter().map(|gpu| script.sample(gpu)).collect(),
@@ -180,7 +181,7 @@ impl Hardware {
 }
 
 impl Live {
-    fn sample(&mut self, cpu: &Cpu) -> CpuSample {
+    fn sample(&mut self) -> CpuSample {
         self.system.refresh_memory();
         // The load is a difference between two readings; closer ones would be noise.
         if self.cpu_read.elapsed() >= MINIMUM_CPU_UPDATE_INTERVAL {
@@ -198,7 +199,7 @@ impl Live {
         let load = self.system.global_cpu_usage().clamp(0.0, 100.0);
         CpuSample {
             load_percent: (self.cpu_reads > 0).then_some(load),
-            memory_used_bytes: cpu::memory_used_bytes(&self.system, cpu),
+            memory_used_bytes: memory_of(&self.system).used_bytes(),
             temperature_c: self.temperature_c,
         }
     }

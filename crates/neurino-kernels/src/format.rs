@@ -4,7 +4,7 @@
 //! one lane of a warp takes at a time. Lanes side by side take units side by side, so all loads are
 //! coalesced and a unit's activations are two neighbouring vectors of four.
 //!
-//! Scales belong to groups of neighbouring weights: 32 in GGUF, 128 mostly in GPTQ. GPTQ with
+//! Scales belong to groups of neighbouring weights: 32 or 16 in GGUF, 128 mostly in GPTQ. GPTQ with
 //! activation order (`g_idx`) is stored with its columns sorted by group; the activations are put
 //! into the same order before the kernel.
 
@@ -22,22 +22,47 @@ pub enum Format {
     Q4Offset,
     /// 4 bits; w = scale (q - offset), the offset being a whole number. Asymmetric GPTQ.
     Q4Zero,
-    /// 8 bits, signed; w = scale q. GGUF's Q8_0.
+    /// 8 bits, signed; w = scale q. GGUF's Q8_0, Q5_0 and Q6_K.
     Q8,
+    /// 8 bits, signed; w = scale q + offset. GGUF's Q5_1 and Q5_K.
+    Q8Offset,
+    /// 8 bits, signed; w = scale (q - offset), the offset being a whole number. 8-bit GPTQ.
+    Q8Zero,
 }
 
 impl Format {
     /// 32-bit words of a unit.
     pub const fn unit_words(self) -> usize {
+        self.bits() / 4
+    }
+
+    /// Bits of an integer.
+    pub const fn bits(self) -> usize {
         match self {
-            Self::Q8 => 2,
-            Self::Q4 | Self::Q4Offset | Self::Q4Zero => 1,
+            Self::Q8 | Self::Q8Offset | Self::Q8Zero => 8,
+            Self::Q4 | Self::Q4Offset | Self::Q4Zero => 4,
         }
     }
 
     /// Whether every group has an offset beside its scale.
     pub const fn has_offsets(self) -> bool {
-        matches!(self, Self::Q4Offset | Self::Q4Zero)
+        self.adds_offsets() || self.subtracts_zeros()
+    }
+
+    /// Whether offsets are added to the scaled integers.
+    pub const fn adds_offsets(self) -> bool {
+        matches!(self, Self::Q4Offset | Self::Q8Offset)
+    }
+
+    /// Whether offsets are subtracted from the integers before they are scaled.
+    pub const fn subtracts_zeros(self) -> bool {
+        matches!(self, Self::Q4Zero | Self::Q8Zero)
+    }
+
+    /// Bytes of a matrix `[out, inner]` with scales of `group` weights each.
+    pub const fn size_bytes(self, [out, inner, group]: [usize; 3]) -> usize {
+        let halves = if self.has_offsets() { 2 } else { 1 };
+        out * inner / 8 * self.bits() + out * (inner / group) * halves * size_of::<f16>()
     }
 }
 
@@ -62,7 +87,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs integers, row after row: 0 to 15, or -128 to 127 for [`Format::Q8`].
+    /// Packs integers, row after row: 0 to 15, or -128 to 127 in the formats of 8 bits.
     ///
     /// # Panics
     /// If a length does not fit the shape.
@@ -78,7 +103,7 @@ impl Packed {
         assert_eq!(quants.len(), out * inner, "integers of a matrix");
         assert_eq!(scales.len(), groups, "scales of a matrix");
         assert_eq!(offsets.len(), if format.has_offsets() { groups } else { 0 }, "offsets");
-        let bits = if format == Format::Q8 { 8 } else { 4 };
+        let bits = format.bits();
         let word = |quants: &[i8]| {
             let place = |(i, &q): (usize, &i8)| (u32::from(q.cast_unsigned())) << (bits * i);
             quants.iter().enumerate().map(place).fold(0, |word, quant| word | quant)
@@ -93,14 +118,18 @@ impl Packed {
             let group = i / self.group;
             let scale = self.scales[group].to_f32();
             let nibble = || (self.words[i / 8] >> (4 * (i % 8)) & 15) as f32;
+            let byte = || {
+                let byte = (self.words[i / 4] >> (8 * (i % 4)) & 255) as u8;
+                f32::from(byte.cast_signed())
+            };
+            let offset = || self.offsets[group].to_f32();
             match self.format {
                 Format::Q4 => scale * (nibble() - 8.0),
-                Format::Q4Offset => scale * nibble() + self.offsets[group].to_f32(),
-                Format::Q4Zero => scale * (nibble() - self.offsets[group].to_f32()),
-                Format::Q8 => {
-                    let byte = (self.words[i / 4] >> (8 * (i % 4)) & 255) as u8;
-                    scale * f32::from(byte.cast_signed())
-                }
+                Format::Q4Offset => scale * nibble() + offset(),
+                Format::Q4Zero => scale * (nibble() - offset()),
+                Format::Q8 => scale * byte(),
+                Format::Q8Offset => scale * byte() + offset(),
+                Format::Q8Zero => scale * (byte() - offset()),
             }
         };
         (0..self.out * self.inner).map(weight).collect()
@@ -130,5 +159,12 @@ mod tests {
         assert_eq!(pack(Format::Q4Zero, &quants)[15..18], [6.0, 2.0, 4.0]);
         let signed: Vec<i8> = (0..32_i16).map(|i| (i * 8 - 128) as i8).collect();
         assert_eq!(pack(Format::Q8, &signed)[15..18], [-4.0, 0.0, 16.0]);
+        assert_eq!(pack(Format::Q8Offset, &signed)[15..18], [-1.0, -1.0, 15.0]);
+        assert_eq!(pack(Format::Q8Zero, &signed)[15..18], [-5.5, 2.0, 18.0]);
+        for format in [Format::Q4, Format::Q4Zero, Format::Q8, Format::Q8Offset] {
+            let offsets = if format.has_offsets() { offsets.clone() } else { Vec::new() };
+            let packed = Packed::new(format, [2, 16, 16], &quants, scales.clone(), offsets);
+            assert_eq!(packed.size_bytes(), format.size_bytes([2, 16, 16]), "{format:?}");
+        }
     }
 }

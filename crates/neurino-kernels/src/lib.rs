@@ -1,8 +1,10 @@
-//! The GPU kernels of the text engine, where burn's own operations are not enough.
+//! The GPU kernels of the engines, where burn's own operations are not enough.
 //!
 //! Reading order: [`format`] (how packed weights lie in memory, plain Rust); [`lanes`] and [`math`]
 //! (what the kernels share); then one module a kernel: [`matvec`], [`norm`], [`rope`],
-//! [`attention`], [`gate`], [`sample`]; last [`tensor`], the same on burn's tensors. Beside each stands its oracle in plain Rust.
+//! [`attention`], [`gate`], [`sample`], and [`group_norm`] and [`nf4`] for pictures; last [`tensor`], the
+//! same on burn's tensors, and [`watch`], which counts launches. Beside each stands its oracle in plain
+//! Rust.
 //!
 //! Written once with CubeCL: on NVIDIA cards they become PTX, in tests they run on CubeCL's CPU
 //! runtime. Without the feature `cube` only the memory formats are compiled, so that a build for
@@ -24,11 +26,17 @@ pub mod gate;
 #[cfg(feature = "cube")]
 pub mod gpu;
 #[cfg(feature = "cube")]
+pub mod group_norm;
+#[cfg(feature = "cube")]
+pub mod keep;
+#[cfg(feature = "cube")]
 pub mod lanes;
 #[cfg(feature = "cube")]
 pub mod math;
 #[cfg(feature = "cube")]
 pub mod matvec;
+#[cfg(feature = "cube")]
+pub mod nf4;
 #[cfg(feature = "cube")]
 pub mod norm;
 #[cfg(feature = "cpu-runtime")]
@@ -41,3 +49,5 @@ pub mod sample;
 pub mod step;
 #[cfg(feature = "burn")]
 pub mod tensor;
+#[cfg(feature = "cube")]
+pub mod watch;

@@ -118,7 +118,7 @@ fn unpack<W: Size>(
     #[comptime] format: Format,
 ) {
     let magic = 0x4B00_0000u32;
-    if comptime!(matches!(format, Format::Q8)) {
+    if comptime!(format.bits() == 8) {
         let bias = f32::new(8_388_736.0f32);
         #[unroll]
         for half in 0..2usize {
@@ -184,11 +184,11 @@ fn multiply<X: Float>(
                 dot = fma(quants[r * UNIT + 4 + i], high.extract(i), dot);
             }
             let at = row * plan.outs + r;
-            if comptime!(matches!(format, Some(Format::Q4Zero))) {
+            if comptime!(format.is_some_and(Format::subtracts_zeros)) {
                 dot = fma(-offsets[r], total, dot);
             }
             sums[at] = fma(scales[r], dot, sums[at]);
-            if comptime!(matches!(format, Some(Format::Q4Offset))) {
+            if comptime!(format.is_some_and(Format::adds_offsets)) {
                 sums[at] = fma(offsets[r], total, sums[at]);
             }
         }
@@ -301,13 +301,34 @@ fn packed_kernel<X: Float, Y: Float, W: Size>(
     finish::<Y>(&sums, y, rows, plan);
 }
 
+/// How dense weights lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stored {
+    /// One value an element.
+    Plain,
+    /// Two bf16 in a 32-bit word, the first one low: each is the upper half of an f32, so that no
+    /// device needs to know the type.
+    Bf16Pairs,
+}
+
+impl Stored {
+    /// Elements of a unit.
+    const fn unit_elements(self) -> usize {
+        match self {
+            Self::Plain => UNIT,
+            Self::Bf16Pairs => UNIT / 2,
+        }
+    }
+}
+
 #[cube(launch_unchecked)]
-fn dense_kernel<X: Float, Y: Float, E: Float>(
+fn dense_kernel<X: Float, Y: Float, E: Numeric, W: Size>(
     x: &[Vector<X, Const<4>>],
-    weights: &[Vector<E, Const<8>>],
+    weights: &[Vector<E, W>],
     y: &mut [Y],
     rows: u32,
     #[comptime] plan: Plan,
+    #[comptime] stored: Stored,
 ) {
     let rows = rows as usize;
     let units = comptime!(plan.units());
@@ -315,7 +336,7 @@ fn dense_kernel<X: Float, Y: Float, E: Float>(
     let mut quants = Array::<f32>::new(comptime!(plan.outs * UNIT));
     let mut scale = Array::<f32>::new(plan.outs);
     let offset = Array::<f32>::new(plan.outs);
-    let mut ahead = Array::<Vector<E, Const<8>>>::new(comptime!(plan.outs * plan.ahead));
+    let mut ahead = Array::<Vector<E, W>>::new(comptime!(plan.outs * plan.ahead));
     let lane = (UNIT_POS_Y as usize % plan.split) * plan.cut.lanes + UNIT_POS_X as usize;
     let stride = comptime!(plan.cut.lanes * plan.split);
     for step in 0..comptime!(plan.steps()) {
@@ -334,9 +355,19 @@ fn dense_kernel<X: Float, Y: Float, E: Float>(
             let unit = usize::min(first + a * stride, units - 1);
             #[unroll]
             for r in 0..plan.outs {
-                #[unroll]
-                for i in 0..UNIT {
-                    quants[r * UNIT + i] = f32::cast_from(ahead[a * plan.outs + r].extract(i));
+                let unit = ahead[a * plan.outs + r];
+                if comptime!(matches!(stored, Stored::Bf16Pairs)) {
+                    #[unroll]
+                    for i in 0..4usize {
+                        let pair = u32::cast_from(unit.extract(i));
+                        quants[r * UNIT + 2 * i] = f32::reinterpret(pair << 16u32);
+                        quants[r * UNIT + 2 * i + 1] = f32::reinterpret(pair & 0xFFFF_0000u32);
+                    }
+                } else {
+                    #[unroll]
+                    for i in 0..UNIT {
+                        quants[r * UNIT + i] = f32::cast_from(unit.extract(i));
+                    }
                 }
                 scale[r] = select(inside, f32::new(1.0f32), f32::new(0.0f32));
             }
@@ -368,6 +399,7 @@ pub struct Matrix {
 enum Weights {
     Packed { format: Format, group: usize, words: Buffer, scales: Buffer, offsets: Buffer },
     F16(Buffer),
+    Bf16(Buffer),
     F32(Buffer),
 }
 
@@ -425,6 +457,15 @@ impl Matrix {
     pub fn f16(buffer: Buffer, out: usize, inner: usize) -> Result<Self, Unsupported> {
         Self::check(&buffer, out, inner)?;
         Ok(Self { out, inner, weights: Weights::F16(buffer) })
+    }
+
+    /// Dense weights `[out, inner]`, already on the device as bf16.
+    ///
+    /// # Errors
+    /// As [`Matrix::f16`].
+    pub fn bf16(buffer: Buffer, out: usize, inner: usize) -> Result<Self, Unsupported> {
+        Self::check(&buffer, out, inner)?;
+        Ok(Self { out, inner, weights: Weights::Bf16(buffer) })
     }
 
     /// Dense weights `[out, inner]`, already on the device as f32.
@@ -491,25 +532,41 @@ impl Matrix {
                     );
                 }
             }
-            Weights::F16(weights) => dense::<f16>(&gpu.client, plan(UNIT), [x, weights, y], rows),
-            Weights::F32(weights) => dense::<f32>(&gpu.client, plan(UNIT), [x, weights, y], rows),
+            Weights::F16(weights) => {
+                dense::<f16>(gpu, plan(UNIT), Stored::Plain, [x, weights, y], rows);
+            }
+            Weights::Bf16(weights) => {
+                dense::<u32>(gpu, plan(UNIT), Stored::Bf16Pairs, [x, weights, y], rows);
+            }
+            Weights::F32(weights) => {
+                dense::<f32>(gpu, plan(UNIT), Stored::Plain, [x, weights, y], rows);
+            }
         }
     }
 }
 
-fn dense<E: Float>(client: &Client, plan: Plan, [x, weights, y]: [&Buffer; 3], rows: usize) {
+fn dense<E: Numeric>(
+    gpu: &Gpu,
+    plan: Plan,
+    stored: Stored,
+    [x, weights, y]: [&Buffer; 3],
+    rows: usize,
+) {
     // SAFETY: as for packed weights.
     #[expect(unsafe_code, reason = "unchecked access is what makes the kernel fast")]
     unsafe {
         dense_kernel::launch_unchecked::<f32, f32, E>(
-            client,
+            &gpu.client,
             plan.cubes(rows),
             plan.cut.dim(),
+            stored.unit_elements(),
             x.arg(4),
-            weights.arg(8),
+            // A unit is eight weights, however many elements those are.
+            weights.arg(UNIT),
             y.arg(1),
             rows as u32,
             plan,
+            stored,
         );
     }
 }
@@ -517,7 +574,14 @@ fn dense<E: Float>(client: &Client, plan: Plan, [x, weights, y]: [&Buffer; 3], r
 #[cfg(feature = "cpu-runtime")]
 pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
     use crate::ptx::{BUFFER, Case, device, settings, target};
-    let formats = [Format::Q4, Format::Q4Offset, Format::Q4Zero, Format::Q8];
+    let formats = [
+        Format::Q4,
+        Format::Q4Offset,
+        Format::Q4Zero,
+        Format::Q8,
+        Format::Q8Offset,
+        Format::Q8Zero,
+    ];
     let mut cases = Vec::new();
     for rows in [1, 8] {
         for (out, inner, gated) in [(4096, 4096, false), (14336, 4096, true)] {
@@ -539,18 +603,27 @@ pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
                 );
                 cases.push(Case::new(format!("{format:?} {out}x{inner} rows {rows}"), kernel));
             }
-            let kernel = dense_kernel::DenseKernel::<f32, f32, f16>::new(
-                settings(plan.cut),
-                device(),
-                target(),
-                BUFFER,
-                BUFFER,
-                BUFFER,
-                (),
-                plan,
-            );
-            cases.push(Case::new(format!("f16 {out}x{inner} rows {rows}"), kernel));
+            cases.push(dense_case::<f16>("f16", plan, Stored::Plain, rows));
+            cases.push(dense_case::<u32>("bf16", plan, Stored::Bf16Pairs, rows));
         }
     }
     cases
+}
+
+#[cfg(feature = "cpu-runtime")]
+fn dense_case<E: Numeric>(name: &str, plan: Plan, stored: Stored, rows: usize) -> crate::ptx::Case {
+    use crate::ptx::{BUFFER, Case, device, settings, target};
+    let kernel = dense_kernel::DenseKernel::<f32, f32, E>::new(
+        settings(plan.cut),
+        device(),
+        target(),
+        BUFFER,
+        BUFFER,
+        BUFFER,
+        (),
+        stored.unit_elements(),
+        plan,
+        stored,
+    );
+    Case::new(format!("{name} {}x{} rows {rows}", plan.out, plan.inner), kernel)
 }

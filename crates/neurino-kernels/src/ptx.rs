@@ -62,6 +62,8 @@ pub fn cases() -> Vec<Case> {
     cases.extend(crate::rope::ptx_cases());
     cases.extend(crate::attention::ptx_cases());
     cases.extend(crate::sample::ptx_cases());
+    cases.extend(crate::group_norm::ptx_cases());
+    cases.extend(crate::nf4::ptx_cases());
     cases
 }
 

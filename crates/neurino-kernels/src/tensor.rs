@@ -20,6 +20,7 @@ use crate::format::Format;
 use crate::gate;
 use crate::gpu::{Gpu, Unsupported};
 use crate::matvec::Matrix;
+use crate::nf4;
 use crate::norm;
 use crate::rope::{self, BLOCK_TOKENS, Heads, LayerCache, NewRows};
 
@@ -57,6 +58,27 @@ trait Kernels: Backend {
         weight: FloatTensor<Self>,
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = like, shape = Shape::new(*size))]
+    fn nf4_rows(
+        like: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        table: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+        first: usize,
+        size: [usize; 2],
+        block: usize,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = x, shape = x)]
+    fn group_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        groups: usize,
+        epsilon: f32,
+        silu: bool,
+    ) -> FloatTensor<Self>;
 
     #[fusion(dtype = gate, shape = gate)]
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -135,10 +157,13 @@ impl Kernels for CubeBackend {
         let y = empty_like(&x, product_shape(x.meta.shape(), weights.meta.shape(), gated));
         let rows = x.meta.shape()[0];
         let [out, inner] = [weights.meta.shape()[0], weights.meta.shape()[1]];
-        let half = weights.dtype == DType::F16;
+        let dtype = weights.dtype;
         let weights = buffer(weights);
-        let matrix =
-            if half { Matrix::f16(weights, out, inner) } else { Matrix::f32(weights, out, inner) };
+        let matrix = match dtype {
+            DType::F16 => Matrix::f16(weights, out, inner),
+            DType::BF16 => Matrix::bf16(weights, out, inner),
+            _ => Matrix::f32(weights, out, inner),
+        };
         launched(matrix.map(|m| m.multiply(&gpu, &buffer(x), &buffer(y.clone()), rows, gated)));
         y
     }
@@ -163,6 +188,56 @@ impl Kernels for CubeBackend {
         let [to, out] = [&sum, &y].map(|tensor| buffer(tensor.clone()));
         launched(norm::add_rms_norm(&gpu, &x, Some([&delta, &to]), &weight, &out, epsilon));
         (sum, y)
+    }
+
+    fn nf4_rows(
+        like: CubeTensor,
+        words: CubeTensor,
+        table: CubeTensor,
+        scales: CubeTensor,
+        first: usize,
+        size: [usize; 2],
+        block: usize,
+    ) -> CubeTensor {
+        let gpu = Gpu::new(like.client.clone());
+        let dtype = like.dtype;
+        let format = match dtype {
+            DType::F16 => nf4::Unpacked::F16,
+            DType::BF16 => nf4::Unpacked::Bf16,
+            _ => nf4::Unpacked::F32,
+        };
+        let (client, device) = (like.client.clone(), like.device.clone());
+        let y = empty_device_dtype(client, device, Shape::new(size), dtype);
+        let [words, table, scales, out] = [words, table, scales, y.clone()].map(buffer);
+        let parts = [&words, &table, &scales];
+        launched(nf4::unpack(&gpu, parts, &out, format, first * size[1], block));
+        y
+    }
+
+    fn group_norm(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        groups: usize,
+        epsilon: f32,
+        silu: bool,
+    ) -> CubeTensor {
+        let gpu = Gpu::new(x.client.clone());
+        let shape = x.meta.shape().clone();
+        let size = [shape[0], shape[1] * shape[2]];
+        let y = empty_like(&x, shape);
+        let [x, gamma, beta, out] = [x, gamma, beta, y.clone()].map(buffer);
+        let factors = [&gamma, &beta];
+        launched(crate::group_norm::group_norm(
+            &gpu,
+            [&x, &out],
+            factors,
+            size,
+            groups,
+            epsilon,
+            silu,
+        ));
+        y
     }
 
     fn swiglu(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
@@ -283,7 +358,7 @@ pub fn packed_product(
     )))
 }
 
-/// As [`packed_product`] with dense weights `[out, inner]`, f16 or f32.
+/// As [`packed_product`] with dense weights `[out, inner]`, f16, bf16 or f32.
 ///
 /// # Errors
 /// `Unsupported` for shapes and types without a kernel.
@@ -296,8 +371,8 @@ pub fn dense_product(
     if rows == 0 || !inner.is_multiple_of(8) || weights.dims()[1] != inner {
         return Err(Unsupported("rows that are not a multiple of eight weights"));
     }
-    if !matches!(weights.dtype(), DType::F16 | DType::F32) {
-        return Err(Unsupported("weights that are neither f16 nor f32"));
+    if !matches!(weights.dtype(), DType::F16 | DType::BF16 | DType::F32) {
+        return Err(Unsupported("weights that are neither f16, bf16 nor f32"));
     }
     let x = x.cast(DType::F32).into_dispatch();
     let weights = weights.clone().into_dispatch();
@@ -344,6 +419,76 @@ pub fn add_rms_norm(
         epsilon,
     );
     Ok((Tensor::from_dispatch(sum), Tensor::from_dispatch(y)))
+}
+
+/// The rows `rows` of a matrix in nf4, as numbers of `like`'s type; see [`crate::nf4`].
+///
+/// # Shapes
+/// - `words`: one for eight weights, 32-bit integers; `table`: `[16]`, `scales`: one a block, f32;
+///   returns `[rows, inner]`
+///
+/// # Errors
+/// `Unsupported` for rows, blocks and types without a kernel.
+pub fn nf4_rows(
+    like: &Tensor<2>,
+    words: &Tensor<1, Int>,
+    [table, scales]: [&Tensor<1>; 2],
+    rows: std::ops::Range<usize>,
+    inner: usize,
+    block: usize,
+) -> Result<Tensor<2>, Unsupported> {
+    let size = [rows.len(), inner];
+    let end = rows.end * inner;
+    nf4::check(rows.start * inner, size[0] * size[1], block)?;
+    if size[0] * size[1] == 0
+        || words.dims()[0] * nf4::WORD < end
+        || scales.dims()[0] * block < end
+        || table.dims() != [16]
+    {
+        return Err(Unsupported("packed weights of another shape"));
+    }
+    let is_number = matches!(like.dtype(), DType::F16 | DType::BF16 | DType::F32);
+    if !is_number || [table.dtype(), scales.dtype()] != [DType::F32; 2] {
+        return Err(Unsupported("numbers of another type"));
+    }
+    Ok(Tensor::from_dispatch(<Dispatch as Kernels>::nf4_rows(
+        like.clone().into_dispatch(),
+        words.clone().into_dispatch(),
+        table.clone().into_dispatch(),
+        scales.clone().into_dispatch(),
+        rows.start,
+        size,
+        block,
+    )))
+}
+
+/// A picture normalised by groups of its channels, with SiLU behind it if asked for.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`, f32; `gamma`, `beta`: `[channels]`, f32; returns `x`'s
+///
+/// # Errors
+/// `Unsupported` for channels and types without a kernel.
+pub fn group_norm(
+    x: Tensor<4>,
+    [gamma, beta]: [&Tensor<1>; 2],
+    groups: usize,
+    epsilon: f32,
+    silu: bool,
+) -> Result<Tensor<4>, Unsupported> {
+    let [batch, height, width, channels] = x.dims();
+    crate::group_norm::check(channels, groups)?;
+    if batch * height * width == 0 || [gamma.dims()[0], beta.dims()[0]] != [channels; 2] {
+        return Err(Unsupported("factors of another number than the channels"));
+    }
+    if [x.dtype(), gamma.dtype(), beta.dtype()] != [DType::F32; 3] {
+        return Err(Unsupported("values that are not f32"));
+    }
+    let [gamma, beta] = [gamma, beta].map(|factors| factors.clone().into_dispatch());
+    let x = x.into_dispatch();
+    Ok(Tensor::from_dispatch(<Dispatch as Kernels>::group_norm(
+        x, gamma, beta, groups, epsilon, silu,
+    )))
 }
 
 /// `silu(gate) * up`, f32.

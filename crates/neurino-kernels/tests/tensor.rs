@@ -7,8 +7,8 @@ use half::f16;
 use neurino_kernels::format::{Format, Packed};
 use neurino_kernels::rope::BLOCK_TOKENS;
 use neurino_kernels::tensor::{
-    CacheTensors, PackedTensors, RowTensors, add_rms_norm, attend, dense_product, packed_product,
-    rms_norm, rotate_and_write, swiglu,
+    CacheTensors, PackedTensors, RowTensors, add_rms_norm, attend, dense_product, group_norm,
+    nf4_rows, packed_product, rms_norm, rotate_and_write, swiglu,
 };
 
 fn numbers(seed: usize, len: usize) -> Vec<f32> {
@@ -78,6 +78,47 @@ fn sums_are_normalised() {
     assert_close(&read(found), &read(expect));
     assert_close(&read(found_sum), &read(sum));
     assert_close(&read(x), &numbers(1, 96));
+}
+
+#[test]
+fn groups_of_channels_are_normalised() {
+    let (x, gamma, beta) = (floats(1, [2, 3, 5, 24]), floats(2, [24]), floats(3, [24]));
+    let grouped: Tensor<4> = x.clone().reshape([2, 15, 4, 6]);
+    let moved = grouped.clone() - grouped.mean_dim(1).mean_dim(3);
+    let variance = moved.clone().square().mean_dim(1).mean_dim(3);
+    let scaled: Tensor<4> = (moved / (variance + 1e-5).sqrt()).reshape([2, 3, 5, 24]);
+    let expect = scaled * gamma.clone().unsqueeze() + beta.clone().unsqueeze();
+    // A view and what comes behind: burn fuses around the kernel.
+    let view = x.swap_dims(1, 2).swap_dims(1, 2);
+    let found =
+        |silu| group_norm(view.clone() * 1.0, [&gamma, &beta], 4, 1e-5, silu).unwrap() * 2.0;
+    assert_close(&read(found(false)), &read(expect.clone() * 2.0));
+    assert_close(&read(found(true)), &read(burn::tensor::activation::silu(expect) * 2.0));
+    assert!(group_norm(floats(1, [1, 2, 2, 6]), [&gamma, &beta], 3, 1e-5, true).is_err());
+}
+
+#[test]
+fn rows_of_nf4_are_unpacked_as_what_they_meet() {
+    let (inner, block) = (16, 32);
+    let (table, scales) = (floats(4, [16]), floats(5, [6 * inner / block]));
+    let values: Vec<i32> =
+        (0..6 * inner as i32 / 8).map(|i| 0x1234_5678 ^ (i * 0x0101_1011)).collect();
+    let count = values.len();
+    let words = integers(values.clone(), [count]);
+    let [numbers, factors] = [&table, &scales].map(|t| read(t.clone()));
+    let weight = |i: usize| {
+        let byte = values[i / 8].to_le_bytes()[i % 8 / 2];
+        numbers[usize::from(if i % 2 == 0 { byte >> 4 } else { byte & 15 })] * factors[i / block]
+    };
+    let x = floats(6, [2, inner]);
+    for dtype in [DType::F32, DType::F16] {
+        let like = x.clone().cast(dtype) * 2.0;
+        let unpacked = nf4_rows(&like, &words, [&table, &scales], 2..5, inner, block).unwrap();
+        assert_eq!((unpacked.dims(), unpacked.dtype()), ([3, inner], dtype));
+        let expect: Vec<f32> = (2 * inner..5 * inner).map(weight).collect();
+        assert_close(&read(unpacked * 1.0), &expect);
+    }
+    assert!(nf4_rows(&x, &words, [&table, &scales], 2..7, inner, block).is_err());
 }
 
 /// One text over two blocks: what comes out for its last row is softmax attention over all rows.

@@ -22,6 +22,16 @@ mod values;
 
 use engine::{Engine, EngineError};
 
+/// What a job's template prints as today's date, at noon in UTC: the one that Llama 3.1's template
+/// falls back to. A job must mean the same on every machine and on the day of its audit, so no clock
+/// may have a say in it; whoever wants a model to know the date says so in a message.
+pub fn prompt_date() -> Zoned {
+    jiff::civil::date(2024, 7, 26)
+        .at(12, 0, 0, 0)
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .expect("noon of an ordinary day")
+}
+
 /// Why a conversation could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{DType as TensorType, Device, ExecutionError, Tensor, TensorData};
 use neurino_nn::device::{is_cpu, upload};
 use neurino_nn::quant::packed::Packing;
-use neurino_nn::quant::{self, PackedMatrix};
+use neurino_nn::quant::{self, Holder, PackedMatrix};
 use neurino_nn::{Embedding, Linear, NnError, RmsNorm};
 use neurino_weights::convert::rows_from_f32;
 use neurino_weights::dtype::BLOCK;
@@ -125,12 +125,17 @@ impl Checkpoint {
         most.map_or("unknown", |(name, _)| name).to_lowercase()
     }
 
-    /// Memory for reading ahead: with the largest tensor it stays within the largest file.
-    fn reading_budget_bytes(&self) -> u64 {
-        let largest_file = match self {
+    /// The largest file of those that hold the weights, in bytes.
+    fn largest_file_bytes(&self) -> u64 {
+        match self {
             Self::Safetensors(file) | Self::Gptq(file, _) => file.largest_shard_bytes(),
             Self::Gguf(file) => file.size_bytes(),
-        };
+        }
+    }
+
+    /// Memory for reading ahead: with the largest tensor it stays within half of the largest file.
+    fn reading_budget_bytes(&self) -> u64 {
+        let largest_file = self.largest_file_bytes();
         let largest_tensor = self.tensors().map(StoredTensor::size_bytes).max().unwrap_or(0);
         budget_bytes(largest_file, largest_tensor as u64)
     }
@@ -167,6 +172,12 @@ impl Checkpoint {
 /// Bytes that may be on their way to a device before it is waited for.
 const PENDING_BYTES_MAX: u64 = 1 << 29;
 
+/// The same for a checkpoint: they lie in this machine's memory beside what is read ahead, and both
+/// together must stay within 1.2 times the largest file.
+fn pending_bytes_max(largest_file_bytes: u64) -> u64 {
+    (largest_file_bytes / 8).min(PENDING_BYTES_MAX)
+}
+
 /// Makes layers on a device and counts what has been read.
 pub struct LayerLoader<'a> {
     checkpoint: &'a Checkpoint,
@@ -180,6 +191,7 @@ pub struct LayerLoader<'a> {
     held_bytes: Cell<u64>,
     /// Handed to the device since it was last waited for.
     pending_bytes: Cell<u64>,
+    pending_bytes_max: u64,
 }
 
 impl<'a> LayerLoader<'a> {
@@ -194,6 +206,7 @@ impl<'a> LayerLoader<'a> {
         let prefetch = Prefetch::start(plan, checkpoint.reading_budget_bytes());
         let (read_bytes, held_bytes, pending_bytes) = (Cell::new(0), Cell::new(0), Cell::new(0));
         let total_bytes = checkpoint.weights_bytes();
+        let pending_bytes_max = pending_bytes_max(checkpoint.largest_file_bytes());
         Self {
             checkpoint,
             device: Cell::new(device),
@@ -205,6 +218,7 @@ impl<'a> LayerLoader<'a> {
             read_bytes,
             held_bytes,
             pending_bytes,
+            pending_bytes_max,
         }
     }
 
@@ -360,10 +374,7 @@ impl<'a> LayerLoader<'a> {
 
     /// Memory that a packed matrix takes on the device.
     fn packed_bytes(&self, matrix: &PackedMatrix) -> usize {
-        if is_cpu(self.device.get()) {
-            return matrix.size_bytes();
-        }
-        matrix.out_features() * matrix.in_features() * self.unpacked_type().size()
+        Holder::of(self.device.get()).held_bytes(matrix)
     }
 
     fn packed(&self, view: &TensorView<'_>, rows: Rows) -> Result<Arc<PackedMatrix>, LlmError> {
@@ -440,7 +451,7 @@ impl<'a> LayerLoader<'a> {
         (self.progress)(self.read_bytes.get(), self.total_bytes);
         // What a GPU has not copied yet still lies in this machine's memory.
         let pending = self.pending_bytes.get() + held_bytes as u64;
-        let full = pending > PENDING_BYTES_MAX && !is_cpu(self.device.get());
+        let full = pending > self.pending_bytes_max && !is_cpu(self.device.get());
         self.pending_bytes.set(if full { 0 } else { pending });
         if full {
             let failed = |e: ExecutionError| NnError::Device { reason: e.to_string() };
@@ -457,6 +468,15 @@ fn in_order(values: &[f32], [out, features]: [usize; 2], rows: Rows) -> Vec<f32>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_for_a_card_and_what_is_read_ahead_stay_near_a_shard() {
+        for (file, tensor) in [(5 << 30, 1 << 30), (600 << 20, 100 << 20), (40 << 20, 4 << 20)] {
+            // One tensor may be handed over beyond the limit before it is noticed.
+            let beside = budget_bytes(file, tensor) + pending_bytes_max(file) + tensor;
+            assert!(beside * 5 <= file * 6, "{beside} of {file}");
+        }
+    }
 
     #[test]
     fn rows_of_gguf() {

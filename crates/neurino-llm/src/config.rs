@@ -274,6 +274,11 @@ impl ModelConfig {
         if !positive(self.rope_theta) || !(f64::MIN_POSITIVE..1.0).contains(&self.rms_norm_eps) {
             return bad("rope_theta or rms_norm_eps is out of range");
         }
+        if let RopeScaling::Divisors(divisors) = &self.rope_scaling
+            && (divisors.len() != self.head_dim / 2 || !divisors.iter().all(|d| positive(*d)))
+        {
+            return bad("`rope_freqs.weight` is not one positive number for each pair of a head");
+        }
         Ok(self)
     }
 
@@ -459,6 +464,14 @@ mod tests {
             r#""sliding_window":"wide","#,
         ] {
             assert!(matches!(read(damage), Err(LlmError::BadConfig { .. })), "{damage}");
+        }
+        for divisors in [vec![1.0; 7], vec![1.0; 9], vec![0.0; 8], vec![f32::NAN; 8], vec![2.0; 8]]
+        {
+            let good = divisors == [2.0; 8];
+            let rope_scaling = RopeScaling::Divisors(divisors);
+            let scaled = ModelConfig { rope_scaling, ..read("").expect("is good") };
+            let found = scaled.validated(Path::new("model.gguf"));
+            assert_eq!(found.is_ok(), good, "{found:?}");
         }
         let heads = GOOD.replace("\"num_key_value_heads\":2", "\"num_key_value_heads\":3");
         let no_heads = GOOD.replace("\"num_attention_heads\":4", "\"num_attention_heads\":0");

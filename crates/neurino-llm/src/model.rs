@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use neurino_nn::choice::{ChosenToken, TokenRule, choose, chooses};
-use neurino_nn::device::{download, run_near};
+use neurino_nn::device::{download, is_cpu, run_near};
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
 use neurino_nn::{NnError, PagedKvCache};
 
@@ -249,6 +249,28 @@ impl LanguageModel {
     /// An empty cache of `n_blocks` blocks of [`BLOCK_TOKENS`] tokens.
     pub fn new_cache(&self, n_blocks: usize) -> PagedKvCache {
         self.decoder.new_cache(n_blocks)
+    }
+
+    /// Computes with the parts of layers that get only some rows of a step of up to `rows`, such as
+    /// experts, so that a card meets none of their sizes for the first time in a job.
+    ///
+    /// # Errors
+    /// `Nn` if a device failed.
+    pub fn warm_up_parts(&self, rows: usize) -> Result<(), LlmError> {
+        run_near(self.device(), || self.decoder.warm_up_parts(rows));
+        self.settle()
+    }
+
+    /// Waits until its devices have done what they were asked for, such as making a cache.
+    ///
+    /// # Errors
+    /// `Nn` if one of them has failed.
+    pub fn settle(&self) -> Result<(), LlmError> {
+        let devices = self.device_weights_bytes().map(|(device, _)| device);
+        for device in devices.filter(|device| !is_cpu(device)) {
+            device.sync().map_err(|e| NnError::Device { reason: e.to_string() })?;
+        }
+        Ok(())
     }
 
     /// Memory that one block of the cache takes.

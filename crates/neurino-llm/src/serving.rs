@@ -1,6 +1,7 @@
 //! Many requests at once through one model: continuous batching over a paged cache.
 //!
-//! A [`Runner`] owns a model and its cache. Requests come in with [`Runner::submit`]; each
+//! A [`Runner`] owns a model and its cache. Requests come in with [`Runner::submit`], or, where no step
+//! may wait for one of them, through a [`Preparer`] on another thread and [`Runner::take_on`]; each
 //! [`Runner::step`] computes the next tokens of as many of them as fit and says what became of
 //! them. A request's answers are a function of the request, the model and the build alone, whatever
 //! else runs beside it: see `docs/SAMPLING.md`.
@@ -19,6 +20,6 @@ mod shapes;
 
 pub use blocks::BlockCounters;
 pub use plan::{SchedulerCounters, ServingLimits};
-pub use request::GenerateError;
+pub use request::{GenerateError, Prepared, Preparer};
 pub use runner::{Admitted, RequestId, Runner, RunnerCounters, RunnerEvent};
 pub use shapes::{StepShape, StepShapes};

@@ -41,6 +41,11 @@ impl Times {
         self.computed.get_or_insert_with(Instant::now);
     }
 
+    /// From when to when the engine computed it, if it did.
+    pub(crate) fn computing(&self) -> Option<(Instant, Instant)> {
+        self.begun.zip(self.computed)
+    }
+
     /// Up to a time. A stage that was never reached took none.
     fn until(&self, end: Instant) -> JobTimes {
         let computed = self.computed.unwrap_or(end);

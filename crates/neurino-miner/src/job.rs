@@ -9,7 +9,7 @@ use neurino_core::{
     TextDelta,
 };
 use neurino_engine::{
-    Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef, prefetch,
+    Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef, PicturePace, prefetch,
 };
 use neurino_protocol::node::{PREVIEW_BYTES_MAX, SUBMIT_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -64,6 +64,26 @@ impl Loaded {
     pub(crate) async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
         let _turn = self.turn.lock().await;
         self.replace(model).await.map(|held| facts(&held))
+    }
+
+    /// Frees the engine's memory once no job runs; whether it could. Jobs that come have their model
+    /// loaded again.
+    pub(crate) async fn unload(&self) -> bool {
+        let _turn = self.turn.lock().await;
+        let mut held = Vec::with_capacity(self.places.len());
+        for place in &self.places {
+            held.push(place.model.write().await);
+        }
+        for model in &mut held {
+            **model = None;
+        }
+        match self.engine.unload().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(code = ?error.code, "the models could not be unloaded: {error}");
+                false
+            }
+        }
     }
 
     /// Waits until the engine holds the model, and keeps it there while the guard lives.
@@ -152,7 +172,7 @@ fn facts(held: &Hold<'_>) -> LoadedModel {
 /// What happened to a job.
 pub(crate) enum JobUpdate {
     /// The engine holds its model, which takes so many jobs at once.
-    Running { slots: u32 },
+    Running { slots: u32, load_ms: u64, pace: Option<PicturePace> },
     /// The engine has begun to compute it.
     Begun,
     /// More of an answer, and the tokens of all answers so far.
@@ -223,7 +243,8 @@ impl JobTask {
 
     async fn compute_once(&self) -> Result<JobOutput, EngineError> {
         let held = self.loaded.hold(&self.model).await?;
-        self.tell(JobUpdate::Running { slots: facts(&held).slots }).await;
+        let LoadedModel { slots, load_ms, picture_pace: pace, .. } = facts(&held);
+        self.tell(JobUpdate::Running { slots, load_ms, pace }).await;
         let computed = self.stream().await;
         if let (Err(error), Some(held)) = (&computed, held.as_ref())
             && error.code == EngineErrorCode::ModelNotLoaded

@@ -2,8 +2,9 @@
 //!
 //! Read [`Miner`] (how to start and stop it), [`MinerStatus`] (what it shows), [`ReceiptLog`] (what
 //! it was paid); inside, `run` (the loop), `work` (what it does about each event), `ends` (how jobs
-//! ended), `filter` (which it does not take), `job` (one job's task) and `outbox` (results until they are settled).
+//! ended), `filter` (which it does not take), `predict` (how long they take), `job` (one job's task) and `outbox` (results until they are settled).
 
+mod advice;
 mod backoff;
 mod ends;
 mod error;
@@ -11,6 +12,7 @@ mod filter;
 mod job;
 mod miner;
 mod outbox;
+mod predict;
 mod run;
 mod status;
 mod work;

@@ -45,6 +45,8 @@ pub struct MinerConfig {
     pub receipts: Arc<ReceiptLog>,
     /// What it does not compute.
     pub filter: ContentFilter,
+    /// Whether the network may say which of the models is loaded, or that none needs to be.
+    pub follow_advice: bool,
 }
 
 /// The loop: connects, loads, computes, submits, until it is stopped.
@@ -75,6 +77,7 @@ impl Miner {
             unsettled_since_ms: outbox.oldest_ms(),
             problem: None,
             no_job: None,
+            advice: None,
             counters: Counters::default(),
         });
         let receipts = broadcast::Sender::new(RECEIPTS_KEPT);
@@ -82,11 +85,23 @@ impl Miner {
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
         let pace = watch::Sender::new(Pace::default());
         let outlets = (receipts.clone(), ends.clone());
-        let told = pace.subscribe();
+        let offers = watch::Sender::new(None);
+        let filter = watch::Sender::new(config.filter.clone());
+        let told = (pace.subscribe(), offers.subscribe(), filter.subscribe());
         let run = Run::new(config, coordinator, engine, key, outbox, status.clone(), outlets, told);
         let task = tokio::spawn(run.until_stopped(stop.clone(), finish.clone()));
-        Ok(MinerHandle { status, receipts, ends, pace, stop, finish, task: task.abort_handle() })
+        let task = task.abort_handle();
+        Ok(MinerHandle { status, receipts, ends, pace, offers, filter, stop, finish, task })
     }
+}
+
+/// What a miner serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Offers {
+    /// Verified models, at least one.
+    pub(crate) models: Vec<ModelRef>,
+    /// Those that make pictures, and what suits them.
+    pub(crate) image_models: BTreeMap<ModelId, ImageDefaults>,
 }
 
 /// How many further jobs are taken.
@@ -104,6 +119,8 @@ pub struct MinerHandle {
     receipts: broadcast::Sender<Receipt>,
     ends: broadcast::Sender<JobRecord>,
     pace: watch::Sender<Pace>,
+    offers: watch::Sender<Option<Offers>>,
+    filter: watch::Sender<ContentFilter>,
     stop: CancellationToken,
     finish: CancellationToken,
     task: AbortHandle,
@@ -134,6 +151,20 @@ impl MinerHandle {
     /// Takes one job at a time while `alone`; running ones go on.
     pub fn one_at_a_time(&self, alone: bool) {
         self.pace.send_if_modified(|pace| std::mem::replace(&mut pace.alone, alone) != alone);
+    }
+
+    /// Serves other models from now on, as [`MinerConfig::models`] and [`MinerConfig::image_models`]
+    /// say it. Running jobs go on, and the model in memory stays there while it is among them. Without
+    /// a model nothing changes: whoever has none left stops the miner.
+    pub fn serve(&self, models: Vec<ModelRef>, image_models: BTreeMap<ModelId, ImageDefaults>) {
+        if !models.is_empty() {
+            self.offers.send_replace(Some(Offers { models, image_models }));
+        }
+    }
+
+    /// Refuses other jobs from now on than [`MinerConfig::filter`] says. Running ones go on.
+    pub fn refuse(&self, filter: ContentFilter) {
+        self.filter.send_replace(filter);
     }
 
     /// Finishes the running jobs, takes no others, says goodbye and stops. Returns at once;

@@ -21,11 +21,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::Advised;
 use crate::backoff::BackOff;
 use crate::ends::{Ends, Times};
+use crate::filter::ContentFilter;
 use crate::job::{JobUpdate, Loaded};
-use crate::miner::{MinerConfig, Pace};
+use crate::miner::{MinerConfig, Offers, Pace};
 use crate::outbox::Outbox;
+use crate::predict::{Marks, Predictor, Work};
 use crate::status::{Counters, MinerState, MinerStatus, RunningJob, Stage};
 
 /// How long text is collected before it is sent on.
@@ -49,6 +52,8 @@ pub(crate) enum Inside {
     Connected(Result<Session, ClientError>),
     /// An attempt to load a model ended.
     Loaded(ModelRef, Result<LoadedModel, EngineError>),
+    /// The engine was told to forget its models; whether it did.
+    Unloaded(bool),
     /// A job advanced.
     Job(LeaseId, JobUpdate),
 }
@@ -65,6 +70,10 @@ pub(crate) struct Job {
     pub(crate) tokens_sent: u32,
     /// Where its time went so far.
     pub(crate) times: Times,
+    /// What there is to do.
+    pub(crate) work: Work,
+    /// When how much of it was done.
+    pub(crate) marks: Marks,
 }
 
 /// All of the miner's state.
@@ -78,7 +87,15 @@ pub(crate) struct Run {
     pub(crate) ends: Ends,
     status: watch::Sender<MinerStatus>,
     /// How many further jobs are taken though the miner stays ready.
-    pace: watch::Receiver<Pace>,
+    pub(crate) pace: watch::Receiver<Pace>,
+    /// What is served from now on, once that changed.
+    offers: watch::Receiver<Option<Offers>>,
+    /// Which jobs are refused.
+    pub(crate) filter: watch::Receiver<ContentFilter>,
+    /// How long jobs take here.
+    pub(crate) predictor: Predictor,
+    /// Which model the network would like to be loaded.
+    pub(crate) advised: Advised,
 
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
@@ -125,6 +142,10 @@ pub(crate) struct Run {
     pub(crate) tasks: JoinSet<()>,
 }
 
+/// What its handle tells a miner: pace, offers, filter.
+type Told =
+    (watch::Receiver<Pace>, watch::Receiver<Option<Offers>>, watch::Receiver<ContentFilter>);
+
 /// Why the loop woke up.
 enum Wake {
     Stop,
@@ -132,6 +153,8 @@ enum Wake {
     Link(Option<CoordinatorMessage>),
     Inside(Inside),
     Engine,
+    /// Other models are served.
+    Offers,
     /// A timer, or a message left.
     Tick,
 }
@@ -146,7 +169,7 @@ impl Run {
         outbox: Outbox,
         status: watch::Sender<MinerStatus>,
         (receipts, ends): (broadcast::Sender<Receipt>, broadcast::Sender<JobRecord>),
-        pace: watch::Receiver<Pace>,
+        (pace, offers, filter): Told,
     ) -> Self {
         let (inside, events) = mpsc::channel(INSIDE_EVENTS);
         let loading = config.models[0].clone();
@@ -162,6 +185,10 @@ impl Run {
             ends: Ends::new(ends),
             status,
             pace,
+            offers,
+            filter,
+            predictor: Predictor::default(),
+            advised: Advised::default(),
             session: None,
             opened_at: now,
             network: None,
@@ -203,6 +230,7 @@ impl Run {
     ) {
         self.engine_status.mark_unchanged();
         loop {
+            self.follow_advice();
             self.on_timers();
             self.announce();
             self.publish();
@@ -216,8 +244,10 @@ impl Run {
                 Wake::Link(None) => self.on_link_closed(),
                 Wake::Inside(Inside::Connected(result)) => self.on_connected(result),
                 Wake::Inside(Inside::Loaded(model, result)) => self.on_loaded(&model, result),
+                Wake::Inside(Inside::Unloaded(done)) => self.on_unloaded(done),
                 Wake::Inside(Inside::Job(lease, update)) => self.on_job(lease, update),
                 Wake::Engine => self.on_engine_status(),
+                Wake::Offers => self.on_offers(),
                 Wake::Tick => {}
             }
         }
@@ -269,7 +299,30 @@ impl Run {
             Some(event) = self.events.recv() => Wake::Inside(event),
             Ok(()) = self.engine_status.changed() => Wake::Engine,
             Ok(()) = self.pace.changed() => Wake::Tick,
+            Ok(()) = self.offers.changed() => Wake::Offers,
             () = due => Wake::Tick,
+        }
+    }
+
+    /// Takes over what is served from now on.
+    fn on_offers(&mut self) {
+        let Some(Offers { models, image_models }) = self.offers.borrow_and_update().clone() else {
+            return;
+        };
+        // A job may have brought another model into memory than the one that was loaded first.
+        let held = self.ready.as_ref().unwrap_or(&self.loading.id);
+        let stays = models.iter().find(|model| model.id == *held).cloned();
+        self.config.models = models;
+        self.config.image_models = image_models;
+        // A model that came may be one that can be loaded.
+        let stuck = self.engine_needs_you.take().is_some();
+        match stays {
+            Some(held) if !stuck => self.loading = held,
+            _ => {
+                self.ready = None;
+                self.loading = self.config.models[0].clone();
+                self.load_at = Some(Instant::now());
+            }
         }
     }
 
@@ -393,11 +446,12 @@ impl Run {
         };
         let models = std::iter::once(first).chain(others).map(offer).collect();
         let pace = *self.pace.borrow();
-        let held = self.finishing || pace.held;
+        let held = self.finishing || pace.held || self.advised.holds_jobs();
         let open = self.ready.is_some() && !held && self.engine_needs_you.is_none();
         let most = if pace.alone { 1 } else { u32::MAX };
         let slots = if open { self.slots().min(most) } else { 0 };
-        let ready = Ready { models, slots };
+        let (cold, advised) = (self.advised.cold, self.config.follow_advice);
+        let ready = Ready { models, slots, cold, advised };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));
             self.announced = Some(ready);
@@ -459,6 +513,7 @@ impl Run {
             unsettled_since_ms: self.outbox.oldest_ms(),
             problem: self.problem.clone(),
             no_job: self.no_job.clone(),
+            advice: self.advised.followed.clone(),
             counters: self.counters,
         };
         self.status.send_if_modified(|shown| {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use neurino_core::{JobId, JobKind, LeaseId, MicroPoints, ModelId};
 use neurino_protocol::ErrorBody;
-use neurino_protocol::node::NoJob;
+use neurino_protocol::node::{Advice, NoJob};
 
 /// What the miner does now. Sent whole whenever something changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub struct MinerStatus {
     pub problem: Option<ErrorBody>,
     /// Why the network has no job for this node, while it waits and the network said so.
     pub no_job: Option<NoJob>,
+    /// What the network advised, while its model is being loaded, or nothing is loaded because of it.
+    pub advice: Option<Advice>,
     /// What was done since the start.
     pub counters: Counters,
 }
@@ -90,6 +92,8 @@ pub struct RunningJob {
     pub started: Instant,
     /// Milliseconds from then after which it earns nothing.
     pub budget_ms: u64,
+    /// How long it will take in all, told from others of its model; `None` before any was measured.
+    pub estimate_ms: Option<u64>,
 }
 
 /// What happens to a job.

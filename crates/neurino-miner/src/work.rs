@@ -5,7 +5,9 @@ use std::time::Instant as StdInstant;
 
 use neurino_client::{ClientError, Session};
 use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, Receipt, RuleSets};
-use neurino_engine::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef};
+use neurino_engine::{
+    EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef, PicturePace,
+};
 use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ends::Times;
 use crate::job::{JobTask, JobUpdate, load_problem};
 use crate::outbox::Finished;
+use crate::predict::{Marks, Work};
 use crate::run::{Job, Run, SESSION_PROVEN, now_ms};
 use crate::status::{RunningJob, Stage};
 
@@ -68,6 +71,7 @@ impl Run {
     pub(crate) fn on_link_closed(&mut self) {
         self.session = None;
         self.no_job = None;
+        self.advised.forget();
         self.queue.clear();
         // Their results are on disk.
         self.jobs.retain(|_, job| job.shown.stage != Stage::Sending);
@@ -85,6 +89,7 @@ impl Run {
         match message {
             CoordinatorMessage::Assign(lease) => self.on_assign(lease),
             CoordinatorMessage::NoJob(why) => self.no_job = Some(why),
+            CoordinatorMessage::Advice(advice) => self.on_advice(advice),
             CoordinatorMessage::Cancel { lease, code } => self.on_cancel(lease, code),
             CoordinatorMessage::Settled(receipt) => {
                 let Some(session) = &self.session else { return };
@@ -101,6 +106,8 @@ impl Run {
             CoordinatorMessage::Challenge { .. } | CoordinatorMessage::Welcome { .. } => {
                 tracing::debug!("a message of the handshake came after it");
             }
+            // The session sees to it below, where it was asked for.
+            CoordinatorMessage::UploadTo { .. } => {}
         }
     }
 }
@@ -133,6 +140,13 @@ impl Run {
         if busy >= self.slots() as usize {
             return self.hand_back(lease.id, "the node has no free slot");
         }
+        let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
+        let (work, held) = (Work::of(&lease.spec), self.ready.as_ref() == Some(&model.id));
+        let now = StdInstant::now();
+        if let Some(ms) = self.predictor.too_long_ms(&model.id, work, held, budget_ms, now) {
+            return self.too_long(lease.id, ms, budget_ms);
+        }
+        let estimate_ms = self.predictor.estimate_ms(&model.id, work, held);
         tracing::info!(job.id = %lease.job, lease.id = %lease.id, model.id = %model.id, "took a job");
         let (network, cancel) = (session.network.clone(), CancellationToken::new());
         let received = StdInstant::now();
@@ -140,7 +154,6 @@ impl Run {
             JobSpec::Text(text) => text.choices.saturating_mul(text.max_tokens),
             JobSpec::Image(image) => image.steps,
         };
-        let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
         let shown = RunningJob {
             job: lease.job,
             lease: lease.id,
@@ -151,6 +164,7 @@ impl Run {
             of,
             started: received,
             budget_ms,
+            estimate_ms,
         };
         let job = Job {
             shown,
@@ -159,6 +173,8 @@ impl Run {
             pending_step: None,
             tokens_sent: 0,
             times: Times::begin(received),
+            work,
+            marks: Marks::default(),
         };
         self.jobs.insert(self.jobs_seen, job);
         self.jobs_seen += 1;
@@ -169,7 +185,7 @@ impl Run {
             node: self.config.node.clone(),
             received,
             cancel,
-            filter: self.config.filter.clone(),
+            filter: self.filter.borrow().clone(),
             loaded: self.loaded.clone(),
             key: self.key.clone(),
             outbox_dir: self.outbox.dir().to_owned(),
@@ -196,12 +212,15 @@ impl Run {
             JobUpdate::Finished { finished, problem } => self.on_finished(*finished, problem),
             // The rest is about a job that was cancelled meanwhile.
             _ if key.is_none() => {}
-            JobUpdate::Running { slots } => self.on_running(lease, slots),
+            JobUpdate::Running { slots, load_ms, pace } => {
+                self.on_running(lease, slots, load_ms, pace.as_ref());
+            }
             JobUpdate::Begun => self.change(lease, |job| job.times.begun()),
             JobUpdate::Delta { delta, tokens } => {
                 let mut more = 0;
                 self.change(lease, |job| {
                     job.add(delta);
+                    job.marks.done(tokens, StdInstant::now());
                     more = tokens.saturating_sub(job.shown.done);
                     job.shown.done = tokens;
                 });
@@ -210,6 +229,7 @@ impl Run {
             }
             JobUpdate::Step { step } => {
                 self.change(lease, |job| {
+                    job.marks.done(step.step, StdInstant::now());
                     job.shown.done = step.step;
                     job.step(step);
                 });
@@ -251,17 +271,21 @@ impl Run {
         }
     }
 
-    fn on_running(&mut self, lease: LeaseId, slots: u32) {
+    fn on_running(&mut self, lease: LeaseId, slots: u32, load_ms: u64, pace: Option<&PicturePace>) {
         let mut model = None;
         self.change(lease, |job| {
             job.shown.stage = Stage::Running;
             job.times.loaded();
             model = Some(job.shown.model.clone());
         });
+        if let Some(model) = &model {
+            self.predictor.loaded(model, load_ms, pace, StdInstant::now());
+        }
         // The job may have had another model loaded; it is announced first from now on.
         if self.ready.is_some() && model.is_some() {
             self.ready = model;
             self.engine_slots = slots;
+            self.advised.loaded();
         }
     }
 
@@ -281,9 +305,12 @@ impl Run {
             last_text = job.progress();
             job.shown.stage = Stage::Sending;
             job.times.computed();
-            waits = Some((job.shown.model.clone(), job.times));
+            waits = Some((job.shown.model.clone(), job.times, job.work, job.marks));
         });
-        if let Some((model, times)) = waits {
+        if let Some((model, times, work, marks)) = waits {
+            if let Some((begun, computed)) = times.computing() {
+                self.predictor.computed(&model, work, marks, begun, computed);
+            }
             self.ends.waits(lease, model, times);
         }
         if here {
@@ -389,6 +416,20 @@ impl Run {
         self.queue.push_back(NodeMessage::Failed { lease, error });
     }
 
+    /// Leaves a job to a quicker machine, before any time is lost with it.
+    fn too_long(&mut self, lease: LeaseId, estimate_ms: u64, budget_ms: u64) {
+        tracing::info!(lease.id = %lease, estimate_ms, budget_ms, "a job would come too late");
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        let message = format!(
+            "this machine would take about {:.0} s for the job, and has {:.0} s",
+            seconds(estimate_ms).ceil(),
+            seconds(budget_ms).floor()
+        );
+        self.counters.handed_back += 1;
+        let error = ErrorBody::new(ErrorCode::DeadlinePassed, message);
+        self.queue.push_back(NodeMessage::Failed { lease, error });
+    }
+
     fn hand_back(&mut self, lease: LeaseId, reason: &str) {
         self.counters.handed_back += 1;
         self.queue.push_back(NodeMessage::HandBack { lease, reason: reason.into() });
@@ -411,13 +452,19 @@ impl Run {
         let error = match result {
             Ok(loaded) => {
                 tracing::info!(model.id = %model.id, duration_ms = loaded.load_ms, "loaded {}", model.id);
+                let now = StdInstant::now();
+                let pace = loaded.picture_pace.as_ref();
+                self.predictor.loaded(&model.id, loaded.load_ms, pace, now);
                 self.ready = Some(model.id.clone());
                 self.engine_slots = loaded.slots;
                 self.load_error = None;
+                self.advised.loaded();
                 return;
             }
             Err(error) => error,
         };
+        // Whatever is loaded next is not loaded because it was advised.
+        self.advised.loaded();
         tracing::warn!(model.id = %model.id, code = ?error.code, "{} cannot be loaded: {error}", model.id);
         let problem = load_problem(&error);
         self.load_error = Some(problem.clone());

@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::catalog::{ModelFile, ModelManifest};
-use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::fetch::SPACE_RESERVE_BYTES;
+use crate::library::hash_slowly;
 use crate::part;
 use crate::store::{ModelStore, blocking, settle};
 
@@ -41,9 +42,19 @@ const OF_PARTS: [&str; 2] = ["model_index.json", "model.toml"];
 const UNUSED: [&str; 2] = ["safety_checker", "feature_extractor"];
 
 impl ModelStore {
+    /// Whether a file has the size of one that the catalogue pins, so that it is worth asking
+    /// [`ModelStore::import`] what it is.
+    pub fn may_know(&self, path: &Path) -> bool {
+        let Ok(metadata) = path.metadata() else { return false };
+        let catalog = self.catalog();
+        let mut pinned = catalog.models().iter().flat_map(|model| &model.files);
+        metadata.is_file() && pinned.any(|file| file.size_bytes == metadata.len())
+    }
+
     /// Takes in a model from `path`, a file or the folder with its files. Files are linked where
     /// the drive allows it, else copied, and hashed; the manifest is written last, to
-    /// `catalog/<id>.toml`, and counts from the next start of a program. Before that `check` is asked
+    /// `catalog/<id>.toml`, and this program knows the model from then on, others with their next
+    /// [`ModelStore::refresh`]. `progress` gets the bytes that were read of the bytes there are. Before that `check` is asked
     /// whether the folder that the files lie in now is a model, and says what it is not: it may have
     /// named files that did not come along.
     ///
@@ -55,9 +66,11 @@ impl ModelStore {
         own: OwnModel,
         path: &Path,
         check: impl FnOnce(&Path) -> Result<(), String> + Send + 'static,
+        progress: impl Fn(u64, u64) + Send + 'static,
+        cancel: CancellationToken,
     ) -> Result<ModelManifest, StoreError> {
         let (store, path) = (self.clone(), path.to_owned());
-        blocking(move || store.adopt_blocking(own, &path, check)).await
+        blocking(move || store.adopt_blocking(own, &path, check, &progress, &cancel)).await
     }
 
     fn adopt_blocking(
@@ -65,11 +78,14 @@ impl ModelStore {
         own: OwnModel,
         path: &Path,
         check: impl FnOnce(&Path) -> Result<(), String>,
+        progress: &dyn Fn(u64, u64),
+        cancel: &CancellationToken,
     ) -> Result<ModelManifest, StoreError> {
         // Ids that differ in a slash or in capitals would share a folder on one system or another.
         let folder = |id: &ModelId| self.folder(id).to_string_lossy().to_lowercase();
-        let mut known = self.catalog().models().iter();
-        let taken = known.any(|model| folder(&model.id) == folder(&own.id));
+        self.refresh();
+        let taken =
+            self.catalog().models().iter().any(|model| folder(&model.id) == folder(&own.id));
         if taken || self.catalog_folder().join(manifest_name(&own.id)).exists() {
             return Err(StoreError::IdTaken { model: own.id });
         }
@@ -80,7 +96,7 @@ impl ModelStore {
             return Err(StoreError::BadManifest { name, problem: problem.into() });
         }
         let sources = files_of(path)?;
-        let manifest = manifest_of(own, path, &sources)?;
+        let manifest = manifest_of(own, path, &sources, progress, cancel)?;
         let id = &manifest.id;
         let lock = self.lock(id)?;
         for (file, source) in manifest.files.iter().zip(&sources) {
@@ -106,6 +122,7 @@ impl ModelStore {
             .and_then(|()| fs::rename(&draft, &target))
             .map_err(|error| StoreError::io("write", &target, error))?;
         info!(model.id = %id, "took in {id}");
+        self.refresh();
         Ok(manifest)
     }
 
@@ -137,6 +154,38 @@ struct Taken {
     name: String,
     /// Where it lies.
     path: PathBuf,
+}
+
+impl Taken {
+    fn size_bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+}
+
+/// What would be taken of a file or folder: how many files, and their bytes. A pipe or a device, which
+/// would be read forever, is refused.
+///
+/// # Errors
+/// [`StoreError::NotAFile`], [`StoreError::Io`].
+pub fn own_files(path: &Path) -> Result<(usize, u64), StoreError> {
+    let files = files_of(path)?;
+    Ok((files.len(), files.iter().map(Taken::size_bytes).sum()))
+}
+
+/// What a person would call a model file or folder.
+pub fn own_name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // A link's own name says more than that of a store's blob behind it.
+    let name = last(path).or_else(|| last(&whole)).unwrap_or_default();
+    let stem = [".gguf", ".safetensors"].iter().find_map(|end| name.strip_suffix(end));
+    stem.map_or(name.clone(), str::to_owned)
+}
+
+/// An id for a model of that name; it may be empty, which is none.
+pub fn own_id(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    name.to_lowercase().chars().map(plain).collect::<String>().trim_matches('-').to_owned()
 }
 
 /// The files to take, by name. Links are followed: model folders of other programs consist of
@@ -194,12 +243,22 @@ fn take_from(
     Ok(folders)
 }
 
-fn manifest_of(own: OwnModel, path: &Path, sources: &[Taken]) -> Result<ModelManifest, StoreError> {
-    let mut files = Vec::new();
+fn manifest_of(
+    own: OwnModel,
+    path: &Path,
+    sources: &[Taken],
+    progress: &dyn Fn(u64, u64),
+    cancel: &CancellationToken,
+) -> Result<ModelManifest, StoreError> {
+    let total_bytes = sources.iter().map(Taken::size_bytes).sum();
+    let (mut files, mut begin) = (Vec::new(), 0);
     for Taken { name, path } in sources {
         let failed = |error| StoreError::io("read", path, error);
         let size_bytes = fs::metadata(path).map_err(failed)?.len();
-        let sha256 = Digest::of_file(path).map_err(failed)?;
+        let tell = |bytes| progress(begin + bytes, total_bytes);
+        let hashed = hash_slowly(path, None, &tell, cancel).ok_or(StoreError::Cancelled)?;
+        let sha256 = hashed.map_err(failed)?;
+        begin += size_bytes;
         let (name, sources) = (name.clone(), Vec::new());
         files.push(ModelFile { name, sha256, size_bytes, sources, pieces: None });
     }
@@ -246,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_becomes_a_model_that_the_next_start_knows() {
+    async fn a_folder_becomes_a_model_that_every_program_knows() {
         let place = tempfile::tempdir().expect("a folder");
         let (library, mine) = (place.path().join("library"), place.path().join("mine"));
         fs::create_dir_all(mine.join("checkpoints")).expect("created");
@@ -254,33 +313,59 @@ mod tests {
             fs::write(mine.join(name), text).expect("written");
         }
         let store = ModelStore::open(&library).expect("opened");
-        let manifest = store.adopt(own("me/mine"), &mine, |_| Ok(())).await.expect("taken in");
+        let other = ModelStore::open(&library).expect("opened by another program");
+        let manifest = store
+            .adopt(own("me/mine"), &mine, |_| Ok(()), |_, _| {}, CancellationToken::new())
+            .await
+            .expect("taken in");
         let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["a.safetensors", "config.json"], "what a model needs, no more");
         assert_eq!(manifest.summary, "Your own model, from mine.");
+        assert!(store.catalog().get(&manifest.id).is_some(), "known at once");
+        assert!(other.catalog().get(&manifest.id).is_none());
+        assert!(other.refresh(), "and to the other program when it looks");
+        assert_eq!(other.state(&manifest.id).expect("known"), ModelState::Verified);
+        assert!(!other.refresh(), "once");
 
         let again = ModelStore::open(&library).expect("opened again");
         let id = ModelId::new("me/mine").expect("valid");
         assert_eq!(again.state(&id).expect("known"), ModelState::Verified);
         assert_eq!(again.verified(&id).await.expect("verified"), again.folder(&id));
-        let taken = again.adopt(own("me/mine"), &mine, |_| Ok(())).await;
+        let taken = again
+            .adopt(own("me/mine"), &mine, |_| Ok(()), |_, _| {}, CancellationToken::new())
+            .await;
         assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{taken:?}");
         for same in ["me--mine", "Me/Mine"] {
-            let taken = again.adopt(own(same), &mine, |_| Ok(())).await;
+            let taken = again
+                .adopt(own(same), &mine, |_| Ok(()), |_, _| {}, CancellationToken::new())
+                .await;
             assert!(matches!(taken, Err(StoreError::IdTaken { .. })), "{same}: {taken:?}");
-            let taken = store.adopt(own(same), &mine, |_| Ok(())).await;
+            let taken = store
+                .adopt(own(same), &mine, |_| Ok(()), |_, _| {}, CancellationToken::new())
+                .await;
             assert!(taken.is_err() || same == "Me/Mine", "{same}: the manifest is there");
         }
         for odd in ["..", "a//b", "x/"] {
             if let Ok(id) = ModelId::new(odd) {
                 assert!(
-                    again.adopt(OwnModel { id, ..own("x") }, &mine, |_| Ok(())).await.is_err(),
+                    again
+                        .adopt(
+                            OwnModel { id, ..own("x") },
+                            &mine,
+                            |_| Ok(()),
+                            |_, _| {},
+                            CancellationToken::new()
+                        )
+                        .await
+                        .is_err(),
                     "{odd}"
                 );
             }
         }
 
         again.remove(&id).await.expect("removed");
+        assert!(again.state(&id).is_err(), "forgotten at once");
+        assert!(other.refresh() && other.state(&id).is_err(), "and by the other program");
         assert!(ModelStore::open(&library).expect("opened").state(&id).is_err(), "and forgotten");
         assert!(mine.join("config.json").exists(), "the person's own files stay");
     }
@@ -304,7 +389,10 @@ mod tests {
             fs::write(mine.join(name), name).expect("written");
         }
         let store = ModelStore::open(&library).expect("opened");
-        let manifest = store.adopt(own("mine"), &mine, |_| Ok(())).await.expect("taken in");
+        let manifest = store
+            .adopt(own("mine"), &mine, |_| Ok(()), |_, _| {}, CancellationToken::new())
+            .await
+            .expect("taken in");
         let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
         let expect = [
             "model.toml",
@@ -331,17 +419,21 @@ mod tests {
         let store = ModelStore::open(&library).expect("opened");
         for path in [empty, place.path().join("absent.gguf")] {
             assert!(
-                store.adopt(own("mine"), &path, |_| Ok(())).await.is_err(),
+                store
+                    .adopt(own("mine"), &path, |_| Ok(()), |_, _| {}, CancellationToken::new())
+                    .await
+                    .is_err(),
                 "{}",
                 path.display()
             );
         }
         let model = place.path().join("model.gguf");
         fs::write(&model, "words").expect("written");
-        let refused = store.adopt(own("mine"), &model, |folder| {
+        let check = |folder: &Path| {
             assert_eq!(fs::read_to_string(folder.join("model.gguf")).expect("there"), "words");
             Err("it is no model".into())
-        });
+        };
+        let refused = store.adopt(own("mine"), &model, check, |_, _| {}, CancellationToken::new());
         let refused = refused.await.expect_err("the check").to_string();
         assert!(refused.contains("it is no model"), "{refused}");
         assert!(!library.join("mine").exists());

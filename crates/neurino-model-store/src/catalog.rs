@@ -21,7 +21,7 @@ const STARTER: &str = "smollm2-135m-instruct";
 const IMAGE_STARTER: &str = "neurino-toybox-64";
 
 /// Every model the program knows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalog {
     models: Vec<ModelManifest>,
 }

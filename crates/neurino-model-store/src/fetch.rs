@@ -161,7 +161,7 @@ impl ModelStore {
             }
         }
         if missing.is_empty() {
-            return Ok(self.loadable(manifest));
+            return Ok(self.loadable(&manifest));
         }
         let on_disk_bytes = match self.state(model)? {
             ModelState::Partial { done_bytes, .. } => done_bytes,
@@ -177,7 +177,7 @@ impl ModelStore {
             kept_bytes += file.size_bytes;
         }
         info!(model.id = %model, size_bytes = total_bytes, "fetched {model}");
-        Ok(self.loadable(manifest))
+        Ok(self.loadable(&manifest))
     }
 
     async fn fetch_file(
@@ -238,8 +238,9 @@ impl ModelStore {
     async fn borrow(&self, model: &ModelId, file: &ModelFile) -> bool {
         let (store, model, file) = (self.clone(), model.clone(), file.clone());
         let taken = tokio::task::spawn_blocking(move || {
-            let others = store.catalog().models().iter().filter(|other| other.id != model);
-            others.into_iter().any(|other| {
+            let catalog = store.catalog();
+            let mut others = catalog.models().iter().filter(|other| other.id != model);
+            others.any(|other| {
                 let same = other.files.iter().find(|known| known.sha256 == file.sha256);
                 same.is_some_and(|known| {
                     let path = store.folder(&other.id).join(&known.name);

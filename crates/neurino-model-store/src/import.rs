@@ -40,8 +40,9 @@ impl ModelStore {
         }
         let found =
             Digest::of_file(&source).map_err(|error| StoreError::io("read", path, error))?;
-        let candidates = self.catalog().models().iter();
-        let named = candidates.filter(|m| model.as_ref().is_none_or(|model| m.id == *model));
+        let catalog = self.catalog();
+        let named =
+            catalog.models().iter().filter(|m| model.as_ref().is_none_or(|model| m.id == *model));
         let matching = named
             .flat_map(|manifest| manifest.files.iter().map(move |file| (manifest, file)))
             .find(|(_, file)| file.sha256 == found);

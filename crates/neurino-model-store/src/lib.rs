@@ -18,6 +18,7 @@ mod import;
 pub mod library;
 pub mod lists;
 pub mod one_file;
+mod owned;
 mod part;
 pub mod queue;
 mod relocate;
@@ -27,7 +28,7 @@ pub mod speed;
 mod stamp;
 pub mod throttle;
 
-pub use adopt::OwnModel;
+pub use adopt::{OwnModel, own_files, own_id, own_name};
 pub use catalog::{Catalog, ModelFile, ModelManifest, Pieces, Source};
 pub use digest::Digest;
 pub use error::{FailureReason, SourceError, SourceFailure, StoreError};

@@ -12,7 +12,9 @@ use crate::error::StoreError;
 use crate::store::{ModelState, ModelStore, blocking};
 
 /// A note whose time is that of the last use.
-const USED: &str = ".used";
+pub(crate) const USED: &str = ".used";
+/// A note of what a scrub has read, in the folder of the library.
+pub(crate) const SCRUB: &str = ".scrub";
 /// A use is noted at most so often.
 const USED_EVERY: Duration = Duration::from_mins(1);
 
@@ -53,8 +55,8 @@ impl ModelStore {
 
     /// What each model that has anything on the drive takes.
     pub fn usage(&self) -> Vec<ModelUsage> {
-        let known = self.catalog().models().iter();
-        let usage = known.filter_map(|manifest| {
+        let catalog = self.catalog();
+        let usage = catalog.models().iter().filter_map(|manifest| {
             let folder = self.folder(&manifest.id);
             let disk_bytes = folder_bytes(&folder);
             let time = |name: &str| fs::metadata(folder.join(name)).and_then(|m| m.modified()).ok();
@@ -160,7 +162,7 @@ impl ModelStore {
         progress: &dyn Fn(ScrubProgress),
         cancel: &tokio_util::sync::CancellationToken,
     ) -> Result<ScrubReport, StoreError> {
-        let note = self.root().join(".scrub");
+        let note = self.root().join(SCRUB);
         let seen = fs::read_to_string(&note).unwrap_or_default();
         let mut seen: std::collections::BTreeSet<String> =
             seen.lines().map(str::to_owned).collect();
@@ -220,7 +222,7 @@ pub struct ScrubReport {
     pub damaged: Vec<(ModelId, String)>,
 }
 
-fn hash_slowly(
+pub(crate) fn hash_slowly(
     path: &Path,
     bytes_per_s: Option<u64>,
     tell: &dyn Fn(u64),

@@ -1,6 +1,6 @@
 //! Moving the library to another drive: copied, checked, switched, and only then deleted here.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::fetch::SPACE_RESERVE_BYTES;
-use crate::library::folder_bytes;
+use crate::owned;
 use crate::store::{ModelStore, blocking};
 
 /// How far a move is.
@@ -24,33 +24,17 @@ pub struct MoveProgress {
     pub total_bytes: u64,
 }
 
-/// The files of the library, whole and unfinished ones, by their way from its folder.
-fn files(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let mut found = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let failed = |error| StoreError::io("read", &folder, error);
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let kind = entry.file_type().map_err(failed)?;
-            let name = entry.file_name();
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() && name != ".lock" {
-                let path = entry.path();
-                found.push(path.strip_prefix(root).unwrap_or(&path).to_owned());
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
+/// What the library is called in a folder that holds other things as well.
+const OWN_FOLDER: &str = "neurino-models";
+/// A file that changes more often while it is copied is left to a quieter moment.
+const COPIES_MAX: usize = 3;
 
 impl ModelStore {
-    /// Moves the library to `target`. Each file is copied under another name, read again and compared
-    /// before it gets its own; an interrupted move goes on where it was. `switch` is called when
-    /// everything is there, and must note the new place for the next start; only after it agreed are
-    /// the files here deleted.
+    /// Moves the library to `target`, or to a folder of its own in there if that holds other things;
+    /// returns where it is now. Only what the library owns is moved, and whatever else lies in its old
+    /// folder stays. Each file is copied under another name, read again and compared before it gets its
+    /// own; an interrupted move goes on where it was. `switch` is called when everything is there, and
+    /// must note the new place for the next start; only after it agreed are the files here deleted.
     ///
     /// # Errors
     /// [`StoreError::BadTarget`], [`StoreError::NoSpace`], [`StoreError::Busy`] if a model is being
@@ -61,7 +45,7 @@ impl ModelStore {
         progress: impl Fn(MoveProgress) + Send + 'static,
         switch: impl FnOnce(&Path) -> Result<(), StoreError> + Send + 'static,
         cancel: CancellationToken,
-    ) -> Result<(), StoreError> {
+    ) -> Result<PathBuf, StoreError> {
         let (store, target) = (self.clone(), target.to_owned());
         blocking(move || store.relocate_blocking(&target, &progress, switch, &cancel)).await
     }
@@ -72,52 +56,79 @@ impl ModelStore {
         progress: &dyn Fn(MoveProgress),
         switch: impl FnOnce(&Path) -> Result<(), StoreError>,
         cancel: &CancellationToken,
-    ) -> Result<(), StoreError> {
+    ) -> Result<PathBuf, StoreError> {
         let root = self.root();
+        let place = self.place_in(target)?;
+        // Nobody else changes a model meanwhile; a fetch that runs has to be paused first.
+        let found = self.owned();
+        let locks = found.models.iter().map(|model| self.lock(model));
+        let locks = locks.collect::<Result<Vec<_>, _>>()?;
+        let owned = self.owned();
+        let size = |file: &PathBuf| fs::metadata(root.join(file)).map_or(0, |file| file.len());
+        let total_bytes = owned.files.iter().map(size).sum();
+        let missing = owned.files.iter().filter(|file| !is_there(&root, &place, file));
+        let needed_bytes = missing.map(size).sum::<u64>() + SPACE_RESERVE_BYTES;
+        if let Some(free_bytes) = self.free_on_drive(&place)
+            && free_bytes < needed_bytes
+        {
+            return Err(StoreError::NoSpace { path: place, needed_bytes, free_bytes });
+        }
+        let mut done_bytes = 0;
+        let mut copied = Vec::new();
+        for file in &owned.files {
+            let tell =
+                |bytes| progress(MoveProgress { done_bytes: done_bytes + bytes, total_bytes });
+            let source = root.join(file);
+            let before = copy_settled(&source, &place.join(file), &tell, cancel)?;
+            done_bytes += before.len();
+            copied.push((source, before));
+        }
+        switch(&place)?;
+        self.set_root(&place);
+        info!(size_bytes = total_bytes, "moved the library");
+        drop(locks);
+        for (source, before) in copied {
+            match fs::symlink_metadata(&source) {
+                Ok(now) if is_same(&now, &before) => {
+                    if let Err(error) = fs::remove_file(&source) {
+                        warn!(%error, "a file of the old library cannot be deleted: {error}");
+                    }
+                }
+                // Somebody wrote it after it was copied: what is there is nowhere else.
+                _ => warn!("a file of the old library has changed and is kept"),
+            }
+        }
+        owned.remove_empty_folders(&root);
+        Ok(place)
+    }
+
+    /// Where the library goes if it is to be in `target`; made if it is not there.
+    fn place_in(&self, target: &Path) -> Result<PathBuf, StoreError> {
         let refused =
             |problem: &'static str| StoreError::BadTarget { path: target.to_owned(), problem };
         if !target.is_absolute() {
             return Err(refused("it is not a whole path"));
         }
-        fs::create_dir_all(target).map_err(|error| StoreError::io("create", target, error))?;
+        let make = |path: &Path| {
+            fs::create_dir_all(path).map_err(|error| StoreError::io("create", path, error))
+        };
         let real =
             |path: &Path| path.canonicalize().map_err(|error| StoreError::io("read", path, error));
-        let (from, to) = (real(&root)?, real(target)?);
+        make(target)?;
+        let (from, to) = (real(&self.root())?, real(target)?);
         if to == from || to.starts_with(&from) || from.starts_with(&to) {
             return Err(refused("the library is there, or one folder would lie in the other"));
         }
-        // Nobody else changes a model meanwhile; a fetch that runs has to be paused first.
-        let mut locks = Vec::new();
-        let known: Vec<ModelId> = self.catalog().models().iter().map(|m| m.id.clone()).collect();
-        for model in known.iter().filter(|model| self.folder(model).is_dir()) {
-            locks.push(self.lock(model)?);
+        let owned = self.owned();
+        if owned.alone_in(target) {
+            return Ok(target.to_owned());
         }
-        let files = files(&root)?;
-        let total_bytes = folder_bytes(&root);
-        let there_bytes = folder_bytes(target);
-        let needed_bytes = total_bytes.saturating_sub(there_bytes) + SPACE_RESERVE_BYTES;
-        if let Some(free_bytes) = self.free_on_drive(target)
-            && free_bytes < needed_bytes
-        {
-            return Err(StoreError::NoSpace { path: target.to_owned(), needed_bytes, free_bytes });
+        let place = target.join(OWN_FOLDER);
+        if place.exists() && !owned.alone_in(&place) {
+            return Err(refused("it holds other things, and so does `neurino-models` in there"));
         }
-        let mut done_bytes = 0;
-        for file in &files {
-            let tell =
-                |bytes| progress(MoveProgress { done_bytes: done_bytes + bytes, total_bytes });
-            done_bytes += copy(&root.join(file), &target.join(file), &tell, cancel)?;
-        }
-        switch(target)?;
-        self.set_root(target);
-        info!(size_bytes = total_bytes, "moved the library");
-        drop(locks);
-        for file in &files {
-            if let Err(error) = fs::remove_file(root.join(file)) {
-                warn!(%error, "a file of the old library cannot be deleted: {error}");
-            }
-        }
-        remove_empty(&root);
-        Ok(())
+        make(&place)?;
+        Ok(place)
     }
 
     /// Takes over a file whose content has been checked: linked where the drive allows it, else copied.
@@ -147,28 +158,47 @@ impl ModelStore {
     }
 }
 
-/// Copies one file and reads the copy again. Returns its size. What is there already and has the same
-/// size and content is left.
-fn copy(
+/// [`copy`], again if the source was written meanwhile. Returns what the source was like.
+fn copy_settled(
     from: &Path,
     to: &Path,
     tell: &dyn Fn(u64),
     cancel: &CancellationToken,
-) -> Result<u64, StoreError> {
+) -> Result<Metadata, StoreError> {
+    let read = || fs::metadata(from).map_err(|error| StoreError::io("copy", from, error));
+    let mut before = read()?;
+    for _ in 0..COPIES_MAX {
+        copy(from, to, &before, tell, cancel)?;
+        let now = read()?;
+        if is_same(&now, &before) {
+            return Ok(before);
+        }
+        before = now;
+    }
+    let busy = std::io::Error::other("another program keeps writing it");
+    Err(StoreError::io("copy", from, busy))
+}
+
+/// Copies one file and reads the copy again. What is there already and has the same size and time is
+/// left: an earlier attempt checked it before it got this name and time.
+fn copy(
+    from: &Path,
+    to: &Path,
+    metadata: &Metadata,
+    tell: &dyn Fn(u64),
+    cancel: &CancellationToken,
+) -> Result<(), StoreError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error| StoreError::io("copy", &path, error)
     };
-    let metadata = fs::metadata(from).map_err(io(from))?;
-    let size = metadata.len();
-    if fs::metadata(to).is_ok_and(|there| there.len() == size && same_time(&there, &metadata)) {
-        // An earlier attempt checked it before it got this name and time.
-        tell(size);
-        return Ok(size);
+    if fs::metadata(to).is_ok_and(|there| is_same(&there, metadata)) {
+        tell(metadata.len());
+        return Ok(());
     }
     crate::part::make_room(to)?;
     let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".moving");
+    name.push(owned::DRAFT);
     let draft = to.with_file_name(name);
     let (mut source, mut target) =
         (File::open(from).map_err(io(from))?, File::create(&draft).map_err(io(&draft))?);
@@ -199,21 +229,16 @@ fn copy(
         target.set_modified(modified).map_err(io(&draft))?;
     }
     drop(target);
-    fs::rename(&draft, to).map_err(io(to))?;
-    Ok(size)
+    fs::rename(&draft, to).map_err(io(to))
 }
 
-fn same_time(a: &fs::Metadata, b: &fs::Metadata) -> bool {
-    matches!((a.modified(), b.modified()), (Ok(a), Ok(b)) if a == b)
+/// Whether the file is at the new place as it is at the old one.
+fn is_there(root: &Path, place: &Path, file: &Path) -> bool {
+    let both = (fs::metadata(root.join(file)), fs::metadata(place.join(file)));
+    matches!(both, (Ok(a), Ok(b)) if is_same(&a, &b))
 }
 
-/// Removes a folder and those in it that hold nothing but locks.
-fn remove_empty(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_empty(&entry.path());
-        }
-    }
-    let _ = fs::remove_file(folder.join(".lock"));
-    let _ = fs::remove_dir(folder);
+/// Whether size and time agree.
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    a.len() == b.len() && matches!((a.modified(), b.modified()), (Ok(a), Ok(b)) if a == b)
 }

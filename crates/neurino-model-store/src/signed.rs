@@ -24,7 +24,7 @@ use crate::error::StoreError;
 const KEY: Option<&str> = option_env!("NEURINO_CATALOGUE_KEY");
 const TAG: &str = "neurino-catalogue-1";
 /// The signed catalogue in the catalogue folder.
-const NAME: &str = "signed.json";
+pub(crate) const NAME: &str = "signed.json";
 /// No catalogue is larger.
 pub(crate) const BYTES_MAX: usize = 16 << 20;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-const NAME: &str = ".verified.json";
+pub(crate) const NAME: &str = ".verified.json";
 
 /// One file as it was when its digest was found. Any change of content changes size or time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

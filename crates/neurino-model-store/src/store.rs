@@ -13,8 +13,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use neurino_core::ModelId;
 use tracing::{info, warn};
@@ -30,6 +32,9 @@ use crate::stamp::{self, Stamp};
 /// Files up to this size are hashed at every use; larger ones when size or time changed.
 const ALWAYS_HASHED_BYTES_MAX: u64 = 1 << 30;
 
+/// The lock of a model, in its folder.
+pub(crate) const LOCK: &str = ".lock";
+
 /// Answers how many bytes this user may still write on the drive of a path.
 pub type FreeSpace = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
 
@@ -42,9 +47,33 @@ pub struct ModelStore {
 pub(crate) struct Inner {
     /// Changes when the library moves.
     folder: RwLock<PathBuf>,
-    catalog: Catalog,
+    /// The catalogue without the manifests of its folder; what is built in and signed if absent.
+    given: Option<Catalog>,
+    known: RwLock<Known>,
     free_space: Box<FreeSpace>,
     always_hashed_bytes_max: u64,
+}
+
+/// The catalogue, and what its folder looked like when it was read.
+struct Known {
+    catalog: Arc<Catalog>,
+    seen: Vec<Seen>,
+}
+
+/// A file of the catalogue's folder: name, size, and when it was changed.
+type Seen = (std::ffi::OsString, u64, Option<SystemTime>);
+
+/// A model's manifest, as the catalogue had it when it was looked up.
+pub(crate) struct Manifest {
+    catalog: Arc<Catalog>,
+    index: usize,
+}
+
+impl Deref for Manifest {
+    type Target = ModelManifest;
+    fn deref(&self) -> &ModelManifest {
+        &self.catalog.models()[self.index]
+    }
 }
 
 /// Where a model stands on this machine, judged without reading its files.
@@ -72,10 +101,7 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let place = folder.join("catalog");
-        let signed = SignedCatalog::kept(&place, signed::build_key());
-        let catalog = Catalog::built_in().with_signed(signed).with_folder(&place);
-        Self::open_with(folder, catalog, Box::new(|path| fs4::available_space(path)))
+        Self::open_at(folder, None, Box::new(|path| fs4::available_space(path)))
     }
 
     /// [`ModelStore::open`] with another catalogue and another way to ask for free space.
@@ -87,17 +113,52 @@ impl ModelStore {
         catalog: Catalog,
         free_space: Box<FreeSpace>,
     ) -> Result<Self, StoreError> {
+        Self::open_at(folder, Some(catalog), free_space)
+    }
+
+    fn open_at(
+        folder: &Path,
+        given: Option<Catalog>,
+        free_space: Box<FreeSpace>,
+    ) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
-        let folder = folder.to_owned();
-        let always_hashed_bytes_max = ALWAYS_HASHED_BYTES_MAX;
-        let inner =
-            Inner { folder: RwLock::new(folder), catalog, free_space, always_hashed_bytes_max };
+        let known = Known::read(folder, given.as_ref());
+        let inner = Inner {
+            folder: RwLock::new(folder.to_owned()),
+            given,
+            known: RwLock::new(known),
+            free_space,
+            always_hashed_bytes_max: ALWAYS_HASHED_BYTES_MAX,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The models there are.
-    pub fn catalog(&self) -> &Catalog {
-        &self.inner.catalog
+    /// The models there are, as of the last [`ModelStore::refresh`].
+    pub fn catalog(&self) -> Arc<Catalog> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&known.catalog)
+    }
+
+    /// Looks whether this or another program changed the catalogue's folder, and reads it again if so.
+    /// Returns whether other models are known now, or known otherwise. Cheap where nothing changed: one
+    /// look at a folder of few files.
+    pub fn refresh(&self) -> bool {
+        let root = self.root();
+        let seen = look(&root.join("catalog"));
+        let same = |known: &Known| known.seen == seen;
+        if same(&self.inner.known.read().unwrap_or_else(PoisonError::into_inner)) {
+            return false;
+        }
+        self.read_again()
+    }
+
+    /// Reads the catalogue again, whatever its folder looks like.
+    pub(crate) fn read_again(&self) -> bool {
+        let fresh = Known::read(&self.root(), self.inner.given.as_ref());
+        let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = *known.catalog != *fresh.catalog;
+        *known = fresh;
+        changed
     }
 
     /// The folder of the library.
@@ -175,7 +236,7 @@ impl ModelStore {
             self.check_file(model, file)?;
         }
         self.note_use(model);
-        Ok(self.loadable(manifest))
+        Ok(self.loadable(&manifest))
     }
 
     /// Deletes a model's files, unfinished and set-aside ones too. Nothing to delete is fine.
@@ -194,6 +255,7 @@ impl ModelStore {
                     fs::remove_file(&manifest)
                         .map_err(|error| StoreError::io("delete", &manifest, error))?;
                 }
+                store.refresh();
             }
             let folder = store.folder(&model);
             if !folder.exists() {
@@ -209,11 +271,11 @@ impl ModelStore {
         .await
     }
 
-    pub(crate) fn manifest(&self, model: &ModelId) -> Result<&ModelManifest, StoreError> {
-        self.inner
-            .catalog
-            .get(model)
-            .ok_or_else(|| StoreError::UnknownModel { model: model.clone() })
+    pub(crate) fn manifest(&self, model: &ModelId) -> Result<Manifest, StoreError> {
+        let catalog = self.catalog();
+        let index = catalog.models().iter().position(|known| known.id == *model);
+        let index = index.ok_or_else(|| StoreError::UnknownModel { model: model.clone() })?;
+        Ok(Manifest { catalog, index })
     }
 
     pub(crate) fn loadable(&self, manifest: &ModelManifest) -> PathBuf {
@@ -326,7 +388,7 @@ impl ModelStore {
     pub(crate) fn lock(&self, model: &ModelId) -> Result<File, StoreError> {
         let folder = self.folder(model);
         fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
-        let path = folder.join(".lock");
+        let path = folder.join(LOCK);
         let file = File::create(&path).map_err(|error| StoreError::io("create", &path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
@@ -334,6 +396,31 @@ impl ModelStore {
             Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
         }
     }
+}
+
+impl Known {
+    fn read(root: &Path, given: Option<&Catalog>) -> Self {
+        let folder = root.join("catalog");
+        // Looked at before it is read: what changes in between is read again at the next look.
+        let seen = look(&folder);
+        let base = given.cloned().unwrap_or_else(|| {
+            Catalog::built_in().with_signed(SignedCatalog::kept(&folder, signed::build_key()))
+        });
+        Self { catalog: Arc::new(base.with_folder(&folder)), seen }
+    }
+}
+
+/// The files of the catalogue's folder; none where there is no folder.
+fn look(folder: &Path) -> Vec<Seen> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut seen: Vec<Seen> = entries
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            Some((entry.file_name(), metadata.len(), metadata.modified().ok()))
+        })
+        .collect();
+    seen.sort();
+    seen
 }
 
 /// Runs what reads or writes files off the async threads.
@@ -367,7 +454,7 @@ pub(crate) fn settle(folder: &Path, file: &ModelFile) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn damaged_path(path: &Path) -> PathBuf {
+pub(crate) fn damaged_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".damaged");
     path.with_file_name(name)
@@ -426,7 +513,11 @@ mod tests {
         let model = manifest.id.clone();
         let inner = Inner {
             folder: RwLock::new(folder.to_owned()),
-            catalog: Catalog::of(vec![manifest]),
+            given: None,
+            known: RwLock::new(Known {
+                catalog: Arc::new(Catalog::of(vec![manifest])),
+                seen: Vec::new(),
+            }),
             free_space: Box::new(|_| Ok(u64::MAX)),
             always_hashed_bytes_max: 0,
         };

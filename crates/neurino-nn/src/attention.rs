@@ -1,14 +1,15 @@
 //! Attention: of texts, in which several query heads share one key-value head, and [`full`], of pictures
 //! and prompts.
 
-use burn::tensor::{DType, Device, Tensor, activation, module, ops::AttentionModuleOptions};
+use burn::tensor::{DType, Device, Tensor, activation};
 
 use crate::device::{in_memory, is_cpu, upload};
 use crate::simd::Isa;
 
+mod card;
 mod tiles;
 
-use tiles::{Seen, Shape, attend};
+use tiles::{Seen, attend};
 
 /// The mask of one sequence in a step, shared by all layers.
 #[derive(Debug, Clone)]
@@ -77,7 +78,35 @@ pub enum Mask<'a> {
     Bias(&'a Tensor<3>),
 }
 
-/// Softmax(scale q kᵀ + mask) v of every head, in f32.
+/// The dimensions of [`full`] attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dims {
+    /// Pictures or prompts.
+    pub batch: usize,
+    /// Heads of each.
+    pub heads: usize,
+    /// Tokens that look.
+    pub queries: usize,
+    /// Tokens that are looked at.
+    pub keys: usize,
+    /// Features of a head.
+    pub dim: usize,
+}
+
+impl Dims {
+    fn of(q: &Tensor<3>, k: &Tensor<3>, heads: usize) -> Self {
+        let [batch, queries, width] = q.dims();
+        Self { batch, heads, queries, keys: k.dims()[1], dim: width / heads }
+    }
+
+    /// What a card takes for it beside queries, keys, values and the result, in bytes; with `half` as
+    /// [`full_in_half`] computes it.
+    pub fn card_bytes(&self, half: bool) -> u64 {
+        card::scratch_bytes(self, half)
+    }
+}
+
+/// Softmax(scale q kᵀ + mask) v of every head, in f32. A card holds a bounded number of scores at once.
 ///
 /// # Shapes
 /// - `q`: `[batch, queries, heads * head_dim]`; returns the same
@@ -90,40 +119,62 @@ pub fn full(
     scale: f32,
     mask: Mask<'_>,
 ) -> Tensor<3> {
-    let shape @ [batch, queries, width] = q.dims();
-    let keys = k.dims()[1];
+    let dims = Dims::of(&q, &k, heads);
     let device = q.device();
     if is_cpu(&device) {
-        let dims = Shape { batch, heads, queries, keys, dim: width / heads };
-        let (q, k, v) = (in_memory(q), in_memory(k), in_memory(v));
-        let bias = match mask {
-            Mask::Bias(bias) => in_memory(bias.clone()),
-            Mask::None | Mask::Causal => Vec::new(),
-        };
-        let seen = match mask {
-            Mask::None => Seen::All,
-            Mask::Causal => Seen::Before,
-            Mask::Bias(_) => Seen::Biased(&bias),
-        };
-        return upload(attend(&q, &k, &v, dims, scale, seen, Isa::best()), shape, &device);
+        return on_cpu([q, k, v], &dims, scale, mask);
     }
-    let split = |x: Tensor<3>| -> Tensor<4> {
-        let tokens = x.dims()[1];
-        x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
-    };
     let bias = match mask {
-        Mask::Bias(bias) => {
-            Some(bias.clone().unsqueeze::<4>().expand([batch, heads, queries, keys]))
-        }
-        Mask::None | Mask::Causal => None,
+        Mask::Bias(bias) => Some(bias.clone()),
+        Mask::Causal => Some(causal_bias(&dims, &device)),
+        Mask::None => None,
     };
-    let options = AttentionModuleOptions {
-        scale: Some(f64::from(scale)),
-        softcap: None,
-        is_causal: matches!(mask, Mask::Causal),
+    card::attend([q, k, v], &dims, scale, bias.as_ref(), false)
+}
+
+/// [`full`] without a mask, in the arithmetic of 16 bits with sums in f32 where a card has a kernel for it,
+/// which holds no scores.
+///
+/// # Shapes
+/// As [`full`].
+pub fn full_in_half(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    heads: usize,
+    scale: f32,
+) -> Tensor<3> {
+    let dims = Dims::of(&q, &k, heads);
+    if is_cpu(&q.device()) {
+        return on_cpu([q, k, v], &dims, scale, Mask::None);
+    }
+    card::attend([q, k, v], &dims, scale, None, true)
+}
+
+fn on_cpu([q, k, v]: [Tensor<3>; 3], dims: &Dims, scale: f32, mask: Mask<'_>) -> Tensor<3> {
+    let (shape, device) = (q.dims(), q.device());
+    let (q, k, v) = (in_memory(q), in_memory(k), in_memory(v));
+    let bias = match mask {
+        Mask::Bias(bias) => in_memory(bias.clone()),
+        Mask::None | Mask::Causal => Vec::new(),
     };
-    let y = module::attention(split(q), split(k), split(v), None, bias, options);
-    y.swap_dims(1, 2).reshape(shape)
+    let seen = match mask {
+        Mask::None => Seen::All,
+        Mask::Causal => Seen::Before,
+        Mask::Bias(_) => Seen::Biased(&bias),
+    };
+    upload(attend(&q, &k, &v, *dims, scale, seen, Isa::best()), shape, &device)
+}
+
+/// `[heads, queries, keys]`: nothing for the keys up to a query's own, minus infinity behind.
+fn causal_bias(dims: &Dims, device: &Device) -> Tensor<3> {
+    let &Dims { heads, queries, keys, .. } = dims;
+    let mut values = vec![0.0; queries * keys];
+    for (query, row) in values.chunks_exact_mut(keys).enumerate() {
+        row[(query + 1).min(keys)..].fill(f32::NEG_INFINITY);
+    }
+    let bias: Tensor<3> = upload(values, [1, queries, keys], device);
+    bias.expand([heads, queries, keys])
 }
 
 #[cfg(test)]
@@ -144,6 +195,24 @@ mod tests {
         let total: f32 = weights.iter().sum();
         let column = |i| weights.iter().zip(values).map(|(w, v)| w * v[i]).sum::<f32>() / total;
         (0..query.len()).map(column).collect()
+    }
+
+    /// What a card computes a causal mask with, held to the processor's own.
+    #[test]
+    fn a_card_sees_no_key_behind_the_query() {
+        let device = Device::flex();
+        let (heads, tokens, dim) = (2, 9, 4);
+        let [q, k, v]: [Tensor<3>; 3] = [0.7, 1.3, 2.1].map(|seed| {
+            upload(noise(2 * tokens * heads * dim, seed), [2, tokens, heads * dim], &device)
+        });
+        let dims = Dims::of(&q, &k, heads);
+        let bias = causal_bias(&dims, &device);
+        let found = card::attend([q.clone(), k.clone(), v.clone()], &dims, 0.5, Some(&bias), true);
+        let expect = full(q, k, v, heads, 0.5, Mask::Causal);
+        let [found, expect] = [found, expect].map(|x| download(x).expect("download"));
+        for (found, expect) in found.iter().zip(expect) {
+            assert!((found - expect).abs() < 1e-5, "{found}, not {expect}");
+        }
     }
 
     #[test]

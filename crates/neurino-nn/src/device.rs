@@ -1,5 +1,7 @@
 //! Which device computes, and moving numbers between it and the host.
 
+use std::path::Path;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::NnError;
@@ -7,6 +9,21 @@ use crate::NnError;
 /// Whether tensors of `device` live in ordinary memory, so that the CPU kernels apply.
 pub fn is_cpu(device: &Device) -> bool {
     *device == Device::flex()
+}
+
+/// Has what is tuned for cards kept in the file `name` below `folder`; no file of the folder that a program
+/// happens to be started in has a say then. `false` where that cannot be: in a build without cards, and
+/// once one of them is in use.
+pub fn keep_tunings(folder: &Path, name: &str) -> bool {
+    #[cfg(feature = "kernels")]
+    {
+        neurino_kernels::keep::keep_in(folder, name)
+    }
+    #[cfg(not(feature = "kernels"))]
+    {
+        let _ = (folder, name);
+        false
+    }
 }
 
 /// Runs `work` where nested parallel loops are cheapest: on a CPU device inside the thread pool

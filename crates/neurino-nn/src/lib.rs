@@ -23,6 +23,7 @@ pub mod device;
 mod elementwise;
 pub mod embedding;
 pub mod error;
+pub mod launches;
 pub mod linear;
 pub mod norm;
 pub mod paged;

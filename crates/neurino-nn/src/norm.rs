@@ -49,11 +49,21 @@ impl GroupNorm {
         in_place(
             x,
             |x| cpu::group_norm(x, height * width, factors, self.groups, self.epsilon, silu),
-            |x| {
-                let y = self.on_tensors(x);
-                if silu { activation::silu(y) } else { y }
-            },
+            |x| self.elsewhere(x, silu),
         )
+    }
+
+    fn elsewhere(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
+        #[cfg(feature = "kernels")]
+        {
+            let factors = [&self.gamma.tensor, &self.beta.tensor];
+            let found = crate::cuda::norm::by_groups(&x, factors, self.groups, self.epsilon, silu);
+            if let Ok(y) = found {
+                return y;
+            }
+        }
+        let y = self.on_tensors(x);
+        if silu { activation::silu(y) } else { y }
     }
 
     fn on_tensors(&self, x: Tensor<4>) -> Tensor<4> {

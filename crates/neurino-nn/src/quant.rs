@@ -15,6 +15,7 @@ use crate::device::{is_cpu, upload};
 use crate::simd::Isa;
 
 mod activations;
+pub(crate) mod card;
 mod format;
 mod kernel;
 mod on_device;
@@ -59,10 +60,47 @@ pub fn matmul_on(
         Arc::new(CpuKernel::new(Arc::clone(matrix)))
     } else {
         #[cfg(feature = "kernels")]
-        if let Some(matrix) = crate::cuda::CudaMatrix::new(matrix, device) {
-            return Arc::new(matrix);
+        {
+            let _ = dtype;
+            Arc::new(crate::cuda::CudaMatrix::new(matrix, device))
         }
+        #[cfg(not(feature = "kernels"))]
         Arc::new(Dequantized::new(matrix, device, dtype))
+    }
+}
+
+/// What holds a packed matrix, in its own form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The kernels for this machine's CPU.
+    Cpu,
+    /// The kernels for cards.
+    Card,
+}
+
+impl Holder {
+    /// What holds matrices on `device`.
+    pub fn of(device: &Device) -> Self {
+        if is_cpu(device) { Self::Cpu } else { Self::Card }
+    }
+
+    /// Memory that a matrix `[out, in]` takes, known before it is read; without the permutation of a
+    /// matrix of GPTQ. `group` inputs share a scale where the packing does not say.
+    pub fn planned_bytes(self, packing: Packing, shape: [usize; 2], group: usize) -> usize {
+        match self {
+            Self::Cpu => PackedMatrix::planned_bytes(packing, shape[0], shape[1], group),
+            Self::Card => card::size_bytes(packing, shape, group),
+        }
+    }
+
+    /// Memory that `matrix` takes.
+    pub fn held_bytes(self, matrix: &PackedMatrix) -> usize {
+        if self == Self::Cpu {
+            return matrix.size_bytes();
+        }
+        let shape = [matrix.out_features(), matrix.in_features()];
+        let order = matrix.permutation().map_or(0, size_of_val);
+        card::size_bytes(matrix.packing(), shape, matrix.group()) + order
     }
 }
 

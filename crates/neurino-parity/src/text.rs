@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use jiff::Zoned;
 use neurino_core::job::{ToolCall, ToolDefinition};
 use neurino_core::{ChatMessage, Role};
+use neurino_llm::chat::prompt_date;
 use neurino_llm::{ChatTemplate, StopMatcher, Tokenizer, ToolStream, ToolSyntax};
 use serde::Deserialize;
 use serde_json::Value;
@@ -138,7 +138,7 @@ fn one_chat(
     let messages = case.messages.iter().map(message).collect::<Result<Vec<_>, _>>()?;
     let tools = case.tools.iter().flatten().map(tool).collect::<Result<Vec<_>, _>>()?;
     let found =
-        template.render(&messages, &tools, &Zoned::now()).map_err(|error| error.to_string())?;
+        template.render(&messages, &tools, &prompt_date()).map_err(|error| error.to_string())?;
     if found != case.text {
         return Err(format!("{found:?} instead of {:?}", case.text));
     }

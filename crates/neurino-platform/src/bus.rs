@@ -1,7 +1,6 @@
 //! What services on D-Bus tell: GNOME's idle time, and NetworkManager's metered networks.
 
-use std::cell::OnceCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zbus::blocking::Connection;
 use zbus::blocking::connection::Builder;
@@ -9,52 +8,45 @@ use zbus::zvariant::OwnedValue;
 
 /// A service that does not answer by then does not know.
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
+/// Who did not answer is left alone so long, and twice as long with every further time.
+const PAUSE_LEAST: Duration = Duration::from_secs(1);
+/// But never longer: a service may start later, and a busy one gets over it.
+const PAUSE_MOST: Duration = Duration::from_mins(1);
 
-/// Connections to the two buses, made when first needed; a bus that is not there is not asked
-/// again.
-#[derive(Default)]
+/// The two services, each with a connection of its own.
 pub(crate) struct Bus {
-    session: OnceCell<Option<Connection>>,
-    system: OnceCell<Option<Connection>>,
-    /// GNOME's service is not there.
-    no_idle: bool,
+    idle: Service,
+    network: Service,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self { idle: Service::on(Which::Session), network: Service::on(Which::System) }
+    }
 }
 
 impl Bus {
     /// Seconds since the last input, where GNOME's compositor runs.
-    pub(crate) fn idle_secs(&mut self) -> Option<u32> {
-        if self.no_idle {
-            return None;
-        }
-        let session = self.session.get_or_init(|| connect(Builder::session()));
-        let idle_ms = session.as_ref().and_then(|bus| {
+    pub(crate) fn idle_secs(&mut self, now: Instant) -> Option<u32> {
+        let idle_ms = self.idle.ask(now, |bus| {
             let service = Some("org.gnome.Mutter.IdleMonitor");
-            let reply = bus.call_method(
-                service,
-                "/org/gnome/Mutter/IdleMonitor/Core",
-                service,
-                "GetIdletime",
-                &(),
-            );
-            reply.ok()?.body().deserialize::<u64>().ok()
+            let path = "/org/gnome/Mutter/IdleMonitor/Core";
+            bus.call_method(service, path, service, "GetIdletime", &())?.body().deserialize::<u64>()
         });
-        self.no_idle = idle_ms.is_none();
         u32::try_from(idle_ms? / 1000).ok()
     }
 
     /// Whether the network is metered: 1 and 3 mean yes and probably yes, 2 and 4 no.
-    pub(crate) fn metered(&mut self) -> Option<bool> {
-        let system = self.system.get_or_init(|| connect(Builder::system())).as_ref()?;
-        let service = "org.freedesktop.NetworkManager";
-        let reply = system.call_method(
-            Some(service),
-            "/org/freedesktop/NetworkManager",
-            Some("org.freedesktop.DBus.Properties"),
-            "Get",
-            &(service, "Metered"),
-        );
-        let value: OwnedValue = reply.ok()?.body().deserialize().ok()?;
-        match u32::try_from(value).ok()? {
+    pub(crate) fn metered(&mut self, now: Instant) -> Option<bool> {
+        let value = self.network.ask(now, |bus| {
+            let service = "org.freedesktop.NetworkManager";
+            let path = "/org/freedesktop/NetworkManager";
+            let properties = Some("org.freedesktop.DBus.Properties");
+            let reply =
+                bus.call_method(Some(service), path, properties, "Get", &(service, "Metered"))?;
+            reply.body().deserialize::<OwnedValue>()
+        });
+        match u32::try_from(value?).ok()? {
             1 | 3 => Some(true),
             2 | 4 => Some(false),
             _ => None,
@@ -62,6 +54,136 @@ impl Bus {
     }
 }
 
-fn connect(builder: zbus::Result<Builder<'_>>) -> Option<Connection> {
-    builder.ok()?.method_timeout(ANSWER_LIMIT).build().ok()
+/// A bus.
+enum Which {
+    Session,
+    System,
+    /// The one of a test.
+    #[cfg(test)]
+    At(String),
+}
+
+/// A service that is asked again and again, and seldom while it does not answer.
+struct Service {
+    which: Which,
+    connection: Option<Connection>,
+    /// The pause after the next failure.
+    pause: Duration,
+    /// Not before then.
+    again_at: Option<Instant>,
+}
+
+impl Service {
+    fn on(which: Which) -> Self {
+        Self { which, connection: None, pause: PAUSE_LEAST, again_at: None }
+    }
+
+    fn ask<T>(
+        &mut self,
+        now: Instant,
+        question: impl FnOnce(&Connection) -> zbus::Result<T>,
+    ) -> Option<T> {
+        if self.again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        let answer = self.connected().and_then(question);
+        match answer {
+            Ok(answer) => {
+                (self.pause, self.again_at) = (PAUSE_LEAST, None);
+                Some(answer)
+            }
+            Err(error) => {
+                // A service that says no is there; else the bus may have gone.
+                if !matches!(error, zbus::Error::MethodError(..)) {
+                    self.connection = None;
+                }
+                self.again_at = Some(now + self.pause);
+                self.pause = (self.pause * 2).min(PAUSE_MOST);
+                None
+            }
+        }
+    }
+
+    fn connected(&mut self) -> zbus::Result<&Connection> {
+        let connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let builder = match &self.which {
+                Which::Session => Builder::session(),
+                Which::System => Builder::system(),
+                #[cfg(test)]
+                Which::At(address) => Builder::address(address.as_str()),
+            };
+            builder?.method_timeout(ANSWER_LIMIT).build()?
+        };
+        Ok(self.connection.insert(connection))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::private_bus::{self, Daemon};
+
+    /// GNOME's service, which is late with its first answers.
+    struct Idle {
+        asked: Arc<AtomicU32>,
+        late: u32,
+    }
+
+    #[zbus::interface(name = "org.gnome.Mutter.IdleMonitor")]
+    impl Idle {
+        fn get_idletime(&self) -> u64 {
+            if self.asked.fetch_add(1, Ordering::Relaxed) < self.late {
+                std::thread::sleep(ANSWER_LIMIT + Duration::from_millis(300));
+            }
+            5_000
+        }
+    }
+
+    fn gnome(daemon: &Daemon, asked: &Arc<AtomicU32>, late: u32) -> Connection {
+        let builder = Builder::address(daemon.address()).unwrap();
+        let builder = builder.name("org.gnome.Mutter.IdleMonitor").unwrap();
+        let idle = Idle { asked: asked.clone(), late };
+        builder.serve_at("/org/gnome/Mutter/IdleMonitor/Core", idle).unwrap().build().unwrap()
+    }
+
+    fn asking(address: &str) -> Bus {
+        let service = || Service::on(Which::At(address.to_owned()));
+        Bus { idle: service(), network: service() }
+    }
+
+    #[test]
+    fn a_late_answer_is_asked_for_again_after_a_pause() {
+        let Some(daemon) = private_bus::start(None) else { return };
+        let asked = Arc::new(AtomicU32::default());
+        let _served = gnome(&daemon, &asked, 1);
+        let (mut bus, begin) = (asking(daemon.address()), Instant::now());
+        assert_eq!(bus.idle_secs(begin), None, "too late");
+        assert_eq!(bus.idle_secs(begin + PAUSE_LEAST / 2), None, "not asked");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        // The service is busy with the first question for a moment more.
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(bus.idle_secs(begin + PAUSE_LEAST), Some(5));
+        assert_eq!(bus.idle_secs(begin + PAUSE_LEAST), Some(5), "no pause after an answer");
+    }
+
+    #[test]
+    fn a_bus_and_a_service_that_come_later_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("unix:path={}", folder.path().join("bus").display());
+        let (mut bus, mut now) = (asking(&address), Instant::now());
+        for _ in 0..10 {
+            assert_eq!((bus.idle_secs(now), bus.metered(now)), (None, None));
+            now += PAUSE_MOST;
+        }
+        let Some(daemon) = private_bus::start(Some(&address)) else { return };
+        assert_eq!(bus.idle_secs(now), None, "the bus is there, the service is not");
+        let _served = gnome(&daemon, &Arc::default(), 0);
+        assert_eq!(bus.idle_secs(now + PAUSE_MOST), Some(5));
+    }
 }

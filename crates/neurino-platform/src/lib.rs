@@ -3,11 +3,13 @@
 //!
 //! [`Surroundings`] is the door; [`open`] gives the one of this system, and [`script`] one that
 //! reads a file, for tests. What a system does not tell is `None`: nothing here guesses. Reading
-//! order: this file, `awake` (keeping the computer from sleep), `notify`, then the module of the system (`linux` with `x11`, `bus` and `proc`, or
+//! order: this file, `awake` (keeping the computer from sleep), `notify`, `libraries` (where games lie), then the module of the system (`linux` with `x11`, `bus` and `proc`, or
 //! `windows`), then `script`.
 
 mod awake;
 mod language;
+#[cfg(any(target_os = "linux", windows))]
+mod libraries;
 mod notify;
 mod script;
 
@@ -17,6 +19,8 @@ mod bus;
 mod linux;
 #[cfg(target_os = "linux")]
 mod logind;
+#[cfg(all(test, target_os = "linux"))]
+mod private_bus;
 #[cfg(target_os = "linux")]
 mod proc;
 #[cfg(windows)]
@@ -25,6 +29,9 @@ mod windows;
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
 mod windows_awake;
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
+mod windows_load;
 #[cfg(windows)]
 mod windows_notify;
 #[cfg(target_os = "linux")]
@@ -57,6 +64,9 @@ pub struct View {
     pub programs: Option<Vec<Program>>,
     /// The window in front.
     pub front: Front,
+    /// How busy the program in front keeps the card, in per cent, where the system tells; a driver may
+    /// know it where the system does not.
+    pub front_load_percent: Option<u8>,
 }
 
 /// The window in front.

@@ -1,6 +1,7 @@
 //! Linux: put together from the X server, the session bus, `/proc` and `/sys`.
 
 use std::path::Path;
+use std::time::Instant;
 
 use crate::bus::Bus;
 use crate::proc::Processes;
@@ -57,10 +58,11 @@ impl Linux {
     }
 
     fn idle_secs(&mut self) -> Option<u32> {
+        let now = Instant::now();
         if self.wayland {
-            return self.bus.idle_secs();
+            return self.bus.idle_secs(now);
         }
-        self.display.as_ref().and_then(Display::idle_secs).or_else(|| self.bus.idle_secs())
+        self.display.as_ref().and_then(Display::idle_secs).or_else(|| self.bus.idle_secs(now))
     }
 }
 
@@ -70,7 +72,7 @@ impl Surroundings for Linux {
             self.display = Display::open();
         }
         if self.looks.is_multiple_of(NETWORK_EVERY) {
-            self.metered = self.bus.metered();
+            self.metered = self.bus.metered(Instant::now());
         }
         self.looks = self.looks.wrapping_add(1);
         let programs = self.processes.programs();
@@ -80,6 +82,7 @@ impl Surroundings for Linux {
             metered: self.metered,
             programs,
             front: self.front(),
+            front_load_percent: None,
         }
     }
 }

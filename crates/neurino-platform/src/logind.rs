@@ -78,12 +78,12 @@ fn ask(bus: &Connection, request: (&str, &str, &str, &str)) -> Result<OwnedFd, A
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::io::Read as _;
     use std::os::unix::net::UnixStream;
-    use std::process::{Command, Stdio};
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::private_bus::{self, Daemon};
 
     /// A logind that notes what it is asked for, and keeps the other end of each lock.
     #[derive(Clone, Default)]
@@ -112,37 +112,11 @@ mod tests {
         }
     }
 
-    /// A bus of its own, which ends with its owner.
-    struct Daemon(std::process::Child, String);
-
-    impl Drop for Daemon {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-
-    /// A private bus; `None` where no daemon is installed, which fails where tests must run.
-    fn daemon() -> Option<Daemon> {
-        let spawned = Command::new("dbus-daemon")
-            .args(["--session", "--nofork", "--nopidfile", "--print-address=1"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut daemon) = spawned else {
-            assert!(std::env::var_os("NEURINO_E2E").is_none(), "dbus-daemon is not installed");
-            return None;
-        };
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Some(Daemon(daemon, address.trim().to_owned()))
-    }
-
     /// The fake on a bus, and who asks it.
     fn logind(daemon: &Daemon, fake: Fake) -> (Logind, Connection) {
-        let bus = Builder::address(daemon.1.as_str()).unwrap().name(SERVICE).unwrap();
+        let bus = Builder::address(daemon.address()).unwrap().name(SERVICE).unwrap();
         let served = bus.serve_at("/org/freedesktop/login1", fake).unwrap().build().unwrap();
-        (Logind { address: Some(daemon.1.clone()), ..Logind::system() }, served)
+        (Logind { address: Some(daemon.address().to_owned()), ..Logind::system() }, served)
     }
 
     /// Whether the other end of the lock sees it closed.
@@ -155,7 +129,7 @@ mod tests {
     #[test]
     fn a_hold_is_one_lock_against_sleep_and_a_release_closes_it() {
         let fake = Fake::default();
-        let Some(daemon) = daemon() else { return };
+        let Some(daemon) = private_bus::start(None) else { return };
         let (mut logind, _served) = logind(&daemon, fake.clone());
         logind.hold("jobs are running").unwrap();
         logind.hold("jobs are running").unwrap();
@@ -174,8 +148,9 @@ mod tests {
 
     #[test]
     fn a_refusal_and_a_missing_service_are_told_apart() {
-        let Some(daemon) = daemon() else { return };
-        let nobody = Logind { address: Some(daemon.1.clone()), ..Logind::system() }.hold("x");
+        let Some(daemon) = private_bus::start(None) else { return };
+        let nobody =
+            Logind { address: Some(daemon.address().to_owned()), ..Logind::system() }.hold("x");
         assert_eq!(nobody, Err(AwakeError::NoService));
         let (mut logind, _served) = logind(&daemon, Fake { refuses: true, ..Fake::default() });
         let refused = logind.hold("x").unwrap_err();

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use neurino_control::{Program, games};
 
+use crate::libraries::GameFolders;
 use crate::once_each;
 
 /// Looks after which a known process is read anew: a shell becomes the program it starts.
@@ -15,6 +17,7 @@ const REREAD_EVERY: u32 = 8;
 pub(crate) struct Processes {
     looks: u32,
     known: HashMap<u32, (Program, u32)>,
+    folders: GameFolders,
 }
 
 impl Processes {
@@ -23,14 +26,18 @@ impl Processes {
         let entries = std::fs::read_dir("/proc").ok()?;
         let ids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
         self.looks = self.looks.wrapping_add(1);
+        if self.folders.refresh(Instant::now()) {
+            // What is known was judged by the folders of before.
+            self.known.clear();
+        }
         let mut now = HashMap::with_capacity(self.known.len());
         for id in ids {
             // Young ones at every look, the others in turn.
             let turn = (self.looks.wrapping_add(id)).is_multiple_of(REREAD_EVERY);
             let entry = match self.known.remove(&id) {
                 Some((program, seen)) if seen >= 3 && !turn => (program, seen),
-                Some((_, seen)) => (read(id), seen.saturating_add(1)),
-                None => (read(id), 0),
+                Some((_, seen)) => (read(id, &self.folders), seen.saturating_add(1)),
+                None => (read(id, &self.folders), 0),
             };
             now.insert(id, entry);
         }
@@ -41,12 +48,12 @@ impl Processes {
     /// The name of a process.
     pub(crate) fn name(&self, id: u32) -> Option<String> {
         let known = self.known.get(&id).map(|(program, _)| program.name.clone());
-        known.or_else(|| Some(read(id).name)).filter(|name| !name.is_empty())
+        known.or_else(|| Some(read(id, &self.folders).name)).filter(|name| !name.is_empty())
     }
 }
 
 /// What a process runs; without a name where it may not be looked at, as with the kernel's own.
-fn read(id: u32) -> Program {
+fn read(id: u32, folders: &GameFolders) -> Program {
     let folder = PathBuf::from(format!("/proc/{id}"));
     let Ok(file) = std::fs::read_link(folder.join("exe")) else {
         return Program { name: String::new(), in_library: false };
@@ -56,18 +63,18 @@ fn read(id: u32) -> Program {
     let file = file.strip_suffix(" (deleted)").unwrap_or(&file);
     if games::program_name(file).starts_with("wine") {
         let command = std::fs::read(folder.join("cmdline")).unwrap_or_default();
-        if let Some(program) = windows_program(&command) {
+        if let Some(program) = windows_program(&command, folders) {
             return program;
         }
     }
-    Program::at(file)
+    folders.program(file)
 }
 
 /// The Windows program that wine runs, from the arguments of its process.
-fn windows_program(command: &[u8]) -> Option<Program> {
+fn windows_program(command: &[u8], folders: &GameFolders) -> Option<Program> {
     let first = command.split(|&byte| byte == 0).next()?;
     let path = String::from_utf8_lossy(first);
-    path.to_lowercase().ends_with(".exe").then(|| Program::at(&path))
+    path.to_lowercase().ends_with(".exe").then(|| folders.program(&path))
 }
 
 #[cfg(test)]
@@ -104,9 +111,12 @@ mod tests {
     #[test]
     fn wine_runs_windows_programs() {
         let command = b"D:\\SteamLibrary\\steamapps\\common\\ELDEN RING\\eldenring.exe\0-x\0";
-        let program = windows_program(command).unwrap();
+        let folders = GameFolders::of(&["/media/big/witcher"]);
+        let program = windows_program(command, &folders).unwrap();
         assert_eq!(program, Program { name: "eldenring".into(), in_library: true });
-        assert_eq!(windows_program(b"/usr/bin/wineserver\0"), None);
-        assert_eq!(windows_program(b""), None);
+        let command = b"Z:\\media\\big\\Witcher\\witcher3.exe\0";
+        assert!(windows_program(command, &folders).unwrap().in_library);
+        assert_eq!(windows_program(b"/usr/bin/wineserver\0", &folders), None);
+        assert_eq!(windows_program(b"", &folders), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::{Front, Surroundings, View};
 /// ```json
 /// { "idle_secs": 3, "on_battery": false, "metered": false,
 ///   "programs": ["/games/steamapps/common/DOOM/doom"],
-///   "front": { "program": "doom", "full_screen": true } }
+///   "front": { "program": "doom", "full_screen": true, "load_percent": 80 } }
 /// ```
 #[derive(Debug)]
 pub struct Script {
@@ -38,6 +38,7 @@ struct Window {
     program: String,
     #[serde(default)]
     full_screen: bool,
+    load_percent: Option<u8>,
 }
 
 impl Script {
@@ -67,6 +68,7 @@ fn view(scene: Scene) -> View {
         on_battery: scene.on_battery,
         metered: scene.metered,
         programs,
+        front_load_percent: scene.front.as_ref().and_then(|window| window.load_percent),
         front: scene.front.map_or(Front::Nothing, |window| Front::Window {
             program: games::program_name(&window.program),
             process: None,

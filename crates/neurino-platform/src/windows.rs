@@ -1,9 +1,13 @@
-//! Windows: documented calls of user32, shell32 and kernel32 only.
+//! Windows: documented calls of user32, shell32 and kernel32, and the Windows Runtime's word on what the
+//! network costs.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::mem::size_of;
+use std::time::Instant;
 
 use neurino_control::{Program, games};
+use windows::Networking::Connectivity::{NetworkCostType, NetworkInformation};
 use windows::Win32::Foundation::{CloseHandle, HANDLE, HWND, RECT};
 use windows::Win32::Globalization::GetUserDefaultLocaleName;
 use windows::Win32::Graphics::Gdi::{
@@ -24,6 +28,8 @@ use windows::Win32::UI::WindowsAndMessaging::{
 };
 use windows::core::PWSTR;
 
+use crate::libraries::GameFolders;
+use crate::windows_load::CardLoad;
 use crate::{Front, Surroundings, View, once_each};
 
 /// Windows that fill the screen because they are the desktop.
@@ -43,39 +49,67 @@ pub(crate) fn locale_name() -> Option<String> {
     String::from_utf16(name.get(..chars)?).ok()
 }
 
-/// The surroundings under Windows. Whether the network is metered is not asked: only the Windows
-/// Runtime tells it.
+/// Looks between two questions about the network, which changes seldom.
+const NETWORK_EVERY: u32 = 15;
+
+/// The surroundings under Windows.
 #[derive(Default)]
 pub(crate) struct Windows {
+    looks: u32,
+    metered: Option<bool>,
     /// Programs by process and the name in the process table, which tells a reused number.
     known: HashMap<(u32, String), Program>,
+    folders: GameFolders,
+    /// Opened at the first look; none where there are no such counters.
+    load: OnceCell<Option<CardLoad>>,
 }
 
 impl Surroundings for Windows {
     fn look(&mut self) -> View {
+        if self.looks.is_multiple_of(NETWORK_EVERY) {
+            self.metered = metered();
+        }
+        self.looks = self.looks.wrapping_add(1);
         let programs = self.programs();
+        let front = self.front();
         View {
             idle_secs: idle_secs(),
             on_battery: on_battery(),
-            metered: None,
+            metered: self.metered,
             programs,
-            front: self.front(),
+            front_load_percent: self.load_of(&front),
+            front,
         }
     }
 }
 
 impl Windows {
     fn programs(&mut self) -> Option<Vec<Program>> {
+        if self.folders.refresh(Instant::now()) {
+            // What is known was judged by the folders of before.
+            self.known.clear();
+        }
         let mut now = HashMap::with_capacity(self.known.len());
         for (id, name) in process_table()? {
             let key = (id, name);
             let program = self.known.remove(&key).unwrap_or_else(|| {
-                image_path(id).map_or_else(|| Program::at(&key.1), |path| Program::at(&path))
+                image_path(id)
+                    .map_or_else(|| Program::at(&key.1), |path| self.folders.program(&path))
             });
             now.insert(key, program);
         }
         self.known = now;
         Some(once_each(self.known.values().cloned().collect()))
+    }
+
+    /// How busy the program in front keeps the card.
+    fn load_of(&mut self, front: &Front) -> Option<u8> {
+        self.load.get_or_init(CardLoad::open);
+        let counters = self.load.get_mut()?.as_mut()?;
+        match front {
+            Front::Window { process: Some(process), .. } => counters.of(*process),
+            _ => None,
+        }
     }
 
     fn front(&self) -> Front {
@@ -120,6 +154,19 @@ fn on_battery() -> Option<bool> {
         1 => Some(false),
         _ => None,
     }
+}
+
+/// Whether the way to the internet costs by what is sent; `None` without one, and where Windows does not
+/// say. Roaming and a plan that is used up count too.
+fn metered() -> Option<bool> {
+    let profile = NetworkInformation::GetInternetConnectionProfile().ok()?;
+    let cost = profile.GetConnectionCost().ok()?;
+    let kind = cost.NetworkCostType().ok()?;
+    let by_plan = matches!(kind, NetworkCostType::Fixed | NetworkCostType::Variable);
+    let known = kind != NetworkCostType::Unknown;
+    known.then(|| {
+        by_plan || cost.Roaming().unwrap_or(false) || cost.OverDataLimit().unwrap_or(false)
+    })
 }
 
 fn class_name(window: HWND) -> String {

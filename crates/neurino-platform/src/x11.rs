@@ -3,6 +3,7 @@
 
 use x11rb::connection::Connection as _;
 use x11rb::errors::ReplyError;
+use x11rb::protocol::randr::ConnectionExt as _;
 use x11rb::protocol::screensaver::ConnectionExt as _;
 use x11rb::protocol::xproto::{Atom, AtomEnum, ConnectionExt as _, Window as WindowId};
 use x11rb::rust_connection::RustConnection;
@@ -16,6 +17,8 @@ x11rb::atom_manager! {
         _NET_WM_PID,
         _NET_WM_STATE,
         _NET_WM_STATE_FULLSCREEN,
+        _NET_WM_STATE_MAXIMIZED_HORZ,
+        _NET_WM_STATE_MAXIMIZED_VERT,
         _NET_WM_WINDOW_TYPE,
         _NET_WM_WINDOW_TYPE_DESKTOP,
     }
@@ -26,9 +29,9 @@ pub(crate) struct Display {
     connection: RustConnection,
     atoms: Atoms,
     root: WindowId,
-    /// Of the whole desktop, in pixels.
-    size: (u16, u16),
     saver: bool,
+    /// The server knows monitors (RandR 1.5).
+    monitors: bool,
 }
 
 /// The window in front.
@@ -37,6 +40,29 @@ pub(crate) struct Window {
     /// The program's name as the window has it, for want of a process.
     pub(crate) class: String,
     pub(crate) full_screen: bool,
+}
+
+/// A rectangle on the desktop, in pixels; right and bottom are just outside.
+#[derive(Clone, Copy)]
+struct Area {
+    left: i32,
+    top: i32,
+    right: i32,
+    bottom: i32,
+}
+
+impl Area {
+    fn new(at: (i16, i16), size: (u16, u16)) -> Self {
+        let (left, top) = (i32::from(at.0), i32::from(at.1));
+        Self { left, top, right: left + i32::from(size.0), bottom: top + i32::from(size.1) }
+    }
+
+    fn covers(self, other: Self) -> bool {
+        self.left <= other.left
+            && self.top <= other.top
+            && self.right >= other.right
+            && self.bottom >= other.bottom
+    }
 }
 
 impl Display {
@@ -49,11 +75,14 @@ impl Display {
     fn named(name: &str) -> Option<Self> {
         let (connection, number) = x11rb::connect(Some(name)).ok()?;
         let screen = connection.setup().roots.get(number)?;
-        let (root, size) = (screen.root, (screen.width_in_pixels, screen.height_in_pixels));
+        let root = screen.root;
         let atoms = Atoms::new(&connection).ok()?.reply().ok()?;
         let version = connection.screensaver_query_version(1, 0);
         let saver = version.is_ok_and(|cookie| cookie.reply().is_ok());
-        Some(Self { connection, atoms, root, size, saver })
+        let version = connection.randr_query_version(1, 5).ok().and_then(|c| c.reply().ok());
+        let known = version.map(|version| (version.major_version, version.minor_version));
+        let monitors = known.is_some_and(|known| known >= (1, 5));
+        Some(Self { connection, atoms, root, saver, monitors })
     }
 
     /// Seconds since the last input.
@@ -84,13 +113,41 @@ impl Display {
             return Ok(None);
         }
         let states = self.numbers(id, self.atoms._NET_WM_STATE, AtomEnum::ATOM)?;
-        // Games without a border do not say that they fill the screen.
-        let geometry = self.connection.get_geometry(id)?.reply()?;
-        let fills = geometry.width >= self.size.0 && geometry.height >= self.size.1;
-        let full_screen = fills || states.contains(&self.atoms._NET_WM_STATE_FULLSCREEN);
+        let full_screen = states.contains(&self.atoms._NET_WM_STATE_FULLSCREEN)
+            || (!self.is_maximised(&states) && self.fills_a_monitor(id)?);
         let process =
             self.numbers(id, self.atoms._NET_WM_PID, AtomEnum::CARDINAL)?.first().copied();
         Ok(Some(Window { process, class: self.class(id)?, full_screen }))
+    }
+
+    /// A maximised window without a title bar fills a monitor too, and is a browser, not a game.
+    fn is_maximised(&self, states: &[Atom]) -> bool {
+        let atoms = &self.atoms;
+        let both = [atoms._NET_WM_STATE_MAXIMIZED_HORZ, atoms._NET_WM_STATE_MAXIMIZED_VERT];
+        both.iter().all(|state| states.contains(state))
+    }
+
+    /// Games without a border do not say that they fill a monitor.
+    fn fills_a_monitor(&self, id: WindowId) -> Result<bool, ReplyError> {
+        let size = self.connection.get_geometry(id)?.reply()?;
+        let at = self.connection.translate_coordinates(id, self.root, 0, 0)?.reply()?;
+        let window = Area::new((at.dst_x, at.dst_y), (size.width, size.height));
+        Ok(self.monitors()?.into_iter().any(|monitor| window.covers(monitor)))
+    }
+
+    /// Where the monitors are now: one may be plugged in at any time.
+    fn monitors(&self) -> Result<Vec<Area>, ReplyError> {
+        let mut areas = Vec::new();
+        if self.monitors {
+            let reply = self.connection.randr_get_monitors(self.root, true)?.reply()?;
+            let all = reply.monitors.iter().filter(|one| one.width > 0 && one.height > 0);
+            areas.extend(all.map(|one| Area::new((one.x, one.y), (one.width, one.height))));
+        }
+        if areas.is_empty() {
+            let root = self.connection.get_geometry(self.root)?.reply()?;
+            areas.push(Area::new((0, 0), (root.width, root.height)));
+        }
+        Ok(areas)
     }
 
     /// The class part of `WM_CLASS`, as rules write programs.
@@ -119,6 +176,7 @@ mod tests {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Child, Command, Stdio};
 
+    use x11rb::protocol::randr::MonitorInfo;
     use x11rb::protocol::xproto::{CreateWindowAux, PropMode, WindowClass};
     use x11rb::wrapper::ConnectionExt as _;
 
@@ -147,11 +205,16 @@ mod tests {
 
     /// A window of this size that is the active one, as a window manager would have it.
     fn put_in_front(display: &Display, width: u16, height: u16, states: &[Atom]) {
+        put_at(display, (0, 0), (width, height), states);
+    }
+
+    fn put_at(display: &Display, at: (i16, i16), size: (u16, u16), states: &[Atom]) {
         let (c, atoms) = (&display.connection, &display.atoms);
         let id = c.generate_id().unwrap();
         let aux = CreateWindowAux::new();
         let class = WindowClass::INPUT_OUTPUT;
-        c.create_window(0, id, display.root, 0, 0, width, height, 0, class, 0, &aux).unwrap();
+        let ((x, y), (width, height)) = (at, size);
+        c.create_window(0, id, display.root, x, y, width, height, 0, class, 0, &aux).unwrap();
         let set = |id, name, of: AtomEnum, values: &[u32]| {
             c.change_property32(PropMode::REPLACE, id, name, of, values).unwrap();
         };
@@ -187,5 +250,41 @@ mod tests {
         assert!(display.active_window().unwrap().is_none());
         drop(server);
         assert!(display.active_window().is_err());
+    }
+
+    #[test]
+    fn a_window_that_fills_one_of_two_monitors_fills_a_screen() {
+        let Some((_server, display)) = server() else {
+            eprintln!("skipped: `Xvfb` is missing");
+            return;
+        };
+        let fills = || display.active_window().unwrap().unwrap().full_screen;
+        put_at(&display, (400, 0), (400, 600), &[]);
+        assert!(!fills(), "half of the one monitor");
+        // Now the desktop has two, side by side.
+        for (name, x) in [(b"left", 0), (b"rite", 400)] {
+            let c = &display.connection;
+            let name = c.intern_atom(false, name).unwrap().reply().unwrap().atom;
+            let info = MonitorInfo {
+                name,
+                primary: false,
+                automatic: false,
+                x,
+                y: 0,
+                width: 400,
+                height: 600,
+                width_in_millimeters: 100,
+                height_in_millimeters: 150,
+                outputs: vec![],
+            };
+            c.randr_set_monitor(display.root, info).unwrap().check().unwrap();
+        }
+        assert!(fills(), "all of the second");
+        put_at(&display, (380, 0), (400, 600), &[]);
+        assert!(!fills(), "across both");
+        let atoms = &display.atoms;
+        let maximised = [atoms._NET_WM_STATE_MAXIMIZED_HORZ, atoms._NET_WM_STATE_MAXIMIZED_VERT];
+        put_at(&display, (400, 0), (400, 600), &maximised);
+        assert!(!fills(), "a maximised window is no game");
     }
 }

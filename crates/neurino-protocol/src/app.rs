@@ -14,11 +14,14 @@ use ts_rs::TS;
 use crate::alerts::{AlertsCommand, AlertsView};
 use crate::cards::CardChoice;
 use crate::control::{ControlStatus, RulesView};
+use crate::data::DataPlace;
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
+use crate::filter::{FilterCommand, FilterView};
 use crate::library::{LibraryAction, LibraryStatus};
 use crate::notices::{NoticeSettings, NoticesCommand};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
+use crate::own_model::{OwnModelCommand, OwnModelView};
 use crate::power::{PowerCommand, PowerView};
 use crate::saying::MiningSaying;
 use crate::update::{UpdateCommand, UpdateStatus, UpdateView};
@@ -58,6 +61,8 @@ pub enum Command {
     },
     /// Downloads, the drive and the library as a whole.
     Library(LibraryAction),
+    /// A person's own model; [`OwnModelCommand::Look`] is answered with [`Reply::OwnModel`].
+    OwnModel(OwnModelCommand),
     /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
     ChatSend {
         /// Chosen by the caller; names the answer's events.
@@ -92,6 +97,9 @@ pub enum Command {
     PictureSave {
         /// The picture.
         png: Png,
+        /// What it was made with, if the file is to say so.
+        #[serde(default)]
+        settings: Option<ImageJob>,
     },
     /// Receipts, newest first.
     Receipts {
@@ -106,6 +114,8 @@ pub enum Command {
         /// What is asked.
         about: EarningsAsk,
     },
+    /// Where everything lies on this machine; answered with [`Reply::Data`].
+    Data,
     /// Checks this machine; answered with [`Reply::Doctor`].
     Doctor,
     /// Reads the preferences.
@@ -127,6 +137,8 @@ pub enum Command {
     Update(UpdateCommand),
     /// The desktop's notifications; answered with [`Reply::Notices`].
     Notices(NoticesCommand),
+    /// Which jobs this machine's operator leaves to others.
+    Filter(FilterCommand),
     /// Whether and what for a card is used, and its name. Running jobs are finished first.
     CardChoose {
         /// The card's [`Device::card`].
@@ -150,6 +162,10 @@ pub enum WindowAction {
     Hide,
     /// Stop mining and end the program.
     Quit,
+    /// Let the person choose a file; answered with [`Reply::Chosen`].
+    ChooseFile,
+    /// Let the person choose a folder; answered with [`Reply::Chosen`].
+    ChooseFolder,
 }
 
 /// How to stop.
@@ -199,6 +215,17 @@ pub enum Reply {
     Update(Box<UpdateView>),
     /// Answer to [`Command::Notices`].
     Notices(NoticeSettings),
+    /// Answer to [`Command::Filter`].
+    Filter(FilterView),
+    /// Answer to [`Command::Data`].
+    Data(Vec<DataPlace>),
+    /// Answer to [`OwnModelCommand::Look`].
+    OwnModel(Box<OwnModelView>),
+    /// Answer to [`WindowAction::ChooseFile`] and [`WindowAction::ChooseFolder`].
+    Chosen {
+        /// The whole path; `None` if the person chose nothing.
+        path: Option<String>,
+    },
 }
 
 /// What happened, pushed to every viewer.
@@ -446,6 +473,10 @@ pub struct CurrentJob {
     /// Milliseconds from receipt after which it earns nothing.
     #[ts(type = "number")]
     pub budget_ms: u64,
+    /// How long it will take in all, told from others of its model, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional, type = "number")]
+    pub estimate_ms: Option<u64>,
     /// Jobs in work, this one included.
     pub jobs: u32,
 }

@@ -5,7 +5,7 @@
 //! (3.6e9 of them are a kilowatt hour). Days are those of the machine's time zone.
 
 use neurino_core::{
-    JobId, JobKind, LeaseId, MicroPoints, ModelId, Multiplier, PointsKind, Receipt,
+    JobId, JobKind, LeaseId, MicroPoints, ModelId, Multiplier, PointsKind, Quote, Receipt,
 };
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -33,6 +33,12 @@ pub enum EarningsAsk {
         before: Option<u32>,
         /// At most so many, up to 200.
         limit: u32,
+    },
+    /// One receipt computed again by the rules it names: answered with
+    /// [`EarningsAnswer::Recomputed`].
+    Recompute {
+        /// As it was shown.
+        receipt: Box<Receipt>,
     },
     /// A page of the job history, newest first: answered with [`EarningsAnswer::Jobs`].
     Jobs {
@@ -89,6 +95,8 @@ pub enum EarningsAnswer {
     Series(Vec<SeriesBar>),
     /// A page of receipts.
     Receipts(ReceiptPage),
+    /// What a receipt comes to.
+    Recomputed(Recomputed),
     /// A page of the job history.
     Jobs(JobPage),
     /// What the sensors said.
@@ -408,6 +416,27 @@ pub struct ReceiptFilter {
     pub until_ms: Option<i64>,
     /// Only those whose amount does not follow from their rules.
     pub drifted: bool,
+}
+
+/// A receipt, computed again on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Recomputed {
+    /// How it compares.
+    pub verdict: ReceiptVerdict,
+    /// What the rules give; absent where they are not known, or have no price for the model.
+    pub quote: Option<Quote>,
+}
+
+/// How a receipt compares with the rules it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptVerdict {
+    /// Every step is the same.
+    Agrees,
+    /// Another amount, or another way to it.
+    Differs,
+    /// This program does not know the rules.
+    Unknown,
 }
 
 /// A page of receipts.

@@ -143,6 +143,8 @@ pub enum Task {
     Scrub,
     /// Looking for known files of other programs.
     Reuse,
+    /// Taking in a model of the person's own.
+    Add,
 }
 
 /// A long task under way.

@@ -10,6 +10,10 @@
 //! [`NodeMessage::Ready`]; the node streams `Progress` and ends with `Submit`, `HandBack` or
 //! `Failed`. `Submit` is repeated (also after reconnecting, also after a crash) until `Settled` or
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
+//!
+//! Where `Welcome` says so, a picture need not pass the link: instead of `Submit` the node sends
+//! [`NodeMessage::Upload`], is answered [`CoordinatorMessage::UploadTo`], puts the file there, and says
+//! [`NodeMessage::Uploaded`], as often as it would repeat `Submit`. See [`upload`].
 
 use neurino_core::{
     FrontendId, ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId,
@@ -20,8 +24,14 @@ use ts_rs::TS;
 
 use crate::error::{ErrorBody, ErrorCode};
 
+pub mod upload;
+
+use upload::{StoredPicture, Uploaded};
+
 /// The protocol's version; both sides send it and refuse another one.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
+/// The origin that is signed on a link within one process.
+pub const LOCAL_ORIGIN: &str = "local";
 /// Largest message on a link, in bytes, but for [`NodeMessage::Submit`].
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Largest [`NodeMessage::Submit`], in bytes: the largest picture, if nothing in it repeats, in
@@ -60,6 +70,16 @@ pub enum NodeMessage {
     },
     /// A finished job.
     Submit(Submission),
+    /// A picture is finished; asks where it may be put. Answered with `UploadTo`, or with `Settled` or
+    /// `Rejected` if the lease is over.
+    Upload {
+        /// The lease.
+        lease: LeaseId,
+        /// Its file.
+        picture: StoredPicture,
+    },
+    /// The picture was put there: a finished job, as `Submit` is.
+    Uploaded(Uploaded),
     /// The node gives the job back unharmed (pause, stop, a game started): no penalty, re-queued.
     HandBack {
         /// The lease.
@@ -83,16 +103,40 @@ pub enum NodeMessage {
     Goodbye,
 }
 
-/// Opens a session; signed by the identity key over [`Hello::message`].
+/// Opens a session; signed over [`Hello::message`] by the device's key, and by the identity key or, for
+/// a while after that, with the token of an earlier session instead.
+///
+/// What is signed names where the node connected to and whose challenge it answers, so that a
+/// coordinator cannot pass another one's challenge on and work there as the node.
+///
+/// Fields that version 3 did not have may be missing, so that its programs are told about the version
+/// and not about the fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`].
     pub version: u32,
+    /// Where the node connected to: scheme, host and port, as browsers write an origin, or
+    /// [`LOCAL_ORIGIN`].
+    #[serde(default)]
+    pub origin: String,
+    /// Address of the coordinator's key, as the challenge named it.
+    #[serde(default)]
+    pub coordinator: String,
+    /// Address of the key that this device keeps for its sessions.
+    #[serde(default)]
+    pub device: String,
+    /// That key's signature: `0x` and 130 hex digits.
+    #[serde(default)]
+    pub device_signature: String,
+    /// Of an earlier session of the same node and device; then the identity key need not sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Who asks; starts with the lower-case address of the signing key.
     pub node: NodeId,
     /// The nonce of the challenge.
     pub nonce: String,
-    /// `0x` and 130 hex digits.
+    /// The identity key's signature, `0x` and 130 hex digits; empty with a token.
+    #[serde(default)]
     pub signature: String,
     /// The program and its version, for example `neurino/0.1.0`.
     pub agent: String,
@@ -102,9 +146,23 @@ pub struct Hello {
 
 impl Hello {
     /// The text that is signed (EIP-191 personal message).
-    pub fn message(network: &str, node: &NodeId, nonce: &str) -> String {
-        format!("neurino session v1\nnetwork: {network}\nnode: {node}\nnonce: {nonce}")
+    pub fn message(&self, network: &str) -> String {
+        let Self { origin, coordinator, node, device, nonce, .. } = self;
+        format!(
+            "neurino session v2\nnetwork: {network}\ncoordinator: {coordinator}\norigin: {origin}\n\
+             node: {node}\ndevice: {device}\nnonce: {nonce}"
+        )
     }
+}
+
+/// Lets a device open sessions for a while without the identity key. Worth nothing without the
+/// device's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionToken {
+    /// To be sent in [`Hello::token`].
+    pub token: String,
+    /// How long it is good, in seconds.
+    pub secs: u64,
 }
 
 /// The machine behind a node.
@@ -122,12 +180,38 @@ pub struct Capabilities {
 }
 
 /// What a node can take now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
     /// Verified models, loaded ones first.
     pub models: Vec<ModelOffer>,
     /// Jobs it takes at once.
     pub slots: u32,
+    /// Whether none of them is loaded, not even the first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cold: bool,
+    /// Whether it understands [`CoordinatorMessage::Advice`], and its owner lets it follow. Nobody else
+    /// is sent any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub advised: bool,
+}
+
+impl Ready {
+    /// Of a node that has the first of these models loaded and takes no advice.
+    pub fn new(models: Vec<ModelOffer>, slots: u32) -> Self {
+        Self { models, slots, ..Self::default() }
+    }
+}
+
+/// Which of the models that a node announced it should have loaded. Advice: the node follows it between
+/// jobs, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advice {
+    /// The model; absent if nobody asks for any of them, so that its memory may be freed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelId>,
+    /// Jobs that wait for it.
+    #[serde(default)]
+    pub waiting: u32,
 }
 
 /// A model that a node serves.
@@ -173,6 +257,9 @@ pub enum CoordinatorMessage {
         version: u32,
         /// The network's name.
         network: String,
+        /// Address of the coordinator's key; empty from a gateway, which holds none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        coordinator: String,
         /// To be signed; used once.
         nonce: String,
     },
@@ -180,11 +267,27 @@ pub enum CoordinatorMessage {
     Welcome {
         /// Address of the coordinator's key, which signs receipts.
         coordinator: String,
+        /// Whether pictures may be put where `UploadTo` says. Nodes that do not know of it submit them
+        /// on the link.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        uploads: bool,
+        /// For the next sessions; only after a hello that the identity key signed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<SessionToken>,
     },
     /// A job for the node.
     Assign(Lease),
+    /// Where the picture of a lease is to be put, see [`upload`].
+    UploadTo {
+        /// The lease.
+        lease: LeaseId,
+        /// Allows one `PUT` of this file, for a while. To be shown to nobody.
+        url: String,
+    },
     /// There is work, and none of it is for the node, which has a free slot. Sent when that changed.
     NoJob(NoJob),
+    /// Which model to have loaded. Sent only to nodes that said they understand it.
+    Advice(Advice),
     /// Stop working on a lease; nothing will be paid for it.
     Cancel {
         /// The lease.

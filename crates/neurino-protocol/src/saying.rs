@@ -35,6 +35,15 @@ pub enum MiningSaying {
         /// Why it has no job for this machine.
         no_job: Option<NoJob>,
     },
+    /// Loading a model because the network asks for it.
+    Advised {
+        /// It.
+        model: ModelId,
+        /// Jobs that wait for it.
+        jobs: u32,
+    },
+    /// Connected, with nothing loaded, because nobody asks for anything that this machine serves.
+    Resting,
     /// Computing the snapshot's job.
     Working,
     /// Handing the running jobs back.

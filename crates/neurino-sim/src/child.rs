@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use neurino_coordinator::{
-    Coordinator, CoordinatorConfig, CoordinatorError, Database, Limits, books,
+    Coordinator, CoordinatorConfig, CoordinatorError, Database, FabricAddress, FabricConfig,
+    FabricKey, Gateway, GatewayConfig, Limits, books,
 };
 use neurino_wallet::IdentityKey;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -32,6 +33,108 @@ pub struct Terms {
     /// Address of the books, if they are a server's.
     #[arg(long)]
     pub database: Option<String>,
+    /// Where NATS is, if there are gateways.
+    #[arg(long)]
+    pub nats: Option<String>,
+}
+
+/// What coordinator and gateways of a run share.
+fn fabric(folder: &Path, nats: &str) -> anyhow::Result<FabricConfig> {
+    let key = FabricKey::load_or_create(&folder.join("fabric.key"))?;
+    Ok(FabricConfig { address: FabricAddress::new(nats, None)?, key })
+}
+
+/// Sizes of a run.
+fn limits(text_budget_ms: u64) -> Limits {
+    Limits {
+        text_budget_ms,
+        sessions_max: 20_000,
+        connections_max: 40_000,
+        // All miners are of one owner, so that no job is computed again by another one's.
+        nodes_per_owner_max: usize::MAX,
+        ..Limits::default()
+    }
+}
+
+/// The network of a run.
+const NETWORK: &str = "sim";
+
+/// Runs a gateway in this process until it is killed.
+///
+/// # Errors
+/// An address that cannot be used.
+pub async fn serve_gateway(folder: &Path, port: u16, nats: &str) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let (network, limits) = (NETWORK.into(), limits(0));
+    let config = GatewayConfig {
+        network,
+        fabric: fabric(folder, nats)?,
+        limits,
+        client_address_header: None,
+    };
+    let gateway = Gateway::open(config, CancellationToken::new()).await?;
+    say(listener.local_addr()?);
+    Ok(gateway.serve(listener).await?)
+}
+
+/// A gateway's process. Killed with `SIGKILL` when dropped.
+pub struct GatewayProcess {
+    program: PathBuf,
+    folder: PathBuf,
+    nats: String,
+    child: Child,
+    /// Port it listens at, the same after a restart.
+    pub port: u16,
+}
+
+impl GatewayProcess {
+    /// Starts one for the coordinator of a folder; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// A process that does not start or does not say where it listens.
+    pub async fn start(
+        program: &Path,
+        folder: &Path,
+        nats: &str,
+        port: u16,
+    ) -> anyhow::Result<Self> {
+        let mut child = Command::new(program)
+            .arg("gateway")
+            .arg("--folder")
+            .arg(folder)
+            .args(["--nats", nats, "--port", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        let said = child.stdout.take().context("the gateway's output")?;
+        let line = BufReader::new(said).lines().next_line().await?;
+        let port = line.as_deref().and_then(|line| line.rsplit_once(':')?.1.parse().ok());
+        Ok(Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            nats: nats.to_owned(),
+            child,
+            port: port.context("the gateway does not say where it listens")?,
+        })
+    }
+
+    /// Kills it as a power cut would, and starts it again at the same port.
+    ///
+    /// # Errors
+    /// As [`GatewayProcess::start`].
+    pub async fn crash(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await?;
+        let again = Self::start(&self.program, &self.folder, &self.nats, self.port).await?;
+        *self = again;
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
 }
 
 impl Terms {
@@ -53,15 +156,10 @@ impl Terms {
 pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()> {
     let key = Arc::new(IdentityKey::from_phrase(PHRASE)?);
     let mut config = CoordinatorConfig::practice(terms.database(folder)?, key);
-    config.network = "sim".into();
+    config.network = NETWORK.into();
     config.practice = false;
     config.original = terms.original;
-    config.limits = Limits {
-        text_budget_ms: terms.text_budget_ms,
-        sessions_max: 20_000,
-        connections_max: 40_000,
-        ..Limits::default()
-    };
+    config.limits = limits(terms.text_budget_ms);
     let coordinator = loop {
         match Coordinator::open(config.clone()).await {
             Err(CoordinatorError::InUse(held @ Database::Postgres(_))) => {
@@ -80,7 +178,19 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
             say(counted.store_calls());
         }
     });
-    coordinator.serve(listener, CancellationToken::new()).await?;
+    let stop = CancellationToken::new();
+    let public = async { Ok(coordinator.serve(listener, stop.clone()).await?) };
+    let gateways = async {
+        match &terms.nats {
+            Some(nats) => {
+                let fabric = fabric(folder, nats)?;
+                Ok(coordinator.serve_fabric(fabric, stop.clone()).await?)
+            }
+            None => Ok(()),
+        }
+    };
+    let served: anyhow::Result<((), ())> = tokio::try_join!(public, gateways);
+    served?;
     anyhow::ensure!(!coordinator.is_superseded(), "another coordinator took the books over");
     Ok(())
 }
@@ -236,6 +346,7 @@ fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow::Resu
         .args(["--text-budget-ms", &terms.text_budget_ms.to_string()])
         .args(terms.original.then_some("--original"))
         .args(terms.database.iter().flat_map(|address| ["--database", address]))
+        .args(terms.nats.iter().flat_map(|address| ["--nats", address]))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

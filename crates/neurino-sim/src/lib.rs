@@ -10,10 +10,13 @@
 pub mod child;
 mod client;
 mod miner;
+pub mod nats;
 mod polls;
 #[cfg(unix)]
 pub mod postgres;
 pub mod report;
 pub mod runs;
+#[cfg(unix)]
+pub mod s3;
 mod streams;
 pub mod world;

@@ -28,7 +28,8 @@ enum Action {
         /// Divide the length of the runs by this.
         #[arg(long, value_name = "N", default_value_t = 1)]
         shorter: u32,
-        /// Keep the books in a PostgreSQL server whose package was unpacked here; the run starts it.
+        /// Keep the books in a PostgreSQL server whose package was unpacked here, beside that of NATS;
+        /// the run starts what it needs.
         #[arg(long, value_name = "FOLDER")]
         postgres: Option<PathBuf>,
     },
@@ -44,12 +45,36 @@ enum Action {
         #[command(flatten)]
         terms: Terms,
     },
-    /// Start a PostgreSQL server, run a program that finds its address in `NEURINO_TEST_POSTGRES_URL`,
-    /// and end the server.
+    /// A gateway's own process; started by the program itself.
+    #[command(hide = true)]
+    Gateway {
+        /// The folder of its coordinator, which holds the shared key.
+        #[arg(long)]
+        folder: PathBuf,
+        /// Port of this machine; 0 picks a free one.
+        #[arg(long)]
+        port: u16,
+        /// Where NATS is.
+        #[arg(long)]
+        nats: String,
+    },
+    /// Start a PostgreSQL and a NATS server, run a program that finds their addresses in
+    /// `NEURINO_TEST_POSTGRES_URL` and `NEURINO_TEST_NATS_URL`, and end the servers.
     #[cfg(unix)]
     #[command(hide = true)]
     WithPostgres {
-        /// Where the package with PostgreSQL's programs was unpacked.
+        /// Where the packages with the servers' programs were unpacked.
+        packages: PathBuf,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Start an S3 server, run a program that finds its address in `NEURINO_TEST_S3_URL`, and end the
+    /// server.
+    #[cfg(unix)]
+    #[command(hide = true)]
+    WithS3 {
+        /// Where the server's package was unpacked.
         packages: PathBuf,
         /// The program and its arguments.
         #[arg(last = true, required = true)]
@@ -64,9 +89,13 @@ async fn main() -> anyhow::Result<ExitCode> {
             child::serve(&folder, port, terms).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Action::Gateway { folder, port, nats } => {
+            child::serve_gateway(&folder, port, &nats).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Action::Run { runs, part, shorter, postgres } => {
             anyhow::ensure!(part > 0 && shorter > 0, "nothing can be divided by zero");
-            let ground = Ground { program: std::env::current_exe()?, postgres };
+            let ground = Ground { program: std::env::current_exe()?, postgres, gateways: 0 };
             let runs = if runs.is_empty() { Run::all(&ground) } else { runs };
             let mut passed = true;
             for name in runs {
@@ -83,14 +112,30 @@ async fn main() -> anyhow::Result<ExitCode> {
         Action::WithPostgres { packages, command } => {
             // Nothing in it outlives the program.
             let server = neurino_sim::postgres::Server::start(&packages, &["fsync=off"])?;
-            let (program, arguments) =
-                anyhow::Context::context(command.split_first(), "a program")?;
-            let status = tokio::process::Command::new(program)
-                .args(arguments)
-                .env("NEURINO_TEST_POSTGRES_URL", server.url())
-                .status()
-                .await?;
-            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let nats = neurino_sim::nats::Server::start(&packages)?;
+            let set = [
+                ("NEURINO_TEST_POSTGRES_URL", server.url()),
+                ("NEURINO_TEST_NATS_URL", nats.url()),
+            ];
+            with(&set, &command).await
+        }
+        #[cfg(unix)]
+        Action::WithS3 { packages, command } => {
+            let server = neurino_sim::s3::Server::start(&packages)?;
+            with(&[("NEURINO_TEST_S3_URL", server.url())], &command).await
         }
     }
+}
+
+/// Runs a program that finds the addresses of servers in its environment.
+#[cfg(unix)]
+async fn with(
+    addresses: &[(&str, String)],
+    command: &[std::ffi::OsString],
+) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = anyhow::Context::context(command.split_first(), "a program")?;
+    let addresses = addresses.iter().map(|(name, url)| (name, url));
+    let mut program = tokio::process::Command::new(program);
+    let status = program.args(arguments).envs(addresses).status().await?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

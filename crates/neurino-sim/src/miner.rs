@@ -52,7 +52,7 @@ pub(crate) struct Manner {
 pub(crate) struct Shared {
     pub(crate) key: IdentityKey,
     pub(crate) model: ModelId,
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
     pub(crate) seen: mpsc::UnboundedSender<Seen>,
     pub(crate) manner: Manner,
 }
@@ -75,7 +75,8 @@ struct Held {
 pub(crate) async fn run(shared: Arc<Shared>, number: u64, start_after: Duration) {
     tokio::time::sleep(start_after).await;
     let node = NodeId::new(format!("{}-m{number}", shared.key.address())).expect("a valid node id");
-    let Ok(coordinator) = HttpCoordinator::new(&shared.url) else { return };
+    let url = &shared.urls[number as usize % shared.urls.len()];
+    let Ok(coordinator) = HttpCoordinator::new(url) else { return };
     let capabilities = Capabilities {
         device: "virtual".into(),
         memory_bytes: 1 << 33,
@@ -118,7 +119,7 @@ impl Miner {
     /// Works until the session ends.
     async fn serve(&mut self, mut session: Session) {
         let models = vec![ModelOffer::text(self.shared.model.clone())];
-        let ready = Ready { models, slots: self.shared.manner.slots };
+        let ready = Ready::new(models, self.shared.manner.slots);
         let mut out = vec![NodeMessage::Ready(ready), self.heartbeat()];
         let mut beat = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECS));
         beat.reset();

@@ -34,6 +34,9 @@ pub enum Run {
     /// The database is killed, then the coordinator while another one stands by.
     #[cfg(unix)]
     L8,
+    /// The same through two gateways, and NATS, a gateway and the coordinator are killed.
+    #[cfg(unix)]
+    L8Gateways,
     /// Answers that are read as they grow, for long.
     L9,
 }
@@ -44,7 +47,7 @@ impl Run {
         let mut all = vec![Self::L1, Self::L2, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7];
         #[cfg(unix)]
         if ground.postgres.is_some() {
-            all.push(Self::L8);
+            all.extend([Self::L8, Self::L8Gateways]);
         }
         all.push(Self::L9);
         all
@@ -84,6 +87,8 @@ pub struct Ground {
     pub program: PathBuf,
     /// Where PostgreSQL's package was unpacked, if its books are not to be a file.
     pub postgres: Option<PathBuf>,
+    /// How many gateways miners and clients take turns at; without any, all speak to the coordinator.
+    pub gateways: usize,
 }
 
 /// Does one run.
@@ -101,6 +106,8 @@ pub async fn run(run: Run, size: Size, ground: &Ground) -> anyhow::Result<Report
         Run::L7 => lost_miners(size, ground).await,
         #[cfg(unix)]
         Run::L8 => outages(size, ground).await,
+        #[cfg(unix)]
+        Run::L8Gateways => cut_ways(size, ground).await,
         Run::L9 => soak(size, ground).await,
     }
 }
@@ -146,7 +153,7 @@ async fn polling(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("L2", load);
     let folder = tempfile::tempdir()?;
-    let terms = Terms { text_budget_ms: LEASE_MS, original: true, database: None };
+    let terms = Terms { text_budget_ms: LEASE_MS, original: true, database: None, nats: None };
     let mut process = Process::start(&ground.program, folder.path(), terms).await?;
     let model = ModelId::new(MODEL)?;
     // What an idle coordinator does with its books, which is not for any poll: as many polls as are
@@ -420,6 +427,48 @@ async fn outages(size: Size, ground: &Ground) -> anyhow::Result<Report> {
     let (process, took) = taken?;
     world.process = process;
     whole(&mut world, &mut report).await?;
+    report.must("taken over after", ms(took), "<= 15 s", took <= Duration::from_secs(15));
+    Ok(report)
+}
+
+#[cfg(unix)]
+async fn cut_ways(size: Size, ground: &Ground) -> anyhow::Result<Report> {
+    /// How long NATS is away each time.
+    const AWAY: Duration = Duration::from_secs(3);
+    let (miners, per_s, length) = (size.many(6_000), rate(size, 72), size.long(120));
+    let load = format!(
+        "{per_s:.1} jobs/s for {} s, {miners} miners, two gateways; kill -9 of NATS twice, of a gateway, \
+         and of the coordinator while another one stands by",
+        length.as_secs()
+    );
+    let mut report = Report::new("L8 with gateways", load);
+    let ground = Ground { gateways: 2, ..ground.clone() };
+    let mut world = World::start(&ground, miners, PAYERS, usual(), LEASE_MS).await?;
+    for _ in 0..2 {
+        world.send_steadily(per_s, length / 8).await;
+        world.nats.as_mut().context("this run needs NATS")?.kill()?;
+        world.send_steadily(per_s, AWAY).await;
+        world.nats.as_mut().context("this run needs NATS")?.begin()?;
+        world.send_steadily(per_s, length / 8).await;
+    }
+    let ended = world.tally.disconnected;
+    report.must("sessions that ended with NATS", ended, "0", ended == 0);
+    world.gateways[0].crash().await?;
+    world.send_steadily(per_s, length / 8).await;
+    let ended = world.tally.disconnected;
+    let standby = world.process.stand_by(world.process.port)?;
+    world.send_steadily(per_s, length / 8).await;
+    world.process.kill().await?;
+    let since = Instant::now();
+    let (taken, ()) = tokio::join!(
+        async { standby.listens().await.map(|process| (process, since.elapsed())) },
+        world.send_steadily(per_s, length / 4),
+    );
+    let (process, took) = taken?;
+    world.process = process;
+    whole(&mut world, &mut report).await?;
+    let ended = world.tally.disconnected - ended;
+    report.must("sessions that ended with the coordinator", ended, "0", ended == 0);
     report.must("taken over after", ms(took), "<= 15 s", took <= Duration::from_secs(15));
     Ok(report)
 }

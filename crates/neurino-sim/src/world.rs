@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::child::{Process, Terms};
+use crate::child::{GatewayProcess, Process, Terms};
 use crate::client::{self, Accepted, Outcome};
 use crate::miner::{self, Manner, Seen, Shared};
 #[cfg(unix)]
@@ -58,6 +58,11 @@ pub(crate) struct World {
     /// The server of the books, if they are not a file.
     #[cfg(unix)]
     pub(crate) server: Option<Server>,
+    /// The server between coordinator and gateways, and these; clients and miners take turns at them.
+    #[cfg(unix)]
+    pub(crate) nats: Option<crate::nats::Server>,
+    pub(crate) gateways: Vec<GatewayProcess>,
+    urls: Vec<String>,
     _folder: TempDir,
     http: reqwest::Client,
     pub(crate) keys: Vec<String>,
@@ -92,8 +97,27 @@ impl World {
             anyhow::ensure!(ground.postgres.is_none(), "PostgreSQL is started under Unix only");
             None
         };
-        let terms = Terms { text_budget_ms, original: false, database };
+        #[cfg(unix)]
+        let nats = match &ground.postgres {
+            Some(packages) if ground.gateways > 0 => Some(crate::nats::Server::start(packages)?),
+            _ => None,
+        };
+        #[cfg(unix)]
+        let nats_url = nats.as_ref().map(crate::nats::Server::url);
+        #[cfg(not(unix))]
+        let nats_url: Option<String> = None;
+        let terms = Terms { text_budget_ms, original: false, database, nats: nats_url.clone() };
         let process = Process::start(&ground.program, folder.path(), terms).await?;
+        let mut gateways = Vec::new();
+        for _ in 0..ground.gateways {
+            let nats = nats_url.as_deref().context("gateways need NATS")?;
+            let started = GatewayProcess::start(&ground.program, folder.path(), nats, 0).await?;
+            gateways.push(started);
+        }
+        let urls = match gateways.as_slice() {
+            [] => vec![process.url()],
+            some => some.iter().map(GatewayProcess::url).collect(),
+        };
         let mut keys = Vec::with_capacity(payers);
         for payer in 0..payers {
             let key =
@@ -111,7 +135,7 @@ impl World {
         let shared = Arc::new(Shared {
             key: IdentityKey::generate(&mut StdRng::seed_from_u64(1)),
             model: model.clone(),
-            url: process.url(),
+            urls: urls.clone(),
             seen: tell,
             manner,
         });
@@ -120,6 +144,10 @@ impl World {
             process,
             #[cfg(unix)]
             server,
+            #[cfg(unix)]
+            nats,
+            gateways,
+            urls,
             _folder: folder,
             http,
             keys,
@@ -163,7 +191,8 @@ impl World {
     pub(crate) fn send(&mut self, payer: usize) {
         let number = self.next_job;
         self.next_job += 1;
-        let (http, url, key) = (self.http.clone(), self.process.url(), self.keys[payer].clone());
+        let (http, key) = (self.http.clone(), self.keys[payer].clone());
+        let url = self.urls[number as usize % self.urls.len()].clone();
         let model = self.model.clone();
         self.requests
             .spawn(async move { (payer, client::submit(&http, &url, &key, &model, number).await) });

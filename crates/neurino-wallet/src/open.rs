@@ -195,6 +195,22 @@ pub async fn replace_identity(
     Ok(opened)
 }
 
+/// Removes this machine's identity from the operating system's store, if that has it: whether it had.
+/// Files are left to the caller, and so is the question whether its words are written down.
+///
+/// # Errors
+/// [`WalletError`] if the store cannot be asked, or the note of where the key lies is damaged.
+pub async fn forget_in_system_store(wanted: OpenIdentity) -> Result<bool, WalletError> {
+    let dir = wanted.data_dir.as_path();
+    let marker = read_marker(dir)?;
+    if !marker.is_some_and(|marker| marker.store == MarkedStore::Os) {
+        return Ok(false);
+    }
+    let os = wanted.os_store.unwrap_or_else(|| Arc::new(OsKeyStore::new(SERVICE)));
+    os.delete(&os_entry(dir)).await?;
+    Ok(true)
+}
+
 struct Search<'a> {
     dir: &'a Path,
     files: EncryptedFileStore,

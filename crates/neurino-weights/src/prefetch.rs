@@ -66,11 +66,11 @@ pub struct Fetched {
 }
 
 /// The most memory that reading ahead may use, so that it and the largest tensor together stay
-/// within the largest file.
+/// within half of the largest file: the other half is for what tensors are made into.
 ///
 /// - `largest_file_bytes`, `largest_tensor_bytes`: of the checkpoint
 pub fn budget_bytes(largest_file_bytes: u64, largest_tensor_bytes: u64) -> u64 {
-    largest_file_bytes.saturating_sub(largest_tensor_bytes).min(BUDGET_BYTES_MAX)
+    (largest_file_bytes / 2).saturating_sub(largest_tensor_bytes).min(BUDGET_BYTES_MAX)
 }
 
 impl Prefetch {

@@ -6,7 +6,10 @@ import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
 import { cards } from './words/cards';
 import { demand } from './words/demand';
+import { own } from './words/own';
+import { data } from './words/data';
 import { power } from './words/power';
+import { filter } from './words/filter';
 import { antivirus, notices, update } from './words/update';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
@@ -97,11 +100,14 @@ export const en = {
   },
   control,
   cards,
+  own,
+  data,
   demand,
   power,
   alerts,
   update,
   notices,
+  filter,
   antivirus,
   earnings: {
     label: 'Points today',
@@ -146,6 +152,7 @@ export const en = {
     beside: (others: number) => (others > 0 ? ` · ${others} more at the same time` : ''),
     bar: 'Time used',
     budget: 'A job that runs out of time earns nothing.',
+    estimate: (time: string) => `Jobs like this take about ${time}.`,
     none: 'No job right now',
     stopped: 'Nothing runs while mining is stopped.',
     paused: 'Nothing runs while mining is paused.',
@@ -184,6 +191,13 @@ export const en = {
     agrees: 'Computed again on this machine: the same amount.',
     differs: (points: string) =>
       `Computed again on this machine: ${points} points. This receipt does not add up.`,
+    computing: 'Computing it again on this machine …',
+    notComputed: 'It could not be computed again on this machine just now.',
+    unknownRules: (rules: string) =>
+      `This version does not know the rules ${rules}, so the amount cannot be checked. An update may know them.`,
+    noPrice: (rules: string) =>
+      `The rules ${rules} have no price for this model. This receipt does not add up.`,
+    otherFactor: (due: string, paid: string) => `By the rules the factor is ${due}, not ${paid}.`,
     rules: 'Rules',
     network: 'Network',
     settled: 'Paid',
@@ -280,6 +294,9 @@ export const en = {
     saved: (path: string) => `Saved as ${path}`,
     saveFailed: 'Could not be saved',
     again: 'Another one',
+    withSettings: 'With words and seed in the file',
+    withSettingsHelp:
+      'Writes words, seed, size, steps and model into the saved file, so that the picture can be made again. Whoever gets the file can read them.',
     negative: 'What is not to be seen',
     negativeHelp: 'Leave it empty to use the default of the model.',
     width: 'Width',
@@ -351,11 +368,13 @@ export const en = {
       move: 'Moving the models',
       scrub: 'Checking all files',
       reuse: 'Looking for files',
+      add: 'Adding your model',
     } satisfies Record<Task, string>,
     taskFailed: {
       move: 'The models were not moved',
       scrub: 'The files could not be checked',
       reuse: 'The files could not be used',
+      add: 'Your model was not added',
     } satisfies Record<Task, string>,
     queue: 'Downloads',
     queued: 'In the downloads',
@@ -417,6 +436,12 @@ export const en = {
   },
   settings: {
     title: 'Settings',
+    find: 'Search the settings',
+    found: (n: number) => (n === 1 ? '1 section' : `${n} sections`),
+    foundNone: (words: string) => `No setting says “${words}”. Try another word.`,
+    advanced: 'Show advanced settings',
+    simple: 'Hide advanced settings',
+    atLoginRefused: 'That could not be changed',
     appearance: 'Appearance',
     theme: 'Theme',
     themeHelp: 'Default: as the system.',

@@ -52,6 +52,10 @@ export const wallet = {
   old: 'Now',
   fresh: 'New',
   remove: 'Remove',
+  removeTitle: 'Remove the reward address?',
+  removeText:
+    'Points still count for the identity of this machine, but no wallet is named for them until you enter one again.',
+  removeKeep: 'Keep it',
   history: 'Earlier addresses',
   span: (from: string, to: string) => `${from} to ${to}`,
   qr: 'QR code of the address',
@@ -83,6 +87,9 @@ export const wallet = {
   minerTaken: 'Taken over.',
   minerModels: (count: number, size: string, folder: string) =>
     `${count} model ${count === 1 ? 'file' : 'files'}, ${size}, in ${folder}`,
+  minerModelsHelp:
+    'The miner keeps its files. Those that Neurino knows are checked and linked, or copied where that is not possible.',
+  minerTakeModels: 'Use these models',
   minerProblems: 'Not usable',
   chain: 'On public chains',
   chainHelp: 'Off until you set an RPC address. Only reads; only when you press Check now.',
@@ -153,10 +160,26 @@ export const guide = {
   modelsText: 'Small ones, so that you earn within minutes. Larger ones wait under Models.',
   folder: 'Folder',
   free: (size: string) => `${size} free`,
+  otherFolder: 'Choose another folder',
+  haveModels: 'I have model files already',
   along: 'Came with Neurino',
   download: (time: string) => `Download: about ${time} at 50 Mbit/s`,
   whenTitle: 'When may Neurino mine?',
   whenText: 'Stop and Start are always one click away, in the window and in the tray.',
+  whenHelp: {
+    always: 'As long as the computer runs. Games still come first.',
+    schedule: 'In the hours of the week that you choose.',
+    away_on_schedule: 'In the hours of the week that you choose, while nobody is at the computer.',
+  },
+  whenAway: (minutes: number) =>
+    `After ${minutes === 1 ? '1 minute' : `${minutes} minutes`} without mouse and keyboard, until you come back.`,
+  whenAwayStays: (minutes: number) =>
+    `After ${minutes === 1 ? '1 minute' : `${minutes} minutes`} without mouse and keyboard. It goes on when you come back.`,
+  weeks: {
+    nights: 'Nights',
+    work: 'Nights and office hours',
+    all: 'Every hour',
+  },
   atLogin: 'Start with this computer',
   atLoginHelp: 'Neurino starts in the tray when you sign in, and mines.',
   onlyNow: 'Only when you press Start. It cannot start with the computer on this system.',

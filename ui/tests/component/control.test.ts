@@ -10,7 +10,7 @@ import { open, settle } from './render';
 describe('a rule that holds', () => {
   it('says why, proves what it gave back, and offers both ways out', async () => {
     const { backend } = await open(snapshot('paused'));
-    expect(screen.getByTestId('state-sentence').textContent).toContain('doom is running');
+    expect(screen.getByTestId('state-sentence').textContent).toContain('Doom is running');
     expect(screen.getByTestId('state-sentence').dataset.state).toBe('paused');
     expect(screen.getByTestId('gave-back').textContent?.trim()).toBe(
       'Gave back 9.8 GB in 0.9 s, 1 job handed on',

@@ -1,4 +1,4 @@
-import { fireEvent, screen, within } from '@testing-library/svelte';
+import { fireEvent, screen, waitFor, within } from '@testing-library/svelte';
 import { describe, expect, it } from 'vitest';
 
 import type { MiningState } from '../../src/lib/api/types';
@@ -46,7 +46,9 @@ describe('the points', () => {
     expect(rows[1]).toContain('tokens');
     await fireEvent.click(screen.getAllByTestId('receipt-explain')[0] as HTMLElement);
     expect(screen.getByTestId('receipt-amount').textContent).toBe('0.015625');
-    expect(screen.getByTestId('receipt-verdict').textContent).toContain('the same amount');
+    await waitFor(() =>
+      expect(screen.getByTestId('receipt-verdict').textContent).toContain('the same amount'),
+    );
     expect(screen.getByTestId('receipt-dialog').textContent).toContain('Waifu points');
   });
 
@@ -191,7 +193,9 @@ describe('the receipts', () => {
       '× Your multiplier 1',
       '= Llama points 0.105000',
     ]);
-    expect(screen.getByTestId('receipt-verdict').textContent).toContain('the same amount');
+    await waitFor(() =>
+      expect(screen.getByTestId('receipt-verdict').textContent).toContain('the same amount'),
+    );
     expect(dialog.textContent).toContain('practice1');
     expect(dialog.textContent).toContain('0x4b1d9e07…1d9e07c2');
   });
@@ -201,8 +205,32 @@ describe('the receipts', () => {
     wrong.quote = { ...wrong.quote, amount_micro: 90_000 };
     await open(snapshot('waiting', { receipts: [wrong] }));
     await fireEvent.click(screen.getByTestId('receipt-explain'));
-    const verdict = screen.getByTestId('receipt-verdict').textContent;
-    expect(verdict).toContain('0.105000 points. This receipt does not add up.');
+    await waitFor(() => {
+      const verdict = screen.getByTestId('receipt-verdict').textContent;
+      expect(verdict).toContain('0.105000 points. This receipt does not add up.');
+    });
+  });
+
+  it('whose factor the rules do not know are called out, though their figures agree', async () => {
+    const wrong = receipt(0);
+    wrong.quote = { ...wrong.quote, factor: 2_000_000, amount_micro: 210_000 };
+    await open(snapshot('waiting', { receipts: [wrong] }));
+    await fireEvent.click(screen.getByTestId('receipt-explain'));
+    await waitFor(() => {
+      const verdict = screen.getByTestId('receipt-verdict');
+      expect(verdict.textContent).toContain('By the rules the factor is 1, not 2.');
+      expect(verdict.className).toContain('differs');
+    });
+  });
+
+  it('of unknown rules are neither right nor wrong', async () => {
+    await open(snapshot('waiting', { receipts: [{ ...receipt(0), rule_set: 'season9' }] }));
+    await fireEvent.click(screen.getByTestId('receipt-explain'));
+    await waitFor(() => {
+      const verdict = screen.getByTestId('receipt-verdict');
+      expect(verdict.textContent).toContain('does not know the rules season9');
+      expect(verdict.className).toContain('unknown');
+    });
   });
 
   it('close again with the button', async () => {

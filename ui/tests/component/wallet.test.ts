@@ -33,6 +33,43 @@ async function enter(id: string, value: string, inputType = 'insertText') {
   await fireEvent(field(id), new InputEvent('input', { inputType, bubbles: true }));
 }
 
+describe('what goes wrong is said', () => {
+  it('when the words cannot be shown or asked for', async () => {
+    const { backend } = await settings();
+    await fireEvent.click(screen.getByTestId('backup-open'));
+    backend.refusals.set('wallet', { code: 'internal', message: 'the key store is locked' });
+    await fireEvent.pointerDown(screen.getByTestId('words-hold'));
+    await settle();
+    expect(screen.getByTestId('wallet-identity').textContent).toContain('key store is locked');
+    expect(screen.getByTestId<HTMLButtonElement>('words-written').disabled).toBe(true);
+  });
+
+  it('when the guide cannot be left', async () => {
+    const { backend } = await guided('reward');
+    backend.refusals.set('onboarding', { code: 'internal', message: 'the drive is full' });
+    await fireEvent.click(screen.getByTestId('guide-leave'));
+    await settle();
+    expect(screen.getByTestId('guide').textContent).toContain('The drive is full');
+  });
+});
+
+describe('the reward address', () => {
+  it('is removed after a question alone', async () => {
+    const { backend } = await settings(richWallet());
+    const sent = () =>
+      backend.sent('wallet').filter((one) => one.payload.ask === 'reward_remove').length;
+    await fireEvent.click(screen.getByTestId('reward-remove'));
+    expect(sent()).toBe(0);
+    await fireEvent.click(screen.getByText('Keep it'));
+    expect(screen.queryByTestId('reward-remove-dialog')).toBeNull();
+    await fireEvent.click(screen.getByTestId('reward-remove'));
+    await fireEvent.click(screen.getByTestId('reward-remove-go'));
+    await settle();
+    expect(sent()).toBe(1);
+    expect(screen.queryByTestId('reward-remove-dialog')).toBeNull();
+  });
+});
+
 describe('the recovery words', () => {
   it('are shown only while the button is held', async () => {
     const { backend, session } = await settings();
@@ -186,6 +223,66 @@ describe('the guide', () => {
     await guided('when', { at_login: null });
     expect(screen.queryByTestId('at-login')).toBeNull();
     expect(screen.getByText(/cannot start with the computer/)).toBeTruthy();
+  });
+
+  it('says when to mine with the rules of the settings', async () => {
+    const { backend } = await guided('when');
+    await settle();
+    expect(screen.queryByTestId('week-grid')).toBeNull();
+    await fireEvent.click(screen.getByTestId('guide-when-away'));
+    await settle();
+    expect(backend.rules.rules.when).toBe('away');
+    expect(
+      screen.getByText('After 10 minutes without mouse and keyboard, until you come back.'),
+    ).toBeTruthy();
+    await fireEvent.click(screen.getByTestId('guide-when-schedule'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('guide-week-nights'));
+    await settle();
+    expect(backend.rules.rules.when).toBe('schedule');
+    expect(backend.rules.rules.week).toHaveLength(7);
+    expect(backend.rules.rules.week[2]).toBe('cccccc................cc');
+    expect(screen.getByTestId('week-grid')).toBeTruthy();
+  });
+
+  it('shows why the rules cannot be read or changed', async () => {
+    const { backend } = await guided('when');
+    await settle();
+    backend.refusals.set('rules_set', { code: 'internal', message: 'the drive is full' });
+    await fireEvent.click(screen.getByTestId('guide-when-away'));
+    await settle();
+    expect(screen.getByTestId('refusal').textContent).toContain('The drive is full');
+    expect(backend.rules.rules.when).toBe('always');
+  });
+
+  it('moves the library and finds model files before the first download', async () => {
+    const { backend } = await guided('models');
+    for (const what of ['move', 'reuse'] as const) {
+      await fireEvent.click(screen.getByTestId(`guide-${what}`));
+      await settle();
+      await enter('folder-input', '/media/games');
+      await fireEvent.click(screen.getByTestId('folder-go'));
+      await settle();
+      expect(backend.sent('library').at(-1)?.payload).toEqual({
+        action: what,
+        folder: '/media/games',
+      });
+    }
+  });
+
+  it('takes over the models of a miner with its keys', async () => {
+    const { backend } = await guided('reward');
+    await fireEvent.click(screen.getByTestId('guide-miner'));
+    await settle();
+    await enter('miner-folder', '/home/ada/miner-release');
+    await fireEvent.submit(screen.getByTestId('miner-folder'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('miner-take-models'));
+    await settle();
+    expect(backend.sent('library').at(-1)?.payload).toEqual({
+      action: 'reuse',
+      folder: '/home/ada/.cache/heurist',
+    });
   });
 
   it.each(order)('has no accessibility fault at %s', { timeout: 30_000 }, async (step) => {

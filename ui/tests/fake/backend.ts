@@ -5,6 +5,7 @@ import type {
   Command,
   ErrorBody,
   Event,
+  FilterView,
   Preferences,
   Reply,
   RulesView,
@@ -14,6 +15,7 @@ import { alertsView } from './alerts';
 import { answerWallet } from './answers';
 import { history, rulesView } from './control';
 import { answer, overview } from './ledger';
+import { dataPlaces, OWN_PATH, ownModel } from './own';
 import { answerPower, powerView } from './power';
 import { checks, NOW_MS, receipt } from './samples';
 import { noticeSettings, updateView } from './update';
@@ -31,6 +33,7 @@ export class FakeBackend implements Backend {
   alerts = alertsView;
   update = updateView();
   notices = noticeSettings;
+  filter: FilterView = { on: false, words: [] };
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -72,11 +75,17 @@ export class FakeBackend implements Backend {
         if (asked.ask === 'set') this.update = { ...this.update, preferences: asked.preferences };
         return { reply: 'update', payload: this.update };
       }
+      case 'filter': {
+        if (command.payload.ask === 'set') this.filter = command.payload.filter;
+        return { reply: 'filter', payload: this.filter };
+      }
       case 'notices': {
         const asked = command.payload;
         if (asked.ask === 'set') this.notices = asked.settings;
         return { reply: 'notices', payload: this.notices };
       }
+      case 'data':
+        return { reply: 'data', payload: dataPlaces };
       case 'doctor':
         return { reply: 'doctor', payload: checks };
       case 'receipts':
@@ -91,6 +100,15 @@ export class FakeBackend implements Backend {
       }
       case 'picture_save':
         return { reply: 'saved', payload: { path: '/home/ada/Pictures/Neurino/neurino-1.png' } };
+      case 'own_model':
+        if (command.payload.do === 'add') return { reply: 'ok' };
+        return { reply: 'own_model', payload: ownModel(command.payload.path) };
+      case 'window': {
+        const { action } = command.payload;
+        if (action === 'choose_file') return { reply: 'chosen', payload: { path: OWN_PATH } };
+        if (action === 'choose_folder') return { reply: 'chosen', payload: { path: '/media/m' } };
+        return { reply: 'ok' };
+      }
       case 'wallet':
         return { reply: 'wallet', payload: answerWallet(this, command.payload) };
       case 'onboarding': {

@@ -7,6 +7,8 @@ import type {
   JobOutcome,
   JobRecord,
   LogLine,
+  Receipt,
+  Recomputed,
   SeriesBar,
   SpanTotal,
   TelemetryPoint,
@@ -268,6 +270,17 @@ const SAID: [LogLine['level'], string, string][] = [
   ['info', 'neurino_app', 'neurino 0.1.0 is up network="practice" node=0x1f9a…'],
 ];
 
+/** The rules of these receipts are simple: a token pays 0.001 points, and every factor is 1. */
+function recomputed({ rule_set, quote, usage }: Receipt): Recomputed {
+  if (!rule_set.startsWith('practice')) return { verdict: 'unknown', quote: null };
+  const units =
+    quote.points === 'llama' ? usage.prompt_tokens + usage.completion_tokens : quote.units;
+  const base_micro = Math.floor(units * (quote.points === 'llama' ? 1000 : 1e6 / 5_242_880));
+  const due = { ...quote, units, base_micro, factor: 1_000_000, amount_micro: base_micro };
+  const same = due.amount_micro === quote.amount_micro && due.factor === quote.factor;
+  return { verdict: same ? 'agrees' : 'differs', quote: due };
+}
+
 /** What the program would answer. */
 export function answer(ask: EarningsAsk, what: EarningsOverview): EarningsAnswer {
   const empty = what.checked.agree + what.checked.differ === 0;
@@ -290,6 +303,8 @@ export function answer(ask: EarningsAsk, what: EarningsOverview): EarningsAnswer
         },
       };
     }
+    case 'recompute':
+      return { answer: 'recomputed', payload: recomputed(ask.receipt) };
     case 'jobs': {
       const all = Array.from({ length: empty ? 0 : 24 }, (_, n) => job(n));
       const { outcome, text } = ask.filter;

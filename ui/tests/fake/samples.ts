@@ -327,6 +327,7 @@ export function snapshot(state: MiningState, changes: Partial<Snapshot> = {}): S
           of: 256,
           elapsed_ms: 3140,
           budget_ms: 180_000,
+          estimate_ms: 12_400,
           jobs: 1,
         }
       : null,

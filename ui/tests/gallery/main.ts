@@ -217,6 +217,10 @@ backend.update = updateView({
 });
 backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
 if (asked.has('wallet')) backend.wallet = richWallet();
+if (asked.get('filter') === 'on') {
+  backend.filter = { on: true, words: ['gore', 'severed head', 'Kettensägenmassaker'] };
+} else if (asked.has('filter')) backend.filter = { on: asked.get('filter') === 'empty', words: [] };
+
 const step = asked.get('guide');
 if (step) backend.guide = guideView({ open: true, step: step as OnboardingStep });
 const rules = asked.get('rules');
@@ -247,6 +251,8 @@ if (asked.has('notice')) {
   });
 }
 
+// What is looked at may be folded away.
+localStorage.setItem('neurino-advanced', asked.has('section') ? 'yes' : 'no');
 const session = new Session(backend);
 const target = document.getElementById('app');
 if (target && asked.has('loading')) backend.listen = () => new Promise(() => {});
@@ -260,7 +266,8 @@ async function act(): Promise<void> {
   if (asked.has('notice')) await session.start();
   if (asked.has('gain')) backend.emit({ event: 'settled', payload: receipt(0) });
   const press = asked.get('press');
-  if (press) {
+  // Several, one after the other, are pressed by walletActs.
+  if (press && !/[,=]/.test(press)) {
     flushSync();
     document.querySelector<HTMLElement>(`[data-testid=${press}]`)?.click();
   }

@@ -40,6 +40,7 @@ const SOURCES = [
   'crates/neurino-model-store/src/fetch.rs',
   'crates/neurino-model-store/src/relocate.rs',
   'crates/neurino-model-store/src/source',
+  'crates/neurino-platform/src/awake.rs',
   'crates/neurino-power/src/journal.rs',
   'crates/neurino-update/src/error.rs',
   'src-tauri/src/notice.rs',
@@ -54,6 +55,8 @@ const ELSEWHERE = new Set([
   'crates/neurino-app/src/bundle.rs',
   'crates/neurino-app/src/demand.rs',
   'crates/neurino-app/src/telemetry.rs',
+  // The terminal alone asks there.
+  'crates/neurino-app/src/door.rs',
   // Gateways and the terminal alone take vouchers.
   'crates/neurino-wallet/src/voucher.rs',
 ]);

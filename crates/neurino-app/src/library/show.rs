@@ -23,7 +23,8 @@ impl App {
         self.learn_worth();
         let usage = self.library_usage().await;
         let used_bytes = usage.iter().map(|model| model.disk_bytes).sum();
-        let models = self.store.catalog().models().iter();
+        let catalog = self.store.catalog();
+        let models = catalog.models().iter();
         let models = models.map(|manifest| self.library_model(manifest, &usage, devices)).collect();
         let queue = self.queue_items();
         let state = lock(&self.library.state);
@@ -69,12 +70,10 @@ impl App {
     ) -> LibraryModel {
         let used = usage.iter().find(|usage| usage.model == manifest.id);
         let used_at = used.and_then(|usage| usage.used?.duration_since(UNIX_EPOCH).ok());
-        let host = devices.iter().find(|device| device.kind == DeviceKind::Cpu);
-        let host_bytes = host.map_or(0, |host| host.memory_bytes);
         let practice = self.network.practice();
         let factor = practice.and_then(|network| network.factor(&manifest.id, manifest.kind));
         let could = || devices.iter().filter(|d| could_compute(d, devices));
-        let fits: Vec<ModelFit> = could().map(|d| judged(manifest, d, host_bytes)).collect();
+        let fits = fits_of(&needs_of(manifest), devices);
         // The network's machines have cards: a processor is no measure for what they get.
         let runs_well = could()
             .zip(&fits)
@@ -94,10 +93,11 @@ impl App {
 
     pub(crate) fn queue_items(&self) -> Vec<QueueItem> {
         let running = self.fetches();
+        let catalog = self.store.catalog();
         let state = lock(&self.library.state);
         let entries = state.queue.entries().iter();
         let item = entries.filter_map(|entry| {
-            let manifest = self.store.catalog().get(&entry.model)?;
+            let manifest = catalog.get(&entry.model)?;
             let fetched = running.iter().find(|(model, _, _)| *model == entry.model);
             let failed = state.queue.has_failed(&entry.model);
             let queue_state = match fetched {
@@ -146,23 +146,34 @@ fn could_compute(device: &Device, all: &[Device]) -> bool {
     }
 }
 
-/// - `host_bytes`: memory of the machine itself
-fn judged(manifest: &ModelManifest, device: &Device, host_bytes: u64) -> ModelFit {
-    let free_bytes = device.memory_bytes.saturating_sub(device.memory_used_bytes);
-    let memory = DeviceMemory {
-        total_bytes: device.memory_bytes,
-        free_bytes,
-        is_cpu: device.kind == DeviceKind::Cpu,
-    };
-    let needs = Needs {
+/// Whether a model with these needs runs, for each device that could compute.
+pub(crate) fn fits_of(needs: &Needs<'_>, devices: &[Device]) -> Vec<ModelFit> {
+    let host = devices.iter().find(|device| device.kind == DeviceKind::Cpu);
+    let host_bytes = host.map_or(0, |host| host.memory_bytes);
+    let could = devices.iter().filter(|device| could_compute(device, devices));
+    could.map(|device| judged(needs, device, host_bytes)).collect()
+}
+
+fn needs_of(manifest: &ModelManifest) -> Needs<'_> {
+    Needs {
         kind: manifest.kind,
         arch: &manifest.arch,
         dtype: &manifest.dtype,
         size_bytes: manifest.size_bytes(),
         memory_bytes_min: manifest.memory_bytes_min,
         image: manifest.image.as_ref(),
+    }
+}
+
+/// - `host_bytes`: memory of the machine itself
+fn judged(needs: &Needs<'_>, device: &Device, host_bytes: u64) -> ModelFit {
+    let free_bytes = device.memory_bytes.saturating_sub(device.memory_used_bytes);
+    let memory = DeviceMemory {
+        total_bytes: device.memory_bytes,
+        free_bytes,
+        is_cpu: device.kind == DeviceKind::Cpu,
     };
-    let Fit { runs, needed_bytes, available_bytes } = fit(&needs, memory, host_bytes);
+    let Fit { runs, needed_bytes, available_bytes } = fit(needs, memory, host_bytes);
     let verdict = match runs {
         Runs::Well => FitVerdict::Runs,
         Runs::Slower(Slower::FourBit) => FitVerdict::SlowerFourBit,

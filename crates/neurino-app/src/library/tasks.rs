@@ -1,10 +1,11 @@
 //! The long tasks of the library, one at a time: moving it, reading it through, looking for files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use neurino_config::ConfigError;
-use neurino_model_store::{MoveProgress, ScrubProgress, StoreError};
+use neurino_engine::inspect::inspect;
+use neurino_model_store::{MoveProgress, OwnModel, ScrubProgress, StoreError};
 use neurino_protocol::library::{Activity, Outcome, Task};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio_util::sync::CancellationToken;
@@ -52,8 +53,8 @@ impl App {
                 let file = app.library.file.clone();
                 move |place: &Path| file.set_folder(place).map_err(|error| refused(place, &error))
             };
-            app.model_store().relocate(&folder, tell, switch, stop).await?;
-            Ok(format!("The library is in {} now.", folder.display()))
+            let place = app.model_store().relocate(&folder, tell, switch, stop).await?;
+            Ok(format!("The library is in {} now.", place.display()))
         })
     }
 
@@ -91,6 +92,40 @@ impl App {
                 1 => format!("One file found, {}: it need not be fetched.", size(found.bytes)),
                 n => format!("{n} files found, {}: they need not be fetched.", size(found.bytes)),
             })
+        })
+    }
+
+    /// Takes in a model of the person's own, or a file that the catalogue knows.
+    pub(crate) fn add_own(self: &Arc<Self>, path: PathBuf, own: OwnModel) -> Result<(), ErrorBody> {
+        let app = Arc::clone(self);
+        self.begin(Task::Add, move |stop: CancellationToken| async move {
+            let store = app.model_store().clone();
+            if store.may_know(&path) {
+                // Nothing is moved before the whole file was read, so that it can be left at any time.
+                let known = tokio::select! {
+                    known = store.import(None, &path) => known,
+                    () = stop.cancelled() => Err(StoreError::Cancelled),
+                };
+                match known {
+                    Ok(model) => {
+                        app.models_changed().await;
+                        return Ok(format!("The catalogue knows this file: it is {model}."));
+                    }
+                    Err(StoreError::NotTheModel { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let opens = |folder: &Path| {
+                let opened = inspect(folder).map(|_| ());
+                opened.map_err(|error| format!("its files alone are no model: {error:#}"))
+            };
+            let tell = {
+                let app = Arc::clone(&app);
+                move |done_bytes, total_bytes| app.advance(done_bytes, total_bytes)
+            };
+            let manifest = store.adopt(own, &path, opens, tell, stop).await?;
+            app.models_changed().await;
+            Ok(format!("{} is among your models now.", manifest.name))
         })
     }
 

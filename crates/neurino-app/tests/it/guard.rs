@@ -32,6 +32,7 @@ impl Desk {
                 metered: Some(false),
                 programs: Some(vec![Program::at("/usr/bin/firefox")]),
                 front: Front::Nothing,
+                front_load_percent: None,
             };
         });
         desk

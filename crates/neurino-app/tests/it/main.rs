@@ -4,13 +4,16 @@
 mod alerts;
 mod cards;
 mod chat;
+mod door;
 mod downloads;
 mod earnings;
+mod filter;
 mod guard;
 mod library;
 mod life;
 mod mining;
 mod original;
+mod own_model;
 mod power;
 mod remote;
 mod updates;

@@ -135,6 +135,7 @@ impl Machine {
         let painter = (model == PAINTER).then(|| (id(PAINTER), usual()));
         let config = MinerConfig {
             filter: ContentFilter::default(),
+            follow_advice: true,
             node: NodeId::new(format!("{}-rig1", self.key.address())).unwrap(),
             capabilities: Capabilities {
                 device: "test".into(),

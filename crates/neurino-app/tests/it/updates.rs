@@ -112,7 +112,7 @@ async fn a_version_that_is_ready_waits_for_the_job_and_mining_goes_on_after_it()
     let view = ask(&viewer, UpdateCommand::Install).await;
     assert_eq!(view.status, UpdateStatus::Installing { version: "0.2.0".into() });
     let held = viewer.until_state(MiningState::Paused).await;
-    assert!(held.mining.sentence.contains("newer version"), "{}", held.mining.sentence);
+    assert!(held.mining.sentence.contains("another version"), "{}", held.mining.sentence);
     tokio::time::timeout(Duration::from_secs(10), due.cancelled()).await.unwrap();
     assert_eq!(viewer.app.exchange_due(), Some(Exchange::Install(Version::new(0, 2, 0))));
     // What the shell does then.

@@ -9,6 +9,8 @@ use neurino_coordinator::PayerId;
 use neurino_core::{MicroPoints, Receipt};
 use neurino_earnings::ReceiptLog;
 use neurino_model_store::Catalog;
+use neurino_protocol::ErrorBody;
+use neurino_protocol::app::MiningState;
 use neurino_protocol::demand::EstimateMethod;
 use neurino_protocol::library::LibraryModel;
 use serde_json::json;
@@ -83,6 +85,37 @@ async fn a_coordinator_elsewhere_says_what_it_wants() {
     stop.cancel();
     server.await.unwrap().unwrap();
     club.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_while_only_tray_and_notices_follow() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut world = World::answering("from afar");
+    world.settings.network.coordinator = NetworkSetting::Coordinator(format!("http://{address}"));
+    let mut options = world.options();
+    options.notifier = Some(std::sync::Arc::new(Silent));
+    let app = neurino_app::App::start(options).await.unwrap();
+    let mut glances = app.glances();
+    let state = {
+        let now = glances.wait_for(Option::is_some).await.unwrap();
+        now.as_ref().map(|now| now.mining.state)
+    };
+    assert_eq!(state, Some(MiningState::Stopped));
+    let asked = |at_most| tokio::time::timeout(at_most, listener.accept());
+    assert!(asked(Duration::from_millis(1500)).await.is_err(), "nobody looks");
+    let _window = app.subscribe();
+    assert!(asked(Duration::from_secs(20)).await.is_ok(), "somebody looks");
+    app.shutdown().await;
+}
+
+/// A desktop that shows nothing.
+struct Silent;
+
+impl neurino_app::Notifier for Silent {
+    fn show(&self, _notice: &neurino_protocol::notices::Notice) -> Result<(), ErrorBody> {
+        Ok(())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

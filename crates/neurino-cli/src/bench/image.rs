@@ -56,6 +56,7 @@ fn in_json(bench: &ImageBench, peak_memory_bytes: Option<u64>) -> anyhow::Result
     value["step_matmul_share"] = json!(bench.step_share());
     value["decode_matmul_share"] = json!(bench.decode_share());
     value["peak_memory_bytes"] = json!(peak_memory_bytes);
+    value["peak_plan_ratio"] = json!(bench.peak_share());
     if let Some(peer) = bench.peer.as_ref().filter(|peer| peer.failure.is_none()) {
         value["ratios"] = json!({
             "text": peer.text_s / bench.text_s,
@@ -91,6 +92,10 @@ fn lines(bench: &ImageBench, peak_memory_bytes: Option<u64>) -> Vec<String> {
         row("weights", bench.weights_bytes as f64 / 1e6, "MB", ""),
         row("planned", bench.planned_bytes as f64 / 1e6, "MB", "with activations"),
     ];
+    if let Some((peak, share)) = bench.peak_bytes.zip(bench.peak_share()) {
+        let of = format!("= {:.0} % of the plan", 100.0 * share);
+        lines.push(row("peak", peak as f64 / 1e6, "MB", &of));
+    }
     if let Some(peak) = peak_memory_bytes {
         lines.push(row("peak memory", peak as f64 / 1e6, "MB", "of this process"));
     }

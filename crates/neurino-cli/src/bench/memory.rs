@@ -93,7 +93,9 @@ pub(super) async fn run(setting: Setting, args: BenchMemoryArgs) -> anyhow::Resu
     .context("the model could not be looked up")??;
     let program = std::env::current_exe().context("this program cannot find itself")?;
     let device = neurino_app::device_choice(setting.settings.engine.device);
-    let engine = ProcessEngine::start(ProcessEngineConfig::new(program, ["engine"], device));
+    let mut config = ProcessEngineConfig::new(program, ["engine"], device);
+    config.tunings = Some(setting.dirs.tunings());
+    let engine = ProcessEngine::start(config);
     let found = tokio::select! {
         found = measure(&engine, &model, device) => found,
         () = crate::interrupted() => Err(anyhow::anyhow!("the measurement was interrupted")),

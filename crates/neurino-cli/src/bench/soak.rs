@@ -34,8 +34,9 @@ pub(super) async fn run(setting: Setting, args: BenchSoakArgs) -> anyhow::Result
     .context("the model could not be looked up")??;
     let program = std::env::current_exe().context("this program cannot find itself")?;
     let device = neurino_app::device_choice(setting.settings.engine.device);
-    let engine =
-        Arc::new(ProcessEngine::start(ProcessEngineConfig::new(program, ["engine"], device)));
+    let mut config = ProcessEngineConfig::new(program, ["engine"], device);
+    config.tunings = Some(setting.dirs.tunings());
+    let engine = Arc::new(ProcessEngine::start(config));
     let memory = {
         let engine = Arc::clone(&engine);
         move || {

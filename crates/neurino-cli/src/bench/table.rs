@@ -93,6 +93,17 @@ fn ceilings(bench: &TextBench, lines: &mut Vec<String>) {
         let share = 100.0 * host.hand_ms / host.step_ms;
         let note = format!("to hand over a step = {share:.0} % of its {:.2} ms", host.step_ms);
         lines.push(row("host", host.hand_ms, "ms", &note));
+        if let Some(count) = host.launches {
+            lines.push(row("launches", count as f64, "", "kernels of a step"));
+        }
+        if let Some(share) = host.gap_share() {
+            let note = "of a step the card computes nothing and waits for the host";
+            lines.push(row("gaps", 100.0 * share, "%", note));
+        }
+    }
+    if bench.on_cpu {
+        let why = "not measured on this device: a processor computes while it is asked";
+        lines.push(format!("  {:<14} {why}", "launches, gaps"));
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn update(
         Format::Json => output::json(&json!({ "version": update.version, "models": count })),
         Format::Text => {
             output::line(format!("Version {} with {count} models.", update.version));
-            output::line("Programs that run already know it after a restart.");
+            output::line("A Neurino that runs knows it in a few seconds.");
             Ok(())
         }
     }
@@ -79,7 +79,7 @@ pub(super) async fn lists(
             for (name, reason) in &left {
                 output::line(format!("left out {name}: {reason}"));
             }
-            output::line("Programs that run already know them after a restart.");
+            output::line("A Neurino that runs knows them in a few seconds.");
             Ok(())
         }
     }

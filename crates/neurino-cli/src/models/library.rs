@@ -42,12 +42,12 @@ pub(super) async fn relocate(
     };
     let cancel = CancellationToken::new();
     let moved = store.relocate(&folder, tell, switch, cancel.clone());
-    until_interrupted(moved, &cancel).await?;
+    let place = until_interrupted(moved, &cancel).await?;
     bar.finish_and_clear();
     match setting.format {
-        Format::Json => output::json(&json!({ "moved": folder })),
+        Format::Json => output::json(&json!({ "moved": place })),
         Format::Text => {
-            output::line(format!("The library is in {} now.", folder.display()));
+            output::line(format!("The library is in {} now.", place.display()));
             Ok(())
         }
     }

@@ -9,7 +9,7 @@
 mod ask;
 mod results;
 mod session;
-mod upload;
+pub(crate) mod upload;
 mod wire;
 
 use std::collections::HashMap;

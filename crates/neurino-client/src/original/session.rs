@@ -104,7 +104,7 @@ impl Run {
             miner_id,
             device,
             to_miner,
-            ready: Ready { models: Vec::new(), slots: 0 },
+            ready: Ready::default(),
             wished: None,
             polling: false,
             failed_polls: 0,
@@ -189,7 +189,11 @@ impl Run {
                 self.working().remove(&lease);
             }
             NodeMessage::Goodbye => self.ready.slots = 0,
-            NodeMessage::Hello(_) | NodeMessage::Heartbeat { .. } => {}
+            // The last two are said only where the coordinator offered it, which this protocol cannot.
+            NodeMessage::Hello(_)
+            | NodeMessage::Heartbeat { .. }
+            | NodeMessage::Upload { .. }
+            | NodeMessage::Uploaded(_) => {}
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Target {
 /// Why a picture could not be uploaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
+    #[error("the upload's address is none that pictures may go to: {0}")]
+    Address(&'static str),
     #[error(
         "the upload's address leads into a private network; only a coordinator on this machine may do that"
     )]
@@ -48,7 +50,8 @@ pub(crate) enum UploadError {
 impl UploadError {
     /// Whether another attempt may help.
     pub(crate) fn passes(&self) -> bool {
-        matches!(self, Self::Unknown(_) | Self::Http(_)) || matches!(self, Self::Refused(500..))
+        matches!(self, Self::Unknown(_) | Self::Http(_))
+            || matches!(self, Self::Refused(408 | 409 | 429 | 500..))
     }
 }
 
@@ -73,7 +76,7 @@ impl Target {
         png: Vec<u8>,
     ) -> Result<(), UploadError> {
         let url = self.base.join(key).expect("a key of plain characters");
-        let client = self.client(&url).await?;
+        let client = pinned(&url, self.private_too).await?;
         let host = match url.port() {
             Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
             None => url.host_str().unwrap_or_default().to_owned(),
@@ -115,26 +118,27 @@ impl Target {
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(UploadError::Refused(status.as_u16())) }
     }
+}
 
-    /// A client that connects to the looked-at address of the host and nowhere else.
-    async fn client(&self, url: &Url) -> Result<reqwest::Client, UploadError> {
-        let host = url.host_str().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let port = url.port_or_known_default().unwrap_or(443);
-        let found: Vec<SocketAddr> =
-            tokio::net::lookup_host((bare, port)).await.map_err(UploadError::Unknown)?.collect();
-        if !self.private_too && found.iter().any(|address| is_private(address.ip())) {
-            return Err(UploadError::Private);
-        }
-        let mut client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .redirect(reqwest::redirect::Policy::none())
-            .resolve_to_addrs(bare, &found);
-        if self.private_too {
-            client = client.no_proxy();
-        }
-        client.build().map_err(UploadError::Http)
+/// A client that connects to the looked-at address of a URL's host and nowhere else, and follows no
+/// redirects. Addresses of this machine and its network are refused unless `private_too`.
+pub(crate) async fn pinned(url: &Url, private_too: bool) -> Result<reqwest::Client, UploadError> {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_or_known_default().unwrap_or(443);
+    let found: Vec<SocketAddr> =
+        tokio::net::lookup_host((bare, port)).await.map_err(UploadError::Unknown)?.collect();
+    if !private_too && found.iter().any(|address| is_private(address.ip())) {
+        return Err(UploadError::Private);
     }
+    let mut client = reqwest::Client::builder()
+        .connect_timeout(CONNECT_LIMIT)
+        .redirect(reqwest::redirect::Policy::none())
+        .resolve_to_addrs(bare, &found);
+    if private_too {
+        client = client.no_proxy();
+    }
+    client.build().map_err(UploadError::Http)
 }
 
 /// Addresses that do not lead out into the internet.

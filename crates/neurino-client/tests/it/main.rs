@@ -162,3 +162,12 @@ async fn unknown_messages_are_skipped_and_oversize_ones_end_the_session() {
     let mut session = connect(&coordinator).await.unwrap();
     assert!(timeout(SOON, session.messages.recv()).await.unwrap().is_none());
 }
+
+#[test]
+fn older_programs_understand_each_other() {
+    let older = serde_json::json!({ "type": "welcome", "coordinator": "0xaa" });
+    let coordinator = "0xaa".into();
+    let welcome = CoordinatorMessage::Welcome { coordinator, uploads: false, token: None };
+    assert_eq!(serde_json::to_value(&welcome).unwrap(), older, "nothing new is said");
+    assert_eq!(serde_json::from_value::<CoordinatorMessage>(older).unwrap(), welcome);
+}

@@ -16,6 +16,7 @@ use neurino_protocol::node::{
     SessionOpened,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -92,19 +93,21 @@ fn the_challenge() -> CoordinatorMessage {
     CoordinatorMessage::Challenge {
         version: PROTOCOL_VERSION,
         network: NETWORK.into(),
+        coordinator: COORDINATOR.into(),
         nonce: NONCE.into(),
     }
 }
 
 /// Checks a hello as a real coordinator does.
 fn admit(manners: Manners, hello: &Hello) -> CoordinatorMessage {
-    let message = Hello::message(NETWORK, &hello.node, NONCE);
+    let message = hello.message(NETWORK);
+    neurino_wallet::verify(&message, &hello.device_signature, &hello.device).unwrap();
     neurino_wallet::verify(&message, &hello.signature, hello.node.as_str()).unwrap();
     assert_eq!((hello.version, hello.nonce.as_str()), (PROTOCOL_VERSION, NONCE));
     if manners.refuses {
         CoordinatorMessage::Bye(ErrorBody::new(ErrorCode::Unauthorized, "not today"))
     } else {
-        CoordinatorMessage::Welcome { coordinator: COORDINATOR.into() }
+        CoordinatorMessage::Welcome { coordinator: COORDINATOR.into(), uploads: false, token: None }
     }
 }
 
@@ -173,7 +176,7 @@ async fn exchange(
     State(seen): State<Arc<Seen>>,
     headers: HeaderMap,
     Json(exchange): Json<Exchange>,
-) -> Json<ExchangeReply> {
+) -> Json<Value> {
     assert_eq!(headers["authorization"], format!("Bearer {TOKEN}"));
     for message in &exchange.messages {
         if let Some(answer) = answer_to(message) {
@@ -197,5 +200,10 @@ async fn exchange(
             messages.push(message);
         }
     }
-    Json(ExchangeReply { messages })
+    let mut reply = serde_json::to_value(ExchangeReply { messages }).unwrap();
+    // A newer coordinator may say what this program does not know, before what it does.
+    if let Some(messages) = reply["messages"].as_array_mut().filter(|all| !all.is_empty()) {
+        messages.insert(0, serde_json::json!({ "type": "tomorrow's message" }));
+    }
+    Json(reply)
 }

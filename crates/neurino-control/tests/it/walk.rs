@@ -276,7 +276,7 @@ fn consistent(decision: &Decision, world: &World, step: u32) {
             Cause::Schedule { cheap_only: false } => "schedule",
             Cause::Schedule { cheap_only: true } => "cheap",
             Cause::Metered => "metered",
-            Cause::Update => "newer version",
+            Cause::Update => "another version",
         };
         assert!(sentence.contains(word), "{}", context());
         assert_eq!(decision.change, cause.section(), "{}", context());

@@ -21,7 +21,7 @@ fn answer(text: &str, tokens: u32, reason: FinishReason) -> TextOutput {
 
 fn check(output: TextOutput, words: Option<&str>) {
     let spec = JobSpec::Text(job(500));
-    let found = result(&spec, &JobOutput::Text(output), &node(), 1 << 16);
+    let found = result(&spec, &JobOutput::Text(output), &node(), 1 << 16, Proof::Statement);
     match (words, found) {
         (None, found) => assert!(found.is_ok(), "{found:?}"),
         (Some(words), Err(refusal)) => {
@@ -53,6 +53,40 @@ fn counts_that_do_not_fit_the_words_are_refused() {
 }
 
 #[test]
+fn nobody_is_billed_for_more_tokens_than_a_tokenizer_can_make_of_the_words() {
+    let claim = |prompt_tokens, completion_tokens, messages: Vec<ChatMessage>| {
+        let mut job = job(500);
+        job.messages = messages;
+        let usage = Usage { prompt_tokens, completion_tokens };
+        let said = TextOutput::single("w1 w1 w1 ", FinishReason::Stop, usage);
+        let spec = JobSpec::Text(job);
+        result(&spec, &JobOutput::Text(said), &node(), 1 << 16, Proof::Statement).is_ok()
+    };
+    let asked = || vec![ChatMessage::new(Role::User, "hi claim")];
+    assert!(claim(20, 9, asked()) && claim(20, 25, asked()));
+    assert!(!claim(20, 26, asked()) && !claim(20, 64, asked()));
+    // A job with its own introduction has no other one.
+    let introduced = || vec![ChatMessage::new(Role::System, "Be kind."), asked().remove(0)];
+    assert!(claim(64 + 32 + 16, 9, introduced()));
+    assert!(!claim(64 + 32 + 17, 9, introduced()));
+}
+
+#[test]
+fn whoever_counts_bytes_may_reach_the_limit_with_fewer_of_them() {
+    let spec = JobSpec::Text(job(64));
+    // 64 tokens of three bytes are 48 by the count of bytes.
+    let full = answer(&"abc".repeat(64), 48, FinishReason::Length);
+    let cut = answer("abc", 1, FinishReason::Length);
+    let of = |output: &TextOutput, proof| {
+        result(&spec, &JobOutput::Text(output.clone()), &node(), 1 << 16, proof).is_ok()
+    };
+    assert!(of(&full, Proof::Original) && !of(&full, Proof::Statement));
+    let spec_long = JobSpec::Text(job(200));
+    let cut = result(&spec_long, &JobOutput::Text(cut), &node(), 1 << 16, Proof::Original);
+    assert!(cut.unwrap_err().to_string().contains("before its limit"));
+}
+
+#[test]
 fn long_answers_are_known_again_by_owner_model_and_prompt() {
     let long = answer(&"a long answer ".repeat(60), 200, FinishReason::Stop);
     let mark = |job: &TextJob| text_mark(&long, job, &node()).unwrap();
@@ -79,7 +113,9 @@ fn picture(side: u32, pixel: impl Fn(u32) -> [u8; 3]) -> JobOutput {
 #[test]
 fn a_blank_picture_is_suspicious_and_a_near_copy_is_known() {
     let of = |seed| ImageJob { seed, ..ImageJob::new(ModelId::new("p").unwrap(), "x", 64) };
-    let look = |seed, output: &JobOutput| result(&JobSpec::Image(of(seed)), output, &node(), 1);
+    let look = |seed, output: &JobOutput| {
+        result(&JobSpec::Image(of(seed)), output, &node(), 1, Proof::Statement)
+    };
     let nearly_white = picture(64, |n| [254 + (n % 2) as u8; 3]);
     let suspicion = look(1, &nearly_white).unwrap().suspicion.unwrap();
     assert!(suspicion.contains("one colour"), "{suspicion}");

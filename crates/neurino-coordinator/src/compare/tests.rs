@@ -226,3 +226,42 @@ proptest! {
         prop_assert!(pictures(&cut, &one, false, &Tolerance::default()).is_err());
     }
 }
+
+#[test]
+fn words_of_another_engine_show_what_is_the_same_and_hardly_what_is_not() {
+    let long = |words: &str| said(&[&words.repeat(40)], FinishReason::Stop);
+    let check = |first: &TextOutput, second: &TextOutput, temperature, expected: &str| {
+        let finding = texts_of_engines(first, second, &text_job(temperature));
+        let name = match finding {
+            Finding::Same => "same",
+            Finding::Close { .. } => "close",
+            Finding::Differs { .. } => "differs",
+            Finding::Unclear { .. } => "unclear",
+        };
+        assert_eq!(name, expected, "{finding:?}");
+    };
+    // A count of bytes beside one of tokens, and a first word without its space.
+    let ours = said(&[" a", " b", " c"], FinishReason::Stop);
+    let mut theirs = said(&["a b c"], FinishReason::Length);
+    theirs.usage.prompt_tokens = 40;
+    check(&theirs, &ours, 0.0, "same");
+    check(&said(&["x y z"], FinishReason::Stop), &ours, 0.0, "unclear");
+    check(&said(&["x y z"], FinishReason::Stop), &ours, 1.0, "unclear");
+    // Nothing, or a beginning, of a long answer.
+    let nothing = said(&[], FinishReason::Stop);
+    check(&nothing, &long("so it was "), 1.0, "differs");
+    check(&nothing, &ours, 0.0, "unclear");
+    let beginning = said(&["so it was so it was "], FinishReason::Stop);
+    check(&beginning, &long("so it was "), 0.0, "differs");
+    check(&beginning, &long("so it was "), 1.0, "unclear");
+    // The answer to another question, where the words were certain, and where they were not.
+    let mut sure = rated(&[" The", " capital"], &[(" A", -9.0), (" city", -9.0)]);
+    check(&said(&["No idea"], FinishReason::Stop), &sure, 0.0, "unclear");
+    for token in sure.choices[0].logprobs.iter_mut().flatten() {
+        token.chosen.logprob = -0.001;
+    }
+    check(&said(&["No idea"], FinishReason::Stop), &sure, 0.0, "differs");
+    check(&said(&["No idea"], FinishReason::Stop), &sure, 1.0, "unclear");
+    check(&said(&["The capital city"], FinishReason::Stop), &sure, 0.0, "unclear");
+    check(&said(&["The cap"], FinishReason::Stop), &sure, 0.0, "unclear");
+}

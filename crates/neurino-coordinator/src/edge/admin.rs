@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::Next;
@@ -22,9 +23,15 @@ use tokio_util::sync::CancellationToken;
 use super::http::{ApiError, bearer, read_json};
 use super::openapi;
 use crate::admin;
+use crate::admin_log::in_the_name_of;
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
 use crate::keys::KeyTerms;
+
+/// Whose acts these are in the log: whoever has the token.
+const WHO: &str = "the admin listener";
+/// How many lines of the log are told at once.
+const LOG_LINES: u32 = 1000;
 
 /// What the handlers get.
 #[derive(Clone)]
@@ -46,6 +53,8 @@ impl Coordinator {
             .route("/admin/credits", get(credits).post(add_credits))
             .route("/admin/pods", put(set_pod))
             .route("/admin/votes", put(set_votes))
+            .route("/admin/log", get(log))
+            .route("/admin/log/check", get(log_check))
             .route("/admin/audits", get(audits))
             .route("/admin/audits/validators", put(set_validator))
             .route("/admin/audits/appeals", post(appeal))
@@ -74,7 +83,9 @@ impl Coordinator {
         if !address.ip().is_loopback() {
             return Err(CoordinatorError::NotLoopback(address));
         }
-        super::serve::serve(self, self.admin_router(token), listener, stop).await
+        let router = self.admin_router(token);
+        let served = super::serve(&self.config.limits, &self.stop, router, listener, stop).await;
+        served.map_err(CoordinatorError::Listener)
     }
 }
 
@@ -98,7 +109,7 @@ async fn with_token(State(admin): State<Admin>, request: Request, next: Next) ->
             .with_hint("it is in the file `admin.token` beside the books");
         return ApiError::plain(error).into_response();
     }
-    next.run(request).await
+    in_the_name_of(WHO, next.run(request)).await
 }
 
 /// Compares every byte, so that the time it takes tells nothing.
@@ -111,7 +122,7 @@ async fn nothing_here(uri: Uri) -> ApiError {
     let message = format!("there is nothing at {}", uri.path());
     ApiError::plain(ErrorBody::new(ErrorCode::NotFound, message).with_hint(
         "the admin listener has /metrics, /openapi.json and \
-         /admin/{overview,ledger,keys,credits,pods,votes,audits}",
+         /admin/{overview,ledger,keys,credits,pods,votes,audits,log}",
     ))
 }
 
@@ -227,6 +238,33 @@ async fn set_votes(State(admin): State<Admin>, request: Request) -> Result<Statu
     admin::set_node_votes(database, &new.node, new.votes).await.map_err(refused)?;
     admin.coordinator.look_up_settings().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which lines of the log.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogPage {
+    /// Lines behind this number.
+    #[serde(default)]
+    after: i64,
+}
+
+async fn log(
+    State(admin): State<Admin>,
+    page: Result<Query<LogPage>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Ok(Query(page)) = page else {
+        let message = "`after` must be the number of a line";
+        return Err(ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, message)));
+    };
+    let database = &admin.coordinator.config.database;
+    let lines = admin::log_lines(database, page.after, LOG_LINES).await.map_err(refused)?;
+    Ok(Json(json!({ "lines": lines, "more": lines.len() == LOG_LINES as usize })))
+}
+
+async fn log_check(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let check = admin::log_check(&admin.coordinator.config.database).await.map_err(refused)?;
+    Ok(Json(json!({ "holds": check.holds(), "check": check })))
 }
 
 /// How many of the newest audits are listed.

@@ -110,8 +110,9 @@ pub(crate) async fn show(
     match found.map_err(|error| ApiError::plain(error.body()))? {
         Some(body) => Ok(for_good("application/json", body)),
         None => Err(ApiError::plain(
-            ErrorBody::new(ErrorCode::NotFound, "there is no such epoch")
-                .with_hint("`/v1/epochs` lists them; one is made an hour after its week has ended"),
+            ErrorBody::new(ErrorCode::NotFound, "there is no such epoch").with_hint(
+                "`/v1/epochs` lists them; one is made a week and an hour after its week has ended",
+            ),
         )),
     }
 }

@@ -22,6 +22,7 @@ use super::http::{
 };
 use super::stream::ChatStream;
 use crate::coordinator::{Coordinator, now_ms};
+use crate::fabric::Resume;
 use crate::keys::Scope;
 use crate::router::JobClass;
 use crate::state::Makes;
@@ -103,6 +104,7 @@ pub(crate) async fn chat_completions(
     let coordinator = &coordinator;
     let caller = working_caller(coordinator, &headers, Scope::Text).await?;
     let key = idempotency_key(&headers)?;
+    let resume = request.extensions().get::<Resume>().cloned();
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let ChatRequest { spec, stream, include_usage, parallel_calls } =
         translate(&body, chance(&caller, key.as_ref())).map_err(refused)?;
@@ -125,7 +127,10 @@ pub(crate) async fn chat_completions(
     let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
     let answer = Answer { job, model, created: now_ms() / 1000, parallel_calls };
     let mut response = if stream {
-        let stream = ChatStream::open(answer, include_usage, watch, guard).await?;
+        let stream = match resume {
+            Some(had) => ChatStream::go_on(answer, include_usage, watch, guard, had).await?,
+            None => ChatStream::open(answer, include_usage, watch, guard).await?,
+        };
         Sse::new(stream.into_events()).keep_alive(KeepAlive::default()).into_response()
     } else {
         let (output, _) = watch.finished().await.map_err(ApiError::openai)?;

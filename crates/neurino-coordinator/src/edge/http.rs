@@ -217,7 +217,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
 }
 
 /// An error in the shape that clients of a path expect: nodes have a protocol of their own.
-fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
+pub(crate) fn for_path(uri: &Uri, body: ErrorBody) -> ApiError {
     let path = uri.path();
     if path == "/v1/node" || path.starts_with("/v1/node/") {
         ApiError::plain(body)

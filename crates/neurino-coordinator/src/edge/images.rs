@@ -14,7 +14,7 @@ use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use neurino_core::{
     IdempotencyKey, ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec,
-    ModelId,
+    ModelId, Png,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
@@ -45,7 +45,14 @@ pub(crate) async fn generations(
     let key = idempotency_key(&headers)?;
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let model = request::model(&body).map_err(refused)?;
-    let usual = usual(coordinator, &model)?;
+    let first = key.as_ref().map(|key| key_of_picture(key, 0));
+    let usual = match (usual(coordinator, &model), &first) {
+        (Err(refused), Some(first)) => match asked_before(coordinator, &caller, first).await? {
+            Some(before) if before.model == model => usual_of(&before),
+            _ => return Err(refused),
+        },
+        (usual, _) => usual?,
+    };
     let asked =
         request::translate(&body, model, &usual, chance(&caller, key.as_ref())).map_err(refused)?;
     let tier = body["service_tier"].as_str();
@@ -54,7 +61,6 @@ pub(crate) async fn generations(
     count_work(coordinator, &caller, specs.map(|spec| cost_units(&spec)).sum())?;
     // From here on a client that goes away withdraws its jobs.
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers));
-    let first = key.as_ref().map(|key| key_of_picture(key, 0));
     let specs = asked.jobs.iter().cloned().map(JobSpec::Image);
     let paid = coordinator.pay_ahead(&caller, first.as_ref(), specs).await;
     paid.map_err(ApiError::voucher)?;
@@ -66,7 +72,7 @@ pub(crate) async fn generations(
     }
     let named = HeaderValue::from_str(&pictures[0].id.to_string());
     let mut response = if asked.stream {
-        let stream = PictureStream::open(pictures.remove(0), asked.partial_images).await?;
+        let stream = PictureStream::open(pictures.remove(0), &asked).await?;
         Sse::new(stream.into_events()).keep_alive(KeepAlive::default()).into_response()
     } else {
         Json(together(coordinator, &headers, pictures, &asked).await?).into_response()
@@ -100,6 +106,32 @@ fn usual(coordinator: &Coordinator, model: &ModelId) -> Result<ImageDefaults, Ap
             drop(state);
             Err(about_model(coordinator.unknown_model(model.as_str())))
         }
+    }
+}
+
+/// The first picture of a request that its payer repeats. After a change of coordinators its model may be
+/// known to nobody for a moment, and the pictures are there or being made.
+async fn asked_before(
+    coordinator: &Coordinator,
+    caller: &Caller,
+    key: &IdempotencyKey,
+) -> Result<Option<ImageJob>, ApiError> {
+    let known = coordinator.store.job_of_key(&caller.payer, key).await;
+    Ok(match known.map_err(|error| ApiError::openai(error.body()))? {
+        Some((_, JobSpec::Image(job))) => Some(job),
+        _ => None,
+    })
+}
+
+/// What was usual when a picture was asked for: what the request leaves open is as it was.
+fn usual_of(job: &ImageJob) -> ImageDefaults {
+    ImageDefaults {
+        width: job.width,
+        height: job.height,
+        steps: job.steps,
+        guidance: job.guidance,
+        negative_prompt: job.negative_prompt.clone(),
+        side_multiple: ImageJob::SIDE_MULTIPLE,
     }
 }
 
@@ -151,7 +183,10 @@ async fn together(
         picture.guard.disarm();
         let seed = picture.job.seed;
         data.push(match asked.form {
-            Form::Base64 => json!({ "b64_json": output.png, "seed": seed }),
+            Form::Base64 => {
+                let png = file(output, asked.embed_settings.then_some(&picture.job));
+                json!({ "b64_json": png, "seed": seed })
+            }
             Form::Link => {
                 let name = coordinator.links.name(picture.id, until_ms);
                 let url = format!("{}/v1/images/{name}", origin(headers));
@@ -187,6 +222,12 @@ fn picture_of(output: JobOutput) -> Result<ImageOutput, ErrorBody> {
             Err(ErrorBody::new(ErrorCode::Internal, "the result of the job is no picture"))
         }
     }
+}
+
+/// The file of a picture; with what it was made with, if that is given.
+fn file(output: ImageOutput, settings: Option<&ImageJob>) -> Png {
+    let described = settings.and_then(|job| output.png.with_settings(job));
+    described.unwrap_or(output.png)
 }
 
 fn size_name(width: u32, height: u32) -> String {

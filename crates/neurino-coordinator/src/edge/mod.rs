@@ -1,6 +1,7 @@
 //! The HTTP edge: `gateway` (OpenAI-compatible: `chat` reads requests, `answer` and `stream` write
 //! answers; `images` does the same for pictures, `picture_link` serves them by link), `jobs`,
-//! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `epochs`
+//! `nodes` (and `original`: nodes of the original protocol), `network` (what it is run by), `newcomers` (how many
+//! an address may bring), `epochs`
 //! (what was shared), `vouchers` (paying without a key), `admin`
 //! (the second listener), `openapi` (the documents of both), and what they share: errors, bodies, keys (`http`), limits by key
 //! (`limits`), connections (`serve`), plain words
@@ -9,6 +10,7 @@
 mod admin;
 mod answer;
 mod chat;
+mod demand_page;
 mod epochs;
 mod gateway;
 mod http;
@@ -16,6 +18,7 @@ mod images;
 mod jobs;
 mod limits;
 mod network;
+mod newcomers;
 mod nodes;
 mod openapi;
 mod original;
@@ -35,9 +38,14 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
 pub(crate) use epochs::EpochReads;
+pub(crate) use http::{
+    ApiError, declared_bytes, for_path, no_such_method, read_within, with_request_id,
+};
 pub(crate) use limits::RateLimits;
-pub(crate) use nodes::Polls;
+pub(crate) use newcomers::{Newcomers, Peer, address_of};
+pub(crate) use nodes::{Polls, SEND_WAIT, fits, malformed, prepared};
 pub(crate) use picture_link::LinkKey;
+pub(crate) use serve::serve;
 
 /// What every handler gets.
 type Edge = Arc<Coordinator>;
@@ -52,6 +60,7 @@ impl Coordinator {
             .route("/openapi.json", get(openapi::gateway))
             .route("/healthz", get(gateway::health))
             .route("/v1/network", get(network::show))
+            .route("/demand", get(demand_page::show))
             .route("/v1/demand", get(network::demand))
             .route("/v1/nodes/{node}/trust", get(network::trust))
             .route("/v1/epochs", get(epochs::list))
@@ -88,6 +97,7 @@ impl Coordinator {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), CoordinatorError> {
-        serve::serve(self, self.router(), listener, stop).await
+        let served = serve(&self.config.limits, &self.stop, self.router(), listener, stop).await;
+        served.map_err(CoordinatorError::Listener)
     }
 }

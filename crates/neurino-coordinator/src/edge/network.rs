@@ -34,6 +34,12 @@ pub(crate) async fn show(State(coordinator): State<Edge>) -> Json<Value> {
             "sample": sample,
             "class_weights": classes,
             "attempts_max": config.limits.failures_max,
+            "second_leases_permille": config.limits.hedge_permille,
+        },
+        "placement": {
+            "round_ms": config.limits.advice_round_ms,
+            "dwell_ms": config.limits.advice_dwell_ms,
+            "idle_ms": config.limits.advice_idle_ms,
         },
         "audits": {
             "rules": config.audits,

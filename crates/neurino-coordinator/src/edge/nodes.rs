@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::ORIGIN;
 use axum::response::Response;
+use axum::{Extension, Json};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use neurino_protocol::node::{
@@ -26,6 +26,7 @@ use super::Edge;
 use super::http::{
     ApiError, bearer, declared_bytes, parse_json, read_json, read_within, too_large,
 };
+use super::newcomers::{Peer, address_of};
 use crate::coordinator::Coordinator;
 use crate::link;
 use crate::session::{NodeSession, Outbox};
@@ -42,7 +43,20 @@ const BEYOND_BYTES: usize = 1 << 20;
 /// What is read at once from a link. Every idle node holds a buffer of it; the usual one is 128 KiB.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// How long a node may take to receive one message.
-const SEND_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const SEND_WAIT: Duration = Duration::from_secs(10);
+
+impl Coordinator {
+    /// Counts a session that somebody opens from outside.
+    fn admit_from(
+        &self,
+        peer: Option<Extension<Peer>>,
+        headers: &HeaderMap,
+    ) -> Result<(), ErrorBody> {
+        let trusted = self.config.client_address_header.as_deref();
+        let from = address_of(peer.map(|Extension(peer)| peer), headers, trusted);
+        self.newcomers.enter(from, self.config.limits.new_sessions_per_min)
+    }
+}
 
 /// Nodes are programs. A browser names the page that asks, and no page may work as a node: it would
 /// get to read prompts.
@@ -57,10 +71,24 @@ fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
 /// `GET /v1/node/link`: the WebSocket.
 pub(crate) async fn link(
     State(coordinator): State<Edge>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    refuse_browsers(&headers)?;
+    let prepared = prepared(&headers, upgrade)?;
+    coordinator.admit_from(peer, &headers).map_err(ApiError::plain)?;
+    Ok(prepared.on_upgrade(|socket| {
+        let tasks = coordinator.tasks.clone();
+        tasks.track_future(websocket(coordinator, socket))
+    }))
+}
+
+/// A node's WebSocket, with the sizes that suit it.
+pub(crate) fn prepared(
+    headers: &HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<WebSocketUpgrade, ApiError> {
+    refuse_browsers(headers)?;
     let upgrade = upgrade.map_err(|_| {
         let error =
             ErrorBody::new(ErrorCode::InvalidRequest, "this path takes WebSocket upgrades only");
@@ -68,10 +96,7 @@ pub(crate) async fn link(
     })?;
     let bytes_max = SUBMIT_BYTES_MAX + BEYOND_BYTES;
     let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES);
-    Ok(upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(|socket| {
-        let tasks = coordinator.tasks.clone();
-        tasks.track_future(websocket(coordinator, socket))
-    }))
+    Ok(upgrade.max_message_size(bytes_max).max_frame_size(bytes_max))
 }
 
 async fn websocket(coordinator: Arc<Coordinator>, socket: WebSocket) {
@@ -125,7 +150,7 @@ async fn receive(
 }
 
 /// Whether a message is as small as its kind must be.
-fn fits(bytes: usize, message: &NodeMessage) -> Result<(), ErrorBody> {
+pub(crate) fn fits(bytes: usize, message: &NodeMessage) -> Result<(), ErrorBody> {
     let bytes_max = match message {
         NodeMessage::Submit(_) => SUBMIT_BYTES_MAX,
         _ => MESSAGE_BYTES_MAX,
@@ -133,7 +158,7 @@ fn fits(bytes: usize, message: &NodeMessage) -> Result<(), ErrorBody> {
     if bytes > bytes_max { Err(too_large(bytes_max)) } else { Ok(()) }
 }
 
-fn malformed(message: &str) -> ErrorBody {
+pub(crate) fn malformed(message: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::InvalidRequest, message)
 }
 
@@ -200,10 +225,12 @@ pub(crate) async fn challenge(
 /// `POST /v1/node/session`: a signed hello opens a session.
 pub(crate) async fn session(
     State(coordinator): State<Edge>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<SessionOpened>, ApiError> {
     refuse_browsers(&headers)?;
+    coordinator.admit_from(peer, &headers).map_err(ApiError::plain)?;
     let coordinator = &coordinator;
     let hello: Hello = read_json(coordinator, request, ApiError::plain).await?;
     let (session, outbox) = coordinator.open_session(&hello).map_err(ApiError::plain)?;
@@ -218,7 +245,7 @@ pub(crate) async fn session(
             polls.remove(&ended);
         }
     });
-    Ok(Json(SessionOpened { token, welcome: coordinator.welcome() }))
+    Ok(Json(SessionOpened { token, welcome: coordinator.welcome(&hello) }))
 }
 
 /// `POST /v1/node/exchange`: hands messages in and waits for others.

@@ -1,13 +1,16 @@
 //! Links to finished pictures: whoever has one may look, until it expires; nobody can guess one.
 //!
 //! A link names its job and its end and carries a code over both, made with a key that only this
-//! coordinator can derive. Nothing is stored for it, and it survives a restart.
+//! coordinator can derive. Nothing is stored for it, and it survives a restart. Where pictures lie in a
+//! bucket, it leads on to a link of the bucket's server that is good for a few minutes.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, Mac};
 use neurino_core::{JobId, JobOutput};
@@ -19,6 +22,9 @@ use uuid::Uuid;
 use super::Edge;
 use super::http::ApiError;
 use crate::coordinator::now_ms;
+
+/// How long a link into the bucket is good, which a link of ours leads to.
+const REDIRECT: Duration = Duration::from_mins(5);
 
 /// Makes and checks the codes of links.
 pub(crate) struct LinkKey([u8; 32]);
@@ -71,6 +77,12 @@ pub(crate) async fn show(
     let left_ms = until_ms - now_ms();
     if left_ms <= 0 {
         return Err(missing("the link to the picture has expired"));
+    }
+    let valid = REDIRECT.min(Duration::from_millis(left_ms.unsigned_abs()));
+    let elsewhere = coordinator.store.picture_link(job, valid).await;
+    if let Some(url) = elsewhere.map_err(|error| ApiError::openai(error.body()))? {
+        let headers = [(LOCATION, url), (CACHE_CONTROL, "no-store".to_owned())];
+        return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
     }
     let stored = coordinator.stored_job(job).await.map_err(ApiError::openai)?;
     let Some(JobOutput::Image(picture)) = stored.output else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -12,23 +12,24 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::coordinator::Coordinator;
-use crate::error::CoordinatorError;
+use super::Peer;
+use crate::config::Limits;
 
 /// How long running requests may take to end once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Rest after a failed accept: out of file descriptors, mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-pub(super) async fn serve(
-    coordinator: &Arc<Coordinator>,
+/// Serves until `stop` or `ended` is cancelled.
+pub(crate) async fn serve(
+    limits: &Limits,
+    ended: &CancellationToken,
     router: Router,
     listener: TcpListener,
     stop: CancellationToken,
-) -> Result<(), CoordinatorError> {
-    let address = listener.local_addr().map_err(CoordinatorError::Listener)?;
+) -> Result<(), std::io::Error> {
+    let address = listener.local_addr()?;
     tracing::info!(%address, "serving on http://{address}");
-    let limits = &coordinator.config.limits;
     let room = Arc::new(Semaphore::new(limits.connections_max));
     let head_wait = Duration::from_millis(limits.request_read_ms);
     let connections = TaskTracker::new();
@@ -37,14 +38,14 @@ pub(super) async fn serve(
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            () = coordinator.stop.cancelled() => break,
+            () = ended.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, permit)) = accepted else {
+        let Some((stream, peer, permit)) = accepted else {
             tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
         };
-        let (router, closing) = (router.clone(), closing.clone());
+        let (router, closing) = (router.clone().layer(Extension(peer)), closing.clone());
         connections.spawn(async move {
             connection(stream, router, head_wait, closing).await;
             drop(permit);
@@ -62,10 +63,10 @@ pub(super) async fn serve(
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, address)) => Some((stream, Peer(address.ip()), permit)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             None

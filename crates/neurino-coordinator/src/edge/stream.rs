@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, call, finish, logprobs, usage};
 use super::gateway::CancelGuard;
 use super::http::ApiError;
+use crate::fabric::Resume;
 use crate::watch::{JobUpdate, JobWatch};
 
 /// How much of a choice was sent.
@@ -22,6 +23,8 @@ struct Sent {
     text_bytes: usize,
     calls: usize,
     logprobs: usize,
+    /// Whether its last chunk was.
+    finished: bool,
 }
 
 /// A streamed answer.
@@ -67,6 +70,47 @@ impl ChatStream {
         Ok(stream)
     }
 
+    /// The rest of a stream whose client has had its beginning, once the whole answer is there. An
+    /// answer that begins otherwise is not put behind it.
+    pub(super) async fn go_on(
+        answer: Answer,
+        include_usage: bool,
+        mut watch: JobWatch,
+        guard: CancelGuard,
+        had: Resume,
+    ) -> Result<Self, ApiError> {
+        let (output, _) = watch.finished().await.map_err(ApiError::openai)?;
+        let JobOutput::Text(text) = output else {
+            return Err(ApiError::openai(super::gateway::not_a_text()));
+        };
+        if !had.begins(&text) {
+            let message = "the answer was made anew, and does not begin with what was sent of it";
+            let error = ErrorBody::new(ErrorCode::EngineFailed, message);
+            let hint = "repeat the request under its idempotency key for the whole answer";
+            return Err(ApiError::openai(error.with_hint(hint)));
+        }
+        let created = if had.choices.is_empty() { answer.created } else { had.created };
+        let sent = had.choices.iter().map(|sent| Sent {
+            begun: sent.begun,
+            text_bytes: sent.text_bytes,
+            calls: sent.calls,
+            logprobs: sent.logprobs,
+            finished: sent.finished,
+        });
+        let mut stream = Self {
+            answer: Answer { created, ..answer },
+            include_usage: include_usage && !had.usage,
+            fingerprint: watch.fingerprint(),
+            watch,
+            guard: Some(guard),
+            sent: sent.collect(),
+            pending: VecDeque::new(),
+            done: false,
+        };
+        stream.finish(&text);
+        Ok(stream)
+    }
+
     pub(super) fn into_events(self) -> impl Stream<Item = Result<Event, Infallible>> + Send {
         futures::stream::unfold(self, |mut stream| async move {
             loop {
@@ -87,13 +131,7 @@ impl ChatStream {
     fn take(&mut self, update: JobUpdate) {
         match update {
             // The attempt whose text the client has is over; another one would begin anew.
-            JobUpdate::Queued if !self.sent.is_empty() => self.fail(
-                ErrorBody::new(
-                    ErrorCode::EngineFailed,
-                    "the node stopped in the middle of the answer",
-                )
-                .with_hint("nothing was charged; send the request again"),
-            ),
+            JobUpdate::Queued if !self.sent.is_empty() => self.fail(broke_off()),
             JobUpdate::Queued | JobUpdate::Leased { .. } | JobUpdate::Step(_) => {}
             JobUpdate::Delta(delta) => self.push(&delta),
             JobUpdate::Failed(error) => self.fail(error),
@@ -106,6 +144,9 @@ impl ChatStream {
 
     fn finish(&mut self, output: &TextOutput) {
         for (at, choice) in output.choices.iter().enumerate() {
+            if self.sent.get(at).is_some_and(|sent| sent.finished) {
+                continue;
+            }
             // What was not streamed, for example after the node's link broke.
             if let Some(rest) = self.rest(at, choice) {
                 self.push(&rest);
@@ -198,4 +239,10 @@ impl ChatStream {
         self.done = true;
         self.guard = None;
     }
+}
+
+/// The attempt whose text the client has is over.
+fn broke_off() -> ErrorBody {
+    ErrorBody::new(ErrorCode::EngineFailed, "the node stopped in the middle of the answer")
+        .with_hint("nothing was charged; send the request again")
 }

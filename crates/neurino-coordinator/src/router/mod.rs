@@ -20,8 +20,9 @@ use rand::Rng;
 pub use nodes::Sample;
 pub(crate) use nodes::Standing;
 pub use queue::JobClass;
-pub(crate) use queue::{Placement, Waiting, owner_of};
+pub(crate) use queue::{OTHER_ENGINE, Placement, Waiting, is_other_engine, owner_of, party_of};
 
+use crate::advice::Seen;
 use nodes::{Free, Node};
 use queue::Queues;
 
@@ -43,6 +44,8 @@ pub(crate) struct Router {
     turn: u64,
     /// Speed of the fastest node for each model, in cost units a second, as of the last banding.
     fastest: BTreeMap<ModelId, f64>,
+    /// The middle one, likewise.
+    usual: BTreeMap<ModelId, f64>,
 }
 
 impl Router {
@@ -76,6 +79,37 @@ impl Router {
         standing.memory_bytes == 0 || standing.memory_bytes >= need
     }
 
+    /// Says whether a connected node has nothing loaded: its first model is then as cold as the others.
+    pub(crate) fn set_cold(&mut self, id: &NodeId, cold: bool) {
+        let Some(node) = self.nodes.get_mut(id).filter(|node| node.cold != cold) else { return };
+        node.cold = cold;
+        for model in &node.models {
+            if let Some(free) = self.free.get_mut(model) {
+                free.remove(id);
+            }
+        }
+        self.refresh(id);
+    }
+
+    /// A connected node for those who say what it should load; whether it takes advice is not known here.
+    pub(crate) fn holder(&self, id: &NodeId) -> Option<Seen> {
+        let node = self.nodes.get(id)?;
+        let fits = |model: &&ModelId| self.is_large_enough(model, &node.standing);
+        Some(Seen {
+            node: id.clone(),
+            slots: node.slots,
+            busy: node.busy,
+            offers: node.models.iter().filter(fits).cloned().collect(),
+            loaded: node.models.first().filter(|_| !node.cold).cloned(),
+            advised: false,
+        })
+    }
+
+    /// The usual speed of a job for each model that was timed, in cost units a second.
+    pub(crate) fn speeds(&self) -> BTreeMap<ModelId, f64> {
+        nodes::medians(&self.nodes)
+    }
+
     /// Forgets a node whose session ended.
     pub(crate) fn remove_node(&mut self, id: &NodeId) {
         self.take_node(id);
@@ -86,11 +120,18 @@ impl Router {
         for model in &node.models {
             if let Some(free) = self.free.get_mut(model) {
                 free.remove(id);
+                // Names that nobody serves any more are forgotten: they are free to make up.
+                if free.is_empty() {
+                    self.free.remove(model);
+                }
             }
             if node.slots > 0
                 && let Some(serving) = self.serving.get_mut(model)
             {
                 *serving -= 1;
+                if *serving == 0 {
+                    self.serving.remove(model);
+                }
             }
         }
         Some(node)
@@ -104,16 +145,25 @@ impl Router {
         }
     }
 
-    /// Notes how fast a node served a job, in cost units (see [`Waiting::cost`]) and milliseconds.
-    pub(crate) fn timed(&mut self, id: &NodeId, model: &ModelId, cost: u64, duration_ms: u64) {
+    /// Notes how fast a node served a job: the work that was done, in the units of [`Waiting::cost`],
+    /// and milliseconds. A suspect one is no measure for others yet.
+    pub(crate) fn timed(
+        &mut self,
+        id: &NodeId,
+        model: &ModelId,
+        units: u64,
+        duration_ms: u64,
+        suspect: bool,
+    ) {
         if let Some(node) = self.nodes.get_mut(id) {
-            node.timed(model, cost as f64 * 1000.0 / duration_ms.max(1) as f64);
+            node.timed(model, units as f64 * 1000.0 / duration_ms.max(1) as f64, suspect);
         }
     }
 
     /// Sets the speed bands of all nodes anew.
     pub(crate) fn band_all(&mut self) {
         self.fastest = nodes::band_all(&mut self.nodes);
+        self.usual = nodes::medians(&self.nodes);
     }
 
     /// Speed of the fastest node for a model, in cost units a second, where several serve it.
@@ -179,21 +229,98 @@ impl Router {
 
     /// The next job and its node; takes the job from its queue and a slot from the node.
     pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Option<(JobId, NodeId)> {
-        let Self { queues, nodes, free, sample, .. } = self;
+        let Self { queues, nodes, free, needs, sample, .. } = self;
         if queues.is_empty() {
             return None;
         }
         let open = |model: &ModelId| free.get(model).is_some_and(Free::any);
         let (waiting, id) = queues.take(open, |waiting| {
-            nodes::place(nodes, free.get(&waiting.model)?, waiting, *sample, rng)
+            let need_bytes = needs.get(&waiting.model).copied().unwrap_or(0);
+            nodes::place(nodes, free.get(&waiting.model)?, waiting, need_bytes, *sample, rng)
         })?;
+        self.turn += 1;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.busy += 1;
+            node.last_served = self.turn;
+            node.reserved = None;
+        }
+        self.refresh(&id);
+        Some((waiting.job, id))
+    }
+
+    /// A second node for a job that is worked on: a free one that has its model loaded, was not asked
+    /// before, and is allowed. Takes a slot from it.
+    pub(crate) fn second(
+        &mut self,
+        waiting: &Waiting,
+        rng: &mut impl Rng,
+        allowed: impl Fn(&NodeId) -> bool,
+    ) -> Option<NodeId> {
+        let free = self.free.get(&waiting.model)?;
+        let id = nodes::second(&self.nodes, free, waiting, self.sample, allowed, rng)?;
         self.turn += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.busy += 1;
             node.last_served = self.turn;
         }
         self.refresh(&id);
-        Some((waiting.job, id))
+        Some(id)
+    }
+
+    /// How fast a node serves a model, in cost units a second; of one that was not timed, how fast most
+    /// do.
+    pub(crate) fn speed(&self, id: &NodeId, model: &ModelId) -> Option<f64> {
+        let own = self.nodes.get(id).and_then(|node| node.speed(model));
+        own.or_else(|| self.usual.get(model).copied()).filter(|speed| *speed > 0.0)
+    }
+
+    /// Whether a job waits for a model.
+    pub(crate) fn is_asked_for(&self, model: &ModelId) -> bool {
+        self.queues.of_model(model).next().is_some()
+    }
+
+    /// Holds a node free for a model whose jobs wait for long and need a node of their own: the one that
+    /// has the least to do among those that can. One at a time for a model, and a quarter of all nodes
+    /// at most.
+    pub(crate) fn reserve(
+        &mut self,
+        model: &ModelId,
+        allowed: impl Fn(&NodeId) -> bool,
+    ) -> Option<NodeId> {
+        let need_bytes = self.needs.get(model).copied()?;
+        let held = || self.nodes.values().filter_map(|node| node.reserved.as_ref());
+        let many = held().count();
+        if held().any(|held| held == model) || (many > 0 && (many + 1) * 4 > self.nodes.len()) {
+            return None;
+        }
+        let can = |(id, node): &(&NodeId, &Node)| {
+            node.slots > 0
+                && node.reserved.is_none()
+                && node.models.contains(model)
+                && node.is_in_the_way(model, need_bytes)
+                && allowed(id)
+        };
+        let best = self.nodes.iter().filter(can).min_by_key(|(id, node)| (node.busy, *id))?;
+        let id = best.0.clone();
+        self.hold(&id, Some(model.clone()));
+        Some(id)
+    }
+
+    /// Holds a node free no longer.
+    pub(crate) fn unreserve(&mut self, id: &NodeId) {
+        self.hold(id, None);
+    }
+
+    /// What a node is held free for.
+    pub(crate) fn reserved(&self, id: &NodeId) -> Option<&ModelId> {
+        self.nodes.get(id)?.reserved.as_ref()
+    }
+
+    fn hold(&mut self, id: &NodeId, model: Option<ModelId>) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.reserved = model;
+            self.refresh(id);
+        }
     }
 
     /// Why a node gets none of the waiting jobs; `None` if it has no free slot or is not known, so that
@@ -241,8 +368,8 @@ impl Router {
         let Some(node) = self.nodes.get(id) else { return };
         for (at, model) in node.models.iter().enumerate() {
             let free = self.free.entry(model.clone()).or_default();
-            if node.busy < node.slots {
-                free.insert(id, at == 0, node.standing.referred_by.as_ref());
+            if node.is_free_for(model) {
+                free.insert(id, at == 0 && !node.cold, node.standing.referred_by.as_ref());
             } else {
                 free.remove(id);
             }

@@ -53,6 +53,8 @@ impl Standing {
 pub(super) struct Speed {
     /// Cost units a second, smoothed.
     units_per_s: f64,
+    /// The most of them, forgotten slowly: alone on a card a job is faster than beside others.
+    best_per_s: f64,
     /// Against the others that serve the model, -2 to 2; each step is a quarter more.
     band: i8,
 }
@@ -62,8 +64,12 @@ pub(super) struct Speed {
 pub(super) struct Node {
     /// The loaded one first.
     pub(super) models: Vec<ModelId>,
+    /// Whether not even that one is loaded.
+    pub(super) cold: bool,
     pub(super) slots: u32,
     pub(super) busy: u32,
+    /// The model whose job it is held free for: until it has nothing else to do, it gets nothing.
+    pub(super) reserved: Option<ModelId>,
     /// Turn in which it was last given a job.
     pub(super) last_served: u64,
     pub(super) standing: Standing,
@@ -88,13 +94,55 @@ impl Node {
         )
     }
 
+    /// Whether a model that needs so many bytes cannot be loaded beside what the node works with now. Its job
+    /// would wait there for the others, and its time would run.
+    pub(super) fn is_in_the_way(&self, model: &ModelId, need_bytes: u64) -> bool {
+        let loaded = self.models.first() == Some(model) && !self.cold;
+        let memory_bytes = self.standing.memory_bytes;
+        !loaded && self.busy > 0 && memory_bytes > 0 && need_bytes > memory_bytes / 2
+    }
+
+    /// Whether it takes a job on a model now.
+    pub(super) fn is_free_for(&self, model: &ModelId) -> bool {
+        let held = self.reserved.as_ref().is_some_and(|held| held != model || self.busy > 0);
+        self.busy < self.slots && !held
+    }
+
+    /// How fast it serves a model, in cost units a second, if it was timed.
+    pub(super) fn speed(&self, model: &ModelId) -> Option<f64> {
+        self.speeds.get(model).map(|speed| speed.units_per_s)
+    }
+
     /// Notes how fast a job was served.
-    pub(super) fn timed(&mut self, model: &ModelId, units_per_s: f64) {
+    pub(super) fn timed(&mut self, model: &ModelId, units_per_s: f64, suspect: bool) {
         /// Weight of the newest job.
         const NEW: f64 = 0.2;
-        let speed = self.speeds.entry(model.clone()).or_insert(Speed { units_per_s, band: 0 });
+        /// What is left of the best speed after a job.
+        const KEPT: f64 = 0.998;
+        let new = Speed { units_per_s, best_per_s: 0.0, band: 0 };
+        let speed = self.speeds.entry(model.clone()).or_insert(new);
         speed.units_per_s += NEW * (units_per_s - speed.units_per_s);
+        let best = if suspect { 0.0 } else { units_per_s };
+        // The smoothed speed catches up with a card that truly is new.
+        speed.best_per_s = (KEPT * speed.best_per_s).max(best).max(speed.units_per_s);
     }
+}
+
+/// The speeds of the nodes that served each model, slowest first.
+fn sorted(nodes: &BTreeMap<NodeId, Node>) -> BTreeMap<ModelId, Vec<f64>> {
+    let mut all = BTreeMap::<ModelId, Vec<f64>>::new();
+    for (model, speed) in nodes.values().flat_map(|node| &node.speeds) {
+        all.entry(model.clone()).or_default().push(speed.units_per_s);
+    }
+    for speeds in all.values_mut() {
+        speeds.sort_by(f64::total_cmp);
+    }
+    all
+}
+
+/// The middle one of the speeds of each model.
+pub(super) fn medians(nodes: &BTreeMap<NodeId, Node>) -> BTreeMap<ModelId, f64> {
+    sorted(nodes).into_iter().map(|(model, speeds)| (model, speeds[speeds.len() / 2])).collect()
 }
 
 /// Sets the speed bands of all nodes anew, each against the median of its model. Returns the greatest
@@ -102,12 +150,11 @@ impl Node {
 pub(super) fn band_all(nodes: &mut BTreeMap<NodeId, Node>) -> BTreeMap<ModelId, f64> {
     /// How far beyond the border of its band a speed must be to change it.
     const HYSTERESIS: f64 = 0.1;
-    let mut all = BTreeMap::<ModelId, Vec<f64>>::new();
+    let all = sorted(nodes);
+    let mut best = BTreeMap::<ModelId, f64>::new();
     for (model, speed) in nodes.values().flat_map(|node| &node.speeds) {
-        all.entry(model.clone()).or_default().push(speed.units_per_s);
-    }
-    for speeds in all.values_mut() {
-        speeds.sort_by(f64::total_cmp);
+        let best = best.entry(model.clone()).or_default();
+        *best = best.max(speed.best_per_s);
     }
     for (model, speed) in nodes.values_mut().flat_map(|node| &mut node.speeds) {
         let Some(speeds) = all.get(model) else { continue };
@@ -117,8 +164,8 @@ pub(super) fn band_all(nodes: &mut BTreeMap<NodeId, Node>) -> BTreeMap<ModelId, 
             speed.band = steps.round().clamp(-2.0, 2.0) as i8;
         }
     }
-    let several = all.into_iter().filter(|(_, speeds)| speeds.len() > 1);
-    several.filter_map(|(model, speeds)| Some((model, *speeds.last()?))).collect()
+    best.retain(|model, _| all.get(model).is_some_and(|speeds| speeds.len() > 1));
+    best
 }
 
 /// Node ids with random choice, insertion and removal in constant time, nearly.
@@ -186,6 +233,10 @@ impl Free {
         !self.warm.all.ids.is_empty() || !self.cold.all.ids.is_empty()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        !self.any()
+    }
+
     pub(super) fn insert(&mut self, id: &NodeId, warm: bool, referred_by: Option<&FrontendId>) {
         let idle = if warm { &mut self.warm } else { &mut self.cold };
         idle.all.insert(id);
@@ -204,6 +255,11 @@ impl Free {
         }
     }
 
+    /// Those that have the model loaded.
+    fn loaded(&self) -> &IdSet {
+        &self.warm.all
+    }
+
     /// Candidates in the order of the first two keys: loaded before stored, and of either those that
     /// the job's frontend referred before others.
     pub(super) fn groups(&self, frontend: Option<&FrontendId>) -> impl Iterator<Item = &IdSet> {
@@ -219,11 +275,15 @@ pub(super) fn place(
     nodes: &BTreeMap<NodeId, Node>,
     free: &Free,
     waiting: &Waiting,
+    need_bytes: u64,
     sample: Sample,
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
     let able = |id: &NodeId| {
         let class = || nodes.get(id).map_or("", |node| &node.standing.class);
+        if nodes.get(id).is_some_and(|node| node.is_in_the_way(&waiting.model, need_bytes)) {
+            return false;
+        }
         let allowed = waiting.placement.as_ref().is_none_or(|place| place.allows(id, class()));
         allowed && !waiting.unable.contains(id)
     };
@@ -242,6 +302,22 @@ pub(super) fn place(
         return None;
     }
     best(nodes, free, waiting, sample, able, rng)
+}
+
+/// Chooses a free node for a job that another one works on already.
+pub(super) fn second(
+    nodes: &BTreeMap<NodeId, Node>,
+    free: &Free,
+    waiting: &Waiting,
+    sample: Sample,
+    allowed: impl Fn(&NodeId) -> bool,
+    rng: &mut impl Rng,
+) -> Option<NodeId> {
+    let may =
+        |id: &NodeId| allowed(id) && !waiting.tried.contains(id) && !waiting.unable.contains(id);
+    let drawn = free.loaded().sample(sample, may, rng).into_iter();
+    let ranked = drawn.filter_map(|id| Some((nodes.get(id)?.rank(id, &waiting.model), id)));
+    ranked.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, id)| id.clone())
 }
 
 fn best(

@@ -81,6 +81,17 @@ pub(crate) struct Placement {
     /// The only nodes that may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) only: Option<Vec<NodeId>>,
+    /// Whether nodes of other engines may not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) own_engine: bool,
+}
+
+/// What the numeric class of a node begins with that computes with another engine.
+pub(crate) const OTHER_ENGINE: &str = "og_";
+
+/// Whether a numeric class is another engine's: the original protocol's miners have their own.
+pub(crate) fn is_other_engine(class: &str) -> bool {
+    class.starts_with(OTHER_ENGINE)
 }
 
 impl Placement {
@@ -90,6 +101,7 @@ impl Placement {
         self.not_owners.iter().all(|other| other != owner)
             && self.class.as_deref().is_none_or(|wanted| wanted == class)
             && self.only.as_ref().is_none_or(|only| only.contains(node))
+            && !(self.own_engine && is_other_engine(class))
     }
 }
 
@@ -97,6 +109,12 @@ impl Placement {
 pub(crate) fn owner_of(node: &NodeId) -> &str {
     let id = node.as_str();
     id.split_at_checked(42).map_or(id, |(address, _)| address)
+}
+
+/// Whom the record of a node's audits is of: its owner, under the id of a node without a tag. Tags cost
+/// nothing, so a record of one machine alone would be as good as none.
+pub(crate) fn party_of(node: &NodeId) -> NodeId {
+    NodeId::new(owner_of(node)).unwrap_or_else(|_| node.clone())
 }
 
 /// Who was charged how much, among those that wait.

@@ -204,9 +204,9 @@ fn each_key_decides_when_the_earlier_ones_are_equal() {
         router.set_node(&node(n), vec![model("a")], 1, 0, standing(u64::from(n), 9, false));
     }
     for _ in 0..20 {
-        router.timed(&node(1), &model("a"), 1000, 500);
-        router.timed(&node(2), &model("a"), 1000, 1000);
-        router.timed(&node(3), &model("a"), 1000, 1100);
+        router.timed(&node(1), &model("a"), 1000, 500, false);
+        router.timed(&node(2), &model("a"), 1000, 1000, false);
+        router.timed(&node(3), &model("a"), 1000, 1100, false);
     }
     router.band_all();
     router.enqueue(waiting(1));
@@ -309,7 +309,7 @@ proptest! {
                 class: String::new(),
             };
             router.set_node(&node(n), models, it.slots, it.busy, standing);
-            router.timed(&node(n), &model("m0"), 1000, it.duration_ms);
+            router.timed(&node(n), &model("m0"), 1000, it.duration_ms, false);
         }
         router.band_all();
         let tried: Vec<NodeId> = failed.iter().map(|n| node(*n)).collect();
@@ -338,7 +338,7 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut same = rng.clone();
         let placed = router.free.get(&model("m0")).and_then(|free| {
-            nodes::place(&router.nodes, free, &job, sample, &mut rng)
+            nodes::place(&router.nodes, free, &job, 0, sample, &mut rng)
         });
         match (&placed, &best) {
             (Some(chosen), Some(best)) if sample == Sample::All => {
@@ -478,4 +478,90 @@ proptest! {
             prop_assert_eq!(depth, all.len());
         }
     }
+}
+
+#[test]
+fn the_fastest_is_who_was_ever_fastest_and_not_who_is_suspected() {
+    let mut router = Router::default();
+    for n in [1, 2] {
+        router.set_node(&node(n), vec![model("a")], 1, 0, Standing::default());
+        for _ in 0..20 {
+            router.timed(&node(n), &model("a"), 100, 1000, false);
+        }
+    }
+    // Once it had the card for itself.
+    router.timed(&node(1), &model("a"), 300, 1000, false);
+    router.timed(&node(1), &model("a"), 100, 1000, false);
+    router.band_all();
+    let fastest = router.fastest(&model("a")).expect("several serve it");
+    assert!((290.0..=300.0).contains(&fastest), "{fastest}");
+    router.timed(&node(2), &model("a"), 5000, 1000, true);
+    router.band_all();
+    let fastest = router.fastest(&model("a")).expect("several serve it");
+    assert!(fastest < 1200.0, "{fastest}");
+}
+
+/// A node of 24 GB that has a small model loaded and a large one on disk, and takes four jobs at once.
+fn with_large() -> Router {
+    let needs = [(model("small"), 4 << 30), (model("large"), 20 << 30)];
+    let mut router = Router::new(Sample::All, needs.into_iter().collect());
+    let standing = Standing { memory_bytes: 24 << 30, ..Standing::default() };
+    router.set_node(&node(1), vec![model("small"), model("large")], 4, 0, standing);
+    router
+}
+
+fn on(name: &str, n: u16) -> Waiting {
+    Waiting { model: model(name), payer: payer(u8::try_from(n % 3).expect("small")), ..waiting(n) }
+}
+
+/// Small jobs keep coming, so that the node always has some; returns after how many of them the large job
+/// is begun, of a thousand.
+fn begun_after(router: &mut Router) -> Option<u16> {
+    let mut rng = rng();
+    for n in 1..1_000 {
+        router.enqueue(on("small", n));
+        while let Some((given, _)) = router.next(&mut rng) {
+            if given == job(0) {
+                return Some(n);
+            }
+        }
+        // Every few of them one ends.
+        if n % 3 == 0 {
+            router.lease_ended(&node(1));
+        }
+    }
+    None
+}
+
+#[test]
+fn a_large_job_gets_a_node_that_is_held_free_for_it() {
+    let mut router = with_large();
+    router.enqueue(on("large", 0));
+    // Nothing is in its way yet.
+    assert_eq!(router.next(&mut rng()), Some((job(0), node(1))));
+    let mut router = with_large();
+    router.enqueue(on("small", 1));
+    assert!(router.next(&mut rng()).is_some());
+    router.enqueue(on("large", 0));
+    assert_eq!(begun_after(&mut router), None, "small ones are always faster");
+    assert_eq!(router.reserve(&model("small"), |_| true), None, "it fits beside others");
+    assert_eq!(router.reserve(&model("large"), |_| false), None);
+    assert_eq!(router.reserve(&model("large"), |_| true), Some(node(1)));
+    assert_eq!(router.reserve(&model("large"), |_| true), None, "one at a time");
+    let begun = begun_after(&mut router).expect("it is begun");
+    assert!(begun <= 20, "the four that run end first: {begun}");
+    assert_eq!(router.reserved(&node(1)), None, "that is what it was held for");
+}
+
+#[test]
+fn a_node_that_is_held_free_in_vain_is_let_go() {
+    let mut router = with_large();
+    router.enqueue(on("small", 1));
+    assert!(router.next(&mut rng()).is_some());
+    router.enqueue(on("large", 0));
+    router.reserve(&model("large"), |_| true).expect("it can");
+    router.enqueue(on("small", 2));
+    assert_eq!(router.next(&mut rng()), None, "it has a slot, and is held");
+    router.unreserve(&node(1));
+    assert_eq!(router.next(&mut rng()), Some((job(2), node(1))));
 }

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::sql::{Connection, Row, query};
 use super::{Store, parse, parse_id, parse_json, to_json, writer};
+use crate::admin_log::Act;
 use crate::compare::Finding;
 use crate::error::StoreError;
+use crate::router::party_of;
 
 /// A result that is to be computed again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +148,7 @@ pub(crate) struct AuditWritten {
 pub struct Conviction {
     /// Its number.
     pub id: i64,
-    /// Who.
+    /// Who: an owner, whose nodes' ids all begin with it.
     pub node: NodeId,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: i64,
@@ -275,8 +277,10 @@ async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, 
         return Ok(written);
     }
     for Ruling { node, outcome } in rulings {
+        let node = &party_of(node);
         let before = record_of(c, node).await?;
-        let after = before.with(*outcome, rules);
+        let counts = *outcome != Outcome::Failed || !was_pardoned_since(c, node, *job).await?;
+        let after = if counts { before.with(*outcome, rules) } else { before };
         set_record(c, node, &after).await?;
         if after.convicted && !before.convicted {
             convict(c, node, &after, rules, *at_ms).await?;
@@ -285,6 +289,24 @@ async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, 
         written.records.insert(node.clone(), after);
     }
     Ok(written)
+}
+
+/// Whether an appeal of the node was granted after the audited result was paid: what was wrong up to
+/// then was forgiven, also what comes to light later.
+async fn was_pardoned_since(
+    c: &mut Connection,
+    node: &NodeId,
+    job: JobId,
+) -> Result<bool, StoreError> {
+    let pardons: i64 = query(
+        "SELECT COUNT(*) FROM conviction v JOIN audit a ON a.drawn_at_ms <= v.decided_at_ms \
+         WHERE v.node = $1 AND v.granted IS TRUE AND a.job = $2",
+    )
+    .bind(node.as_str())
+    .bind(job.to_string())
+    .fetch_one(c)
+    .await?;
+    Ok(pardons > 0)
 }
 
 async fn record_of(c: &mut Connection, node: &NodeId) -> Result<Record, StoreError> {
@@ -315,8 +337,8 @@ async fn convict(
     at_ms: i64,
 ) -> Result<(), StoreError> {
     let failed: Vec<String> = query(
-        "SELECT job FROM audit WHERE (node = $1 AND state = 'failed') \
-         OR (auditor = $1 AND state IN ('held', 'failed') AND third IS NOT NULL) \
+        "SELECT job FROM audit WHERE (substr(node, 1, 42) = $1 AND state = 'failed') \
+         OR (substr(auditor, 1, 42) = $1 AND state IN ('held', 'failed') AND third IS NOT NULL) \
          ORDER BY changed_at_ms DESC LIMIT 100",
     )
     .bind(node.as_str())
@@ -328,9 +350,10 @@ async fn convict(
         .bind(at_ms)
         .bind(at_ms.saturating_sub(rules.escrow_ms))
         .bind(evidence.to_string())
-        .execute(c)
+        .execute(&mut *c)
         .await?;
-    Ok(())
+    let about = serde_json::json!({ "node": node, "rules": rules.name, "audits": failed.len() });
+    super::admin_log::append(c, &Act::by_the_rules("node convicted", about), at_ms).await
 }
 
 /// What a node got for a lease, and where it goes when it is called back.
@@ -381,9 +404,11 @@ async fn claw_back(
     most: u32,
     at_ms: i64,
 ) -> Result<u64, StoreError> {
-    let due: Vec<(String, i64)> = query(
-        "SELECT r.lease, v.id FROM conviction v \
-         JOIN receipt r ON r.node = v.node AND r.settled_at_ms >= v.since_ms \
+    // All nodes of the owner: ids are its address, or that and `-` with a tag. A point follows a dash.
+    let due: Vec<(String, String, i64)> = query(
+        "SELECT r.lease, r.node, v.id FROM conviction v \
+         JOIN receipt r ON r.node >= $1 AND r.node < $1 || '.' \
+         AND substr(r.node, 1, 42) = v.node AND r.settled_at_ms >= v.since_ms \
          WHERE v.node = $1 AND v.granted IS NOT TRUE \
          AND NOT EXISTS (SELECT 1 FROM clawback b WHERE b.lease = r.lease) \
          ORDER BY r.settled_at_ms LIMIT $2",
@@ -392,8 +417,9 @@ async fn claw_back(
     .bind(most)
     .fetch_all(&mut *c)
     .await?;
-    for (lease, conviction) in &due {
+    for (lease, node, conviction) in &due {
         let lease: LeaseId = parse_id(lease, "lease id")?;
+        let node: &NodeId = &parse_id(node, "node id")?;
         let pay = pay_of(c, lease, node).await?;
         if !pay.is_empty() {
             writer::post(c, &compensation(lease, node, &pay, false)?, at_ms).await?;
@@ -416,6 +442,7 @@ pub(super) async fn appeal(
     words: &str,
     at_ms: i64,
 ) -> Result<bool, StoreError> {
+    let node = &party_of(node);
     let done = query(
         "UPDATE conviction SET appeal = $1, appealed_at_ms = $2 WHERE node = $3 AND granted IS NULL",
     )
@@ -436,6 +463,7 @@ pub(super) async fn decide_appeal(
     note: &str,
     at_ms: i64,
 ) -> Result<bool, StoreError> {
+    let node = &party_of(node);
     let done = query(
         "UPDATE conviction SET granted = $1, note = $2, decided_at_ms = $3 \
          WHERE node = $4 AND granted IS NOT TRUE",
@@ -450,13 +478,16 @@ pub(super) async fn decide_appeal(
         return Ok(done == 1);
     }
     set_record(c, node, &Record::pardoned()).await?;
-    let leases: Vec<String> =
-        query("SELECT lease FROM clawback WHERE node = $1 AND restored_at_ms IS NULL")
-            .bind(node.as_str())
-            .fetch_all(&mut *c)
-            .await?;
-    for lease in leases {
-        let lease: LeaseId = parse_id(&lease, "lease id")?;
+    let leases: Vec<(String, String)> = query(
+        "SELECT b.lease, b.node FROM clawback b JOIN conviction v ON v.id = b.conviction \
+         WHERE v.node = $1 AND b.restored_at_ms IS NULL",
+    )
+    .bind(node.as_str())
+    .fetch_all(&mut *c)
+    .await?;
+    for (lease, node) in &leases {
+        let lease: LeaseId = parse_id(lease, "lease id")?;
+        let node: &NodeId = &parse_id(node, "node id")?;
         let pay = pay_of(c, lease, node).await?;
         if !pay.is_empty() {
             writer::post(c, &compensation(lease, node, &pay, true)?, at_ms).await?;

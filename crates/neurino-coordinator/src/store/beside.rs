@@ -7,9 +7,11 @@ use neurino_core::audit::Record;
 use neurino_core::{MicroCredits, ModelId, NodeId};
 use neurino_ledger::{Account, Event, PayerId};
 
+use super::admin_log;
 use super::audits::{self, AuditState, Conviction, StoredAudit};
 use super::sql::{Connection, query};
 use super::{StoredKey, parse_id, postgres, read, sqlite, writer};
+use crate::admin_log::Act;
 use crate::books::LedgerCheck;
 use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
@@ -47,8 +49,25 @@ impl Beside {
         super::check_coordinator(&mut self.0, own).await
     }
 
-    pub(crate) async fn add_key(&mut self, key: &StoredKey) -> Result<(), StoreError> {
-        writer::add_key(&mut self.0, key).await
+    /// Stores a key, and writes down that it was made.
+    pub(crate) async fn add_key(&mut self, key: &StoredKey, act: &Act) -> Result<(), StoreError> {
+        self.0.begin_writing().await?;
+        writer::add_key(&mut self.0, key, act).await?;
+        Ok(self.0.run("COMMIT").await?)
+    }
+
+    /// Writes an act down. What an act that was refused left open is taken back first.
+    pub(crate) async fn note(&mut self, act: &Act, at_ms: i64) -> Result<(), StoreError> {
+        // Nothing may be open; then there is nothing to take back.
+        let _ = self.0.run("ROLLBACK").await;
+        self.0.begin_writing().await?;
+        admin_log::append(&mut self.0, act, at_ms).await?;
+        Ok(self.0.run("COMMIT").await?)
+    }
+
+    /// Lines of the log behind a number, at most so many.
+    pub(crate) async fn log(&mut self, after: i64, most: u32) -> Result<Vec<String>, StoreError> {
+        admin_log::lines(&mut self.0, after, most).await
     }
 
     pub(crate) async fn keys(&mut self) -> Result<Vec<StoredKey>, StoreError> {

@@ -1,5 +1,6 @@
 //! What the books enforce whatever their caller believes, in every database.
 
+use neurino_core::audit::{AuditRules, Outcome, Record};
 use neurino_core::{
     FinishReason, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints, ModelId,
     Multiplier, NodeId, PointsKind, Quote, Receipt, TextJob, TextOutput, Usage,
@@ -46,6 +47,7 @@ on_both! {
     books_belong_to_one_key
     channels_change_while_nobody_else_writes
     what_was_doubtful_is_decided_before_it_is_looked_up
+    a_pardon_covers_what_comes_to_light_later
 }
 
 /// Who coordinates in these tests.
@@ -169,7 +171,8 @@ fn settlement(n: u128, attempt: u128, fence: u32, at_ms: i64) -> Settlement {
         coordinator: "0x".into(),
         signature: "0x".into(),
     };
-    Settlement { output, fence, event, receipt, charged: MicroCredits(0), mark: None, audit: None }
+    let (charged, mark, audit) = (MicroCredits(0), None, None);
+    Settlement { output, uploaded: false, fence, event, receipt, charged, mark, audit }
 }
 
 /// Whether it is still waiting after a while.
@@ -219,6 +222,48 @@ async fn what_was_doubtful_is_decided_before_it_is_looked_up(books: Books) {
     assert!(waits(looking.as_mut()).await);
     broken.run("COMMIT").await.expect("commits");
     looking.await.expect("it is decided");
+}
+
+async fn a_pardon_covers_what_comes_to_light_later(books: Books) {
+    let store = books.open().await;
+    let paid = async |n: u128, at_ms: i64| {
+        store.admit(new_job(n)).await.expect("writes");
+        store.grant(grant(n, n, 1)).await.expect("writes");
+        let audit = NewAudit { class: String::new(), rate_ppm: 1_000_000, suspicion: None };
+        let settlement = Settlement { audit: Some(audit), ..settlement(n, n, 1, at_ms) };
+        assert_eq!(store.settle(settlement).await.expect("writes"), Settled::Paid);
+    };
+    let failed = async |n: u128| {
+        let write = AuditWrite::Decide {
+            job: job(n),
+            from: AuditState::Waiting,
+            to: AuditState::Failed,
+            finding: None,
+            auditor: None,
+            validator: None,
+            rulings: vec![Ruling { node: node(), outcome: Outcome::Failed }],
+            rules: AuditRules::built_in(),
+            at_ms: 60,
+        };
+        store.audit(write).await.expect("writes")
+    };
+    for n in 1..=40 {
+        paid(n, i64::try_from(n).expect("small")).await;
+    }
+    let mut next = 1;
+    while failed(next).await.convicted.is_empty() {
+        next += 1;
+        assert!(next < 30, "it is convicted");
+    }
+    let mut beside = Beside::open(&books.database).await.expect("opens");
+    assert!(beside.decide_appeal(&node(), true, "memory", 70).await.expect("writes"));
+    for n in next + 1..=40 {
+        let written = failed(n).await;
+        assert_eq!((written.changed, &written.records[&node()]), (1, &Record::pardoned()));
+    }
+    paid(41, 71).await;
+    assert_eq!(failed(41).await.records[&node()].test_failed, 1, "the next one counts");
+    assert!(store.ledger_check().await.expect("reads").holds());
 }
 
 async fn books_belong_to_one_key(books: Books) {
@@ -337,7 +382,8 @@ async fn keys_and_settings_are_read_as_they_were_written(books: Books) {
         ..KeyTerms::default()
     };
     let (_, key) = crate::keys::draw("one", terms.clone()).expect("a key");
-    store.add_key(key.clone()).await.expect("writes");
+    let act = || crate::admin_log::Act::done("key made", serde_json::Value::Null);
+    store.add_key(key.clone(), act()).await.expect("writes");
     let rotated = beside.rotate_key(&key.id, &[7; 32], 99).await.expect("writes").expect("one");
     assert_eq!((rotated.sha256, rotated.old), ([7; 32], Some((key.sha256, 99))));
     let read = store.keys().await.expect("reads");

@@ -9,6 +9,7 @@ use neurino_ledger::epoch::Movement;
 
 use super::sql::{Connection, Place, query};
 use super::{Beside, Store, parse_id, parse_json, writer};
+use crate::admin_log::Act;
 use crate::error::StoreError;
 
 /// Entries that one statement writes.
@@ -88,9 +89,13 @@ async fn first_unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Option<i
     Ok(first)
 }
 
-/// Movements before a time that are in no epoch yet. What came after a reward is read first, so that
-/// its reward is there as well.
-async fn unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Vec<RawMovement>, StoreError> {
+/// Movements before a time that are in no epoch yet, and what of their pay was called back since, up to a
+/// later time. What came after a reward is read first, so that its reward is there as well.
+async fn unmarked(
+    mut place: Place<'_>,
+    before_ms: i64,
+    known_ms: i64,
+) -> Result<Vec<RawMovement>, StoreError> {
     type Later = (i64, String, String, String, Option<i64>);
     const LATER: [(Movement, &str); 2] = [
         (
@@ -98,7 +103,8 @@ async fn unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Vec<RawMovemen
             "SELECT b.restored_at_ms, r.body, j.payer, j.class, e.organic_micro FROM clawback b \
              JOIN receipt r ON r.lease = b.lease JOIN job j ON j.id = r.job \
              LEFT JOIN epoch_entry e ON e.lease = b.lease AND e.movement = 'reward' \
-             WHERE b.restored_at_ms < $1 AND NOT EXISTS \
+             WHERE (b.restored_at_ms < $1 \
+             OR (e.lease IS NULL AND r.settled_at_ms < $1 AND b.restored_at_ms < $2)) AND NOT EXISTS \
              (SELECT 1 FROM epoch_entry o WHERE o.lease = b.lease AND o.movement = 'return')",
         ),
         (
@@ -106,13 +112,15 @@ async fn unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Vec<RawMovemen
             "SELECT b.at_ms, r.body, j.payer, j.class, e.organic_micro FROM clawback b \
              JOIN receipt r ON r.lease = b.lease JOIN job j ON j.id = r.job \
              LEFT JOIN epoch_entry e ON e.lease = b.lease AND e.movement = 'reward' \
-             WHERE b.at_ms < $1 AND NOT EXISTS \
+             WHERE (b.at_ms < $1 \
+             OR (e.lease IS NULL AND r.settled_at_ms < $1 AND b.at_ms < $2)) AND NOT EXISTS \
              (SELECT 1 FROM epoch_entry o WHERE o.lease = b.lease AND o.movement = 'clawback')",
         ),
     ];
     let mut all = Vec::new();
     for (movement, statement) in LATER {
-        let rows: Vec<Later> = query(statement).bind(before_ms).fetch_all(at!(place)).await?;
+        let rows: Vec<Later> =
+            query(statement).bind(before_ms).bind(known_ms).fetch_all(at!(place)).await?;
         for (at_ms, body, payer, class, organic_micro) in rows {
             let raw = raw(movement, &body, payer, &class)?;
             all.push(RawMovement { at_ms, organic_micro, ..raw });
@@ -212,8 +220,8 @@ macro_rules! of_books {
 of_books! {
     /// When the first movement before a time was that is in no epoch yet.
     first_unmarked(before_ms: i64) -> Option<i64> = first_unmarked;
-    /// Movements before a time that are in no epoch yet.
-    unmarked(before_ms: i64) -> Vec<RawMovement> = unmarked;
+    /// Movements before a time that are in no epoch yet, and what of their pay was called back since.
+    unmarked(before_ms: i64, known_ms: i64) -> Vec<RawMovement> = unmarked;
     /// The newest file.
     last_epoch() -> Option<String> = last;
     /// What was held, by the newest look before a time.
@@ -310,6 +318,10 @@ pub(super) async fn publish(c: &mut Connection, epoch: &NewEpoch) -> Result<bool
         .bind(epoch.body.clone())
         .execute(&mut *c)
         .await?;
+    let digest = crate::admin_log::digest(&epoch.body);
+    let about = serde_json::json!({ "epoch": epoch.epoch, "sha256": digest });
+    let act = Act::by_the_rules("epoch published", about);
+    super::admin_log::append(c, &act, epoch.made_at_ms).await?;
     let mut place = 0_i64;
     for chunk in epoch.entries.chunks(ROWS) {
         let many = chunk.len() == ROWS;

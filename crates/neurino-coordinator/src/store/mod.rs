@@ -5,6 +5,7 @@
 //! callers that race are decided here whatever the memory of the router says. `sql` runs the statements
 //! on either database; only `sqlite` and `postgres` know how books are opened and who holds them.
 
+mod admin_log;
 mod audits;
 mod beside;
 #[cfg(test)]
@@ -33,8 +34,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use records::{
-    Admitted, AttemptEnd, Binding, Close, Grant, Hold, NewJob, OpenJob, Pod, Release,
-    RunningAttempt, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
+    Admitted, AttemptEnd, Binding, Close, Grant, Hold, NewJob, OpenJob, Outrun, Pod, Release,
+    RunningAttempt, Second, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
 pub use audits::{AuditState, Conviction, StoredAudit};
@@ -47,10 +48,13 @@ pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
 pub(crate) use faults::outlive;
 pub(crate) use marks::{Mark, PictureMark, TextMark};
 use pictures::Pictures;
+pub(crate) use pictures::name_of;
 pub(crate) use sql::is_gone;
 use sql::{Connection, Readers, query};
 pub(crate) use vouchers::{Booked, Booking};
 
+use crate::admin_log::Act;
+use crate::blobs::Bucket;
 use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
 use writer::{Keeper, Reply, Write};
@@ -67,6 +71,8 @@ pub(crate) struct Store {
     pictures: Pictures,
     writer: Mutex<Option<JoinHandle<()>>>,
     superseded: CancellationToken,
+    /// Under which a server's books are held.
+    epoch: Option<i64>,
     #[cfg(test)]
     faults: faults::Faults,
     calls: AtomicU64,
@@ -89,17 +95,18 @@ impl Store {
         network: &str,
         coordinator: &str,
     ) -> Result<Self, CoordinatorError> {
-        let (keeper, readers, pictures, lock) = match database {
+        let (keeper, readers, pictures, lock, epoch) = match database {
             Database::Sqlite(path) => {
                 let Opened { connection, readers, held } =
                     sqlite::open(path, network, coordinator).await?;
-                (Keeper::Sqlite(connection), readers, Pictures::beside(path), Some(held))
+                (Keeper::Sqlite(connection), readers, Pictures::beside(path), Some(held), None)
             }
             Database::Postgres(books) => {
                 let Opened { connection, readers, held } =
                     postgres::open(books, network, coordinator).await?;
+                let epoch = Some(held.epoch());
                 let keeper = Keeper::postgres(books, held, connection);
-                (keeper, readers, Pictures::at(books.pictures()), None)
+                (keeper, readers, Pictures::at(books.pictures()), None, epoch)
             }
         };
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
@@ -111,11 +118,24 @@ impl Store {
             pictures,
             writer: Mutex::new(Some(writer)),
             superseded,
+            epoch,
             calls: AtomicU64::new(0),
             lock,
             #[cfg(test)]
             faults: faults::Faults::default(),
         })
+    }
+
+    /// The same, with pictures in a bucket.
+    pub(crate) fn with_bucket(mut self, bucket: Option<Bucket>) -> Self {
+        self.pictures.put_into(bucket);
+        self
+    }
+
+    /// Under which epoch the books are held; each holder of a server's books has a higher one than those
+    /// before. `None` for a file.
+    pub(crate) fn epoch(&self) -> Option<i64> {
+        self.epoch
     }
 
     /// Cancelled once another coordinator has taken the books: nothing is written here any more.
@@ -182,6 +202,16 @@ impl Store {
         self.write(|reply| Write::Grant(Box::new(grant), reply)).await
     }
 
+    /// Begins a second attempt beside a running one; `false` when that is not so any more.
+    pub(crate) async fn grant_second(&self, second: Second) -> Result<bool, StoreError> {
+        self.write(|reply| Write::GrantSecond(Box::new(second), reply)).await
+    }
+
+    /// Ends one of two running attempts without payment; `false` when it was decided otherwise before.
+    pub(crate) async fn outrun(&self, outrun: Outrun) -> Result<bool, StoreError> {
+        self.write(|reply| Write::Outrun(Box::new(outrun), reply)).await
+    }
+
     /// Ends a running attempt without payment; `false` when it was decided otherwise before.
     pub(crate) async fn release(&self, release: Release) -> Result<bool, StoreError> {
         self.write(|reply| Write::Release(Box::new(release), reply)).await
@@ -191,9 +221,11 @@ impl Store {
     /// before it begins.
     pub(crate) async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
         let _nothing_is_collected = self.pictures.settling().await;
-        let Settlement { output, fence, event, receipt, charged, mark, audit } = settlement;
-        let output = self.pictures.keep(output).await?;
-        let settlement = Settlement { output, fence, event, receipt, charged, mark, audit };
+        let Settlement { output, uploaded, fence, event, receipt, charged, mark, audit } =
+            settlement;
+        let output = self.pictures.keep(output, receipt.lease, uploaded).await?;
+        let settlement =
+            Settlement { output, uploaded, fence, event, receipt, charged, mark, audit };
         self.write(|reply| Write::Settle(Box::new(settlement), reply)).await
     }
 
@@ -207,9 +239,15 @@ impl Store {
         self.write(|reply| Write::Bind(Box::new(binding), reply)).await
     }
 
-    /// Stores a gateway key.
-    pub(crate) async fn add_key(&self, key: StoredKey) -> Result<(), StoreError> {
-        self.write(|reply| Write::AddKey(Box::new(key), reply)).await
+    /// Stores a gateway key, and writes down that it was made.
+    pub(crate) async fn add_key(&self, key: StoredKey, act: Act) -> Result<(), StoreError> {
+        self.write(|reply| Write::AddKey(Box::new((key, act)), reply)).await
+    }
+
+    /// Writes an administrative act down.
+    pub(crate) async fn note(&self, act: Act) -> Result<(), StoreError> {
+        let at_ms = crate::coordinator::now_ms();
+        self.write(|reply| Write::Note(Box::new((act, at_ms)), reply)).await
     }
 
     /// Adds seconds that nodes were connected on a day.
@@ -230,7 +268,7 @@ impl Store {
     /// that no job keeps.
     pub(crate) async fn prune(&self, before_ms: i64) -> Result<u64, StoreError> {
         let jobs = self.write(|reply| Write::Prune(before_ms, reply)).await?;
-        self.pictures.collect(self.kept_pictures()).await?;
+        self.pictures.collect(|| self.kept_pictures()).await?;
         Ok(jobs)
     }
 }

@@ -1,25 +1,27 @@
-//! Finished pictures: files beside the books, named by their digest.
+//! Finished pictures: files in a folder beside the books, or in a bucket.
 //!
-//! A picture is on disk, synced, before the transaction that pays for it begins; a crash in between
+//! A picture is written, durably, before the transaction that pays for it begins; a crash in between
 //! leaves a file that nobody names. Such files, and those of jobs past their keeping time, are removed
-//! by [`Pictures::collect`], which waits for payments that are under way. It leaves young files alone:
-//! another coordinator may have written one that the books will name in a moment.
+//! by [`Pictures::collect`]. It leaves young files alone: another coordinator may have written one that
+//! the books will name in a moment.
+//!
+//! A file in the folder is named by its digest, and payments that are under way wait until nothing is
+//! removed: the same picture may be written again. One in the bucket belongs to the lease that it was
+//! made in, and none gets its name again; a link that a node has for it ends long before it is old.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use neurino_core::{ImageOutput, JobOutput, Png, ResultDigest, TextOutput};
+use neurino_core::{ImageOutput, JobOutput, LeaseId, Png, ResultDigest, TextOutput};
+use neurino_protocol::node::upload::FILE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{RwLock, RwLockReadGuard};
 
+use crate::blobs::{BlobError, Blobs, Bucket, Folder};
 use crate::error::StoreError;
 
-/// What a file is called until it is whole.
-const TEMPORARY: &str = ".writing-";
 /// How old a file is at least before it is removed.
 const YOUNG: Duration = Duration::from_hours(1);
 
@@ -29,32 +31,46 @@ const YOUNG: Duration = Duration::from_hours(1);
 pub(crate) enum Kept {
     Text(TextOutput),
     Image {
-        /// SHA-256 of the file, which names it.
+        /// SHA-256 of the file.
         sha256: ResultDigest,
         width: u32,
         height: u32,
+        /// Set if the file is in the bucket: the lease that it was made in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<LeaseId>,
     },
 }
 
-/// The folder of pictures.
+/// The name of a picture's file in the bucket.
+pub(crate) fn name_of(lease: LeaseId, sha256: ResultDigest) -> String {
+    format!("{lease}-{sha256}.png")
+}
+
+/// Where pictures lie. New ones go into the bucket, if there is one; older ones may be in the folder.
 pub(crate) struct Pictures {
-    folder: PathBuf,
+    folder: Folder,
+    bucket: Option<Bucket>,
     /// Held for reading from before a file is written until the books name it, for writing while
-    /// files that the books do not name are removed.
+    /// files of the folder that the books do not name are removed.
     settling: RwLock<()>,
 }
 
 impl Pictures {
     /// In a folder, which is made with the first picture.
     pub(crate) fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), settling: RwLock::new(()) }
+        Self { folder: Folder::at(folder), bucket: None, settling: RwLock::new(()) }
     }
 
     /// Beside the books at `database`; the folder is made with the first picture.
     pub(crate) fn beside(database: &Path) -> Self {
         let mut name = database.file_stem().unwrap_or_default().to_owned();
         name.push("-pictures");
-        Self { folder: database.with_file_name(name), settling: RwLock::new(()) }
+        Self::at(&database.with_file_name(name))
+    }
+
+    /// Puts new ones into a bucket.
+    pub(crate) fn put_into(&mut self, bucket: Option<Bucket>) {
+        self.bucket = bucket;
     }
 
     /// Keeps files from being collected while the guard lives.
@@ -62,118 +78,126 @@ impl Pictures {
         self.settling.read().await
     }
 
-    /// Writes what does not belong into the books, durably, and returns what does.
-    pub(crate) async fn keep(&self, output: JobOutput) -> Result<Kept, StoreError> {
+    /// Writes what does not belong into the books, durably, unless it is there already, and returns
+    /// what does.
+    pub(crate) async fn keep(
+        &self,
+        output: JobOutput,
+        lease: LeaseId,
+        uploaded: bool,
+    ) -> Result<Kept, StoreError> {
         let ImageOutput { png, width, height } = match output {
             JobOutput::Text(text) => return Ok(Kept::Text(text)),
             JobOutput::Image(picture) => picture,
         };
-        let folder = self.folder.clone();
-        blocking(move || {
+        // A moment's work for a large file.
+        let digested = tokio::task::spawn_blocking(move || {
             let sha256 = ResultDigest(Sha256::digest(&png.0).into());
-            write(&folder, &path_of(&folder, sha256), &png.0)?;
-            Ok(Kept::Image { sha256, width, height })
-        })
-        .await
+            (png.0, sha256)
+        });
+        let (file, sha256) = digested
+            .await
+            .map_err(|error| StoreError::Picture(BlobError::Disk(std::io::Error::other(error))))?;
+        let lease = if let Some(bucket) = &self.bucket {
+            if !uploaded {
+                bucket.put(&name_of(lease, sha256), file).await?;
+            }
+            Some(lease)
+        } else {
+            self.folder.put(&format!("{sha256}.png"), file).await?;
+            None
+        };
+        Ok(Kept::Image { sha256, width, height, lease })
     }
 
     /// The result that the books keep so.
     pub(crate) async fn whole(&self, kept: Kept) -> Result<JobOutput, StoreError> {
-        let (sha256, width, height) = match kept {
+        let (sha256, width, height, lease) = match kept {
             Kept::Text(text) => return Ok(JobOutput::Text(text)),
-            Kept::Image { sha256, width, height } => (sha256, width, height),
+            Kept::Image { sha256, width, height, lease } => (sha256, width, height, lease),
         };
-        let path = path_of(&self.folder, sha256);
-        let png = blocking(move || std::fs::read(path)).await?;
+        let png = match (lease, &self.bucket) {
+            (None, _) => self.folder.get(&format!("{sha256}.png"), FILE_BYTES_MAX).await?,
+            (Some(lease), Some(bucket)) => {
+                bucket.get(&name_of(lease, sha256), FILE_BYTES_MAX).await?
+            }
+            (Some(_), None) => return Err(BlobError::NoBucket.into()),
+        };
         if Sha256::digest(&png)[..] != sha256.0 {
             return Err(StoreError::Unreadable { what: "picture" });
         }
         Ok(JobOutput::Image(ImageOutput { png: Png(png), width, height }))
     }
 
+    /// A link to what the books keep so, if it lies in the bucket.
+    pub(crate) fn link(&self, kept: &Kept, valid: Duration) -> Option<String> {
+        let Kept::Image { sha256, lease: Some(lease), .. } = kept else { return None };
+        let url = self.bucket.as_ref()?.view_link(&name_of(*lease, *sha256), valid)?;
+        Some(url.into())
+    }
+
     /// Removes the files that `named` does not find in the books and that were an hour old when it
     /// began to look, and says how many there were.
-    pub(crate) async fn collect(
+    pub(crate) async fn collect<F>(&self, named: impl Fn() -> F) -> Result<u64, StoreError>
+    where
+        F: Future<Output = Result<HashSet<String>, StoreError>>,
+    {
+        self.collect_before(SystemTime::now().checked_sub(YOUNG), named).await
+    }
+
+    /// The same with files that were last written before a time. It is told before the books are read:
+    /// whoever stood still since then, however long, removes nothing that was written meanwhile.
+    async fn collect_before<F>(
         &self,
-        named: impl Future<Output = Result<HashSet<String>, StoreError>>,
-    ) -> Result<u64, StoreError> {
-        // Before the books are read: whoever stood still since then, however long, removes nothing that
-        // was written meanwhile.
-        let old_before = SystemTime::now().checked_sub(YOUNG);
-        let _nobody_settles = self.settling.write().await;
-        let named = named.await?;
-        let folder = self.folder.clone();
-        blocking(move || {
-            let files = match std::fs::read_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-                files => files?,
-            };
-            let mut removed = 0;
-            for file in files {
-                let file = file?;
-                let path = file.path();
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let digest = name.strip_suffix(".png");
-                let ours = digest.is_some_and(|d| d.len() == 64) || name.starts_with(TEMPORARY);
-                if !ours || digest.is_some_and(|digest| named.contains(digest)) {
-                    continue;
-                }
-                if is_older(&path, old_before)? {
-                    std::fs::remove_file(&path)?;
-                    removed += 1;
-                }
+        time: Option<SystemTime>,
+        named: impl Fn() -> F,
+    ) -> Result<u64, StoreError>
+    where
+        F: Future<Output = Result<HashSet<String>, StoreError>>,
+    {
+        let Some(time) = time else { return Ok(0) };
+        let nobody_settles = self.settling.write().await;
+        let mut removed = removed(&self.folder, time, &named().await?).await?;
+        drop(nobody_settles);
+        if let Some(bucket) = &self.bucket {
+            // Seen first: what the books do not name now and is so old, they never will.
+            let old = bucket.older_than(time).await?;
+            let named = named().await?;
+            for name in old.iter().filter(|name| !named.contains(*name)) {
+                bucket.remove(name).await?;
+                removed += 1;
             }
-            Ok(removed)
-        })
-        .await
+        }
+        Ok(removed)
     }
 }
 
-/// Whether a file was last written before a time; one that is gone was not.
-fn is_older(path: &Path, time: Option<SystemTime>) -> io::Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(file) => Ok(time.is_some_and(|time| file.modified().is_ok_and(|at| at < time))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+async fn removed(
+    blobs: &dyn Blobs,
+    time: SystemTime,
+    named: &HashSet<String>,
+) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    for name in blobs.older_than(time).await? {
+        if !named.contains(&name) {
+            blobs.remove(&name).await?;
+            removed += 1;
+        }
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(StoreError::Picture)
-}
-
-fn path_of(folder: &Path, sha256: ResultDigest) -> PathBuf {
-    folder.join(format!("{sha256}.png"))
-}
-
-/// Leaves the whole file or none, readable by this user alone, whatever happens to the machine.
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)?;
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    sync(folder)?;
-    // The folder itself may be new.
-    folder.parent().map_or(Ok(()), sync)
-}
-
-/// Makes a rename survive a power cut; Windows journals it by itself and cannot open folders.
-fn sync(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    Ok(removed)
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use std::fs::File;
+
+    use uuid::Uuid;
+
     use super::*;
+
+    const TEMPORARY: &str = ".writing-";
+    const LEASE: LeaseId = LeaseId(Uuid::from_u128(7));
 
     fn picture(byte: u8) -> JobOutput {
         JobOutput::Image(ImageOutput { png: Png(vec![byte; 9]), width: 8, height: 8 })
@@ -192,25 +216,25 @@ mod tests {
     async fn a_picture_is_kept_while_the_books_name_it() {
         let home = tempfile::tempdir().unwrap();
         let pictures = Pictures::beside(&home.path().join("net.sqlite"));
-        assert_eq!(pictures.collect(async { Ok(HashSet::new()) }).await.unwrap(), 0);
-        let one = pictures.keep(picture(1)).await.unwrap();
-        let two = pictures.keep(picture(2)).await.unwrap();
-        pictures.keep(picture(1)).await.unwrap();
+        assert_eq!(pictures.collect(async || Ok(HashSet::new())).await.unwrap(), 0);
+        let one = pictures.keep(picture(1), LEASE, false).await.unwrap();
+        let two = pictures.keep(picture(2), LEASE, false).await.unwrap();
+        pictures.keep(picture(1), LEASE, false).await.unwrap();
         assert!(!serde_json::to_string(&one).unwrap().contains("AQEB"), "only its name is kept");
         assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
         let folder = home.path().join("net-pictures");
         std::fs::write(folder.join(format!("{TEMPORARY}x")), "half").unwrap();
         std::fs::write(folder.join("somebody's notes.txt"), "not ours").unwrap();
         let Kept::Image { sha256, .. } = one.clone() else { panic!("{one:?}") };
-        let named = || async { Ok(HashSet::from([sha256.to_string()])) };
-        assert_eq!(pictures.collect(named()).await.unwrap(), 0, "all of them are young");
+        let named = async || Ok(HashSet::from([format!("{sha256}.png")]));
+        assert_eq!(pictures.collect(named).await.unwrap(), 0, "all of them are young");
         assert_eq!(pictures.whole(two.clone()).await.unwrap(), picture(2));
         age(&folder);
-        assert_eq!(pictures.collect(named()).await.unwrap(), 2);
+        assert_eq!(pictures.collect(named).await.unwrap(), 2);
         assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
-        assert!(matches!(pictures.whole(two).await, Err(StoreError::Picture(_))));
+        assert!(matches!(pictures.whole(two).await, Err(StoreError::Picture(BlobError::Missing))));
         assert!(folder.join("somebody's notes.txt").exists());
-        std::fs::write(path_of(&folder, sha256), "damaged").unwrap();
+        std::fs::write(folder.join(format!("{sha256}.png")), "damaged").unwrap();
         assert!(matches!(pictures.whole(one).await, Err(StoreError::Unreadable { .. })));
     }
 
@@ -219,17 +243,43 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let pictures = Pictures::beside(&home.path().join("net.sqlite"));
         let settling = pictures.settling().await;
-        let kept = pictures.keep(picture(1)).await.unwrap();
+        let kept = pictures.keep(picture(1), LEASE, false).await.unwrap();
         age(&home.path().join("net-pictures"));
         let Kept::Image { sha256, .. } = kept.clone() else { panic!("{kept:?}") };
         let books = std::sync::Mutex::new(HashSet::new());
-        let named = async { Ok(books.lock().unwrap().clone()) };
+        let named = async || Ok(books.lock().unwrap().clone());
         let (collected, ()) = tokio::join!(pictures.collect(named), async {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            books.lock().unwrap().insert(sha256.to_string());
+            books.lock().unwrap().insert(format!("{sha256}.png"));
             drop(settling);
         });
         assert_eq!(collected.unwrap(), 0);
         assert_eq!(pictures.whole(kept).await.unwrap(), picture(1));
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_collected_by_the_books_and_by_age() {
+        let home = tempfile::tempdir().unwrap();
+        let mut pictures = Pictures::beside(&home.path().join("net.sqlite"));
+        let before = pictures.keep(picture(9), LEASE, false).await.unwrap();
+        pictures.put_into(Some(Bucket::in_memory()));
+        let one = pictures.keep(picture(1), LEASE, false).await.unwrap();
+        let two = pictures.keep(picture(2), LEASE, false).await.unwrap();
+        let Kept::Image { sha256, lease: Some(LEASE), .. } = one.clone() else { panic!("{one:?}") };
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains(&LEASE.to_string()), "the books know where: {text}");
+        let named = async || Ok(HashSet::from([name_of(LEASE, sha256)]));
+        assert_eq!(pictures.collect(named).await.unwrap(), 0, "all of them are young");
+        assert_eq!(pictures.whole(two.clone()).await.unwrap(), picture(2));
+        let future = SystemTime::now() + Duration::from_secs(5);
+        assert_eq!(pictures.collect_before(Some(future), named).await.unwrap(), 2);
+        assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
+        for gone in [before, two] {
+            let missing = pictures.whole(gone).await;
+            assert!(matches!(missing, Err(StoreError::Picture(BlobError::Missing))));
+        }
+        pictures.put_into(None);
+        let nowhere = pictures.whole(one).await;
+        assert!(matches!(nowhere, Err(StoreError::Picture(BlobError::NoBucket))));
     }
 }

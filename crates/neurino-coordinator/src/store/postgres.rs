@@ -46,6 +46,10 @@ impl Claim {
         Ok(epoch.map(|epoch| Self { owner, epoch }))
     }
 
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
     /// Renews it, and keeps everybody else from writing until the transaction ends. Says whether it
     /// still holds: whoever took the books since then has another epoch.
     pub(super) async fn hold(&self, c: &mut Connection) -> Result<bool, sqlx::Error> {

@@ -1,10 +1,11 @@
 //! Reading the books.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use neurino_core::{
-    ImageOutput, JobId, JobSpec, LeaseId, MicroCredits, MicroPoints, ModelId, NodeId, PointsKind,
-    Receipt, ResultDigest,
+    IdempotencyKey, ImageOutput, JobId, JobSpec, LeaseId, MicroCredits, MicroPoints, ModelId,
+    NodeId, PointsKind, Receipt, ResultDigest,
 };
 use neurino_ledger::{Account, PayerId, Unit};
 use neurino_protocol::app::PointsSummary;
@@ -33,7 +34,8 @@ macro_rules! open_jobs {
     () => {
         "SELECT j.id, j.payer, j.rule_set, j.spec, j.fence, j.failures, j.losses, \
          j.no_node_wait_ms, j.class, j.placement, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
-         j.state, a.lease, a.node, a.granted_at_ms, a.deadline_ms \
+         j.state, COALESCE((SELECT MAX(x.fence) FROM attempt x WHERE x.job = j.id), j.fence) AS last_fence, \
+         a.lease, a.node, a.granted_at_ms, a.deadline_ms \
          FROM job j LEFT JOIN attempt a \
          ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
          WHERE j.state IN ('queued', 'leased')"
@@ -41,6 +43,22 @@ macro_rules! open_jobs {
 }
 
 impl Store {
+    /// The job that a payer sent under an idempotency key, while its request is kept.
+    pub(crate) async fn job_of_key(
+        &self,
+        payer: &PayerId,
+        key: &IdempotencyKey,
+    ) -> Result<Option<(JobId, JobSpec)>, StoreError> {
+        let row: Option<(String, Option<String>)> =
+            query("SELECT id, spec FROM job WHERE payer = $1 AND idempotency_key = $2")
+                .bind(payer.as_str())
+                .bind(key.as_str())
+                .fetch_optional(self.readers())
+                .await?;
+        let Some((id, Some(spec))) = row else { return Ok(None) };
+        Ok(Some((parse_id(&id, "job id")?, parse_json(&spec, "job")?)))
+    }
+
     /// Which identity key's address is bound to which reward address.
     pub(crate) async fn bindings(&self) -> Result<HashMap<String, String>, StoreError> {
         let rows: Vec<(String, String)> = query("SELECT reward, identity FROM original_binding")
@@ -119,11 +137,36 @@ impl Store {
         }))
     }
 
-    /// Digests of the pictures that jobs keep.
+    /// Names of the files that the pictures of jobs may have: in a folder and in a bucket.
     pub(crate) async fn kept_pictures(&self) -> Result<HashSet<String>, StoreError> {
-        let digests: Vec<String> =
-            query("SELECT sha256 FROM picture").fetch_all(self.readers()).await?;
-        Ok(digests.into_iter().collect())
+        let rows: Vec<Row> =
+            query("SELECT p.sha256, r.lease FROM picture p LEFT JOIN receipt r ON r.job = p.job")
+                .fetch_all(self.readers())
+                .await?;
+        let mut names = HashSet::with_capacity(2 * rows.len());
+        for row in rows {
+            let sha256 = row.text("sha256")?;
+            names.insert(format!("{sha256}.png"));
+            if let Some(lease) = row.try_get::<Option<String>>("lease")? {
+                names.insert(format!("{lease}-{sha256}.png"));
+            }
+        }
+        Ok(names)
+    }
+
+    /// A link to a job's picture, good for so long, if it lies in the bucket.
+    pub(crate) async fn picture_link(
+        &self,
+        id: JobId,
+        valid: Duration,
+    ) -> Result<Option<String>, StoreError> {
+        let row: Option<Row> = query("SELECT output FROM job WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(self.readers())
+            .await?;
+        let output: Option<String> = row.map(|row| row.try_get("output")).transpose()?.flatten();
+        let Some(kept) = output else { return Ok(None) };
+        Ok(self.pictures.link(&parse_json(&kept, "output")?, valid))
     }
 
     /// The receipt of a lease that was paid.
@@ -415,6 +458,7 @@ fn open_job(row: &Row) -> Result<OpenJob, StoreError> {
         rule_set: row.try_get("rule_set")?,
         spec: parse_json(row.text("spec")?, "job")?,
         fence: row.try_get("fence")?,
+        last_fence: row.try_get("last_fence")?,
         failures: row.try_get("failures")?,
         losses: row.try_get("losses")?,
         no_node_wait_ms: count(wait),

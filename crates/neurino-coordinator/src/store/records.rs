@@ -70,6 +70,27 @@ pub(crate) struct Grant {
     pub(crate) deadline_ms: i64,
 }
 
+/// A further attempt at a job that is leased by a fence.
+#[derive(Debug, Clone)]
+pub(crate) struct Second {
+    pub(crate) grant: Grant,
+    /// Of the first one.
+    pub(crate) beside: u32,
+}
+
+/// The end of one of a job's two attempts, without payment. The job is leased by the other one.
+#[derive(Debug, Clone)]
+pub(crate) struct Outrun {
+    pub(crate) job: JobId,
+    pub(crate) lease: LeaseId,
+    pub(crate) fence: u32,
+    /// The other one.
+    pub(crate) stays: LeaseId,
+    pub(crate) stays_fence: u32,
+    pub(crate) end: AttemptEnd,
+    pub(crate) at_ms: i64,
+}
+
 /// How an attempt can end without payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +103,9 @@ pub(crate) enum AttemptEnd {
     HandedBack,
     /// The node vanished or forgot it.
     Lost,
+    /// Another attempt at the same job was faster.
+    #[serde(rename = "cancelled")]
+    Outrun,
 }
 
 impl AttemptEnd {
@@ -91,6 +115,7 @@ impl AttemptEnd {
             Self::Expired => "expired",
             Self::HandedBack => "handed_back",
             Self::Lost => "lost",
+            Self::Outrun => "cancelled",
         }
     }
 
@@ -115,6 +140,8 @@ pub(crate) struct Release {
 #[derive(Debug, Clone)]
 pub(crate) struct Settlement<O = JobOutput> {
     pub(crate) output: O,
+    /// Whether its picture lies in the bucket already.
+    pub(crate) uploaded: bool,
     pub(crate) fence: u32,
     pub(crate) event: Event,
     pub(crate) receipt: Receipt,
@@ -152,7 +179,10 @@ pub(crate) struct OpenJob {
     pub(crate) payer: PayerId,
     pub(crate) rule_set: String,
     pub(crate) spec: JobSpec,
+    /// Of the attempt that it is leased by, or was last.
     pub(crate) fence: u32,
+    /// The highest one that was given out.
+    pub(crate) last_fence: u32,
     pub(crate) failures: u32,
     pub(crate) losses: u32,
     pub(crate) no_node_wait_ms: u64,

@@ -89,3 +89,54 @@ fn prepare(path: &Path) -> Result<File, CoordinatorError> {
     private(path)?;
     Ok(lock)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    const OWNERS: &str = include_str!("../../migrations/0050_owners.sql");
+
+    #[tokio::test]
+    async fn records_of_single_machines_become_their_owners() {
+        let mut books = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        sqlx::migrate!("./migrations").run_direct(None, &mut books, false).await.unwrap();
+        let owner = |digit: char| format!("0x{}", digit.to_string().repeat(40));
+        let [liar, honest, plain] = ['a', 'b', 'c'].map(owner);
+        let (good, bad) = (r#"{"held":3,"convicted":false}"#, r#"{"held":0,"convicted":true}"#);
+        for (node, record) in [
+            (format!("{liar}-1"), bad),
+            (liar.clone(), good),
+            (format!("{honest}-1"), good),
+            (format!("{honest}-2"), good),
+            (plain.clone(), bad),
+        ] {
+            let row = sqlx::query("INSERT INTO trust (node, record) VALUES ($1, $2)");
+            row.bind(node).bind(record).execute(&mut books).await.unwrap();
+        }
+        for (node, granted) in [
+            (format!("{liar}-1"), None),
+            (format!("{liar}-2"), None),
+            (format!("{honest}-1"), Some(true)),
+            (plain.clone(), None),
+        ] {
+            let row = sqlx::query(
+                "INSERT INTO conviction (node, at_ms, since_ms, evidence, granted) \
+                 VALUES ($1, 0, 0, '{}', $2)",
+            );
+            row.bind(node).bind(granted).execute(&mut books).await.unwrap();
+        }
+        // What a second run would do is nothing.
+        for _ in 0..2 {
+            sqlx::raw_sql(OWNERS).execute(&mut books).await.unwrap();
+        }
+        let trust = sqlx::query_as("SELECT node, record FROM trust ORDER BY node");
+        let trust: Vec<(String, String)> = trust.fetch_all(&mut books).await.unwrap();
+        let expected = [(&liar, bad), (&honest, good), (&plain, bad)];
+        assert_eq!(trust, expected.map(|(node, record)| (node.clone(), record.to_owned())));
+        let convicted = sqlx::query_scalar("SELECT node FROM conviction ORDER BY id");
+        let convicted: Vec<String> = convicted.fetch_all(&mut books).await.unwrap();
+        assert_eq!(convicted, [liar.clone(), format!("{liar}-2"), honest, plain]);
+    }
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use neurino_core::{JobId, MicroCredits, NodeId};
+use neurino_core::{JobId, LeaseId, MicroCredits, NodeId};
 use neurino_ledger::{Event, PayerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -13,10 +13,12 @@ use super::audits::{AuditWrite, AuditWritten};
 use super::pictures::Kept;
 use super::postgres::{Claim, RENEWAL, Reach};
 use super::records::{
-    Admitted, Binding, Close, Grant, Hold, NewJob, Release, Settled, Settlement, StoredKey,
+    Admitted, Binding, Close, Grant, Hold, NewJob, Outrun, Release, Second, Settled, Settlement,
+    StoredKey,
 };
 use super::sql::{Connection, query};
 use super::{ms, parse_id, receipt_of, to_json};
+use crate::admin_log::Act;
 use crate::database::PostgresBooks;
 use crate::error::StoreError;
 use crate::terms::release_event;
@@ -32,11 +34,14 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Write {
     Admit(Box<NewJob>, Reply<Admitted>),
     Grant(Box<Grant>, Reply<bool>),
+    GrantSecond(Box<Second>, Reply<bool>),
+    Outrun(Box<Outrun>, Reply<bool>),
     Release(Box<Release>, Reply<bool>),
     Settle(Box<Settlement<Kept>>, Reply<Settled>),
     Close(Box<Close>, Reply<bool>),
     Bind(Box<Binding>, Reply<()>),
-    AddKey(Box<StoredKey>, Reply<()>),
+    AddKey(Box<(StoredKey, Act)>, Reply<()>),
+    Note(Box<(Act, i64)>, Reply<()>),
     AddUptime(Box<UptimeDay>, Reply<()>),
     Audit(Box<AuditWrite>, Reply<AuditWritten>),
     Voucher(Box<super::Booking>, Reply<super::Booked>),
@@ -339,11 +344,16 @@ async fn apply(
     match write {
         Write::Admit(job, reply) => guarded!(reply, |c| admit(c, &job)),
         Write::Grant(record, reply) => guarded!(reply, |c| grant(c, &record)),
+        Write::GrantSecond(record, reply) => guarded!(reply, |c| grant_second(c, &record)),
+        Write::Outrun(record, reply) => guarded!(reply, |c| outrun(c, &record)),
         Write::Release(record, reply) => guarded!(reply, |c| release(c, &record)),
         Write::Settle(record, reply) => guarded!(reply, |c| settle(c, &record)),
         Write::Close(record, reply) => guarded!(reply, |c| close(c, &record)),
         Write::Bind(binding, reply) => guarded!(reply, |c| bind(c, &binding)),
-        Write::AddKey(key, reply) => guarded!(reply, |c| add_key(c, &key)),
+        Write::AddKey(made, reply) => guarded!(reply, |c| add_key(c, &made.0, &made.1)),
+        Write::Note(note, reply) => {
+            guarded!(reply, |c| super::admin_log::append(c, &note.0, note.1))
+        }
         Write::AddUptime(day, reply) => guarded!(reply, |c| add_uptime(c, &day)),
         Write::Audit(write, reply) => guarded!(reply, |c| super::audits::apply(c, &write)),
         Write::Voucher(booking, reply) => {
@@ -529,6 +539,11 @@ async fn grant(c: &mut Connection, grant: &Grant) -> Result<bool, StoreError> {
     if touched != 1 {
         return Ok(false);
     }
+    begin_attempt(c, grant).await?;
+    Ok(true)
+}
+
+async fn begin_attempt(c: &mut Connection, grant: &Grant) -> Result<(), StoreError> {
     query(
         "INSERT INTO attempt (lease, job, fence, node, state, granted_at_ms, deadline_ms) \
          VALUES ($1, $2, $3, $4, 'running', $5, $6)",
@@ -541,7 +556,70 @@ async fn grant(c: &mut Connection, grant: &Grant) -> Result<bool, StoreError> {
     .bind(grant.deadline_ms)
     .execute(c)
     .await?;
+    Ok(())
+}
+
+async fn grant_second(c: &mut Connection, second: &Second) -> Result<bool, StoreError> {
+    // Nothing changes in the job; the row is taken, so that nobody else changes it meanwhile.
+    let touched = query(
+        "UPDATE job SET fence = fence WHERE id = $1 AND state = 'leased' AND fence = $2 AND fence < $3",
+    )
+    .bind(second.grant.job.to_string())
+    .bind(second.beside)
+    .bind(second.grant.fence)
+    .execute(&mut *c)
+    .await?;
+    if touched != 1 {
+        return Ok(false);
+    }
+    begin_attempt(c, &second.grant).await?;
     Ok(true)
+}
+
+async fn outrun(c: &mut Connection, outrun: &Outrun) -> Result<bool, StoreError> {
+    let touched = query(
+        "UPDATE job SET fence = $1 WHERE id = $2 AND state = 'leased' AND fence IN ($1, $3) \
+         AND EXISTS (SELECT 1 FROM attempt WHERE lease = $4 AND job = $2 AND fence = $1 \
+         AND state = 'running')",
+    )
+    .bind(outrun.stays_fence)
+    .bind(outrun.job.to_string())
+    .bind(outrun.fence)
+    .bind(outrun.stays.to_string())
+    .execute(&mut *c)
+    .await?;
+    if touched != 1 {
+        return Ok(false);
+    }
+    end_attempt(c, outrun.lease, outrun.end, outrun.at_ms).await?;
+    Ok(true)
+}
+
+async fn end_attempt(
+    c: &mut Connection,
+    lease: LeaseId,
+    end: super::AttemptEnd,
+    at_ms: i64,
+) -> Result<(), StoreError> {
+    query("UPDATE attempt SET state = $1, ended_at_ms = $2 WHERE lease = $3 AND state = 'running'")
+        .bind(end.as_str())
+        .bind(at_ms)
+        .bind(lease.to_string())
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Ends whatever else runs for a job that is not leased any more: it can be paid no longer.
+async fn end_others(c: &mut Connection, job: JobId, at_ms: i64) -> Result<(), StoreError> {
+    query(
+        "UPDATE attempt SET state = 'cancelled', ended_at_ms = $1 WHERE job = $2 AND state = 'running'",
+    )
+    .bind(at_ms)
+    .bind(job.to_string())
+    .execute(c)
+    .await?;
+    Ok(())
 }
 
 async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreError> {
@@ -561,12 +639,8 @@ async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreErr
     if touched != 1 {
         return Ok(false);
     }
-    query("UPDATE attempt SET state = $1, ended_at_ms = $2 WHERE lease = $3 AND state = 'running'")
-        .bind(release.end.as_str())
-        .bind(release.at_ms)
-        .bind(release.lease.to_string())
-        .execute(&mut *c)
-        .await?;
+    end_attempt(c, release.lease, release.end, release.at_ms).await?;
+    end_others(c, release.job, release.at_ms).await?;
     if release.give_up.is_some() {
         release_hold(c, release.job, release.at_ms).await?;
     }
@@ -577,12 +651,15 @@ async fn settle(c: &mut Connection, settlement: &Settlement<Kept>) -> Result<Set
     let receipt = &settlement.receipt;
     let touched = query(
         "UPDATE job SET state = 'succeeded', output = $1, finished_at_ms = $2 \
-         WHERE id = $3 AND state = 'leased' AND fence = $4",
+         WHERE id = $3 AND state = 'leased' AND EXISTS (SELECT 1 FROM attempt WHERE lease = $4 \
+         AND job = $3 AND fence = $5 AND node = $6 AND state = 'running')",
     )
     .bind(to_json(&settlement.output))
     .bind(receipt.settled_at_ms)
     .bind(receipt.job.to_string())
+    .bind(receipt.lease.to_string())
     .bind(settlement.fence)
+    .bind(receipt.node.as_str())
     .execute(&mut *c)
     .await?;
     if touched != 1 {
@@ -606,6 +683,7 @@ async fn settle(c: &mut Connection, settlement: &Settlement<Kept>) -> Result<Set
         // The error undoes the step above: job and attempt must agree before anybody is paid.
         return Err(StoreError::Unreadable { what: "attempt" });
     }
+    end_others(c, receipt.job, receipt.settled_at_ms).await?;
     if let Kept::Image { sha256, .. } = &settlement.output {
         query("INSERT INTO picture (job, sha256) VALUES ($1, $2)")
             .bind(receipt.job.to_string())
@@ -669,13 +747,7 @@ async fn close(c: &mut Connection, close: &Close) -> Result<bool, StoreError> {
     if touched != 1 {
         return Ok(false);
     }
-    query(
-        "UPDATE attempt SET state = 'cancelled', ended_at_ms = $1 WHERE job = $2 AND state = 'running'",
-    )
-    .bind(close.at_ms)
-    .bind(close.job.to_string())
-    .execute(&mut *c)
-    .await?;
+    end_others(c, close.job, close.at_ms).await?;
     release_hold(c, close.job, close.at_ms).await?;
     Ok(true)
 }
@@ -693,7 +765,12 @@ async fn bind(c: &mut Connection, binding: &Binding) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) async fn add_key(c: &mut Connection, key: &StoredKey) -> Result<(), StoreError> {
+/// Stores a key and writes down that it was made; within the caller's transaction.
+pub(super) async fn add_key(
+    c: &mut Connection,
+    key: &StoredKey,
+    act: &Act,
+) -> Result<(), StoreError> {
     let terms = &key.terms;
     query(
         "INSERT INTO api_key (id, name, sha256, created_at_ms, payer, scopes, prepaid, budget_micro, \
@@ -710,9 +787,9 @@ pub(super) async fn add_key(c: &mut Connection, key: &StoredKey) -> Result<(), S
     .bind(terms.requests_per_min)
     .bind(terms.units_per_min)
     .bind(terms.frontend.as_ref().map(neurino_core::FrontendId::as_str))
-    .execute(c)
+    .execute(&mut *c)
     .await?;
-    Ok(())
+    super::admin_log::append(c, act, key.created_at_ms).await
 }
 
 async fn prune(c: &mut Connection, before_ms: i64) -> Result<u64, StoreError> {

@@ -17,7 +17,7 @@ use crate::pictures::{asked, offer, picture, usual};
 use crate::world::{MODEL, World, eventually, short_limits};
 
 /// Answers every job; a liar in words of its own. Ends with its session.
-fn work(mut node: Node, answer: fn(&Lease) -> JobOutput) -> JoinHandle<()> {
+pub(crate) fn work(mut node: Node, answer: fn(&Lease) -> JobOutput) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(message) = node.session.messages.recv().await {
             if let CoordinatorMessage::Assign(lease) = message {
@@ -34,7 +34,7 @@ fn work(mut node: Node, answer: fn(&Lease) -> JobOutput) -> JoinHandle<()> {
 }
 
 /// Audits go on at once.
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { audit_round_ms: 40, ..short_limits() }
 }
 
@@ -60,7 +60,7 @@ async fn asked_for(world: &World, jobs: std::ops::Range<u32>) {
     }
 }
 
-async fn report(world: &World, node: &NodeId) -> Value {
+pub(crate) async fn report(world: &World, node: &NodeId) -> Value {
     let path = format!("/v1/nodes/{node}/trust");
     let (status, body) = world.send(Method::GET, &path, None, &[], "").await;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -186,6 +186,7 @@ async fn a_liar_is_convicted_pays_back_appeals_and_all_of_it_survives_restarts()
         conviction.called_back > 0 && conviction.evidence["audits"].as_array().unwrap().len() >= 4
     );
     assert_eq!(shown.nodes[&liar.id].stage, TrustStage::Convicted);
+    assert_eq!(conviction.node.as_str(), liar.key.address(), "the owner is");
     admin::decide_appeal(&database, &liar.id, true, "it was").await.unwrap();
     assert!(admin::decide_appeal(&database, &liar.id, true, "it was").await.is_err(), "once");
     let given_back = total(&world).await;
@@ -196,6 +197,61 @@ async fn a_liar_is_convicted_pays_back_appeals_and_all_of_it_survives_restarts()
     let _again = node(&world.coordinator, &liar).await;
     world.restart().await;
     assert_eq!(total(&world).await, given_back, "nothing is called back again");
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn tags_do_not_divide_what_an_owner_did() {
+    let mut world = World::with(Limits { silence_ms: 60_000, ..limits() }).await;
+    let database = world.config().database;
+    let [liar, honest_one, judge] = ["rig1", "honest", "judge"].map(Identity::new);
+    let tagged = |tag: &str| {
+        let id = NodeId::new(format!("{}-{tag}", liar.key.address())).unwrap();
+        Identity { key: Arc::clone(&liar.key), id }
+    };
+    admin::set_validator(&database, &judge.id, true).await.unwrap();
+    // So that it is known from the first audit on.
+    world.restart().await;
+    // One lie under each tag, while nobody else is there to answer.
+    for n in 0..4_u32 {
+        let lying = work(node(&world.coordinator, &tagged(&format!("t{n}"))).await, lie);
+        asked_for(&world, n..n + 1).await;
+        lying.abort();
+        let _ = lying.await;
+    }
+    let other = tagged("t9");
+    let bystander = node(&world.coordinator, &other).await;
+    let _honest = work(node(&world.coordinator, &honest_one).await, honest);
+    let _judge = work(node(&world.coordinator, &judge).await, honest);
+    eventually("the owner is convicted", async || {
+        report(&world, &other.id).await["stage"] == "convicted"
+    })
+    .await;
+    let total =
+        async |tag: &str| world.coordinator.points(&tagged(tag).id, 0).await.unwrap().llama_total.0;
+    eventually("the pay of all its nodes is called back", async || {
+        let mut left = 0;
+        for n in 0..4 {
+            left += total(&format!("t{n}")).await;
+        }
+        left == 0
+    })
+    .await;
+    drop(bystander);
+    let local = world.coordinator.local();
+    let fresh = tagged("fresh");
+    match local.connect(&fresh.key, &fresh.id, &crate::node::capabilities()).await {
+        Err(ClientError::Refused(error)) => assert_eq!(error.code, ErrorCode::Forbidden),
+        other => panic!("{:?}", other.map(|_| "a session")),
+    }
+    world.assert_books_hold().await;
+    admin::appeal(&database, &fresh.id, "somebody had my key").await.unwrap();
+    admin::decide_appeal(&database, &other.id, true, "so it was").await.unwrap();
+    for n in 0..4 {
+        assert!(total(&format!("t{n}")).await > 0, "t{n}");
+    }
+    eventually("the coordinator knows", async || report(&world, &fresh.id).await["stage"] == "new")
+        .await;
     world.assert_books_hold().await;
 }
 

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::node::{Identity, Node, output};
 use crate::world::{MODEL, World, chat_body, code};
 
-/// A time at which this week's epoch is due.
+/// A time at which this week's epoch is due: its pay can no longer be called back.
 fn next_week_ms() -> i64 {
-    now_ms() + EPOCH_MS + 2 * 3600 * 1000
+    now_ms() + 2 * EPOCH_MS + 2 * 3600 * 1000
 }
 
 fn now_ms() -> i64 {
@@ -121,6 +121,10 @@ async fn a_week_of_work_becomes_a_file_that_anybody_computes_again() {
     file.proof(Address([5; 20])).unwrap().check().unwrap();
     let sources: Vec<Source> = entries(&world, epoch).await.iter().map(|e| e.source).collect();
     assert_eq!(sources, [Source::Paid, Source::Paid, Source::Free, Source::Own]);
+    let page = text(&world, "/demand").await;
+    assert!(page.contains("<td>4.000</td><td>2.000</td><td>1.000</td><td>1.000</td>"), "{page}");
+    assert!(page.contains("<td>0.050</td><td>1.2 %</td>"), "raw and organic: {page}");
+    assert!(page.contains(MODEL) && !page.contains("<script"), "{page}");
     let lines = text(&world, &format!("/v1/epochs/{epoch}/entries")).await;
     assert!(!lines.contains("lab") && !lines.contains("guests"), "payers are not named");
     assert_eq!(
@@ -200,6 +204,42 @@ async fn pay_that_is_called_back_is_owed_in_the_next_epoch() {
     assert_eq!(second.result.nodes[0].carried_micro.llama, -1_000_000);
     assert_eq!(second.result.paid, Tokens::ZERO);
     assert_eq!(second.result.root, first.result.root, "nothing new to claim");
+}
+
+#[tokio::test]
+async fn a_cheat_that_is_convicted_in_the_week_after_has_nothing_to_claim() {
+    use sqlx::Connection as _;
+    let world = World::new().await;
+    let free = key(&world, "guests", false).await;
+    let mut cheat = Identity::new("rig1").connect(&world.coordinator).await;
+    cheat.announce(&[MODEL], 1).await;
+    chat(&world, &mut cheat, &free).await;
+    let epoch = epoch_of(now_ms());
+    let id = cheat.identity.id.clone();
+    let Database::Sqlite(path) = world.config().database else { return };
+    let over_ms = (epoch + 1) * EPOCH_MS;
+    assert!(
+        world.coordinator.make_epochs(over_ms + EPOCH_MS / 2).await.unwrap().is_empty(),
+        "its pay can still be called back"
+    );
+    convict(&world, &id, over_ms + EPOCH_MS / 2).await;
+    world.coordinator.make_epochs(next_week_ms()).await.unwrap();
+    let first = file(&world, epoch).await;
+    assert_eq!(first.inputs.nodes[0].points.llama.called_back_micro, 1_000_000);
+    assert_eq!((first.result.paid, first.result.nodes[0].carried_micro.llama), (Tokens::ZERO, 0));
+    // An appeal that is granted once the file is out: what is owed is in a later one.
+    let mut books = sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    let restored = sqlx::query("UPDATE clawback SET restored_at_ms = $1").bind(next_week_ms());
+    restored.execute(&mut books).await.unwrap();
+    books.close().await.unwrap();
+    let later_ms = next_week_ms() + 2 * EPOCH_MS;
+    let [second] = world.coordinator.make_epochs(later_ms).await.unwrap()[..] else {
+        panic!("one more epoch")
+    };
+    let second = file(&world, second).await;
+    check_against(&second, &first).unwrap();
+    assert_eq!(second.inputs.nodes[0].points.llama.given_back_micro, 1_000_000);
+    assert!(second.result.paid > Tokens::ZERO);
 }
 
 #[tokio::test]

@@ -62,6 +62,89 @@ async fn a_picture_is_answered_with_what_suits_its_model() {
     world.assert_books_hold().await;
 }
 
+/// The texts of a file, and its pixels.
+fn read(file: &Png) -> (Vec<(String, String)>, Vec<u8>) {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&file.0)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let texts = reader.info().utf8_text.iter();
+    assert!(reader.info().uncompressed_latin1_text.is_empty());
+    (texts.map(|text| (text.keyword.clone(), text.get_text().unwrap())).collect(), pixels)
+}
+
+#[tokio::test]
+async fn a_file_says_what_it_was_made_with_only_if_that_is_asked_for() {
+    let world = World::new().await;
+    let _working = work(painter(&world.coordinator, 2).await);
+    let as_file = |json: &Value| serde_json::from_value::<Png>(json.clone()).unwrap();
+    let (texts, pixels) = read(&with_seed(7));
+    assert_eq!(texts, [], "what a node sends");
+    let (_, plain) = paint(&world, |_| {}).await;
+    assert_eq!(as_file(&plain["data"][0]["b64_json"]), with_seed(7));
+
+    let prompt = "ein Leuchtturm \u{1f5fc} bei Nacht";
+    let (status, told) = paint(&world, |body| {
+        body["prompt"] = json!(prompt);
+        body["embed_settings"] = json!(true);
+        body["n"] = json!(2);
+    })
+    .await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    for (at, seed) in [(0, 7), (1, 8)] {
+        let (texts, found) = read(&as_file(&told["data"][at]["b64_json"]));
+        let job = ImageJob { prompt: prompt.into(), ..crate::pictures::job(seed) };
+        assert_eq!(texts, [("parameters".to_owned(), job.settings_text())]);
+        assert_eq!(found, read(&with_seed(seed)).1, "the same picture");
+    }
+
+    let (stream, link) = (body(|b| b["stream"] = json!(true)), body(|_| {}));
+    for (mut request, status) in [(stream, StatusCode::OK), (link, StatusCode::BAD_REQUEST)] {
+        request["embed_settings"] = json!(true);
+        if status != StatusCode::OK {
+            request["response_format"] = json!("url");
+        }
+        let key = Some(world.api_key.as_str());
+        let response = world.raw(Method::POST, PATH, key, &[], request.to_string()).await;
+        assert_eq!(response.status(), status);
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        if status == StatusCode::OK {
+            let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+            let event: Value = serde_json::from_str(data).unwrap();
+            let (texts, found) = read(&as_file(&event["b64_json"]));
+            assert_eq!((texts.len(), found), (1, pixels.clone()));
+        }
+    }
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_finds_its_picture_also_where_nobody_has_its_model_yet() {
+    let mut world = World::new().await;
+    let mut node = painter(&world.coordinator, 1).await;
+    let headers = [("content-type", "application/json"), ("idempotency-key", "picture-1")];
+    let ask = async |world: &World, change: fn(&mut Value)| {
+        let key = Some(&*world.api_key);
+        world.send(Method::POST, PATH, key, &headers, body(change).to_string()).await
+    };
+    let serve = async {
+        let lease = node.lease().await;
+        node.submit(&lease, picture(asked(&lease))).await;
+        node.settled().await;
+    };
+    let ((status, answer), ()) = tokio::join!(ask(&world, |_| {}), serve);
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    drop(node);
+    // Another coordinator, to which no node has come.
+    world.restart().await;
+    let (status, again) = ask(&world, |_| {}).await;
+    assert_eq!(status, StatusCode::OK, "{again}");
+    assert_eq!(again["data"][0]["b64_json"], answer["data"][0]["b64_json"]);
+    let (status, other) = ask(&world, |body| body["prompt"] = json!("a harbour")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{other}");
+    world.assert_books_hold().await;
+}
+
 #[tokio::test]
 async fn parameters_reach_the_node() {
     let world = World::new().await;

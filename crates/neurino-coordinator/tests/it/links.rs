@@ -23,17 +23,10 @@ async fn hello(world: &World, identity: &Identity) -> Hello {
     let (status, body) = world.send(Method::POST, "/v1/node/challenge", None, &[], "").await;
     assert_eq!(status, StatusCode::OK);
     let challenge: CoordinatorMessage = serde_json::from_value(body).unwrap();
-    let CoordinatorMessage::Challenge { network, nonce, .. } = challenge else {
+    let CoordinatorMessage::Challenge { network, coordinator, nonce, .. } = challenge else {
         panic!("not a challenge: {challenge:?}");
     };
-    Hello {
-        version: PROTOCOL_VERSION,
-        node: identity.id.clone(),
-        signature: identity.key.sign(&Hello::message(&network, &identity.id, &nonce)),
-        nonce,
-        agent: "test/1".into(),
-        capabilities: capabilities(),
-    }
+    identity.hello(&network, &coordinator, &nonce)
 }
 
 async fn say_hello(world: &World, hello: &Hello) -> (StatusCode, Value) {
@@ -85,10 +78,91 @@ async fn open_challenges_take_no_room_from_other_nodes() {
 async fn a_signature_for_another_network_opens_nothing() {
     let world = World::new().await;
     let identity = Identity::new("rig1");
-    let mut hello = hello(&world, &identity).await;
-    hello.signature = identity.key.sign(&Hello::message("mainnet", &identity.id, &hello.nonce));
+    let hello = hello(&world, &identity).await;
+    let hello = identity.signed(hello, "mainnet", &identity.key);
     let (status, body) = say_hello(&world, &hello).await;
     assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "bad_signature"));
+}
+
+/// A coordinator that gets a node to connect to it passes another one's challenge on, to work there in
+/// its name.
+#[tokio::test]
+async fn a_hello_that_was_relayed_opens_nothing() {
+    let world = World::known_as("https://pool.example").await;
+    let identity = Identity::new("rig1");
+    let network = world.coordinator.network().to_owned();
+    // The challenge is the real one; the node wrote down where it had connected to.
+    for elsewhere in ["https://hostile.example", "https://pool.example.hostile.example", ""] {
+        let relayed = Hello { origin: elsewhere.into(), ..hello(&world, &identity).await };
+        let relayed = identity.signed(relayed, &network, &identity.key);
+        let (status, body) = say_hello(&world, &relayed).await;
+        assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "bad_signature"), "{body}");
+        // Written anew on the way, it is not what was signed.
+        let origin = "https://pool.example".into();
+        let (status, body) = say_hello(&world, &Hello { origin, ..relayed }).await;
+        assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "bad_signature"), "{body}");
+    }
+    // One that claims to be another coordinator than whose challenge it passed on.
+    let other = Identity::new("x").key.address();
+    let relayed = Hello { coordinator: other, ..hello(&world, &identity).await };
+    let relayed = identity.signed(relayed, &network, &identity.key);
+    let (status, body) = say_hello(&world, &relayed).await;
+    assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "bad_signature"), "{body}");
+    let origin = "https://pool.example".into();
+    let good = Hello { origin, ..hello(&world, &identity).await };
+    let good = identity.signed(good, &network, &identity.key);
+    assert_eq!(say_hello(&world, &good).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_older_program_is_told_about_its_version() {
+    let world = World::new().await;
+    let old = json!({ "type": "hello", "version": 3, "node": Identity::new("rig1").id, "nonce": "n",
+        "signature": "0x", "agent": "neurino/0.1.0", "capabilities": capabilities() });
+    let path = "/v1/node/session";
+    let (_, body) = world.send(Method::POST, path, None, &[], old.to_string()).await;
+    assert_eq!(code(&body), "unsupported_version", "{body}");
+}
+
+/// The token of a welcome.
+fn token_of(opened: &Value) -> Option<String> {
+    opened["welcome"]["token"]["token"].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_token_spares_the_identity_key_and_is_of_one_device() {
+    let world = World::new().await;
+    let (identity, device) = (Identity::new("rig1"), Identity::new("device").key);
+    let network = world.coordinator.network().to_owned();
+    let fresh = async || identity.signed(hello(&world, &identity).await, &network, &device);
+    let (status, opened) = say_hello(&world, &fresh().await).await;
+    assert_eq!(status, StatusCode::OK, "{opened}");
+    let token = token_of(&opened).expect("a token after the identity key signed");
+    let unsigned =
+        async || Hello { token: Some(token.clone()), signature: String::new(), ..fresh().await };
+    let (status, opened) = say_hello(&world, &unsigned().await).await;
+    assert_eq!(status, StatusCode::OK, "{opened}");
+    assert_eq!(token_of(&opened), None, "a token does not prolong itself");
+
+    let refused = async |hello: Hello, expect: &str| {
+        let (status, body) = say_hello(&world, &hello).await;
+        assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, expect), "{body}");
+    };
+    // Who stole the token has another device's key.
+    let thief = Identity::new("thief").key;
+    let stolen = Hello { device: thief.address(), ..unsigned().await };
+    let device_signature = thief.sign(&stolen.message(&network));
+    refused(Hello { device_signature, ..stolen }, "unauthorized").await;
+    let signed_by_thief = unsigned().await;
+    let device_signature = thief.sign(&signed_by_thief.message(&network));
+    refused(Hello { device_signature, ..signed_by_thief }, "bad_signature").await;
+    let forged = Hello { token: Some("9999999999999.00".into()), ..unsigned().await };
+    refused(forged, "unauthorized").await;
+    let of_other = Identity::new("rig2");
+    let other = hello(&world, &of_other).await;
+    let other = of_other.signed(other, &network, &device);
+    let other = Hello { token: Some(token.clone()), signature: String::new(), ..other };
+    refused(other, "unauthorized").await;
 }
 
 #[tokio::test]
@@ -120,7 +194,7 @@ async fn a_job_is_done_by_long_poll() {
         serde_json::from_value::<ExchangeReply>(body).unwrap().messages
     };
     let models = vec![ModelOffer::text(ModelId::new(MODEL).unwrap())];
-    let ready = Ready { models, slots: 1 };
+    let ready = Ready::new(models, 1);
     assert!(exchange(vec![NodeMessage::Ready(ready)], 0).await.is_empty());
     // The poll waits longer than silence is allowed to last, and is itself a sign of life.
     let poll = exchange(vec![], 20_000);
@@ -228,7 +302,7 @@ async fn a_large_picture_goes_by_long_poll_and_other_large_messages_do_not() {
     let messages = |body: Value| serde_json::from_value::<ExchangeReply>(body).unwrap().messages;
     let id = ModelId::new(crate::pictures::PAINTER).unwrap();
     let models = vec![ModelOffer { id, image: Some(crate::pictures::usual()) }];
-    exchange(vec![NodeMessage::Ready(Ready { models, slots: 1 })], 0).await;
+    exchange(vec![NodeMessage::Ready(Ready::new(models, 1))], 0).await;
     submit_large(&world).await;
     let told = messages(exchange(vec![], 20_000).await.1);
     let [CoordinatorMessage::Assign(lease)] = &told[..] else { panic!("{told:?}") };

@@ -10,12 +10,18 @@ macro_rules! assert_snapshot {
     };
 }
 
+mod acts;
 mod admin;
+mod advice;
 mod answers;
 mod audits;
+mod bucket;
 mod credits;
 mod epochs;
+mod fabric;
 mod gateway;
+mod hedge;
+mod hostile;
 mod images;
 mod jobs;
 mod leases;
@@ -28,7 +34,9 @@ mod pictures;
 mod random;
 mod restart;
 mod routing;
+mod s3_server;
 mod server;
 mod translated;
+mod unmodified;
 mod vouchers;
 mod world;

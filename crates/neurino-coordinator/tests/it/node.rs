@@ -9,7 +9,8 @@ use neurino_core::{
     TextOutput, Usage,
 };
 use neurino_protocol::node::{
-    Capabilities, CoordinatorMessage, ModelOffer, NodeMessage, Ready, Submission,
+    Capabilities, CoordinatorMessage, Hello, ModelOffer, NodeMessage, PROTOCOL_VERSION, Ready,
+    Submission,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
@@ -29,6 +30,33 @@ impl Identity {
         let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
         let id = NodeId::new(format!("{}-{tag}", key.address())).unwrap();
         Self { key, id }
+    }
+
+    /// A signed hello of a device of the same key, which connected on this machine.
+    pub(crate) fn hello(&self, network: &str, coordinator: &str, nonce: &str) -> Hello {
+        let hello = Hello {
+            version: PROTOCOL_VERSION,
+            origin: "http://127.0.0.1:43110".into(),
+            coordinator: coordinator.into(),
+            device: self.key.address(),
+            device_signature: String::new(),
+            token: None,
+            node: self.id.clone(),
+            nonce: nonce.into(),
+            signature: String::new(),
+            agent: "test/1".into(),
+            capabilities: capabilities(),
+        };
+        self.signed(hello, network, &self.key)
+    }
+
+    /// A hello signed again, after something in it changed.
+    pub(crate) fn signed(&self, hello: Hello, network: &str, device: &IdentityKey) -> Hello {
+        let mut hello = Hello { device: device.address(), ..hello };
+        let message = hello.message(network);
+        hello.device_signature = device.sign(&message);
+        hello.signature = self.key.sign(&message);
+        hello
     }
 
     pub(crate) async fn connect(&self, coordinator: &Arc<Coordinator>) -> Node {
@@ -75,7 +103,7 @@ impl Node {
 
     pub(crate) async fn announce(&self, models: &[&str], slots: u32) {
         let models = models.iter().map(|m| ModelOffer::text(ModelId::new(*m).unwrap())).collect();
-        self.say(NodeMessage::Ready(Ready { models, slots })).await;
+        self.say(NodeMessage::Ready(Ready::new(models, slots))).await;
     }
 
     pub(crate) async fn say(&self, message: NodeMessage) {

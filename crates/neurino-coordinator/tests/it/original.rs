@@ -3,13 +3,14 @@
 use axum::http::{Method, StatusCode};
 use jiff::Timestamp;
 use neurino_client::sigv4::{Canonical, Scope};
-use neurino_coordinator::{JobUpdate, Limits, PayerId};
+use neurino_coordinator::{JobUpdate, Limits, PayerId, admin};
 use neurino_core::{JobId, JobOutput, JobSpec, MicroPoints, NodeId, PointsKind};
 use neurino_wallet::IdentityKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::node::Node;
+use crate::audits;
+use crate::node::{Identity, Node};
 use crate::pictures::{job as picture_job, picture};
 use crate::world::{MODEL, World, code, eventually, short_limits};
 
@@ -38,6 +39,16 @@ impl Miner {
     fn signature(&self, hours_ago: i64) -> String {
         let now = Timestamp::now().as_second();
         self.key.sign(&format!("{}-{}", self.reward(), now - now % 3600 - hours_ago * 3600))
+    }
+
+    /// Answers so many of the world's jobs.
+    async fn answers(&self, world: &World, jobs: std::ops::Range<u32>, version: &str, text: &str) {
+        for n in jobs {
+            world.submit(&format!("question {n}")).await;
+            let job = self.job(world, MODEL, version).await;
+            let (status, body) = post(world, "/miner_submit", &self.text_result(&job, text)).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+        }
     }
 
     async fn poll(&self, world: &World, model: &str, version: &str) -> Value {
@@ -581,4 +592,95 @@ async fn without_the_switch_there_is_nothing() {
     }
     let response = world.raw(Method::PUT, "/heurist-images/x.png", None, &[], "x").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+const WORDS: &str = "the right words, said by everybody who computes this, whatever computes it";
+
+/// A native node, which counts tokens.
+fn in_tokens(_: &neurino_core::Lease) -> JobOutput {
+    crate::node::output(WORDS, 14)
+}
+
+/// Audits go on at once, and nodes that say nothing stay.
+fn patient() -> Limits {
+    Limits { silence_ms: 60_000, ..audits::limits() }
+}
+
+/// A node and one whose word decides.
+async fn natives(world: &World, judge: Identity) -> Vec<tokio::task::JoinHandle<()>> {
+    let mut working = Vec::new();
+    for who in [judge, Identity::new("native")] {
+        let node = who.connect(&world.coordinator).await;
+        node.announce(&[MODEL], 4).await;
+        working.push(audits::work(node, in_tokens));
+    }
+    working
+}
+
+#[tokio::test]
+async fn an_honest_miner_is_held_to_its_words_and_not_to_counts_of_tokens() {
+    let mut world = World::original(patient()).await;
+    let (miner, judge) = (Miner::new(), Identity::new("judge"));
+    admin::set_validator(&world.config().database, &judge.id, true).await.unwrap();
+    // So that it is known from the first audit on.
+    world.restart().await;
+    miner.answers(&world, 0..5, "llm-v1.2.0", WORDS).await;
+    // Other words of another engine say nothing, against nobody.
+    let other = Miner::new();
+    let words = "words that another engine might have come to as well";
+    // Of another class, so that it is not asked to compute those again.
+    other.answers(&world, 5..6, "llm-v1.3.0", words).await;
+    let _natives = natives(&world, judge).await;
+    eventually("its audits hold", async || {
+        audits::report(&world, &miner.node()).await["audits"]["held"] == 5
+    })
+    .await;
+    let report = audits::report(&world, &miner.node()).await;
+    assert_eq!((&report["held"], &report["audits"].as_object().unwrap().len()), (&json!(5), &1));
+    eventually("that audit ends", async || {
+        audits::report(&world, &other.node()).await["audits"]["unresolved"] == 1
+    })
+    .await;
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_miner_that_hands_in_nothing_is_convicted_and_gets_no_job_any_more() {
+    let mut world = World::original(patient()).await;
+    let (miner, judge) = (Miner::new(), Identity::new("judge"));
+    admin::set_validator(&world.config().database, &judge.id, true).await.unwrap();
+    // So that it is known from the first audit on.
+    world.restart().await;
+    miner.answers(&world, 0..4, "llm-v1.2.0", "").await;
+    let natives = natives(&world, judge).await;
+    eventually("it is convicted", async || {
+        audits::report(&world, &miner.node()).await["stage"] == "convicted"
+    })
+    .await;
+    natives.iter().for_each(tokio::task::JoinHandle::abort);
+    let job = world.submit("somebody's question").await;
+    let body = json!({
+        "miner_id": miner.id, "model_id": MODEL, "min_deadline": 1, "version": "llm-v1.2.0",
+    });
+    for tag in ["1a2b3c", "another"] {
+        let mut body = body.clone();
+        body["miner_id"] = json!(format!("{}-{tag}", miner.reward()));
+        let (status, answer) = post(&world, "/miner_request", &body).await;
+        assert_eq!((status, code(&answer)), (StatusCode::FORBIDDEN, "forbidden"), "{tag}");
+    }
+    let _ = world.coordinator.cancel_job(job).await;
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn nobody_polls_in_the_name_of_an_address_that_shows_its_own_key() {
+    let world = World::original(patient()).await;
+    let owner = Identity::new("rig1");
+    let _node = owner.connect(&world.coordinator).await;
+    let body = json!({
+        "miner_id": format!("{}-other", owner.key.address()), "model_id": MODEL,
+        "min_deadline": 1, "version": "llm-v1.2.0",
+    });
+    let (status, answer) = post(&world, "/miner_request", &body).await;
+    assert_eq!((status, code(&answer)), (StatusCode::UNAUTHORIZED, "unauthorized"));
 }

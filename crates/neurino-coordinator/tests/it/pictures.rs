@@ -109,7 +109,7 @@ pub(crate) async fn painter(coordinator: &std::sync::Arc<Coordinator>, slots: u3
 
 pub(crate) async fn offer(node: &Node, image: Option<ImageDefaults>, slots: u32) {
     let models = vec![ModelOffer { id: ModelId::new(PAINTER).unwrap(), image }];
-    node.say(NodeMessage::Ready(Ready { models, slots })).await;
+    node.say(NodeMessage::Ready(Ready::new(models, slots))).await;
 }
 
 async fn submit(world: &World, seed: u64) -> JobId {

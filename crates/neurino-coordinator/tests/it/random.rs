@@ -123,7 +123,7 @@ async fn unruly(
         let named = old.iter().filter(|_| rng.random_bool(0.5)).map(|l| l.id).collect();
         let _ = node.session.outbox.send(NodeMessage::Heartbeat { leases: named }).await;
         let models = vec![ModelOffer::text(ModelId::new(MODEL).unwrap())];
-        let ready = NodeMessage::Ready(Ready { models, slots: rng.random_range(1..3) });
+        let ready = NodeMessage::Ready(Ready::new(models, rng.random_range(1..3)));
         let _ = node.session.outbox.send(ready).await;
         // Results from before, some of them long settled or lost.
         for lease in old.iter().rev().take(3) {

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use neurino_client::{ClientError, Coordinator as _};
 use neurino_coordinator::{JobClass, JobTerms, Limits, PayerId};
+use neurino_core::NodeId;
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{CoordinatorMessage, SkipReason};
 use serde_json::Value;
 
 use crate::node::{Identity, Node, output};
-use crate::world::{MODEL, OTHER_MODEL, World, code, short_limits, spec};
+use crate::world::{MODEL, OTHER_MODEL, World, code, eventually, short_limits, spec};
 
 #[tokio::test]
 async fn a_node_that_gets_none_of_the_jobs_hears_why() {
@@ -138,4 +140,43 @@ async fn demand_is_published() {
     assert_eq!(waits["waiting"], 1, "{shown}");
     // One job tells nothing of an hour.
     assert_eq!(paid["points_per_node_hour_micro"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_node_makes_up_few_names_and_an_owner_connects_few_nodes() {
+    let world = World::with(Limits { silence_ms: 60_000, ..short_limits() }).await;
+    let owner = Identity::new("n0");
+    let node = owner.connect(&world.coordinator).await;
+    let names: Vec<String> = (0..20).map(|n| format!("made-up-{n}")).collect();
+    let mut offered: Vec<&str> = names.iter().map(String::as_str).collect();
+    offered.push(MODEL);
+    node.announce(&offered, 1).await;
+    eventually("it is ready", async || {
+        world.coordinator.jobs_overview().models.values().sum::<usize>() > 0
+    })
+    .await;
+    let overview = world.coordinator.jobs_overview();
+    let made_up = overview.models.keys().filter(|model| model.as_str().starts_with("made-up"));
+    assert_eq!(made_up.count(), 8);
+    let listed = overview.models.iter().find(|(model, _)| model.as_str() == MODEL);
+    assert_eq!(listed.map(|(_, nodes)| *nodes), Some(1), "what the network knows is not counted");
+
+    let tagged = |n: u32| {
+        let id = NodeId::new(format!("{}-n{n}", owner.key.address())).unwrap();
+        Identity { key: std::sync::Arc::clone(&owner.key), id }
+    };
+    let mut open = Vec::new();
+    for n in 1..64 {
+        open.push(tagged(n).connect(&world.coordinator).await);
+    }
+    let local = world.coordinator.local();
+    let one_more = tagged(64);
+    let capabilities = crate::node::capabilities();
+    match local.connect(&one_more.key, &one_more.id, &capabilities).await {
+        Err(ClientError::Refused(error)) => assert_eq!(error.code, ErrorCode::Overloaded),
+        other => panic!("{:?}", other.map(|_| "a session")),
+    }
+    // One that comes back replaces its own session, and others are not hindered.
+    open.push(tagged(5).connect(&world.coordinator).await);
+    Identity::new("other").connect(&world.coordinator).await;
 }

@@ -43,7 +43,7 @@ impl Served {
         let session =
             coordinator.connect(&identity.key, &identity.id, &capabilities()).await.unwrap();
         let node = Node { identity: identity.clone(), session };
-        node.say(NodeMessage::Ready(Ready { models: vec![offer], slots: 1 })).await;
+        node.say(NodeMessage::Ready(Ready::new(vec![offer], 1))).await;
         node
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use neurino_coordinator::{Coordinator, CoordinatorConfig, Database, Limits, PayerId};
+use neurino_coordinator::{Bucket, Coordinator, CoordinatorConfig, Database, Limits, PayerId};
 use neurino_core::{ChatMessage, JobId, JobSpec, ModelId, Role, TextJob};
 use neurino_wallet::IdentityKey;
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ pub(crate) struct World {
     database: Database,
     limits: Limits,
     original: bool,
+    bucket: Option<Bucket>,
+    known_as: Vec<String>,
     key: Arc<IdentityKey>,
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) api_key: String,
@@ -52,15 +54,28 @@ impl World {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
-        Self::opened(limits, false).await
+        Self::opened(limits, false, None).await
+    }
+
+    /// One that nodes reach under a name.
+    pub(crate) async fn known_as(name: &str) -> Self {
+        let mut world = Self::new().await;
+        world.known_as.push(name.to_owned());
+        world.restart().await;
+        world
     }
 
     /// One that also serves miners of the original protocol.
     pub(crate) async fn original(limits: Limits) -> Self {
-        Self::opened(limits, true).await
+        Self::opened(limits, true, None).await
     }
 
-    async fn opened(limits: Limits, original: bool) -> Self {
+    /// One whose pictures are in a bucket.
+    pub(crate) async fn in_bucket(bucket: Bucket) -> Self {
+        Self::opened(short_limits(), false, Some(bucket)).await
+    }
+
+    async fn opened(limits: Limits, original: bool, bucket: Option<Bucket>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = match server::fresh().await {
             Some(address) => {
@@ -70,16 +85,19 @@ impl World {
             None => file_in(&folder).into(),
         };
         let key = Arc::new(IdentityKey::generate(&mut rand::rng()));
-        let coordinator = open(&database, &limits, original, &key).await;
+        let config = config(&database, &limits, original, &key);
+        let config = CoordinatorConfig { bucket: bucket.clone(), ..config };
+        let coordinator = Coordinator::open(config).await.unwrap();
         let api_key = coordinator.create_api_key("test").await.unwrap();
         let api_key = api_key.expose_secret().to_owned();
-        Self { folder, database, limits, original, key, coordinator, api_key }
+        let known_as = Vec::new();
+        Self { folder, database, limits, original, bucket, known_as, key, coordinator, api_key }
     }
 
     /// Shuts the coordinator down and opens it again on the same books.
     pub(crate) async fn restart(&mut self) {
         self.coordinator.shutdown().await;
-        self.coordinator = open(&self.database, &self.limits, self.original, &self.key).await;
+        self.coordinator = Coordinator::open(self.config()).await.unwrap();
     }
 
     /// Opens the coordinator again as if every job's keeping time were over.
@@ -87,11 +105,19 @@ impl World {
         self.coordinator.shutdown().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
         let limits = Limits { payload_keep_ms: 0, ..self.limits.clone() };
-        self.coordinator = open(&self.database, &limits, self.original, &self.key).await;
+        let config = CoordinatorConfig { limits, ..self.config() };
+        self.coordinator = Coordinator::open(config).await.unwrap();
     }
 
     pub(crate) fn config(&self) -> CoordinatorConfig {
-        config(&self.database, &self.limits, self.original, &self.key)
+        let config = config(&self.database, &self.limits, self.original, &self.key);
+        let (bucket, known_as) = (self.bucket.clone(), self.known_as.clone());
+        CoordinatorConfig { bucket, known_as, ..config }
+    }
+
+    /// Where pictures lie that are in no bucket.
+    pub(crate) fn pictures_folder(&self) -> PathBuf {
+        self.file().with_file_name("practice-pictures")
     }
 
     /// A file for books of a test that is about files.
@@ -177,15 +203,6 @@ impl World {
 
 fn file_in(folder: &TempDir) -> PathBuf {
     folder.path().join("books/practice.sqlite")
-}
-
-async fn open(
-    database: &Database,
-    limits: &Limits,
-    original: bool,
-    key: &Arc<IdentityKey>,
-) -> Arc<Coordinator> {
-    Coordinator::open(config(database, limits, original, key)).await.unwrap()
 }
 
 fn config(

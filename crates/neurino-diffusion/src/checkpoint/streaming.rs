@@ -267,12 +267,17 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         load: impl Fn(&Component<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
     ) -> Result<Self, DiffusionError> {
         let Some(conveyor) = &part.loading.conveyor else { return load(part).map(Self::Stays) };
-        let (device, precision) = (part.loading.device, part.loading.precision);
+        let (device, precision) = (part.loading.device, part.precision);
         // It is made once, so that whatever is wrong with it shows now.
         let keeper = Keeper { tensors: part.tensors, precision, kept: RefCell::default() };
         let own = Loading::new(device, precision, &|_| {}, part.loading.cancelled);
         let prefix = part.prefix.clone();
-        drop(load(&Component { tensors: &keeper, loading: &own, prefix: prefix.clone() })?);
+        drop(load(&Component {
+            tensors: &keeper,
+            loading: &own,
+            precision,
+            prefix: prefix.clone(),
+        })?);
         let read_bytes = usize::try_from(own.read_bytes.get()).unwrap_or(usize::MAX);
         part.loading.count(read_bytes, 0)?;
 
@@ -283,7 +288,8 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         let bring = move || -> Brought {
             let counted = Counted::new(Arc::clone(&count), device_bytes);
             let loading = Loading::quiet(&device, precision);
-            let part = Component { tensors: &host, loading: &loading, prefix: prefix.clone() };
+            let part =
+                Component { tensors: &host, loading: &loading, precision, prefix: prefix.clone() };
             let mut layer = load(&part).expect("a layer that was made once can be made again");
             let held = held.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut held = held.into_iter();

@@ -19,6 +19,7 @@ pub(super) struct DoubleBlock {
     image: Stream,
     text: Stream,
     heads: usize,
+    in_half: bool,
 }
 
 /// The weights of one stream.
@@ -97,12 +98,18 @@ impl Heads {
 
     /// Turns queries and keys by their positions and lets all tokens see each other: `[1, tokens,
     /// width]`.
-    pub(super) fn attend(self, rope: &Rope) -> Tensor<3> {
+    ///
+    /// - `in_half`: whether that may be computed in 16 bits
+    pub(super) fn attend(self, rope: &Rope, in_half: bool) -> Tensor<3> {
         let [_, _, heads, head_dim] = self.q.dims();
         let shape = self.v.dims();
         let turned = |x: Tensor<4>| -> Tensor<3> { rope.apply(x).reshape(shape) };
         let scale = (head_dim as f32).sqrt().recip();
-        attention::full(turned(self.q), turned(self.k), self.v, heads, scale, Mask::None)
+        let (q, k, v) = (turned(self.q), turned(self.k), self.v);
+        if in_half {
+            return attention::full_in_half(q, k, v, heads, scale);
+        }
+        attention::full(q, k, v, heads, scale, Mask::None)
     }
 }
 
@@ -172,6 +179,7 @@ impl DoubleBlock {
             image: Stream::load(part, &IMAGE, config)?,
             text: Stream::load(part, &TEXT, config)?,
             heads: config.num_attention_heads,
+            in_half: part.in_half(),
         })
     }
 
@@ -192,7 +200,7 @@ impl DoubleBlock {
             k: Tensor::cat(vec![of_text.k, of_image.k], 1),
             v: Tensor::cat(vec![of_text.v, of_image.v], 1),
         };
-        let seen = all.attend(rope);
+        let seen = all.attend(rope, self.in_half);
         let (text_tokens, image_tokens) = (text.dims()[1], image.dims()[1]);
         let by_text = seen.clone().narrow(1, 0, text_tokens);
         let by_image = seen.narrow(1, text_tokens, image_tokens);

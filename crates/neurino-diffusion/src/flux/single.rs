@@ -22,6 +22,7 @@ pub(super) struct SingleBlock {
     mlp: Affine,
     out: Affine,
     heads: usize,
+    in_half: bool,
 }
 
 impl SingleBlock {
@@ -39,6 +40,7 @@ impl SingleBlock {
             mlp: part.linear("proj_mlp", [inner, width])?,
             out: part.linear("proj_out", [width, width + inner])?,
             heads: config.num_attention_heads,
+            in_half: part.in_half(),
         })
     }
 
@@ -50,7 +52,8 @@ impl SingleBlock {
         let normed = modulated(x.clone(), scale, shift);
         let [q, k, v, inner] = Affine::forward_each([&self.q, &self.k, &self.v, &self.mlp], normed);
         let heads = Heads::new([q, k, v], [&self.q_norm, &self.k_norm], self.heads);
-        let found = Tensor::cat(vec![heads.attend(rope), activation::gelu_tanh(inner)], 2);
+        let found =
+            Tensor::cat(vec![heads.attend(rope, self.in_half), activation::gelu_tanh(inner)], 2);
         x + self.out.forward(found) * gate
     }
 }

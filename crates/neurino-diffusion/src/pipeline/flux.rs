@@ -186,6 +186,11 @@ impl Denoising for FluxRun {
         stage::decode(&self.model.vae, latents, decoding)
     }
 
+    fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
+        let latents = unpack(self.tokens(&self.latents), self.size_tokens);
+        stage::decode_in_full(&self.model.vae, latents, decoding)
+    }
+
     fn latents(&self) -> &[f32] {
         &self.latents
     }

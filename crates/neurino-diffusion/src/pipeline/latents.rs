@@ -7,6 +7,22 @@ use neurino_nn::device::{download, upload};
 
 use super::Guidance;
 use crate::DiffusionError;
+use crate::rng::TorchRng;
+use crate::scheduler::NoiseScheduler;
+
+/// What a step stirs in; nothing where the schedule stirs nothing. The reference draws for every step, the
+/// last included.
+pub(super) fn fresh_noise(
+    scheduler: &dyn NoiseScheduler,
+    rng: &mut TorchRng,
+    shape: LatentShape,
+) -> Vec<f32> {
+    if scheduler.needs_noise() {
+        rng.randn(shape.count(), scheduler.noise_dtype())
+    } else {
+        Vec::new()
+    }
+}
 
 /// The shape of one picture's latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use neurino_core::ImageJob;
 use neurino_nn::device::{download, run_near};
 
 use super::cache::RecentlyUsed;
-use super::latents::{by_side, guided};
+use super::latents::{by_side, fresh_noise, guided};
 use super::preview::LinearPreview;
 use super::{
     Decoding, Denoising, Encoders, Family, Guidance, LatentShape, LoraFile, LoraFiles, Pipeline,
@@ -21,7 +21,7 @@ use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::lora::{Part, set_loras};
 use crate::prompt::Sd15Prompt;
 use crate::rng::{NoiseDtype, TorchRng};
-use crate::scheduler::{DiscreteSchedule, DpmSolverSde, NoiseScheduler};
+use crate::scheduler::{DiscreteSchedule, Method, NoiseScheduler};
 use crate::unet::Unet;
 use crate::vae::Vae;
 use crate::{DiffusionError, RgbImage};
@@ -47,6 +47,7 @@ pub struct Sd15Pipeline {
     /// By prompt and, for guided pictures, negative prompt.
     prompts: RecentlyUsed<(String, Option<String>), Tensor<3>>,
     facts: PipelineFacts,
+    method: Method,
 }
 
 impl Sd15Pipeline {
@@ -58,7 +59,14 @@ impl Sd15Pipeline {
             preview: Arc::default(),
             prompts: RecentlyUsed::new(),
             facts: PipelineFacts { family: Family::Sd15, vae_factor, weights_bytes },
+            method: Method::SD15,
         }
+    }
+
+    /// The same with another schedule than the network's.
+    #[must_use]
+    pub fn scheduled(self, method: Method) -> Self {
+        Self { method, ..self }
     }
 }
 
@@ -82,7 +90,7 @@ impl Pipeline for Sd15Pipeline {
                 model.text_encoder.with(&model.device, |encoder| prompt.embed(encoder))
             })?;
         let schedule = DiscreteSchedule::stable_diffusion();
-        let scheduler = DpmSolverSde::new(&schedule, job.steps as usize)?;
+        let scheduler = self.method.scheduler(&schedule, job.steps as usize)?;
         let mut rng = TorchRng::new(job.seed);
         let mut latents = rng.randn(shape.count(), NoiseDtype::F16);
         for x in &mut latents {
@@ -117,7 +125,7 @@ impl Pipeline for Sd15Pipeline {
 struct Sd15Run {
     model: Arc<Sd15>,
     preview: Arc<OnceLock<LinearPreview>>,
-    scheduler: DpmSolverSde,
+    scheduler: Box<dyn NoiseScheduler + Send>,
     /// `[1 or 2, tokens, width]`, that of the negative prompt first.
     context: Tensor<3>,
     guidance: f32,
@@ -162,14 +170,10 @@ impl Denoising for Sd15Run {
         self.output = guided(noise, self.guidance);
 
         if let Some(clean) = &mut self.clean {
-            let sigma = self.scheduler.sigmas()[i];
-            let alpha = (sigma * sigma + 1.0).sqrt().recip();
-            let pairs = self.latents.iter().zip(&self.output);
-            *clean = pairs.map(|(x, noise)| x / alpha - sigma * noise).collect();
+            *clean = self.scheduler.clean(&self.output, &self.latents, i);
         }
 
-        // The reference draws for every step, the last included.
-        let fresh = self.rng.randn(self.shape.count(), NoiseDtype::F32);
+        let fresh = fresh_noise(self.scheduler.as_ref(), &mut self.rng, self.shape);
         self.scheduler.step(&self.output, &mut self.latents, &fresh, i);
         self.done += 1;
         Ok(())
@@ -185,6 +189,11 @@ impl Denoising for Sd15Run {
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
         let latents = self.shape.upload(&self.latents, 1, &self.model.device);
         stage::decode(&self.model.vae, latents, decoding)
+    }
+
+    fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
+        let latents = self.shape.upload(&self.latents, 1, &self.model.device);
+        stage::decode_in_full(&self.model.vae, latents, decoding)
     }
 
     fn latents(&self) -> &[f32] {

@@ -11,7 +11,7 @@ use neurino_core::ImageJob;
 use neurino_nn::device::{download, run_near};
 
 use super::cache::RecentlyUsed;
-use super::latents::{by_side, guided};
+use super::latents::{by_side, fresh_noise, guided};
 use super::preview::LinearPreview;
 use super::{
     Decoding, Denoising, Encoders, Family, Guidance, LatentShape, LoraFile, LoraFiles, Pipeline,
@@ -21,7 +21,7 @@ use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::lora::{Part, set_loras};
 use crate::prompt::{SdxlEmbeddings, SdxlPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
-use crate::scheduler::{DiscreteSchedule, Euler, NoiseScheduler};
+use crate::scheduler::{DiscreteSchedule, Method, NoiseScheduler};
 use crate::unet::{AddedCondition, Unet};
 use crate::vae::Vae;
 use crate::{DiffusionError, RgbImage};
@@ -47,6 +47,7 @@ pub struct SdxlPipeline {
     /// By prompt, negative prompt, and whether the picture is guided.
     prompts: RecentlyUsed<(String, String, bool), SdxlEmbeddings>,
     facts: PipelineFacts,
+    method: Method,
 }
 
 impl SdxlPipeline {
@@ -58,7 +59,14 @@ impl SdxlPipeline {
             preview: Arc::default(),
             prompts: RecentlyUsed::new(),
             facts: PipelineFacts { family: Family::Sdxl, vae_factor, weights_bytes },
+            method: Method::SDXL,
         }
+    }
+
+    /// The same with another schedule than the network's.
+    #[must_use]
+    pub fn scheduled(self, method: Method) -> Self {
+        Self { method, ..self }
     }
 }
 
@@ -90,8 +98,9 @@ impl Pipeline for SdxlPipeline {
             time_ids: vec![[h, w, 0.0, 0.0, h, w]; sides],
         };
         let schedule = DiscreteSchedule::stable_diffusion();
-        let scheduler = Euler::new(&schedule, job.steps as usize)?;
-        let mut latents = TorchRng::new(job.seed).randn(shape.count(), NoiseDtype::F16);
+        let scheduler = self.method.scheduler(&schedule, job.steps as usize)?;
+        let mut rng = TorchRng::new(job.seed);
+        let mut latents = rng.randn(shape.count(), NoiseDtype::F16);
         for x in &mut latents {
             *x *= scheduler.init_noise_sigma();
         }
@@ -104,6 +113,7 @@ impl Pipeline for SdxlPipeline {
             guidance: job.guidance,
             sides: Guidance::default(),
             shape,
+            rng,
             latents,
             output: Vec::new(),
             clean: job.preview.then(Vec::new),
@@ -124,13 +134,14 @@ impl Pipeline for SdxlPipeline {
 struct SdxlRun {
     model: Arc<Sdxl>,
     preview: Arc<OnceLock<LinearPreview>>,
-    scheduler: Euler,
+    scheduler: Box<dyn NoiseScheduler + Send>,
     /// `[1 or 2, tokens, width]`, that of the negative prompt first.
     context: Tensor<3>,
     added: AddedCondition,
     guidance: f32,
     sides: Guidance,
     shape: LatentShape,
+    rng: TorchRng,
     latents: Vec<f32>,
     output: Vec<f32>,
     /// The latents without their noise, as the last step saw them; kept for previews alone.
@@ -174,12 +185,11 @@ impl Denoising for SdxlRun {
         self.output = guided(noise, self.guidance);
 
         if let Some(clean) = &mut self.clean {
-            let sigma = self.scheduler.sigmas()[i];
-            let pairs = self.latents.iter().zip(&self.output);
-            *clean = pairs.map(|(x, noise)| x - sigma * noise).collect();
+            *clean = self.scheduler.clean(&self.output, &self.latents, i);
         }
 
-        self.scheduler.step(&self.output, &mut self.latents, &[], i);
+        let fresh = fresh_noise(self.scheduler.as_ref(), &mut self.rng, self.shape);
+        self.scheduler.step(&self.output, &mut self.latents, &fresh, i);
         self.done += 1;
         Ok(())
     }
@@ -194,6 +204,11 @@ impl Denoising for SdxlRun {
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
         let latents = self.shape.upload(&self.latents, 1, &self.model.device);
         stage::decode(&self.model.vae, latents, decoding)
+    }
+
+    fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
+        let latents = self.shape.upload(&self.latents, 1, &self.model.device);
+        stage::decode_in_full(&self.model.vae, latents, decoding)
     }
 
     fn latents(&self) -> &[f32] {

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
-use neurino_nn::device::run_near;
+use neurino_nn::device::{download, run_near};
 
 use super::Decoding;
 use super::preview::LinearPreview;
@@ -21,6 +21,19 @@ pub(super) fn decode(
         Decoding::Whole => Ok(run_near(&latents.device(), || vae.decode(latents.clone()))),
         Decoding::Tiled => vae.decode_tiled(latents, Tiling::USUAL),
     }
+}
+
+/// [`decode`] by the same decoder in f32, if there is one to take instead. Latents that are no numbers make
+/// no picture in any precision.
+pub(super) fn decode_in_full(
+    vae: &Vae,
+    latents: Tensor<4>,
+    decoding: Decoding,
+) -> Result<Option<Tensor<4>>, DiffusionError> {
+    if !download(latents.clone())?.iter().all(|value| value.is_finite()) {
+        return Ok(None);
+    }
+    vae.in_full()?.map(|vae| decode(&vae, latents, decoding)).transpose()
 }
 
 /// The map for previews, which is made at the first one.

@@ -1,9 +1,9 @@
 //! DDIM without added noise.
 //!
 //! Source: Song et al. 2020, equation 12 with sigma 0; `diffusers@0.30.2 scheduling_ddim.py`
-//! ("leading" timesteps, offset 1, `set_alpha_to_one` false).
+//! ("leading" timesteps, offset 1).
 
-use super::discrete::{DiscreteSchedule, leading_timesteps};
+use super::discrete::{DiscreteSchedule, Spacing};
 use super::{NoiseScheduler, SchedulerError, check_steps};
 
 /// A deterministic schedule on the trained levels.
@@ -21,13 +21,26 @@ impl Ddim {
     /// # Errors
     /// `Steps`.
     pub fn new(schedule: &DiscreteSchedule, steps: usize) -> Result<Self, SchedulerError> {
+        Self::ending(schedule, steps, false)
+    }
+
+    /// A schedule of `steps` whose last one ends at no noise at all if it goes `to_clean`
+    /// (`set_alpha_to_one`), instead of at the first trained level.
+    ///
+    /// # Errors
+    /// `Steps`.
+    pub fn ending(
+        schedule: &DiscreteSchedule,
+        steps: usize,
+        to_clean: bool,
+    ) -> Result<Self, SchedulerError> {
         check_steps(steps, schedule.levels())?;
         let levels = schedule.levels();
-        let timesteps = leading_timesteps(steps, levels);
+        let timesteps = Spacing::LEADING.timesteps(steps, levels);
         let trained = schedule.alphas_cumprod();
         let of = |t: &f64| trained[(*t as usize).min(levels - 1)];
-        // The last step goes to the first trained level, not to no noise at all.
-        let alphas: Vec<f32> = timesteps.iter().map(of).chain([trained[0]]).collect();
+        let last = if to_clean { 1.0 } else { trained[0] };
+        let alphas: Vec<f32> = timesteps.iter().map(of).chain([last]).collect();
         let sigmas = alphas.iter().map(|&a| ((1.0 - a) / a).sqrt()).collect();
         Ok(Self { timesteps, sigmas, alphas })
     }

@@ -58,8 +58,69 @@ pub(super) fn at(values: &[f32], index: f64) -> f64 {
     f64::from(values[low]) * (1.0 - share) + f64::from(values[high]) * share
 }
 
-/// Timesteps from `steps - 1` whole strides down to zero, plus one ("leading" with offset 1).
-pub(super) fn leading_timesteps(steps: usize, levels: usize) -> Vec<f64> {
-    let stride = levels / steps;
-    (0..steps).rev().map(|i| (i * stride + 1) as f64).collect()
+/// Which of the trained levels the steps take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spacing {
+    /// Whole strides up from the lowest.
+    Leading {
+        /// What is added to each.
+        offset: usize,
+    },
+    /// Evenly from the lowest to the highest, both included.
+    Linspace,
+    /// Strides down from the highest.
+    Trailing,
+}
+
+impl Spacing {
+    /// As Stable Diffusion's files say.
+    pub const LEADING: Self = Self::Leading { offset: 1 };
+
+    /// Falling, with whatever fractions there are.
+    pub(super) fn timesteps(self, steps: usize, levels: usize) -> Vec<f64> {
+        let falling = (0..steps).rev();
+        match self {
+            Self::Leading { offset } => {
+                let stride = levels / steps;
+                falling.map(|i| (i * stride + offset) as f64).collect()
+            }
+            Self::Linspace => {
+                // numpy divides first, and rounds to f32 at the end.
+                let stride = (levels - 1) as f64 / steps.saturating_sub(1).max(1) as f64;
+                falling.map(|i| f64::from((i as f64 * stride) as f32)).collect()
+            }
+            Self::Trailing => strides_down(steps, levels),
+        }
+    }
+
+    /// The whole timesteps of a multistep solver, which leaves out the lowest of one more.
+    pub(super) fn solver_timesteps(self, steps: usize, levels: usize) -> Vec<f64> {
+        let falling = (1..=steps).rev();
+        match self {
+            Self::Leading { offset } => {
+                let stride = levels / (steps + 1);
+                falling.map(|i| (i * stride + offset) as f64).collect()
+            }
+            Self::Linspace => {
+                let stride = (levels - 1) as f64 / steps as f64;
+                falling.map(|i| (i as f64 * stride).round_ties_even()).collect()
+            }
+            Self::Trailing => strides_down(steps, levels),
+        }
+    }
+
+    /// The standard deviation that samples begin with, by the highest noise level.
+    pub(super) fn start(self, highest: f32) -> f32 {
+        match self {
+            Self::Leading { .. } => (highest * highest + 1.0).sqrt(),
+            Self::Linspace | Self::Trailing => highest,
+        }
+    }
+}
+
+/// Timesteps of [`Spacing::Trailing`].
+fn strides_down(steps: usize, levels: usize) -> Vec<f64> {
+    let stride = levels as f64 / steps as f64;
+    let at = |i: usize| (levels as f64 - i as f64 * stride).round_ties_even() - 1.0;
+    (0..steps).map(at).collect()
 }

@@ -15,9 +15,10 @@ use crate::pipeline::flux::{Flux, FluxPipeline};
 use crate::pipeline::sd15::{Sd15, Sd15Pipeline};
 use crate::pipeline::sdxl::{Sdxl, SdxlPipeline};
 use crate::pipeline::{Encoders, Pipeline, TextEncoders};
+use crate::scheduler::Method;
 use crate::t5::T5Encoder;
 use crate::unet::{Unet, UnetConfig};
-use crate::vae::Vae;
+use crate::vae::{Reserve, Vae};
 
 /// What a pipeline is made of.
 pub(crate) struct Assembly<'a> {
@@ -31,9 +32,14 @@ pub(crate) struct Assembly<'a> {
     pub(crate) vocabularies: Vocabularies,
     /// Where text encoders come from for each prompt, unless they stay.
     pub(crate) visitors: Option<Visitors>,
+    /// Where a decoder in f32 comes from, if the one in 16 bits overflows.
+    pub(crate) again: Option<Visitors>,
+    /// Instead of the network's schedule.
+    pub(crate) method: Option<Method>,
 }
 
-/// Brings the text encoders of a model.
+/// Brings parts of a model when they are wanted.
+#[derive(Clone)]
 pub(crate) struct Visitors {
     pub(crate) source: Arc<ImageSource>,
     pub(crate) device: Device,
@@ -41,6 +47,12 @@ pub(crate) struct Visitors {
 }
 
 impl Visitors {
+    /// The decoder in f32.
+    fn decoder(&self) -> Reserve {
+        let Self { source, device, .. } = self.clone();
+        Reserve::new(move || source.load_decoder(&Loading::quiet(&device, Precision::Full)))
+    }
+
     fn visiting<T: TextEncoders>(
         self,
         read: impl Fn(&ImageSource, &Loading<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
@@ -76,7 +88,8 @@ impl Assembly<'_> {
                     vae: self.decoder()?,
                     device,
                 };
-                Ok(Box::new(Sd15Pipeline::new(model, held())))
+                let method = self.method.unwrap_or(Method::SD15);
+                Ok(Box::new(Sd15Pipeline::new(model, held()).scheduled(method)))
             }
             (
                 Dims::Sdxl { texts: [first, second], unet, vae: _ },
@@ -98,7 +111,8 @@ impl Assembly<'_> {
                     vae: self.decoder()?,
                     device,
                 };
-                Ok(Box::new(SdxlPipeline::new(model, held())))
+                let method = self.method.unwrap_or(Method::SDXL);
+                Ok(Box::new(SdxlPipeline::new(model, held()).scheduled(method)))
             }
             (
                 Dims::Flux { text, t5, transformer, vae: _ },
@@ -146,7 +160,13 @@ impl Assembly<'_> {
     }
 
     fn decoder(&self) -> Result<Vae, DiffusionError> {
-        Vae::load_decoder(&Component::new(self.vae, self.loading), self.dims.vae())
+        let precision = self.dims.vae_precision(self.loading.precision);
+        let part = Component::new(self.vae, self.loading).kept_in(precision);
+        let vae = Vae::load_decoder(&part, self.dims.vae())?;
+        Ok(match &self.again {
+            Some(again) if precision == Precision::Half => vae.with_reserve(again.decoder()),
+            _ => vae,
+        })
     }
 }
 

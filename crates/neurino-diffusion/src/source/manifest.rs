@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::DiffusionError;
 use crate::pipeline::LoraFile;
+use crate::scheduler::Method;
 
 /// The file's name.
 const NAME: &str = "model.toml";
@@ -21,7 +22,21 @@ pub(super) struct Manifest {
     pub(super) loras: Vec<LoraFile>,
     /// Folders of single components instead of those under their own names.
     pub(super) components: Components,
+    /// Another schedule than the network's.
+    pub(super) schedule: Option<Schedule>,
 }
+
+/// Where a schedule is described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Schedule {
+    /// Here, by name.
+    Named(Method),
+    /// In `scheduler/scheduler_config.json` of the base.
+    OfBase,
+}
+
+/// The name that stands for what the base says.
+const OF_BASE: &str = "base";
 
 /// Folders of components.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -42,6 +57,7 @@ struct Text {
     loras: Vec<LoraText>,
     #[serde(default)]
     components: Components,
+    scheduler: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +96,19 @@ impl Manifest {
             }
             Ok(LoraFile { path: folder.join(lora.file), scale: lora.scale })
         };
+        let schedule = match text.scheduler.as_deref() {
+            None => None,
+            Some(OF_BASE) => Some(Schedule::OfBase),
+            Some(name) => Some(Schedule::Named(Method::named(name).ok_or_else(|| {
+                let names = Method::names();
+                damaged(format!(
+                    "names the scheduler `{name}`, which this build has not; it has {names}, and \
+                     `{OF_BASE}` for what the base's own file says"
+                ))
+            })?)),
+        };
         Ok(Self {
+            schedule,
             base: text.base.map(inside),
             vae: text.vae.map(inside),
             loras: text.loras.into_iter().map(lora).collect::<Result<_, _>>()?,
@@ -103,6 +131,7 @@ mod tests {
         let manifest = Manifest::open(folder.path())?;
         let relative = |path: &PathBuf| path.strip_prefix(folder.path()).unwrap().to_owned();
         Ok(Manifest {
+            schedule: manifest.schedule,
             base: manifest.base.as_ref().map(relative),
             vae: manifest.vae.as_ref().map(relative),
             loras: manifest
@@ -121,11 +150,13 @@ mod tests {
     fn everything_is_optional_and_nothing_is_misread() {
         assert_eq!(Manifest::open(Path::new("/nowhere")).unwrap(), Manifest::default());
         assert_eq!(read("").unwrap(), Manifest::default());
+        assert_eq!(read("scheduler = 'base'").unwrap().schedule, Some(Schedule::OfBase));
         let found = read(
-            "base = 'b.safetensors'\nvae = 'v.safetensors'\n[[loras]]\nfile = 'l'\nscale = 0.5\n\
+            "base = 'b.safetensors'\nvae = 'v.safetensors'\nscheduler = 'ddim'\n[[loras]]\nfile = 'l'\nscale = 0.5\n\
              [[loras]]\nfile = 'm'\n[components]\ntransformer = 't'\n",
         );
         let expect = Manifest {
+            schedule: Some(Schedule::Named(Method::Ddim { to_clean: false })),
             base: Some("b.safetensors".into()),
             vae: Some("v.safetensors".into()),
             loras: vec![
@@ -135,9 +166,13 @@ mod tests {
             components: Components { transformer: Some("t".into()), text_encoder_2: None },
         };
         assert_eq!(found.unwrap(), expect);
-        for wrong in
-            ["bsae = 'b'", "[[loras]]\nscale = 1.0", "[[loras]]\nfile = 'l'\nscale = nan", "="]
-        {
+        for wrong in [
+            "scheduler = 'heun'",
+            "bsae = 'b'",
+            "[[loras]]\nscale = 1.0",
+            "[[loras]]\nfile = 'l'\nscale = nan",
+            "=",
+        ] {
             let error = read(wrong).unwrap_err();
             assert!(matches!(error, DiffusionError::Config { .. }), "{wrong}: {error}");
         }

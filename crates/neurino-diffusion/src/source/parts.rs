@@ -183,7 +183,7 @@ impl Files {
                         .vae()
                         .tensors()
                         .filter(|t| is_of_decoder(t.name()))
-                        .map(Stored::of)
+                        .map(Stored::of_decoder)
                         .collect(),
                 };
                 own.chain(vae).collect()
@@ -197,7 +197,7 @@ impl Files {
                     Part::Denoiser => tensors.file().tensors().map(Stored::of_denoiser).collect(),
                 };
                 let own = vae.iter().flat_map(|vae| vae.vae().tensors().collect::<Vec<_>>());
-                let own = own.filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of);
+                let own = own.filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of_decoder);
                 parts.iter().flat_map(of_part).chain(own).collect()
             }
         }
@@ -225,7 +225,8 @@ fn is_of_decoder(name: &str) -> bool {
 }
 
 fn decoder(file: &Safetensors) -> Vec<Stored> {
-    file.tensors().filter(|tensor| is_of_decoder(tensor.name())).map(Stored::of).collect()
+    let tensors = file.tensors().filter(|tensor| is_of_decoder(tensor.name()));
+    tensors.map(Stored::of_decoder).collect()
 }
 
 /// A tensor as it is stored, for what is planned.
@@ -236,6 +237,8 @@ pub(super) struct Stored {
     role: Role,
     /// Whether it belongs to a text encoder.
     pub(super) reads_prompts: bool,
+    /// Whether it belongs to the decoder.
+    pub(super) decodes: bool,
     /// Of the layer of the denoiser that it belongs to, if that can stream.
     pub(super) turn: Option<Turn>,
 }
@@ -274,12 +277,18 @@ impl Stored {
         };
         let count = tensor.shape().iter().product::<usize>() as u64;
         let size_bytes = tensor.size_bytes() as u64;
-        Self { size_bytes, dtype: tensor.dtype(), count, role, reads_prompts: false, turn: None }
+        let (reads_prompts, decodes, turn) = (false, false, None);
+        Self { size_bytes, dtype: tensor.dtype(), count, role, reads_prompts, decodes, turn }
     }
 
     /// A tensor of the denoiser.
     fn of_denoiser(tensor: &StoredTensor) -> Self {
         Self { turn: memory::turn(tensor.name()), ..Self::of(tensor) }
+    }
+
+    /// A tensor of the decoder.
+    fn of_decoder(tensor: &StoredTensor) -> Self {
+        Self { decodes: true, ..Self::of(tensor) }
     }
 
     /// A tensor of a text encoder.

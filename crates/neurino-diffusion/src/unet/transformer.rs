@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use neurino_nn::activation::geglu;
-use neurino_nn::attention::{Mask, full};
+use neurino_nn::attention::{Mask, full, full_in_half};
 use neurino_nn::{Affine, GroupNorm, LayerNorm};
 
 use crate::DiffusionError;
@@ -136,6 +136,7 @@ struct Attention {
     out: Affine,
     heads: usize,
     scale: f32,
+    in_half: bool,
 }
 
 impl Attention {
@@ -152,18 +153,28 @@ impl Attention {
             out: part.linear("to_out.0", [channels, channels])?,
             heads,
             scale: ((channels / heads) as f32).sqrt().recip(),
+            in_half: part.in_half(),
         })
     }
 
     fn over_itself(&self, x: Tensor<3>) -> Tensor<3> {
         let [q, k, v] = Affine::forward_each([&self.query, &self.key, &self.value], x);
-        self.out.forward(full(q, k, v, self.heads, self.scale, Mask::None))
+        self.seen(q, k, v)
     }
 
     fn over(&self, x: Tensor<3>, context: &Tensor<3>) -> Tensor<3> {
         let q = self.query.forward(x);
         let [k, v] = Affine::forward_each([&self.key, &self.value], context.clone());
-        self.out.forward(full(q, k, v, self.heads, self.scale, Mask::None))
+        self.seen(q, k, v)
+    }
+
+    fn seen(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3> {
+        let seen = if self.in_half {
+            full_in_half(q, k, v, self.heads, self.scale)
+        } else {
+            full(q, k, v, self.heads, self.scale, Mask::None)
+        };
+        self.out.forward(seen)
     }
 
     fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {

@@ -32,6 +32,7 @@ impl LatentScaling {
 
 /// The dimensions of an autoencoder. Levels are counted from the finest.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "as the file has them")]
 pub struct VaeConfig {
     /// Channels of each level.
     pub channels: Vec<usize>,
@@ -49,6 +50,9 @@ pub struct VaeConfig {
     pub post_quant_conv: bool,
     /// How the denoiser's latents are scaled.
     pub scaling: LatentScaling,
+    /// Whether SDXL's pipelines decode in f32 whatever the rest is computed in: its activations overflow f16
+    /// unless it was trained not to.
+    pub force_upcast: bool,
 }
 
 impl VaeConfig {
@@ -63,6 +67,7 @@ impl VaeConfig {
             quant_conv: true,
             post_quant_conv: true,
             scaling: LatentScaling::SD15,
+            force_upcast: true,
         }
     }
 
@@ -142,6 +147,8 @@ impl VaeConfig {
             quant_conv: there("quant_conv.weight"),
             post_quant_conv: there("post_quant_conv.weight"),
             scaling,
+            // Shapes do not tell, and the safe way is always right.
+            force_upcast: true,
         }
         .checked()
     }
@@ -171,6 +178,7 @@ impl VaeConfig {
 
 /// `vae/config.json`.
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as the file has them")]
 struct Json {
     #[serde(default = "three")]
     in_channels: usize,
@@ -195,6 +203,8 @@ struct Json {
     mid_block_add_attention: bool,
     #[serde(default = "silu")]
     act_fn: String,
+    #[serde(default = "yes")]
+    force_upcast: bool,
 }
 
 fn three() -> usize {
@@ -244,6 +254,7 @@ impl Json {
             quant_conv: self.use_quant_conv,
             post_quant_conv: self.use_post_quant_conv,
             scaling: LatentScaling { scale: self.scaling_factor, shift },
+            force_upcast: self.force_upcast,
         })
     }
 }

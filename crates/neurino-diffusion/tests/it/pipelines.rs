@@ -320,6 +320,34 @@ fn text_encoders_that_visit_read_the_same() {
 }
 
 #[test]
+fn sdxl_decodes_in_f32_on_cards_and_the_others_have_that_in_reserve() {
+    let device = Device::flex();
+    for (folder, upcast) in [("sd/sd15", false), ("sd/sdxl", true), ("flux", false)] {
+        let source = Arc::new(ImageSource::open(&fixture(folder)).unwrap());
+        let expect = if upcast { Precision::Full } else { Precision::Half };
+        assert_eq!(source.dims().vae_precision(Precision::Half), expect, "{folder}");
+        assert_eq!(source.dims().vae_precision(Precision::Stored), Precision::Stored);
+        let loading = Loading::quiet(&device, Precision::Half);
+        let mut pipeline = source.load_as(&loading, Residence::Stay).unwrap();
+        let memory = source.memory(Precision::Half);
+        let (planned, held) =
+            (memory.resident_bytes(Residence::Stay), pipeline.facts().weights_bytes);
+        let share = planned as f64 / held as f64;
+        assert!((share - 1.0).abs() < 0.01, "{folder}: {planned} {held}");
+
+        let mut run = pipeline.begin(&job(1, 9)).unwrap();
+        run.step().unwrap();
+        let again = run.decode_in_full(Decoding::Whole).unwrap();
+        assert_eq!(again.is_none(), upcast, "{folder}");
+        if let Some(again) = again {
+            let [again, first] = [again, run.decode(Decoding::Whole).unwrap()];
+            let (again, first) = (download(again).unwrap(), download(first).unwrap());
+            crate::assert_close(folder, &first, &again, 0.02);
+        }
+    }
+}
+
+#[test]
 fn the_halves_of_a_guided_step_may_be_computed_in_turn() {
     for folder in ["sd/sd15", "sd/sdxl"] {
         let source = ImageSource::open(&fixture(folder)).unwrap();

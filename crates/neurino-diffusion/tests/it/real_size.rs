@@ -5,8 +5,12 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
+use neurino_core::{ImageJob, ModelId};
 use neurino_diffusion::checkpoint::random::{RandomFormat, RandomTensors};
 use neurino_diffusion::checkpoint::{Component, Loading, Precision};
+use neurino_diffusion::memory::{Dims, ImageMemory};
+use neurino_diffusion::pipeline::{Decoding, Plan, Residence};
+use neurino_diffusion::shapes;
 use neurino_diffusion::unet::{AddedCondition, Unet, UnetConfig};
 use neurino_diffusion::vae::{Tiling, Vae, VaeConfig};
 use neurino_nn::device::{download, run_near};
@@ -83,4 +87,58 @@ fn a_picture_of_512_pixels_is_decoded() {
     assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
     report("decoding 512x512", start);
     assert!(peak_bytes() < 1280 << 20, "{} bytes", peak_bytes());
+}
+
+/// A picture of one step from its prompt to its pixels, by a model of real shape and random weights, within
+/// what was planned for it.
+fn whole_picture(name: &str, side: u32) {
+    let device = Device::flex();
+    let start = Instant::now();
+    let shape = shapes::named(name).unwrap();
+    let loading = Loading::quiet(&device, Precision::Stored);
+    let mut pipeline = shape.make(&loading).unwrap();
+    let weights_bytes = pipeline.facts().weights_bytes;
+    report(&format!("{name}, {} MiB of weights made", weights_bytes >> 20), start);
+
+    let id = ModelId::new("shape").unwrap();
+    let job = ImageJob { steps: 1, seed: 3, ..ImageJob::new(id, "a lighthouse in a storm", side) };
+    let start = Instant::now();
+    let mut run = pipeline.begin(&job).unwrap();
+    report("prompt", start);
+    let start = Instant::now();
+    run.step().unwrap();
+    assert_eq!(run.done(), 1);
+    report(&format!("step at {side}x{side}"), start);
+    let start = Instant::now();
+    let found = run.decode(Decoding::Whole).unwrap();
+    assert_eq!(found.dims(), [1, side as usize, side as usize, 3]);
+    report("decoding", start);
+
+    let guided = !matches!(shape.dims, Dims::Flux { .. });
+    let memory = ImageMemory::new(weights_bytes, 0, shape.dims);
+    let picture = memory.picture(Residence::Stay, [side; 2], guided);
+    let planned = memory.peak_bytes(Residence::Stay, picture, Plan::default());
+    let peak = peak_bytes();
+    println!("planned {} MiB, peak {} MiB", planned >> 20, peak >> 20);
+    assert!(peak < planned + planned / 20, "{peak} bytes, and {planned} were planned");
+}
+
+#[test]
+#[ignore = "in a process of its own by `cargo xtask test sizes`"]
+fn a_whole_picture_of_stable_diffusion_15() {
+    whole_picture("sd15", 256);
+}
+
+#[test]
+#[ignore = "in a process of its own by `cargo xtask test sizes`"]
+fn a_whole_picture_of_sdxl() {
+    whole_picture("sdxl", 256);
+}
+
+/// Minutes, so that it is no step of the tests: `cargo test -p neurino-diffusion --release --test it --
+/// --ignored --exact --nocapture real_size::a_whole_picture_of_flux_in_4_bits`.
+#[test]
+#[ignore = "takes minutes and 12 GB"]
+fn a_whole_picture_of_flux_in_4_bits() {
+    whole_picture("flux-nf4", 256);
 }

@@ -11,7 +11,7 @@ use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
 use neurino_diffusion::{DiffusionError, ImageSource, shapes};
 use serde::Serialize;
 
-use super::{BenchSubject, Ceilings, ceiling, image_peer, median, unknown};
+use super::{BenchSubject, Ceilings, ceiling, image_peer, median, peak, unknown};
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
 use crate::device::{self, OpenDevice};
 use crate::fault;
@@ -76,6 +76,10 @@ pub struct ImageBench {
     pub weights_bytes: u64,
     /// What was planned for weights and activations together.
     pub planned_bytes: u64,
+    /// By how much the memory in use rose at most, from before the model was read to the last picture: of
+    /// this process on a CPU, of the card on a card. `None` where nobody tells, and where a peer was
+    /// measured on the same card.
+    pub peak_bytes: Option<u64>,
     /// Multiplications and additions of one step.
     pub step_flop: f64,
     /// The same for decoding.
@@ -94,6 +98,11 @@ impl ImageBench {
     /// Steps a second.
     pub fn steps_per_s(&self) -> f64 {
         1.0 / self.step_s
+    }
+
+    /// The peak as a share of the plan.
+    pub fn peak_share(&self) -> Option<f64> {
+        Some(self.peak_bytes? as f64 / self.planned_bytes as f64)
     }
 
     /// What a step computes, as a share of what a product of matrices reaches.
@@ -153,7 +162,17 @@ pub fn image(
     say: &dyn Fn(String),
 ) -> Result<ImageBench, EngineError> {
     let device = device::open(options.device)?.swap_remove(0);
-    fault::guarded("the measurement", || measure_all(subject, options, &device, say)).flatten()
+    let measure = || {
+        say("measuring the device".into());
+        let ceilings = ceiling::measure(&device);
+        device.clean_up();
+        let work = || measure_all(subject, options, &device, ceilings, say);
+        let (bench, rise) = peak::rise_of(|| device.used_bytes(), work);
+        // What diffusers holds on the same card is in the number, too.
+        let own = rise.filter(|_| device.is_cpu() || !options.compare);
+        bench.map(|bench| ImageBench { peak_bytes: own, ..bench })
+    };
+    fault::guarded("the measurement", measure).flatten()
 }
 
 /// A model with what is known of it.
@@ -168,10 +187,9 @@ fn measure_all(
     subject: &BenchSubject,
     options: &ImageBenchOptions,
     device: &OpenDevice,
+    ceilings: Ceilings,
     say: &dyn Fn(String),
 ) -> Result<ImageBench, EngineError> {
-    say("measuring the device".into());
-    let ceilings = ceiling::measure(device);
     let started = Instant::now();
     say("loading the model".into());
     let Subject { name, mut pipeline, memory, side } = open(subject, device)?;
@@ -232,6 +250,7 @@ fn measure_all(
         image_s: medians.text_s + f64::from(steps) * medians.step_s + medians.decode_s,
         weights_bytes: pipeline.facts().weights_bytes,
         planned_bytes: memory.weights_bytes() + needs.peak_bytes(Plan::default()),
+        peak_bytes: None,
         step_flop: f64::from(passes) * dims.denoising_flop(width, height, PROMPT_TOKENS),
         decode_flop: dims.decoding_flop(width, height),
         ceilings,
@@ -336,6 +355,7 @@ mod tests {
         assert!((bench.image_s - sum).abs() < 1e-9 && bench.decode_s > 0.0 && bench.text_s > 0.0);
         assert!(bench.step_share().unwrap() > 0.0 && bench.step_flop > 1e6);
         assert!(bench.planned_bytes > bench.weights_bytes);
+        assert!(bench.peak_share().is_some_and(|share| share > 0.0), "{:?}", bench.peak_bytes);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use neurino_llm::model::Wanted;
 use neurino_llm::{LanguageModel, LlmError};
 use neurino_nn::choice::TokenRule;
 use neurino_nn::device::is_cpu;
+use neurino_nn::launches::watched;
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
 use neurino_nn::{NnError, PagedKvCache};
 
@@ -110,7 +111,7 @@ pub(super) fn host_time(
         return Ok(None);
     }
     let length = options.prompt_tokens as usize;
-    let mut batch = Batch::new(model, 1, length + HANDED_STEPS);
+    let mut batch = Batch::new(model, 1, length + HANDED_STEPS + 2);
     let prompt: Vec<u32> =
         (0..options.prompt_tokens).map(|n| token(n, model.vocab_size())).collect();
     batch.prefill(&prompt)?;
@@ -125,7 +126,19 @@ pub(super) fn host_time(
         done_s.push(started.elapsed().as_secs_f64());
     }
     let [hand_ms, step_ms] = [handed_s, done_s].map(|mut seconds| 1e3 * median(&mut seconds));
-    Ok(Some(HostTime { hand_ms, step_ms }))
+    // Timing each kernel slows the host, so that steps of their own are counted and timed.
+    let mut watched_step = |n: u32, timed: bool| {
+        let (done, launches) = watched(timed, || {
+            batch.advance(&[token(n, model.vocab_size())])?;
+            device.sync().map_err(|error| LlmError::from(failed(error.to_string())))
+        });
+        done.map(|()| launches)
+    };
+    let counted = watched_step(HANDED_STEPS as u32, false)?;
+    let timed = watched_step(HANDED_STEPS as u32 + 1, true)?;
+    let launches = counted.map(|found| found.count);
+    let busy_ms = timed.and_then(|found| found.busy_s).map(|busy_s| 1e3 * busy_s);
+    Ok(Some(HostTime { hand_ms, step_ms, launches, busy_ms }))
 }
 
 fn likeliest(scores: &[f32]) -> u32 {

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use neurino_core::ImageJob;
 use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Family, Pipeline, Plan, Residence};
+use neurino_diffusion::pipeline::{Family, Plan, Residence};
 use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
@@ -18,6 +17,7 @@ use crate::fault::guarded;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
 use crate::served::Served;
+use crate::warm_pictures::{self, WarmPicture};
 
 /// Pixels a side of the smallest picture that a model is loaded for.
 const SIDE_MIN: u32 = 256;
@@ -59,6 +59,9 @@ impl Worker {
         let memory = source.memory(precision);
         let &Planned { residence, peak_bytes: planned_bytes, .. } = planned;
         let before = self.used_bytes();
+        let free = open.memory();
+        let available_bytes = free.free_bytes.saturating_sub(free.reserve_bytes());
+        let left_bytes = available_bytes.saturating_sub(memory.resident_bytes(residence));
         let total_bytes = source.read_bytes();
         let progress = |done_bytes: u64| {
             let done_bytes = done_bytes.min(total_bytes);
@@ -69,6 +72,7 @@ impl Worker {
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
+        let mut picture_pace = None;
         if !open.is_cpu() {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
@@ -76,9 +80,30 @@ impl Worker {
                 self.progress(reference, Progress { done_bytes, total_bytes, warm_percent });
                 !unwanted()
             };
-            if !warm_up(pipeline.as_mut(), reference, planned, &go_on)? {
+            let first = WarmPicture {
+                size: [planned.side; 2],
+                guided: guided(source.family()),
+                plan: planned.plan,
+            };
+            let (family, warming) = (source.family(), Instant::now());
+            let pictures = warm_pictures::pictures(family, &memory, residence, first, left_bytes);
+            let elapsed = || warming.elapsed();
+            let warm = warm_pictures::warm_up(
+                pipeline.as_mut(),
+                &reference.id,
+                &pictures,
+                &elapsed,
+                &go_on,
+            );
+            if !warm.map_err(unreadable)? {
                 return Err(stopped());
             }
+            let sync = || {
+                // A device that cannot wait fails at its next job, and says why.
+                let _ = open.device.sync();
+            };
+            let model = pipeline.as_mut();
+            picture_pace = warm_pictures::pace(model, &reference.id, &first, &elapsed, &sync);
         }
         let used = self.used_bytes();
         let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
@@ -91,6 +116,7 @@ impl Worker {
             weights_bytes: pipeline.facts().weights_bytes,
             memory: MemoryUse { planned_bytes, measured_bytes, cache_bytes: 0 },
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            picture_pace,
         };
         tracing::info!(
             planned_bytes,
@@ -169,6 +195,11 @@ struct Planned {
     peak_bytes: u64,
 }
 
+/// Whether the usual picture of a family is computed with the prompt and without it.
+fn guided(family: Family) -> bool {
+    family != Family::Flux
+}
+
 /// The first of `ways` to keep the weights in which a picture of the model's usual size fits beside
 /// them; if there is none, the first for a small picture.
 fn plan(
@@ -179,7 +210,7 @@ fn plan(
     host_bytes: u64,
 ) -> Result<Planned, EngineError> {
     let available_bytes = device.free_bytes.saturating_sub(device.reserve_bytes());
-    let guided = family != Family::Flux;
+    let guided = guided(family);
     let ways = ways.iter().copied().filter(|way| memory.host_bytes(*way) <= host_bytes);
     for side in [family.native_side(), SIDE_MIN] {
         for residence in ways.clone() {
@@ -207,34 +238,6 @@ fn plan(
     Err(EngineError::new(EngineErrorCode::OutOfMemory, message))
 }
 
-/// What a card does for the first time is slow: the picture that was planned for is made here and thrown
-/// away. `false` if `go_on` said no.
-fn warm_up(
-    pipeline: &mut dyn Pipeline,
-    reference: &ModelRef,
-    planned: &Planned,
-    go_on: &dyn Fn(usize, usize) -> bool,
-) -> Result<bool, EngineError> {
-    const STAGES: usize = 3;
-    let &Planned { side, plan, .. } = planned;
-    let job = ImageJob { steps: 1, ..ImageJob::new(reference.id.clone(), "", side) };
-    if !go_on(0, STAGES) {
-        return Ok(false);
-    }
-    let mut made = pipeline.begin(&job).map_err(unreadable)?;
-    if !go_on(1, STAGES) {
-        return Ok(false);
-    }
-    made.set_guidance(plan.guidance);
-    made.step().map_err(unreadable)?;
-    if !go_on(2, STAGES) {
-        return Ok(false);
-    }
-    // Random latents need not make a picture of numbers.
-    drop(made.decode(plan.decoding).map_err(unreadable)?);
-    Ok(go_on(STAGES, STAGES))
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unreadable(error: neurino_diffusion::DiffusionError) -> EngineError {
     let error = from_diffusion(&error);
@@ -249,7 +252,7 @@ mod tests {
     use std::path::Path;
 
     use neurino_core::job::Png;
-    use neurino_core::{JobOutput, JobSpec, ModelId};
+    use neurino_core::{ImageJob, JobOutput, JobSpec, ModelId};
     use neurino_diffusion::memory::Dims;
     use neurino_diffusion::pipeline::{Decoding, Guidance};
     use neurino_llm::models::decoder::Stores;

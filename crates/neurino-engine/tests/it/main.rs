@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod contract;
+mod load_memory;
 mod multi;
 mod pictures;
 mod process;

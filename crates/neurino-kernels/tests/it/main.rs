@@ -11,6 +11,7 @@
 mod layer;
 mod math;
 mod matvec;
+mod picture;
 mod ptx;
 mod sample;
 mod step;

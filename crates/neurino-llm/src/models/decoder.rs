@@ -26,6 +26,11 @@ pub trait Block: Debug + Send + Sync {
     /// # Errors
     /// `Nn`.
     fn forward(&self, x: Tensor<2>, step: &mut LayerStep<'_>) -> Result<Tensor<2>, LlmError>;
+
+    /// Computes with the parts that get only some rows of a step, once for each size that matters to a
+    /// card: which rows they get is the model's choice, so that no warm-up from outside reaches all of
+    /// them. `rows` is the most of a step. Layers of which every part gets all rows have nothing to do.
+    fn warm_up(&self, _rows: usize, _features: usize, _device: &Device) {}
 }
 
 /// What a layer needs of the step beside its input.
@@ -299,6 +304,14 @@ impl Decoder {
         let x = self.norm.forward(x);
         observe(&x);
         Ok(x)
+    }
+
+    /// Computes with those parts of all layers that get only some rows of a step of up to `rows`.
+    pub fn warm_up_parts(&self, rows: usize) {
+        for part in &self.parts {
+            let features = self.config.hidden_size;
+            part.blocks.iter().for_each(|block| block.warm_up(rows, features, &part.device));
+        }
     }
 
     /// Scores of the next token.

@@ -50,6 +50,14 @@ impl Block for MixtralBlock {
         let (x, normed) = self.post_attention_layernorm.add_forward(x, seen);
         Ok(x + self.block_sparse_moe.forward(&normed)?)
     }
+
+    fn warm_up(&self, rows: usize, features: usize, device: &Device) {
+        // The experts of a layer are alike in shape and storage.
+        let Some(expert) = self.block_sparse_moe.experts.first() else { return };
+        for rows in expert_rows(rows) {
+            expert.forward(Tensor::zeros([rows, features], (device, DType::F32)));
+        }
+    }
 }
 
 /// A router and its experts.
@@ -109,6 +117,13 @@ impl SparseMoe {
         }
         Ok(sum.unwrap_or_else(|| x.zeros_like()))
     }
+}
+
+/// Numbers of rows, one for each form in which a card multiplies up to `most` of them: its own kernels
+/// and burn's tuning go by the next power of two.
+fn expert_rows(most: usize) -> impl Iterator<Item = usize> {
+    let powers = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
+    powers.take_while(move |rows| *rows < 2 * most).map(move |rows| rows.min(most))
 }
 
 fn indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
@@ -213,6 +228,18 @@ mod tests {
         let equals = choose(&[1.0, 1.0, 1.0], 2);
         assert_eq!(equals, [(0, 0.5), (1, 0.5)]);
         assert_eq!(choose(&[5.0], 1), [(0, 1.0)]);
+    }
+
+    #[test]
+    fn an_expert_is_warmed_up_for_every_number_of_rows_that_it_may_get() {
+        for most in [1, 2, 3, 16, 32, 100, 256, 1024] {
+            let warm: Vec<_> = expert_rows(most).map(usize::next_power_of_two).collect();
+            for rows in 1..=most {
+                assert!(warm.contains(&rows.next_power_of_two()), "{rows} of {most}: {warm:?}");
+            }
+            assert!(expert_rows(most).all(|rows| rows <= most), "a step has no more: {warm:?}");
+            assert!(warm.len() <= 11, "{warm:?}");
+        }
     }
 
     #[test]

@@ -77,55 +77,82 @@ impl From<LlmError> for GenerateError {
     }
 }
 
-/// A job as far as it can be prepared without the cache.
-pub(crate) struct Request {
+/// A job as far as it can be prepared without model and cache: its tokens, samplers and guides.
+pub struct Prepared {
     pub(crate) prompt: Vec<u32>,
     pub(crate) max_tokens: usize,
     /// One for each answer.
     pub(crate) answers: Vec<Answer>,
 }
 
-/// Checks a job, renders its conversation, and makes its samplers and guides.
-pub(crate) fn prepare(
-    job: &TextJob,
-    now: &Zoned,
-    model: &LanguageModel,
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-) -> Result<Request, GenerateError> {
-    job.validate()?;
-    let vocab_size = model.vocab_size();
-    if let Some((token, _)) = job.logit_bias.iter().find(|(id, _)| *id as usize >= vocab_size) {
-        let rule = format!("names token {token}, but the model has {}", grouped(vocab_size));
-        return Err(InvalidJob { field: "logit_bias", rule }.into());
+impl Prepared {
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt.len()
     }
-    // Functions that must not be called are not spoken of.
-    let may_call = job.tool_choice != ToolChoice::None;
-    let tools = if may_call { job.tools.as_slice() } else { &[] };
-    let syntax = (!tools.is_empty()).then(|| template.tool_syntax());
-    let prompt = tokenizer.encode(&template.render(&job.messages, tools, now)?, false)?;
-    check_prompt(&prompt, job, model)?;
-    let guide = guide_of(job, tokenizer, template)?;
-    let answer = |choice| Answer::new(job, choice, &prompt, guide.clone(), syntax, tokenizer);
-    let answers = (0..job.choices).map(answer).collect();
-    Ok(Request { prompt, max_tokens: job.max_tokens as usize, answers })
 }
 
-/// Checks that the model can read the prompt and has room for the answer. A token that is not the
-/// model's must not fail the requests beside this one.
-fn check_prompt(prompt: &[u32], job: &TextJob, model: &LanguageModel) -> Result<(), GenerateError> {
-    let (vocab_size, context_tokens) = (model.vocab_size(), model.context_tokens());
-    if prompt.is_empty() {
-        return Err(LlmError::NoTokens.into());
+/// Prepares jobs for a model without touching it: renders, counts, compiles what guides answers. That
+/// may take long, so that it is made to be sent to another thread than the model's; a clone is cheap.
+#[derive(Clone)]
+pub struct Preparer {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) template: ChatTemplate,
+    vocab_size: usize,
+    context_tokens: usize,
+}
+
+impl Preparer {
+    /// What prepares jobs for `model`.
+    pub(crate) fn new(model: &LanguageModel, tokenizer: Tokenizer, template: ChatTemplate) -> Self {
+        let (vocab_size, context_tokens) = (model.vocab_size(), model.context_tokens());
+        Self { tokenizer, template, vocab_size, context_tokens }
     }
-    if let Some(&token) = prompt.iter().find(|token| **token as usize >= vocab_size) {
-        return Err(LlmError::TokenOutOfRange { token, vocab_size }.into());
+
+    /// Checks a job, renders its conversation, and makes its samplers and guides. `now` is the date a
+    /// chat template may print.
+    ///
+    /// # Errors
+    /// Any [`GenerateError`] but `CacheTooSmall` and `NoLogits`.
+    pub fn prepare(&self, job: &TextJob, now: &Zoned) -> Result<Prepared, GenerateError> {
+        let (tokenizer, template, vocab_size) = (&self.tokenizer, &self.template, self.vocab_size);
+        job.validate()?;
+        if let Some((token, _)) = job.logit_bias.iter().find(|(id, _)| *id as usize >= vocab_size) {
+            let rule = format!("names token {token}, but the model has {}", grouped(vocab_size));
+            return Err(InvalidJob { field: "logit_bias", rule }.into());
+        }
+        // Functions that must not be called are not spoken of.
+        let may_call = job.tool_choice != ToolChoice::None;
+        let tools = if may_call { job.tools.as_slice() } else { &[] };
+        let syntax = (!tools.is_empty()).then(|| template.tool_syntax());
+        let prompt = tokenizer.encode(&template.render(&job.messages, tools, now)?, false)?;
+        self.check(&prompt, job)?;
+        let guide = guide_of(job, tokenizer, template)?;
+        let answer = |choice| Answer::new(job, choice, &prompt, guide.clone(), syntax, tokenizer);
+        let answers = (0..job.choices).map(answer).collect();
+        Ok(Prepared { prompt, max_tokens: job.max_tokens as usize, answers })
     }
-    let (prompt_tokens, max_tokens) = (prompt.len(), job.max_tokens as usize);
-    if prompt_tokens + max_tokens > context_tokens {
-        return Err(GenerateError::ContextTooLong { prompt_tokens, max_tokens, context_tokens });
+
+    /// Checks that the model can read the prompt and has room for the answer. A token that is not the
+    /// model's must not fail the requests beside this one.
+    fn check(&self, prompt: &[u32], job: &TextJob) -> Result<(), GenerateError> {
+        let (vocab_size, context_tokens) = (self.vocab_size, self.context_tokens);
+        if prompt.is_empty() {
+            return Err(LlmError::NoTokens.into());
+        }
+        if let Some(&token) = prompt.iter().find(|token| **token as usize >= vocab_size) {
+            return Err(LlmError::TokenOutOfRange { token, vocab_size }.into());
+        }
+        let (prompt_tokens, max_tokens) = (prompt.len(), job.max_tokens as usize);
+        if prompt_tokens + max_tokens > context_tokens {
+            return Err(GenerateError::ContextTooLong {
+                prompt_tokens,
+                max_tokens,
+                context_tokens,
+            });
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What keeps the answers in the form that the job asks for, if it does.

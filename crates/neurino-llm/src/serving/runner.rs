@@ -15,7 +15,7 @@ use super::answer::{Advance, Answer};
 use super::blocks::Release;
 use super::draws::Draws;
 use super::plan::{Plan, SchedulerCounters, SequenceId, ServingLimits};
-use super::request::{GenerateError, Open, Request, prepare, too_large};
+use super::request::{GenerateError, Open, Prepared, Preparer, too_large};
 use super::scheduler::Scheduler;
 use super::shapes::StepShapes;
 use crate::LlmError;
@@ -87,8 +87,7 @@ pub struct RunnerCounters {
 /// Serves many requests with one model.
 pub struct Runner {
     model: LanguageModel,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    preparer: Preparer,
     cache: PagedKvCache,
     scheduler: Scheduler,
     /// What steps are filled up to, if not left as they come.
@@ -109,18 +108,8 @@ impl Runner {
         template: ChatTemplate,
         limits: ServingLimits,
     ) -> Self {
-        Self {
-            cache: model.new_cache(limits.n_blocks),
-            model,
-            tokenizer,
-            template,
-            scheduler: Scheduler::new(limits),
-            shapes: None,
-            open: HashMap::new(),
-            numbers: HashMap::new(),
-            answers: HashMap::new(),
-            counters: RunnerCounters::default(),
-        }
+        let cache = model.new_cache(limits.n_blocks);
+        Self::with_cache(model, tokenizer, template, limits, false, cache)
     }
 
     /// As [`Runner::new`], with steps that come in few shapes, as a card wants them. Some blocks of
@@ -131,11 +120,34 @@ impl Runner {
         template: ChatTemplate,
         limits: ServingLimits,
     ) -> Self {
-        let shapes = StepShapes::new(&limits, model.context_tokens());
-        let n_blocks = limits.n_blocks.saturating_sub(shapes.filling_blocks());
-        let scheduler = Scheduler::new(ServingLimits { n_blocks, ..limits });
-        let all = Self::new(model, tokenizer, template, limits);
-        Self { scheduler, shapes: Some(shapes), ..all }
+        let cache = model.new_cache(limits.n_blocks);
+        Self::with_cache(model, tokenizer, template, limits, true, cache)
+    }
+
+    /// As [`Runner::new`], or as [`Runner::in_shapes`], with an empty cache of `model` of
+    /// `limits.n_blocks` blocks that was made before: whoever is not sure of the memory keeps the model.
+    pub fn with_cache(
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        limits: ServingLimits,
+        in_shapes: bool,
+        cache: PagedKvCache,
+    ) -> Self {
+        let shapes = in_shapes.then(|| StepShapes::new(&limits, model.context_tokens()));
+        let filling = shapes.map_or(0, |shapes| shapes.filling_blocks());
+        let n_blocks = limits.n_blocks.saturating_sub(filling);
+        Self {
+            cache,
+            preparer: Preparer::new(&model, tokenizer, template),
+            model,
+            scheduler: Scheduler::new(ServingLimits { n_blocks, ..limits }),
+            shapes,
+            open: HashMap::new(),
+            numbers: HashMap::new(),
+            answers: HashMap::new(),
+            counters: RunnerCounters::default(),
+        }
     }
 
     /// The model.
@@ -145,17 +157,22 @@ impl Runner {
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.preparer.tokenizer
     }
 
     /// The chat template.
     pub fn template(&self) -> &ChatTemplate {
-        &self.template
+        &self.preparer.template
+    }
+
+    /// What prepares jobs for [`Runner::take_on`], to be sent to another thread.
+    pub fn preparer(&self) -> &Preparer {
+        &self.preparer
     }
 
     /// Gives the parts back that it was made of; what is under way is lost.
     pub fn into_parts(self) -> (LanguageModel, Tokenizer, ChatTemplate) {
-        (self.model, self.tokenizer, self.template)
+        (self.model, self.preparer.tokenizer, self.preparer.template)
     }
 
     /// Takes a job on; its answers come with the next steps. `now` is the date a chat template may
@@ -169,13 +186,22 @@ impl Runner {
         job: &TextJob,
         now: &Zoned,
     ) -> Result<Admitted, GenerateError> {
-        let request = prepare(job, now, &self.model, &self.tokenizer, &self.template)?;
-        let Request { prompt, max_tokens, answers } = request;
+        let prepared = self.preparer.prepare(job, now)?;
+        self.take_on(id, prepared)
+    }
+
+    /// As [`Runner::submit`], with a job that this runner's [`Preparer`] has prepared.
+    ///
+    /// # Errors
+    /// `CacheTooSmall`. Nothing was taken on then.
+    pub fn take_on(&mut self, id: RequestId, job: Prepared) -> Result<Admitted, GenerateError> {
+        let Prepared { prompt, max_tokens, answers } = job;
         let (prompt_tokens, choices) = (prompt.len(), answers.len());
         self.cancel(id);
+        let answers_count = u32::try_from(choices).unwrap_or(u32::MAX);
         let number = self
             .scheduler
-            .submit(prompt, job.choices, max_tokens)
+            .submit(prompt, answers_count, max_tokens)
             .map_err(|error| too_large(error, prompt_tokens, max_tokens))?;
         self.numbers.insert(id, number);
         self.open.insert(number, Open::new(id, prompt_tokens, choices));
@@ -269,7 +295,7 @@ impl Runner {
         debug_assert!(expected.iter().flatten().eq(dealt.iter().map(|(id, _)| id)), "one each");
         let take = |(id, next)| self.answers.remove(&id).map(|answer| (id, answer, next));
         let work: Vec<_> = dealt.into_iter().filter_map(take).collect();
-        let tokenizer = &self.tokenizer;
+        let tokenizer = &self.preparer.tokenizer;
         let drawn: Vec<_> = work
             .into_par_iter()
             .map(|(id, mut answer, next)| {

@@ -6,6 +6,7 @@ use neurino_llm::config::shapes;
 use neurino_llm::models::decoder::Placement;
 use neurino_llm::models::random::WeightFormat;
 use neurino_llm::{LanguageModel, LlmError, ModelSource};
+use neurino_nn::quant::Holder;
 
 use crate::{device, fixtures};
 
@@ -73,7 +74,7 @@ fn memory_is_known_before_loading() {
         let source = source(name);
         for precision in [Precision::Packed, Precision::Full, Precision::Half, Precision::FourBit] {
             let model = LanguageModel::load_as(&source, &device, precision, &|_, _| ()).unwrap();
-            let memory = source.memory(precision);
+            let memory = source.memory(precision, Holder::Cpu);
             let what = format!("{name} as {precision:?}");
             assert_eq!(memory.weights_bytes(), model.weights_bytes(), "{what}");
             assert_eq!(memory.block_bytes(), model.block_bytes(), "{what}");
@@ -90,7 +91,7 @@ fn memory_of_packed_weights_is_known_before_loading() {
     for precision in [Precision::Packed, Precision::FourBit] {
         let model =
             LanguageModel::load_as(&source, &Device::flex(), precision, &|_, _| ()).unwrap();
-        assert_eq!(source.memory(precision).weights_bytes(), model.weights_bytes());
+        assert_eq!(source.memory(precision, Holder::Cpu).weights_bytes(), model.weights_bytes());
     }
 }
 

@@ -1,7 +1,9 @@
 //! The miner between a scripted engine and a coordinator played by the test.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod advice;
 mod crash;
+mod hostile;
 mod pictures;
 mod pool;
 mod several;
@@ -74,6 +76,7 @@ impl Bench {
             outbox_dir: self.outbox(),
             receipts: self.log.clone(),
             filter: ContentFilter::default(),
+            follow_advice: true,
         }
     }
 
@@ -321,6 +324,26 @@ async fn a_job_for_another_model_has_it_loaded() {
 }
 
 #[tokio::test]
+async fn the_model_in_memory_stays_when_another_one_is_removed() {
+    let mut bench = Bench::new(Script::answer("text"));
+    let mut config = bench.config();
+    config.models.push(model("other"));
+    let miner = bench.start_with(config);
+    let mut peer = bench.peers.next().await;
+    assert_eq!(peer.ready().await.models, offers(&[MODEL, "other"]));
+    let mut lease = lease(LONG_MS);
+    let JobSpec::Text(text) = &mut lease.spec else { panic!("a text job") };
+    text.model = ModelId::new("other").unwrap();
+    peer.assign(&lease).await;
+    assert_eq!(peer.ready().await.models, offers(&["other", MODEL]));
+    assert_eq!(peer.submission().await.statement.lease, lease.id);
+    // The one that was loaded first goes; the other one has taken its place in memory.
+    miner.serve(vec![model("other"), model("third")], BTreeMap::new());
+    assert_eq!(peer.ready().await.models, offers(&["other", "third"]));
+    assert_eq!(bench.engine.loads(), 2);
+}
+
+#[tokio::test]
 async fn what_the_operator_does_not_want_is_left_to_others() {
     let mut bench = Bench::new(Script::answer("text"));
     let filter = ContentFilter::new(&["hi".into()]);
@@ -343,4 +366,20 @@ async fn what_the_operator_does_not_want_is_left_to_others() {
     peer.assign(&other).await;
     let done = peer.submission().await;
     assert_eq!(done.statement.lease, other.id);
+    // Another filter counts from the next job on.
+    miner.refuse(ContentFilter::new(&["hello".into()]));
+    for (content, code) in [("hello", Some(ErrorCode::Declined)), ("hi", None)] {
+        let mut next = lease(LONG_MS);
+        let JobSpec::Text(job) = &mut next.spec else { unreachable!("a text job") };
+        job.messages[0].content = content.into();
+        peer.assign(&next).await;
+        let ended = peer
+            .wait(|m| match m {
+                NodeMessage::Failed { error, .. } => Some(Some(error.code)),
+                NodeMessage::Submit(_) => Some(None),
+                _ => None,
+            })
+            .await;
+        assert_eq!(ended, code, "{content}");
+    }
 }

@@ -135,3 +135,44 @@ async fn a_receipt_whose_amount_does_not_follow_from_its_rules_is_not_believed()
     peer.say(CoordinatorMessage::Settled(honest)).await;
     until(&miner, |s| s.counters.settled == 1).await;
 }
+
+#[tokio::test]
+async fn a_picture_that_would_come_too_late_is_left_to_others_at_once() {
+    let (mut bench, config) = bench(Duration::from_millis(100));
+    let miner = bench.start_with(config);
+    let mut peer = bench.peers.ready().await;
+    let larger = |budget_ms| {
+        let mut lease = picture_lease(false);
+        let JobSpec::Image(job) = &mut lease.spec else { unreachable!("a picture") };
+        (job.steps, job.width, job.height) = (20, 64, 64);
+        Lease { budget_ms, ..lease }
+    };
+    // Nothing was measured: it is tried, and four steps of 100 ms are seen.
+    let first = picture_lease(false);
+    peer.assign(&first).await;
+    until(&miner, |s| s.job.is_some()).await;
+    let shown = miner.status().borrow().job.clone().unwrap();
+    assert_eq!(shown.estimate_ms, None);
+    assert_eq!(peer.submission().await.statement.lease, first.id);
+
+    // Five times the steps of twice the pixels: four seconds.
+    let late = larger(1_000);
+    peer.assign(&late).await;
+    let refused = peer
+        .wait(|m| match m {
+            NodeMessage::Failed { lease, error } => Some((lease, error)),
+            _ => None,
+        })
+        .await;
+    assert_eq!((refused.0, refused.1.code), (late.id, ErrorCode::DeadlinePassed));
+    assert!(refused.1.message.contains("and has 1 s"), "{}", refused.1);
+    assert_eq!(bench.engine.jobs().len(), 1, "no time is lost with it");
+    assert_eq!(miner.status().borrow().problem, None);
+
+    let right = larger(LONG_MS);
+    peer.assign(&right).await;
+    let status = until(&miner, |s| s.job.as_ref().is_some_and(|job| job.lease == right.id)).await;
+    let estimate_ms = status.job.unwrap().estimate_ms.unwrap();
+    assert!((3_500..9_000).contains(&estimate_ms), "{estimate_ms}");
+    assert_eq!(peer.submission().await.statement.lease, right.id);
+}

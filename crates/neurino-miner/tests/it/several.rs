@@ -241,3 +241,39 @@ async fn a_job_the_engine_has_no_room_for_is_handed_back_unharmed() {
     let status = until(&miner, |s| s.jobs == 0).await;
     assert_eq!((status.counters.failed, status.counters.handed_back), (0, 1));
 }
+
+#[tokio::test]
+async fn other_models_are_served_without_a_pause_and_the_one_at_work_stays() {
+    let mut bench = bench(slow());
+    let miner = bench.start();
+    let mut peer = bench.peers.next().await;
+    let loaded = peer.ready().await.models[0].id.clone();
+    peer.assign(&lease(LONG_MS)).await;
+    until(&miner, |s| s.jobs == 1).await;
+    let loads = bench.engine.loads();
+
+    // One comes: it is offered behind the one in memory, whose job goes on.
+    let first = model(loaded.as_str());
+    miner.serve(vec![model("new"), first], std::collections::BTreeMap::new());
+    let ready = peer.ready().await;
+    let ids: Vec<&str> = ready.models.iter().map(|offer| offer.id.as_str()).collect();
+    assert_eq!(ids, [loaded.as_str(), "new"]);
+    let submission = peer.submission().await;
+    peer.settle(&submission).await;
+    until(&miner, |s| s.counters.settled == 1).await;
+    assert_eq!(bench.engine.loads(), loads, "nothing was loaded for it");
+
+    // The one in memory goes: the other is loaded in its place.
+    miner.serve(vec![model("new")], std::collections::BTreeMap::new());
+    let ready = peer
+        .wait(|message| match message {
+            NodeMessage::Ready(ready) if ready.slots > 0 && ready.models.len() == 1 => Some(ready),
+            _ => None,
+        })
+        .await;
+    assert_eq!(ready.models[0].id.as_str(), "new");
+    // Nothing to serve is no order: whoever has nothing stops the miner.
+    miner.serve(Vec::new(), std::collections::BTreeMap::new());
+    assert_eq!(miner.status().borrow().state, MinerState::Waiting);
+    miner.stop_now().await;
+}

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use neurino_model_store::{ModelState, ModelStore, MoveProgress, StoreError};
+use neurino_model_store::{Catalog, ModelState, ModelStore, MoveProgress, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{Answer, Server};
-use crate::{FILE, content, fetch, file, model, store, store_of};
+use crate::{FILE, content, fetch, file, manifest, model, store, store_of};
 
 const NESTED: &str = "unet/diffusion.safetensors";
 
@@ -95,6 +95,83 @@ async fn a_move_that_cannot_be_noted_or_is_cancelled_changes_nothing_and_goes_on
     store.relocate(&target, |_| {}, |_| Ok(()), CancellationToken::new()).await.unwrap();
     store.verified(&model()).await.unwrap();
     assert!(!root.exists());
+}
+
+#[tokio::test]
+async fn a_move_takes_nothing_of_others_along_and_deletes_nothing_of_theirs() {
+    let place = tempfile::tempdir().unwrap();
+    let games = place.path().join("games");
+    fs::create_dir_all(games.join("Doom/empty")).unwrap();
+    let others = [("save.dat", "level 7"), ("Doom/.lock", ""), ("test--model/notes.txt", "mine")];
+    let store = filled(&games).await;
+    for (name, text) in others {
+        fs::write(games.join(name), text).unwrap();
+    }
+    let stays = || {
+        assert!(
+            others
+                .iter()
+                .all(|(name, text)| fs::read_to_string(games.join(name)).unwrap() == *text)
+        );
+        assert!(games.join("Doom/empty").is_dir());
+    };
+    // The second folder holds something too: the library gets one of its own in there.
+    let second = place.path().join("second");
+    fs::create_dir_all(&second).unwrap();
+    fs::write(second.join("photo.jpg"), b"a cat").unwrap();
+    let moved = store.relocate(&second, |_| {}, |_| Ok(()), CancellationToken::new());
+    assert_eq!(moved.await.unwrap(), second.join("neurino-models"));
+    assert_eq!(store.root(), second.join("neurino-models"));
+    store.verified(&model()).await.unwrap();
+    stays();
+    assert!(!games.join("test--model/unet").exists() && !games.join("test--model/.lock").exists());
+    let mut there: Vec<_> =
+        fs::read_dir(&second).unwrap().map(|e| e.unwrap().file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["neurino-models", "photo.jpg"]);
+    // And back, beside what was there before.
+    let moved = store.relocate(&games, |_| {}, |_| Ok(()), CancellationToken::new());
+    assert_eq!(moved.await.unwrap(), games.join("neurino-models"));
+    store.verified(&model()).await.unwrap();
+    stays();
+    let left: Vec<_> = fs::read_dir(&second).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["photo.jpg"]);
+}
+
+#[tokio::test]
+async fn what_is_written_between_copy_and_deletion_is_not_lost() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, target) = (place.path().join("models"), place.path().join("target"));
+    let store = filled(&root).await;
+    let late = root.join("test--model/model_index.json");
+    let switch = {
+        let late = late.clone();
+        move |_: &Path| {
+            fs::write(&late, b"{ \"new\": 1 }").unwrap();
+            Ok(())
+        }
+    };
+    store.relocate(&target, |_| {}, switch, CancellationToken::new()).await.unwrap();
+    assert_eq!(fs::read(&late).unwrap(), b"{ \"new\": 1 }");
+    assert!(!root.join("test--model").join(NESTED).exists());
+}
+
+#[tokio::test]
+async fn the_space_for_a_move_counts_the_library_and_nothing_beside_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, target) = (place.path().join("models"), place.path().join("target"));
+    drop(filled(&root).await);
+    fs::create_dir_all(&target).unwrap();
+    // Somebody's large file at the target saves no byte of the library.
+    fs::write(target.join("film.mkv"), vec![0; 400_000]).unwrap();
+    let files = vec![file(NESTED, &content(), vec![]), file("model_index.json", b"{}", vec![])];
+    let catalog = Catalog::of(vec![manifest(files)]);
+    let reserve_bytes = 64_000_000;
+    let free = move |_: &Path| Ok(reserve_bytes + 200_000);
+    let store = ModelStore::open_with(&root, catalog, Box::new(free)).unwrap();
+    let refused = store.relocate(&target, |_| {}, |_| Ok(()), CancellationToken::new()).await;
+    let Err(StoreError::NoSpace { needed_bytes, .. }) = refused else { panic!("{refused:?}") };
+    assert!(needed_bytes >= reserve_bytes + 300_002, "{needed_bytes}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::Dims;
 use crate::dense::Single;
 use crate::panels::accumulate;
 use crate::simd::{Isa, Kernel, LANES, Simd};
@@ -25,16 +26,6 @@ const ROWS: usize = 8;
 const PANELS: usize = 2;
 /// Below every score, and still finite.
 const LOWEST: f32 = -1e30;
-
-/// What attends to what.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) batch: usize,
-    pub(super) heads: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    pub(super) dim: usize,
-}
 
 /// What is seen of the keys, and how strongly.
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +53,12 @@ pub(super) fn attend(
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    shape: Shape,
+    shape: Dims,
     scale: f32,
     seen: Seen<'_>,
     isa: Isa,
 ) -> Vec<f32> {
-    let Shape { batch, heads, queries, dim, .. } = shape;
+    let Dims { batch, heads, queries, dim, .. } = shape;
     let mut out = vec![0.0; q.len()];
     if out.is_empty() || shape.keys == 0 {
         return out;
@@ -102,8 +93,8 @@ pub(super) fn attend(
 }
 
 impl Head {
-    fn new(k: &[f32], v: &[f32], shape: Shape, element: usize, head: usize) -> Self {
-        let Shape { heads, keys: count, dim, .. } = shape;
+    fn new(k: &[f32], v: &[f32], shape: Dims, element: usize, head: usize) -> Self {
+        let Dims { heads, keys: count, dim, .. } = shape;
         let mut keys = vec![[0.0; LANES]; count.div_ceil(LANES) * dim];
         let mut values = vec![[0.0; LANES]; dim.div_ceil(LANES) * count];
         for key in 0..count {
@@ -124,7 +115,7 @@ struct Tile<'a, 'o> {
     /// From the first query's head on; a token is `heads * dim` long.
     q: &'a [f32],
     packed: &'a Head,
-    shape: Shape,
+    shape: Dims,
     scale: f32,
     seen: Seen<'a>,
     head: usize,
@@ -161,7 +152,7 @@ impl Kernel for Tile<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Shape { heads, keys, dim, .. } = self.shape;
+        let Dims { heads, keys, dim, .. } = self.shape;
         let queries = self.out.len();
         let padded = queries.next_multiple_of(ROWS);
         let panels = dim.div_ceil(LANES);
@@ -278,7 +269,7 @@ impl Tile<'_, '_> {
             Seen::All | Seen::Biased(_) => keys.end,
         };
         if let Seen::Biased(bias) = self.seen {
-            let Shape { queries, keys: all, .. } = self.shape;
+            let Dims { queries, keys: all, .. } = self.shape;
             let row = &bias[(self.head * queries + place) * all..][keys.clone()];
             for (scores, bias) in scores.iter_mut().zip(row.chunks(LANES)) {
                 for (score, bias) in scores.iter_mut().zip(bias) {
@@ -376,7 +367,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_attends_alike() {
-        let shape = Shape { batch: 2, heads: 3, queries: 75, keys: 333, dim: 21 };
+        let shape = Dims { batch: 2, heads: 3, queries: 75, keys: 333, dim: 21 };
         let q = values(2 * 75 * 3 * 21, 0.37);
         let (k, v) = (values(2 * 333 * 3 * 21, 0.71), values(2 * 333 * 3 * 21, 0.93));
         let bias = values(3 * 75 * 333, 0.11);
@@ -395,7 +386,7 @@ mod tests {
     #[test]
     fn long_pictures_fit_and_equal_keys_give_the_mean() {
         let (tokens, dim) = (4096, 8);
-        let shape = Shape { batch: 1, heads: 1, queries: tokens, keys: tokens, dim };
+        let shape = Dims { batch: 1, heads: 1, queries: tokens, keys: tokens, dim };
         let (q, v) = (values(tokens * dim, 0.37), values(tokens * dim, 0.71));
         let k = vec![0.5; tokens * dim];
         let found = attend(&q, &k, &v, shape, 1.0, Seen::All, Isa::best());

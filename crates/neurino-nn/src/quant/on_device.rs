@@ -30,6 +30,11 @@ trait Slabs: Debug + Send + Sync {
 
     /// `[rows, in]`, f32.
     fn rows(&self, rows: Range<usize>) -> Tensor<2>;
+
+    /// The same as numbers of the type of `like`, which they are multiplied with.
+    fn rows_for(&self, like: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+        self.rows(rows).cast(like.dtype())
+    }
 }
 
 /// Multiplies with what a matrix unpacks.
@@ -57,7 +62,7 @@ impl<M: Slabs> QuantMatmul for OnDevice<M> {
         let ([out, _], step) = (self.matrix.shape(), self.matrix.rows_at_once().max(1));
         let x = x.cast(self.dtype);
         let slab = |first: usize| {
-            let weight = self.matrix.rows(first..out.min(first + step)).cast(self.dtype);
+            let weight = self.matrix.rows_for(&x, first..out.min(first + step));
             x.clone().matmul(weight.transpose()).cast(DType::F32)
         };
         let mut slabs: Vec<_> = (0..out).step_by(step).map(slab).collect();
@@ -142,6 +147,26 @@ impl Slabs for Nf4 {
             self.scales.clone().narrow(0, first_block, n_blocks).unsqueeze_dim(1);
         let scales = scales.expand([n_blocks, self.block]).reshape([n_blocks * self.block]);
         (values * scales.narrow(0, 0, count)).reshape([rows.len(), inp])
+    }
+
+    /// On a card in one launch, where it has a kernel for these rows.
+    #[cfg(feature = "kernels")]
+    fn rows_for(&self, like: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+        let (parts, inp) = ([&self.table, &self.scales], self.shape[1]);
+        // Tests have the tensors of the CPU, which no kernel takes.
+        if !crate::device::is_cpu(&like.device())
+            && let Ok(weights) = neurino_kernels::tensor::nf4_rows(
+                like,
+                &self.words,
+                parts,
+                rows.clone(),
+                inp,
+                self.block,
+            )
+        {
+            return weights;
+        }
+        self.rows(rows).cast(like.dtype())
     }
 }
 

@@ -244,6 +244,11 @@ impl PackedMatrix {
         self.bytes.len() + self.permutation.as_ref().map_or(0, |p| p.len() * size_of::<u32>())
     }
 
+    /// Columns that share a head: all numbers that say what their integers mean.
+    pub fn group(&self) -> usize {
+        self.group_blocks * BLOCK
+    }
+
     /// Blocks of 32 that share a head.
     pub(super) fn group_blocks(&self) -> usize {
         self.group_blocks

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use neurino_diffusion::NoiseScheduler;
 use neurino_diffusion::scheduler::{
-    DiscreteSchedule, DpmSolverSde, Euler, FlowMatchEuler, flow_mu,
+    DiscreteSchedule, DpmSolver, Euler, FlowMatchEuler, Method, flow_mu,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::AnyError;
 use crate::case::{Comparison, Report};
@@ -53,16 +54,30 @@ struct Case {
     init_noise_sigma: Option<f32>,
     image_tokens: Option<usize>,
     mu: Option<f64>,
+    /// A `scheduler_config.json`: what the name alone does not say.
+    config: Option<Value>,
 }
 
+/// The network's schedules, and the others.
+const FILES: [&str; 2] = ["schedules", "samplers"];
+
 pub(super) fn run(folder: &Path, report: &mut Report<'_>) {
-    let (cases, tensors) = (folder.join("schedules.json"), folder.join("schedules.safetensors"));
+    for name in FILES {
+        of_file(folder, name, report);
+    }
+}
+
+fn of_file(folder: &Path, name: &str, report: &mut Report<'_>) {
+    let file = |ending: &str| folder.join(format!("{name}.{ending}"));
+    let (cases, tensors) = (file("json"), file("safetensors"));
     if !cases.is_file() || !tensors.is_file() {
         return;
     }
     let (reference, tensors) = match (json::<Reference>(&cases), Tensors::open(&tensors)) {
         (Ok(cases), Ok(tensors)) => (cases, tensors),
-        (Err(error), _) | (_, Err(error)) => return report.failed("sched/schedules", &error),
+        (Err(error), _) | (_, Err(error)) => {
+            return report.failed(&format!("sched/{name}"), &error);
+        }
     };
     if tensors.has("alphas_cumprod") {
         let found = reference.sd15.schedule();
@@ -77,7 +92,18 @@ pub(super) fn run(folder: &Path, report: &mut Report<'_>) {
     for case in &reference.cases {
         let name = format!("sched/{}", case.prefix);
         let made: Result<Box<dyn NoiseScheduler>, _> = match case.scheduler.as_str() {
-            "dpmpp_2m_sde_karras" => DpmSolverSde::new(&reference.sd15.schedule(), case.steps)
+            _ if case.config.is_some() || OTHERS.contains(&case.scheduler.as_str()) => {
+                match case.method() {
+                    Ok(method) => method
+                        .scheduler(&reference.sd15.schedule(), case.steps)
+                        .map(|scheduler| scheduler as Box<dyn NoiseScheduler>),
+                    Err(error) => {
+                        report.failed(&name, error.as_ref());
+                        continue;
+                    }
+                }
+            }
+            "dpmpp_2m_sde_karras" => DpmSolver::sde_karras(&reference.sd15.schedule(), case.steps)
                 .map(|scheduler| Box::new(scheduler) as Box<dyn NoiseScheduler>),
             "euler" => Euler::new(&reference.sdxl.schedule(), case.steps)
                 .map(|scheduler| Box::new(scheduler) as _),
@@ -98,6 +124,20 @@ pub(super) fn run(folder: &Path, report: &mut Report<'_>) {
     }
 }
 
+/// Schedules that are not the network's, by the names of a `model.toml`.
+const OTHERS: [&str; 5] =
+    ["dpmpp_2m_sde", "dpmpp_2m_karras", "dpmpp_2m", "euler_ancestral", "ddim"];
+
+impl Case {
+    /// What its configuration says, or its name.
+    fn method(&self) -> Result<Method, AnyError> {
+        match &self.config {
+            Some(config) => Ok(Method::from_json(config.to_string().as_bytes())?),
+            None => Method::named(&self.scheduler).ok_or_else(|| "an unknown schedule".into()),
+        }
+    }
+}
+
 fn tables(
     scheduler: &dyn NoiseScheduler,
     case: &Case,
@@ -107,11 +147,16 @@ fn tables(
     let name = |part: &str| format!("sched/{} {part}", case.prefix);
     let times: Vec<f32> = scheduler.timesteps().iter().map(|&t| t as f32).collect();
     let expect = tensors.floats(&format!("{}.timesteps", case.prefix))?;
-    // Only Flux's times are not whole numbers.
-    let limit = if case.scheduler == "flow" { TABLE_LIMIT } else { 0.0 };
+    let whole = expect.iter().all(|time| time.fract() == 0.0);
+    let limit = if whole { 0.0 } else { TABLE_LIMIT };
     report.close(&name("timesteps"), &Comparison::of_ratios(&times, &expect, limit));
-    let expect = tensors.floats(&format!("{}.sigmas", case.prefix))?;
-    report.close(&name("sigmas"), &Comparison::of_ratios(scheduler.sigmas(), &expect, TABLE_LIMIT));
+    // DDIM has none in the reference.
+    let sigmas = format!("{}.sigmas", case.prefix);
+    if tensors.has(&sigmas) {
+        let expect = tensors.floats(&sigmas)?;
+        let found = Comparison::of_ratios(scheduler.sigmas(), &expect, TABLE_LIMIT);
+        report.close(&name("sigmas"), &found);
+    }
     if let Some(start) = case.init_noise_sigma {
         let found = Comparison::of_ratios(&[scheduler.init_noise_sigma()], &[start], TABLE_LIMIT);
         report.close(&name("init_noise_sigma"), &found);

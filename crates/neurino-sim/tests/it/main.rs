@@ -5,12 +5,14 @@
 
 #[cfg(unix)]
 mod postgres;
+#[cfg(unix)]
+mod s3;
 
 use neurino_sim::runs::{Ground, Run, Size, run};
 
 async fn check(name: Run, size: Size) {
     let program = env!("CARGO_BIN_EXE_neurino-sim").into();
-    check_on(name, size, &Ground { program, postgres: None }).await;
+    check_on(name, size, &Ground { program, postgres: None, gateways: 0 }).await;
 }
 
 async fn check_on(name: Run, size: Size, ground: &Ground) {

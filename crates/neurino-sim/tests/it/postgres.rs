@@ -18,13 +18,20 @@ fn packages() -> PathBuf {
 }
 
 fn ground() -> Ground {
-    Ground { program: env!("CARGO_BIN_EXE_neurino-sim").into(), postgres: Some(packages()) }
+    let program = env!("CARGO_BIN_EXE_neurino-sim").into();
+    Ground { program, postgres: Some(packages()), gateways: 0 }
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL's programs; `cargo xtask test stores` fetches them"]
 async fn a_database_and_then_a_coordinator_that_are_killed() {
     check_on(Run::L8, Size { part: 20, shorter: 8 }, &ground()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs NATS: cargo xtask test stores"]
+async fn nats_a_gateway_and_then_a_coordinator_that_are_killed() {
+    check_on(Run::L8Gateways, Size { part: 20, shorter: 6 }, &ground()).await;
 }
 
 #[tokio::test]
@@ -39,7 +46,7 @@ async fn a_coordinator_that_slept_through_its_succession_steps_down() {
     let server = Server::start(&packages(), &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let database = Some(format!("{}/postgres", server.url()));
-    let terms = Terms { text_budget_ms: 5_000, original: false, database };
+    let terms = Terms { text_budget_ms: 5_000, original: false, database, nats: None };
     let program = ground().program;
     let mut first = Process::start(&program, folder.path(), terms).await.unwrap();
     let standby = first.stand_by(0).unwrap();

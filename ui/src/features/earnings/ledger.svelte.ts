@@ -16,6 +16,7 @@ import type {
   Receipt,
   ReceiptFilter,
   ReceiptPage,
+  Recomputed,
   SeriesBar,
   SeriesStep,
   Tariff,
@@ -180,6 +181,16 @@ export class Ledger {
     if (!page) return;
     this.jobPage = page;
     this.jobs = [...this.jobs, ...page.jobs];
+  }
+
+  /** A receipt computed again by the program, by the rules it names. */
+  async recompute(receipt: Receipt): Promise<Recomputed> {
+    const about: EarningsAsk = { ask: 'recompute', receipt };
+    const reply = await this.#backend.call({ cmd: 'earnings', payload: { about } });
+    const answer = expectReply(reply, 'earnings').payload;
+    if (answer.answer !== 'recomputed')
+      throw new Error(`expected recomputed, not ${answer.answer}`);
+    return answer.payload;
   }
 
   async setTariff(tariff: Tariff | null): Promise<boolean> {

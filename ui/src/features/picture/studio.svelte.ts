@@ -78,6 +78,8 @@ export class Studio {
     guidance: null,
     seed: null,
   });
+  /** Whether saved files say what they were made with. */
+  withSettings = $state(false);
   /** The catalogue's image models, as the last snapshot has them. */
   models = $state.raw<ModelStatus[]>([]);
   /** Receipts that may be for what was asked here. */
@@ -176,7 +178,8 @@ export class Studio {
     if (picture.png === null) return;
     picture.saveError = null;
     try {
-      const payload = { png: picture.png };
+      const settings = this.withSettings ? $state.snapshot(picture.job) : null;
+      const payload = { png: picture.png, settings };
       const reply = await this.#backend.call({ cmd: 'picture_save', payload });
       if (reply.reply === 'saved') picture.savedAs = reply.payload.path;
     } catch (thrown) {

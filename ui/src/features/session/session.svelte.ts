@@ -5,6 +5,7 @@ import type {
   CardChoice,
   Check,
   Command,
+  DataPlace,
   ErrorBody,
   Event,
   JobKind,
@@ -13,6 +14,7 @@ import type {
   ModelId,
   OnClose,
   Order,
+  OwnModelView,
   PointsKind,
   Preferences,
   Receipt,
@@ -25,6 +27,7 @@ import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
 import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
+import { Filter } from '../filter/filter.svelte';
 import { Notices } from '../notices/notices.svelte';
 import { Power } from '../power/power.svelte';
 import { Studio } from '../picture/studio.svelte';
@@ -85,6 +88,7 @@ export class Session {
   readonly alerts: Alerts;
   readonly update: Update;
   readonly notices: Notices;
+  readonly filter: Filter;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
@@ -104,6 +108,7 @@ export class Session {
     this.alerts = new Alerts(backend);
     this.update = new Update(backend);
     this.notices = new Notices(backend);
+    this.filter = new Filter(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -176,6 +181,35 @@ export class Session {
   async chooseCard(card: string, choice: CardChoice): Promise<ErrorBody | null> {
     try {
       await this.#backend.call({ cmd: 'card_choose', payload: { card, choice } });
+      return null;
+    } catch (thrown) {
+      return asErrorBody(thrown);
+    }
+  }
+
+  /** A path that the person chooses in the system's dialog; null if none, or if it could not open. */
+  async choosePath(kind: 'file' | 'folder'): Promise<string | null> {
+    const action = kind === 'file' ? 'choose_file' : 'choose_folder';
+    const reply = await this.#call({ cmd: 'window', payload: { action } });
+    return reply?.reply === 'chosen' ? reply.payload.path : null;
+  }
+
+  /** Where everything lies on this machine; null where the program cannot tell. */
+  async dataPlaces(): Promise<DataPlace[] | null> {
+    const reply = await this.#call({ cmd: 'data' });
+    return reply?.reply === 'data' ? reply.payload : null;
+  }
+
+  /** What a file or folder is that may be a model. Rejects where it is none. */
+  async lookAtModel(path: string): Promise<OwnModelView> {
+    const reply = await this.#backend.call({ cmd: 'own_model', payload: { do: 'look', path } });
+    return expectReply(reply, 'own_model').payload;
+  }
+
+  /** Takes in a model of the person's own; why not, if it was refused. */
+  async addModel(path: string, id: string): Promise<ErrorBody | null> {
+    try {
+      await this.#backend.call({ cmd: 'own_model', payload: { do: 'add', path, id } });
       return null;
     } catch (thrown) {
       return asErrorBody(thrown);

@@ -460,7 +460,7 @@ rules: Rules, } } | { "cmd": "decisions" } | { "cmd": "model_fetch", "payload": 
 /**
  * The model.
  */
-model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "chat_send", "payload": {
+model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "own_model", "payload": OwnModelCommand } | { "cmd": "chat_send", "payload": {
 /**
  * Chosen by the caller; names the answer's events.
  */
@@ -500,7 +500,11 @@ picture: string, } } | { "cmd": "picture_save", "payload": {
 /**
  * The picture.
  */
-png: Png, } } | { "cmd": "receipts", "payload": {
+png: Png,
+/**
+ * What it was made with, if the file is to say so.
+ */
+settings: ImageJob | null, } } | { "cmd": "receipts", "payload": {
 /**
  * Only those settled before this time, in milliseconds since the Unix epoch.
  */
@@ -512,11 +516,11 @@ limit: number, } } | { "cmd": "earnings", "payload": {
 /**
  * What is asked.
  */
-about: EarningsAsk, } } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cmd": "preferences_set", "payload": {
+about: EarningsAsk, } } | { "cmd": "data" } | { "cmd": "doctor" } | { "cmd": "preferences" } | { "cmd": "preferences_set", "payload": {
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "card_choose", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "filter", "payload": FilterCommand } | { "cmd": "card_choose", "payload": {
 /**
  * The card's [`Device::card`].
  */
@@ -580,9 +584,35 @@ elapsed_ms: number,
  */
 budget_ms: number,
 /**
+ * How long it will take in all, told from others of its model, in milliseconds.
+ */
+estimate_ms?: number,
+/**
  * Jobs in work, this one included.
  */
 jobs: number, };
+
+/**
+ * What a folder is for.
+ */
+export type DataKind = "models" | "records" | "outbox" | "settings" | "logs" | "pictures" | "exports";
+
+/**
+ * A folder.
+ */
+export type DataPlace = {
+/**
+ * What it is for.
+ */
+kind: DataKind,
+/**
+ * Where it is, or would be.
+ */
+folder: string,
+/**
+ * What it holds, in bytes, without the other folders of this list that lie in it.
+ */
+size_bytes: number, };
 
 /**
  * Hours of the day, in minutes since local midnight; over midnight if the begin is later than the end.
@@ -756,7 +786,7 @@ books: MicroPoints, };
 /**
  * What is answered.
  */
-export type EarningsAnswer = { "answer": "overview", "payload": EarningsOverview } | { "answer": "series", "payload": Array<SeriesBar> } | { "answer": "receipts", "payload": ReceiptPage } | { "answer": "jobs", "payload": JobPage } | { "answer": "telemetry", "payload": TelemetrySeries } | { "answer": "logs", "payload": LogPage } | { "answer": "saved", "payload": {
+export type EarningsAnswer = { "answer": "overview", "payload": EarningsOverview } | { "answer": "series", "payload": Array<SeriesBar> } | { "answer": "receipts", "payload": ReceiptPage } | { "answer": "recomputed", "payload": Recomputed } | { "answer": "jobs", "payload": JobPage } | { "answer": "telemetry", "payload": TelemetrySeries } | { "answer": "logs", "payload": LogPage } | { "answer": "saved", "payload": {
 /**
  * Where it lies now.
  */
@@ -785,7 +815,11 @@ before: number | null,
 /**
  * At most so many, up to 200.
  */
-limit: number, } | { "ask": "jobs",
+limit: number, } | { "ask": "recompute",
+/**
+ * As it was shown.
+ */
+receipt: Receipt, } | { "ask": "jobs",
 /**
  * Which.
  */
@@ -1058,6 +1092,29 @@ amount: string,
  * What one of it is worth in the token that was staked.
  */
 rate: string, };
+
+/**
+ * What the window asks for; each is answered with [`FilterView`].
+ */
+export type FilterCommand = { "ask": "look" } | { "ask": "set",
+/**
+ * All of it.
+ */
+filter: FilterView, };
+
+/**
+ * The content filter.
+ */
+export type FilterView = {
+/**
+ * Whether the words are looked for.
+ */
+on: boolean,
+/**
+ * Words and phrases that a prompt must not hold: at most [`FilterView::WORDS_MAX`], each of at
+ * most [`FilterView::WORD_CHARS_MAX`] characters.
+ */
+words: Array<string>, };
 
 /**
  * A model to begin with.
@@ -1627,7 +1684,15 @@ notice: ErrorBody | null,
 /**
  * Why it has no job for this machine.
  */
-no_job: NoJob | null, } | { "say": "working" } | { "say": "handing_back",
+no_job: NoJob | null, } | { "say": "advised",
+/**
+ * It.
+ */
+model: ModelId,
+/**
+ * Jobs that wait for it.
+ */
+jobs: number, } | { "say": "resting" } | { "say": "working" } | { "say": "handing_back",
 /**
  * How many.
  */
@@ -2087,6 +2152,72 @@ outcome: JobOutcome,
  * How often.
  */
 jobs: number, };
+
+/**
+ * What the window can ask about a file or folder that may be a model.
+ */
+export type OwnModelCommand = { "do": "look",
+/**
+ * The file or folder, a whole path.
+ */
+path: string, } | { "do": "add",
+/**
+ * The file or folder, a whole path.
+ */
+path: string,
+/**
+ * The id it gets.
+ */
+id: string, };
+
+/**
+ * What a file or folder is.
+ */
+export type OwnModelView = {
+/**
+ * The whole path.
+ */
+path: string,
+/**
+ * Its name for people.
+ */
+name: string,
+/**
+ * The id it could have; may be empty if its name makes none.
+ */
+id: string,
+/**
+ * What it makes.
+ */
+kind: JobKind,
+/**
+ * The architecture, as its files name it.
+ */
+arch: string,
+/**
+ * How most of its weights are stored.
+ */
+storage: string,
+/**
+ * Longest sequence, prompt and answer together, in tokens; 0 for an image model.
+ */
+context_tokens: number,
+/**
+ * How many files it has.
+ */
+files: number,
+/**
+ * Their bytes.
+ */
+size_bytes: number,
+/**
+ * Whether it runs, for each device that could compute.
+ */
+fits: Array<ModelFit>,
+/**
+ * The model of the catalogue that has a file of this very size, and so may be the same.
+ */
+may_be: ModelId | null, };
 
 /**
  * Results on their way.
@@ -2553,13 +2684,35 @@ points: BothPoints,
 next: number | null, };
 
 /**
+ * How a receipt compares with the rules it names.
+ */
+export type ReceiptVerdict = "agrees" | "differs" | "unknown";
+
+/**
+ * A receipt, computed again on this machine.
+ */
+export type Recomputed = {
+/**
+ * How it compares.
+ */
+verdict: ReceiptVerdict,
+/**
+ * What the rules give; absent where they are not known, or have no price for the model.
+ */
+quote: Quote | null, };
+
+/**
  * The answer to a [`Command`].
  */
 export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapshot } | { "reply": "saved", "payload": {
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings };
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings } | { "reply": "filter", "payload": FilterView } | { "reply": "data", "payload": Array<DataPlace> } | { "reply": "own_model", "payload": OwnModelView } | { "reply": "chosen", "payload": {
+/**
+ * The whole path; `None` if the person chose nothing.
+ */
+path: string | null, } };
 
 /**
  * SHA-256 of a result; what the node signs and the receipt names. Hex on the wire.
@@ -2985,7 +3138,7 @@ currency: string, };
 /**
  * A long task of the library.
  */
-export type Task = "move" | "scrub" | "reuse";
+export type Task = "move" | "scrub" | "reuse" | "add";
 
 /**
  * What the sensors said at one time, or on average over a step.
@@ -3407,4 +3560,4 @@ cause: Cause, };
 /**
  * What the shell does with its window.
  */
-export type WindowAction = "hide" | "quit";
+export type WindowAction = "hide" | "quit" | "choose_file" | "choose_folder";

@@ -173,6 +173,7 @@ export const income: Catalogue['income'] = {
   span: 'Wie weit zurück',
   telemetry: { ten_minutes: '10 Minuten', day: '24 Stunden', month: '30 Tage' },
   sensorsNone: 'Die Sensoren werden beim Mining aufgezeichnet. In diesem Zeitraum gibt es nichts.',
+  sensorRows: (n: number) => `Die letzten ${n} Zeilen; die Kurven zeigen alle.`,
   sensorsHelp: (device: string) =>
     `${device}, beim Mining aufgezeichnet. Die letzten 10 Minuten überstehen einen Absturz.`,
   charts: {

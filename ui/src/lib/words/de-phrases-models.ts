@@ -117,6 +117,11 @@ export const phrases: readonly Phrase[] = [
   ],
   ['it is not a whole path', 'das ist kein ganzer Pfad'],
   [
+    'it holds other things, and so does `neurino-models` in there',
+    'er enthält anderes, und `neurino-models` darin auch',
+  ],
+  ['another program keeps writing it', 'ein anderes Programm schreibt sie immer wieder'],
+  [
     'the library is there, or one folder would lie in the other',
     'die Bibliothek ist schon dort, oder ein Ordner läge im anderen',
   ],

@@ -16,10 +16,28 @@ export const phrases: readonly Phrase[] = [
     'Die Verbindung brach ab, bevor die Antwort fertig war',
   ],
   ['Try again.', 'Versuch es noch mal'],
+  [
+    'whoever welcomes is not who asked for the signature',
+    'Wer dich begrüßt, ist nicht, wer um die Unterschrift bat',
+  ],
   ['This picture is still being made.', 'Dieses Bild entsteht noch'],
   ['Too many pictures are being made at once.', 'Es entstehen zu viele Bilder auf einmal'],
   ['This is no picture.', 'Das ist kein Bild'],
   ['the picture could not be written', 'das Bild konnte nicht geschrieben werden'],
+  ['A word needs a letter or a digit.', 'Ein Wort braucht einen Buchstaben oder eine Ziffer'],
+  [
+    'A word or phrase has at most {} characters.',
+    'Ein Wort oder eine Wortfolge hat höchstens {0} Zeichen',
+  ],
+  [
+    'The filter takes at most {} words and phrases.',
+    'Der Filter nimmt höchstens {0} Wörter und Wortfolgen',
+  ],
+  ['the filter could not be written', 'der Filter konnte nicht geschrieben werden'],
+  [
+    'this machine would take about {} s for the job, and has {} s',
+    'dieser Rechner bräuchte für den Job etwa {0} s und hat {1} s',
+  ],
   ['This conversation is still being answered.', 'Auf dieses Gespräch wird noch geantwortet'],
   [
     'Too many conversations are being answered at once.',

@@ -3,6 +3,16 @@
 import type { Phrase } from './de-phrases';
 
 export const phrases: readonly Phrase[] = [
+  // Keeping the computer awake.
+  [
+    'this system offers no way to keep the computer awake',
+    'dieses System bietet keine Möglichkeit, den Rechner wach zu halten',
+  ],
+  [
+    "the system's session service (logind) does not answer",
+    'der Sitzungsdienst des Systems (logind) antwortet nicht',
+  ],
+  ['the system does not allow it: {}', 'das System erlaubt es nicht: {0}'],
   // Limits and the search for the best one.
   ['the cards cannot be read', 'die Karten lassen sich nicht lesen'],
   ['the share of the power', 'der Anteil der Leistung'],

@@ -3,6 +3,7 @@
 // program's sources and wants every sentence of theirs here (tests/unit/phrases.test.ts).
 
 import { phrases as cards } from './de-phrases-cards';
+import { phrases as own } from './de-phrases-own';
 import { phrases as models } from './de-phrases-models';
 import { phrases as network } from './de-phrases-network';
 import { phrases as power } from './de-phrases-power';
@@ -316,6 +317,7 @@ const machine: readonly Phrase[] = [
 export const phrases: readonly Phrase[] = [
   ...machine,
   ...cards,
+  ...own,
   ...models,
   ...network,
   ...power,

@@ -47,7 +47,7 @@ export const causes: Said<Cause, 'cause'> = {
       ? 'der Strom ist zu dieser Stunde nicht günstig'
       : 'diese Stunde steht nicht in deinem Zeitplan',
   metered: () => 'das Netzwerk ist getaktet',
-  update: () => 'eine neuere Version von Neurino wird gleich installiert',
+  update: () => 'eine andere Version von Neurino wird gleich installiert',
 };
 
 export const endings: Said<Ending, 'end'> = {
@@ -96,7 +96,7 @@ export const lifted: Said<Lifted, 'rule'> = {
   battery: () => 'die Regel zum Akku, bis wieder Netzstrom da ist',
   metered: () => 'die Regel zu getakteten Netzwerken, bis du dieses verlässt',
   hot: () => 'die Regel zur Temperatur, bis die Karte abgekühlt ist',
-  update: () => 'die neuere Version von Neurino, die dann später installiert wird',
+  update: () => 'die andere Version von Neurino, die dann später installiert wird',
   game: ({ program }) => `den Spielschutz für ${program}, bis es beendet ist`,
   exclusive: ({ program }) => `die Regel zu ${program}, bis es beendet ist`,
 };
@@ -150,6 +150,15 @@ export const mining: MiningWords = {
         : 'Wartet auf einen Job.';
     return `Verbunden mit ${networkWords(network)}. ${why}`;
   },
+  advised: ({ model, jobs }) => {
+    if (jobs === 0)
+      return `Lädt ${model}: danach wird mehr gefragt als nach dem zuletzt geladenen.`;
+    return jobs === 1
+      ? `Lädt ${model}: 1 Job wartet darauf.`
+      : `Lädt ${model}: ${jobs} Jobs warten darauf.`;
+  },
+  resting: (_, { network }) =>
+    `Verbunden mit ${networkWords(network)}. Gerade fragt niemand nach deinen Modellen: Der Speicher bleibt frei, bis ein Job kommt.`,
   working: (_, { network, job }) =>
     job
       ? workingWords(job, network)

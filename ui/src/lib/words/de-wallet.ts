@@ -47,6 +47,10 @@ export const wallet: Catalogue['wallet'] = {
   old: 'Bisher',
   fresh: 'Neu',
   remove: 'Entfernen',
+  removeTitle: 'Auszahlungsadresse entfernen?',
+  removeText:
+    'Punkte zählen weiter für die Identität dieses Rechners, aber keine Wallet ist für sie genannt, bis du wieder eine einträgst.',
+  removeKeep: 'Behalten',
   history: 'Frühere Adressen',
   span: (from: string, to: string) => `${from} bis ${to}`,
   qr: 'QR-Code der Adresse',
@@ -79,6 +83,9 @@ export const wallet: Catalogue['wallet'] = {
   minerTaken: 'Übernommen.',
   minerModels: (count: number, size: string, folder: string) =>
     `${count} ${count === 1 ? 'Modelldatei' : 'Modelldateien'}, ${size}, in ${folder}`,
+  minerModelsHelp:
+    'Der Miner behält seine Dateien. Die Neurino kennt, werden geprüft und verknüpft oder, wo das nicht geht, kopiert.',
+  minerTakeModels: 'Diese Modelle benutzen',
   minerProblems: 'Nicht brauchbar',
   chain: 'Auf öffentlichen Blockchains',
   chainHelp:
@@ -159,10 +166,27 @@ export const guide: Catalogue['guide'] = {
   modelsText: 'Kleine, damit du in Minuten verdienst. Größere warten unter „Modelle“.',
   folder: 'Ordner',
   free: (size: string) => `${size} frei`,
+  otherFolder: 'Anderen Ordner wählen',
+  haveModels: 'Ich habe schon Modelldateien',
   along: 'Kam mit Neurino',
   download: (time: string) => `Download: etwa ${time} bei 50 Mbit/s`,
   whenTitle: 'Wann darf Neurino minen?',
   whenText: 'Stopp und Start sind immer nur einen Klick entfernt, im Fenster und im Tray.',
+  whenHelp: {
+    always: 'Solange der Computer läuft. Spiele gehen trotzdem vor.',
+    schedule: 'In den Stunden der Woche, die du auswählst.',
+    away_on_schedule:
+      'In den Stunden der Woche, die du auswählst, solange niemand am Computer ist.',
+  },
+  whenAway: (minutes: number) =>
+    `Nach ${minutes === 1 ? '1 Minute' : `${minutes} Minuten`} ohne Maus und Tastatur, bis du zurückkommst.`,
+  whenAwayStays: (minutes: number) =>
+    `Nach ${minutes === 1 ? '1 Minute' : `${minutes} Minuten`} ohne Maus und Tastatur. Es läuft weiter, wenn du zurückkommst.`,
+  weeks: {
+    nights: 'Nachts',
+    work: 'Nachts und zu Bürozeiten',
+    all: 'Jede Stunde',
+  },
   atLogin: 'Mit diesem Computer starten',
   atLoginHelp: 'Neurino startet im Tray, wenn du dich anmeldest, und fängt an zu minen.',
   onlyNow:

@@ -6,8 +6,11 @@ import { alerts } from './de-alerts';
 import { control } from './de-control';
 import { help, income } from './de-earnings';
 import { cards } from './de-cards';
+import { data } from './de-data';
+import { own } from './de-own';
 import { demand } from './de-demand';
 import { power } from './de-power';
+import { filter } from './de-filter';
 import { antivirus, notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
 
@@ -61,11 +64,14 @@ export const de: Catalogue = {
   },
   control,
   cards,
+  own,
+  data,
   demand,
   power,
   alerts,
   update,
   notices,
+  filter,
   antivirus,
   earnings: {
     label: 'Punkte heute',
@@ -118,6 +124,7 @@ export const de: Catalogue = {
     beside: (others: number) => (others > 0 ? ` · ${others} weitere gleichzeitig` : ''),
     bar: 'Verbrauchte Zeit',
     budget: 'Wird ein Job nicht rechtzeitig fertig, bringt er nichts ein.',
+    estimate: (time: string) => `Solche Jobs dauern etwa ${time}.`,
     none: 'Gerade kein Job',
     stopped: 'Solange das Mining steht, läuft nichts.',
     paused: 'Solange das Mining pausiert, läuft nichts.',
@@ -157,6 +164,14 @@ export const de: Catalogue = {
     agrees: 'Auf diesem Rechner nachgerechnet: derselbe Betrag.',
     differs: (points: string) =>
       `Auf diesem Rechner nachgerechnet: ${points} Punkte. Dieser Beleg stimmt nicht.`,
+    computing: 'Wird auf diesem Rechner nachgerechnet …',
+    notComputed: 'Das Nachrechnen auf diesem Rechner ist gerade nicht gelungen.',
+    unknownRules: (rules: string) =>
+      `Diese Version kennt die Regeln ${rules} nicht, daher lässt sich der Betrag nicht prüfen. Vielleicht kennt sie ein Update.`,
+    noPrice: (rules: string) =>
+      `Die Regeln ${rules} haben keinen Preis für dieses Modell. Dieser Beleg stimmt nicht.`,
+    otherFactor: (due: string, paid: string) =>
+      `Nach den Regeln ist der Faktor ${due}, nicht ${paid}.`,
     rules: 'Regeln',
     network: 'Netzwerk',
     settled: 'Bezahlt',
@@ -254,6 +269,9 @@ export const de: Catalogue = {
     saved: (path: string) => `Gespeichert als ${path}`,
     saveFailed: 'Speichern ging nicht',
     again: 'Noch eins',
+    withSettings: 'Mit Text und Startwert in der Datei',
+    withSettingsHelp:
+      'Schreibt Text, Startwert, Größe, Schritte und Modell in die gespeicherte Datei, damit sich das Bild noch einmal malen lässt. Wer die Datei bekommt, kann es lesen.',
     negative: 'Was nicht zu sehen sein soll',
     negativeHelp: 'Leer gilt die Vorgabe des Modells.',
     width: 'Breite',
@@ -328,11 +346,13 @@ export const de: Catalogue = {
       move: 'Die Modelle werden verschoben',
       scrub: 'Alle Dateien werden geprüft',
       reuse: 'Dateien werden gesucht',
+      add: 'Dein Modell kommt hinzu',
     },
     taskFailed: {
       move: 'Die Modelle wurden nicht verschoben',
       scrub: 'Die Dateien konnten nicht geprüft werden',
       reuse: 'Die Dateien konnten nicht genutzt werden',
+      add: 'Dein Modell kam nicht hinzu',
     },
     queue: 'Downloads',
     queued: 'Bei den Downloads',
@@ -395,6 +415,12 @@ export const de: Catalogue = {
   },
   settings: {
     title: 'Einstellungen',
+    find: 'Einstellungen durchsuchen',
+    found: (n: number) => (n === 1 ? '1 Bereich' : `${n} Bereiche`),
+    foundNone: (words: string) => `Keine Einstellung nennt „${words}“. Versuch ein anderes Wort.`,
+    advanced: 'Erweiterte Einstellungen zeigen',
+    simple: 'Erweiterte Einstellungen ausblenden',
+    atLoginRefused: 'Das ließ sich nicht ändern',
     appearance: 'Aussehen',
     theme: 'Farben',
     themeHelp: 'Standard: wie das System.',

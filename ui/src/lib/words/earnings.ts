@@ -152,7 +152,10 @@ export const income = {
   multiplierHelp: 'Your multiplier joins holdings and season; a receipt carries it as one figure.',
   rules: 'Rules',
   share: 'Share',
-  checked: (n: string) => `${n} receipts computed again on this machine: all agree.`,
+  checked: (n: string) =>
+    n === '1'
+      ? '1 receipt computed again on this machine: it agrees.'
+      : `${n} receipts computed again on this machine: all agree.`,
   checkedUnknown: (n: string) => `${n} follow rules that this version does not know.`,
   export: 'Take it with you',
   exportHelp: 'Written to your documents, for a spreadsheet or a script.',
@@ -181,7 +184,7 @@ export const income = {
   searchJobs: 'Model, reason or job',
   all: 'All',
   onlyDrift: 'Only those that do not add up',
-  receiptsFound: (n: string) => `${n} receipts`,
+  receiptsFound: (n: string) => (n === '1' ? '1 receipt' : `${n} receipts`),
   sum: (llama: string, waifu: string) => `${llama} Llama and ${waifu} Waifu points`,
   noneFound: 'Nothing matches.',
   jobsTitle: 'Job history',
@@ -206,6 +209,7 @@ export const income = {
     month: '30 days',
   } satisfies Record<TelemetrySpan, string>,
   sensorsNone: 'The sensors are recorded while mining. Nothing was recorded in this span.',
+  sensorRows: (n: number) => `The last ${n} rows; the charts show all.`,
   sensorsHelp: (device: string) =>
     `${device}, recorded while mining. The last 10 minutes survive a crash.`,
   charts: {

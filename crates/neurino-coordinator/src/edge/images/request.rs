@@ -40,6 +40,8 @@ pub(super) struct PictureRequest {
     pub(super) stream: bool,
     /// Most previews that a streamed picture sends.
     pub(super) partial_images: u32,
+    /// Whether each picture's file says what it was made with.
+    pub(super) embed_settings: bool,
 }
 
 fn fields(body: &Value) -> Result<&Fields, Refusal> {
@@ -67,6 +69,11 @@ pub(super) fn translate(
     refuse_unsupported(fields)?;
     let (stream, partial_images) = streaming(fields)?;
     let form = form(fields)?;
+    let embed_settings = optional(fields, "embed_settings")?.unwrap_or(false);
+    if embed_settings && form == Form::Link {
+        // A link shows the file as the network keeps it, for whoever has the link.
+        return Err(Refusal::new("embed_settings", "needs `response_format` to be `b64_json`"));
+    }
     let count = optional::<u32>(fields, "n")?.unwrap_or(1);
     if !(1..=PICTURES_MAX).contains(&count) {
         return Err(Refusal::new("n", format!("must be 1 to {PICTURES_MAX}")));
@@ -79,7 +86,7 @@ pub(super) fn translate(
     }
     let (width, height) = size(fields)?.unwrap_or((usual.width, usual.height));
     let first = seed(fields)?.unwrap_or(random_seed >> (u64::BITS - SEED_BITS));
-    let job = ImageJob {
+    let mut job = ImageJob {
         model,
         prompt: required(fields, "prompt")?,
         negative_prompt: optional(fields, "negative_prompt")?
@@ -91,15 +98,23 @@ pub(super) fn translate(
         seed: first,
         preview: stream && partial_images > 0,
     };
-    job.validate().and_then(|()| usual.check(&job)).map_err(|error| match error.field {
-        // The client spelt both sides in one field.
-        "width" | "height" => {
-            Refusal::new("size", format!("has a {} that {}", error.field, error.rule))
+    let valid = job.validate();
+    // As the reference's pipelines do; what is made is what is paid and told.
+    for side in [&mut job.width, &mut job.height] {
+        *side -= *side % usual.side_multiple.max(1);
+    }
+    valid.and_then(|()| job.validate()).and_then(|()| usual.check(&job)).map_err(|error| {
+        match error.field {
+            // The client spelt both sides in one field.
+            "width" | "height" => {
+                Refusal::new("size", format!("has a {} that {}", error.field, error.rule))
+            }
+            field => Refusal::new(field, error.rule),
         }
-        field => Refusal::new(field, error.rule),
     })?;
     let with_seed = |at| ImageJob { seed: first.wrapping_add(u64::from(at)), ..job.clone() };
-    Ok(PictureRequest { jobs: (0..count).map(with_seed).collect(), form, stream, partial_images })
+    let jobs = (0..count).map(with_seed).collect();
+    Ok(PictureRequest { jobs, form, stream, partial_images, embed_settings })
 }
 
 /// Refuses what would make the picture another one than asked for.
@@ -179,11 +194,17 @@ mod tests {
 
     #[test]
     fn sides_fit_the_model() {
-        let size = |size: &str| request(|body| body["size"] = size.into()).map(|_| ());
-        assert!(size("528x768").is_ok());
-        let refused = size("520x768").expect_err("a multiple of 8, but not of 16");
+        let size = |size: &str| {
+            let request = request(|body| body["size"] = size.into())?;
+            Ok::<_, Refusal>((request.jobs[0].width, request.jobs[0].height))
+        };
+        assert_eq!(size("528x768").expect("multiples of 16"), (528, 768));
+        // Rounded down, as the reference does.
+        assert_eq!(size("520x680").expect("multiples of 8"), (512, 672));
+        assert_eq!(size("2040x40").expect("multiples of 8"), (2032, 32));
+        let refused = size("521x768").expect_err("no multiple of 8");
         assert_eq!(refused.param.as_deref(), Some("size"));
-        assert!(refused.message.contains("width that must be a multiple of 16"), "{refused:?}");
+        assert!(refused.message.contains("width that must be a multiple of 8"), "{refused:?}");
     }
 
     fn check(field: &str, value: Value, refused: Option<&str>) {
@@ -203,8 +224,8 @@ mod tests {
         };
         assert_eq!(*job, expect);
         assert_eq!(
-            (request.form, request.stream, request.partial_images),
-            (Form::Base64, false, 0)
+            (request.form, request.stream, request.partial_images, request.embed_settings),
+            (Form::Base64, false, 0, false)
         );
     }
 
@@ -265,6 +286,13 @@ mod tests {
         check("seed", json!("x"), Some("seed"));
         check("response_format", json!("jpeg"), Some("response_format"));
         check("stream", json!("yes"), Some("stream"));
+        check("embed_settings", json!("yes"), Some("embed_settings"));
+        check("embed_settings", json!(true), None);
+        let link = request(|body| {
+            body["embed_settings"] = json!(true);
+            body["response_format"] = json!("url");
+        });
+        assert_eq!(link.expect_err("refused").param.as_deref(), Some("embed_settings"));
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::convert::Infallible;
 
 use axum::response::sse::Event;
 use futures::Stream;
-use neurino_core::{ImageStep, Png};
+use neurino_core::{ImageJob, ImageStep, Png};
 use neurino_protocol::ErrorBody;
 use serde_json::{Value, json};
 
-use super::{Picture, picture_of, size_name};
+use super::request::PictureRequest;
+use super::{Picture, file, picture_of, size_name};
 use crate::coordinator::now_ms;
 use crate::edge::gateway::CancelGuard;
 use crate::edge::http::ApiError;
@@ -23,6 +24,8 @@ const COMPLETED: &str = "image_generation.completed";
 pub(super) struct PictureStream {
     watch: JobWatch,
     guard: Option<CancelGuard>,
+    /// What the file of the picture is to say it was made with.
+    settings: Option<ImageJob>,
     /// Most previews to send; they are spread over the steps.
     partial_images: u32,
     /// Previews sent so far.
@@ -36,8 +39,8 @@ pub(super) struct PictureStream {
 
 impl PictureStream {
     /// Waits for the first step, or for the end of a picture that has none, which decides the status.
-    pub(super) async fn open(picture: Picture, partial_images: u32) -> Result<Self, ApiError> {
-        let Picture { mut watch, guard, .. } = picture;
+    pub(super) async fn open(picture: Picture, asked: &PictureRequest) -> Result<Self, ApiError> {
+        let Picture { mut watch, guard, job, .. } = picture;
         let first = loop {
             match watch.next().await {
                 Some(JobUpdate::Queued | JobUpdate::Leased { .. }) => {}
@@ -49,7 +52,8 @@ impl PictureStream {
         let mut stream = Self {
             watch,
             guard: Some(guard),
-            partial_images,
+            settings: asked.embed_settings.then_some(job),
+            partial_images: asked.partial_images,
             sent: 0,
             next: 1,
             pending: VecDeque::new(),
@@ -89,7 +93,8 @@ impl PictureStream {
             JobUpdate::Finished { output, .. } => match picture_of(output) {
                 Ok(picture) => {
                     let size = size_name(picture.width, picture.height);
-                    self.send(COMPLETED, &picture.png, &size, None);
+                    let png = file(picture, self.settings.as_ref());
+                    self.send(COMPLETED, &png, &size, None);
                     self.done = true;
                     if let Some(guard) = self.guard.take() {
                         guard.disarm();

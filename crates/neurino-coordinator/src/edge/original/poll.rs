@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::Edge;
 use super::super::http::{parse_json, read_within};
+use super::super::newcomers::{Peer, address_of};
 use super::wire::{self, MinerRequest, MinerSignal};
 use super::{invalid, refusal};
 use crate::coordinator::Coordinator;
@@ -50,6 +51,9 @@ fn model(id: Option<&str>) -> Result<Option<ModelId>, ErrorBody> {
 }
 
 async fn poll(coordinator: &Edge, request: Request) -> Result<Value, ErrorBody> {
+    let peer = request.extensions().get::<Peer>().copied();
+    let trusted = coordinator.config.client_address_header.as_deref();
+    let from = address_of(peer, request.headers(), trusted);
     let body = body(coordinator, request, POLL_BYTES_MAX).await?;
     let asked: MinerRequest = parse_json(&body)?;
     let min_secs = asked.min_deadline.unwrap_or(0.0);
@@ -65,6 +69,7 @@ async fn poll(coordinator: &Edge, request: Request) -> Result<Value, ErrorBody> 
         min_budget_ms: std::time::Duration::from_secs_f64(min_secs).as_millis() as u64,
         version: asked.version,
         hardware: asked.hardware,
+        from,
     };
     let lease = match coordinator.poll(poll).await? {
         Polled::Job(lease) => lease,

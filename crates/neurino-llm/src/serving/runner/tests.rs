@@ -101,7 +101,7 @@ fn broken_fixture(token: u32) -> tempfile::TempDir {
 #[test]
 fn scores_that_are_no_numbers_end_their_request_alone() {
     let probe = runner(&fixture());
-    let tokens = |words: &str| probe.tokenizer.encode(words, false).unwrap();
+    let tokens = |words: &str| probe.tokenizer().encode(words, false).unwrap();
     let poison = *tokens("Zebra").iter().find(|t| !tokens("Hello there.").contains(t)).unwrap();
     let folder = broken_fixture(poison);
     let mut runner = runner(folder.path());

@@ -1,0 +1,129 @@
+//! How many sessions an address of the internet may open.
+//!
+//! Keys cost nothing, so a limit by key alone stops nobody from taking all the room that there is. Who
+//! connects from this machine or its private network is not counted: there is the proxy that encrypts for
+//! all of them, unless it says in a header that whoever runs the network named whom it speaks for.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::time::Instant;
+
+/// The time in which so many may come.
+const WINDOW: Duration = Duration::from_mins(1);
+/// Addresses that are remembered at once. With more of them in a minute, all share what is left.
+const ADDRESSES_MAX: usize = 65_536;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// The sessions that addresses opened in the last minute.
+#[derive(Default)]
+pub(crate) struct Newcomers(Mutex<HashMap<IpAddr, (Instant, u32)>>);
+
+impl Newcomers {
+    /// Counts one more session of an address.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub(crate) fn enter(&self, from: Option<IpAddr>, most: u32) -> Result<(), ErrorBody> {
+        let Some(from) = from.filter(|from| !from.is_loopback()) else { return Ok(()) };
+        let now = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= ADDRESSES_MAX {
+            all.retain(|_, (since, _)| now.duration_since(*since) < WINDOW);
+        }
+        let known = all.len() < ADDRESSES_MAX || all.contains_key(&from);
+        let place = if known { from } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        let (since, count) = all.entry(place).or_insert((now, 0));
+        if now.duration_since(*since) >= WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        if *count >= most {
+            let message = "this address opened many sessions in the last minute";
+            let error = ErrorBody::new(ErrorCode::RateLimited, message);
+            return Err(error.with_hint("try again in a minute"));
+        }
+        *count += 1;
+        Ok(())
+    }
+}
+
+/// The address that a request comes from: the connection's, or if that is a proxy on this machine or in
+/// its private network, what the trusted header says last, which is what the proxy itself saw. `None` for
+/// such a proxy that does not say it.
+pub(crate) fn address_of(
+    peer: Option<Peer>,
+    headers: &HeaderMap,
+    trusted: Option<&str>,
+) -> Option<IpAddr> {
+    let Peer(peer) = peer?;
+    let near = match peer.to_canonical() {
+        IpAddr::V4(peer) => peer.is_loopback() || peer.is_private(),
+        IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local(),
+    };
+    let said = trusted.filter(|_| near).and_then(|name| {
+        let last = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+        last.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
+    });
+    if near && said.is_none() {
+        // A proxy that does not say for whom it asks: counted as one, all of them would share a limit.
+        return None;
+    }
+    Some(match said.unwrap_or(peer).to_canonical() {
+        // Whoever has one address of such a network has all of them.
+        IpAddr::V6(six) if !six.is_loopback() => {
+            IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)))
+        }
+        other => other,
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_opens_so_many_sessions_a_minute_and_others_are_not_hindered() {
+        let newcomers = Newcomers::default();
+        let of = |from: &str| newcomers.enter(Some(from.parse().unwrap()), 10).map_err(|e| e.code);
+        for _ in 0..10 {
+            assert_eq!(of("203.0.113.7"), Ok(()));
+        }
+        assert_eq!(of("203.0.113.7"), Err(ErrorCode::RateLimited));
+        assert_eq!(of("203.0.113.8"), Ok(()));
+        for _ in 0..100 {
+            assert_eq!(of("127.0.0.1"), Ok(()), "this machine");
+            assert!(newcomers.enter(None, 10).is_ok(), "in process");
+        }
+    }
+
+    #[test]
+    fn only_a_near_proxy_is_believed_and_only_its_own_word() {
+        let seen = |peer: &str, said: &[&str], trusted: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for said in said {
+                headers.append("x-forwarded-for", said.parse().unwrap());
+            }
+            let seen = address_of(Some(Peer(peer.parse().unwrap())), &headers, trusted);
+            seen.map_or_else(|| "nobody".to_owned(), |seen| seen.to_string())
+        };
+        let named = Some("x-forwarded-for");
+        assert_eq!(seen("127.0.0.1", &["203.0.113.7"], named), "203.0.113.7");
+        assert_eq!(seen("127.0.0.1", &["1.2.3.4, 203.0.113.7"], named), "203.0.113.7");
+        assert_eq!(seen("10.0.0.2", &["1.2.3.4", "203.0.113.7"], named), "203.0.113.7");
+        assert_eq!(seen("198.51.100.1", &["203.0.113.7"], named), "198.51.100.1", "not near");
+        assert_eq!(seen("127.0.0.1", &["203.0.113.7"], None), "nobody", "not named");
+        assert_eq!(seen("172.17.0.1", &["203.0.113.7"], None), "nobody", "a proxy in a container");
+        assert_eq!(seen("172.17.0.1", &[], named), "nobody", "it says nothing");
+        assert_eq!(seen("127.0.0.1", &["nonsense"], named), "nobody");
+        assert_eq!(seen("2001:db8:1:2:3:4:5:6", &[], None), "2001:db8:1:2::");
+        assert_eq!(seen("::ffff:203.0.113.7", &[], None), "203.0.113.7");
+    }
+}

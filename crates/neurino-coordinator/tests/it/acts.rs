@@ -1,0 +1,101 @@
+//! The log of what was done to a network: who, what, when, with what result, and that it holds together.
+
+use neurino_coordinator::{
+    Coordinator, CoordinatorConfig, Database, PayerId, admin, in_the_name_of,
+};
+use neurino_core::MicroCredits;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+async fn lines(database: &Database) -> Vec<Value> {
+    let lines = admin::log_lines(database, 0, 100).await.unwrap();
+    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn who_did_what_is_written_down_without_secrets() {
+    let world = World::new().await;
+    let database = world.config().database;
+    let payer = PayerId::new("lab").unwrap();
+    let secret = in_the_name_of("ada", async {
+        let key = admin::create_api_key(&database, "lab").await.unwrap();
+        admin::deposit(&database, &payer, MicroCredits(70), "invoice 1").await.unwrap();
+        assert!(admin::deposit(&database, &payer, MicroCredits(-71), "back").await.is_err());
+        let rotated = admin::rotate_api_key(&database, &key.info.id, 0).await.unwrap();
+        admin::revoke_api_key(&database, &key.info.id).await.unwrap();
+        assert!(admin::revoke_api_key(&database, &key.info.id).await.is_err());
+        [key.expose_secret().to_owned(), rotated.expose_secret().to_owned()]
+    })
+    .await;
+    let lines = lines(&database).await;
+    let told: Vec<(&str, &str)> =
+        lines.iter().map(|l| (l["who"].as_str().unwrap(), l["what"].as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [
+            // The world makes itself one.
+            ("this program", "key made"),
+            ("ada", "key made"),
+            ("ada", "credits booked"),
+            ("ada", "credits booked"),
+            ("ada", "key rotated"),
+            ("ada", "key revoked"),
+            ("ada", "key revoked"),
+        ]
+    );
+    let results: Vec<&str> = lines.iter().map(|l| l["result"].as_str().unwrap()).collect();
+    assert_eq!(results[2], "done");
+    assert!(
+        results[3].starts_with("refused: ") && results[3].contains("fewer credits"),
+        "{results:?}"
+    );
+    assert!(results[6].starts_with("refused: "), "{results:?}");
+    let about = json!({ "payer": "lab", "amount_micro": 70, "reference": "invoice 1" });
+    assert_eq!(lines[2]["about"], about);
+    assert!(lines.iter().all(|line| line["at_ms"].as_i64().unwrap() > 0));
+    let all = json!(lines).to_string();
+    assert!(secret.iter().chain([&world.api_key]).all(|secret| !all.contains(secret)), "{all}");
+    let check = admin::log_check(&database).await.unwrap();
+    assert!(check.holds() && check.lines == 7, "{check:?}");
+    assert_eq!(admin::log_lines(&database, 5, 1).await.unwrap().len(), 1, "in pages");
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_network_writes_down_when_it_starts_and_stops() {
+    let world = World::new().await;
+    world.coordinator.shutdown().await;
+    let config = CoordinatorConfig { practice: false, ..world.config() };
+    let database = config.database.clone();
+    let coordinator = Coordinator::open(config).await.unwrap();
+    coordinator.shutdown().await;
+    let told = lines(&database).await;
+    let told: Vec<&str> = told.iter().map(|line| line["what"].as_str().unwrap()).collect();
+    assert_eq!(told, ["key made", "started", "stopped"], "the practice network's come and go");
+}
+
+#[tokio::test]
+async fn the_log_cannot_be_changed_and_a_forgery_shows() {
+    use sqlx::Connection as _;
+    let world = World::new().await;
+    let database = world.config().database;
+    admin::create_api_key(&database, "one").await.unwrap();
+    admin::create_api_key(&database, "two").await.unwrap();
+    // By hand, so into a file alone.
+    let Database::Sqlite(path) = &database else { return };
+    let mut books = sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    for statement in ["UPDATE admin_log SET line = '{}'", "DELETE FROM admin_log"] {
+        assert!(sqlx::query(statement).execute(&mut books).await.is_err(), "{statement}");
+    }
+    // Who owns the file can take the rules out; the chain still tells.
+    for statement in [
+        "DROP TRIGGER admin_log_never_changes",
+        "UPDATE admin_log SET line = replace(line, 'one', 'won') WHERE number = 2",
+    ] {
+        sqlx::query(statement).execute(&mut books).await.unwrap();
+    }
+    books.close().await.unwrap();
+    let check = admin::log_check(&database).await.unwrap();
+    assert_eq!((check.holds(), check.lines, check.broken_at), (false, 2, Some(3)), "{check:?}");
+}
