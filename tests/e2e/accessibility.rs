@@ -76,6 +76,9 @@ async fn faults_of_the_guide(page: &Page, theme: &str) -> Vec<String> {
             page.wait_for("week-grid", SOON).await;
             faults.extend(faults_of(page, &format!("guide with a week, {theme}")).await);
             page.press("guide-when-always").await;
+            // Without the week the buttons below it move up.
+            page.until("the week goes", SOON, async |page| page.find("week-grid").await.is_none())
+                .await;
         }
         if step != "first_job" {
             page.press("guide-next").await;

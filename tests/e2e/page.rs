@@ -55,8 +55,24 @@ impl Page {
         }
     }
 
+    /// Presses a button once it lies still: a person does not press what moves under the finger.
     pub(crate) async fn press(&self, id: &str) {
-        self.wait_for(id, Duration::from_secs(10)).await.click().await.unwrap();
+        self.wait_still(id, Duration::from_secs(10)).await.click().await.unwrap();
+    }
+
+    async fn wait_still(&self, id: &str, at_most: Duration) -> Element {
+        const A_MOMENT: Duration = Duration::from_millis(50);
+        let begin = Instant::now();
+        loop {
+            let element = self.wait_for(id, at_most).await;
+            let before = element.rectangle().await.ok();
+            tokio::time::sleep(A_MOMENT).await;
+            // An element that was drawn anew meanwhile has no place.
+            if before.is_some() && before == element.rectangle().await.ok() {
+                return element;
+            }
+            assert!(begin.elapsed() < at_most, "{id} lies still within {at_most:?}");
+        }
     }
 
     /// Presses what no test id names.

@@ -66,6 +66,16 @@ impl Cmd {
         self
     }
 
+    /// This run of tests, but for those of these names alone.
+    pub(crate) fn only(&self, tests: &[String]) -> Self {
+        let mut only = self.clone();
+        if only.program == "cargo" && !only.args.iter().any(|arg| arg == "--") {
+            only = only.arg("--");
+        }
+        // Filters that were there are exact from here on, and fit nothing.
+        only.arg("--exact").args(tests)
+    }
+
     /// The command for [`std::process`], with this process's environment less cargo's own part.
     pub(crate) fn to_std(&self) -> Command {
         let mut command = Command::new(&self.program);

@@ -90,6 +90,16 @@ describe('the rules', () => {
     expect(screen.getByTestId('idle-minutes')).toBeTruthy();
   });
 
+  it('keep both of two changes that follow each other at once', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    // The second comes before the first is saved.
+    void fireEvent.change(screen.getByTestId('when-select'), { target: { value: 'away' } });
+    void fireEvent.click(screen.getByTestId('pause-on-battery'));
+    await settle();
+    const sent = backend.sent('rules_set').map((c) => c.payload.rules);
+    expect(sent[1]).toMatchObject({ when: 'away', pause_on_battery: false });
+  });
+
   it('stay as they were where a change is refused', async () => {
     const { backend } = await open(snapshot('stopped'), 'settings');
     const message = 'the temperature to stop at must be between 50 and 105, not 500';

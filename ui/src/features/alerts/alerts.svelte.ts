@@ -2,12 +2,14 @@
 
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
 import type { AlertRules, AlertsCommand, AlertsView, ErrorBody } from '../../lib/api/types';
+import { InTurn } from '../../lib/in-turn';
 
 export class Alerts {
   view = $state.raw<AlertsView | null>(null);
   /** Why the last change was not taken. */
   refused = $state.raw<ErrorBody | null>(null);
   readonly #backend: Backend;
+  readonly #changes = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -15,8 +17,10 @@ export class Alerts {
 
   /** Saves a change; false where it was refused and everything stays as it was. */
   set(change: Partial<AlertRules>): Promise<boolean> {
-    if (!this.view) return Promise.resolve(false);
-    return this.ask({ ask: 'set', rules: { ...this.view.rules, ...change } });
+    return this.#changes.run(async () => {
+      if (!this.view) return false;
+      return this.ask({ ask: 'set', rules: { ...this.view.rules, ...change } });
+    });
   }
 
   async ask(payload: AlertsCommand): Promise<boolean> {

@@ -2,6 +2,7 @@
 
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
 import type { Entry, ErrorBody, Order, Rules, RulesView, Section } from '../../lib/api/types';
+import { InTurn } from '../../lib/in-turn';
 
 export class Control {
   view = $state.raw<RulesView | null>(null);
@@ -12,6 +13,7 @@ export class Control {
   wanted = $state<Section | null>(null);
 
   readonly #backend: Backend;
+  readonly #changes = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -26,7 +28,11 @@ export class Control {
   }
 
   /** Saves a change; false where it was refused and everything stays as it was. */
-  async set(change: Partial<Rules>): Promise<boolean> {
+  set(change: Partial<Rules>): Promise<boolean> {
+    return this.#changes.run(() => this.#save(change));
+  }
+
+  async #save(change: Partial<Rules>): Promise<boolean> {
     if (!this.view) return false;
     this.refused = null;
     const rules = { ...this.view.rules, ...change };

@@ -2,20 +2,24 @@
 
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
 import type { ErrorBody, FilterCommand, FilterView } from '../../lib/api/types';
+import { InTurn } from '../../lib/in-turn';
 
 export class Filter {
   view = $state.raw<FilterView | null>(null);
   /** Why the last request was not taken. */
   refused = $state.raw<ErrorBody | null>(null);
   readonly #backend: Backend;
+  readonly #changes = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
   }
 
   set(change: Partial<FilterView>): Promise<boolean> {
-    if (!this.view) return Promise.resolve(false);
-    return this.ask({ ask: 'set', filter: { ...this.view, ...change } });
+    return this.#changes.run(async () => {
+      if (!this.view) return false;
+      return this.ask({ ask: 'set', filter: { ...this.view, ...change } });
+    });
   }
 
   async ask(payload: FilterCommand): Promise<boolean> {

@@ -2,20 +2,24 @@
 
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
 import type { ErrorBody, UpdateCommand, UpdatePreferences, UpdateView } from '../../lib/api/types';
+import { InTurn } from '../../lib/in-turn';
 
 export class Update {
   view = $state.raw<UpdateView | null>(null);
   /** Why the last request was not taken. */
   refused = $state.raw<ErrorBody | null>(null);
   readonly #backend: Backend;
+  readonly #changes = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
   }
 
   set(change: Partial<UpdatePreferences>): Promise<boolean> {
-    if (!this.view) return Promise.resolve(false);
-    return this.ask({ ask: 'set', preferences: { ...this.view.preferences, ...change } });
+    return this.#changes.run(async () => {
+      if (!this.view) return false;
+      return this.ask({ ask: 'set', preferences: { ...this.view.preferences, ...change } });
+    });
   }
 
   async ask(payload: UpdateCommand): Promise<boolean> {
