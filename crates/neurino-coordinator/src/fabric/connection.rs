@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
@@ -131,6 +132,7 @@ impl Connection {
     /// Begins to connect, and returns at once.
     pub(super) async fn open(address: &FabricAddress, name: &str) -> Result<Self, FabricError> {
         let (lost, losses) = watch::channel(0);
+        let met = AtomicBool::new(false);
         let shown = address.shown.clone();
         let mut options = ConnectOptions::new()
             .name(name)
@@ -157,7 +159,13 @@ impl Connection {
                     }
                     other => tracing::debug!("NATS: {other}"),
                 }
-                if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+                // Before the first meeting nothing can have been lost: what was said waits for it.
+                let lossy = match event {
+                    Event::Connected => met.swap(true, Ordering::Relaxed),
+                    Event::SlowConsumer(_) => true,
+                    _ => false,
+                };
+                if lossy {
                     lost.send_modify(|n| *n += 1);
                 }
                 async {}
