@@ -16,7 +16,7 @@ use neurino_update::Version;
 
 pub use control::PauseTime;
 pub use epoch::EpochAction;
-pub use gateway::{FabricArgs, GatewayArgs};
+pub use gateway::{FabricArgs, GatewayArgs, TlsArgs};
 pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
 
 /// By which rules a network's epochs are made, unless it is told otherwise.
@@ -266,9 +266,12 @@ pub struct CoordinatorArgs {
     /// A task beside serving; works while the coordinator runs, too.
     #[command(subcommand)]
     pub action: Option<CoordinatorAction>,
-    /// Address and port to listen at; other machines need a TLS proxy in front.
+    /// Address and port to listen at; for other machines it takes a certificate, or a TLS proxy in front.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:43110")]
     pub listen: SocketAddr,
+    /// Encryption of that address.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,

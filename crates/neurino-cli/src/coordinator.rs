@@ -72,7 +72,9 @@ async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode
             audits::run(setting.format, &database, action.as_ref()).await?;
         }
         None => {
-            check_listen_address(args.listen, args.behind_proxy)?;
+            check_listen_address(args.listen, args.behind_proxy || args.tls.tls_cert.is_some())?;
+            // Before the books are touched.
+            gateway::certificate(&args.tls)?;
             let fabric = fabric(&setting, &args)?;
             // A server decides itself who may write; a second process may stand by in the same home.
             let _lock = match database(&setting, &args)? {
@@ -321,7 +323,11 @@ async fn serve(
         None => None,
     };
     let address = listener.local_addr()?;
-    let url = format!("http://{address}/v1");
+    let tls = gateway::certificate(&args.tls)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    // As others reach it, which its own address need not say.
+    let at = args.known_as.first().cloned().unwrap_or_else(|| format!("{scheme}://{address}"));
+    let url = format!("{at}/v1");
     match setting.format {
         Format::Json => output::json_line(&json!({
             "event": "started", "gateway_url": url, "network": coordinator.network(),
@@ -330,7 +336,7 @@ async fn serve(
         }))?,
         Format::Text => {
             output::line(format!(
-                "Network   {}, coordinated at http://{address}",
+                "Network   {}, coordinated at {scheme}://{address}",
                 coordinator.network()
             ));
             output::line(format!("Signs as  {}", coordinator.address()));
@@ -338,7 +344,7 @@ async fn serve(
                 output::line(format!("Pictures  {bucket}"));
             }
             output::line(format!(
-                "Mine for it:        neurino node --coordinator http://{address}"
+                "Mine for it:        neurino node --coordinator {at}"
             ));
             output::line("Make an API key:    neurino coordinator key NAME");
             output::line(format!("Send requests to:   {url}  (OpenAI-compatible)"));
@@ -354,7 +360,7 @@ async fn serve(
     }
     let stop = CancellationToken::new();
     let serving = async {
-        let public = async { Ok(coordinator.serve(listener, stop.clone()).await?) };
+        let public = async { Ok(coordinator.serve_on(listener, tls, stop.clone()).await?) };
         let admin = async {
             match admin {
                 Some((listener, token)) => {

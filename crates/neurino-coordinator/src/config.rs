@@ -216,15 +216,16 @@ impl Default for Limits {
     }
 }
 
-/// Refuses an address that other machines can reach unless something in front of it encrypts.
+/// Refuses an address that other machines can reach unless the listener or something in front of it
+/// encrypts.
 ///
 /// # Errors
 /// [`CoordinatorError::NotLoopback`], which names the ways out.
 pub fn check_listen_address(
     address: SocketAddr,
-    behind_proxy: bool,
+    encrypted: bool,
 ) -> Result<(), CoordinatorError> {
-    if behind_proxy || address.ip().is_loopback() {
+    if encrypted || address.ip().is_loopback() {
         Ok(())
     } else {
         Err(CoordinatorError::NotLoopback(address))
@@ -235,9 +236,9 @@ pub fn check_listen_address(
 mod tests {
     use super::*;
 
-    fn check(address: &str, behind_proxy: bool, allowed: bool) {
+    fn check(address: &str, encrypted: bool, allowed: bool) {
         let address = address.parse().expect("a socket address");
-        assert_eq!(check_listen_address(address, behind_proxy).is_ok(), allowed, "{address}");
+        assert_eq!(check_listen_address(address, encrypted).is_ok(), allowed, "{address}");
     }
 
     #[test]

@@ -92,8 +92,9 @@ pub enum CoordinatorError {
     Rules(#[from] neurino_core::PriceError),
     /// A listener that other machines can reach, without encryption.
     #[error(
-        "{0} can be reached by other machines and this server does not encrypt; listen on 127.0.0.1, \
-         or put a TLS proxy in front of it and say so with `--behind-proxy`"
+        "{0} can be reached by other machines and nothing would be encrypted; name a certificate with \
+         `--tls-cert` and `--tls-key`, or put a TLS proxy in front and say so with `--behind-proxy`, or \
+         listen on 127.0.0.1"
     )]
     NotLoopback(SocketAddr),
     /// The listener broke.

@@ -54,6 +54,7 @@ pub use admin_log::{LogCheck, in_the_name_of};
 pub use blobs::{BlobError, Bucket, BucketKeys, BucketTrouble};
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};
 pub use config::{CoordinatorConfig, Limits, check_listen_address};
+pub use edge::{Tls, TlsError, TlsFiles};
 pub use coordinator::Coordinator;
 pub use database::{Database, PostgresBooks};
 pub use error::{CoordinatorError, StoreError};

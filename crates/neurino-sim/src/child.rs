@@ -74,7 +74,7 @@ pub async fn serve_gateway(folder: &Path, port: u16, nats: &str) -> anyhow::Resu
     };
     let gateway = Gateway::open(config, CancellationToken::new()).await?;
     say(listener.local_addr()?);
-    Ok(gateway.serve(listener).await?)
+    Ok(gateway.serve(listener, None).await?)
 }
 
 /// A gateway's process. Killed with `SIGKILL` when dropped.

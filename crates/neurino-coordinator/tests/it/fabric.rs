@@ -115,7 +115,7 @@ impl Net {
         let gateway = Gateway::open(config, stop.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { gateway.serve(listener).await.unwrap() });
+        tokio::spawn(async move { gateway.serve(listener, None).await.unwrap() });
         Door { url, stop }
     }
 
