@@ -298,7 +298,8 @@ impl App {
 
     /// Takes the person's order and acts on it. A stop returns when running jobs are handed back.
     pub(crate) async fn order(self: &Arc<Self>, order: Order) -> Result<(), ErrorBody> {
-        if self.end.is_cancelled() && order == Order::Start {
+        let closing = self.end.is_cancelled() || self.update_due().is_cancelled();
+        if closing && order == Order::Start {
             return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
         }
         if order == Order::Start && self.is_updating() {
