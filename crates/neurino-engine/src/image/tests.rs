@@ -95,11 +95,11 @@ impl Denoising for Painting {
         }
         Ok(Tensor::zeros([1, 64, 64, 3], &Device::flex()))
     }
-    fn latents(&self) -> &[f32] {
-        &[]
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(Vec::new())
     }
-    fn output(&self) -> &[f32] {
-        &[]
+    fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(Vec::new())
     }
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {
         Ok(Vec::new())
