@@ -206,16 +206,16 @@ mod tests {
     }
 
     /// A device that arrives, and counts that it was waited for.
-    fn arrives(waits: &Arc<AtomicUsize>) -> Option<Arrival> {
+    fn arrives(waits: &Arc<AtomicUsize>) -> Arrival {
         let waits = Arc::clone(waits);
-        Some(Box::new(move || {
+        Box::new(move || {
             waits.fetch_add(1, Ordering::SeqCst);
             Ok(())
-        }))
+        })
     }
 
-    fn fails() -> Option<Arrival> {
-        Some(Box::new(|| Err(NnError::Device { reason: "out of device memory".into() })))
+    fn fails() -> Arrival {
+        Box::new(|| Err(NnError::Device { reason: "out of device memory".into() }))
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
                     way.upcoming().map(|(time, _)| time),
                     Some(way.scheduler.timesteps()[step - 1])
                 );
-                go(&mut way, arrives(&waits)).unwrap();
+                go(&mut way, Some(arrives(&waits))).unwrap();
                 let computed = if watched || step == STEPS { step } else { step - 1 };
                 assert_eq!((way.done(), way.computed()), (step, computed), "{watched}");
                 assert_eq!(waits.load(Ordering::SeqCst), computed, "{watched}");
@@ -252,19 +252,19 @@ mod tests {
             let waits = Arc::new(AtomicUsize::new(0));
             let mut way = trajectory(false);
             for _ in 1..failing {
-                go(&mut way, arrives(&waits)).unwrap();
+                go(&mut way, Some(arrives(&waits))).unwrap();
             }
-            let told = go(&mut way, fails());
+            let told = go(&mut way, Some(fails()));
             // The last step is waited for at once, the others when the next one is on its way.
             let told = if failing == STEPS {
                 told
             } else {
-                told.and_then(|()| go(&mut way, arrives(&waits)))
+                told.and_then(|()| go(&mut way, Some(arrives(&waits))))
             };
             assert!(told.unwrap_err().to_string().contains("device"), "{failing}");
             assert_eq!((way.done(), way.computed()), (failing - 1, failing - 1));
             while way.upcoming().is_some() {
-                go(&mut way, arrives(&waits)).unwrap();
+                go(&mut way, Some(arrives(&waits))).unwrap();
             }
             assert_eq!(end(&way), end(&smooth), "{failing}");
         }
