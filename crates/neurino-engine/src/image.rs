@@ -230,6 +230,7 @@ impl Pictures {
     }
 
     fn denoise(&mut self, mut running: Running) -> Option<Ended> {
+        let before = running.denoising.computed();
         if let Err(error) = computing("a step of the picture", || running.denoising.step()) {
             if error.code == EngineErrorCode::OutOfMemory
                 && running.plan.guidance == Guidance::Together
@@ -248,13 +249,16 @@ impl Pictures {
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let denoising = running.denoising.as_ref();
-        let step = ImageStep {
-            step: count(denoising.done()),
-            steps: count(denoising.steps()),
-            // A picture without a preview is better than none.
-            preview: running.picture.preview.then(|| preview(denoising)).flatten(),
-        };
-        running.job.outlet.step(step);
+        // A step that a card still computes is told of when it is through with it.
+        if denoising.computed() > before {
+            let step = ImageStep {
+                step: count(denoising.computed()),
+                steps: count(denoising.steps()),
+                // A picture without a preview is better than none.
+                preview: running.picture.preview.then(|| preview(denoising)).flatten(),
+            };
+            running.job.outlet.step(step);
+        }
         self.running = Some(running);
         None
     }

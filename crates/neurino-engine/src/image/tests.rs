@@ -24,6 +24,8 @@ struct Card {
     lacks_beside: &'static [&'static str],
     residence: Mutex<Residence>,
     tried: Mutex<Vec<&'static str>>,
+    /// Whether it computes a step while it is given the next.
+    is_behind: bool,
 }
 
 impl Card {
@@ -74,6 +76,10 @@ impl Denoising for Painting {
     fn done(&self) -> usize {
         self.done
     }
+    fn computed(&self) -> usize {
+        let is_behind = self.card.is_behind && self.done < self.steps();
+        self.done.saturating_sub(usize::from(is_behind))
+    }
     fn set_guidance(&mut self, guidance: Guidance) {
         self.guidance = guidance;
     }
@@ -95,11 +101,11 @@ impl Denoising for Painting {
         }
         Ok(Tensor::zeros([1, 64, 64, 3], &Device::flex()))
     }
-    fn latents(&self) -> &[f32] {
-        &[]
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(Vec::new())
     }
-    fn output(&self) -> &[f32] {
-        &[]
+    fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(Vec::new())
     }
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {
         Ok(Vec::new())
@@ -190,6 +196,25 @@ async fn a_lack_of_memory_is_met_with_the_next_cheaper_plan() {
     let last = Card { lacks: &["whole"], ..Card::default() };
     let tried = vec!["prompt", "together", "together", "whole", "tiled"];
     assert_eq!(made(last, STAY).await, (Ok(()), tried));
+}
+
+#[tokio::test]
+async fn a_step_is_told_once_it_is_computed() {
+    for (is_behind, expect) in [(false, vec![1, 2]), (true, vec![2])] {
+        let card = Arc::new(Card { is_behind, ..Card::default() });
+        let mut pictures = pictures(&card, STAY);
+        let (job, mut stream) = job();
+        assert!(pictures.begin(job).is_none());
+        serve(&mut pictures, memory(u64::MAX / 2));
+        let mut told = Vec::new();
+        while let Some(event) = stream.recv().await {
+            if let JobEvent::Step { step } = event {
+                assert_eq!(step.steps, 2);
+                told.push(step.step);
+            }
+        }
+        assert_eq!(told, expect);
+    }
 }
 
 #[tokio::test]

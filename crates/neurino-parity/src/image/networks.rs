@@ -10,7 +10,7 @@ use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::lora::{Lora, Part, set_loras};
 use neurino_diffusion::pipeline::Family;
 use neurino_diffusion::source::Changes;
-use neurino_diffusion::unet::AddedCondition;
+use neurino_diffusion::unet::{AddedCondition, Unet};
 use neurino_nn::device::download;
 
 use super::{AnyError, NETWORK_LIMIT, picture, tensor, whole, whole_picture};
@@ -58,6 +58,7 @@ pub(super) fn run(folder: &Path, case: &str, options: &Options, report: &mut Rep
 
 /// The condition of SDXL in a file of cases, whose names begin with `prefix`.
 fn added(
+    unet: &Unet,
     tensors: &Tensors,
     prefix: &str,
     options: &Options,
@@ -67,8 +68,8 @@ fn added(
         return Ok(None);
     }
     let pooled = tensor(tensors, &name("text_embeds"), &options.device)?;
-    let time_ids = tensors.floats(&name("time_ids"))?.as_chunks().0.to_vec();
-    Ok(Some(AddedCondition { pooled, time_ids }))
+    let time_ids = tensors.floats(&name("time_ids"))?;
+    Ok(Some(AddedCondition { pooled, sizes: unet.sizes(time_ids.as_chunks().0) }))
 }
 
 fn timestep(tensors: &Tensors, name: &str) -> Result<f32, AnyError> {
@@ -95,8 +96,8 @@ fn unet(
         let name = |part: &str| format!("{prefix}{part}");
         let sample = picture(&tensors, &name("sample"), &options.device)?;
         let context = tensor(&tensors, &name("context"), &options.device)?;
-        let added = added(&tensors, &prefix, options)?;
-        let time = timestep(&tensors, &name("timestep"))?;
+        let added = added(&unet, &tensors, &prefix, options)?;
+        let time = unet.timestep(timestep(&tensors, &name("timestep"))?);
         let mut blocks = Vec::new();
         let output =
             unet.forward_tapped(sample, time, &context, added.as_ref(), &mut |block, x| {
@@ -156,8 +157,8 @@ fn lora(
     let mut unet = source.load_unet(&loading)?;
     let sample = picture(&tensors, "sample", &options.device)?;
     let context = tensor(&tensors, "context", &options.device)?;
-    let time = timestep(&tensors, "timestep")?;
-    let added = added(&tensors, "", options)?;
+    let time = unet.timestep(timestep(&tensors, "timestep")?);
+    let added = added(&unet, &tensors, "", options)?;
     for name in sorted_names(&tensors) {
         let Some((format, part)) = name.split_once('.') else { continue };
         let open = || -> Result<Arc<Lora>, AnyError> {
@@ -168,7 +169,7 @@ fn lora(
         let scale = part.strip_prefix("scale").and_then(|rest| rest.strip_suffix(".unet"));
         if let Some(scale) = scale.and_then(|scale| scale.parse::<f32>().ok()) {
             set_loras(&mut unet, Part::Denoiser, &[(open()?, scale)])?;
-            let found = unet.forward(sample.clone(), time, &context, added.as_ref());
+            let found = unet.forward(sample.clone(), time.clone(), &context, added.as_ref());
             report.close(&case, &whole_picture(found, &tensors, &name, NETWORK_LIMIT)?);
         } else if matches!(part, "text_encoder" | "text_encoder_2") {
             let second = part == "text_encoder_2";
@@ -212,7 +213,7 @@ fn flux(
     let condition = transformer.condition(states, pooled, guidance.unwrap_or_default(), size);
     let latents = tensor(&tensors, "hidden_states", &options.device)?;
     let mut blocks = Vec::new();
-    let time = timestep(&tensors, "timestep")?;
+    let time = transformer.sinusoids(timestep(&tensors, "timestep")?);
     let output = transformer.forward_tapped(latents, time, &condition, &mut |block, x| {
         blocks.push((block.to_owned(), x));
     });
