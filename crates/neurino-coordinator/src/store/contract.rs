@@ -50,6 +50,8 @@ on_both! {
     a_pardon_covers_what_comes_to_light_later
 }
 
+mod payloads;
+
 /// Who coordinates in these tests.
 const COORDINATOR: &str = "0xc0";
 
@@ -74,8 +76,16 @@ impl Books {
         Self { _folder: folder, database }
     }
 
+    fn key_file(&self) -> KeyFile {
+        KeyFile { path: self.database.payload_key(), renew: false }
+    }
+
+    async fn try_open(&self, coordinator: &str) -> Result<Store, CoordinatorError> {
+        Store::open(&self.database, "test", coordinator, &self.key_file()).await
+    }
+
     async fn open(&self) -> Store {
-        Store::open(&self.database, "test", COORDINATOR).await.expect("opens")
+        self.try_open(COORDINATOR).await.expect("opens")
     }
 
     /// A connection beside the store.
@@ -267,7 +277,7 @@ async fn a_pardon_covers_what_comes_to_light_later(books: Books) {
 }
 
 async fn books_belong_to_one_key(books: Books) {
-    let open = |own: &'static str| Store::open(&books.database, "test", own);
+    let open = |own: &'static str| books.try_open(own);
     open("0xa1").await.expect("opens").close().await;
     let Err(refused) = open("0xb2").await else { panic!("another key") };
     assert!(matches!(refused, CoordinatorError::OtherCoordinator { .. }), "{refused}");
@@ -464,7 +474,7 @@ mod server_alone {
         let first = books.open().await;
         first.admit(new_job(1)).await.expect("writes");
         first.grant(grant(1, 1, 1)).await.expect("writes");
-        let again = Store::open(&books.database, "test", COORDINATOR).await;
+        let again = books.try_open(COORDINATOR).await;
         assert!(matches!(again, Err(CoordinatorError::InUse(_))), "it is held");
         // As if the first one had slept for longer than its ownership lasts.
         let mut connection = books.connection().await;
@@ -477,7 +487,7 @@ mod server_alone {
             first.grant(grant(1, 2, 2)).await.map(drop),
             first.release(release(1, 1, 1)).await.map(drop),
             first.end(close(1, JobState::Cancelled)).await.map(drop),
-            first.prune(i64::MAX).await.map(drop),
+            first.prune(i64::MAX, i64::MAX).await.map(drop),
         ];
         for outcome in refused {
             assert!(matches!(outcome, Err(StoreError::Superseded)), "{outcome:?}");
@@ -504,7 +514,7 @@ mod server_alone {
         let writing = first.admit(new_job(1));
         let standing_by = async {
             tokio::time::sleep(std::time::Duration::from_millis(6_500)).await;
-            Store::open(&books.database, "test", COORDINATOR).await
+            books.try_open(COORDINATOR).await
         };
         let ending = async {
             tokio::time::sleep(std::time::Duration::from_millis(7_500)).await;

@@ -52,33 +52,31 @@ pub(super) async fn add(c: &mut Connection, job: JobId, mark: &Mark) -> Result<(
     Ok(())
 }
 
-/// Forgets the marks of jobs whose outputs are about to be deleted; a picture's goes with its row.
-pub(super) async fn prune(c: &mut Connection, before_ms: i64) -> Result<(), StoreError> {
-    query(
-        "DELETE FROM text_mark WHERE job IN (SELECT id FROM job \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1)",
-    )
-    .bind(before_ms)
-    .execute(c)
-    .await?;
-    Ok(())
-}
-
 impl Store {
     /// Marks of the newest pictures, at most so many, oldest first.
     pub(crate) async fn picture_marks(&self, most: u32) -> Result<Vec<PictureMark>, StoreError> {
-        let rows: Vec<(String, String, Vec<u8>)> = query(
-            "SELECT model, seed, thumb FROM picture \
-             WHERE thumb IS NOT NULL AND model IS NOT NULL AND seed IS NOT NULL \
-             ORDER BY job DESC LIMIT $1",
+        let rows: Vec<(String, String, String, Vec<u8>, Option<Vec<u8>>)> = query(
+            "SELECT p.job, p.model, p.seed, p.thumb, j.payload_key \
+             FROM picture p JOIN job j ON j.id = p.job \
+             WHERE p.thumb IS NOT NULL AND p.model IS NOT NULL AND p.seed IS NOT NULL \
+             ORDER BY p.job DESC LIMIT $1",
         )
         .bind(most)
         .fetch_all(self.readers())
         .await?;
-        let marks = rows.into_iter().rev().map(|(model, seed, thumb)| {
-            Ok(PictureMark { model, seed: parse_id(&seed, "seed")?, thumb })
-        });
-        marks.collect()
+        let mut marks = Vec::with_capacity(rows.len());
+        for (job, model, seed, thumb, key) in rows.into_iter().rev() {
+            let job: JobId = parse_id(&job, "job id")?;
+            match self.vault.thumb(job, key.as_deref(), &thumb) {
+                Ok(Some(thumb)) => {
+                    marks.push(PictureMark { model, seed: parse_id(&seed, "seed")?, thumb });
+                }
+                Ok(None) => {}
+                // One that cannot be compared is no reason to stand still.
+                Err(error) => tracing::error!(?error, job.id = %job, "{error}"),
+            }
+        }
+        Ok(marks)
     }
 
     /// Whether the same owner gave the same long answer to another prompt.
