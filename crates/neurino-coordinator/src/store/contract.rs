@@ -461,6 +461,8 @@ async fn two_writers_book_one_after_the_other(books: Books) {
 
 /// What only a server can do to a coordinator.
 mod server_alone {
+    use std::path::PathBuf;
+
     use super::*;
 
     async fn run(connection: &mut Connection, words: &'static str) {
@@ -500,6 +502,46 @@ mod server_alone {
         assert!(!second.superseded().is_cancelled(), "closing the first one gave nothing away");
         second.close().await;
         books.open().await.close().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a PostgreSQL server; `cargo xtask test stores` starts one"]
+    async fn whoever_stands_by_shreds_with_the_one_who_serves() {
+        use crate::payload::{PayloadKey, hour_of};
+
+        let books = Books::server().await;
+        let now = crate::coordinator::now_ms();
+        let day = 24 * 3_600_000;
+        let own = books.database.payload_key();
+        PayloadKey::make(&own, hour_of(now) - 48).expect("made");
+        let copy = own.with_file_name("copy.key");
+        std::fs::copy(&own, &copy).expect("copied");
+        let stranger = own.with_file_name("stranger.key");
+        PayloadKey::make(&stranger, hour_of(now) - 48).expect("made");
+        let hour = |path: &Path| PayloadKey::read(path).expect("reads").expect("one").from();
+        let store = books.open().await;
+        let stand_by = |key: PathBuf| {
+            let database = books.database.clone();
+            tokio::spawn(async move { until_free(&database, &key).await })
+        };
+        let waiting = [stand_by(copy.clone()), stand_by(stranger.clone())];
+        store.prune(now - day, now - day).await.expect("writes");
+        assert_eq!(hour(&own), hour_of(now - day));
+        let followed = async {
+            while hour(&copy) != hour(&own) {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(20);
+        tokio::time::timeout(patience, followed).await.expect("the copy steps on");
+        assert_eq!(hour(&stranger), hour_of(now) - 48, "another key is left alone");
+        store.close().await;
+        for waits in waiting {
+            waits.await.expect("it ends").expect("the books are free");
+        }
+        let key_file = KeyFile { path: copy, renew: false };
+        let next = Store::open(&books.database, "test", COORDINATOR, &key_file).await;
+        next.expect("the copy opens them").close().await;
     }
 
     #[tokio::test]
