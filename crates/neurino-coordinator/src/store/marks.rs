@@ -2,7 +2,7 @@
 
 use neurino_core::JobId;
 
-use super::sql::{Connection, query};
+use super::sql::{Connection, Row, query};
 use super::{Store, parse_id};
 use crate::error::StoreError;
 
@@ -55,7 +55,7 @@ pub(super) async fn add(c: &mut Connection, job: JobId, mark: &Mark) -> Result<(
 impl Store {
     /// Marks of the newest pictures, at most so many, oldest first.
     pub(crate) async fn picture_marks(&self, most: u32) -> Result<Vec<PictureMark>, StoreError> {
-        let rows: Vec<(String, String, String, Vec<u8>, Option<Vec<u8>>)> = query(
+        let rows: Vec<Row> = query(
             "SELECT p.job, p.model, p.seed, p.thumb, j.payload_key \
              FROM picture p JOIN job j ON j.id = p.job \
              WHERE p.thumb IS NOT NULL AND p.model IS NOT NULL AND p.seed IS NOT NULL \
@@ -65,12 +65,16 @@ impl Store {
         .fetch_all(self.readers())
         .await?;
         let mut marks = Vec::with_capacity(rows.len());
-        for (job, model, seed, thumb, key) in rows.into_iter().rev() {
-            let job: JobId = parse_id(&job, "job id")?;
+        for row in rows.iter().rev() {
+            let job: JobId = parse_id(row.text("job")?, "job id")?;
+            let (key, thumb): (Option<Vec<u8>>, Vec<u8>) =
+                (row.try_get("payload_key")?, row.try_get("thumb")?);
             match self.vault.thumb(job, key.as_deref(), &thumb) {
-                Ok(Some(thumb)) => {
-                    marks.push(PictureMark { model, seed: parse_id(&seed, "seed")?, thumb });
-                }
+                Ok(Some(thumb)) => marks.push(PictureMark {
+                    model: row.try_get("model")?,
+                    seed: parse_id(row.text("seed")?, "seed")?,
+                    thumb,
+                }),
                 Ok(None) => {}
                 // One that cannot be compared is no reason to stand still.
                 Err(error) => tracing::error!(?error, job.id = %job, "{error}"),

@@ -577,13 +577,12 @@ impl Store {
             let mut anew = Rewrapped { hour, keys: Vec::with_capacity(rows.len()) };
             for (job, before) in rows {
                 let job: JobId = parse_id(&job, "job id")?;
-                let now = match self.vault.key.unwrap(job, &before) {
-                    Ok(key) => self.vault.key.wrap(job, hour, &key).1,
-                    Err(_) => {
-                        tracing::error!(job.id = %job, "the key of job {job} cannot be read any more");
-                        // Nobody can; it must not keep the others from being shredded.
-                        before.clone()
-                    }
+                let now = if let Ok(key) = self.vault.key.unwrap(job, &before) {
+                    self.vault.key.wrap(job, hour, &key).1
+                } else {
+                    tracing::error!(job.id = %job, "the key of job {job} cannot be read any more");
+                    // Nobody can; it must not keep the others from being shredded.
+                    before.clone()
                 };
                 anew.keys.push((job, before, now));
             }
