@@ -11,6 +11,7 @@ mod beside;
 #[cfg(test)]
 mod contract;
 mod epochs;
+mod evidence;
 #[cfg(test)]
 mod faults;
 mod marks;
@@ -47,6 +48,7 @@ pub(crate) use beside::Beside;
 #[cfg(test)]
 pub(crate) use contract::server;
 pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
+pub use evidence::{Evidence, EvidenceRun};
 #[cfg(test)]
 pub(crate) use faults::outlive;
 pub(crate) use marks::{Mark, PictureMark, TextMark};
@@ -55,7 +57,6 @@ pub(crate) use pictures::name_of;
 pub(crate) use sql::is_gone;
 use sql::{Connection, Readers, query};
 pub(crate) use vault::KeyFile;
-pub use vault::{Evidence, EvidenceRun};
 pub(crate) use vouchers::{Booked, Booking};
 
 use crate::admin_log::Act;
