@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use neurino_core::audit::AuditRules;
@@ -18,6 +19,12 @@ use crate::router::Sample;
 pub struct CoordinatorConfig {
     /// Where the books are kept.
     pub database: Database,
+    /// The file of the key with which prompts and answers in the books are sealed; made by whoever makes
+    /// the books, and shared by coordinators that stand in for each other. See
+    /// [`Database::payload_key`].
+    pub payload_key: PathBuf,
+    /// Whether to go on with another payload key where that of the books is lost. What it sealed is lost.
+    pub new_payload_key: bool,
     /// Where pictures are kept and handed over instead of a folder beside the books.
     pub bucket: Option<Bucket>,
     /// The network's name; nodes sign it, receipts carry it.
@@ -64,8 +71,11 @@ pub struct CoordinatorConfig {
 impl CoordinatorConfig {
     /// The built-in practice network: name `practice`, rule set `practice3`.
     pub fn practice(database: impl Into<Database>, key: Arc<IdentityKey>) -> Self {
+        let database = database.into();
         Self {
-            database: database.into(),
+            payload_key: database.payload_key(),
+            new_payload_key: false,
+            database,
             bucket: None,
             network: "practice".into(),
             practice: true,
@@ -86,6 +96,9 @@ impl CoordinatorConfig {
         }
     }
 }
+
+/// How long a repeat under the same `Idempotency-Key` is the same job, in milliseconds.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
 
 /// Sizes and waiting times. The defaults are the network's; tests shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,9 +175,12 @@ pub struct Limits {
     pub audit_round_ms: u64,
     /// How long a link to a picture is good, in milliseconds.
     pub picture_link_ms: u64,
-    /// Age at which prompts, outputs and idempotency keys of finished jobs are deleted, in
+    /// Age at which prompts, outputs and idempotency keys of finished jobs are shredded, in
     /// milliseconds. Postings and receipts are kept.
     pub payload_keep_ms: u64,
+    /// The same for prompts and outputs that an audit still needs, or that a third run had to decide on:
+    /// since the audit last changed. Nobody but audits reads them meanwhile.
+    pub disputed_keep_ms: u64,
 }
 
 impl Limits {
@@ -211,7 +227,8 @@ impl Default for Limits {
             audit_wait_ms: 600_000,
             audit_round_ms: 500,
             picture_link_ms: 3600 * 1000,
-            payload_keep_ms: 24 * 3600 * 1000,
+            payload_keep_ms: IDEMPOTENCY_MS,
+            disputed_keep_ms: 30 * 24 * 3600 * 1000,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::blobs::{BlobError, BucketTrouble};
 use crate::database::Database;
+use crate::payload::PayloadKeyError;
 use neurino_protocol::{ErrorBody, ErrorCode};
 
 /// What keeps a coordinator from working.
@@ -75,6 +76,9 @@ pub enum CoordinatorError {
         /// Address of the key it was opened with.
         asked: String,
     },
+    /// The key of the payloads in the books is not at hand.
+    #[error(transparent)]
+    PayloadKey(#[from] PayloadKeyError),
     /// The database cannot be read or written.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -129,6 +133,18 @@ pub enum StoreError {
     /// The writer has ended.
     #[error("the coordinator is shutting down")]
     Closed,
+    /// A sealed value does not open.
+    #[error(
+        "the stored {what} was changed, or was sealed with another key; the database is damaged or \
+         somebody wrote into it"
+    )]
+    Sealed {
+        /// What it is.
+        what: &'static str,
+    },
+    /// The payload key cannot step on.
+    #[error("prompts and answers cannot be shredded")]
+    PayloadKey(#[from] PayloadKeyError),
     /// A stored value does not parse.
     #[error(
         "the stored {what} cannot be read; the database is damaged or was written by a newer version"

@@ -25,8 +25,8 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 const DEMAND_ROUNDS: u64 = 10;
 /// Every how manieth time speeds and uptimes are looked at.
 const STANDING_ROUNDS: u64 = 30;
-/// How often payloads past their keeping time are deleted.
-const PRUNE: Duration = Duration::from_hours(1);
+/// How often payloads past their keeping time are shredded.
+pub(crate) const PRUNE: Duration = Duration::from_hours(1);
 
 /// How often it is looked whether a week is over.
 const EPOCHS: Duration = Duration::from_mins(1);
@@ -188,11 +188,13 @@ impl Coordinator {
     }
 
     async fn prune(&self) {
-        let keep_ms = self.config.limits.payload_keep_ms;
-        match self.store.prune(now_ms().saturating_sub_unsigned(keep_ms)).await {
+        let limits = &self.config.limits;
+        let before = |keep_ms: u64| now_ms().saturating_sub_unsigned(keep_ms);
+        let disputed_ms = limits.disputed_keep_ms.max(limits.payload_keep_ms);
+        match self.store.prune(before(limits.payload_keep_ms), before(disputed_ms)).await {
             Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "deleted prompts and outputs of {jobs} old jobs"),
-            Err(error) => tracing::error!(?error, "old prompts could not be deleted: {error}"),
+            Ok(jobs) => tracing::info!(jobs, "shredded prompts and outputs of {jobs} old jobs"),
+            Err(error) => tracing::error!(?error, "old prompts could not be shredded: {error}"),
         }
     }
 }

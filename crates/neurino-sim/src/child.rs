@@ -163,7 +163,7 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
     let coordinator = loop {
         match Coordinator::open(config.clone()).await {
             Err(CoordinatorError::InUse(held @ Database::Postgres(_))) => {
-                books::until_free(&held).await?;
+                books::until_free(&held, &config.payload_key).await?;
             }
             opened => break opened?,
         }

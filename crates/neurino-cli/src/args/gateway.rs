@@ -27,7 +27,8 @@ pub struct FabricArgs {
     /// The file with the credentials that NATS wants.
     #[arg(long, value_name = "FILE")]
     pub nats_credentials: Option<PathBuf>,
-    /// The key that coordinator and gateways share; without it `coordinator/fabric.key` in the home.
+    /// The key that coordinator and gateways share; without it `coordinator/fabric.key` in
+    /// the data folder.
     #[arg(long, value_name = "FILE")]
     pub fabric_key: Option<PathBuf>,
 }

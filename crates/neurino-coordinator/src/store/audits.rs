@@ -15,6 +15,7 @@ use super::{Store, parse, parse_id, parse_json, to_json, writer};
 use crate::admin_log::Act;
 use crate::compare::Finding;
 use crate::error::StoreError;
+use crate::payload::Field;
 use crate::router::party_of;
 
 /// A result that is to be computed again.
@@ -563,6 +564,16 @@ pub(super) async fn newest(c: &mut Connection, most: u32) -> Result<Vec<StoredAu
     rows.iter().map(stored).collect()
 }
 
+/// The audit of a job's result.
+pub(super) async fn of_job(
+    c: &mut Connection,
+    job: JobId,
+) -> Result<Option<StoredAudit>, StoreError> {
+    let row: Option<Row> =
+        query("SELECT * FROM audit WHERE job = $1").bind(job.to_string()).fetch_optional(c).await?;
+    row.as_ref().map(stored).transpose()
+}
+
 fn stored(row: &Row) -> Result<StoredAudit, StoreError> {
     let job = |column: &str| -> Result<Option<JobId>, StoreError> {
         let id: Option<String> = row.try_get(column)?;
@@ -611,13 +622,16 @@ impl Store {
         rows.iter().map(stored).collect()
     }
 
-    /// What was asked for; absent once it was deleted.
+    /// What was asked for; absent once it was shredded.
     pub(crate) async fn spec(&self, job: JobId) -> Result<Option<JobSpec>, StoreError> {
-        let spec: Option<Option<String>> = query("SELECT spec FROM job WHERE id = $1")
-            .bind(job.to_string())
-            .fetch_optional(self.readers())
-            .await?;
-        spec.flatten().map(|spec| parse_json(&spec, "spec")).transpose()
+        let row: Option<(Option<String>, Option<Vec<u8>>)> =
+            query("SELECT spec, payload_key FROM job WHERE id = $1")
+                .bind(job.to_string())
+                .fetch_optional(self.readers())
+                .await?;
+        let Some((spec, key)) = row else { return Ok(None) };
+        let spec = self.vault.text(job, key.as_deref(), Field::Spec, spec.as_deref())?;
+        spec.map(|spec| parse_json(&spec, "spec")).transpose()
     }
 
     /// Records of nodes.

@@ -579,5 +579,5 @@ async fn messages_that_are_too_large_or_none_end_their_link_alone() {
 #[test]
 fn a_key_file_is_needed_where_a_gateway_starts() {
     let error = FabricKey::load(&PathBuf::from("/nowhere/fabric.key")).err().unwrap();
-    assert!(error.to_string().contains("copy it"), "{error}");
+    assert!(error.to_string().contains("copy `coordinator/fabric.key` from"), "{error}");
 }

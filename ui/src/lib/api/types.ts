@@ -1005,7 +1005,7 @@ hint?: string, };
 /**
  * What went wrong, for programs. A variant exists only where somebody acts on it.
  */
-export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "declined" | "unreachable" | "unsupported_version" | "internal";
+export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "payload_shredded" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "declined" | "unreachable" | "unsupported_version" | "internal";
 
 /**
  * Where an estimate comes from.
