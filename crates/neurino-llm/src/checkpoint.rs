@@ -17,6 +17,7 @@ use neurino_weights::{DType, Gguf, Safetensors, StoredTensor, TensorView, Weight
 use crate::LlmError;
 
 pub mod memory;
+mod check;
 mod names;
 mod plan;
 
