@@ -194,24 +194,28 @@ impl Serving {
     /// A new cache that needs about three quarters of the memory, and half of the rows in a step; less
     /// where there is no memory for that. Jobs must have ended. `None` if that would be too little to be
     /// of use.
-    pub(crate) fn smaller(self) -> Option<Self> {
+    ///
+    /// # Errors
+    /// `Crashed` if something else than memory failed.
+    pub(crate) fn smaller(self) -> Result<Option<Self>, EngineError> {
         let Self { runner, limits, steps, .. } = self;
         // The old cache's memory first.
         let parts = runner.into_parts();
-        let mut less = smaller(&limits)?;
-        loop {
+        let mut next = smaller(&limits);
+        while let Some(less) = next {
             parts.0.device().memory_cleanup();
-            let cache = fault::guarded("making a cache", || parts.0.new_cache(less.n_blocks));
-            match cache {
-                Ok(cache) => return Self::with_cache(parts, less, steps, cache).ok(),
-                Err(error) if error.code != EngineErrorCode::OutOfMemory => return None,
-                Err(_) => less = smaller(&less)?,
+            let make = || parts.0.new_cache(less.n_blocks);
+            match fault::guarded_on_device("making a cache", make) {
+                Ok(cache) => return Ok(Self::with_cache(parts, less, steps, cache).ok()),
+                Err(error) if error.code != EngineErrorCode::OutOfMemory => return Err(error),
+                Err(_) => next = smaller(&less),
             }
         }
     }
 
     /// Jobs that compute at once.
     pub(crate) fn slots(&self) -> u32 {
+        Ok(None)
         u32::try_from(self.limits.sequences_max).unwrap_or(u32::MAX)
     }
 
