@@ -19,6 +19,10 @@ pub struct TextJob {
     pub sampling: SamplingParams,
     /// Most tokens to generate, 1 to [`TextJob::MAX_TOKENS_LIMIT`].
     pub max_tokens: u32,
+    /// Whether fewer will do where the prompt leaves less of the model's context: nobody asked for that
+    /// many. Else such a job is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fewer_tokens: bool,
     /// Texts that end the answer; they are cut off. At most [`TextJob::STOP_LIMIT`].
     #[serde(default)]
     pub stop: Vec<String>,
@@ -76,6 +80,7 @@ impl TextJob {
             messages,
             sampling: SamplingParams::default(),
             max_tokens,
+            fewer_tokens: false,
             stop: Vec::new(),
             tools: Vec::new(),
             tool_choice: ToolChoice::default(),
