@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use neurino_core::{JobOutput, TextOutput};
 use neurino_llm::chat::ChatTemplate;
+use neurino_llm::checkpoint::Precision;
 use neurino_llm::model::LanguageModel;
 use neurino_llm::serving::{GenerateError, RequestId, Runner, RunnerEvent, ServingLimits};
 use neurino_llm::tokenizer::Tokenizer;
@@ -166,7 +167,10 @@ impl Serving {
                         job.outlet.delta(delta, tokens);
                     }
                 }
-                RunnerEvent::Finished { id, output } => ended.extend(self.end(id, Ok(output))),
+                RunnerEvent::Finished { id, mut output } => {
+                    output.precision = self.runner.model().precision().map(Precision::of_result);
+                    ended.extend(self.end(id, Ok(output)));
+                }
                 RunnerEvent::Failed { id, error } => {
                     ended.extend(self.end(id, Err(from_generate(&error))));
                 }
@@ -211,11 +215,11 @@ impl Serving {
                 Err(_) => next = smaller(&less),
             }
         }
+        Ok(None)
     }
 
     /// Jobs that compute at once.
     pub(crate) fn slots(&self) -> u32 {
-        Ok(None)
         u32::try_from(self.limits.sequences_max).unwrap_or(u32::MAX)
     }
 

@@ -232,7 +232,8 @@ impl Open {
         }
         let choices = self.choices.drain(..).flatten().collect();
         let (prompt_tokens, completion_tokens) = (self.prompt_tokens, self.completion_tokens);
-        Some(TextOutput { choices, usage: Usage { prompt_tokens, completion_tokens } })
+        let usage = Usage { prompt_tokens, completion_tokens };
+        Some(TextOutput { choices, usage, precision: None })
     }
 }
 
