@@ -287,7 +287,7 @@ mod tests {
         let logprob = TokenLogprob { chosen: rated(), top };
         let mut choice = TextChoice::new("\u{1}".repeat(128 * tokens), FinishReason::Length);
         choice.logprobs = Some(vec![logprob; tokens]);
-        let output = TextOutput { choices: vec![choice], usage: Usage::default() };
+        let output = TextOutput { choices: vec![choice], usage: Usage::default(), precision: None };
         let event = JobEvent::Finished { output: JobOutput::Text(output) };
         let message = FromChild::Job { job: 1, event };
         let frame = encode(&message).unwrap();

@@ -14,7 +14,7 @@ use neurino_nn::NnError;
 use neurino_nn::device::is_cpu;
 
 use crate::api::{EngineCounters, EngineError, EngineErrorCode};
-use crate::fault::{self, guarded};
+use crate::fault::{self, guarded, guarded_on_device};
 use crate::memory::DeviceMemory;
 use crate::queue::{self, Job};
 use crate::serving::Ended;
@@ -334,10 +334,7 @@ fn computing<T>(
     doing: &str,
     work: impl FnOnce() -> Result<T, DiffusionError>,
 ) -> Result<T, EngineError> {
-    let done = guarded(doing, work).map_err(|fault| match fault.code {
-        EngineErrorCode::Internal => EngineError::crashed(fault.message),
-        _ => fault,
-    });
+    let done = guarded_on_device(doing, work);
     done.and_then(|done| done.map_err(|error| from_diffusion(&error)))
 }
 

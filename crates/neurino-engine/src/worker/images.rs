@@ -13,7 +13,7 @@ use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
-use crate::fault::guarded;
+use crate::fault::guarded_on_device;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
 use crate::served::Served;
@@ -34,7 +34,7 @@ impl Worker {
             let planned = plan(source.family(), &memory, &ways, open.memory(), host_free_bytes())?;
             ways.retain(|way| *way >= planned.residence);
             let read = || self.read_image_as(reference, &source, &planned, &ways);
-            match guarded("loading the model", read).flatten() {
+            match guarded_on_device("loading the model", read).flatten() {
                 Err(error) if error.code == EngineErrorCode::OutOfMemory && ways.len() > 1 => {
                     tracing::warn!(from = ?planned.residence, "loading it another way: {error}");
                     ways.remove(0);

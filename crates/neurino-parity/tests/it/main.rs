@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use neurino_parity::{Options, ParityError, Report, Tally};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -144,4 +146,49 @@ fn a_folder_without_cases_says_so() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(run(folder.path()), Err(ParityError::NoCases(_))));
     assert!(matches!(run(&folder.path().join("absent")), Err(ParityError::NoFolder(_))));
+}
+
+#[test]
+fn a_folder_of_which_nothing_can_be_run_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("quant")).unwrap();
+    let unit = serde_json::json!([{ "name": "u", "kind": "new", "shape": [1, 1] }]);
+    fs::write(folder.path().join("quant/units.json"), unit.to_string()).unwrap();
+    let units = fixtures().join("quant/units.safetensors");
+    fs::copy(units, folder.path().join("quant/units.safetensors")).unwrap();
+    let error = run(folder.path()).unwrap_err();
+    assert!(matches!(error, ParityError::AllSkipped { skipped: 1, .. }), "{error}");
+}
+
+/// Its zero points are stored as they are, not less one.
+#[test]
+fn a_unit_of_the_second_format_of_gptq() {
+    let quant = fixtures().join("quant");
+    let text = fs::read_to_string(quant.join("units.json")).unwrap();
+    let units: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let is_wanted = |unit: &&serde_json::Value| unit["kind"] == "gptq";
+    let mut unit = units.iter().find(is_wanted).unwrap().clone();
+    let name = unit["name"].as_str().unwrap().to_owned();
+    let bytes = fs::read(quant.join("units.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let stored = all.tensor(&format!("{name}.qzeros")).unwrap();
+    let add_one = |byte: u8| (byte & 0xf).wrapping_add(1) & 0xf | (byte >> 4).wrapping_add(1) << 4;
+    let zeros: Vec<u8> = stored.data().iter().map(|byte| add_one(*byte)).collect();
+    let changed = TensorView::new(stored.dtype(), stored.shape().to_vec(), &zeros).unwrap();
+    let tensors = all.tensors().into_iter().map(|(tensor, view)| {
+        let is_changed = tensor == format!("{name}.qzeros");
+        (tensor, if is_changed { changed.clone() } else { view })
+    });
+
+    let folder = tempfile::tempdir().unwrap();
+    let quant = folder.path().join("quant");
+    fs::create_dir_all(&quant).unwrap();
+    fs::write(quant.join("units.safetensors"), safetensors::serialize(tensors, None).unwrap())
+        .unwrap();
+    for (format, passed) in [("gptq_v2", 1), ("gptq", 0)] {
+        unit["checkpoint_format"] = format.into();
+        fs::write(quant.join("units.json"), serde_json::json!([unit]).to_string()).unwrap();
+        let (tally, lines) = run(folder.path()).unwrap();
+        assert_eq!((tally.passed, tally.failed), (passed, 1 - passed), "{lines:#?}");
+    }
 }
