@@ -151,7 +151,7 @@ impl App {
         if settings.bytes_per_s_max.is_some_and(|bytes| bytes < BYTES_PER_S_MIN) {
             return wrong(
                 "with so little bandwidth no download would end",
-                "allow 0.1 MB/s or more",
+                "allow 0.1 Mbit/s or more",
             );
         }
         let minutes = |minute: u16| minute < 24 * 60;

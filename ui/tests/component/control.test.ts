@@ -84,6 +84,7 @@ describe('the rules', () => {
     const { backend } = await open(snapshot('stopped'), 'settings');
     await fireEvent.change(screen.getByTestId('when-select'), { target: { value: 'away' } });
     await fireEvent.click(screen.getByTestId('pause-on-battery'));
+    await settle();
     const sent = backend.sent('rules_set').map((c) => c.payload.rules);
     expect(sent[0]?.when).toBe('away');
     expect(sent[1]).toMatchObject({ when: 'away', pause_on_battery: false });
@@ -98,6 +99,31 @@ describe('the rules', () => {
     await settle();
     const sent = backend.sent('rules_set').map((c) => c.payload.rules);
     expect(sent[1]).toMatchObject({ when: 'away', pause_on_battery: false });
+  });
+
+  it('tell what was refused though a later change was taken', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    const message = 'the drive is full';
+    backend.refusals.set('rules_set', { code: 'internal', message });
+    const when = screen.getByTestId<HTMLSelectElement>('when-select');
+    const shownBefore = when.value;
+    const battery = screen.getByTestId<HTMLInputElement>('pause-on-battery');
+    void fireEvent.change(when, { target: { value: 'away' } });
+    void fireEvent.click(battery);
+    await settle();
+    expect(when.value).toBe(shownBefore);
+    expect(backend.rules.rules).toMatchObject({ when: shownBefore, pause_on_battery: false });
+    expect(battery.checked).toBe(false);
+    expect(document.body.textContent).toContain('The drive is full.');
+  });
+
+  it('leave a switch where it was when it is refused', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    backend.refusals.set('rules_set', { code: 'internal', message: 'the drive is full' });
+    const battery = screen.getByTestId<HTMLInputElement>('pause-on-battery');
+    await fireEvent.click(battery);
+    await settle();
+    expect(battery.checked).toBe(true);
   });
 
   it('stay as they were where a change is refused', async () => {

@@ -10,7 +10,7 @@ export const phrases: readonly Phrase[] = [
     'with so little bandwidth no download would end',
     'mit so wenig Bandbreite würde kein Download fertig',
   ],
-  ['allow 0.1 MB/s or more', 'erlaube mindestens 0,1 MB/s'],
+  ['allow 0.1 Mbit/s or more', 'erlaube mindestens 0,1 Mbit/s'],
   ['a day has 24 hours', 'ein Tag hat 24 Stunden'],
   ['choose times from 00:00 to 23:59', 'wähle Zeiten von 00:00 bis 23:59'],
   ['`{}` is in memory, so it stays', '`{0}` ist im Speicher, also bleibt es'],
