@@ -147,6 +147,21 @@ describe('the rules', () => {
     expect(games).toEqual([['factorio'], ['factorio', 'quake']]);
   });
 
+  it('keep a name that was refused in its field, to be mended', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    backend.refusals.set('rules_set', { code: 'invalid_request', message: 'no name' });
+    const list = within(screen.getByTestId('games-list'));
+    const field = list.getByRole<HTMLInputElement>('textbox');
+    await fireEvent.input(field, { target: { value: '/' } });
+    await fireEvent.click(list.getByText('Add'));
+    await settle();
+    expect(field.value).toBe('/');
+    await fireEvent.input(field, { target: { value: 'quake' } });
+    await fireEvent.click(list.getByText('Add'));
+    await settle();
+    expect(field.value).toBe('');
+  });
+
   it('say what this system cannot tell', async () => {
     const { backend } = await open(snapshot('stopped'));
     const abilities = { ...rulesView.abilities, idle: false, metered: false };
@@ -181,6 +196,21 @@ describe('the rules', () => {
     await fireEvent.pointerUp(window);
     await settle();
     expect(backend.sent('rules_set')[1]?.payload.rules.week[6]?.slice(21)).toBe('m..');
+  });
+
+  it('keep both of two hours that are painted before the first is saved', async () => {
+    const { backend } = await open(snapshot('stopped'));
+    backend.rules = { ...rulesView, rules: { ...rulesView.rules, when: 'schedule' } };
+    await fireEvent.click(screen.getByTestId('nav-settings'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('brush-.'));
+    for (const hour of [1, 3]) {
+      const cell = document.querySelector(`[data-at="0-${hour}"]`) as HTMLElement;
+      void fireEvent.keyDown(cell, { key: 'Enter' });
+    }
+    await settle();
+    const monday = backend.rules.rules.week[0] ?? '';
+    expect([monday[1], monday[3]]).toEqual(['.', '.']);
   });
 
   it('show what was decided', async () => {
