@@ -362,6 +362,10 @@ export const en = {
     reuseText:
       'Neurino looks for files that it would have to download, by their content. Those files stay where they are, and take no space twice where the drive allows it.',
     scrub: 'Check all files',
+    damaged: (file: string) =>
+      `${file} is damaged on your drive. Its damaged pieces will be fetched again.`,
+    damagedOwn: (file: string) =>
+      `${file} is damaged on your drive and was set aside. The model is your own: add it again.`,
     stopTask: 'Stop',
     read: (size: string) => `${size} read`,
     tasks: {

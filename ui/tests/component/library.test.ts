@@ -70,6 +70,25 @@ describe('the verdicts', () => {
   });
 });
 
+describe('a damaged file', () => {
+  it('is named on its model, with what happens now', async () => {
+    const damaged = (own: boolean) =>
+      withLibrary({
+        models: library.models.map((model, n) =>
+          n === 1 ? { ...model, own, damaged: 'unet/weights.safetensors' } : model,
+        ),
+      });
+    const { emit } = await open(damaged(false), 'models');
+    const line = screen.getByTestId('model-damaged');
+    expect(line.textContent).toContain('unet/weights.safetensors is damaged on your drive.');
+    expect(line.textContent).toContain('will be fetched again');
+    emit({ event: 'snapshot', payload: damaged(true) });
+    expect(screen.getByTestId('model-damaged').textContent).toContain('add it again');
+    emit({ event: 'snapshot', payload: snapshot('stopped') });
+    expect(screen.queryByTestId('model-damaged')).toBeNull();
+  });
+});
+
 describe('the drive', () => {
   it('offers to clean up above the limit, and asks first', async () => {
     const changes = {

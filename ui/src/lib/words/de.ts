@@ -340,6 +340,10 @@ export const de: Catalogue = {
     reuseText:
       'Neurino sucht anhand des Inhalts nach Dateien, die es sonst herunterladen müsste. Die Dateien bleiben, wo sie sind, und belegen nichts doppelt, wo das Laufwerk es erlaubt.',
     scrub: 'Alle Dateien prüfen',
+    damaged: (file: string) =>
+      `${file} ist auf deinem Laufwerk beschädigt. Die beschädigten Stücke werden neu geladen.`,
+    damagedOwn: (file: string) =>
+      `${file} war auf deinem Laufwerk beschädigt und liegt jetzt beiseite. Das Modell ist dein eigenes: Füge es noch mal hinzu.`,
     stopTask: 'Stopp',
     read: (size: string) => `${size} gelesen`,
     tasks: {
