@@ -69,7 +69,8 @@ impl App {
         self.store.catalog().models().iter().filter(here).map(|m| m.id.clone()).collect()
     }
 
-    fn is_here(&self, id: &ModelId) -> bool {
+    /// Whether all files of a model are on this machine.
+    pub(crate) fn is_here(&self, id: &ModelId) -> bool {
         matches!(self.store.state(id), Ok(Stored::Verified | Stored::Unverified))
     }
 

@@ -17,6 +17,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
 use crate::cards::Seat;
+use crate::library::ScrubPace;
 use crate::notices::Notifier;
 use crate::updates::UpdateOptions;
 
@@ -51,6 +52,8 @@ pub struct AppOptions {
     pub updates: Option<UpdateOptions>,
     /// Who shows notifications; without it nobody does.
     pub notifier: Option<Arc<dyn Notifier>>,
+    /// When and how fast the model library is read through in the background.
+    pub scrub: ScrubPace,
 }
 
 impl AppOptions {
@@ -72,6 +75,7 @@ impl AppOptions {
             awake: None,
             updates: None,
             notifier: None,
+            scrub: ScrubPace::default(),
         }
     }
 }

@@ -1495,6 +1495,10 @@ used_ms: number | null,
  */
 own: boolean,
 /**
+ * The name of a file that was found damaged on the drive, until the model is whole again.
+ */
+damaged: string | null,
+/**
  * What a unit of work of it is worth on this network, in millionths; `None` if the network has
  * not said.
  */
