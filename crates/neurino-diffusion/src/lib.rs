@@ -25,7 +25,7 @@ pub mod source;
 pub mod t5;
 pub mod unet;
 pub mod vae;
-mod work;
+pub mod work;
 
 pub use error::DiffusionError;
 pub use image::RgbImage;

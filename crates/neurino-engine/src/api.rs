@@ -54,9 +54,41 @@ pub struct LoadedModel {
     pub memory: MemoryUse,
     /// How long loading took, in milliseconds.
     pub load_ms: u64,
-    /// How quick an image model was when it was warmed up; `None` where it was not.
+    /// What is known of the pictures of an image model.
     #[serde(default)]
-    pub picture_pace: Option<PicturePace>,
+    pub pictures: Option<PictureFacts>,
+}
+
+/// What is known of the pictures of a model before the first job.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PictureFacts {
+    /// How much a picture computes.
+    pub work: PictureWork,
+    /// How quick it was when it was warmed up; `None` where it was not.
+    pub pace: Option<PicturePace>,
+}
+
+/// How much a picture computes by its size: TFLOP that every picture takes, for each megapixel, and for
+/// each square of it, which attention takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PictureWork {
+    /// A forward pass of the network that makes pictures.
+    pub pass: [f64; 3],
+    /// The decoder.
+    pub decoder: [f64; 3],
+    /// Whether a step with guidance takes two passes. Networks that were taught it take one.
+    pub guided_twice: bool,
+}
+
+impl PictureWork {
+    /// Of one pass and of the decoder, in TFLOP.
+    pub fn tflop(&self, pixels: u32) -> (f64, f64) {
+        let megapixels = f64::from(pixels) / 1e6;
+        let at = |[fixed, each, square]: [f64; 3]| {
+            fixed + each * megapixels + square * megapixels * megapixels
+        };
+        (at(self.pass), at(self.decoder))
+    }
 }
 
 /// How long a picture took.

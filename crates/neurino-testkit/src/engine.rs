@@ -138,7 +138,7 @@ impl ScriptedEngine {
             weights_bytes: WEIGHTS_BYTES,
             memory: MemoryUse::default(),
             load_ms: 1,
-            picture_pace: None,
+            pictures: None,
         }
     }
 }

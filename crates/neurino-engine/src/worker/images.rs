@@ -12,7 +12,10 @@ use neurino_diffusion::pipeline::{Family, Plan, Residence};
 use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
-use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
+use crate::api::{
+    EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef, PictureFacts,
+    PictureWork,
+};
 use crate::fault::guarded;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
@@ -72,7 +75,7 @@ impl Worker {
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
-        let mut picture_pace = None;
+        let mut pace = None;
         if !open.is_cpu() {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
@@ -103,7 +106,7 @@ impl Worker {
                 let _ = open.device.sync();
             };
             let model = pipeline.as_mut();
-            picture_pace = warm_pictures::pace(model, &reference.id, &first, &elapsed, &sync);
+            pace = warm_pictures::pace(model, &reference.id, &first, &elapsed, &sync);
         }
         let used = self.used_bytes();
         let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
@@ -116,7 +119,7 @@ impl Worker {
             weights_bytes: pipeline.facts().weights_bytes,
             memory: MemoryUse { planned_bytes, measured_bytes, cache_bytes: 0 },
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            picture_pace,
+            pictures: Some(PictureFacts { work: work(source), pace }),
         };
         tracing::info!(
             planned_bytes,
@@ -193,6 +196,12 @@ struct Planned {
     plan: Plan,
     /// What the model and that picture take together.
     peak_bytes: u64,
+}
+
+/// How much its pictures compute.
+fn work(source: &ImageSource) -> PictureWork {
+    let (pass, decoder) = (source.dims().denoising_growth(), source.dims().decoding_growth());
+    PictureWork { pass: pass.0, decoder: decoder.0, guided_twice: guided(source.family()) }
 }
 
 /// Whether the usual picture of a family is computed with the prompt and without it.
