@@ -230,6 +230,7 @@ impl ImageSource {
             source: Arc::clone(self),
             device: loading.device.clone(),
             precision: loading.precision,
+            pulse: loading.pulse().clone(),
         };
         let visitors = (residence != Residence::Stay).then(|| again.clone());
         if residence == Residence::Stream {

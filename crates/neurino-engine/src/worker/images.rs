@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
 use neurino_diffusion::pipeline::{Family, Plan, Residence};
+use neurino_diffusion::pulse::Pulse;
+use neurino_diffusion::{DiffusionError, ImageSource};
 use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
@@ -71,7 +72,8 @@ impl Worker {
             self.progress(reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
         };
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
-        let loading = Loading::new(&open.device, precision, &progress, &unwanted);
+        let pulse = Pulse::counting(Arc::clone(&self.steps));
+        let loading = Loading::new(&open.device, precision, &progress, &unwanted).beating(&pulse);
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
@@ -109,6 +111,10 @@ impl Worker {
             pace = warm_pictures::pace(model, &reference.id, &first, &elapsed, &sync);
         }
         let used = self.used_bytes();
+        if !open.is_cpu() {
+            // What the warm-up left in the allocator's pools would count as used by the first plan.
+            open.clean_up();
+        }
         let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
         let facts = LoadedModel {
             id: reference.id.clone(),
@@ -129,10 +135,10 @@ impl Worker {
             ?residence,
             "the image model is loaded"
         );
-        let load_as = self.load_as(open.device.clone(), precision);
+        let load_as = self.load_as(open.device.clone(), precision, pulse.clone());
         let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes };
         let (source, device) = (Arc::clone(source), open.device.clone());
-        let pictures = Pictures::new(pipeline, ways, memory, source, device);
+        let pictures = Pictures::new(pipeline, ways, memory, source, device, pulse);
         Ok(Loaded {
             reference: reference.clone(),
             facts,
@@ -142,13 +148,14 @@ impl Worker {
 
     /// Loads a model another way while jobs wait for it. What is read counts as steps, so that nobody
     /// takes the engine for stuck.
-    fn load_as(&self, device: Device, precision: Precision) -> LoadAs {
+    fn load_as(&self, device: Device, precision: Precision, pulse: Pulse) -> LoadAs {
         let steps = Arc::clone(&self.steps);
         Box::new(move |source, residence, unwanted| {
             let progress = |_| {
                 steps.fetch_add(1, Ordering::Relaxed);
             };
-            source.load_as(&Loading::new(&device, precision, &progress, unwanted), residence)
+            let loading = Loading::new(&device, precision, &progress, unwanted).beating(&pulse);
+            source.load_as(&loading, residence)
         })
     }
 
@@ -248,7 +255,7 @@ fn plan(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn unreadable(error: neurino_diffusion::DiffusionError) -> EngineError {
+fn unreadable(error: DiffusionError) -> EngineError {
     let error = from_diffusion(&error);
     if error.code == EngineErrorCode::Internal || error.code == EngineErrorCode::InvalidRequest {
         return EngineError::new(EngineErrorCode::ModelUnreadable, error.message);
