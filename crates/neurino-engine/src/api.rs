@@ -1,5 +1,6 @@
 //! The engine's contract.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -16,6 +17,17 @@ pub struct ModelRef {
     /// A GGUF file, or a Hugging Face folder (config.json, safetensors, tokenizer.json); or an image
     /// model: a checkpoint's file, a diffusers folder, or a folder with a `model.toml`.
     pub path: PathBuf,
+    /// SHA-256 of its files by their paths below the folder, in hexadecimal digits, where a manifest
+    /// vouches for them. What two models share is known by it.
+    #[serde(default)]
+    pub sha256: BTreeMap<String, String>,
+}
+
+impl ModelRef {
+    /// A model of whose files nobody says what they are.
+    pub fn new(id: ModelId, path: impl Into<PathBuf>) -> Self {
+        Self { id, path: path.into(), sha256: BTreeMap::new() }
+    }
 }
 
 /// Which device computes.

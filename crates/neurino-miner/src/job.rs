@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     fn model(name: &str) -> ModelRef {
-        ModelRef { id: ModelId::new(name).unwrap(), path: name.into() }
+        ModelRef::new(ModelId::new(name).unwrap(), name)
     }
 
     /// Whether a model is held within a moment.

@@ -81,6 +81,16 @@ impl LdmTensors {
         &self.file
     }
 
+    /// Whether there is an autoencoder that makes pictures.
+    pub fn has_vae(&self) -> bool {
+        matches!(self.vae.names, Names::Same | Names::Vae { levels: 1.. })
+    }
+
+    /// The file of the autoencoder, if it has one of its own.
+    pub fn vae_file(&self) -> Option<&Safetensors> {
+        self.vae.file.as_ref()
+    }
+
     /// Bytes of the tensors of one component, of those that a network may read.
     pub fn component_bytes(&self, component: &LdmComponent<'_>) -> u64 {
         let ours = component.file.tensors().filter(|t| t.name().starts_with(component.prefix));
@@ -135,6 +145,11 @@ impl LdmVae {
         let VaeFile { file, prefix, names } = VaeFile::open(path)?;
         let file = file.map_or_else(|| open_file(path), Ok)?;
         Ok(Self { file, prefix, names })
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &Safetensors {
+        &self.file
     }
 
     /// Its tensors, under diffusers' names.

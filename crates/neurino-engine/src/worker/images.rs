@@ -30,12 +30,13 @@ impl Worker {
     /// Loads an image model in the quickest way that there is memory for; where the plan was wrong, in
     /// the next cheaper one.
     pub(super) fn read_image(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
-        let open = &self.devices[0];
-        let source = Arc::new(ImageSource::open(&reference.path).map_err(unreadable)?);
-        let memory = source.memory(usual_precision(open.is_cpu()));
-        let mut ways = Residence::ways(open.is_cpu()).to_vec();
+        let device = &self.devices[0];
+        let source = Arc::new(open(reference).map_err(unreadable)?);
+        let memory = source.memory(usual_precision(device.is_cpu()));
+        let mut ways = Residence::ways(device.is_cpu()).to_vec();
         loop {
-            let planned = plan(source.family(), &memory, &ways, open.memory(), host_free_bytes())?;
+            let planned =
+                plan(source.family(), &memory, &ways, device.memory(), host_free_bytes())?;
             ways.retain(|way| *way >= planned.residence);
             let read = || self.read_image_as(reference, &source, &planned, &ways);
             match guarded("loading the model", read).flatten() {
@@ -167,7 +168,7 @@ impl Worker {
         }
         let loaded = self.loaded.as_mut()?;
         let Served::Image(pictures) = &mut loaded.serving else { return None };
-        let source = ImageSource::open(&model.path).ok()?;
+        let source = open(model).ok()?;
         let started = Instant::now();
         if !pictures.switch_to(source) {
             // The load that follows says what is wrong.
@@ -180,6 +181,14 @@ impl Worker {
         self.status.send_replace(EngineStatus::Ready(facts.clone()));
         Some(facts)
     }
+}
+
+/// Opens a model with what is known of its files.
+fn open(model: &ModelRef) -> Result<ImageSource, DiffusionError> {
+    let source = ImageSource::open(&model.path)?;
+    let sha256 = model.sha256.iter();
+    Ok(source
+        .vouched(sha256.map(|(name, sha256)| (model.path.join(name), sha256.clone())).collect()))
 }
 
 /// Memory of the machine itself that layers may take.
@@ -331,7 +340,7 @@ mod tests {
 
     fn tiny() -> ModelRef {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
-        ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder }
+        ModelRef::new(ModelId::new("tiny").expect("an id"), folder)
     }
 
     /// Loads a tiny model on a device and makes a picture.
