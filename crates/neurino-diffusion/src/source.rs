@@ -115,6 +115,7 @@ impl ImageSource {
             let (family, files) = open_checkpoint(&base, manifest.vae.as_deref())?;
             (family, files, base.parent().map(Path::to_owned).unwrap_or_default())
         };
+        predicts_noise(family, &folder)?;
         let dims = dims(family, &files, &folder)?;
         // Updates of another kind of model are refused before anything is read.
         LoraFiles::open(&manifest.loras, family.low_rank_parts())?;
@@ -498,6 +499,14 @@ fn open_checkpoint(path: &Path, vae: Option<&Path>) -> Result<(Family, Files), D
         None => (None, None),
     };
     let file = LdmTensors::open(path, vae)?;
+    if folder_vae.is_none() && !file.has_vae() {
+        return Err(DiffusionError::Unsupported {
+            path: path.to_owned(),
+            found: "a checkpoint without an autoencoder (VAE)".into(),
+            supported: "checkpoints that have one, and this one with the file of one: put both into \
+                        a folder with a `model.toml` that says `base = \"...\"` and `vae = \"...\"`",
+        });
+    }
     let family = match file.family() {
         LdmFamily::Sd1 => Family::Sd15,
         LdmFamily::Sdxl => Family::Sdxl,

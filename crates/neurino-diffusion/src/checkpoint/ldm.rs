@@ -214,6 +214,11 @@ fn family(file: &Safetensors) -> Result<LdmFamily, &'static str> {
         return match channels {
             Some(9) => Err("a checkpoint for inpainting"),
             Some(8) => Err("a checkpoint for editing pictures"),
+            // A mark that its trainers put there, because nothing else tells.
+            _ if file.stored("v_pred").is_ok() => Err(
+                "a checkpoint that predicts velocity (`v_pred`) and not noise; take the model's \
+                 version that predicts noise (epsilon)",
+            ),
             _ if has(SDXL_TEXT_2) && has(SDXL_TEXT) => Ok(LdmFamily::Sdxl),
             _ if has("conditioner.embedders.0.model.") => Err("the refiner of SDXL"),
             _ if has("cond_stage_model.model.") => Err("a checkpoint of Stable Diffusion 2"),
