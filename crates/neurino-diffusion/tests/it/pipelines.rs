@@ -390,11 +390,22 @@ fn a_folder_may_say_what_belongs_together() {
     assert_ne!(picture(sd15().as_mut(), &job(2, 4)), expect);
 }
 
+/// A folder with the configurations of the tiny model, whose dimensions its shapes do not tell, and with
+/// `model` as its checkpoint.
+fn folder_of(model: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["unet", "vae", "text_encoder"] {
+        std::fs::create_dir(folder.path().join(part)).unwrap();
+        let config = format!("{part}/config.json");
+        std::fs::copy(fixture("sd/sd15").join(&config), folder.path().join(config)).unwrap();
+    }
+    std::fs::copy(model, folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
 #[test]
 fn a_network_that_predicts_velocity_is_refused_whatever_the_schedule() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = fixture("sd/sd15/model.safetensors");
-    std::fs::copy(model, folder.path().join("model.safetensors")).unwrap();
+    let folder = folder_of(&fixture("sd/sd15/model.safetensors"));
     std::fs::create_dir(folder.path().join("scheduler")).unwrap();
     let open = |predicts: &str, manifest: &str| {
         let json = format!(r#"{{"_class_name": "EulerDiscreteScheduler"{predicts}}}"#);
@@ -430,12 +441,9 @@ fn a_checkpoint_without_an_autoencoder_says_how_to_give_one() {
     let words = error.to_string();
     assert!(words.contains("without an autoencoder") && words.contains("model.toml"), "{words}");
     // As it says.
-    let folder = tempfile::tempdir().unwrap();
-    let toml = format!(
-        "base = '{}'\nvae = '{}'\n",
-        bare.display(),
-        fixture("sd/sd15/vae_alt.safetensors").display()
-    );
+    let folder = folder_of(&bare);
+    let vae = fixture("sd/sd15/vae_alt.safetensors");
+    let toml = format!("base = 'model.safetensors'\nvae = '{}'\n", vae.display());
     std::fs::write(folder.path().join("model.toml"), toml).unwrap();
     let source = ImageSource::open(folder.path()).unwrap();
     picture(load(&source, Precision::Stored).as_mut(), &job(1, 1));

@@ -209,10 +209,19 @@ async fn a_damaged_image_model_is_refused_and_a_good_one_loads_after_it(engine: 
 fn composite(folder: &Path, name: &str, loras: &str) -> ModelRef {
     let place = folder.join(name);
     std::fs::create_dir_all(&place).unwrap();
-    let base = fixtures().join("sd/sd15/model.safetensors");
+    let base = fixtures().join("sd/sd15");
     let first = folder.join("Base.safetensors");
     if !first.exists() {
-        std::fs::copy(base, &first).unwrap();
+        std::fs::copy(base.join("model.safetensors"), &first).unwrap();
+    }
+    // So small a model does not tell its dimensions by its shapes.
+    for part in ["unet", "vae", "text_encoder", "tokenizer"] {
+        let own = place.join(part);
+        std::fs::create_dir_all(&own).unwrap();
+        for entry in std::fs::read_dir(base.join(part)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), own.join(entry.file_name())).unwrap();
+        }
     }
     std::fs::hard_link(first, place.join("Base.safetensors")).unwrap();
     std::fs::write(place.join("model.toml"), format!("base = 'Base.safetensors'\n{loras}"))
