@@ -390,14 +390,17 @@ fn a_folder_may_say_what_belongs_together() {
     assert_ne!(picture(sd15().as_mut(), &job(2, 4)), expect);
 }
 
-/// A folder with the configurations of the tiny model, whose dimensions its shapes do not tell, and with
-/// `model` as its checkpoint.
+/// A folder with the configurations and the vocabulary of the tiny model, whose dimensions its shapes do
+/// not tell, and with `model` as its checkpoint.
 fn folder_of(model: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for part in ["unet", "vae", "text_encoder"] {
-        std::fs::create_dir(folder.path().join(part)).unwrap();
-        let config = format!("{part}/config.json");
-        std::fs::copy(fixture("sd/sd15").join(&config), folder.path().join(config)).unwrap();
+    for part in ["unet", "vae", "text_encoder", "tokenizer"] {
+        let own = folder.path().join(part);
+        std::fs::create_dir(&own).unwrap();
+        for entry in std::fs::read_dir(fixture("sd/sd15").join(part)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), own.join(entry.file_name())).unwrap();
+        }
     }
     std::fs::copy(model, folder.path().join("model.safetensors")).unwrap();
     folder
