@@ -254,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_engines_hold_two_models_and_one_is_left_as_it_is() {
-        let model = |name: &str| ModelRef { id: ModelId::new(name).unwrap(), path: name.into() };
+        let model = |name: &str| ModelRef::new(ModelId::new(name).unwrap(), name);
         let both = [ScriptedEngine::answering("a"), ScriptedEngine::answering("b")];
         let start = |seat: &Seat| -> Arc<dyn Engine> {
             Arc::new(both[usize::from(seat.device != DeviceChoice::Auto)].clone())

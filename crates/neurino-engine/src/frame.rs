@@ -46,7 +46,6 @@ pub enum FrameError {
 /// What the parent sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "made, sent and dropped one at a time")]
 pub enum ToChild {
     /// The first frame.
     Hello {

@@ -245,7 +245,7 @@ pub(crate) fn model() -> ModelRef {
 /// A tiny model of an architecture.
 pub(crate) fn fixture(name: &str) -> ModelRef {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
-    ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder.join(name) }
+    ModelRef::new(ModelId::new("tiny").expect("an id"), folder.join(name))
 }
 
 /// Greedy on this model, it goes on for as long as it may.

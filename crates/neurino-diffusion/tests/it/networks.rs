@@ -392,6 +392,13 @@ fn a_file_that_is_something_else_is_named() {
     std::fs::write(&pickled, [b"PK\x03\x04".as_slice(), &[0; 64]].concat()).unwrap();
     assert!(found(&pickled).contains(".ckpt"));
 
+    let velocity = |name: &str| {
+        let mark = name == "first_stage_model.decoder.conv_in.bias";
+        Some(if mark { "v_pred".to_owned() } else { name.to_owned() })
+    };
+    let velocity = found(&changed_file(&model, "velocity", velocity));
+    assert!(velocity.contains("v_pred") && velocity.contains("epsilon"), "{velocity}");
+
     let wrong_vae = LdmTensors::open(&model, Some(&folder("sd15").join("lora_kohya.safetensors")));
     assert!(wrong_vae.unwrap_err().to_string().contains("no autoencoder"));
 }

@@ -83,7 +83,7 @@ impl Worker {
                 cache_bytes: serving.cache_bytes(),
             },
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            picture_pace: None,
+            pictures: None,
         };
         log(plan, &facts);
         let serving = Served::Text(Box::new(serving));
