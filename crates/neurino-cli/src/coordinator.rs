@@ -356,9 +356,7 @@ async fn serve(
             if let Some(bucket) = coordinator.bucket() {
                 output::line(format!("Pictures  {bucket}"));
             }
-            output::line(format!(
-                "Mine for it:        neurino node --coordinator {at}"
-            ));
+            output::line(format!("Mine for it:        neurino node --coordinator {at}"));
             output::line("Make an API key:    neurino coordinator key NAME");
             output::line(format!("Send requests to:   {url}  (OpenAI-compatible)"));
             if let Some((listener, _)) = &admin {

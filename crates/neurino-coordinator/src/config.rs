@@ -238,10 +238,7 @@ impl Default for Limits {
 ///
 /// # Errors
 /// [`CoordinatorError::NotLoopback`], which names the ways out.
-pub fn check_listen_address(
-    address: SocketAddr,
-    encrypted: bool,
-) -> Result<(), CoordinatorError> {
+pub fn check_listen_address(address: SocketAddr, encrypted: bool) -> Result<(), CoordinatorError> {
     if encrypted || address.ip().is_loopback() {
         Ok(())
     } else {

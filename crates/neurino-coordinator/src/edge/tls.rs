@@ -22,7 +22,9 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{path} cannot be read as PEM; check that the file is there and that this user may read it")]
+    #[error(
+        "{path} cannot be read as PEM; check that the file is there and that this user may read it"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -238,8 +238,7 @@ impl FluxInput {
         let mut blocks = Vec::new();
         let mut tap = |block: &str, x| blocks.push((block.to_owned(), x));
         let time = transformer.sinusoids(self.time);
-        let output =
-            transformer.forward_tapped(self.latents.clone(), time, &condition, &mut tap);
+        let output = transformer.forward_tapped(self.latents.clone(), time, &condition, &mut tap);
         (output, blocks)
     }
 }
