@@ -109,7 +109,7 @@ impl Parent {
         match message {
             ToChild::Hello { .. } => tracing::warn!("the parent said hello twice"),
             ToChild::Load { request, model } => {
-                let answer = self.engine.queue_load(model);
+                let answer = self.engine.queue_load(*model);
                 tasks.spawn(async move {
                     let result = match answer {
                         Ok(answer) => answer.await.unwrap_or_else(|_| Err(thread_ended())),

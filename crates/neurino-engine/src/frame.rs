@@ -62,7 +62,7 @@ pub enum ToChild {
         /// Names the request.
         request: u64,
         /// The model.
-        model: ModelRef,
+        model: Box<ModelRef>,
     },
     /// Free the model; answered by [`FromChild::Unloaded`].
     Unload {

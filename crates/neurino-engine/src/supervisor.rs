@@ -300,7 +300,7 @@ impl Session {
             self.shared.status.send_replace(status);
         }
         let request = self.request(request);
-        self.send(&ToChild::Load { request, model })
+        self.send(&ToChild::Load { request, model: Box::new(model) })
     }
 
     fn request(&mut self, request: Request) -> u64 {

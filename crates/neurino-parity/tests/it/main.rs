@@ -305,6 +305,10 @@ fn output_of(folder: &Path, case: &SafeTensors<'_>) -> Vec<f32> {
     let size = last.map(|last| last as usize + 1);
     let states = sequence("encoder_hidden_states");
     let condition = transformer.condition(states, pooled, floats("guidance")[0], size);
-    let output = transformer.forward(sequence("hidden_states"), floats("timestep")[0], &condition);
+    let output = transformer.forward(
+        sequence("hidden_states"),
+        transformer.sinusoids(floats("timestep")[0]),
+        &condition,
+    );
     download(output).unwrap()
 }
