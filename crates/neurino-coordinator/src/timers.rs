@@ -25,6 +25,8 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 const DEMAND_ROUNDS: u64 = 10;
 /// Every how manieth time speeds and uptimes are looked at.
 const STANDING_ROUNDS: u64 = 30;
+/// Every how manieth time half of what nodes failed at is forgotten.
+const FORGIVE_ROUNDS: u64 = 300;
 /// How often payloads past their keeping time are deleted.
 const PRUNE: Duration = Duration::from_hours(1);
 
@@ -73,6 +75,9 @@ impl Coordinator {
                     coordinator.look_up_settings().await;
                     if round % DEMAND_ROUNDS == 0 {
                         coordinator.count_served();
+                    }
+                    if round % FORGIVE_ROUNDS == 0 {
+                        coordinator.state().router.forgive(Instant::now());
                     }
                     if round % STANDING_ROUNDS == 0 {
                         coordinator.state().router.band_all();
@@ -141,7 +146,8 @@ impl Coordinator {
             }
             state.challenges.expire(now);
             self.end_silent_sessions(&state, now);
-            let came_free = crate::reserve::renew(&mut state, now, &self.config.limits);
+            let rested = state.router.end_rests(now);
+            let came_free = crate::reserve::renew(&mut state, now, &self.config.limits) || rested;
             (due(&mut state, now, &self.config.limits), came_free)
         };
         if came_free {
@@ -189,7 +195,10 @@ impl Coordinator {
 
     async fn prune(&self) {
         let keep_ms = self.config.limits.payload_keep_ms;
-        match self.store.prune(now_ms().saturating_sub_unsigned(keep_ms)).await {
+        let before_ms = now_ms().saturating_sub_unsigned(keep_ms);
+        let evidence_ms = self.config.limits.evidence_keep_ms;
+        let evidence_since_ms = now_ms().saturating_sub_unsigned(evidence_ms);
+        match self.store.prune(before_ms, evidence_since_ms).await {
             Ok(0) => {}
             Ok(jobs) => tracing::info!(jobs, "deleted prompts and outputs of {jobs} old jobs"),
             Err(error) => tracing::error!(?error, "old prompts could not be deleted: {error}"),

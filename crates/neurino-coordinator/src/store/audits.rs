@@ -193,6 +193,20 @@ pub(super) async fn add(
     Ok(())
 }
 
+/// Jobs whose prompts and outputs are evidence, as a subquery of which `$2` is the time since when: of audits
+/// that failed or were disputed, all runs. Whatever deletes what jobs hold spares them, for as long as an
+/// appeal may need them.
+macro_rules! evidence {
+    () => {
+        "(SELECT job FROM audit WHERE changed_at_ms >= $2 AND \
+         (state IN ('third', 'failed') OR third IS NOT NULL) \
+         UNION SELECT second FROM audit WHERE changed_at_ms >= $2 AND second IS NOT NULL AND \
+         (state IN ('third', 'failed') OR third IS NOT NULL) \
+         UNION SELECT third FROM audit WHERE changed_at_ms >= $2 AND third IS NOT NULL)"
+    };
+}
+pub(super) use evidence;
+
 /// Forgets audits that said nothing, long after; the others are evidence.
 pub(super) async fn prune(c: &mut Connection, before_ms: i64) -> Result<(), StoreError> {
     query("DELETE FROM audit WHERE state = 'no_independent_auditor' AND changed_at_ms < $1")

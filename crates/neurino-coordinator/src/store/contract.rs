@@ -477,7 +477,7 @@ mod server_alone {
             first.grant(grant(1, 2, 2)).await.map(drop),
             first.release(release(1, 1, 1)).await.map(drop),
             first.end(close(1, JobState::Cancelled)).await.map(drop),
-            first.prune(i64::MAX).await.map(drop),
+            first.prune(i64::MAX, 0).await.map(drop),
         ];
         for outcome in refused {
             assert!(matches!(outcome, Err(StoreError::Superseded)), "{outcome:?}");

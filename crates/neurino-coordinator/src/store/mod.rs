@@ -265,9 +265,14 @@ impl Store {
     }
 
     /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time, and pictures
-    /// that no job keeps.
-    pub(crate) async fn prune(&self, before_ms: i64) -> Result<u64, StoreError> {
-        let jobs = self.write(|reply| Write::Prune(before_ms, reply)).await?;
+    /// that no job keeps. Evidence of audits that changed since another time stays.
+    pub(crate) async fn prune(
+        &self,
+        before_ms: i64,
+        evidence_since_ms: i64,
+    ) -> Result<u64, StoreError> {
+        let times = (before_ms, evidence_since_ms);
+        let jobs = self.write(|reply| Write::Prune(times, reply)).await?;
         self.pictures.collect(|| self.kept_pictures()).await?;
         Ok(jobs)
     }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::audits::{AuditWrite, AuditWritten};
+use super::audits::{AuditWrite, AuditWritten, evidence};
 use super::pictures::Kept;
 use super::postgres::{Claim, RENEWAL, Reach};
 use super::records::{
@@ -46,7 +46,8 @@ pub(super) enum Write {
     Audit(Box<AuditWrite>, Reply<AuditWritten>),
     Voucher(Box<super::Booking>, Reply<super::Booked>),
     Epoch(Box<super::NewEpoch>, Reply<bool>),
-    Prune(i64, Reply<u64>),
+    /// What jobs held that ended before a time, but for evidence since another one.
+    Prune((i64, i64), Reply<u64>),
     /// Nothing; answered once all that was written before is decided.
     Nothing(Reply<()>),
     Stop(oneshot::Sender<()>),
@@ -360,7 +361,9 @@ async fn apply(
             guarded!(reply, |c| super::vouchers::book(c, &booking))
         }
         Write::Epoch(epoch, reply) => guarded!(reply, |c| super::epochs::publish(c, &epoch)),
-        Write::Prune(before_ms, reply) => guarded!(reply, |c| prune(c, before_ms)),
+        Write::Prune((before_ms, evidence_since_ms), reply) => {
+            guarded!(reply, |c| prune(c, before_ms, evidence_since_ms))
+        }
         Write::Nothing(reply) => guarded!(reply, |_c| std::future::ready(Ok(()))),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
     }
@@ -792,21 +795,33 @@ pub(super) async fn add_key(
     super::admin_log::append(c, act, key.created_at_ms).await
 }
 
-async fn prune(c: &mut Connection, before_ms: i64) -> Result<u64, StoreError> {
+/// Deletes what jobs held that ended before a time, but for evidence of audits since another one.
+async fn prune(
+    c: &mut Connection,
+    before_ms: i64,
+    evidence_since_ms: i64,
+) -> Result<u64, StoreError> {
     super::marks::prune(c, before_ms).await?;
     super::audits::prune(c, before_ms).await?;
-    query(
+    query(concat!(
         "DELETE FROM picture WHERE job IN (SELECT id FROM job \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1)",
-    )
+         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1 \
+         AND id NOT IN ",
+        evidence!(),
+        ")"
+    ))
     .bind(before_ms)
+    .bind(evidence_since_ms)
     .execute(&mut *c)
     .await?;
-    let pruned = query(
+    let pruned = query(concat!(
         "UPDATE job SET spec = NULL, output = NULL, idempotency_key = NULL \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1",
-    )
+         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1 \
+         AND id NOT IN ",
+        evidence!()
+    ))
     .bind(before_ms)
+    .bind(evidence_since_ms)
     .execute(c)
     .await?;
     Ok(pruned)

@@ -332,3 +332,42 @@ async fn a_long_answer_to_another_prompt_is_refused_once_and_then_looked_at() {
     assert!(suspected.suspicion.as_deref().unwrap().contains("another prompt"));
     world.assert_books_hold().await;
 }
+
+/// A job whose result did not hold and one whose did, both past their keeping time; whether each is still to
+/// be read.
+async fn kept_after(evidence_keep_ms: u64) -> [bool; 2] {
+    let mut world = World::with(Limits { evidence_keep_ms, silence_ms: 60_000, ..limits() }).await;
+    let database = world.config().database;
+    let [liar, honest_one, judge] = ["liar", "honest", "judge"].map(Identity::new);
+    admin::set_validator(&database, &judge.id, true).await.unwrap();
+    // So that it is known from the first audit on.
+    world.restart().await;
+    let lying = work(node(&world.coordinator, &liar).await, lie);
+    let lied = world.submit("a question").await;
+    world.coordinator.watch_job(lied).await.unwrap().finished().await.unwrap();
+    lying.abort();
+    let _ = lying.await;
+    let _honest = work(node(&world.coordinator, &honest_one).await, honest);
+    let _judge = work(node(&world.coordinator, &judge).await, honest);
+    eventually("its audit failed", async || {
+        state_of(&report(&world, &liar.id).await, AuditState::Failed) == 1
+    })
+    .await;
+    let right = world.submit("another question").await;
+    world.coordinator.watch_job(right).await.unwrap().finished().await.unwrap();
+    eventually("its audit held", async || {
+        let [a, b] = [report(&world, &honest_one.id).await, report(&world, &judge.id).await];
+        state_of(&a, AuditState::Held) + state_of(&b, AuditState::Held) >= 1
+    })
+    .await;
+    world.forget_payloads().await;
+    let kept = async |job| world.coordinator.watch_job(job).await.is_ok();
+    eventually("old jobs are forgotten", async || !kept(right).await).await;
+    [kept(lied).await, kept(right).await]
+}
+
+#[tokio::test]
+async fn evidence_outlives_the_keeping_time_until_appeals_are_over() {
+    assert_eq!(kept_after(Limits::default().evidence_keep_ms).await, [true, false]);
+    assert_eq!(kept_after(0).await, [false, false]);
+}
