@@ -16,7 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::page::Page;
+use crate::page::{Page, Session};
 
 /// Models are computed on the processor: two tests at once would only wait for each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -42,7 +42,20 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    on_a_desk(name, false, |_| {}, test);
+    on_a_desk(name, false, |_| {}, |_| Vec::new(), test);
+}
+
+/// The same with more in the program's environment; `surround` gets the person's own folder and may
+/// fill it.
+pub(crate) fn in_the_window_among<T, F>(
+    name: &'static str,
+    surround: impl FnOnce(&Path) -> Vec<(&'static str, OsString)>,
+    test: T,
+) where
+    T: FnOnce(Page) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    on_a_desk(name, false, |_| {}, surround, test);
 }
 
 /// The same with a home that `prepare` has filled before the program opens.
@@ -51,7 +64,7 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    on_a_desk(name, false, prepare, test);
+    on_a_desk(name, false, prepare, |_| Vec::new(), test);
 }
 
 /// The same in a home where the program never ran, the guide of the first start open. `prepare` gets
@@ -61,11 +74,16 @@ where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
-    on_a_desk(name, true, prepare, test);
+    on_a_desk(name, true, prepare, |_| Vec::new(), test);
 }
 
-fn on_a_desk<T, F>(name: &'static str, guided: bool, prepare: impl FnOnce(&Path), test: T)
-where
+fn on_a_desk<T, F>(
+    name: &'static str,
+    guided: bool,
+    prepare: impl FnOnce(&Path),
+    surround: impl FnOnce(&Path) -> Vec<(&'static str, OsString)>,
+    test: T,
+) where
     T: FnOnce(Page) -> F,
     F: Future<Output = ()> + 'static,
 {
@@ -78,12 +96,15 @@ where
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let desk = Desk::set_up(name);
+        let mut desk = Desk::set_up();
+        desk.more = surround(desk.home.path());
         prepare(&desk.view().home());
         if !guided {
             desk.skip_the_guide();
         }
-        let page = desk.open(if guided { "guide" } else { "state-sentence" }).await;
+        let page = Page::new(name, desk.view(), desk.view().open().await);
+        let first = if guided { "guide" } else { "state-sentence" };
+        page.wait_for(first, Duration::from_secs(30)).await;
         // A task of its own: a failed assertion ends there, and the desk is cleared all the same.
         let running = tokio::task::spawn_local(test(page.clone()));
         let outcome = tokio::time::timeout(TEST_LIMIT, running).await;
@@ -149,16 +170,17 @@ pub(crate) fn artifacts() -> PathBuf {
 
 /// Display, bus and home. Dropping it ends every process that belongs to the home.
 pub(crate) struct Desk {
-    name: &'static str,
     home: TempDir,
     display: String,
     bus: String,
+    /// More of the program's environment.
+    more: Vec<(&'static str, OsString)>,
     /// Ended in this order.
     helpers: Vec<Helper>,
 }
 
 impl Desk {
-    fn set_up(name: &'static str) -> Self {
+    fn set_up() -> Self {
         let home = tempfile::tempdir().unwrap();
         for folder in ["config", "cache", "data", "run", "neurino"] {
             std::fs::create_dir(home.path().join(folder)).unwrap();
@@ -172,8 +194,8 @@ impl Desk {
         let mut dbus = Command::new("dbus-daemon");
         dbus.args(["--session", "--nofork", "--print-address=1"]);
         let (dbus, bus) = Helper::with_first_line(dbus);
-        let mut desk =
-            Self { name, home, display: format!(":{number}"), bus, helpers: vec![dbus, xvfb] };
+        let helpers = vec![dbus, xvfb];
+        let mut desk = Self { home, display: format!(":{number}"), bus, more: vec![], helpers };
         let openbox = Helper::start(desk.command("openbox"));
         desk.helpers.insert(0, openbox);
         desk.view().play(&json!({ "idle_secs": 0, "programs": [] }));
@@ -189,33 +211,6 @@ impl Desk {
         std::fs::write(config.join("onboarding.toml"), text).unwrap();
     }
 
-    /// Opens the program through WebKit's driver and waits for this part of its page.
-    async fn open(&self, first: &str) -> Page {
-        let port = free_port();
-        let mut driver = self.command("WebKitWebDriver");
-        driver
-            .args([format!("--port={port}"), "--host=127.0.0.1".into()])
-            .env("TAURI_WEBVIEW_AUTOMATION", "true");
-        let driver = Helper::start(driver);
-        let address = ("127.0.0.1", port);
-        let mut tries = 0;
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            tries += 1;
-            assert!(tries < 200, "WebKitWebDriver does not listen on port {port}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let capabilities =
-            json!({ "webkitgtk:browserOptions": { "binary": program(), "args": [] } });
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities.as_object().unwrap().clone())
-            .connect(&format!("http://127.0.0.1:{port}"))
-            .await
-            .unwrap();
-        let page = Page::new(client, self.name, self.view(), driver);
-        page.wait_for(first, Duration::from_secs(30)).await;
-        page
-    }
-
     /// A command in this desk's environment. Its locale is the one of containers and servers,
     /// which blanks the page of a program that does not provide for it.
     fn command(&self, program: impl Into<OsString>) -> Command {
@@ -227,6 +222,7 @@ impl Desk {
             home: self.home.path().to_owned(),
             display: self.display.clone(),
             bus: self.bus.clone(),
+            more: self.more.clone(),
         }
     }
 
@@ -263,6 +259,7 @@ pub(crate) struct View {
     home: PathBuf,
     display: String,
     bus: String,
+    more: Vec<(&'static str, OsString)>,
 }
 
 impl View {
@@ -287,8 +284,34 @@ impl View {
             .env_remove("LANGUAGE")
             .env("NO_AT_BRIDGE", "1")
             .env_remove("WAYLAND_DISPLAY")
+            .envs(self.more.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
+    }
+
+    /// Opens the program through WebKit's driver.
+    pub(crate) async fn open(&self) -> Session {
+        let port = free_port();
+        let mut driver = self.command("WebKitWebDriver");
+        driver
+            .args([format!("--port={port}"), "--host=127.0.0.1".into()])
+            .env("TAURI_WEBVIEW_AUTOMATION", "true");
+        let driver = Helper::start(driver);
+        let address = ("127.0.0.1", port);
+        let mut tries = 0;
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tries += 1;
+            assert!(tries < 200, "WebKitWebDriver does not listen on port {port}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let capabilities =
+            json!({ "webkitgtk:browserOptions": { "binary": program(), "args": [] } });
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities.as_object().unwrap().clone())
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
+        Session { client, driver: Some(driver) }
     }
 
     /// What the desktop tells the program from now on; see `neurino_platform::Script`.

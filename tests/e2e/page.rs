@@ -13,33 +13,76 @@ use crate::desk::{self, Helper, View};
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The Tab key, as the driver writes it.
+const LEAVE: char = '\u{e004}';
+
 /// The page of one window.
 #[derive(Clone)]
 pub(crate) struct Page {
-    client: Client,
+    session: Arc<Mutex<Session>>,
     name: &'static str,
     pictures: Arc<AtomicU32>,
-    driver: Arc<Mutex<Option<Helper>>>,
     /// What lies outside the page.
     pub(crate) desk: View,
 }
 
+/// One run of the program under the driver; the driver ends with it.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) driver: Option<Helper>,
+}
+
 impl Page {
-    pub(crate) fn new(client: Client, name: &'static str, desk: View, driver: Helper) -> Self {
-        let driver = Arc::new(Mutex::new(Some(driver)));
-        Self { client, name, pictures: Arc::default(), driver, desk }
+    pub(crate) fn new(name: &'static str, desk: View, session: Session) -> Self {
+        let session = Arc::new(Mutex::new(session));
+        Self { session, name, pictures: Arc::default(), desk }
+    }
+
+    fn client(&self) -> Client {
+        self.session.lock().unwrap().client.clone()
     }
 
     /// Ends the session, and with it the program, then the driver.
     pub(crate) async fn close(self) {
+        self.end().await;
+    }
+
+    async fn end(&self) {
         // The window may be gone already, and the session with it.
-        let _ = tokio::time::timeout(Duration::from_secs(10), self.client.close()).await;
-        self.driver.lock().unwrap().take();
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.client().close()).await;
+        self.session.lock().unwrap().driver.take();
+    }
+
+    /// Ends the program as the system does at shutdown, starts it anew and waits for this part of its
+    /// page.
+    pub(crate) async fn start_anew(&self, first: &str) {
+        let program = self.desk.program().expect("the program runs");
+        program.terminate();
+        self.until("the program ends", Duration::from_secs(20), async |page| {
+            page.desk.program().is_none() && page.desk.engine().is_none()
+        })
+        .await;
+        self.end().await;
+        let session = self.desk.open().await;
+        *self.session.lock().unwrap() = session;
+        self.wait_for(first, Duration::from_secs(30)).await;
+    }
+
+    /// Loads the page again and waits for this part of it.
+    pub(crate) async fn reload(&self, first: &str) {
+        // What the old page shows must not be taken for the new one's.
+        self.script("window.outdated = true; location.reload()").await;
+        self.until("the page is another one", Duration::from_secs(20), async |page| {
+            let script = "return window.outdated === undefined";
+            page.client().execute(script, Vec::new()).await.is_ok_and(|is| is == json!(true))
+        })
+        .await;
+        self.wait_for(first, Duration::from_secs(30)).await;
     }
 
     /// The element with this `data-testid`.
     pub(crate) async fn find(&self, id: &str) -> Option<Element> {
-        self.client.find(Locator::Css(&selector(id))).await.ok()
+        self.client().find(Locator::Css(&selector(id))).await.ok()
     }
 
     /// Waits for the element with this `data-testid`. While a window is being drawn anew the driver may
@@ -77,7 +120,7 @@ impl Page {
 
     /// Presses what no test id names.
     pub(crate) async fn press_the(&self, css: &str) {
-        self.client.find(Locator::Css(css)).await.unwrap().click().await.unwrap();
+        self.client().find(Locator::Css(css)).await.unwrap().click().await.unwrap();
     }
 
     /// Presses what closes the window: the driver may have no page left to answer from.
@@ -90,12 +133,31 @@ impl Page {
         self.wait_for(id, Duration::from_secs(10)).await.send_keys(text).await.unwrap();
     }
 
+    /// Writes into what no test id names.
+    pub(crate) async fn write_in(&self, css: &str, text: &str) {
+        let field = self.client().find(Locator::Css(css)).await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
     pub(crate) async fn read(&self, id: &str) -> String {
         self.wait_for(id, Duration::from_secs(10)).await.text().await.unwrap()
     }
 
     pub(crate) async fn attribute(&self, id: &str, name: &str) -> Option<String> {
         self.find(id).await?.attr(name).await.ok()?
+    }
+
+    /// Writes over what a field holds and leaves it.
+    pub(crate) async fn replace(&self, id: &str, text: &str) {
+        let field = self.wait_for(id, Duration::from_secs(10)).await;
+        self.script(&format!("{}.select()", query(id))).await;
+        field.send_keys(&format!("{text}{LEAVE}")).await.unwrap();
+    }
+
+    /// Writes into a field of several parts, such as a time, from the first part on, and leaves it.
+    pub(crate) async fn write_parts(&self, id: &str, text: &str) {
+        self.write(id, text).await;
+        self.script(&format!("{}.blur()", query(id))).await;
     }
 
     /// Chooses an entry of a list by its value.
@@ -119,19 +181,19 @@ impl Page {
     }
 
     pub(crate) async fn resize(&self, width: u32, height: u32) {
-        self.client.set_window_size(width, height).await.unwrap();
+        self.client().set_window_size(width, height).await.unwrap();
         // Let the page lay itself out before anybody looks.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
     /// Runs a script in the page and returns what it returns.
     pub(crate) async fn script(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.unwrap()
+        self.client().execute(script, Vec::new()).await.unwrap()
     }
 
     /// Runs a script whose last argument is called with the result.
     pub(crate) async fn script_async(&self, script: &str, arguments: Vec<Value>) -> Value {
-        self.client.execute_async(script, arguments).await.unwrap()
+        self.client().execute_async(script, arguments).await.unwrap()
     }
 
     /// Calls the program as the page's own code does: what it answered, or what it refused with.
@@ -199,13 +261,18 @@ impl Page {
         const REST: &str =
             "clearInterval(window.blinking); document.getElementById('blink')?.remove()";
         let take = async {
-            self.client.execute(BLINK, Vec::new()).await.ok()?;
-            let png = self.client.screenshot().await.ok();
-            self.client.execute(REST, Vec::new()).await.ok()?;
+            self.client().execute(BLINK, Vec::new()).await.ok()?;
+            let png = self.client().screenshot().await.ok();
+            self.client().execute(REST, Vec::new()).await.ok()?;
             png
         };
         tokio::time::timeout(Duration::from_secs(15), take).await.ok()?
     }
+}
+
+/// The script that finds the element with this `data-testid`.
+pub(crate) fn query(id: &str) -> String {
+    format!("document.querySelector(\"{}\")", selector(id))
 }
 
 fn selector(id: &str) -> String {

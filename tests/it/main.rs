@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod contract;
+mod encrypted;
 mod kill;
 mod openai;
 mod practice;

@@ -33,6 +33,10 @@ fn on_card(command: Cmd) -> Cmd {
 const REPORT: &str = "gpu-check.txt";
 /// Video memory with which 8 billion weights of 16 bits are measured, too.
 const ROOMY_MIB: u64 = 20_000;
+/// The same with Flux: all its weights in 4 bits, in 16 bits, and in 16 bits beside diffusers with as many.
+const FLUX_NF4_MIB: u64 = 16_000;
+const FLUX_MIB: u64 = 44_000;
+const FLUX_TWICE_MIB: u64 = 80_000;
 
 /// Builds with CUDA, holds the card to the reference outputs, and measures it: all steps, or those
 /// named. What they said is kept in a file. A failing step does not keep the others from running.
@@ -132,6 +136,16 @@ fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
     let image = |shape: &str| {
         program(workspace).args(["bench", "image", "--compare", "--runs", "3", "--shape", shape])
     };
+    let alone =
+        |shape: &str| program(workspace).args(["bench", "image", "--runs", "3", "--shape", shape]);
+    // Left out on a card that is known to have less.
+    let on_roomy = move |needed_mib: u64, what: Cmd| match video_memory_mib(workspace) {
+        Some(mib) if mib < needed_mib => {
+            say(format!("left out: {mib} MiB of video memory are too little"));
+            Ok(Vec::new())
+        }
+        _ => Ok(vec![what]),
+    };
     vec![
         planned(
             "memory",
@@ -155,18 +169,25 @@ fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
         planned(
             "text-16bit",
             "8 billion weights of 16 bits, on a card that holds them",
-            move || match video_memory_mib(workspace) {
-                Some(mib) if mib < ROOMY_MIB => {
-                    say(format!("left out: {mib} MiB of video memory are too little"));
-                    Ok(Vec::new())
-                }
-                _ => Ok(vec![text(&["--shape", "llama3-8b", "--quant", "f16"])]),
-            },
+            move || on_roomy(ROOMY_MIB, text(&["--shape", "llama3-8b", "--quant", "f16"])),
         ),
         planned("sd15", "pictures with networks of Stable Diffusion 1.5", move || {
             Ok(vec![image("sd15")])
         }),
         planned("sdxl", "pictures with networks of SDXL", move || Ok(vec![image("sdxl")])),
+        planned(
+            "flux-nf4",
+            "pictures with networks of FLUX.1 in 4 bits, on a card that holds them",
+            move || on_roomy(FLUX_NF4_MIB, alone("flux-nf4")),
+        ),
+        planned(
+            "flux",
+            "pictures with networks of FLUX.1 in 16 bits, on a card that holds them",
+            move || {
+                let twice = video_memory_mib(workspace).is_some_and(|mib| mib >= FLUX_TWICE_MIB);
+                on_roomy(FLUX_MIB, if twice { image("flux") } else { alone("flux") })
+            },
+        ),
     ]
 }
 

@@ -398,9 +398,8 @@ mod tests {
     fn what_passes_alone_is_named_and_counted_once() -> Result<()> {
         let (mut tally, mut journal) = (Tally::default(), Journal::of("xtask"));
         let command = runner();
-        let (failed, _) = watched(&command, &mut tally, &mut journal)
-            .err()
-            .context("the first run fails")?;
+        let (failed, _) =
+            watched(&command, &mut tally, &mut journal).err().context("the first run fails")?;
         assert_eq!(failed, ["a::b"]);
         once_more(&command, &failed, &mut tally, &mut journal)?;
         assert_eq!(tally, Tally { passed: 4, failed: 0 });

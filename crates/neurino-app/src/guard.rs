@@ -74,6 +74,13 @@ impl Guard {
         Self { control, seen, gave_back: None, files, written: saved, suspect: None }
     }
 
+    /// Whether nobody has used the machine for so many seconds and it is not on its battery. What the
+    /// desktop does not tell holds nothing back.
+    pub(crate) fn is_left_alone(&self, idle_secs: u32) -> bool {
+        let view = &self.seen.view;
+        view.idle_secs.is_none_or(|idle| idle >= idle_secs) && view.on_battery != Some(true)
+    }
+
     /// What the window is told.
     pub(crate) fn status(&self) -> ControlStatus {
         ControlStatus { decision: self.control.decision().clone(), gave_back: self.gave_back }
@@ -298,7 +305,8 @@ impl App {
 
     /// Takes the person's order and acts on it. A stop returns when running jobs are handed back.
     pub(crate) async fn order(self: &Arc<Self>, order: Order) -> Result<(), ErrorBody> {
-        if self.end.is_cancelled() && order == Order::Start {
+        let closing = self.end.is_cancelled() || self.update_due().is_cancelled();
+        if closing && order == Order::Start {
             return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
         }
         if order == Order::Start && self.is_updating() {

@@ -68,6 +68,7 @@ pub use doctor::examine;
 use earnings::Records;
 pub use glance::Glance;
 use guard::Guard;
+pub use library::ScrubPace;
 use mining::Mining;
 use network::Network;
 pub use neurino_update::{Exchange, Version};
@@ -148,6 +149,7 @@ impl App {
             awake,
             updates,
             notifier,
+            scrub,
         } = options;
         dirs.create()?;
         let instance = InstanceLock::acquire(&dirs)?;
@@ -226,6 +228,7 @@ impl App {
             app.spawn_guard(desk);
         }
         app.spawn_queue();
+        app.spawn_scrub(scrub);
         app.spawn_catalogue();
         app.spawn_door().await;
         app.spawn_power();

@@ -2,9 +2,11 @@
 //! catalogue fits this machine. `queue` works the downloads off; this file answers commands and shows.
 
 mod queue;
+mod scrub;
 mod show;
 mod tasks;
 
+pub use scrub::ScrubPace;
 pub(crate) use show::fits_of;
 
 use std::collections::HashMap;
@@ -12,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use neurino_config::{Dirs, LibraryFile};
+use neurino_config::{Dirs, LibraryFile, Scrubbed, ScrubbedFile};
 use neurino_core::ModelId;
 use neurino_model_store::{DownloadQueue, ModelStore, ModelUsage, SpeedMeter, Throttle};
 use neurino_protocol::library::{LibraryAction, LibrarySettings, Outcome};
@@ -29,6 +31,7 @@ const BYTES_PER_S_MIN: u64 = 10_000;
 /// What the application keeps about the library.
 pub(crate) struct Library {
     file: LibraryFile,
+    scrubbed_file: ScrubbedFile,
     throttle: Arc<Throttle>,
     /// Wakes the queue.
     wake: Notify,
@@ -46,6 +49,8 @@ struct State {
     resting: Option<String>,
     task: Option<tasks::Running>,
     outcome: Option<Outcome>,
+    /// What was read through in the background, and what was found damaged.
+    scrubbed: Scrubbed,
     /// Reading the drive takes a moment, so what it said counts for a while.
     usage: Option<(Instant, Vec<ModelUsage>)>,
 }
@@ -55,6 +60,7 @@ impl Library {
     /// with no drive.
     pub(crate) fn open(dirs: &Dirs) -> Self {
         let file = LibraryFile::new(dirs);
+        let scrubbed_file = ScrubbedFile::new(dirs);
         let settings = file.settings();
         let throttle = Arc::new(Throttle::new(settings.bytes_per_s_max));
         let state = State {
@@ -65,9 +71,11 @@ impl Library {
             resting: None,
             task: None,
             outcome: None,
+            scrubbed: scrubbed_file.load(),
             usage: None,
         };
-        Self { file, throttle, wake: Notify::new(), state: Mutex::new(state) }
+        let (wake, state) = (Notify::new(), Mutex::new(state));
+        Self { file, scrubbed_file, throttle, wake, state }
     }
 
     pub(crate) fn throttle(&self) -> Arc<Throttle> {
@@ -151,7 +159,7 @@ impl App {
         if settings.bytes_per_s_max.is_some_and(|bytes| bytes < BYTES_PER_S_MIN) {
             return wrong(
                 "with so little bandwidth no download would end",
-                "allow 0.1 MB/s or more",
+                "allow 0.1 Mbit/s or more",
             );
         }
         let minutes = |minute: u16| minute < 24 * 60;

@@ -69,14 +69,18 @@ impl App {
         self.store.catalog().models().iter().filter(here).map(|m| m.id.clone()).collect()
     }
 
-    fn is_here(&self, id: &ModelId) -> bool {
+    /// Whether all files of a model are on this machine.
+    pub(crate) fn is_here(&self, id: &ModelId) -> bool {
         matches!(self.store.state(id), Ok(Stored::Verified | Stored::Unverified))
     }
 
     /// A model whose files have just been checked against their digests.
     pub(crate) async fn model_ref(&self, id: &ModelId) -> Result<ModelRef, ErrorBody> {
         match self.store.verified(id).await {
-            Ok(path) => Ok(ModelRef { id: id.clone(), path }),
+            Ok(path) => {
+                let sha256 = self.store.catalog().get(id).map(digests).unwrap_or_default();
+                Ok(ModelRef { sha256, ..ModelRef::new(id.clone(), path) })
+            }
             Err(error) => {
                 let error = not_ready(&error);
                 lock(&self.models).problems.insert(id.clone(), error.clone());
@@ -312,6 +316,11 @@ impl App {
 /// Every model of a catalogue.
 pub(crate) fn all_models(catalog: &Catalog) -> Vec<ModelId> {
     catalog.models().iter().map(|model| model.id.clone()).collect()
+}
+
+/// SHA-256 of a model's files by their names.
+fn digests(model: &ModelManifest) -> BTreeMap<String, String> {
+    model.files.iter().map(|file| (file.name.clone(), file.sha256.to_string())).collect()
 }
 
 /// The image models of a catalogue, and what suits them.

@@ -160,9 +160,15 @@ impl Practice {
         let address = listener.local_addr().map_err(|source| StartError::Port { port, source })?;
         let key = neurino_wallet::load_or_create_named(folder, "coordinator", None).await?;
         let config = CoordinatorConfig::practice(folder.join("coordinator.sqlite"), key);
-        let coordinator =
-            Coordinator::open(CoordinatorConfig { limits, own_models, image_models, ..config })
-                .await?;
+        let coordinator = Coordinator::open(CoordinatorConfig {
+            limits,
+            own_models,
+            image_models,
+            // A key that somebody deleted costs what waited here; it must not keep them from mining.
+            new_payload_key: true,
+            ..config
+        })
+        .await?;
         let api_key = gateway_key(&coordinator, &folder.join("gateway-key")).await?;
         let gateway = Gateway {
             base_url: format!("http://{address}/v1"),

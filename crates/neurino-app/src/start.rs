@@ -17,6 +17,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
 use crate::cards::Seat;
+use crate::library::ScrubPace;
 use crate::notices::Notifier;
 use crate::updates::UpdateOptions;
 
@@ -51,6 +52,8 @@ pub struct AppOptions {
     pub updates: Option<UpdateOptions>,
     /// Who shows notifications; without it nobody does.
     pub notifier: Option<Arc<dyn Notifier>>,
+    /// When and how fast the model library is read through in the background.
+    pub scrub: ScrubPace,
 }
 
 impl AppOptions {
@@ -72,6 +75,7 @@ impl AppOptions {
             awake: None,
             updates: None,
             notifier: None,
+            scrub: ScrubPace::default(),
         }
     }
 }
@@ -250,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_engines_hold_two_models_and_one_is_left_as_it_is() {
-        let model = |name: &str| ModelRef { id: ModelId::new(name).unwrap(), path: name.into() };
+        let model = |name: &str| ModelRef::new(ModelId::new(name).unwrap(), name);
         let both = [ScriptedEngine::answering("a"), ScriptedEngine::answering("b")];
         let start = |seat: &Seat| -> Arc<dyn Engine> {
             Arc::new(both[usize::from(seat.device != DeviceChoice::Auto)].clone())

@@ -373,9 +373,11 @@ impl App {
             return;
         }
         self.let_jobs_finish(true).await;
-        let still = matches!(self.updates.status(), UpdateStatus::Installing { .. });
-        if still && self.rests() && !self.updates.due.is_cancelled() {
-            let mut state = lock(&self.updates.state);
+        let rests = self.rests();
+        // Who puts it off holds the state, too: it is put off, or due, never both.
+        let mut state = lock(&self.updates.state);
+        let still = matches!(state.status, UpdateStatus::Installing { .. });
+        if still && rests && !self.updates.due.is_cancelled() {
             if state.back.is_some() {
                 let own = self.updates.options.as_ref().map_or_else(Version::own, |o| o.own);
                 state.saved.went_back_from(&own.to_string());
@@ -443,6 +445,10 @@ impl App {
     /// back is given up. Of one that was taken back nothing more is told.
     pub(crate) fn put_update_off(&self) {
         let mut state = lock(&self.updates.state);
+        if self.updates.due.is_cancelled() {
+            // The program ends for it already, and the next one goes on.
+            return;
+        }
         let went_back = state.back.take().is_some();
         state.asked = false;
         if let UpdateStatus::TakenBack { version, dismissed } = &mut state.status {

@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use neurino_config::DeviceSetting;
 use neurino_coordinator::{PayerId, Scope};
-use neurino_core::{FrontendId, MicroCredits, ModelId, NodeId};
+use neurino_core::{FrontendId, JobId, MicroCredits, ModelId, NodeId};
 use neurino_update::Version;
 
 pub use control::PauseTime;
 pub use epoch::EpochAction;
-pub use gateway::{FabricArgs, GatewayArgs};
+pub use gateway::{FabricArgs, GatewayArgs, TlsArgs};
 pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
 
 /// By which rules a network's epochs are made, unless it is told otherwise.
@@ -266,9 +266,12 @@ pub struct CoordinatorArgs {
     /// A task beside serving; works while the coordinator runs, too.
     #[command(subcommand)]
     pub action: Option<CoordinatorAction>,
-    /// Address and port to listen at; other machines need a TLS proxy in front.
+    /// Address and port to listen at; for other machines it takes a certificate, or a TLS proxy in front.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:43110")]
     pub listen: SocketAddr,
+    /// Encryption of that address.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Allow an address that other machines can reach, because a TLS proxy stands in front.
     #[arg(long)]
     pub behind_proxy: bool,
@@ -287,6 +290,21 @@ pub struct CoordinatorArgs {
     /// `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
     #[arg(long, value_name = "ADDRESS")]
     pub blobs: Option<String>,
+    /// The key with which prompts and answers in the books are sealed; without it `coordinator/payload.key`
+    /// in the data folder, made with the books. A coordinator that stands by needs a copy of it.
+    #[arg(long, value_name = "FILE")]
+    pub payload_key: Option<PathBuf>,
+    /// The payload key of the books is lost for good: go on with a new one. Open requests are given up, and
+    /// answers of the last day can be fetched no more; the ledger is untouched.
+    #[arg(long)]
+    pub new_payload_key: bool,
+    /// Shred prompts and answers so many hours after a job ended; at least as long as an `Idempotency-Key`
+    /// is honoured.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(24..=8760))]
+    pub keep_hours: u32,
+    /// Keep those on which an audit's third run had to decide for so many days, as evidence for an appeal.
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=365))]
+    pub keep_disputed: u32,
     /// Name of the network, chosen once; without it a new network is called `club`.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
@@ -385,6 +403,11 @@ pub enum AuditsAction {
     Distrust {
         /// The node.
         node: NodeId,
+    },
+    /// Show what an audit is about, as JSON: what was asked, and each result. That you looked is in the log.
+    Evidence {
+        /// The job whose result was audited.
+        job: JobId,
     },
     /// Take down what the owner of a convicted node says.
     Appeal {

@@ -69,10 +69,13 @@ async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode
         }
         Some(CoordinatorAction::Audits { action }) => {
             let database = books(&setting, &args).await?;
-            audits::run(setting.format, &database, action.as_ref()).await?;
+            let key = payload_key(&setting, &args);
+            audits::run(setting.format, &database, &key, action.as_ref()).await?;
         }
         None => {
-            check_listen_address(args.listen, args.behind_proxy)?;
+            check_listen_address(args.listen, args.behind_proxy || args.tls.tls_cert.is_some())?;
+            // Before the books are touched.
+            gateway::certificate(&args.tls)?;
             let fabric = fabric(&setting, &args)?;
             // A server decides itself who may write; a second process may stand by in the same home.
             let _lock = match database(&setting, &args)? {
@@ -96,6 +99,8 @@ async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode
 const DATABASE: &str = "coordinator.sqlite";
 /// Pictures of books that are elsewhere.
 const PICTURES: &str = "coordinator-pictures";
+/// Opens the payloads of the books.
+const PAYLOAD_KEY: &str = "payload.key";
 /// Wait between two attempts to open books whose server went away.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -213,6 +218,11 @@ fn secret(address: OsString) -> String {
     address.into_string().unwrap_or_default()
 }
 
+/// What opens the payloads of the books.
+fn payload_key(setting: &Setting, args: &CoordinatorArgs) -> PathBuf {
+    args.payload_key.clone().unwrap_or_else(|| folder(setting).join(PAYLOAD_KEY))
+}
+
 /// Where pictures are kept instead of a folder, if somewhere was named.
 fn bucket(args: &CoordinatorArgs) -> anyhow::Result<Option<Bucket>> {
     let named = args.blobs.clone().or_else(|| env::var(env::BLOBS).map(secret));
@@ -238,6 +248,7 @@ async fn open_when_free(
     args: &CoordinatorArgs,
 ) -> anyhow::Result<Option<Arc<Coordinator>>> {
     let mut stands_by = false;
+    let payload_key = payload_key(setting, args);
     loop {
         let refused = match open(setting, args).await {
             Ok(coordinator) => return Ok(Some(coordinator)),
@@ -258,7 +269,7 @@ async fn open_when_free(
             _ => return Err(refused),
         }
         tokio::select! {
-            free = books::until_free(&database) => free?,
+            free = books::until_free(&database, &payload_key) => free?,
             () = interrupted() => return Ok(None),
         }
     }
@@ -287,6 +298,8 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let charter = Charter::of(&folder, args)?;
     let mut config = CoordinatorConfig::practice(books, key);
     config.practice = false;
+    config.payload_key = payload_key(setting, args);
+    config.new_payload_key = args.new_payload_key;
     config.original = args.legacy;
     config.client_address_header.clone_from(&args.for_header);
     config.known_as.clone_from(&args.known_as);
@@ -295,6 +308,8 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     config.rule_set = charter.rules;
     config.epoch_rules = Some(crate::args::EPOCH_RULES.into());
     config.limits.advice_idle_ms = u64::from(args.unload) * 60_000;
+    config.limits.payload_keep_ms = u64::from(args.keep_hours) * 3_600_000;
+    config.limits.disputed_keep_ms = u64::from(args.keep_disputed) * 24 * 3_600_000;
     config.limits.hedge_permille = u32::from(args.hedge) * 10;
     let catalog = neurino_model_store::Catalog::built_in();
     let needs = catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min));
@@ -321,7 +336,11 @@ async fn serve(
         None => None,
     };
     let address = listener.local_addr()?;
-    let url = format!("http://{address}/v1");
+    let tls = gateway::certificate(&args.tls)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    // As others reach it, which its own address need not say.
+    let at = args.known_as.first().cloned().unwrap_or_else(|| format!("{scheme}://{address}"));
+    let url = format!("{at}/v1");
     match setting.format {
         Format::Json => output::json_line(&json!({
             "event": "started", "gateway_url": url, "network": coordinator.network(),
@@ -330,16 +349,14 @@ async fn serve(
         }))?,
         Format::Text => {
             output::line(format!(
-                "Network   {}, coordinated at http://{address}",
+                "Network   {}, coordinated at {scheme}://{address}",
                 coordinator.network()
             ));
             output::line(format!("Signs as  {}", coordinator.address()));
             if let Some(bucket) = coordinator.bucket() {
                 output::line(format!("Pictures  {bucket}"));
             }
-            output::line(format!(
-                "Mine for it:        neurino node --coordinator http://{address}"
-            ));
+            output::line(format!("Mine for it:        neurino node --coordinator {at}"));
             output::line("Make an API key:    neurino coordinator key NAME");
             output::line(format!("Send requests to:   {url}  (OpenAI-compatible)"));
             if let Some((listener, _)) = &admin {
@@ -354,7 +371,7 @@ async fn serve(
     }
     let stop = CancellationToken::new();
     let serving = async {
-        let public = async { Ok(coordinator.serve(listener, stop.clone()).await?) };
+        let public = async { Ok(coordinator.serve_on(listener, tls, stop.clone()).await?) };
         let admin = async {
             match admin {
                 Some((listener, token)) => {

@@ -11,6 +11,7 @@ mod http;
 mod long_poll;
 mod original;
 pub mod sigv4;
+mod tls;
 mod uploads;
 mod websocket;
 

@@ -1,6 +1,5 @@
 //! The link as a WebSocket: one text frame a message.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use futures::{SinkExt, StreamExt};
 use neurino_protocol::node::{
     CoordinatorMessage, HEARTBEAT_SECS, MESSAGE_BYTES_MAX, NodeMessage, UPLOAD_BYTES_PER_SEC,
 };
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -19,6 +17,7 @@ use tokio_tungstenite::{
 };
 
 use crate::handshake::Link;
+use crate::tls::believed;
 
 /// Messages that may wait in each direction.
 pub(crate) const LINK_MESSAGES: usize = 64;
@@ -31,32 +30,18 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Where the WebSocket is, and how its certificate is checked.
+/// Where the WebSocket is.
+#[derive(Debug)]
 pub(crate) struct WebSocket {
     url: String,
-    tls: Arc<ClientConfig>,
-}
-
-impl std::fmt::Debug for WebSocket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebSocket").field("url", &self.url).finish_non_exhaustive()
-    }
 }
 
 impl WebSocket {
     /// `base` is a checked `http` or `https` URL without a slash at its end.
     pub(crate) fn new(base: &str) -> Self {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        // Named, because a program that links two providers has no default one.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring supports the default versions of TLS")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         // `http` becomes `ws` and `https` becomes `wss`.
         let url = format!("{}/v1/node/link", base.replacen("http", "ws", 1));
-        Self { url, tls: Arc::new(tls) }
+        Self { url }
     }
 
     /// Connects and upgrades. The link's task ends soon after the returned link, or the session
@@ -65,7 +50,7 @@ impl WebSocket {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let connector = Connector::Rustls(self.tls.clone());
+        let connector = Connector::Rustls(believed());
         let connecting =
             connect_async_tls_with_config(self.url.as_str(), Some(config), true, Some(connector));
         let (socket, _response) = connecting.await?;

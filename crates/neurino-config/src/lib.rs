@@ -3,7 +3,8 @@
 //! Reading order: [`env`] (every variable the program reads), [`dirs`] (where things lie),
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`cards`] (a part of it that
 //! the window changes), [`filter`] (another), [`preferences`] (the window's), [`onboarding`] (the first
-//! steps), [`rules`] (when to mine, and what was decided), [`library`] (where models lie), [`updates`],
+//! steps), [`rules`] (when to mine, and what was decided), [`library`] (where models lie), [`scrubbed`] (what of
+//! them was read through), [`updates`],
 //! [`window`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
@@ -20,6 +21,7 @@ pub mod onboarding;
 pub mod power;
 pub mod preferences;
 pub mod rules;
+pub mod scrubbed;
 pub mod settings;
 pub mod updates;
 pub mod window;
@@ -39,6 +41,7 @@ pub use onboarding::{Onboarding, OnboardingFile};
 pub use power::PowerFile;
 pub use preferences::{LoadedPreferences, PreferencesFile};
 pub use rules::{ControlFile, RulesFile};
+pub use scrubbed::{Scrubbed, ScrubbedFile};
 pub use settings::{DeviceSetting, KeyStoreSetting, NetworkSetting, ProtocolSetting, Settings};
 pub use updates::{SavedUpdates, UpdatesFile};
 pub use window::{WindowFile, WindowPlace};

@@ -2,9 +2,10 @@
 //! running coordinator, which notices within a second.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use neurino_core::audit::{AuditRules, Record, TrustStage};
-use neurino_core::{MicroCredits, MicroPoints, ModelId, NodeId};
+use neurino_core::{JobId, MicroCredits, MicroPoints, ModelId, NodeId};
 use neurino_ledger::epoch::Address;
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit};
 use serde::Serialize;
@@ -16,7 +17,7 @@ use crate::database::Database;
 use crate::error::CoordinatorError;
 use crate::keys::{ApiKey, ApiKeyInfo, KeyTerms, draw, draw_secret};
 use crate::router::party_of;
-use crate::store::{AuditState, Beside, Conviction, StoredAudit};
+use crate::store::{AuditState, Beside, Conviction, Evidence, StoredAudit};
 
 /// How long the secret before a rotation stays good, in milliseconds.
 pub const ROTATION_MS: u64 = 24 * 3600 * 1000;
@@ -303,6 +304,23 @@ pub async fn decide_appeal(
     let outcome = if decided { Ok(()) } else { Err(CoordinatorError::Appeal(missing)) };
     let about = json!({ "node": node, "granted": granted });
     noted(&mut books, "appeal decided", about, outcome).await
+}
+
+/// What the audit of a job's result is about, for whoever decides an appeal: what was asked, and the
+/// results. `payload_key` is the file that opens it. That somebody looked is written down.
+///
+/// # Errors
+/// `Appeal` (no such audit), `PayloadKey`, `NoBooks`, `Store`.
+pub async fn evidence(
+    database: &Database,
+    payload_key: &Path,
+    job: JobId,
+) -> Result<Evidence, CoordinatorError> {
+    let mut books = open(database).await?;
+    let found = books.evidence(database, payload_key, job).await?;
+    let missing = "that job's result was not audited; `audits` lists those that were";
+    let outcome = found.ok_or(CoordinatorError::Appeal(missing));
+    noted(&mut books, "evidence read", json!({ "job": job }), outcome).await
 }
 
 /// Lines of the log of acts behind a number, oldest first: JSON of who did what when, and what came of

@@ -32,8 +32,8 @@ use crate::jobs::short;
 use crate::router::{JobClass, Placement, is_other_engine, owner_of, party_of};
 use crate::state::State;
 use crate::store::{
-    AuditState, AuditWrite, AuditWritten, NewAudit, PictureMark, Ruling, Store, StoredAudit,
-    StoredJob,
+    AuditState, AuditWrite, AuditWritten, Mark, NewAudit, PictureMark, Ruling, Store, StoredAudit,
+    StoredJob, TextMark,
 };
 use crate::terms::JobTerms;
 
@@ -195,6 +195,25 @@ impl Audits {
     /// The key that draws the audits of an epoch.
     pub(crate) fn key_of(&self, epoch: i64) -> [u8; 32] {
         key_of(&self.secret, epoch)
+    }
+
+    /// A mark that tells nobody who has the books whether a guessed prompt or answer was sent.
+    pub(crate) fn blinded(&self, mark: Mark) -> Mark {
+        let blind = |what: &[u8], digest: &[u8; 32]| -> [u8; 32] {
+            let mut mac =
+                Hmac::<Sha256>::new_from_slice(&self.secret).expect("a key of any length fits");
+            mac.update(what);
+            mac.update(digest);
+            mac.finalize().into_bytes().into()
+        };
+        match mark {
+            Mark::Text(mark) => Mark::Text(TextMark {
+                answer: blind(b"answer", &mark.answer),
+                prompt: blind(b"prompt", &mark.prompt),
+                ..mark
+            }),
+            picture @ Mark::Picture(_) => picture,
+        }
     }
 
     /// What is known of a node's owner: all machines of one address have one record.
@@ -639,7 +658,9 @@ impl Coordinator {
         let output = async |id: JobId| match self.store.job(id).await {
             Ok(job) => Ok(job.and_then(|job| job.output)),
             // A picture whose file is gone or damaged is nobody's fault.
-            Err(StoreError::Picture(_) | StoreError::Unreadable { .. }) => Ok(None),
+            Err(
+                StoreError::Picture(_) | StoreError::Unreadable { .. } | StoreError::Sealed { .. },
+            ) => Ok(None),
             Err(error) => Err(error),
         };
         let (spec, a, b) =

@@ -1,6 +1,7 @@
 //! What the read side reports: balances, sums, jobs. Everything here is derived from the store.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use neurino_core::{MicroPoints, ModelId};
 use neurino_ledger::{Account, Unit};
@@ -96,12 +97,13 @@ pub async fn coordinator_of(database: &Database) -> Result<Option<String>, Coord
 }
 
 /// Waits until no coordinator holds the books at `database`, also while their server is away. Whoever
-/// opens them then may still be too late. A file is not waited for.
+/// opens them then may still be too late. A file is not waited for. Whoever stands by keeps `payload_key`,
+/// its copy of the payload key, no older than that of the books.
 ///
 /// # Errors
 /// `Store`.
-pub async fn until_free(database: &Database) -> Result<(), CoordinatorError> {
-    Ok(crate::store::until_free(database).await?)
+pub async fn until_free(database: &Database, payload_key: &Path) -> Result<(), CoordinatorError> {
+    Ok(crate::store::until_free(database, payload_key).await?)
 }
 
 /// Jobs and nodes at this moment.

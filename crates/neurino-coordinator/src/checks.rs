@@ -96,13 +96,14 @@ fn picture_mark(facts: Facts, job: &ImageJob) -> PictureMark {
 }
 
 /// Whether a picture is one of those before it, made for another seed, but for what writing it anew
-/// changes. Equal seeds may make nearly equal pictures: of prompts that mean the same, say.
+/// changes. Equal seeds may make nearly equal pictures: of prompts that mean the same, say. Seeds that
+/// start the same noise are equal.
 pub(crate) fn is_near_copy<'a>(
     mark: &PictureMark,
     before: impl IntoIterator<Item = &'a PictureMark>,
 ) -> bool {
     before.into_iter().any(|other| {
-        other.seed != mark.seed
+        ImageJob::noise_seed(other.seed) != ImageJob::noise_seed(mark.seed)
             && other.model == mark.model
             && nearly_equal(&mark.thumb, &other.thumb)
     })

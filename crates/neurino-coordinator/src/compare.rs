@@ -1,6 +1,6 @@
 //! Whether two results are the same work: pictures by their pixels, texts by their tokens.
 //!
-//! In one numeric class (device, program, model) results are equal to the last bit. Across classes
+//! In one numeric class (device, program, model, precision of its weights) results are equal to the last bit. Across classes
 //! pictures are compared by what is seen (pHash, SSIM) and by how sharp it is: a picture that was made
 //! small and enlarged looks the same and has lost its finest detail. Texts are compared up to where
 //! they part, and there by how close the two tokens were.
@@ -390,7 +390,8 @@ pub fn texts(
             differs(Difference::Count)
         };
     }
-    if same_class {
+    // Weights that are kept otherwise are other numbers, whatever program and device.
+    if same_class && first.precision == second.precision {
         let parted = pairs().find(|(a, b)| !says_the_same(a, b));
         let tokens = parted.and_then(|(a, b)| Some(parting(a, b)?.0));
         let figures = Figures { tokens, ..Figures::default() };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use neurino_core::audit::AuditRules;
@@ -18,6 +19,12 @@ use crate::router::Sample;
 pub struct CoordinatorConfig {
     /// Where the books are kept.
     pub database: Database,
+    /// The file of the key with which prompts and answers in the books are sealed; made by whoever makes
+    /// the books, and shared by coordinators that stand in for each other. See
+    /// [`Database::payload_key`].
+    pub payload_key: PathBuf,
+    /// Whether to go on with another payload key where that of the books is lost. What it sealed is lost.
+    pub new_payload_key: bool,
     /// Where pictures are kept and handed over instead of a folder beside the books.
     pub bucket: Option<Bucket>,
     /// The network's name; nodes sign it, receipts carry it.
@@ -64,8 +71,11 @@ pub struct CoordinatorConfig {
 impl CoordinatorConfig {
     /// The built-in practice network: name `practice`, rule set `practice3`.
     pub fn practice(database: impl Into<Database>, key: Arc<IdentityKey>) -> Self {
+        let database = database.into();
         Self {
-            database: database.into(),
+            payload_key: database.payload_key(),
+            new_payload_key: false,
+            database,
             bucket: None,
             network: "practice".into(),
             practice: true,
@@ -86,6 +96,9 @@ impl CoordinatorConfig {
         }
     }
 }
+
+/// How long a repeat under the same `Idempotency-Key` is the same job, in milliseconds.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
 
 /// Sizes and waiting times. The defaults are the network's; tests shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,12 +187,12 @@ pub struct Limits {
     pub audit_round_ms: u64,
     /// How long a link to a picture is good, in milliseconds.
     pub picture_link_ms: u64,
-    /// Age at which prompts, outputs and idempotency keys of finished jobs are deleted, in
+    /// Age at which prompts, outputs and idempotency keys of finished jobs are shredded, in
     /// milliseconds. Postings and receipts are kept.
     pub payload_keep_ms: u64,
-    /// The same for jobs whose audits failed or were disputed, in milliseconds: whoever decides an appeal
-    /// needs to see them.
-    pub evidence_keep_ms: u64,
+    /// The same for prompts and outputs that an audit still needs, or that a third run had to decide on:
+    /// since the audit last changed. Nobody but audits reads them meanwhile.
+    pub disputed_keep_ms: u64,
 }
 
 impl Limits {
@@ -231,21 +244,19 @@ impl Default for Limits {
             audit_wait_ms: 600_000,
             audit_round_ms: 500,
             picture_link_ms: 3600 * 1000,
-            payload_keep_ms: 24 * 3600 * 1000,
-            evidence_keep_ms: 30 * 24 * 3600 * 1000,
+            payload_keep_ms: IDEMPOTENCY_MS,
+            disputed_keep_ms: 30 * 24 * 3600 * 1000,
         }
     }
 }
 
-/// Refuses an address that other machines can reach unless something in front of it encrypts.
+/// Refuses an address that other machines can reach unless the listener or something in front of it
+/// encrypts.
 ///
 /// # Errors
 /// [`CoordinatorError::NotLoopback`], which names the ways out.
-pub fn check_listen_address(
-    address: SocketAddr,
-    behind_proxy: bool,
-) -> Result<(), CoordinatorError> {
-    if behind_proxy || address.ip().is_loopback() {
+pub fn check_listen_address(address: SocketAddr, encrypted: bool) -> Result<(), CoordinatorError> {
+    if encrypted || address.ip().is_loopback() {
         Ok(())
     } else {
         Err(CoordinatorError::NotLoopback(address))
@@ -256,9 +267,9 @@ pub fn check_listen_address(
 mod tests {
     use super::*;
 
-    fn check(address: &str, behind_proxy: bool, allowed: bool) {
+    fn check(address: &str, encrypted: bool, allowed: bool) {
         let address = address.parse().expect("a socket address");
-        assert_eq!(check_listen_address(address, behind_proxy).is_ok(), allowed, "{address}");
+        assert_eq!(check_listen_address(address, encrypted).is_ok(), allowed, "{address}");
     }
 
     #[test]

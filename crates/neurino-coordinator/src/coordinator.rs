@@ -39,7 +39,7 @@ use crate::original::Miners;
 use crate::router::Router;
 use crate::standing::Settings;
 use crate::state::{Client, LeasePhase, LiveJob, LiveLease, Makes, State};
-use crate::store::{OpenJob, Store};
+use crate::store::{KeyFile, OpenJob, Store};
 use crate::watch::Feed;
 
 /// Receipts a slow reader of [`Coordinator::events`] may fall behind.
@@ -137,8 +137,10 @@ impl Coordinator {
         if let Some(bucket) = &config.bucket {
             bucket.check().await?;
         }
-        let store = Store::open(&config.database, &config.network, &own).await?;
+        let key_file = KeyFile { path: config.payload_key.clone(), renew: config.new_payload_key };
+        let store = Store::open(&config.database, &config.network, &own, &key_file).await?;
         let store = store.with_bucket(config.bucket.clone());
+        store.end_shredded().await?;
         let keys = Keys::new(store.keys().await?);
         let settings = Settings::read(&store).await?;
         let last_settled_ms = store.last_settled_ms().await?;

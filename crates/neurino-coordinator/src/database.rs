@@ -37,7 +37,7 @@ struct Inner {
 
 impl Database {
     /// The books at a `postgres://user:password@host:port/name` address. Pictures are kept in a folder
-    /// of this machine; coordinators that stand in for each other share it.
+    /// of this machine; coordinators that stand in for each other share it, and the payload key beside it.
     ///
     /// # Errors
     /// `DatabaseAddress`: the address makes no sense, or it leads off this machine without encryption
@@ -86,6 +86,19 @@ impl Database {
         // And nobody who serves waits for ever.
         let options = patient.clone().options([("statement_timeout", STATEMENT_TIMEOUT)]);
         Ok(Self::Postgres(PostgresBooks(Arc::new(Inner { options, patient, pictures }))))
+    }
+
+    /// Where the payload key of the books lies, unless somewhere else is named: beside a file, or beside
+    /// the folder of the pictures.
+    pub fn payload_key(&self) -> PathBuf {
+        match self {
+            Self::Sqlite(path) => {
+                let mut name = path.file_stem().unwrap_or_default().to_owned();
+                name.push("-payload.key");
+                path.with_file_name(name)
+            }
+            Self::Postgres(books) => books.pictures().with_file_name("payload.key"),
+        }
     }
 
     /// The file, if it is one.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::blobs::{BlobError, BucketTrouble};
 use crate::database::Database;
+use crate::payload::PayloadKeyError;
 use neurino_protocol::{ErrorBody, ErrorCode};
 
 /// What keeps a coordinator from working.
@@ -78,6 +79,9 @@ pub enum CoordinatorError {
         /// Address of the key it was opened with.
         asked: String,
     },
+    /// The key of the payloads in the books is not at hand.
+    #[error(transparent)]
+    PayloadKey(#[from] PayloadKeyError),
     /// The database cannot be read or written.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
@@ -95,8 +99,9 @@ pub enum CoordinatorError {
     Rules(#[from] neurino_core::PriceError),
     /// A listener that other machines can reach, without encryption.
     #[error(
-        "{0} can be reached by other machines and this server does not encrypt; listen on 127.0.0.1, \
-         or put a TLS proxy in front of it and say so with `--behind-proxy`"
+        "{0} can be reached by other machines and nothing would be encrypted; name a certificate with \
+         `--tls-cert` and `--tls-key`, or put a TLS proxy in front and say so with `--behind-proxy`, or \
+         listen on 127.0.0.1"
     )]
     NotLoopback(SocketAddr),
     /// The listener broke.
@@ -131,6 +136,18 @@ pub enum StoreError {
     /// The writer has ended.
     #[error("the coordinator is shutting down")]
     Closed,
+    /// A sealed value does not open.
+    #[error(
+        "the stored {what} was changed, or was sealed with another key; the database is damaged or \
+         somebody wrote into it"
+    )]
+    Sealed {
+        /// What it is.
+        what: &'static str,
+    },
+    /// The payload key cannot step on.
+    #[error("prompts and answers cannot be shredded")]
+    PayloadKey(#[from] PayloadKeyError),
     /// A stored value does not parse.
     #[error(
         "the stored {what} cannot be read; the database is damaged or was written by a newer version"

@@ -25,6 +25,7 @@ use crate::router::{JobClass, Placement, owner_of};
 use crate::state::{Client, LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Outrun, Release, StoredJob};
 use crate::terms::{JobTerms, Payment, cost_units, usage_bound};
+use crate::timers::PRUNE;
 use crate::watch::{Feed, JobUpdate, JobWatch};
 
 /// Texts that end every answer on the network, whatever the payer asked.
@@ -132,9 +133,7 @@ impl Coordinator {
                 let receipt = Box::new(receipt);
                 Ok(JobWatch::ended(JobUpdate::Finished { output, receipt }))
             }
-            (None, Some(_)) => {
-                Err(not_found("the job's output was deleted after its keeping time"))
-            }
+            (None, Some(_)) => Err(shredded()),
             // Only a coordinator that stops forgets an open job.
             _ => Err(shutting_down()),
         }
@@ -178,10 +177,17 @@ impl Coordinator {
         self.cancel_job(job).await
     }
 
-    /// A job as the books have it.
+    /// A job as its payer may see it. What is kept longer for an audit is not for payers: whether
+    /// somebody was audited would show.
     pub(crate) async fn stored_job(&self, job: JobId) -> Result<StoredJob, ErrorBody> {
         let stored = self.store.job(job).await.map_err(|e| e.body())?;
-        stored.ok_or_else(|| not_found("there is no such job"))
+        let mut stored = stored.ok_or_else(|| not_found("there is no such job"))?;
+        let keep = Duration::from_millis(self.config.limits.payload_keep_ms) + PRUNE;
+        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        if stored.finished_at_ms.is_some_and(|at| at < now_ms().saturating_sub_unsigned(keep_ms)) {
+            (stored.output, stored.shredded) = (None, true);
+        }
+        Ok(stored)
     }
 
     /// Checks every limit that does not need the model in memory.
@@ -782,6 +788,13 @@ fn after_release(
     }
     live.feed.queued();
     state.enqueue(job, true);
+}
+
+/// The answer to whoever asks for what is gone for good.
+pub(crate) fn shredded() -> ErrorBody {
+    let words = "the job's request and answer were shredded after their keeping time";
+    ErrorBody::new(ErrorCode::PayloadShredded, words)
+        .with_hint("its receipt is kept; send the request again for another answer")
 }
 
 fn not_found(message: &str) -> ErrorBody {

@@ -4,7 +4,7 @@
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
 //! `timers` (what time does), `reserve` (nodes held free for large jobs), `hedge` (a second node for a late job), `router` (which node gets which job), `session` (what nodes say),
-//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
+//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `payload` (keys of what people wrote), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
 //! `edge` (HTTP, WebSocket).
 
 pub mod admin;
@@ -33,12 +33,14 @@ mod link;
 mod local;
 mod metrics;
 mod original;
+mod payload;
 mod picture;
 mod reconcile;
 mod reserve;
 mod router;
 #[cfg(test)]
 mod schedules;
+mod seal;
 mod session;
 mod settle;
 mod standing;
@@ -53,16 +55,18 @@ mod watch;
 pub use admin_log::{LogCheck, in_the_name_of};
 pub use blobs::{BlobError, Bucket, BucketKeys, BucketTrouble};
 pub use books::{AccountBalance, JobsOverview, LedgerCheck};
-pub use config::{CoordinatorConfig, Limits, check_listen_address};
+pub use config::{CoordinatorConfig, IDEMPOTENCY_MS, Limits, check_listen_address};
 pub use coordinator::Coordinator;
 pub use database::{Database, PostgresBooks};
+pub use edge::{Tls, TlsError, TlsFiles};
 pub use error::{CoordinatorError, StoreError};
 pub use fabric::{FabricAddress, FabricConfig, FabricError, FabricKey, Gateway, GatewayConfig};
 pub use introduction::check_known_as;
 pub use keys::{ApiKey, ApiKeyInfo, KeyTerms, Scope};
 pub use local::LocalCoordinator;
 pub use neurino_ledger::{Account, PayerId, Unit};
+pub use payload::PayloadKeyError;
 pub use router::{JobClass, Sample};
-pub use store::{AuditState, Conviction, StoredAudit};
+pub use store::{AuditState, Conviction, Evidence, EvidenceRun, StoredAudit};
 pub use terms::{JobTerms, Prepaid};
 pub use watch::{JobUpdate, JobWatch};

@@ -343,8 +343,9 @@ impl NodeSession {
             NodeMessage::Uploaded(uploaded) => {
                 self.coordinator.spawn_delivered(self.node.clone(), uploaded);
             }
-            NodeMessage::HandBack { lease, reason } => {
-                tracing::debug!(lease.id = %lease, reason = %printable(&reason), "handed back");
+            // Not in its words, which may be the prompt's.
+            NodeMessage::HandBack { lease, reason: _ } => {
+                tracing::debug!(lease.id = %lease, "handed back");
                 let error =
                     ErrorBody::new(ErrorCode::NoNodeAvailable, "the node handed the job back");
                 self.end_attempt(lease, AttemptEnd::HandedBack, error);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use neurino_core::{
-    FrontendId, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
+    FrontendId, ImageJob, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
     Multiplier, NodeId, Receipt, ResultStatement, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of};
@@ -294,7 +294,8 @@ impl Coordinator {
         if !continues_stream(&self.state(), statement.lease, output) {
             return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
         }
-        let mut checked = Checked { mark: found.mark, suspicion: found.suspicion };
+        let mark = found.mark.map(|mark| self.audits.blinded(mark));
+        let mut checked = Checked { mark, suspicion: found.suspicion };
         if let Some(Mark::Picture(mark)) = &checked.mark {
             let before = self.audits.pictures();
             if checks::is_near_copy(mark, before.iter().map(|mark| &**mark)) {
@@ -306,7 +307,8 @@ impl Coordinator {
         Ok(checked)
     }
 
-    /// Refuses a picture that was paid before for another seed: two seeds never make the same one.
+    /// Refuses a picture that was paid before for another seed: two that start other noise never make
+    /// the same one.
     /// A kept picture handed in again would cost its node nothing. A long text that its owner gave to
     /// another prompt is refused once; if it comes again, it is paid and looked at.
     async fn is_new(
@@ -315,11 +317,12 @@ impl Coordinator {
         submission: &Submission,
         mut checked: Checked,
     ) -> Result<Checked, ErrorBody> {
+        let noise = ImageJob::noise_seed;
         let known = match (&*claim.spec, &submission.output, &checked.mark) {
             (JobSpec::Image(job), JobOutput::Image(picture), _) => {
                 let seeds = self.store.seeds_of(picture, job.model.as_str()).await;
                 match seeds {
-                    Ok(seeds) if seeds.iter().any(|seed| *seed != job.seed) => {
+                    Ok(seeds) if seeds.iter().any(|seed| noise(*seed) != noise(job.seed)) => {
                         let words = "the same picture was handed in before, for another seed";
                         return Err(Refusal::Copy(words).into());
                     }

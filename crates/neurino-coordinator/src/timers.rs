@@ -27,8 +27,8 @@ const DEMAND_ROUNDS: u64 = 10;
 const STANDING_ROUNDS: u64 = 30;
 /// Every how manieth time half of what nodes failed at is forgotten.
 const FORGIVE_ROUNDS: u64 = 300;
-/// How often payloads past their keeping time are deleted.
-const PRUNE: Duration = Duration::from_hours(1);
+/// How often payloads past their keeping time are shredded.
+pub(crate) const PRUNE: Duration = Duration::from_hours(1);
 
 /// How often it is looked whether a week is over.
 const EPOCHS: Duration = Duration::from_mins(1);
@@ -194,14 +194,13 @@ impl Coordinator {
     }
 
     async fn prune(&self) {
-        let keep_ms = self.config.limits.payload_keep_ms;
-        let before_ms = now_ms().saturating_sub_unsigned(keep_ms);
-        let evidence_ms = self.config.limits.evidence_keep_ms;
-        let evidence_since_ms = now_ms().saturating_sub_unsigned(evidence_ms);
-        match self.store.prune(before_ms, evidence_since_ms).await {
+        let limits = &self.config.limits;
+        let before = |keep_ms: u64| now_ms().saturating_sub_unsigned(keep_ms);
+        let disputed_ms = limits.disputed_keep_ms.max(limits.payload_keep_ms);
+        match self.store.prune(before(limits.payload_keep_ms), before(disputed_ms)).await {
             Ok(0) => {}
-            Ok(jobs) => tracing::info!(jobs, "deleted prompts and outputs of {jobs} old jobs"),
-            Err(error) => tracing::error!(?error, "old prompts could not be deleted: {error}"),
+            Ok(jobs) => tracing::info!(jobs, "shredded prompts and outputs of {jobs} old jobs"),
+            Err(error) => tracing::error!(?error, "old prompts could not be shredded: {error}"),
         }
     }
 }

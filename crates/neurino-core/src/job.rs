@@ -19,7 +19,7 @@ pub use sampling::SamplingParams;
 pub use settings_text::SETTINGS_KEYWORD;
 pub use text::{
     ChatMessage, FinishReason, RatedToken, ResponseFormat, Role, TextChoice, TextDelta, TextJob,
-    TextOutput, TokenLogprob, ToolCall, ToolChoice, ToolDefinition, Usage,
+    TextOutput, TokenLogprob, ToolCall, ToolChoice, ToolDefinition, Usage, WeightPrecision,
 };
 
 /// What a job computes.
@@ -224,5 +224,9 @@ mod tests {
         assert_eq!(output("a", 1).digest(), output("a", 1).digest());
         assert_ne!(output("a", 1).digest(), output("b", 1).digest());
         assert_ne!(output("a", 1).digest(), output("a", 2).digest());
+        let mut half = TextOutput::single("a", FinishReason::Stop, Usage::default());
+        let unsaid = JobOutput::Text(half.clone()).digest();
+        half.precision = Some(WeightPrecision::Half);
+        assert_ne!(JobOutput::Text(half).digest(), unsaid);
     }
 }

@@ -21,6 +21,7 @@ use neurino_weights::{DType, WeightsError};
 
 use crate::DiffusionError;
 use crate::lora::Placement;
+use crate::pulse::Pulse;
 
 pub mod folder;
 pub mod ldm;
@@ -123,6 +124,8 @@ pub struct Loading<'a> {
     cancelled: &'a dyn Fn() -> bool,
     /// Brings the denoiser's layers, if they stream.
     conveyor: Option<Arc<Conveyor>>,
+    /// Hears of each block that the layers compute.
+    pulse: Pulse,
 }
 
 impl<'a> Loading<'a> {
@@ -135,7 +138,19 @@ impl<'a> Loading<'a> {
         cancelled: &'a dyn Fn() -> bool,
     ) -> Self {
         let (read_bytes, held_bytes) = (Cell::new(0), Cell::new(0));
-        Self { device, precision, read_bytes, held_bytes, progress, cancelled, conveyor: None }
+        let (conveyor, pulse) = (None, Pulse::default());
+        Self { device, precision, read_bytes, held_bytes, progress, cancelled, conveyor, pulse }
+    }
+
+    /// The same, of layers that beat with `pulse` while they compute.
+    #[must_use]
+    pub fn beating(self, pulse: &Pulse) -> Self {
+        Self { pulse: pulse.clone(), ..self }
+    }
+
+    /// What the layers beat with while they compute.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// The same, of a denoiser that keeps its heavy layers in host memory and has two of them on the
@@ -205,6 +220,11 @@ impl<'a> Component<'a> {
     /// The device that the layers are made on.
     pub fn device(&self) -> &Device {
         self.loading.device
+    }
+
+    /// What its blocks beat with.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.loading.pulse.clone()
     }
 
     /// Whether activations may lose precision where that is quicker, as weights did.

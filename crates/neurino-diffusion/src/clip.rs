@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::DiffusionError;
 use crate::checkpoint::Component;
 use crate::lora::{Layer, LowRankLayers, Placement};
+use crate::pulse::Pulse;
 
 mod tokenizer;
 
@@ -203,6 +204,7 @@ pub struct ClipTextEncoder {
     final_norm: LayerNorm,
     projection: Option<Affine>,
     placement: Placement,
+    pulse: Pulse,
 }
 
 #[derive(Debug, Clone)]
@@ -237,8 +239,8 @@ impl ClipTextEncoder {
         let project = |out: usize| component.linear_no_bias("text_projection", [out, width]);
         let projection = config.projection.map(project).transpose()?;
         let placement = component.placement();
-        let config = config.clone();
-        Ok(Self { config, tokens, positions, blocks, final_norm, projection, placement })
+        let (config, pulse) = (config.clone(), component.pulse());
+        Ok(Self { config, tokens, positions, blocks, final_norm, projection, placement, pulse })
     }
 
     /// The dimensions.
@@ -260,6 +262,7 @@ impl ClipTextEncoder {
         let mut x = tokens.reshape([batch, length, width]) + positions.unsqueeze();
         let mut penultimate = x.clone();
         for block in &self.blocks {
+            self.pulse.beat();
             penultimate = x.clone();
             x = block.forward(x, &self.config);
         }

@@ -199,12 +199,18 @@ impl FluxTransformer {
         FluxCondition { text: self.text_in.forward(states), vector, rope }
     }
 
-    /// The direction from the picture to the noise.
+    /// The direction from the picture to the noise. All it takes is on the device: nothing goes there or
+    /// comes back on the way, unless layers stream.
     ///
     /// # Shapes
     /// - `latents`: `[1, rows * columns, in_channels]` (see [`pack`]); returns the same
-    /// - `time`: from 1, all noise, to 0
-    pub fn forward(&self, latents: Tensor<3>, time: f32, condition: &FluxCondition) -> Tensor<3> {
+    /// - `time`: [`FluxTransformer::sinusoids`]'s, `[1, 256]`
+    pub fn forward(
+        &self,
+        latents: Tensor<3>,
+        time: Tensor<2>,
+        condition: &FluxCondition,
+    ) -> Tensor<3> {
         self.forward_tapped(latents, time, condition, &mut |_, _| {})
     }
 
@@ -213,12 +219,12 @@ impl FluxTransformer {
     pub fn forward_tapped(
         &self,
         latents: Tensor<3>,
-        time: f32,
+        time: Tensor<2>,
         condition: &FluxCondition,
         tap: &mut dyn FnMut(&str, Tensor<3>),
     ) -> Tensor<3> {
         let FluxCondition { text, vector, rope } = condition;
-        let vector = vector.clone() + self.time.forward(self.sinusoids(time));
+        let vector = vector.clone() + self.time.forward(time);
         tap("time_text_embed", vector.clone().unsqueeze());
         let signal = activation::silu(vector);
 
@@ -240,8 +246,9 @@ impl FluxTransformer {
         self.latents_out.forward(modulated(image, scale, shift))
     }
 
-    /// `[1, 256]`: the cosines, then the sines.
-    fn sinusoids(&self, time: f32) -> Tensor<2> {
+    /// A time, from 1, all noise, to 0, or a guidance as the network takes it: `[1, 256]`, the cosines, then
+    /// the sines.
+    pub fn sinusoids(&self, time: f32) -> Tensor<2> {
         let half = TIME_FEATURES / 2;
         let angle = |i: usize| {
             let exponent = -(10_000_f32.ln()) * i as f32 / half as f32;

@@ -4,7 +4,8 @@
 //! both bit for bit where the reference is exact; [`checkpoint`] (layers from files); the networks
 //! [`clip`], [`t5`], [`unet`], [`vae`] and [`flux`]; [`lora`]; [`prompt`] (weights in prompts);
 //! [`pipeline`], one file a family, with the denoising loop; [`image`] (pixels and PNG); [`source`] (what
-//! a file or folder is).
+//! a file or folder is); [`memory`] and [`work`] (what a model takes and computes); [`pulse`] (that it
+//! goes on).
 //!
 //! Spatial activations are `[batch, height, width, channels]`, sequences `[batch, tokens, width]`,
 //! all f32.
@@ -18,6 +19,7 @@ pub mod lora;
 pub mod memory;
 pub mod pipeline;
 pub mod prompt;
+pub mod pulse;
 pub mod rng;
 pub mod scheduler;
 pub mod shapes;
@@ -25,7 +27,7 @@ pub mod source;
 pub mod t5;
 pub mod unet;
 pub mod vae;
-mod work;
+pub mod work;
 
 pub use error::DiffusionError;
 pub use image::RgbImage;

@@ -304,12 +304,19 @@ impl ImageMemory {
 
     /// The most that is held at once for a `picture` planned for the same residence, weights and all.
     pub fn peak_bytes(&self, residence: Residence, picture: PictureMemory, plan: Plan) -> u64 {
-        // A prompt is read before the first step; what that computes is small beside the encoders.
-        let reading = match residence {
-            Residence::Stay => 0,
-            Residence::Visit | Residence::Stream => self.encoders_bytes + OTHER_BYTES,
-        };
-        self.resident_bytes(residence) + picture.peak_bytes(plan).max(reading)
+        let beside = picture.peak_bytes(plan).max(self.reading_bytes(residence));
+        self.resident_bytes(residence) + beside
+    }
+
+    /// What a new prompt takes beside the weights that are there all the time. It is read before the first
+    /// step; what that computes is small beside the encoders.
+    pub fn reading_bytes(&self, residence: Residence) -> u64 {
+        match residence {
+            Residence::Stay => OTHER_BYTES + self.scratch_bytes,
+            Residence::Visit | Residence::Stream => {
+                OTHER_BYTES + self.scratch_bytes + self.encoders_bytes
+            }
+        }
     }
 
     /// The dimensions of its networks.
@@ -476,6 +483,17 @@ mod tests {
         let small = memory.picture(Residence::Stay, [64, 64], true);
         let (stay, visit) = (peak(Residence::Stay, small), peak(Residence::Visit, small));
         assert!(visit < stay && visit > memory.weights_bytes());
+    }
+
+    #[test]
+    fn packed_encoders_that_visit_are_unpacked_beside_themselves() {
+        let (plain, scratch_bytes) = (sd15(), 300 * MIB);
+        let packed = plain.clone().unpacking(scratch_bytes);
+        let peak = |memory: &ImageMemory| {
+            let small = memory.picture(Residence::Visit, [64, 64], true);
+            memory.peak_bytes(Residence::Visit, small, Plan::LEAST)
+        };
+        assert_eq!(peak(&packed) - peak(&plain), scratch_bytes);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod sd15;
 pub mod sdxl;
 mod size;
 mod stage;
+mod trajectory;
 
 pub use encoders::{Encoders, TextEncoders, Visitor};
 pub use latents::LatentShape;
@@ -212,18 +213,25 @@ pub trait Denoising: Send {
     /// All steps.
     fn steps(&self) -> usize;
 
-    /// Steps done.
+    /// Steps done, as far as the host has to do with them: a card may still compute the last.
     fn done(&self) -> usize;
+
+    /// Steps that are computed: all that are done, or all but the last.
+    fn computed(&self) -> usize {
+        self.done()
+    }
 
     /// How the steps from now on are computed, where the picture is guided.
     fn set_guidance(&mut self, guidance: Guidance) {
         let _ = guidance;
     }
 
-    /// Computes the next step; nothing if all are done. After an error it may be called again.
+    /// Computes the next step; nothing if all are done. On a card it returns once the step before is
+    /// computed, the last step once it is itself, and if a preview is wanted each one. After an error it may
+    /// be called again: the picture is where it was before the step that failed.
     ///
     /// # Errors
-    /// `Nn`.
+    /// `Nn`, of this step or the one before.
     fn step(&mut self) -> Result<(), DiffusionError>;
 
     /// What the picture looks like so far, one pixel for each latent pixel.
@@ -267,11 +275,17 @@ pub trait Denoising: Send {
         Ok(None)
     }
 
-    /// The latents as they are now, in the reference's order.
-    fn latents(&self) -> &[f32];
+    /// Reads the latents as they are now, in the reference's order.
+    ///
+    /// # Errors
+    /// `Nn`.
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError>;
 
-    /// What the network gave in the last step, guided, in the order of [`Denoising::latents`].
-    fn output(&self) -> &[f32];
+    /// Reads what the network gave in the last step, guided, in the order of [`Denoising::latents`].
+    ///
+    /// # Errors
+    /// `Nn`.
+    fn output(&self) -> Result<Vec<f32>, DiffusionError>;
 
     /// What the text encoders made of the prompts, by the reference's names.
     ///
@@ -322,12 +336,12 @@ mod tests {
             Ok(self.in_full.map(picture))
         }
 
-        fn latents(&self) -> &[f32] {
-            &[]
+        fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+            Ok(Vec::new())
         }
 
-        fn output(&self) -> &[f32] {
-            &[]
+        fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+            Ok(Vec::new())
         }
 
         fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {

@@ -4,13 +4,22 @@
 //! [`NoiseScheduler::timesteps`]:
 //!
 //! ```text
-//! x = noise * init_noise_sigma
+//! sample = start(noise * init_noise_sigma)
 //! for i in 0..steps:
-//!     output = model(scale_model_input(x, i), timesteps[i])
-//!     x = step(output, x, i)
+//!     c = Coefficients::upload(coefficients(i))
+//!     output = model(scale_model_input(sample.values, c), timesteps[i])
+//!     sample = step(output, sample, c)
 //! ```
 //!
-//! Samples are flat slices: what a step does is the same for every value.
+//! Samples are flat tensors: what a step does is the same for every value. They never leave their device.
+//! What is different from step to step are a few numbers, the coefficients, which the host computes; what a
+//! device does with them is the same in every step, the first and the last included, so that its launches
+//! could be recorded once and repeated.
+
+use burn::tensor::{Device, Tensor};
+use neurino_nn::device::upload;
+
+use crate::rng::NoiseDtype;
 
 mod ddim;
 mod discrete;
@@ -26,8 +35,6 @@ pub use euler::{Euler, EulerAncestral};
 pub use flow::{FlowMatchEuler, flow_mu};
 pub use method::Method;
 
-use crate::rng::NoiseDtype;
-
 /// What the schedulers ask of a caller and did not get.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchedulerError {
@@ -39,6 +46,33 @@ pub enum SchedulerError {
         /// Most steps there can be.
         limit: usize,
     },
+}
+
+/// The numbers of one step on the device that computes it, each a tensor of one value, in the order of
+/// [`NoiseScheduler::coefficients`].
+#[derive(Debug, Clone)]
+pub struct Coefficients(Vec<Tensor<1>>);
+
+impl Coefficients {
+    /// Sends the numbers of a step to a device.
+    pub fn upload(values: &[f32], device: &Device) -> Self {
+        Self(values.iter().map(|&value| upload(vec![value], [1], device)).collect())
+    }
+
+    /// All of them.
+    fn all<const N: usize>(&self) -> [Tensor<1>; N] {
+        let values = <&[Tensor<1>; N]>::try_from(self.0.as_slice());
+        values.expect("a schedule takes the coefficients that it gave").clone()
+    }
+}
+
+/// A picture's latents on their way, and what the schedule remembers of the last step.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The latents, `[values]`, f32.
+    pub values: Tensor<1>,
+    /// The last step's clean sample, or zeros before the first step; for schedules that look back.
+    last_clean: Option<Tensor<1>>,
 }
 
 /// A noise schedule for one picture.
@@ -54,11 +88,6 @@ pub trait NoiseScheduler {
         1.0
     }
 
-    /// Makes a sample the model's input at step `i`.
-    fn scale_model_input(&self, sample: &mut [f32], i: usize) {
-        let _ = (sample, i);
-    }
-
     /// Whether [`NoiseScheduler::step`] takes fresh unit noise.
     fn needs_noise(&self) -> bool {
         false
@@ -69,17 +98,41 @@ pub trait NoiseScheduler {
         NoiseDtype::F32
     }
 
-    /// What step `i` takes the sample to be without its noise. Samples keep their variance unless the
-    /// schedule says otherwise.
-    fn clean(&self, model_output: &[f32], sample: &[f32], i: usize) -> Vec<f32> {
-        let sigma = self.sigmas()[i];
-        let alpha = (sigma * sigma + 1.0).sqrt().recip();
-        sample.iter().zip(model_output).map(|(x, noise)| x / alpha - sigma * noise).collect()
+    /// The numbers of step `i`; as many for each step.
+    fn coefficients(&self, i: usize) -> Vec<f32>;
+
+    /// A sample before its first step.
+    fn start(&self, values: Tensor<1>) -> Sample {
+        Sample { values, last_clean: None }
     }
 
-    /// Replaces `sample` by the next one. Steps go in order, from 0, once each: some remember the
-    /// last one. `noise` is as long as the sample where [`NoiseScheduler::needs_noise`] says so.
-    fn step(&mut self, model_output: &[f32], sample: &mut [f32], noise: &[f32], i: usize);
+    /// Makes a sample the model's input at the step of `coefficients`.
+    fn scale_model_input(&self, sample: Tensor<1>, coefficients: &Coefficients) -> Tensor<1> {
+        let _ = coefficients;
+        sample
+    }
+
+    /// What the step of `coefficients` takes the sample to be without its noise.
+    fn clean(&self, output: Tensor<1>, sample: Tensor<1>, coefficients: &Coefficients)
+    -> Tensor<1>;
+
+    /// The next sample. `noise` is there, and as long as the sample, where
+    /// [`NoiseScheduler::needs_noise`] says so.
+    fn step(
+        &self,
+        output: Tensor<1>,
+        sample: Sample,
+        noise: Option<Tensor<1>>,
+        coefficients: &Coefficients,
+    ) -> Sample;
+}
+
+/// `x + noise * amount`, where there is noise.
+fn stirred(x: Tensor<1>, noise: Option<Tensor<1>>, amount: Tensor<1>) -> Tensor<1> {
+    match noise {
+        Some(noise) => x + noise * amount,
+        None => x,
+    }
 }
 
 fn check_steps(steps: usize, limit: usize) -> Result<(), SchedulerError> {

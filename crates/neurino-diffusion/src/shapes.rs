@@ -127,6 +127,13 @@ fn clip_g() -> ClipConfig {
 }
 
 impl Shape {
+    /// Whether some of its weights are unpacked when they are used.
+    pub fn unpacks(&self) -> bool {
+        [self.denoiser, self.text_encoder_2, self.rest]
+            .iter()
+            .any(|format| matches!(format, RandomFormat::Nf4 | RandomFormat::Hqq))
+    }
+
     /// Makes a model of this shape. The vocabulary of Flux's second encoder comes with its models only:
     /// here each letter of a prompt is a token of it.
     ///

@@ -3,12 +3,14 @@
 //! configurations only.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use neurino_llm::Tokenizer;
 use neurino_nn::quant::UNPACKING_BYTES;
 use neurino_weights::Safetensors;
+use neurino_weights::file::WeightFile;
 use serde::Deserialize;
 
 use crate::DiffusionError;
@@ -44,8 +46,8 @@ pub struct ImageSource {
     folder: PathBuf,
     files: Files,
     loras: Vec<LoraFile>,
-    /// All that makes the base what it is.
-    base: Vec<PathBuf>,
+    /// SHA-256 of files, where somebody vouches for them.
+    digests: BTreeMap<PathBuf, String>,
     dims: Dims,
     /// Instead of the network's.
     method: Option<Method>,
@@ -107,20 +109,19 @@ impl ImageSource {
 
     fn open_as(path: &Path, manifest: Manifest) -> Result<Self, DiffusionError> {
         let base = manifest.base.clone().unwrap_or_else(|| path.to_owned());
-        let named = [&manifest.vae, &manifest.components.transformer];
-        let named = named.into_iter().chain([&manifest.components.text_encoder_2]);
-        let whole = [&base].into_iter().chain(named.flatten()).cloned().collect();
         let (family, files, folder) = if base.is_dir() {
             Self::open_folder(&base, &manifest)?
         } else {
             let (family, files) = open_checkpoint(&base, manifest.vae.as_deref())?;
             (family, files, base.parent().map(Path::to_owned).unwrap_or_default())
         };
+        predicts_noise(family, &folder)?;
         let dims = dims(family, &files, &folder)?;
         // Updates of another kind of model are refused before anything is read.
         LoraFiles::open(&manifest.loras, family.low_rank_parts())?;
         let method = method(family, &folder, manifest.schedule)?;
-        Ok(Self { family, folder, files, loras: manifest.loras, base: whole, dims, method })
+        let (loras, digests) = (manifest.loras, BTreeMap::new());
+        Ok(Self { family, folder, files, loras, digests, dims, method })
     }
 
     fn open_folder(
@@ -148,14 +149,43 @@ impl ImageSource {
         }
     }
 
+    /// The same with the SHA-256 of files that were found to have it.
+    #[must_use]
+    pub fn vouched(self, digests: BTreeMap<PathBuf, String>) -> Self {
+        Self { digests, ..self }
+    }
+
     /// Its kind.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// Whether only the low-rank updates differ from `other`'s.
+    /// Whether only the low-rank updates differ from `other`'s. Composites of one base have their own
+    /// names for its files: these are compared by their digests where both are known, else as files.
     pub fn has_base_of(&self, other: &Self) -> bool {
-        self.family == other.family && self.base == other.base && self.method == other.method
+        let is_same = |(own, theirs): (&WeightFile, &WeightFile)| match (
+            self.digests.get(own.path()),
+            other.digests.get(theirs.path()),
+        ) {
+            (Some(own), Some(theirs)) => own == theirs,
+            _ => own.is_same_as(theirs),
+        };
+        let (own, theirs) = (self.files.weights(), other.files.weights());
+        self.family == other.family
+            && self.method == other.method
+            && self.dims == other.dims
+            && own.len() == theirs.len()
+            && own.into_iter().zip(theirs).all(is_same)
+            && self.reads_words_as(other)
+    }
+
+    /// Whether the vocabularies that lie beside the weights are those of `other`.
+    fn reads_words_as(&self, other: &Self) -> bool {
+        let equal = |name: &str| {
+            let [own, theirs] = [&self.folder, &other.folder].map(|folder| folder.join(name));
+            own == theirs || contents(&own) == contents(&theirs)
+        };
+        ["tokenizer", "tokenizer_2"].into_iter().all(equal)
     }
 
     /// The low-rank updates that belong to it.
@@ -230,6 +260,7 @@ impl ImageSource {
             source: Arc::clone(self),
             device: loading.device.clone(),
             precision: loading.precision,
+            pulse: loading.pulse().clone(),
         };
         let visitors = (residence != Residence::Stay).then(|| again.clone());
         if residence == Residence::Stream {
@@ -387,6 +418,36 @@ pub struct Changes {
     pub loras: Vec<LoraFile>,
 }
 
+/// The small files of a folder, by their names; none if there is no folder.
+fn contents(folder: &Path) -> BTreeMap<OsString, Option<Vec<u8>>> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).ok())).collect()
+}
+
+/// Refuses a network that was trained to tell something else than the noise of a picture, which would be
+/// taken for noise: whatever schedule is used, the base's own file says what its network tells.
+fn predicts_noise(family: Family, folder: &Path) -> Result<(), DiffusionError> {
+    #[derive(Deserialize)]
+    struct Predicts {
+        prediction_type: Option<String>,
+    }
+    let path = folder.join("scheduler").join("scheduler_config.json");
+    if family == Family::Flux || !path.is_file() {
+        return Ok(());
+    }
+    let bad = |problem: String| DiffusionError::Config { file: path.clone(), problem };
+    let bytes = std::fs::read(&path).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    let found: Predicts = serde_json::from_slice(&bytes)
+        .map_err(|error| bad(format!("is not understood: {error}")))?;
+    match found.prediction_type.as_deref() {
+        None | Some("epsilon") => Ok(()),
+        Some(other) => Err(bad(format!(
+            "has `prediction_type` {other}, and this build knows epsilon; take the model's version \
+             that predicts noise (epsilon)"
+        ))),
+    }
+}
+
 /// The schedule that a manifest asks for.
 fn method(
     family: Family,
@@ -438,6 +499,14 @@ fn open_checkpoint(path: &Path, vae: Option<&Path>) -> Result<(Family, Files), D
         None => (None, None),
     };
     let file = LdmTensors::open(path, vae)?;
+    if folder_vae.is_none() && !file.has_vae() {
+        return Err(DiffusionError::Unsupported {
+            path: path.to_owned(),
+            found: "a checkpoint without an autoencoder (VAE)".into(),
+            supported: "checkpoints that have one, and this one with the file of one: put both into \
+                        a folder with a `model.toml` that says `base = \"...\"` and `vae = \"...\"`",
+        });
+    }
     let family = match file.family() {
         LdmFamily::Sd1 => Family::Sd15,
         LdmFamily::Sdxl => Family::Sdxl,

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::pulse::Pulse;
 
 /// The token that fills a sequence up.
 const PAD: u32 = 0;
@@ -128,6 +129,7 @@ pub struct T5Encoder {
     blocks: Vec<Block>,
     final_norm: RmsNorm,
     device: Device,
+    pulse: Pulse,
 }
 
 #[derive(Debug, Clone)]
@@ -162,7 +164,8 @@ impl T5Encoder {
             .collect::<Result<_, _>>()?;
         let final_norm = part.rms_norm("final_layer_norm", config.width, config.norm_epsilon)?;
         let device = component.device().clone();
-        Ok(Self { config: config.clone(), tokens, position_bias, blocks, final_norm, device })
+        let (config, pulse) = (config.clone(), component.pulse());
+        Ok(Self { config, tokens, position_bias, blocks, final_norm, device, pulse })
     }
 
     /// The dimensions.
@@ -187,6 +190,7 @@ impl T5Encoder {
         let bias = self.bias(ids.len());
         let mut x: Tensor<3> = self.tokens.forward(ids, &self.device).unsqueeze();
         for block in &self.blocks {
+            self.pulse.beat();
             x = block.forward(x, &bias, self.config.heads);
         }
         Ok(self.final_norm.forward(x))

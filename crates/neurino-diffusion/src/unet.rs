@@ -25,9 +25,8 @@ pub use config::{AddedConfig, UnetConfig};
 pub struct AddedCondition {
     /// `[batch, width]`: the prompt's pooled state.
     pub pooled: Tensor<2>,
-    /// Of each element of the batch: height and width of the picture that it should look like a part
-    /// of, top and left of that part, height and width of the part.
-    pub time_ids: Vec<[f32; 6]>,
+    /// `[batch, 6 * time width]`: sizes as waves (see [`Unet::sizes`]).
+    pub sizes: Tensor<2>,
 }
 
 /// Called with a block's name as diffusers has it, and what it made.
@@ -96,18 +95,36 @@ impl Unet {
         &self.config
     }
 
-    /// The noise in `sample`.
+    /// A time as the network takes it: `[1, width]`.
+    ///
+    /// - `timestep`: of the schedule that the network was trained with, 0 .. 1000
+    pub fn timestep(&self, timestep: f32) -> Tensor<2> {
+        timestep_embedding(&[timestep], self.config.channels[0], &self.placement.device)
+    }
+
+    /// Sizes as a network with an added condition takes them: `[batch, width]`.
+    ///
+    /// - `time_ids`: of each element of the batch: height and width of the picture that it should look
+    ///   like a part of, top and left of that part, height and width of the part
+    pub fn sizes(&self, time_ids: &[[f32; 6]]) -> Tensor<2> {
+        let width = self.config.added.map_or(0, |added| added.time_width);
+        let waves = timestep_embedding(time_ids.as_flattened(), width, &self.placement.device);
+        waves.reshape([time_ids.len(), 6 * width])
+    }
+
+    /// The noise in `sample`. All it takes is on the device: nothing goes there or comes back on the way,
+    /// unless layers stream.
     ///
     /// # Shapes
     /// - `sample`: `[batch, height, width, in channels]`, of any size; returns the same with the out
     ///   channels
-    /// - `timestep`: of the schedule that the network was trained with, 0 .. 1000
+    /// - `timestep`: [`Unet::timestep`]'s, `[1, width]`
     /// - `context`: `[batch, tokens, context width]`
     /// - `added`: for a network that has an added condition, and only for such
     pub fn forward(
         &self,
         sample: Tensor<4>,
-        timestep: f32,
+        timestep: Tensor<2>,
         context: &Tensor<3>,
         added: Option<&AddedCondition>,
     ) -> Tensor<4> {
@@ -119,7 +136,7 @@ impl Unet {
     pub fn forward_tapped(
         &self,
         sample: Tensor<4>,
-        timestep: f32,
+        timestep: Tensor<2>,
         context: &Tensor<3>,
         added: Option<&AddedCondition>,
         tap: Tap<'_>,
@@ -142,18 +159,12 @@ impl Unet {
     }
 
     /// The time, and the added condition with it, as the resnets project it: after its activation.
-    fn time(&self, timestep: f32, added: Option<&AddedCondition>, tap: Tap<'_>) -> Tensor<2> {
-        let device = &self.placement.device;
-        let waves = timestep_embedding(&[timestep], self.config.channels[0], device);
-        let mut time = two_layers(&self.time, waves);
+    fn time(&self, timestep: Tensor<2>, added: Option<&AddedCondition>, tap: Tap<'_>) -> Tensor<2> {
+        let mut time = two_layers(&self.time, timestep);
         let [rows, width] = time.dims();
         tap("time_embedding", &time.clone().reshape([rows, 1, 1, width]));
-        if let (Some(layers), Some(config), Some(added)) = (&self.added, self.config.added, added) {
-            let batch = added.time_ids.len();
-            let ids = added.time_ids.as_flattened();
-            let waves = timestep_embedding(ids, config.time_width, device);
-            let waves = waves.reshape([batch, 6 * config.time_width]);
-            let input = Tensor::cat(vec![added.pooled.clone(), waves], 1);
+        if let (Some(layers), Some(added)) = (&self.added, added) {
+            let input = Tensor::cat(vec![added.pooled.clone(), added.sizes.clone()], 1);
             time = time + two_layers(layers, input);
         }
         activation::silu(time)

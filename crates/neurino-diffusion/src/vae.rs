@@ -9,6 +9,7 @@ use neurino_nn::{Affine, Conv2d, GroupNorm};
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::pulse::Pulse;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub struct Vae {
     encoder: Option<Encoder>,
     decoder: Decoder,
     reserve: Option<Reserve>,
+    pulse: Pulse,
 }
 
 /// Brings the same decoder in f32.
@@ -77,7 +79,8 @@ impl Vae {
     /// As [`Vae::load`].
     pub fn load_decoder(part: &Component<'_>, config: &VaeConfig) -> Result<Self, DiffusionError> {
         let decoder = Decoder::load(part, config)?;
-        Ok(Self { config: config.clone(), encoder: None, decoder, reserve: None })
+        let (config, pulse) = (config.clone(), part.pulse());
+        Ok(Self { config, encoder: None, decoder, reserve: None, pulse })
     }
 
     /// The same, with what to take instead where its activations overflow 16 bits.
@@ -111,7 +114,7 @@ impl Vae {
     /// - `latents`: `[batch, height, width, latent channels]`, the autoencoder's own; returns `[batch,
     ///   factor * height, factor * width, 3]`
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        self.decoder.forward(latents)
+        self.decoder.forward(latents, &self.pulse)
     }
 
     /// The latents of pictures; `None` if only the decoder was loaded.
@@ -119,7 +122,7 @@ impl Vae {
     /// # Shapes
     /// - `pictures`: `[batch, height, width, 3]`, both lengths multiples of the factor
     pub fn encode(&self, pictures: Tensor<4>) -> Option<LatentMoments> {
-        self.encoder.as_ref().map(|encoder| encoder.forward(pictures))
+        self.encoder.as_ref().map(|encoder| encoder.forward(pictures, &self.pulse))
     }
 }
 
@@ -152,12 +155,12 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, pictures: Tensor<4>) -> LatentMoments {
+    fn forward(&self, pictures: Tensor<4>, pulse: &Pulse) -> LatentMoments {
         let mut x = self.conv_in.forward(pictures);
         for level in &self.levels {
-            x = level.forward(x);
+            x = level.forward(x, pulse);
         }
-        x = self.conv_out.forward(self.norm_out.forward_silu(self.middle.forward(x)));
+        x = self.conv_out.forward(self.norm_out.forward_silu(self.middle.forward(x, pulse)));
         if let Some(quant) = &self.quant {
             x = quant.forward(x);
         }
@@ -202,14 +205,14 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
+    fn forward(&self, latents: Tensor<4>, pulse: &Pulse) -> Tensor<4> {
         let mut x = latents;
         if let Some(post_quant) = &self.post_quant {
             x = post_quant.forward(x);
         }
-        x = self.middle.forward(self.conv_in.forward(x));
+        x = self.middle.forward(self.conv_in.forward(x), pulse);
         for level in &self.levels {
-            x = level.forward(x);
+            x = level.forward(x, pulse);
         }
         self.conv_out.forward(self.norm_out.forward_silu(x))
     }

@@ -10,7 +10,39 @@ const FLUX_TEXT_TOKENS: f64 = 512.0;
 /// Width of the feed-forward networks of Flux by the width of its blocks.
 const FLUX_MLP: f64 = 4.0;
 
+/// Tokens of a prompt of usual length.
+const PROMPT_TOKENS: usize = 77;
+/// Sides of pictures whose counts say how they grow.
+const SIDES: [u32; 3] = [512, 1024, 2048];
+
+/// How an amount of work grows with the size of a picture: TFLOP of a picture without a pixel, for each
+/// megapixel, and for each of its square, which attention takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth(pub [f64; 3]);
+
+impl Growth {
+    /// Through three counts.
+    fn through(flop: impl Fn(u32) -> f64) -> Self {
+        let [x, y, z] = SIDES.map(|side| f64::from(side) * f64::from(side) / 1e6);
+        let [at_x, at_y, at_z] = SIDES.map(|side| flop(side) / 1e12);
+        let (first, second) = ((at_y - at_x) / (y - x), (at_z - at_y) / (z - y));
+        let square = (second - first) / (z - x);
+        let each = first - square * (x + y);
+        Self([at_x - each * x - square * x * x, each, square])
+    }
+}
+
 impl Dims {
+    /// How one forward pass of the denoiser grows with the picture.
+    pub fn denoising_growth(&self) -> Growth {
+        Growth::through(|side| self.denoising_flop(side, side, PROMPT_TOKENS))
+    }
+
+    /// How the decoder grows with the picture.
+    pub fn decoding_growth(&self) -> Growth {
+        Growth::through(|side| self.decoding_flop(side, side))
+    }
+
     /// Floating-point operations of one forward pass of the denoiser for one latent picture.
     ///
     /// - `tokens`: of the prompt, for a UNet
@@ -148,6 +180,22 @@ fn vae_flop(vae: &VaeConfig, [height, width]: [usize; 2]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_is_that_of_the_counts_between_the_sizes_and_beyond() {
+        for dims in [Dims::sd15(), Dims::sdxl(), Dims::flux()] {
+            for side in [256, 768, 1536, 4096] {
+                let megapixels = f64::from(side) * f64::from(side) / 1e6;
+                let at = |Growth([fixed, each, square]): Growth| {
+                    1e12 * (fixed + each * megapixels + square * megapixels * megapixels)
+                };
+                let close = |found: f64, expect: f64| (found / expect - 1.0).abs() < 1e-6;
+                let step = dims.denoising_flop(side, side, PROMPT_TOKENS);
+                assert!(close(at(dims.denoising_growth()), step), "{side} {step:e}");
+                assert!(close(at(dims.decoding_growth()), dims.decoding_flop(side, side)));
+            }
+        }
+    }
 
     /// Published counts: 0.803 and 6.76 TFLOP a pass of the UNets, 74.4 of Flux, 2.52 of the decoder.
     #[test]

@@ -1,5 +1,6 @@
 //! The engine's contract.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -16,6 +17,17 @@ pub struct ModelRef {
     /// A GGUF file, or a Hugging Face folder (config.json, safetensors, tokenizer.json); or an image
     /// model: a checkpoint's file, a diffusers folder, or a folder with a `model.toml`.
     pub path: PathBuf,
+    /// SHA-256 of its files by their paths below the folder, in hexadecimal digits, where a manifest
+    /// vouches for them. What two models share is known by it.
+    #[serde(default)]
+    pub sha256: BTreeMap<String, String>,
+}
+
+impl ModelRef {
+    /// A model of whose files nobody says what they are.
+    pub fn new(id: ModelId, path: impl Into<PathBuf>) -> Self {
+        Self { id, path: path.into(), sha256: BTreeMap::new() }
+    }
 }
 
 /// Which device computes.
@@ -54,9 +66,41 @@ pub struct LoadedModel {
     pub memory: MemoryUse,
     /// How long loading took, in milliseconds.
     pub load_ms: u64,
-    /// How quick an image model was when it was warmed up; `None` where it was not.
+    /// What is known of the pictures of an image model.
     #[serde(default)]
-    pub picture_pace: Option<PicturePace>,
+    pub pictures: Option<PictureFacts>,
+}
+
+/// What is known of the pictures of a model before the first job.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PictureFacts {
+    /// How much a picture computes.
+    pub work: PictureWork,
+    /// How quick it was when it was warmed up; `None` where it was not.
+    pub pace: Option<PicturePace>,
+}
+
+/// How much a picture computes by its size: TFLOP that every picture takes, for each megapixel, and for
+/// each square of it, which attention takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PictureWork {
+    /// A forward pass of the network that makes pictures.
+    pub pass: [f64; 3],
+    /// The decoder.
+    pub decoder: [f64; 3],
+    /// Whether a step with guidance takes two passes. Networks that were taught it take one.
+    pub guided_twice: bool,
+}
+
+impl PictureWork {
+    /// Of one pass and of the decoder, in TFLOP.
+    pub fn tflop(&self, pixels: u32) -> (f64, f64) {
+        let megapixels = f64::from(pixels) / 1e6;
+        let at = |[fixed, each, square]: [f64; 3]| {
+            fixed + each * megapixels + square * megapixels * megapixels
+        };
+        (at(self.pass), at(self.decoder))
+    }
 }
 
 /// How long a picture took.

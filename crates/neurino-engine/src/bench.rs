@@ -219,7 +219,7 @@ fn measure_all(
     let (model, format) = open(subject, device)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     check_length(&model, options)?;
-    let model = prove_choices(model);
+    let model = if prove_choices(&model)? { model } else { model.drawing_on_host() };
     say("measuring the device".into());
     let before = ceiling::measure(device);
     let (mut peers, peers_missing) = if options.compare {

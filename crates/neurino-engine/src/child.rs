@@ -234,15 +234,27 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "no test: the program that the test below starts next"]
+    #[ignore = "no test: a program that a test below starts first"]
+    fn child_whose_warm_up_panics() {
+        serve_on_card(Some(Fault::WarmUpPanics));
+    }
+
+    #[test]
+    #[ignore = "no test: a program that a test below starts first"]
+    fn child_that_cannot_free() {
+        serve_on_card(Some(Fault::FreeingPanics));
+    }
+
+    #[test]
+    #[ignore = "no test: the program that the tests below start next"]
     fn child_without_a_fault() {
         serve_on_card(None);
     }
 
-    /// This test program as a child: with a fault the first time, then without.
-    fn config(mark: &std::path::Path) -> ProcessEngineConfig {
+    /// This test program as a child: as `first` the first time, then without a fault.
+    fn config(first: &str, mark: &std::path::Path) -> ProcessEngineConfig {
         let script = format!(
-            "if mkdir '{0}' 2>&-; then t=child_with_a_fault; else t=child_without_a_fault; fi; \
+            "if mkdir '{0}' 2>&-; then t={first}; else t=child_without_a_fault; fi; \
              exec '{1}' --ignored --exact child::tests::$t 3>&1 1>&2",
             mark.display(),
             std::env::current_exe().unwrap().display()
@@ -260,7 +272,8 @@ mod tests {
         let stream = sound.run(&job(40), CancellationToken::new()).await.unwrap();
         let expected = ending(stream).await.unwrap();
 
-        let engine = ProcessEngine::start(config(&folder.path().join("mark")));
+        let engine =
+            ProcessEngine::start(config("child_with_a_fault", &folder.path().join("mark")));
         engine.load(&model()).await.unwrap();
         let first = engine.process_id().unwrap();
         let mut status = engine.status();
@@ -276,6 +289,35 @@ mod tests {
         let again = engine.run(&one, CancellationToken::new()).await.unwrap();
         assert_eq!(ending(again).await.unwrap(), expected, "tried again, it says the same");
         assert!(engine.process_id().is_some_and(|id| id != first));
+        engine.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_a_card_is_loaded_ends_its_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = config("child_whose_warm_up_panics", &folder.path().join("mark"));
+        let engine = ProcessEngine::start(first);
+        let error = engine.load(&model()).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::Crashed, "{error}");
+        assert!(error.message.contains("ended unexpectedly"), "{error}");
+        engine.load(&model()).await.unwrap();
+        let stream = engine.run(&job(4), CancellationToken::new()).await.unwrap();
+        ending(stream).await.unwrap();
+        engine.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_engine_is_gone_does_not_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine =
+            ProcessEngine::start(config("child_that_cannot_free", &folder.path().join("mark")));
+        let mut other = model();
+        other.id = neurino_core::ModelId::new("another").unwrap();
+        engine.load(&model()).await.unwrap();
+        // The first one has to make way.
+        let error = engine.load(&other).await.unwrap_err();
+        assert_eq!(error.code, EngineErrorCode::Crashed, "{error}");
+        engine.load(&other).await.unwrap();
         engine.shutdown().await;
     }
 }

@@ -14,17 +14,34 @@ pub(crate) fn guarded<T>(doing: &str, work: impl FnOnce() -> T) -> Result<T, Eng
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| from_panic(doing, &*panic))
 }
 
+/// As [`guarded`], for work on a device. After a panic there nothing on it is trusted any more, so that is
+/// `Crashed` as an error of the device is, unless it was a lack of memory.
+pub(crate) fn guarded_on_device<T>(
+    doing: &str,
+    work: impl FnOnce() -> T,
+) -> Result<T, EngineError> {
+    guarded(doing, work).map_err(|fault| match fault.code {
+        EngineErrorCode::Internal => EngineError::crashed(fault.message),
+        _ => fault,
+    })
+}
+
 fn from_panic(doing: &str, panic: &(dyn Any + Send)) -> EngineError {
-    let words = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no words");
+    let words = words(panic);
     if is_out_of_memory(words) {
         let message = format!("the device ran out of memory while {doing} was under way");
         return EngineError::new(EngineErrorCode::OutOfMemory, message);
     }
     EngineError::internal(format!("a fault ended {doing}: {words}"))
+}
+
+/// What a panic said.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no words")
 }
 
 /// Whether a device's words speak of a lack of memory.
@@ -84,6 +101,12 @@ mod tests {
         assert_eq!(code("index out of bounds"), EngineErrorCode::Internal);
         assert_eq!(from_panic("the job", &7_u8).code, EngineErrorCode::Internal);
         assert_eq!(guarded("the job", || 5), Ok(5));
+        let panic = |words: &'static str| -> Result<(), _> {
+            guarded_on_device("a step", || std::panic::resume_unwind(Box::new(words)))
+        };
+        let code = |words| panic(words).map_err(|e| e.code);
+        assert_eq!(code("an illegal address"), Err(EngineErrorCode::Crashed));
+        assert_eq!(code("out of memory"), Err(EngineErrorCode::OutOfMemory));
     }
     #[test]
     fn an_error_of_the_device_is_told_apart_and_without_its_backtrace() {

@@ -4,6 +4,7 @@
 use neurino_core::{ImageDefaults, JobKind};
 use neurino_diffusion::memory::{Dims, ImageMemory};
 use neurino_diffusion::pipeline::{Plan, Residence};
+use neurino_nn::quant::UNPACKING_BYTES;
 
 use crate::memory::DeviceMemory;
 
@@ -101,8 +102,13 @@ fn on_processor(needs: &Needs<'_>) -> Ways {
     [Some((runs, needs.memory_bytes_min.max(needs.size_bytes))), None, None]
 }
 
+/// Weights as a card keeps them.
+fn weights_bytes(needs: &Needs<'_>) -> u64 {
+    if needs.dtype == "f32" { needs.size_bytes / 2 } else { needs.size_bytes }
+}
+
 fn text(needs: &Needs<'_>) -> Ways {
-    let weights_bytes = if needs.dtype == "f32" { needs.size_bytes / 2 } else { needs.size_bytes };
+    let weights_bytes = weights_bytes(needs);
     let beside_bytes = (weights_bytes / BESIDE_SHARE).max(BESIDE_BYTES_MIN);
     let whole_bytes = (weights_bytes + beside_bytes).max(needs.memory_bytes_min);
     let sixteen = ["f32", "f16", "bf16"].contains(&needs.dtype);
@@ -112,22 +118,35 @@ fn text(needs: &Needs<'_>) -> Ways {
     [Some((Runs::Well, whole_bytes)), packed, None]
 }
 
-fn picture(needs: &Needs<'_>, host_bytes: u64) -> Ways {
-    let weights_bytes = if needs.dtype == "f32" { needs.size_bytes / 2 } else { needs.size_bytes };
+/// What an image model of a known architecture takes of a card.
+fn image_memory(needs: &Needs<'_>) -> Option<ImageMemory> {
+    let weights_bytes = weights_bytes(needs);
     let (dims, encoders_bytes) = match needs.arch {
         "sd15" => (Dims::sd15(), CLIP_L_BYTES),
         "sdxl" => (Dims::sdxl(), CLIP_L_BYTES + CLIP_G_BYTES),
         // How its T5 is stored differs too much to be said beforehand.
         "flux" => (Dims::flux(), CLIP_L_BYTES),
-        _ => return [Some((Runs::Well, needs.memory_bytes_min.max(weights_bytes))), None, None],
+        _ => return None,
     };
-    let Some(image) = needs.image else { return [None; 3] };
-    let guided = needs.arch != "flux";
     // A scale for 64 weights comes to them.
     let bits = if needs.dtype == "nf4" { 4.5 } else { 16.0 };
     let layers = dims.layers(bits);
-    let memory = ImageMemory::new(weights_bytes, encoders_bytes.min(weights_bytes), dims)
-        .with_layers(layers);
+    let unpacks = ["nf4", "hqq"].contains(&needs.dtype);
+    Some(
+        ImageMemory::new(weights_bytes, encoders_bytes.min(weights_bytes), dims)
+            .with_layers(layers)
+            .on_card(true)
+            .unpacking(if unpacks { UNPACKING_BYTES } else { 0 }),
+    )
+}
+
+fn picture(needs: &Needs<'_>, host_bytes: u64) -> Ways {
+    let Some(memory) = image_memory(needs) else {
+        let least_bytes = needs.memory_bytes_min.max(weights_bytes(needs));
+        return [Some((Runs::Well, least_bytes)), None, None];
+    };
+    let Some(image) = needs.image else { return [None; 3] };
+    let guided = needs.arch != "flux";
     let peak_bytes = |residence: Residence, plan: Plan| {
         let beside = memory.picture(residence, [image.width, image.height], guided);
         memory.peak_bytes(residence, beside, plan)
@@ -207,6 +226,26 @@ mod tests {
         assert!(small.needed_bytes < small.available_bytes);
         assert_eq!(fit(&needs, card(4), 6 * GIB).runs, Runs::No);
         assert_eq!(fit(&needs, card(1), 16 * GIB).runs, Runs::No);
+    }
+
+    #[test]
+    fn a_card_holds_what_attends_and_what_is_unpacked() {
+        let needs = |arch, dtype| Needs {
+            kind: JobKind::Image,
+            arch,
+            dtype,
+            size_bytes: 12_000_000_000,
+            memory_bytes_min: 13_000_000_000,
+            image: None,
+        };
+        for (arch, dtype, scratch_bytes) in
+            [("flux", "nf4", UNPACKING_BYTES), ("flux", "bf16", 0), ("sdxl", "f16", 0)]
+        {
+            let memory = image_memory(&needs(arch, dtype)).expect("known");
+            let card = memory.clone().on_card(true).unpacking(scratch_bytes);
+            assert_eq!(memory, card, "{arch} {dtype}");
+        }
+        assert_eq!(image_memory(&needs("other", "f16")), None);
     }
 
     #[test]

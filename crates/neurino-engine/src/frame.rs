@@ -46,7 +46,6 @@ pub enum FrameError {
 /// What the parent sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "made, sent and dropped one at a time")]
 pub enum ToChild {
     /// The first frame.
     Hello {
@@ -287,7 +286,7 @@ mod tests {
         let logprob = TokenLogprob { chosen: rated(), top };
         let mut choice = TextChoice::new("\u{1}".repeat(128 * tokens), FinishReason::Length);
         choice.logprobs = Some(vec![logprob; tokens]);
-        let output = TextOutput { choices: vec![choice], usage: Usage::default() };
+        let output = TextOutput { choices: vec![choice], usage: Usage::default(), precision: None };
         let event = JobEvent::Finished { output: JobOutput::Text(output) };
         let message = FromChild::Job { job: 1, event };
         let frame = encode(&message).unwrap();

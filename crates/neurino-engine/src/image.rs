@@ -9,12 +9,13 @@ use neurino_core::job::{ImageOutput, ImageStep};
 use neurino_core::{ImageJob, JobOutput, JobSpec};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
 use neurino_diffusion::pipeline::{Decoding, Denoising, Guidance, Pipeline, Plan, Residence};
+use neurino_diffusion::pulse::Pulse;
 use neurino_diffusion::{DiffusionError, ImageSource};
 use neurino_nn::NnError;
 use neurino_nn::device::is_cpu;
 
 use crate::api::{EngineCounters, EngineError, EngineErrorCode};
-use crate::fault::{self, guarded};
+use crate::fault::{self, guarded, guarded_on_device};
 use crate::memory::DeviceMemory;
 use crate::queue::{self, Job};
 use crate::serving::Ended;
@@ -38,15 +39,42 @@ pub(crate) struct Ways {
     pub(crate) host_free_bytes: fn() -> u64,
 }
 
+/// Pictures after which a way is tried again that the device had no memory for; twice as many each time
+/// that it had none again, up to a limit.
+const PATIENCE: u32 = 8;
+const PATIENCE_MAX: u32 = 256;
+/// Memory beyond what there was then that is reason to try at once, in bytes.
+const GROWN_BYTES: u64 = 512 << 20;
+
+/// Ways that the device had no memory for, though they were planned.
+#[derive(Debug, Clone, Copy)]
+struct Lack {
+    /// The cheapest of them; quicker ones are not taken either.
+    residence: Residence,
+    /// What there was for the model and a picture then, in bytes.
+    room_bytes: u64,
+    /// Pictures that are still made another way.
+    pictures: u32,
+}
+
 /// An image model that serves.
 pub(crate) struct Pictures {
     /// `None` after it could not be loaded to another place.
     pipeline: Option<Box<dyn Pipeline>>,
     residence: Residence,
     ways: Ways,
+    lack: Option<Lack>,
+    /// How long the next lack lasts, in pictures.
+    patience: u32,
+    /// What there was for the model and the picture when that was planned, in bytes.
+    room_bytes: u64,
+    /// Whether the next picture is one that is begun again.
+    again: bool,
     memory: ImageMemory,
     source: Arc<ImageSource>,
     device: Device,
+    /// What the model's networks beat with.
+    pulse: Pulse,
     /// The picture that is being made.
     running: Option<Running>,
     /// Jobs whose turn comes, the next one first.
@@ -61,17 +89,32 @@ struct Running {
 }
 
 impl Pictures {
-    /// A model that was loaded from `source` to `device` the first of `ways`, and takes `memory`.
+    /// A model that was loaded from `source` to `device` the first of `ways`, takes `memory` and beats
+    /// with `pulse`.
     pub(crate) fn new(
         pipeline: Box<dyn Pipeline>,
         ways: Ways,
         memory: ImageMemory,
         source: Arc<ImageSource>,
         device: Device,
+        pulse: Pulse,
     ) -> Self {
         let residence = ways.residences.first().copied().unwrap_or_default();
-        let (pipeline, running, waiting) = (Some(pipeline), None, VecDeque::new());
-        Self { pipeline, residence, ways, memory, source, device, running, waiting }
+        Self {
+            pipeline: Some(pipeline),
+            residence,
+            ways,
+            lack: None,
+            patience: PATIENCE,
+            room_bytes: 0,
+            again: false,
+            memory,
+            source,
+            device,
+            pulse,
+            running: None,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Whether there is nothing to compute.
@@ -131,13 +174,26 @@ impl Pictures {
     /// Begins the picture whose turn it is.
     fn next(&mut self, free: &dyn Fn() -> DeviceMemory) -> Option<Ended> {
         let (picture, job) = self.waiting.pop_front()?;
-        let (residence, plan) = match self.plan(&picture, free()) {
+        if !std::mem::take(&mut self.again) {
+            self.forgive(self.room_bytes(free()));
+        }
+        let mut planned = self.plan(&picture, free());
+        let best = (self.residence, Plan::default());
+        if planned.as_ref().ok() != Some(&best) {
+            // What earlier pictures left in the allocator's pools counts as used.
+            self.device.memory_cleanup();
+            planned = self.plan(&picture, free());
+        }
+        self.room_bytes = self.room_bytes(free());
+        let (residence, plan) = match planned {
             Ok(found) => found,
             Err(error) => return Some(Ended::of(job, Err(error))),
         };
-        let begun = self
-            .at(residence, &|| job.is_over())
-            .and_then(|pipeline| computing("reading the prompt", || pipeline.begin(&picture)));
+        let (pulse, unwanted) = (self.pulse.clone(), job.watch());
+        let begun = self.at(residence, &|| job.is_over()).and_then(|pipeline| {
+            let begin = || pulse.during(unwanted, || pipeline.begin(&picture));
+            computing("reading the prompt", begin)
+        });
         match begun {
             Ok(mut denoising) => {
                 denoising.set_guidance(plan.guidance);
@@ -145,6 +201,28 @@ impl Pictures {
                 None
             }
             Err(error) => self.cheaper_or_ended(picture, job, error),
+        }
+    }
+
+    /// Memory for the model and a picture, in bytes.
+    fn room_bytes(&self, free: DeviceMemory) -> u64 {
+        free.free_bytes.saturating_sub(free.reserve_bytes()).saturating_add(self.held_bytes())
+    }
+
+    /// Memory of the weights that are on the device now, in bytes.
+    fn held_bytes(&self) -> u64 {
+        match self.pipeline {
+            Some(_) => self.memory.resident_bytes(self.residence),
+            None => 0,
+        }
+    }
+
+    /// Lets ways be tried again that there was no memory for: what took it may be gone.
+    fn forgive(&mut self, room_bytes: u64) {
+        let Some(lack) = &mut self.lack else { return };
+        lack.pictures = lack.pictures.saturating_sub(1);
+        if lack.pictures == 0 || room_bytes >= lack.room_bytes.saturating_add(GROWN_BYTES) {
+            self.lack = None;
         }
     }
 
@@ -160,12 +238,10 @@ impl Pictures {
             None => [picture.width, picture.height],
         };
         let free_bytes = free.free_bytes.saturating_sub(free.reserve_bytes());
-        let held_bytes = match self.pipeline {
-            Some(_) => self.memory.resident_bytes(self.residence),
-            None => 0,
-        };
+        let held_bytes = self.held_bytes();
         let mut refused = None;
-        for &residence in &self.ways.residences {
+        let lacks = |way: &&Residence| self.lack.is_some_and(|lack| **way <= lack.residence);
+        for &residence in self.ways.residences.iter().filter(|way| !lacks(way)) {
             let is_here = self.pipeline.is_some() && residence == self.residence;
             if !is_here && self.memory.host_bytes(residence) > (self.ways.host_free_bytes)() {
                 continue;
@@ -178,8 +254,13 @@ impl Pictures {
                 resident_bytes
             });
             let needs = self.memory.picture(residence, size, picture.guidance > 1.0);
+            let reading_bytes = self.memory.reading_bytes(residence);
             match needs.fit(left_bytes) {
-                Fit::As(plan) => return Ok((residence, plan)),
+                Fit::As(plan) if reading_bytes <= left_bytes => return Ok((residence, plan)),
+                Fit::As(plan) => {
+                    let needed_bytes = needs.peak_bytes(plan).max(reading_bytes);
+                    refused = Some(too_large(picture, needed_bytes, left_bytes));
+                }
                 Fit::No { needed_bytes } => {
                     refused = Some(too_large(picture, needed_bytes, left_bytes));
                 }
@@ -206,7 +287,7 @@ impl Pictures {
     }
 
     /// Tries the picture again from its start the next cheaper way, if a lack of memory is what ended
-    /// it and there is one; what was planned wrongly once is not planned again.
+    /// it and there is one; what was planned wrongly is not planned again for a while.
     fn cheaper_or_ended(
         &mut self,
         picture: ImageJob,
@@ -218,11 +299,14 @@ impl Pictures {
             self.waiting.push_front((picture, job));
             return None;
         }
-        let is_cheaper = |way: &&Residence| **way > self.residence;
-        let cheaper: Vec<_> = self.ways.residences.iter().filter(is_cheaper).copied().collect();
-        if error.code == EngineErrorCode::OutOfMemory && !cheaper.is_empty() {
+        let has_cheaper = self.ways.residences.iter().any(|way| *way > self.residence);
+        if error.code == EngineErrorCode::OutOfMemory && has_cheaper {
             tracing::warn!("the picture is begun again, with less on the device: {error}");
-            self.ways.residences = cheaper;
+            let (residence, room_bytes, pictures) =
+                (self.residence, self.room_bytes, self.patience);
+            self.lack = Some(Lack { residence, room_bytes, pictures });
+            self.patience = (2 * self.patience).min(PATIENCE_MAX);
+            self.again = true;
             self.waiting.push_front((picture, job));
             return None;
         }
@@ -230,7 +314,10 @@ impl Pictures {
     }
 
     fn denoise(&mut self, mut running: Running) -> Option<Ended> {
-        if let Err(error) = computing("a step of the picture", || running.denoising.step()) {
+        let before = running.denoising.computed();
+        let unwanted = running.job.watch();
+        let step = || self.pulse.during(unwanted, || running.denoising.step());
+        if let Err(error) = computing("a step of the picture", step) {
             if error.code == EngineErrorCode::OutOfMemory
                 && running.plan.guidance == Guidance::Together
                 && running.picture.guidance > 1.0
@@ -248,13 +335,16 @@ impl Pictures {
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let denoising = running.denoising.as_ref();
-        let step = ImageStep {
-            step: count(denoising.done()),
-            steps: count(denoising.steps()),
-            // A picture without a preview is better than none.
-            preview: running.picture.preview.then(|| preview(denoising)).flatten(),
-        };
-        running.job.outlet.step(step);
+        // A step that a card still computes is told of when it is through with it.
+        if denoising.computed() > before {
+            let step = ImageStep {
+                step: count(denoising.computed()),
+                steps: count(denoising.steps()),
+                // A picture without a preview is better than none.
+                preview: running.picture.preview.then(|| preview(denoising)).flatten(),
+            };
+            running.job.outlet.step(step);
+        }
         self.running = Some(running);
         None
     }
@@ -262,8 +352,11 @@ impl Pictures {
     /// Makes the picture of its latents: in tiles, if the device does not hold it as a whole.
     fn decode(&mut self, running: Running) -> Option<Ended> {
         let Running { picture, job, plan, mut denoising } = running;
-        let mut decode =
-            |decoding| computing("decoding the picture", || denoising.finish(decoding));
+        let (pulse, watched) = (&self.pulse, &job);
+        let mut decode = |decoding| {
+            let finish = || pulse.during(watched.watch(), || denoising.finish(decoding));
+            computing("decoding the picture", finish)
+        };
         let decoded = match decode(plan.decoding) {
             Err(error)
                 if error.code == EngineErrorCode::OutOfMemory
@@ -278,6 +371,9 @@ impl Pictures {
         drop(denoising);
         match decoded {
             Ok(made) => {
+                if self.lack.is_none() {
+                    self.patience = PATIENCE;
+                }
                 let (width, height) = (made.width(), made.height());
                 let output = JobOutput::Image(ImageOutput { png: made.to_png(), width, height });
                 Some(Ended::of(job, Ok(output)))
@@ -330,10 +426,7 @@ fn computing<T>(
     doing: &str,
     work: impl FnOnce() -> Result<T, DiffusionError>,
 ) -> Result<T, EngineError> {
-    let done = guarded(doing, work).map_err(|fault| match fault.code {
-        EngineErrorCode::Internal => EngineError::crashed(fault.message),
-        _ => fault,
-    });
+    let done = guarded_on_device(doing, work);
     done.and_then(|done| done.map_err(|error| from_diffusion(&error)))
 }
 

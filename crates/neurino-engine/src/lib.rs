@@ -40,7 +40,7 @@ mod worker;
 
 pub use api::{
     DeviceChoice, Engine, EngineCounters, EngineError, EngineErrorCode, EngineStatus, JobEvent,
-    JobStream, LoadedModel, MemoryUse, ModelRef, PicturePace,
+    JobStream, LoadedModel, MemoryUse, ModelRef, PictureFacts, PicturePace, PictureWork,
 };
 pub use local::LocalEngine;
 pub use multi::{KindOf, MultiEngine, Serves};

@@ -182,7 +182,7 @@ mod tests {
 
     fn model() -> ModelRef {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm/llama3");
-        ModelRef { id: ModelId::new("tiny").unwrap(), path: folder }
+        ModelRef::new(ModelId::new("tiny").unwrap(), folder)
     }
 
     fn job(max_tokens: u32) -> JobSpec {

@@ -126,17 +126,22 @@ impl MemoryPlan {
     }
 }
 
-/// Plans a model on `devices`, of which there is at least one: in the precision that suits them, on
-/// the first alone or else on as many as it takes; where that does not fit, with 4-bit weights.
+/// Plans a model on `devices`, of which there is at least one, in their [`precision`]: on the first
+/// alone or else on as many as it takes.
 pub fn plan(source: &ModelSource, devices: &[DeviceMemory]) -> MemoryPlan {
+    plan_as(source, devices, precision(source, devices))
+}
+
+/// The precision of a model on `devices`: the one that suits them or, where they could not hold it in
+/// that if they were empty, 4 bits. What others use of them at the moment does not matter: equal devices
+/// answer alike, or are told to free memory.
+pub fn precision(source: &ModelSource, devices: &[DeviceMemory]) -> Precision {
     let is_cpu = devices.iter().all(|device| device.is_cpu);
     let wanted = if is_cpu { Precision::Packed } else { Precision::Half };
-    let whole = plan_as(source, devices, wanted);
-    if whole.verdict == Verdict::Fits {
-        whole
-    } else {
-        plan_as(source, devices, Precision::FourBit)
-    }
+    let empty = |device: &DeviceMemory| DeviceMemory { free_bytes: device.total_bytes, ..*device };
+    let empty: Vec<_> = devices.iter().map(empty).collect();
+    let fits = plan_as(source, &empty, wanted).verdict == Verdict::Fits;
+    if fits { wanted } else { Precision::FourBit }
 }
 
 /// Plans a model in a chosen precision.
@@ -242,12 +247,13 @@ mod tests {
         DeviceMemory { total_bytes: 16 * GIB, free_bytes, is_cpu: true }
     }
 
-    fn card(free_bytes: u64) -> DeviceMemory {
-        DeviceMemory { total_bytes: 8 * GIB, free_bytes, is_cpu: false }
+    /// A card on which nobody else is. Those below 8 GB leave the same to others.
+    fn card(total_bytes: u64) -> DeviceMemory {
+        DeviceMemory { total_bytes, free_bytes: total_bytes, is_cpu: false }
     }
 
-    /// The least that a card must have free for a plan.
-    fn least_free(plan: &MemoryPlan) -> u64 {
+    /// The least that a card must have for a plan.
+    fn least_card(plan: &MemoryPlan) -> u64 {
         // Eight more for what fills steps up.
         let blocks = (CACHE_TOKENS_MIN.div_ceil(BLOCK_TOKENS) + 8) as u64;
         let needed = plan.weights_bytes + plan.activation_bytes + blocks * plan.block_bytes;
@@ -290,17 +296,36 @@ mod tests {
         assert_eq!((whole.precision, &whole.verdict), (Precision::Half, &Verdict::Fits));
         let small = plan_as(&source, &[card(4 * GIB)], Precision::FourBit);
         assert!(small.weights_bytes < whole.weights_bytes);
-        let found = plan(&source, &[card(least_free(&whole).midpoint(least_free(&small)))]);
+        let found = plan(&source, &[card(least_card(&whole).midpoint(least_card(&small)))]);
         assert_eq!((found.precision, &found.verdict), (Precision::FourBit, &Verdict::Fits));
-        let found = plan(&source, &[card(least_free(&small) - small.weights_bytes / 2)]);
+        let found = plan(&source, &[card(least_card(&small) - small.weights_bytes / 2)]);
         assert!(matches!(found.verdict, Verdict::TooLarge { .. }), "{found:?}");
+    }
+
+    /// Results of equal cards are compared to the last bit.
+    #[test]
+    fn what_others_use_of_a_card_does_not_change_its_precision() {
+        let source = ModelSource::open(&fixtures()[0]).unwrap();
+        let whole = plan(&source, &[card(4 * GIB)]);
+        let small = plan_as(&source, &[card(4 * GIB)], Precision::FourBit);
+        let for_small = least_card(&small);
+        let used = DeviceMemory { free_bytes: for_small, ..card(4 * GIB) };
+        let found = plan(&source, &[used]);
+        assert_eq!(found.precision, whole.precision);
+        let error = found.checked().unwrap_err();
+        assert!(error.message.contains("close other programs"), "{error}");
+        // A smaller cache is no other precision.
+        let used = DeviceMemory { free_bytes: least_card(&whole), ..card(4 * GIB) };
+        let found = plan(&source, &[used]);
+        assert_eq!((found.precision, &found.verdict), (Precision::Half, &Verdict::Fits));
+        assert!(found.kv_blocks < whole.kv_blocks);
     }
 
     #[test]
     fn a_model_too_large_for_one_card_is_split_over_two() {
         let source = ModelSource::open(&fixtures()[0]).unwrap();
         let whole = plan(&source, &[card(4 * GIB)]);
-        let cards = [card(least_free(&whole) - 1), card(least_free(&whole) - 1)];
+        let cards = [card(least_card(&whole) - 1), card(least_card(&whole) - 1)];
         let split = plan(&source, &cards);
         assert_eq!((split.precision, &split.verdict), (Precision::Half, &Verdict::Fits));
         assert_eq!(split.runs.len(), 2);

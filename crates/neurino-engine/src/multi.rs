@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use neurino_core::{JobKind, JobSpec, ModelId};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{
@@ -156,6 +157,26 @@ impl MultiEngine {
     }
 }
 
+/// Unloads engines at the same time.
+///
+/// # Errors
+/// One of theirs, after all have answered.
+async fn unload_all<'a>(
+    engines: impl IntoIterator<Item = &'a Arc<dyn Engine>>,
+) -> Result<(), EngineError> {
+    let unload = |engine: &Arc<dyn Engine>| {
+        let engine = Arc::clone(engine);
+        async move { engine.unload().await }
+    };
+    let mut unloads: JoinSet<_> = engines.into_iter().map(unload).collect();
+    let mut worst = Ok(());
+    while let Some(unloaded) = unloads.join_next().await {
+        let failed = |error| Err(EngineError::internal(format!("an unload ended: {error}")));
+        worst = worst.and(unloaded.unwrap_or_else(failed));
+    }
+    worst
+}
+
 /// Publishes what all engines do as what one does, after a change of `index`: what delays jobs
 /// first, then what was news last.
 fn tell(status: &watch::Sender<EngineStatus>, all: &[watch::Receiver<EngineStatus>], index: usize) {
@@ -195,11 +216,12 @@ impl Engine for MultiEngine {
             return loaded;
         }
         tracing::info!(model.id = %model.id, "the other models make way");
+        let unloaded = unload_all(may.iter().map(|&index| &self.engines[index])).await;
         for index in may {
-            self.engines[index].unload().await?;
             self.held().held[index] = None;
             tell(&self.status, &self.all, index);
         }
+        unloaded?;
         let index = self.place(model)?;
         self.load_into(index, model).await
     }
@@ -220,11 +242,8 @@ impl Engine for MultiEngine {
     }
 
     async fn unload(&self) -> Result<(), EngineError> {
-        let mut worst = Ok(());
-        for engine in &self.engines {
-            let unloaded = engine.unload().await;
-            worst = worst.and(unloaded);
-        }
+        // Each may take as long as a process takes to end.
+        let worst = unload_all(&self.engines).await;
         self.held().held.fill(None);
         tell(&self.status, &self.all, 0);
         worst
@@ -294,6 +313,44 @@ mod tests {
         ending(stream).await.unwrap();
         let error = both.run(&job(5), CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
+    }
+
+    /// An engine that takes its time to unload.
+    struct Slow(watch::Sender<EngineStatus>);
+
+    const UNLOAD: std::time::Duration = std::time::Duration::from_secs(1);
+
+    #[async_trait]
+    impl Engine for Slow {
+        async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+            Err(EngineError::not_loaded(&model.id))
+        }
+
+        async fn run(
+            &self,
+            job: &JobSpec,
+            _cancel: CancellationToken,
+        ) -> Result<JobStream, EngineError> {
+            Err(EngineError::not_loaded(job.model()))
+        }
+
+        async fn unload(&self) -> Result<(), EngineError> {
+            tokio::time::sleep(UNLOAD).await;
+            Ok(())
+        }
+
+        fn status(&self) -> watch::Receiver<EngineStatus> {
+            self.0.subscribe()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cards_are_freed_at_the_same_time() {
+        let slow = || -> Arc<dyn Engine> { Arc::new(Slow(watch::Sender::new(EngineStatus::Idle))) };
+        let engines = MultiEngine::new(vec![slow(), slow(), slow()]);
+        let started = tokio::time::Instant::now();
+        engines.unload().await.unwrap();
+        assert_eq!(started.elapsed(), UNLOAD);
     }
 
     #[tokio::test]

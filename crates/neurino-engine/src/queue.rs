@@ -36,6 +36,12 @@ impl Job {
     pub(crate) fn is_over(&self) -> bool {
         self.cancel.is_cancelled() || self.outlet.is_closed()
     }
+
+    /// [`Job::is_over`] for those who compute it; they let go of it before the job ends.
+    pub(crate) fn watch(&self) -> impl Fn() -> bool + Send + use<> {
+        let (cancel, reader) = (self.cancel.clone(), self.outlet.watch());
+        move || cancel.is_cancelled() || reader.is_closed()
+    }
 }
 
 /// The thread's end of the queue.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use neurino_core::{JobOutput, TextOutput};
 use neurino_llm::chat::ChatTemplate;
+use neurino_llm::checkpoint::Precision;
 use neurino_llm::model::LanguageModel;
 use neurino_llm::serving::{GenerateError, RequestId, Runner, RunnerEvent, ServingLimits};
 use neurino_llm::tokenizer::Tokenizer;
@@ -166,7 +167,10 @@ impl Serving {
                         job.outlet.delta(delta, tokens);
                     }
                 }
-                RunnerEvent::Finished { id, output } => ended.extend(self.end(id, Ok(output))),
+                RunnerEvent::Finished { id, mut output } => {
+                    output.precision = self.runner.model().precision().map(Precision::of_result);
+                    ended.extend(self.end(id, Ok(output)));
+                }
                 RunnerEvent::Failed { id, error } => {
                     ended.extend(self.end(id, Err(from_generate(&error))));
                 }
@@ -194,20 +198,24 @@ impl Serving {
     /// A new cache that needs about three quarters of the memory, and half of the rows in a step; less
     /// where there is no memory for that. Jobs must have ended. `None` if that would be too little to be
     /// of use.
-    pub(crate) fn smaller(self) -> Option<Self> {
+    ///
+    /// # Errors
+    /// `Crashed` if something else than memory failed.
+    pub(crate) fn smaller(self) -> Result<Option<Self>, EngineError> {
         let Self { runner, limits, steps, .. } = self;
         // The old cache's memory first.
         let parts = runner.into_parts();
-        let mut less = smaller(&limits)?;
-        loop {
+        let mut next = smaller(&limits);
+        while let Some(less) = next {
             parts.0.device().memory_cleanup();
-            let cache = fault::guarded("making a cache", || parts.0.new_cache(less.n_blocks));
-            match cache {
-                Ok(cache) => return Self::with_cache(parts, less, steps, cache).ok(),
-                Err(error) if error.code != EngineErrorCode::OutOfMemory => return None,
-                Err(_) => less = smaller(&less)?,
+            let make = || parts.0.new_cache(less.n_blocks);
+            match fault::guarded_on_device("making a cache", make) {
+                Ok(cache) => return Ok(Self::with_cache(parts, less, steps, cache).ok()),
+                Err(error) if error.code != EngineErrorCode::OutOfMemory => return Err(error),
+                Err(_) => next = smaller(&less),
             }
         }
+        Ok(None)
     }
 
     /// Jobs that compute at once.

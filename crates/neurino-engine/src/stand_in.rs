@@ -39,6 +39,10 @@ pub(crate) enum Fault {
         /// How it shows.
         panics: bool,
     },
+    /// Steps of the warm-up panic, as a kernel does that reads beside its memory.
+    WarmUpPanics,
+    /// Caches of jobs cannot be freed.
+    FreeingPanics,
 }
 
 /// Sees what reaches the stores of a device.
@@ -127,6 +131,10 @@ impl Watch {
                 drop(state);
                 panic!("{words}")
             }
+            Some(Fault::WarmUpPanics) if !serves => {
+                drop(state);
+                panic!("The device is poisoned");
+            }
             Some(Fault::Lost { after: 0, panics }) if serves => {
                 let panics = *panics;
                 state.fault = None;
@@ -153,6 +161,14 @@ struct Watched {
     store: Box<dyn KvStore>,
     n_blocks: usize,
     watch: Arc<Watch>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let fails = matches!(self.watch.state().fault, Some(Fault::FreeingPanics));
+        let serves = self.n_blocks > WARM_UP_BLOCKS_MAX;
+        assert!(!fails || !serves || std::thread::panicking(), "The device is poisoned");
+    }
 }
 
 impl KvStore for Watched {
@@ -229,7 +245,7 @@ pub(crate) fn model() -> ModelRef {
 /// A tiny model of an architecture.
 pub(crate) fn fixture(name: &str) -> ModelRef {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm");
-    ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder.join(name) }
+    ModelRef::new(ModelId::new("tiny").expect("an id"), folder.join(name))
 }
 
 /// Greedy on this model, it goes on for as long as it may.

@@ -3,30 +3,46 @@
 
 use neurino_llm::LlmError;
 use neurino_llm::model::LanguageModel;
-use neurino_llm::self_check;
+use neurino_llm::self_check::{self, Deviation};
 use neurino_llm::serving::{ServingLimits, StepShape, StepShapes};
 
+use crate::api::{EngineError, EngineErrorCode};
 use crate::fault;
 use crate::serving::Steps;
 
-/// The model with its device's choices of tokens held to the host's. Where one is wrong, all tokens
-/// are drawn on the host, as slow as that is: a card must never give wrong ones.
-pub(crate) fn prove_choices(model: LanguageModel) -> LanguageModel {
+/// Whether the model's device chooses tokens as the host does. Where it does not, or cannot be checked, all
+/// tokens are to be drawn on the host, as slow as that is: a card must never give wrong ones.
+///
+/// # Errors
+/// `OutOfMemory`, which says nothing of the choices.
+pub(crate) fn prove_choices(model: &LanguageModel) -> Result<bool, EngineError> {
     if !model.chooses() {
-        return model;
+        return Ok(false);
     }
-    let check = || self_check::choices(&model, &mut model.new_cache(self_check::BLOCKS));
-    let wrong = match fault::guarded("the check of the card's choices", check) {
-        Err(fault) => fault.to_string(),
+    let check = || self_check::choices(model, &mut model.new_cache(self_check::BLOCKS));
+    verdict(fault::guarded("the check of the card's choices", check))
+}
+
+fn verdict(
+    checked: Result<Result<Option<Deviation>, LlmError>, EngineError>,
+) -> Result<bool, EngineError> {
+    let fault = match checked {
         Ok(Ok(None)) => {
             tracing::info!("the card chooses tokens as the host does");
-            return model;
+            return Ok(true);
         }
-        Ok(Ok(Some(deviation))) => deviation.to_string(),
-        Ok(Err(error)) => fault::chain(&error),
+        Ok(Ok(Some(wrong))) => {
+            tracing::warn!(%wrong, "tokens are drawn on the host, because the card chose wrongly");
+            return Ok(false);
+        }
+        Ok(Err(error)) => fault::from_model(&error, fault::chain(&error)),
+        Err(fault) => fault,
     };
-    tracing::warn!(wrong, "tokens are drawn on the host, because the card chose wrongly");
-    model.drawing_on_host()
+    if fault.code == EngineErrorCode::OutOfMemory {
+        return Err(fault);
+    }
+    tracing::warn!(%fault, "tokens are drawn on the host, because the card could not be checked");
+    Ok(false)
 }
 
 /// Runs steps of every shape that jobs will need, on a small cache of their own. `go_on` is told,
@@ -67,4 +83,26 @@ pub(crate) fn warm_up(
         model.warm_up_parts(limits.rows_per_step)?;
     }
     Ok(go_on(all, all))
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::SamplingParams;
+    use neurino_nn::NnError;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_no_verdict_on_a_cards_choices() {
+        let of_device = |reason: &str| LlmError::Nn(NnError::Device { reason: reason.into() });
+        let code = |checked| verdict(checked).map_err(|error| error.code);
+        let lack = Err(EngineErrorCode::OutOfMemory);
+        assert_eq!(code(Ok(Err(of_device("out of device memory allocating 9 bytes")))), lack);
+        let panic = EngineError::new(EngineErrorCode::OutOfMemory, "the device ran out of memory");
+        assert_eq!(code(Err(panic)), lack);
+        assert_eq!(code(Ok(Err(of_device("no such kernel")))), Ok(false));
+        let (params, fault) = (SamplingParams::default(), "which has no share");
+        assert_eq!(code(Ok(Ok(Some(Deviation { params, found: None, fault })))), Ok(false));
+        assert_eq!(code(Ok(Ok(None))), Ok(true));
+    }
 }

@@ -1,6 +1,7 @@
 //! The engine's thread: owns the model, takes commands between steps, survives faults below it.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +13,7 @@ use crate::api::{
     EngineCounters, EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef,
 };
 use crate::device::OpenDevice;
-use crate::fault::guarded;
+use crate::fault::{guarded, guarded_on_device, words};
 use crate::queue::{Command, Job, Queue};
 use crate::served::Served;
 use crate::serving::Ended;
@@ -25,7 +26,8 @@ mod text;
 pub(crate) enum Faults {
     /// The model is loaded again.
     Reload,
-    /// On a card the process ends: its CUDA context is lost for good. On a CPU as `Reload`.
+    /// On a card the process ends: its CUDA context is lost for good. On a CPU as `Reload`. On both
+    /// it ends with the engine's thread.
     EndProcess,
 }
 
@@ -53,6 +55,17 @@ impl Worker {
     /// Serves commands until the handle is gone. They begin in their order; a load of another model
     /// and an unload wait, and let wait, until the jobs before them have ended.
     pub(crate) fn run(mut self) {
+        // Caught here, before anything of it is dropped: what broke once may break again or hang there.
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work())) else { return };
+        tracing::error!("a fault ended the engine's thread: {}", words(&*panic));
+        if self.faults == Faults::EndProcess {
+            // Without this thread the process would go on and say that it lives.
+            std::process::exit(FAULT_EXIT);
+        }
+        resume_unwind(panic);
+    }
+
+    fn work(&mut self) {
         loop {
             let sleeps = !self.is_busy();
             if sleeps && !self.queue.get_mut().wait() || self.end.is_cancelled() {
@@ -193,7 +206,13 @@ impl Worker {
         };
         self.queue.get_mut().put_back(serving.take_unready());
         let ended = serving.fail_all(fault);
-        let smaller = guarded("making a smaller cache", || serving.smaller());
+        let smaller = guarded_on_device("making a smaller cache", || serving.smaller()).flatten();
+        if let Err(fault) = &smaller
+            && fault.code == EngineErrorCode::Crashed
+        {
+            tracing::error!("{fault}");
+            self.end_with_card();
+        }
         self.clean_up();
         if let Ok(Some(serving)) = smaller {
             facts.memory.cache_bytes = serving.cache_bytes();
@@ -226,7 +245,7 @@ impl Worker {
         // Two models need not fit: the old one goes first.
         self.forget();
         self.progress(model, Progress::default());
-        match guarded("loading the model", || self.read(model)).flatten() {
+        match guarded_on_device("loading the model", || self.read(model)).flatten() {
             Ok(loaded) => {
                 let facts = loaded.facts.clone();
                 self.loaded = Some(loaded);
@@ -284,7 +303,7 @@ struct Progress {
     warm_percent: u8,
 }
 
-/// The exit code of a process that a fault of its card ended.
+/// The exit code of a process that a fault of its card, or of the engine's thread, ended.
 const FAULT_EXIT: i32 = 3;
 
 /// Publishes the counts of a model, with those of the engine.

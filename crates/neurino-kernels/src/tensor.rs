@@ -5,6 +5,7 @@
 #![expect(clippy::too_many_arguments, reason = "an operation takes every tensor on its own")]
 
 pub mod choice;
+pub mod fence;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};

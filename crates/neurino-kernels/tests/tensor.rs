@@ -7,8 +7,8 @@ use half::f16;
 use neurino_kernels::format::{Format, Packed};
 use neurino_kernels::rope::BLOCK_TOKENS;
 use neurino_kernels::tensor::{
-    CacheTensors, PackedTensors, RowTensors, add_rms_norm, attend, dense_product, group_norm,
-    nf4_rows, packed_product, rms_norm, rotate_and_write, swiglu,
+    CacheTensors, PackedTensors, RowTensors, add_rms_norm, attend, dense_product, fence,
+    group_norm, nf4_rows, packed_product, rms_norm, rotate_and_write, swiglu,
 };
 
 fn numbers(seed: usize, len: usize) -> Vec<f32> {
@@ -65,6 +65,20 @@ fn products_between_fused_operations() {
     let expect = read(burn::tensor::activation::silu(gate.clone()) * up.clone());
     assert_close(&read(packed_product(x, &matrix, true).unwrap()), &expect);
     assert_close(&read(swiglu(gate, up).unwrap()), &expect);
+}
+
+#[test]
+fn a_fence_stands_behind_what_is_computed_before_it() {
+    let x: Tensor<1> = floats(1, [64]);
+    let y = x.clone() * 2.0 + 1.0;
+    let fence = fence::behind(&y).unwrap();
+    // What comes after it goes on, and `y` is as usable as before.
+    let after = y.clone() * 3.0;
+    fence.wait().unwrap();
+    let expect: Vec<f32> = numbers(1, 64).iter().map(|x| x * 2.0 + 1.0).collect();
+    assert_close(&read(y), &expect);
+    let expect: Vec<f32> = expect.iter().map(|y| y * 3.0).collect();
+    assert_close(&read(after), &expect);
 }
 
 #[test]

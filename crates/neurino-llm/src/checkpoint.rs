@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use burn::tensor::{DType as TensorType, Device, ExecutionError, Tensor, TensorData};
+use neurino_core::job::WeightPrecision;
 use neurino_nn::device::{is_cpu, upload};
 use neurino_nn::quant::packed::Packing;
 use neurino_nn::quant::{self, Holder, PackedMatrix};
@@ -16,6 +17,7 @@ use neurino_weights::{DType, Gguf, Safetensors, StoredTensor, TensorView, Weight
 
 use crate::LlmError;
 
+mod check;
 pub mod memory;
 mod names;
 mod plan;
@@ -51,6 +53,16 @@ impl Precision {
     /// What suits `device`.
     pub fn for_device(device: &Device) -> Self {
         if is_cpu(device) { Self::Packed } else { Self::Half }
+    }
+
+    /// The same in a result's words.
+    pub fn of_result(self) -> WeightPrecision {
+        match self {
+            Self::Packed => WeightPrecision::Packed,
+            Self::Full => WeightPrecision::Full,
+            Self::Half => WeightPrecision::Half,
+            Self::FourBit => WeightPrecision::FourBit,
+        }
     }
 
     /// Whether a matrix that is stored as `dtype` stays packed as it is.

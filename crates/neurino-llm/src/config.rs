@@ -185,7 +185,8 @@ impl ModelConfig {
             max_position_embeddings: context,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
             rope_theta: keys.rope_theta.or(rope.rope_theta).unwrap_or(defaults.rope_theta),
-            rope_scaling: rope.scaling(context).map_err(unsupported)?,
+            // The reference's YaRN reads `max_position_embeddings` and never the original's.
+            rope_scaling: rope.scaling(context, None).map_err(unsupported)?,
             tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(false),
             // The others have none, whatever their configuration says: early files of Mixtral
             // name one that it was never trained with.
@@ -311,8 +312,9 @@ impl ModelConfig {
 }
 
 impl RopeKeys {
-    /// For a model made for `context` tokens. The error is the missing feature, in words.
-    fn scaling(&self, context: usize) -> Result<RopeScaling, String> {
+    /// For a model made for `context` tokens, which YaRN takes for what it was trained on unless
+    /// `original` says otherwise. The error is the missing feature, in words.
+    fn scaling(&self, context: usize, original: Option<f32>) -> Result<RopeScaling, String> {
         let kind = self.rope_type.as_ref().or(self.r#type.as_ref()).map_or("default", |kind| kind);
         let incomplete = || format!("rope scaling `{}` with these values", printable(kind));
         let positive = |x: Option<f32>| x.filter(|x| x.is_finite() && *x > 0.0);
@@ -338,8 +340,7 @@ impl RopeKeys {
                     magnitude: positive(self.attention_factor).unwrap_or(0.1 * factor.ln() + 1.0),
                     beta_fast: positive(self.beta_fast).unwrap_or(32.0),
                     beta_slow: positive(self.beta_slow).unwrap_or(1.0),
-                    context: positive(self.original_max_position_embeddings)
-                        .unwrap_or(context as f32),
+                    context: original.unwrap_or(context as f32),
                 })
             }
             other => Err(format!("rope scaling `{}`", printable(other))),
@@ -352,24 +353,32 @@ fn printable(word: &str) -> String {
     word.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
-/// Llama 3.1's scaling is a tensor of divisors there; linear scaling is metadata.
+/// Llama 3.1's scaling is a tensor of divisors there; other scaling is metadata. A file that names a
+/// factor and no kind means `linear`, and before kinds had names the factor had another key.
+///
+/// Source: llama.cpp `llama_model::load_hparams`.
 fn gguf_rope_scaling(gguf: &Gguf, context: usize) -> Result<RopeScaling, LlmError> {
     if gguf.names().any(|name| name == "rope_freqs.weight") {
         return Ok(RopeScaling::Divisors(gguf.tensor("rope_freqs.weight")?.to_f32()?));
     }
-    let keys = RopeKeys {
-        rope_type: match gguf.text("llama.rope.scaling.type")? {
-            None | Some("none") => return Ok(RopeScaling::None),
-            Some(kind) => Some(kind.to_owned()),
-        },
-        factor: gguf.float("llama.rope.scaling.factor")?.map(|factor| factor as f32),
-        original_max_position_embeddings: gguf
-            .uint("llama.rope.scaling.original_context_length")?
-            .map(|tokens| tokens as f32),
-        ..RopeKeys::default()
+    let factor = |key: &str| {
+        let factor = gguf.float(&format!("llama.rope.{key}"))?.filter(|factor| *factor != 0.0);
+        Ok::<_, LlmError>(factor.map(|factor| factor as f32))
     };
+    let factor = match factor("scaling.factor")? {
+        None => factor("scale_linear")?,
+        found => found,
+    };
+    let kind = gguf.text("llama.rope.scaling.type")?.unwrap_or("linear");
+    if kind == "none" || kind == "linear" && factor.is_none() {
+        return Ok(RopeScaling::None);
+    }
+    let keys = RopeKeys { rope_type: Some(kind.to_owned()), factor, ..RopeKeys::default() };
+    let original = gguf.uint("llama.rope.scaling.original_context_length")?;
+    let original = original.filter(|tokens| *tokens > 0).map(|tokens| tokens as f32);
     let path = gguf.path().to_owned();
-    keys.scaling(context).map_err(|feature| LlmError::UnsupportedFeature { path, feature })
+    keys.scaling(context, original)
+        .map_err(|feature| LlmError::UnsupportedFeature { path, feature })
 }
 
 #[cfg(test)]
@@ -437,11 +446,34 @@ mod tests {
         let dynamic = r#""rope_scaling":{"type":"dynamic","factor":2.0},"#;
         assert_eq!(scaling(dynamic), RopeScaling::None);
         assert_eq!(scaling(r#""rope_scaling":null,"#), RopeScaling::None);
-        let yarn = r#""rope_scaling":{"type":"yarn","factor":4.0,"beta_fast":16},"#;
+        let yarn = r#""rope_scaling":{"type":"yarn","factor":4.0,"beta_fast":16,
+            "original_max_position_embeddings":2048},"#;
         let magnitude = 0.1 * 4f32.ln() + 1.0;
         let (beta_fast, beta_slow, context) = (16.0, 1.0, 8192.0);
         let expect = RopeScaling::Yarn { factor: 4.0, magnitude, beta_fast, beta_slow, context };
         assert_eq!(scaling(yarn), expect);
+    }
+
+    /// Expected values: `transformers@4.44.2` `_compute_yarn_parameters` with the same configuration,
+    /// in 64 bits.
+    #[test]
+    fn yarn_turns_as_in_the_reference() {
+        let json = r#""head_dim":16,"rope_scaling":{"rope_type":"yarn","factor":4.0,
+            "original_max_position_embeddings":2048},"#;
+        let config = read(json).expect("valid");
+        let expect: [f32; 8] = [
+            1.0,
+            0.316_227_77,
+            0.1,
+            0.031_622_78,
+            0.008_125,
+            0.001_976_423_5,
+            0.000_437_5,
+            0.000_079_056_94,
+        ];
+        for (found, expect) in config.rotary().inv_freq().iter().zip(expect) {
+            assert!((found - expect).abs() <= 1e-6 * expect, "{found} {expect}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct LanguageModel {
     decoder: Decoder,
     /// Whether the head's device chooses tokens, where jobs allow it.
     chooses: bool,
+    /// How the weights are kept; `None` for random ones.
+    precision: Option<Precision>,
 }
 
 /// What is wanted of a step.
@@ -169,7 +171,8 @@ impl LanguageModel {
         let loader = LayerLoader::new(&source.checkpoint, first, precision, progress)
             .cancelled_by(cancelled);
         let cache_dtype = precision.cache_dtype();
-        Decoder::load(&source.config, &loader, placement, cache_dtype).map(Self::new)
+        let decoder = Decoder::load(&source.config, &loader, placement, cache_dtype)?;
+        Ok(Self { precision: Some(precision), ..Self::new(decoder) })
     }
 
     /// A model of these dimensions with random weights, for measurements: fast to make, fit to
@@ -190,7 +193,7 @@ impl LanguageModel {
 
     fn new(decoder: Decoder) -> Self {
         let chooses = chooses(decoder.last_device());
-        Self { decoder, chooses }
+        Self { decoder, chooses, precision: None }
     }
 
     /// The same, with its caches in stores of another kind.
@@ -203,6 +206,11 @@ impl LanguageModel {
     #[must_use]
     pub fn drawing_on_host(self) -> Self {
         Self { chooses: false, ..self }
+    }
+
+    /// How the weights are kept; `None` for random ones.
+    pub fn precision(&self) -> Option<Precision> {
+        self.precision
     }
 
     /// Whether the device chooses tokens, where jobs allow it.

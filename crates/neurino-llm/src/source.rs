@@ -217,6 +217,7 @@ fn open_folder(folder: &Path) -> Result<ModelSource, LlmError> {
     let eos = generation.eos_token_id.or(identity.eos_token_id);
     let checkpoint = quantization::checkpoint(folder, &config_path, &json)
         .map_err(|error| foreign::other_weights(folder, error))?;
+    checkpoint.check(folder, &config)?;
     Ok(ModelSource {
         path: folder.to_owned(),
         arch,
@@ -285,6 +286,8 @@ fn open_gguf(path: &Path) -> Result<ModelSource, LlmError> {
     let template = |key: &str| gguf.text(key).map(|text| text.map(str::to_owned));
     let chat_template = template("tokenizer.chat_template")?;
     let tool_template = template("tokenizer.chat_template.tool_use")?;
+    let checkpoint = Checkpoint::Gguf(gguf);
+    checkpoint.check(path, &config)?;
     Ok(ModelSource {
         path: path.to_owned(),
         arch,
@@ -294,7 +297,7 @@ fn open_gguf(path: &Path) -> Result<ModelSource, LlmError> {
         bos: tokenizer.bos,
         eos: tokenizer.eos.into_iter().collect(),
         tokenizer: TokenizerSource::Gguf(tokenizer),
-        checkpoint: Checkpoint::Gguf(gguf),
+        checkpoint,
     })
 }
 

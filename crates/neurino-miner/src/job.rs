@@ -9,7 +9,7 @@ use neurino_core::{
     TextDelta,
 };
 use neurino_engine::{
-    Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef, PicturePace, prefetch,
+    Engine, EngineError, EngineErrorCode, JobEvent, LoadedModel, ModelRef, PictureFacts, prefetch,
 };
 use neurino_protocol::node::{PREVIEW_BYTES_MAX, SUBMIT_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -172,7 +172,7 @@ fn facts(held: &Hold<'_>) -> LoadedModel {
 /// What happened to a job.
 pub(crate) enum JobUpdate {
     /// The engine holds its model, which takes so many jobs at once.
-    Running { slots: u32, load_ms: u64, pace: Option<PicturePace> },
+    Running { slots: u32, load_ms: u64, pictures: Option<PictureFacts> },
     /// The engine has begun to compute it.
     Begun,
     /// More of an answer, and the tokens of all answers so far.
@@ -243,8 +243,8 @@ impl JobTask {
 
     async fn compute_once(&self) -> Result<JobOutput, EngineError> {
         let held = self.loaded.hold(&self.model).await?;
-        let LoadedModel { slots, load_ms, picture_pace: pace, .. } = facts(&held);
-        self.tell(JobUpdate::Running { slots, load_ms, pace }).await;
+        let LoadedModel { slots, load_ms, pictures, .. } = facts(&held);
+        self.tell(JobUpdate::Running { slots, load_ms, pictures }).await;
         let computed = self.stream().await;
         if let (Err(error), Some(held)) = (&computed, held.as_ref())
             && error.code == EngineErrorCode::ModelNotLoaded
@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     fn model(name: &str) -> ModelRef {
-        ModelRef { id: ModelId::new(name).unwrap(), path: name.into() }
+        ModelRef::new(ModelId::new(name).unwrap(), name)
     }
 
     /// Whether a model is held within a moment.

@@ -1,14 +1,15 @@
 //! How long a job takes on this machine, told from how long others took.
 //!
-//! Everything is a rate: milliseconds for a step and a megapixel, for a token that is written, for a
-//! byte of a prompt. Rates follow what is measured, the latest weighing most. What was never measured
+//! Everything is a rate: milliseconds for what a step of a picture computes, for a token that is written,
+//! for a byte of a prompt. What a picture computes is told by the engine, because attention grows faster
+//! than the picture; before it has told, it is the picture's megapixels. Rates follow what is measured, the latest weighing most. What was never measured
 //! is not predicted, and what was measured long ago keeps nobody from trying again.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use neurino_core::{JobSpec, ModelId};
-use neurino_engine::PicturePace;
+use neurino_engine::{PictureFacts, PictureWork};
 
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.3;
@@ -71,12 +72,13 @@ impl Rate {
     }
 }
 
-/// What is known of a model; of a picture model with and without guidance.
+/// What is known of a model; of a picture model whose guided steps take two passes, with and without
+/// guidance.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// For a step and a megapixel, or for a token of each answer.
+    /// For the work of a step, or for a token of each answer.
     each: Rate,
-    /// For a megapixel, beside the steps: prompt, decoder, file. Or for a byte of the prompt.
+    /// For the work of the decoder, beside the steps: prompt, decoder, file. Or for a byte of the prompt.
     beside: Rate,
     /// Tokens of an answer.
     length: Rate,
@@ -88,11 +90,13 @@ impl Known {
         Self { each: Rate(None), beside: Rate(None), length: Rate(None), at }
     }
 
-    fn ms(&self, work: Work) -> Option<f64> {
+    /// - `of_pictures`: what they compute, as far as it is known
+    fn ms(&self, work: Work, of_pictures: Option<PictureWork>) -> Option<f64> {
         let (each, beside) = (self.each.0?, self.beside.0.unwrap_or(0.0));
         Some(match work {
             Work::Picture { steps, pixels, .. } => {
-                megapixels(pixels) * (f64::from(steps) * each + beside)
+                let (step, decoder) = computes(of_pictures, pixels);
+                f64::from(steps) * step * each + decoder * beside
             }
             Work::Text { prompt_bytes, tokens_max, .. } => {
                 // An answer is rarely as long as it may be.
@@ -104,8 +108,10 @@ impl Known {
     }
 }
 
-fn megapixels(pixels: u32) -> f64 {
-    f64::from(pixels) / PIXELS_PER_MEGAPIXEL
+/// What a step and the decoder of a picture compute.
+fn computes(of_pictures: Option<PictureWork>, pixels: u32) -> (f64, f64) {
+    let megapixels = f64::from(pixels) / PIXELS_PER_MEGAPIXEL;
+    of_pictures.map_or((megapixels, megapixels), |work| work.tflop(pixels))
 }
 
 fn ms(from: Instant, to: Instant) -> f64 {
@@ -116,6 +122,8 @@ fn ms(from: Instant, to: Instant) -> f64 {
 #[derive(Debug, Default)]
 pub(crate) struct Predictor {
     known: HashMap<(ModelId, bool), Known>,
+    /// What the pictures of each model compute.
+    works: HashMap<ModelId, PictureWork>,
     /// How long each model took to be loaded, in milliseconds.
     load_ms: HashMap<ModelId, u64>,
 }
@@ -126,19 +134,30 @@ impl Predictor {
         &mut self,
         model: &ModelId,
         load_ms: u64,
-        pace: Option<&PicturePace>,
+        pictures: Option<&PictureFacts>,
         now: Instant,
     ) {
         self.load_ms.insert(model.clone(), load_ms);
+        let Some(PictureFacts { work, pace }) = pictures else { return };
+        if self.works.insert(model.clone(), *work) != Some(*work) {
+            // Rates are of the work that was known when they were measured.
+            self.known.retain(|(known, _), _| known != model);
+        }
         let Some(pace) = pace else { return };
         // What jobs took is worth more.
-        let known = self.known.entry((model.clone(), pace.guided));
+        let known = self.known.entry((model.clone(), pace.guided && work.guided_twice));
         known.or_insert_with(|| {
-            let (mut known, size) = (Known::new(now), megapixels(pace.pixels));
-            known.each.learn(pace.step_ms / size);
-            known.beside.learn(pace.beside_ms / size);
+            let (mut known, (step, decoder)) = (Known::new(now), work.tflop(pace.pixels));
+            known.each.learn(pace.step_ms / step);
+            known.beside.learn(pace.beside_ms / decoder);
             known
         });
+    }
+
+    /// What is known of a model is known apart for jobs of this kind.
+    fn key(&self, model: &ModelId, work: Work) -> (ModelId, bool) {
+        let twice = self.works.get(model).is_none_or(|work| work.guided_twice);
+        (model.clone(), twice && matches!(work, Work::Picture { guided: true, .. }))
     }
 
     /// A job was computed between `begun` and `computed`.
@@ -153,8 +172,9 @@ impl Predictor {
         let Some(((first_at, first), (last_at, last))) = marks.first.zip(marks.last) else {
             return;
         };
-        let guided = matches!(work, Work::Picture { guided: true, .. });
-        let known = self.known.entry((model.clone(), guided));
+        let of_pictures = self.works.get(model).copied();
+        let key = self.key(model, work);
+        let known = self.known.entry(key);
         let known = known.or_insert_with(|| Known::new(computed));
         known.at = computed;
         match work {
@@ -164,10 +184,10 @@ impl Predictor {
                 } else {
                     ms(begun, last_at) / f64::from(last.max(1))
                 };
-                let size = megapixels(pixels);
+                let (step, decoder) = computes(of_pictures, pixels);
                 let beside_ms = ms(begun, computed) - step_ms * f64::from(steps);
-                known.each.learn(step_ms / size);
-                known.beside.learn(beside_ms.max(0.0) / size);
+                known.each.learn(step_ms / step);
+                known.beside.learn(beside_ms.max(0.0) / decoder);
             }
             Work::Text { prompt_bytes, choices, .. } => {
                 let choices = f64::from(choices);
@@ -183,8 +203,8 @@ impl Predictor {
     /// How long a job takes, in milliseconds; `None` before anything was measured. A model that is
     /// not `held` has to be loaded first.
     pub(crate) fn estimate_ms(&self, model: &ModelId, work: Work, held: bool) -> Option<u64> {
-        let guided = matches!(work, Work::Picture { guided: true, .. });
-        let ms = self.known.get(&(model.clone(), guided))?.ms(work)?;
+        let of_pictures = self.works.get(model).copied();
+        let ms = self.known.get(&self.key(model, work))?.ms(work, of_pictures)?;
         let load_ms = if held { None } else { self.load_ms.get(model).copied() };
         Some((ms.round() as u64).saturating_add(load_ms.unwrap_or(0)))
     }
@@ -198,8 +218,7 @@ impl Predictor {
         budget_ms: u64,
         now: Instant,
     ) -> Option<u64> {
-        let guided = matches!(work, Work::Picture { guided: true, .. });
-        let known = self.known.get(&(model.clone(), guided))?;
+        let known = self.known.get(&self.key(model, work))?;
         if now.saturating_duration_since(known.at) > FRESH {
             return None;
         }
@@ -210,6 +229,8 @@ impl Predictor {
 
 #[cfg(test)]
 mod tests {
+    use neurino_engine::PicturePace;
+
     use super::*;
 
     fn id(name: &str) -> ModelId {
@@ -223,6 +244,10 @@ mod tests {
     fn after(begun: Instant, ms: u64) -> Instant {
         begun + Duration::from_millis(ms)
     }
+
+    /// What a network computes that grows with its pictures alone.
+    const EVEN: PictureWork =
+        PictureWork { pass: [0.0, 1.0, 0.0], decoder: [0.0, 1.0, 0.0], guided_twice: true };
 
     /// Pictures of 4 steps and 1000 x 1000: 100 ms a step, 600 ms beside them.
     fn learn(predictor: &mut Predictor, begun: Instant, slower: u64) {
@@ -290,9 +315,42 @@ mod tests {
     }
 
     #[test]
+    fn a_network_with_guidance_inside_has_the_pace_that_its_card_measured() {
+        let now = Instant::now();
+        let pace = PicturePace { step_ms: 50.0, beside_ms: 25.0, pixels: 250_000, guided: false };
+        let loaded = |guided_twice| {
+            let mut predictor = Predictor::default();
+            let work = PictureWork { guided_twice, ..EVEN };
+            predictor.loaded(&id("m"), 1, Some(&PictureFacts { work, pace: Some(pace) }), now);
+            predictor.estimate_ms(&id("m"), picture(4, 500, true), true)
+        };
+        assert_eq!((loaded(false), loaded(true)), (Some(225), None));
+    }
+
+    #[test]
+    fn attention_makes_large_pictures_slower_than_their_pixels() {
+        let (mut predictor, now) = (Predictor::default(), Instant::now());
+        // A step: half for what grows with the pixels, half for attention, at 1000 x 1000.
+        let work = PictureWork { pass: [0.0, 0.5, 0.5], ..EVEN };
+        predictor.loaded(&id("m"), 1, Some(&PictureFacts { work, pace: None }), now);
+        assert_eq!(predictor.estimate_ms(&id("m"), picture(4, 1000, true), true), None);
+        learn(&mut predictor, now, 1);
+        let estimate = |side| predictor.estimate_ms(&id("m"), picture(4, side, true), true);
+        assert_eq!(estimate(1000), Some(1000));
+        // 4 x 100 ms x (0.5 x 4 + 0.5 x 16) + 600 ms x 4.
+        assert_eq!(estimate(2000), Some(6400));
+        // 4 x 100 ms x (0.5 / 4 + 0.5 / 16) + 600 ms / 4.
+        assert!(matches!(estimate(500), Some(212..=213)), "{:?}", estimate(500));
+        // Rates in other units are forgotten.
+        predictor.loaded(&id("m"), 1, Some(&PictureFacts { work: EVEN, pace: None }), now);
+        assert_eq!(predictor.estimate_ms(&id("m"), picture(4, 1000, true), true), None);
+    }
+
+    #[test]
     fn rates_follow_the_machine_and_a_card_brings_one_along() {
         let (mut predictor, now) = (Predictor::default(), Instant::now());
         let pace = PicturePace { step_ms: 50.0, beside_ms: 25.0, pixels: 250_000, guided: true };
+        let pace = PictureFacts { work: EVEN, pace: Some(pace) };
         predictor.loaded(&id("m"), 1, Some(&pace), now);
         let work = picture(4, 500, true);
         assert_eq!(predictor.estimate_ms(&id("m"), work, true), Some(225));

@@ -6,7 +6,7 @@ use std::time::Instant as StdInstant;
 use neurino_client::{ClientError, Session};
 use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, Receipt, RuleSets};
 use neurino_engine::{
-    EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef, PicturePace,
+    EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef, PictureFacts,
 };
 use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
@@ -212,8 +212,8 @@ impl Run {
             JobUpdate::Finished { finished, problem } => self.on_finished(*finished, problem),
             // The rest is about a job that was cancelled meanwhile.
             _ if key.is_none() => {}
-            JobUpdate::Running { slots, load_ms, pace } => {
-                self.on_running(lease, slots, load_ms, pace.as_ref());
+            JobUpdate::Running { slots, load_ms, pictures } => {
+                self.on_running(lease, slots, load_ms, pictures.as_ref());
             }
             JobUpdate::Begun => self.change(lease, |job| job.times.begun()),
             JobUpdate::Delta { delta, tokens } => {
@@ -271,7 +271,13 @@ impl Run {
         }
     }
 
-    fn on_running(&mut self, lease: LeaseId, slots: u32, load_ms: u64, pace: Option<&PicturePace>) {
+    fn on_running(
+        &mut self,
+        lease: LeaseId,
+        slots: u32,
+        load_ms: u64,
+        pictures: Option<&PictureFacts>,
+    ) {
         let mut model = None;
         self.change(lease, |job| {
             job.shown.stage = Stage::Running;
@@ -279,7 +285,7 @@ impl Run {
             model = Some(job.shown.model.clone());
         });
         if let Some(model) = &model {
-            self.predictor.loaded(model, load_ms, pace, StdInstant::now());
+            self.predictor.loaded(model, load_ms, pictures, StdInstant::now());
         }
         // The job may have had another model loaded; it is announced first from now on.
         if self.ready.is_some() && model.is_some() {
@@ -453,8 +459,8 @@ impl Run {
             Ok(loaded) => {
                 tracing::info!(model.id = %model.id, duration_ms = loaded.load_ms, "loaded {}", model.id);
                 let now = StdInstant::now();
-                let pace = loaded.picture_pace.as_ref();
-                self.predictor.loaded(&model.id, loaded.load_ms, pace, now);
+                let pictures = loaded.pictures.as_ref();
+                self.predictor.loaded(&model.id, loaded.load_ms, pictures, now);
                 self.ready = Some(model.id.clone());
                 self.engine_slots = loaded.slots;
                 self.load_error = None;

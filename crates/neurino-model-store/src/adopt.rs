@@ -10,8 +10,8 @@ use tracing::info;
 use crate::catalog::{ModelFile, ModelManifest};
 use crate::error::StoreError;
 use crate::fetch::SPACE_RESERVE_BYTES;
-use crate::library::hash_slowly;
 use crate::part;
+use crate::scrub::{Pace, hash_slowly};
 use crate::store::{ModelStore, blocking, settle};
 
 /// What is said about a person's own model; its files' names, sizes and digests are added.
@@ -256,7 +256,8 @@ fn manifest_of(
         let failed = |error| StoreError::io("read", path, error);
         let size_bytes = fs::metadata(path).map_err(failed)?.len();
         let tell = |bytes| progress(begin + bytes, total_bytes);
-        let hashed = hash_slowly(path, None, &tell, cancel).ok_or(StoreError::Cancelled)?;
+        let hashed =
+            hash_slowly(path, &Pace::default(), &tell, cancel).ok_or(StoreError::Cancelled)?;
         let sha256 = hashed.map_err(failed)?;
         begin += size_bytes;
         let (name, sources) = (name.clone(), Vec::new());

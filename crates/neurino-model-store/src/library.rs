@@ -9,12 +9,10 @@ use tracing::info;
 
 use crate::digest::Digest;
 use crate::error::StoreError;
-use crate::store::{ModelState, ModelStore, blocking};
+use crate::store::{ModelStore, blocking};
 
 /// A note whose time is that of the last use.
 pub(crate) const USED: &str = ".used";
-/// A note of what a scrub has read, in the folder of the library.
-pub(crate) const SCRUB: &str = ".scrub";
 /// A use is noted at most so often.
 const USED_EVERY: Duration = Duration::from_mins(1);
 
@@ -139,121 +137,6 @@ impl ModelStore {
             wanted = rest;
         }
         Ok(found)
-    }
-
-    /// Reads every complete file again, at most `bytes_per_s`, and sets aside what has changed. Goes on
-    /// where an earlier one was cancelled; begins anew when it came to the end.
-    ///
-    /// # Errors
-    /// [`StoreError::Cancelled`].
-    pub async fn scrub(
-        &self,
-        bytes_per_s: Option<u64>,
-        progress: impl Fn(ScrubProgress) + Send + 'static,
-        cancel: tokio_util::sync::CancellationToken,
-    ) -> Result<ScrubReport, StoreError> {
-        let store = self.clone();
-        blocking(move || store.scrub_blocking(bytes_per_s, &progress, &cancel)).await
-    }
-
-    fn scrub_blocking(
-        &self,
-        bytes_per_s: Option<u64>,
-        progress: &dyn Fn(ScrubProgress),
-        cancel: &tokio_util::sync::CancellationToken,
-    ) -> Result<ScrubReport, StoreError> {
-        let note = self.root().join(SCRUB);
-        let seen = fs::read_to_string(&note).unwrap_or_default();
-        let mut seen: std::collections::BTreeSet<String> =
-            seen.lines().map(str::to_owned).collect();
-        let mut todo = Vec::new();
-        for manifest in self.catalog().models() {
-            if matches!(self.state(&manifest.id), Ok(ModelState::Verified | ModelState::Unverified))
-            {
-                todo.extend(manifest.files.iter().map(|file| (manifest.id.clone(), file.clone())));
-            }
-        }
-        let total_bytes = todo.iter().map(|(_, file)| file.size_bytes).sum();
-        let (mut done_bytes, mut report) = (0, ScrubReport::default());
-        for (model, file) in todo {
-            let name = format!("{model}/{}", file.name);
-            if seen.contains(&name) {
-                done_bytes += file.size_bytes;
-                continue;
-            }
-            let path = self.folder(&model).join(&file.name);
-            let begin = done_bytes;
-            let tell = |bytes| progress(ScrubProgress { done_bytes: begin + bytes, total_bytes });
-            match hash_slowly(&path, bytes_per_s, &tell, cancel) {
-                Some(Ok(found)) if found == file.sha256 => report.files += 1,
-                Some(Ok(_)) => {
-                    self.set_file_aside(&model, &file);
-                    report.damaged.push((model.clone(), file.name.clone()));
-                }
-                // Removed meanwhile, or not readable: a fetch or a load says what is wrong with it.
-                Some(Err(_)) => {}
-                None => return Err(StoreError::Cancelled),
-            }
-            done_bytes += file.size_bytes;
-            seen.insert(name);
-            let lines: Vec<&str> = seen.iter().map(String::as_str).collect();
-            let _ = fs::write(&note, lines.join("\n"));
-        }
-        let _ = fs::remove_file(&note);
-        Ok(report)
-    }
-}
-
-/// How far a scrub is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScrubProgress {
-    /// Bytes read, those of an earlier run included.
-    pub done_bytes: u64,
-    /// Bytes to read.
-    pub total_bytes: u64,
-}
-
-/// What a scrub found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ScrubReport {
-    /// Files that are as they should be.
-    pub files: usize,
-    /// Files that had changed and were set aside; the next fetch repairs them chunk by chunk.
-    pub damaged: Vec<(ModelId, String)>,
-}
-
-pub(crate) fn hash_slowly(
-    path: &Path,
-    bytes_per_s: Option<u64>,
-    tell: &dyn Fn(u64),
-    cancel: &tokio_util::sync::CancellationToken,
-) -> Option<std::io::Result<Digest>> {
-    use sha2::Digest as _;
-    use std::io::Read as _;
-    let mut file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) => return Some(Err(error)),
-    };
-    let (mut hasher, mut buffer) = (sha2::Sha256::new(), vec![0; 1 << 20]);
-    let (begin, mut read_bytes) = (std::time::Instant::now(), 0_u64);
-    loop {
-        if cancel.is_cancelled() {
-            return None;
-        }
-        match file.read(&mut buffer) {
-            Ok(0) => return Some(Ok(Digest::of_hasher(hasher))),
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                read_bytes += count as u64;
-                tell(read_bytes);
-                if let Some(rate) = bytes_per_s.filter(|rate| *rate > 0) {
-                    let due = Duration::from_secs_f64(read_bytes as f64 / rate as f64);
-                    std::thread::sleep(due.saturating_sub(begin.elapsed()));
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Some(Err(error)),
-        }
     }
 }
 

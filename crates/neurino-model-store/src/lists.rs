@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use neurino_core::{ImageDefaults, JobKind, ModelId};
+use neurino_core::{ImageDefaults, ImageJob, JobKind, ModelId};
 use serde::Deserialize;
 
 use crate::catalog::{ModelFile, ModelManifest, Source, is_allowed_url, is_file_name};
@@ -14,9 +14,11 @@ use crate::error::StoreError;
 
 /// Memory beside the weights that a picture of usual size takes at least.
 const PICTURE_BYTES: u64 = 1 << 30;
-/// Largest size and most steps of a picture that the network asks for.
-const SIDE_MAX: u32 = 2048;
-const STEPS_MAX: u32 = 50;
+/// Steps and guidance of a model whose list does not say.
+const STEPS_USUAL: u32 = 25;
+const GUIDANCE_USUAL: f32 = 7.0;
+/// Shortest side that a list's setting is taken for; below that no model makes a picture.
+const SIDE_MIN_LISTED: u32 = 64;
 
 /// An entry of one of the lists; what is of no use here is passed over.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,7 +68,12 @@ pub struct Lists {
 pub enum Entry {
     /// Everything is known but the sizes of its files, which the lists give roughly: see
     /// [`with_sizes`].
-    Usable(Box<ModelManifest>),
+    Usable {
+        /// What the list says, as a manifest.
+        manifest: Box<ModelManifest>,
+        /// Settings that no job may have, and what stands in their place.
+        changes: Vec<String>,
+    },
     /// It cannot be used.
     Left {
         /// Its name in the list.
@@ -98,13 +105,14 @@ impl Lists {
     /// Every model of the lists, in their order.
     pub fn entries(&self) -> Vec<Entry> {
         let entry = |listed: &Listed| match self.manifest(listed) {
-            Ok(manifest) => Entry::Usable(Box::new(manifest)),
+            Ok((manifest, changes)) => Entry::Usable { manifest: Box::new(manifest), changes },
             Err(reason) => Entry::Left { name: listed.name.clone(), reason },
         };
         self.models.iter().map(entry).collect()
     }
 
-    fn manifest(&self, listed: &Listed) -> Result<ModelManifest, String> {
+    /// The manifest of a model, and what had to be changed for it.
+    fn manifest(&self, listed: &Listed) -> Result<(ModelManifest, Vec<String>), String> {
         let (arch, composite) = match listed.kind.as_str() {
             "sd15" => ("sd15", false),
             "sdxl10" => ("sdxl", false),
@@ -161,8 +169,7 @@ impl Lists {
             });
         }
         let defaults = listed.defaults.clone().or(base.defaults.clone()).unwrap_or_default();
-        let side = if arch == "sdxl" { 1024 } else { 512 };
-        let pixels = |asked: Option<u32>| (asked.unwrap_or(side) / 8 * 8).clamp(64, SIDE_MAX);
+        let (image, changes) = settings(defaults, if arch == "sdxl" { 1024 } else { 512 });
         let author =
             listed.author.clone().unwrap_or_else(|| "unknown: the list does not say".into());
         let manifest = ModelManifest {
@@ -181,22 +188,46 @@ impl Lists {
                 .replace("float", "f")
                 .replace("fp", "f"),
             context_tokens: 0,
-            image: Some(ImageDefaults {
-                width: pixels(defaults.width),
-                height: pixels(defaults.height),
-                steps: defaults.num_inference_steps.unwrap_or(25).clamp(1, STEPS_MAX),
-                guidance: defaults.guidance_scale.unwrap_or(7.0),
-                negative_prompt: defaults.neg_prompt.unwrap_or_default(),
-                side_multiple: neurino_core::ImageJob::SIDE_MULTIPLE,
-            }),
+            image: Some(image),
             memory_bytes_min: PICTURE_BYTES,
             licence: "LicenseRef-unknown".into(),
             attribution: author,
             files,
             id,
         };
-        manifest.checked().map_err(|error| error.to_string())
+        let manifest = manifest.checked().map_err(|error| error.to_string())?;
+        Ok((manifest, changes))
     }
+}
+
+/// A list's settings, brought within what a job may ask for, and what that changed.
+///
+/// - `side`: pixels of a side where the list does not say
+fn settings(listed: Defaults, side: u32) -> (ImageDefaults, Vec<String>) {
+    let mut changes = Vec::new();
+    let mut within = |what: &str, asked: u32, may: u32| {
+        if asked != may {
+            changes.push(format!("{what} {asked} becomes {may}"));
+        }
+        may
+    };
+    let multiple = ImageJob::SIDE_MULTIPLE;
+    let pixels =
+        |side: u32| (side / multiple * multiple).clamp(SIDE_MIN_LISTED, ImageJob::SIDE_MAX);
+    let (width, height) = (listed.width.unwrap_or(side), listed.height.unwrap_or(side));
+    let (width, height) =
+        (within("width", width, pixels(width)), within("height", height, pixels(height)));
+    let steps = listed.num_inference_steps.unwrap_or(STEPS_USUAL);
+    let steps = within("steps", steps, steps.clamp(1, ImageJob::STEPS_LIMIT));
+    let asked = listed.guidance_scale.unwrap_or(GUIDANCE_USUAL);
+    let guidance = asked.clamp(0.0, ImageJob::GUIDANCE_MAX);
+    if !(0.0..=ImageJob::GUIDANCE_MAX).contains(&asked) {
+        changes.push(format!("guidance {asked} becomes {guidance}"));
+    }
+    let negative_prompt = listed.neg_prompt.unwrap_or_default();
+    let image =
+        ImageDefaults { width, height, steps, guidance, negative_prompt, side_multiple: multiple };
+    (image, changes)
 }
 
 /// A file as the lists name it, with a size of one byte until [`with_sizes`] knows it.
@@ -287,8 +318,38 @@ mod tests {
     fn reason(entry: &Entry) -> &str {
         match entry {
             Entry::Left { reason, .. } => reason,
-            Entry::Usable(manifest) => panic!("{manifest:?}"),
+            Entry::Usable { manifest, .. } => panic!("{manifest:?}"),
         }
+    }
+
+    fn usable(entry: &Entry) -> (&ModelManifest, &[String]) {
+        match entry {
+            Entry::Usable { manifest, changes } => (manifest, changes),
+            Entry::Left { name, reason } => panic!("{name}: {reason}"),
+        }
+    }
+
+    #[test]
+    fn settings_beyond_what_a_job_may_ask_for_are_changed_and_told() {
+        let model = |name: &str, defaults: &str| {
+            format!(
+                r#"{{"name":"{name}","type":"sd15","file_url":"https://x.org/d","checksum":"SUM","defaults":{defaults}}}"#
+            )
+        };
+        let models = [
+            model("slow", r#"{"num_inference_steps":50,"width":512,"height":768}"#),
+            model("just", r#"{"num_inference_steps":35}"#),
+            model("odd", r#"{"width":4096,"height":513,"guidance_scale":40.5}"#),
+        ];
+        let found = lists(&format!("[{}]", models.join(",")));
+        let image = |at: usize| usable(&found[at]).0.image.clone().unwrap();
+        assert_eq!((image(0).steps, image(1).steps), (35, 35));
+        assert_eq!(usable(&found[0]).1, ["steps 50 becomes 35"]);
+        assert!(usable(&found[1]).1.is_empty());
+        assert_eq!((image(2).width, image(2).height), (2048, 512));
+        let changes =
+            ["width 4096 becomes 2048", "height 513 becomes 512", "guidance 40.5 becomes 30"];
+        assert_eq!(usable(&found[2]).1, changes);
     }
 
     #[test]
@@ -301,10 +362,7 @@ mod tests {
             {"name":"Big","type":"sdxl10","file_url":"https://x.org/b","checksum":"SUM","recommend":true},
             {"name":"pixels","type":"compositexl","base":"Big","base_model":"x"}]"#,
         );
-        let [Entry::Usable(first), Entry::Usable(big), Entry::Usable(pixels)] = found.as_slice()
-        else {
-            panic!("{found:?}");
-        };
+        let [(first, _), (big, _), (pixels, _)] = [0, 1, 2].map(|at| usable(&found[at]));
         let names = |manifest: &ModelManifest| {
             manifest.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>().join(" ")
         };
@@ -323,7 +381,7 @@ mod tests {
         assert!(text.contains("scale = 0.8"), "{text}");
         let (path, written) = written(Path::new("/c"), pixels).unwrap();
         assert_eq!(path, Path::new("/c/pixels.toml"));
-        assert_eq!(ModelManifest::parse("x", &written).unwrap(), **pixels);
+        assert_eq!(ModelManifest::parse("x", &written).unwrap(), *pixels);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use neurino_core::ModelId;
 
 use crate::catalog::{Catalog, ModelManifest};
 use crate::store::ModelStore;
-use crate::{chunks, library, part, signed, stamp, store};
+use crate::{chunks, library, part, scrub, signed, stamp, store};
 
 /// The end of the name of a file that a move is writing.
 pub(crate) const DRAFT: &str = ".moving";
@@ -46,7 +46,7 @@ impl ModelStore {
     pub(crate) fn owned(&self) -> Owned {
         let (root, catalog) = (self.root(), self.catalog_folder());
         let mut owned = Owned::default();
-        let mut names = vec![PathBuf::from(library::SCRUB), within(&root, &catalog, signed::NAME)];
+        let mut names = vec![PathBuf::from(scrub::SCRUB), within(&root, &catalog, signed::NAME)];
         for entry in fs::read_dir(&catalog).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let text = || fs::read_to_string(entry.path()).unwrap_or_default();

@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::dense::DenseMatrix;
-use crate::device::{download, upload};
+use crate::device::{in_memory, upload};
 use crate::quant::{Activations, PackedMatrix};
 use crate::simd::{Isa, LANES};
 
@@ -59,8 +59,7 @@ struct Piece<'a> {
 pub(crate) fn matmul<const N: usize>(matrices: [&CpuMatrix; N], x: Tensor<2>) -> [Tensor<2>; N] {
     let [rows, _] = x.dims();
     let device = x.device();
-    let x = download(x).expect("a tensor of the CPU is in memory, and f32 is asked for");
-    let out = multiply(matrices, &x, rows, Isa::best());
+    let out = multiply(matrices, &in_memory(x), rows, Isa::best());
     let mut out = out.into_iter().zip(matrices);
     std::array::from_fn(|_| {
         let (out, matrix) = out.next().expect("an output for each matrix");

@@ -1,6 +1,7 @@
 //! Which device computes, and moving numbers between it and the host.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -38,11 +39,25 @@ pub fn upload<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Devi
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
 
+/// What [`downloads`] counts.
+static DOWNLOADS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has read tensors back: each time, a card's host waits for all that the card was
+/// given before. What kernels of the CPU read of their own memory is not among them.
+pub fn downloads() -> u64 {
+    DOWNLOADS.load(Ordering::Relaxed)
+}
+
 /// Reads a tensor back as f32, row after row. Moves the memory where that is possible.
 ///
 /// # Errors
 /// `Device` if the computation that the tensor waits for failed.
 pub fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> {
+    DOWNLOADS.fetch_add(1, Ordering::Relaxed);
+    read(tensor)
+}
+
+fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> {
     let failed = |reason: String| NnError::Device { reason };
     let data = tensor.cast(DType::F32).try_into_data().map_err(|e| failed(e.to_string()))?;
     data.try_into_vec_as::<f32>().map_err(|e| failed(e.to_string()))
@@ -50,12 +65,15 @@ pub fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> 
 
 /// Reads a tensor of the CPU. Moves the memory if nothing else holds it.
 pub(crate) fn in_memory<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    download(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
+    read(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
 }
 
 /// Changes the values of a tensor of the CPU where they lie; a tensor of another device goes
 /// `elsewhere`.
-pub(crate) fn in_place<const D: usize>(
+///
+/// # Shapes
+/// - `x`: any, f32; returns the same
+pub fn in_place<const D: usize>(
     x: Tensor<D>,
     change: impl FnOnce(&mut [f32]),
     elsewhere: impl FnOnce(Tensor<D>) -> Tensor<D>,

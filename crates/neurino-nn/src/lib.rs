@@ -7,6 +7,9 @@
 //! For image models: [`affine`], [`conv`], [`norm`], [`attention::full`], [`activation`], [`resize`];
 //! then `panels`, the product that [`affine`] and [`conv`] share on the CPU, and `elementwise`.
 //!
+//! For the hosts of both: [`device`], what goes to a device and comes back from it, and [`fence`], how far it
+//! has come.
+//!
 //! Shapes are written `[outermost, .., innermost]`. Activations are f32; weights and the cache may
 //! be narrower.
 
@@ -23,6 +26,7 @@ pub mod device;
 mod elementwise;
 pub mod embedding;
 pub mod error;
+pub mod fence;
 pub mod launches;
 pub mod linear;
 pub mod norm;
@@ -40,6 +44,7 @@ pub use affine::{Affine, LowRank};
 pub use conv::{Conv2d, ConvLowRank, Padding};
 pub use embedding::Embedding;
 pub use error::NnError;
+pub use fence::Fence;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use paged::PagedKvCache;

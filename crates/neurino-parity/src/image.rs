@@ -26,7 +26,7 @@ const NETWORK_LIMIT: f64 = 1e-4;
 /// Runs what there is of the image engine below `folder`.
 pub(crate) fn run(folder: &Path, options: &Options, report: &mut Report<'_>) {
     random::run(&folder.join("rng"), report);
-    schedule::run(&folder.join("sched"), report);
+    schedule::run(&folder.join("sched"), &options.device, report);
     encoders::run(&folder.join("clip"), options, report);
     let sd = folder.join("sd");
     for name in folders(&sd) {

@@ -43,6 +43,17 @@ pub enum ParityError {
     /// The folder holds nothing of what is known.
     #[error("{} holds no reference cases; they lie in folders such as llm/, text/ and quant/", .0.display())]
     NoCases(PathBuf),
+    /// Nothing was held to anything.
+    #[error(
+        "nothing was compared: all {skipped} cases of {} were skipped, each for the reason that stands beside it",
+        folder.display()
+    )]
+    AllSkipped {
+        /// The folder.
+        folder: PathBuf,
+        /// Its cases.
+        skipped: usize,
+    },
 }
 
 /// Runs every case found below `folder`; each outcome goes to `report` as it is known.
@@ -65,6 +76,9 @@ pub fn run(
     image::run(folder, options, report);
     match report.tally() {
         Tally { passed: 0, failed: 0, skipped: 0 } => Err(ParityError::NoCases(folder.to_owned())),
+        Tally { passed: 0, failed: 0, skipped } => {
+            Err(ParityError::AllSkipped { folder: folder.to_owned(), skipped })
+        }
         tally => Ok(tally),
     }
 }

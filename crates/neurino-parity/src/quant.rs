@@ -7,9 +7,10 @@ use neurino_weights::gptq::{GptqConfig, GptqParts};
 use neurino_weights::hqq::HqqMatrix;
 use neurino_weights::nf4::Nf4Matrix;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::case::{Comparison, Report};
-use crate::reference::{Tensors, json};
+use crate::reference::{Tensors, json as read_json};
 
 /// Largest difference of a weight, relative to the largest of its row.
 const LIMIT: f64 = 1e-6;
@@ -21,6 +22,7 @@ struct Unit {
     shape: [usize; 2],
     bits: Option<u32>,
     group_size: Option<i64>,
+    checkpoint_format: Option<String>,
 }
 
 pub(crate) fn run(folder: &Path, report: &mut Report<'_>) {
@@ -28,7 +30,7 @@ pub(crate) fn run(folder: &Path, report: &mut Report<'_>) {
     if !units.is_file() || !tensors.is_file() {
         return;
     }
-    let (units, tensors) = match (json::<Vec<Unit>>(&units), Tensors::open(&tensors)) {
+    let (units, tensors) = match (read_json::<Vec<Unit>>(&units), Tensors::open(&tensors)) {
         (Ok(units), Ok(tensors)) => (units, tensors),
         (Err(error), _) | (_, Err(error)) => return report.failed("quant/units", &error),
     };
@@ -60,8 +62,9 @@ fn nf4(tensors: &Tensors, unit: &Unit) -> Result<Vec<f32>, WeightsError> {
 
 fn gptq(tensors: &Tensors, unit: &Unit, folder: &Path) -> Result<Vec<f32>, WeightsError> {
     let (bits, group_size) = (unit.bits.unwrap_or(4), unit.group_size.unwrap_or(-1));
-    let json = format!(r#"{{"bits":{bits},"group_size":{group_size}}}"#);
-    let config = GptqConfig::from_json(&folder.join("units.json"), json.as_bytes())?;
+    let format = &unit.checkpoint_format;
+    let json = json!({ "bits": bits, "group_size": group_size, "checkpoint_format": format });
+    let config = GptqConfig::from_json(&folder.join("units.json"), json.to_string().as_bytes())?;
     let file = tensors.file();
     let Some(parts) = GptqParts::find(&unit.name, |part| file.stored(part).cloned())? else {
         let (file, tensor) = (file.path().to_owned(), format!("{}.qweight", unit.name));

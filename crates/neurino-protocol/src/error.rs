@@ -23,6 +23,8 @@ pub enum ErrorCode {
     BadSignature,
     /// The thing named does not exist.
     NotFound,
+    /// A job's request and answer are gone for good: their keeping time is over, or their key was lost.
+    PayloadShredded,
     /// No such model in the catalogue or on the network.
     UnknownModel,
     /// The prompt and `max_tokens` do not fit the model's context.

@@ -47,6 +47,8 @@ pub struct LibraryModel {
     pub used_ms: Option<i64>,
     /// Whether it is the person's own, which no download brings back.
     pub own: bool,
+    /// The name of a file that was found damaged on the drive, until the model is whole again.
+    pub damaged: Option<String>,
     /// What a unit of work of it is worth on this network, in millionths; `None` if the network has
     /// not said.
     pub factor: Option<u32>,

@@ -74,7 +74,7 @@ pub async fn serve_gateway(folder: &Path, port: u16, nats: &str) -> anyhow::Resu
     };
     let gateway = Gateway::open(config, CancellationToken::new()).await?;
     say(listener.local_addr()?);
-    Ok(gateway.serve(listener).await?)
+    Ok(gateway.serve(listener, None).await?)
 }
 
 /// A gateway's process. Killed with `SIGKILL` when dropped.
@@ -163,7 +163,7 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
     let coordinator = loop {
         match Coordinator::open(config.clone()).await {
             Err(CoordinatorError::InUse(held @ Database::Postgres(_))) => {
-                books::until_free(&held).await?;
+                books::until_free(&held, &config.payload_key).await?;
             }
             opened => break opened?,
         }

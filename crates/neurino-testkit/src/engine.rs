@@ -138,7 +138,7 @@ impl ScriptedEngine {
             weights_bytes: WEIGHTS_BYTES,
             memory: MemoryUse::default(),
             load_ms: 1,
-            picture_pace: None,
+            pictures: None,
         }
     }
 }
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     fn model() -> ModelRef {
-        ModelRef { id: ModelId::new("m").unwrap(), path: "m.gguf".into() }
+        ModelRef::new(ModelId::new("m").unwrap(), "m.gguf")
     }
 
     fn job() -> JobSpec {

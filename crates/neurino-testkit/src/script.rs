@@ -111,7 +111,7 @@ impl Script {
             TextChoice { text, tool_calls, finish_reason, logprobs: job.logprobs.map(|_| logprobs) }
         };
         let choices = (0..job.choices).map(choice).collect();
-        JobOutput::Text(TextOutput { choices, usage: self.usage() })
+        JobOutput::Text(TextOutput { choices, usage: self.usage(), precision: None })
     }
 
     /// What the job counts as when it finishes: the prompt, its pieces and the end token.

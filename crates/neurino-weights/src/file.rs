@@ -7,6 +7,8 @@ use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use same_file::Handle;
+
 use crate::WeightsError;
 
 /// A file that stays open, with the size it had when it was opened.
@@ -46,6 +48,18 @@ impl WeightFile {
     /// The size it had when it was opened.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Whether `other` is this very file, perhaps under another name, and neither was written to between
+    /// their openings.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let handle = |file: &Self| file.file.try_clone().and_then(Handle::from_file);
+        let is_one = || match (handle(self), handle(other)) {
+            (Ok(one), Ok(other)) => one == other,
+            // What cannot be told is taken for another file.
+            _ => false,
+        };
+        self.size_bytes == other.size_bytes && self.modified == other.modified && is_one()
     }
 
     /// Fills `out` with the bytes that start at `offset`.
@@ -116,6 +130,25 @@ mod tests {
         std::fs::write(&path, b"").expect("write");
         assert!(matches!(WeightFile::open(&path), Err(WeightsError::Truncated { .. })));
         assert!(matches!(WeightFile::open(folder.path()), Err(WeightsError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_file_is_known_under_another_name_and_a_copy_is_another_one() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let [path, link, copy] = ["weights", "link", "copy"].map(|name| folder.path().join(name));
+        std::fs::write(&path, b"neurino").expect("write");
+        std::fs::hard_link(&path, &link).expect("link");
+        std::fs::copy(&path, &copy).expect("copy");
+        let open = |path: &Path| WeightFile::open(path).expect("open");
+        let file = open(&path);
+        let as_old = File::options().write(true).open(&copy).expect("open");
+        as_old.set_modified(file.modified.expect("a time")).expect("time stamp");
+        assert!(file.is_same_as(&open(&path)) && file.is_same_as(&open(&link)));
+        assert!(!file.is_same_as(&open(&copy)));
+        let later = SystemTime::now() + std::time::Duration::from_secs(5);
+        let handle = File::options().write(true).open(&link).expect("open");
+        handle.set_modified(later).expect("time stamp");
+        assert!(!file.is_same_as(&open(&path)), "it was written to");
     }
 
     #[test]

@@ -28,8 +28,8 @@ const USUAL: [&str; 6] = [
 pub struct Safetensors {
     /// What was opened: a file or a folder; errors name it.
     path: PathBuf,
-    /// Sizes of the files.
-    shard_bytes: Vec<u64>,
+    /// The files, in the order of their names.
+    files: Vec<Arc<WeightFile>>,
     tensors: HashMap<String, StoredTensor>,
 }
 
@@ -85,7 +85,7 @@ impl Safetensors {
     }
 
     fn empty(path: &Path) -> Self {
-        Self { path: path.to_owned(), shard_bytes: Vec::new(), tensors: HashMap::new() }
+        Self { path: path.to_owned(), files: Vec::new(), tensors: HashMap::new() }
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
@@ -125,13 +125,18 @@ impl Safetensors {
                 });
             }
         }
-        self.shard_bytes.push(file.size_bytes());
+        self.files.push(file);
         Ok(())
     }
 
     /// What was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its files, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &WeightFile> {
+        self.files.iter().map(AsRef::as_ref)
     }
 
     /// The names of all tensors, in no order.
@@ -151,7 +156,7 @@ impl Safetensors {
 
     /// The size of the largest file.
     pub fn largest_shard_bytes(&self) -> u64 {
-        self.shard_bytes.iter().copied().max().unwrap_or(0)
+        self.files.iter().map(|file| file.size_bytes()).max().unwrap_or(0)
     }
 
     /// Where a tensor lies and what it is; nothing is read.

@@ -59,11 +59,12 @@ impl StoredTensor {
     }
 
     /// Part `index` along the outermost dimension, as a tensor with one dimension less: one expert
-    /// of a merged tensor. `None` if there is no such part.
+    /// of a merged tensor. `None` if there is no such part, or nothing in it: of those a few bytes
+    /// could claim any number.
     pub fn part(&self, index: usize) -> Option<Self> {
         let (&count, inner) = self.shape.split_first()?;
         let size_bytes = self.dtype.size_bytes(inner)?;
-        if index >= count || inner.is_empty() {
+        if index >= count || inner.is_empty() || size_bytes == 0 {
             return None;
         }
         Some(Self {

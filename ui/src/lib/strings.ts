@@ -362,6 +362,10 @@ export const en = {
     reuseText:
       'Neurino looks for files that it would have to download, by their content. Those files stay where they are, and take no space twice where the drive allows it.',
     scrub: 'Check all files',
+    damaged: (file: string) =>
+      `${file} is damaged on your drive. Its damaged pieces will be fetched again.`,
+    damagedOwn: (file: string) =>
+      `${file} is damaged on your drive and was set aside. The model is your own: add it again.`,
     stopTask: 'Stop',
     read: (size: string) => `${size} read`,
     tasks: {
@@ -427,6 +431,9 @@ export const en = {
     line: 'Bandwidth for downloads',
     lineHelp: 'All downloads together. Default: no limit.',
     noLimit: 'No limit',
+    refused: 'This stays as it was',
+    noAmount: 'that is not an amount',
+    noAmountHint: 'write a number above 0, or nothing for no limit',
     connections: 'Connections at once',
     connectionsHelp: 'More are faster on some lines. Default: 2.',
     night: 'Download at night only',

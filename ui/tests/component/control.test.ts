@@ -84,6 +84,7 @@ describe('the rules', () => {
     const { backend } = await open(snapshot('stopped'), 'settings');
     await fireEvent.change(screen.getByTestId('when-select'), { target: { value: 'away' } });
     await fireEvent.click(screen.getByTestId('pause-on-battery'));
+    await settle();
     const sent = backend.sent('rules_set').map((c) => c.payload.rules);
     expect(sent[0]?.when).toBe('away');
     expect(sent[1]).toMatchObject({ when: 'away', pause_on_battery: false });
@@ -98,6 +99,31 @@ describe('the rules', () => {
     await settle();
     const sent = backend.sent('rules_set').map((c) => c.payload.rules);
     expect(sent[1]).toMatchObject({ when: 'away', pause_on_battery: false });
+  });
+
+  it('tell what was refused though a later change was taken', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    const message = 'the drive is full';
+    backend.refusals.set('rules_set', { code: 'internal', message });
+    const when = screen.getByTestId<HTMLSelectElement>('when-select');
+    const shownBefore = when.value;
+    const battery = screen.getByTestId<HTMLInputElement>('pause-on-battery');
+    void fireEvent.change(when, { target: { value: 'away' } });
+    void fireEvent.click(battery);
+    await settle();
+    expect(when.value).toBe(shownBefore);
+    expect(backend.rules.rules).toMatchObject({ when: shownBefore, pause_on_battery: false });
+    expect(battery.checked).toBe(false);
+    expect(document.body.textContent).toContain('The drive is full.');
+  });
+
+  it('leave a switch where it was when it is refused', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    backend.refusals.set('rules_set', { code: 'internal', message: 'the drive is full' });
+    const battery = screen.getByTestId<HTMLInputElement>('pause-on-battery');
+    await fireEvent.click(battery);
+    await settle();
+    expect(battery.checked).toBe(true);
   });
 
   it('stay as they were where a change is refused', async () => {
@@ -119,6 +145,21 @@ describe('the rules', () => {
     await fireEvent.click(list.getByText('Add'));
     const games = backend.sent('rules_set').map((c) => c.payload.rules.games);
     expect(games).toEqual([['factorio'], ['factorio', 'quake']]);
+  });
+
+  it('keep a name that was refused in its field, to be mended', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    backend.refusals.set('rules_set', { code: 'invalid_request', message: 'no name' });
+    const list = within(screen.getByTestId('games-list'));
+    const field = list.getByRole<HTMLInputElement>('textbox');
+    await fireEvent.input(field, { target: { value: '/' } });
+    await fireEvent.click(list.getByText('Add'));
+    await settle();
+    expect(field.value).toBe('/');
+    await fireEvent.input(field, { target: { value: 'quake' } });
+    await fireEvent.click(list.getByText('Add'));
+    await settle();
+    expect(field.value).toBe('');
   });
 
   it('say what this system cannot tell', async () => {
@@ -155,6 +196,21 @@ describe('the rules', () => {
     await fireEvent.pointerUp(window);
     await settle();
     expect(backend.sent('rules_set')[1]?.payload.rules.week[6]?.slice(21)).toBe('m..');
+  });
+
+  it('keep both of two hours that are painted before the first is saved', async () => {
+    const { backend } = await open(snapshot('stopped'));
+    backend.rules = { ...rulesView, rules: { ...rulesView.rules, when: 'schedule' } };
+    await fireEvent.click(screen.getByTestId('nav-settings'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('brush-.'));
+    for (const hour of [1, 3]) {
+      const cell = document.querySelector(`[data-at="0-${hour}"]`) as HTMLElement;
+      void fireEvent.keyDown(cell, { key: 'Enter' });
+    }
+    await settle();
+    const monday = backend.rules.rules.week[0] ?? '';
+    expect([monday[1], monday[3]]).toEqual(['.', '.']);
   });
 
   it('show what was decided', async () => {

@@ -70,6 +70,25 @@ describe('the verdicts', () => {
   });
 });
 
+describe('a damaged file', () => {
+  it('is named on its model, with what happens now', async () => {
+    const damaged = (own: boolean) =>
+      withLibrary({
+        models: library.models.map((model, n) =>
+          n === 1 ? { ...model, own, damaged: 'unet/weights.safetensors' } : model,
+        ),
+      });
+    const { emit } = await open(damaged(false), 'models');
+    const line = screen.getByTestId('model-damaged');
+    expect(line.textContent).toContain('unet/weights.safetensors is damaged on your drive.');
+    expect(line.textContent).toContain('will be fetched again');
+    emit({ event: 'snapshot', payload: damaged(true) });
+    expect(screen.getByTestId('model-damaged').textContent).toContain('add it again');
+    emit({ event: 'snapshot', payload: snapshot('stopped') });
+    expect(screen.queryByTestId('model-damaged')).toBeNull();
+  });
+});
+
 describe('the drive', () => {
   it('offers to clean up above the limit, and asks first', async () => {
     const changes = {
@@ -110,22 +129,67 @@ describe('the drive', () => {
 });
 
 describe('the settings of downloads', () => {
+  const field = (testid: string) => screen.getByTestId<HTMLInputElement>(testid);
+  const change = (testid: string, value: string) =>
+    fireEvent.change(field(testid), { target: { value } });
+
   it('are saved in bytes, and empty means no limit', async () => {
     const { backend } = await open(snapshot('stopped'), 'settings');
-    await fireEvent.change(screen.getByTestId('cap-input'), { target: { value: '60' } });
-    await fireEvent.change(screen.getByTestId('line-input'), { target: { value: '40' } });
-    await fireEvent.change(screen.getByTestId('line-input'), { target: { value: '' } });
-    await fireEvent.click(screen.getByTestId('night-input'));
+    await change('cap-input', '60');
+    await change('line-input', '40.5');
+    await change('line-input', '');
+    await fireEvent.click(field('night-input'));
+    await settle();
     const sent = backend.sent('library').map((command) => command.payload);
-    const settings = library.settings;
+    const settings = { ...library.settings, cap_bytes: 60 * GB };
     expect(sent).toEqual([
-      { action: 'set', settings: { ...settings, cap_bytes: 60 * GB } },
-      { action: 'set', settings: { ...settings, bytes_per_s_max: 5_000_000 } },
+      { action: 'set', settings },
+      { action: 'set', settings: { ...settings, bytes_per_s_max: 5_062_500 } },
       { action: 'set', settings: { ...settings, bytes_per_s_max: null } },
       {
         action: 'set',
         settings: { ...settings, window: { from_minute: 1380, until_minute: 420 } },
       },
     ]);
+  });
+
+  it('are all kept when they follow each other before a snapshot shows them', async () => {
+    const { backend, emit } = await open(snapshot('stopped'), 'settings');
+    void change('cap-input', '60');
+    void change('connections-select', '8');
+    await settle();
+    const both = { ...library.settings, cap_bytes: 60 * GB, connections: 8 };
+    expect(backend.sent('library')[1]?.payload).toEqual({ action: 'set', settings: both });
+    // One that was on its way says the old, and is not believed.
+    emit({ event: 'snapshot', payload: snapshot('stopped') });
+    expect(field('cap-input').value).toBe('60');
+    emit({ event: 'snapshot', payload: withLibrary({ settings: both }) });
+    // From now on the program's word counts again.
+    const later = { ...both, cap_bytes: 70 * GB };
+    emit({ event: 'snapshot', payload: withLibrary({ settings: later }) });
+    expect(field('cap-input').value).toBe('70');
+  });
+
+  it('keep the second of two changes when the first is refused, and say why', async () => {
+    const { backend } = await open(snapshot('stopped'), 'settings');
+    backend.refusals.set('library', { code: 'invalid_request', message: 'too little of the line' });
+    void change('line-input', '0.01');
+    void change('connections-select', '2');
+    await settle();
+    const settings = { ...library.settings, connections: 2 };
+    expect(backend.sent('library')[1]?.payload).toEqual({ action: 'set', settings });
+    expect(field('line-input').value).toBe('');
+    expect(field('connections-select').value).toBe('2');
+    expect(document.body.textContent).toContain('Too little of the line.');
+  });
+
+  it('are not lost to what is no amount', async () => {
+    const settings = { ...library.settings, cap_bytes: 60 * GB };
+    const { backend } = await open(withLibrary({ settings }), 'settings');
+    await change('cap-input', '-5');
+    await settle();
+    expect(backend.sent('library')).toEqual([]);
+    expect(field('cap-input').value).toBe('60');
+    expect(document.body.textContent).toContain('That is not an amount.');
   });
 });

@@ -29,7 +29,7 @@ describe('the search of the settings', () => {
     await find('closing WINDOW');
     expect(left()).toContain('Appearance');
     const marked = document.querySelector('section[aria-labelledby="look-title"] [data-hit]');
-    expect(marked?.querySelector('select')?.id).toBe('closing');
+    expect(marked?.querySelector('select')?.dataset['testid']).toBe('close-select');
     await find('gateway');
     expect(left()).not.toContain('Appearance');
     await find('zzz');

@@ -99,6 +99,7 @@ function known(
     disk_bytes: model.state.state === 'absent' ? 0 : model.size_bytes,
     used_ms: model.state.state === 'absent' ? null : NOW_MS - 60_000,
     own: false,
+    damaged: null,
     factor: 1_000_000,
     fits: [
       {

@@ -123,6 +123,25 @@ describe('preferences', () => {
     expect(session.preferences?.theme).toBe('system');
   });
 
+  it('are all kept when they follow each other at once', async () => {
+    const first = session.setPreferences({ theme: 'dark' });
+    const second = session.setPreferences({ on_close: 'quit' });
+    expect(session.preferences).toMatchObject({ theme: 'dark', on_close: 'quit' });
+    expect(await Promise.all([first, second])).toEqual([true, true]);
+    expect(backend.preferences).toMatchObject({ theme: 'dark', on_close: 'quit' });
+  });
+
+  it('keep a second change when the first is refused, and say why', async () => {
+    backend.refusals.set('preferences_set', { code: 'internal', message: 'disk full' });
+    const first = session.setPreferences({ theme: 'dark' });
+    const second = session.setPreferences({ on_close: 'quit' });
+    expect(await Promise.all([first, second])).toEqual([false, true]);
+    const kept = { theme: 'system', on_close: 'quit', language: 'system' };
+    expect(session.preferences).toEqual(kept);
+    expect(backend.preferences).toEqual(kept);
+    expect(session.notice?.message).toBe('disk full');
+  });
+
   it('keep what was not changed', async () => {
     await session.setPreferences({ on_close: 'quit' });
     await session.setPreferences({ theme: 'dark' });

@@ -68,6 +68,8 @@ const RECORDS: &[&str] = &[
     "window.toml",
     "practice/coordinator.sqlite*",
     "practice/coordinator-pictures/*.png",
+    "practice/coordinator-pictures/*.sealed",
+    "practice/.payload-key-*",
     "practice/coordinator-pictures/.writing-*",
     "practice/gateway-key",
     "practice/*.key",

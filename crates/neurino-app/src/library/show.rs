@@ -86,6 +86,7 @@ impl App {
             disk_bytes: used.map_or(0, |usage| usage.disk_bytes),
             used_ms: used_at.and_then(|at| i64::try_from(at.as_millis()).ok()),
             own: used.is_some_and(|usage| usage.own),
+            damaged: self.damaged_file(&manifest.id),
             factor: factor.map(|factor| factor.0),
             fits,
         }

@@ -67,10 +67,16 @@ impl App {
                 move |now: ScrubProgress| app.advance(now.done_bytes, now.total_bytes)
             };
             let report = app.model_store().scrub(Some(SCRUB_BYTES_PER_S), tell, stop).await?;
+            for (model, file) in &report.damaged {
+                app.note_damage(model, file).await;
+            }
             Ok(match (report.files, report.damaged.as_slice()) {
+                (_, [(model, file), ..]) if app.is_own(model) => format!(
+                    "{file} of {model} was damaged and set aside. The model is your own: add it again."
+                ),
                 (_, [(model, file), ..]) => format!(
-                    "{file} of {model} was damaged and set aside. Get the model again: only the \
-                     damaged pieces are fetched."
+                    "{file} of {model} was damaged and set aside. Only its damaged pieces are \
+                     fetched again."
                 ),
                 (1, []) => "One file read, and it is as it should be.".to_owned(),
                 (files, []) => format!("{files} files read, all as they should be."),

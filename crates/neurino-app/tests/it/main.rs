@@ -16,6 +16,7 @@ mod original;
 mod own_model;
 mod power;
 mod remote;
+mod scrub;
 mod updates;
 mod wallet;
 mod world;

@@ -143,7 +143,7 @@ impl Machine {
                 gpu: false,
                 referred_by: None,
             },
-            models: vec![ModelRef { id: id(model), path: "/nowhere".into() }],
+            models: vec![ModelRef::new(id(model), "/nowhere")],
             image_models: painter.into_iter().collect(),
             outbox_dir: self.folder.path().join("outbox"),
             receipts: Arc::new(receipts),

@@ -15,6 +15,7 @@ use neurino_protocol::update::{
 use neurino_update::making::{self, Terms};
 use neurino_update::{Edition, Exchange, Keeper, Place, Source, Updater, Version, release, swap};
 
+use crate::mining::hanging;
 use crate::world::{Viewer, World};
 
 const OWN: Version = Version::new(0, 1, 0);
@@ -127,21 +128,34 @@ async fn a_version_that_is_ready_waits_for_the_job_and_mining_goes_on_after_it()
 async fn start_puts_an_update_off_for_a_day() {
     let (world, shelf) = (World::answering("fine"), Shelf::new());
     shelf.publish("0.2.0", &SEED);
-    let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
+    let mut viewer = Viewer::start(shelf.options(&world)).await.unwrap();
     // Somebody looks at the window, so it does not install itself either.
     viewer.app.watched(true);
     viewer.until("ready", |s| ready(&s.update)).await;
     viewer.mine_until_ready().await;
+    // Without a job that it waits for, it would be due at once.
+    world.engine.queue(hanging());
+    viewer.ask("c").await.unwrap();
+    viewer.until_state(MiningState::Working).await;
     ask(&viewer, UpdateCommand::Install).await;
     viewer.command(Command::MiningStart).await.unwrap();
     let off = viewer.until("put off", |s| ready(&s.update)).await;
     let UpdateStatus::Ready { later_until_ms: Some(_), .. } = off.update else {
         panic!("{:?}", off.update)
     };
+    viewer.command(Command::ChatCancel { chat: "c".into() }).await.unwrap();
+    assert_eq!(viewer.answer("c").await.unwrap_err().code, ErrorCode::Cancelled);
     viewer.app.watched(false);
     viewer.until("mining", |s| matches!(s.mining.state, MiningState::Waiting)).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(!viewer.app.update_due().is_cancelled());
+    // Once nothing holds it, it is due, and nobody can begin to mine any more.
+    ask(&viewer, UpdateCommand::Install).await;
+    let due = viewer.app.update_due();
+    tokio::time::timeout(Duration::from_secs(10), due.cancelled()).await.unwrap();
+    let late = viewer.command(Command::MiningStart).await;
+    assert_eq!(late.unwrap_err().code, ErrorCode::Cancelled);
+    assert!(matches!(viewer.snapshot().await.update, UpdateStatus::Installing { .. }));
     viewer.app.shutdown().await;
 }
 

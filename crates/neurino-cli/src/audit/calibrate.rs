@@ -113,8 +113,8 @@ fn subject(store: &ModelStore, args: &CalibrateArgs) -> anyhow::Result<Subject> 
     let id: ModelId = args.model.parse()?;
     let path = store.verified_blocking(&id)?;
     let image = store.catalog().get(&id).and_then(|manifest| manifest.image.clone());
-    let other = args.other.clone().map(|path| ModelRef { id: id.clone(), path });
-    Ok(Subject { model: ModelRef { id, path }, other, image })
+    let other = args.other.clone().map(|path| ModelRef::new(id.clone(), path));
+    Ok(Subject { model: ModelRef::new(id, path), other, image })
 }
 
 /// Loads a model into a new engine and says what computes.
@@ -305,7 +305,7 @@ mod tests {
             side_multiple: 8,
             negative_prompt: String::new(),
         };
-        let model = ModelRef { id: "neurino-toybox-64".parse().unwrap(), path };
+        let model = ModelRef::new("neurino-toybox-64".parse().unwrap(), path);
         let subject = Subject { model, other: None, image: Some(image) };
         let cpu = [DeviceChoice::Cpu; 2];
         let report = measure(&subject, cpu, jobs.unwrap_or(3), 16, &|_| {}).await.unwrap();

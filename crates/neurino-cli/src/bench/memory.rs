@@ -87,7 +87,7 @@ pub(super) async fn run(setting: Setting, args: BenchMemoryArgs) -> anyhow::Resu
         let (name, path) = super::model_path(&store, &args.model, args.file)?;
         // A file's name need not be one that the network would take.
         let id = name.parse().or_else(|_| "model".parse::<ModelId>())?;
-        Ok(ModelRef { id, path })
+        Ok(ModelRef::new(id, path))
     })
     .await
     .context("the model could not be looked up")??;

@@ -1,6 +1,8 @@
 //! `neurino coordinator audits`: which results were computed again, what that says of nodes, and
 //! appeals. Works beside a running coordinator.
 
+use std::path::Path;
+
 use neurino_coordinator::admin::{self, AuditedNode};
 use neurino_coordinator::compare::Finding;
 use neurino_coordinator::{Conviction, Database, StoredAudit};
@@ -16,11 +18,15 @@ const NEWEST: u32 = 20;
 pub(super) async fn run(
     format: Format,
     database: &Database,
+    payload_key: &Path,
     action: Option<&AuditsAction>,
 ) -> anyhow::Result<()> {
     let said = match action {
         None => return list(format, database, NEWEST).await,
         Some(AuditsAction::List { newest }) => return list(format, database, *newest).await,
+        Some(AuditsAction::Evidence { job }) => {
+            return output::json(&admin::evidence(database, payload_key, *job).await?);
+        }
         Some(AuditsAction::Trust { node }) => {
             admin::set_validator(database, node, true).await?;
             format!("{node} decides when two others differ.")

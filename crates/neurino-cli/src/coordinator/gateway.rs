@@ -7,14 +7,15 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use neurino_config::env;
 use neurino_coordinator::{
-    FabricAddress, FabricConfig, FabricKey, Gateway, GatewayConfig, Limits, check_listen_address,
+    FabricAddress, FabricConfig, FabricKey, Gateway, GatewayConfig, Limits, Tls, TlsFiles,
+    check_listen_address,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::folder;
-use crate::args::{FabricArgs, GatewayArgs};
+use crate::args::{FabricArgs, GatewayArgs, TlsArgs};
 use crate::output::{self, Format};
 use crate::{Setting, interrupted};
 
@@ -37,15 +38,25 @@ pub(super) fn key_file(setting: &Setting, args: &FabricArgs) -> PathBuf {
     args.fabric_key.clone().unwrap_or_else(|| folder(setting).join(KEY_FILE))
 }
 
+/// The certificate, if one was named.
+pub(super) fn certificate(args: &TlsArgs) -> anyhow::Result<Option<Tls>> {
+    let (Some(certificates), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
+        return Ok(None);
+    };
+    Ok(Some(Tls::open(TlsFiles { certificates, key })?))
+}
+
 pub(super) async fn run(setting: &Setting, args: &GatewayArgs) -> anyhow::Result<()> {
-    check_listen_address(args.listen, args.behind_proxy)?;
+    let tls = certificate(&args.tls)?;
+    check_listen_address(args.listen, args.behind_proxy || tls.is_some())?;
     let address = address(&args.fabric)?
         .context("say where NATS is: --nats nats://127.0.0.1:4222, or NEURINO_NATS_URL")?;
     let key = FabricKey::load(&key_file(setting, &args.fabric))?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("{} cannot be listened on", args.listen))?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
     let config = GatewayConfig {
         network: args.network.clone(),
         fabric: FabricConfig { address: address.clone(), key },
@@ -68,7 +79,7 @@ pub(super) async fn run(setting: &Setting, args: &GatewayArgs) -> anyhow::Result
             output::line("Ctrl-C ends.");
         }
     }
-    let serving = gateway.serve(listener);
+    let serving = gateway.serve(listener, tls);
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => ended?,

@@ -47,18 +47,19 @@ pub(super) async fn lists(
     );
     let folder = store.catalog_folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let (mut added, mut left) = (Vec::new(), Vec::new());
+    let (mut added, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());
     for entry in Lists::parse(&models, &vae, &lora)?.entries() {
         match entry {
             Entry::Left { name, reason } => left.push((name, reason)),
-            Entry::Usable(manifest) if store.catalog().get(&manifest.id).is_some() => {}
-            Entry::Usable(manifest) => {
+            Entry::Usable { manifest, .. } if store.catalog().get(&manifest.id).is_some() => {}
+            Entry::Usable { manifest, changes } => {
                 let name = manifest.id.to_string();
                 match lists::with_sizes(*manifest).await {
                     Ok(manifest) => {
                         let (path, text) = lists::written(&folder, &manifest)?;
                         fs::write(&path, text)
                             .with_context(|| format!("cannot write {}", path.display()))?;
+                        changed.extend(changes.into_iter().map(|what| (name.clone(), what)));
                         added.push(name);
                     }
                     Err(error) => left.push((name, error.to_string())),
@@ -70,11 +71,18 @@ pub(super) async fn lists(
         Format::Json => {
             let left: Vec<_> =
                 left.iter().map(|(name, why)| json!({ "name": name, "reason": why })).collect();
-            output::json(&json!({ "added": added, "left_out": left }))
+            let changed: Vec<_> =
+                changed.iter().map(|(name, what)| json!({ "name": name, "what": what })).collect();
+            output::json(&json!({ "added": added, "left_out": left, "changed": changed }))
         }
         Format::Text => {
             for name in &added {
                 output::line(format!("added    {name}"));
+            }
+            for (name, what) in &changed {
+                output::line(format!(
+                    "changed  {name}: {what}, which is all that a job may ask for"
+                ));
             }
             for (name, reason) in &left {
                 output::line(format!("left out {name}: {reason}"));

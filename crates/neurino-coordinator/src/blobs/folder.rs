@@ -78,7 +78,7 @@ fn older(folder: &Path, time: SystemTime) -> io::Result<Vec<String>> {
     for file in files {
         let file = file?;
         let name = file.file_name().to_string_lossy().into_owned();
-        let digest = name.strip_suffix(".png");
+        let digest = name.strip_suffix(".png").or_else(|| name.strip_suffix(".sealed"));
         let ours = digest.is_some_and(|d| d.len() >= 64) || name.starts_with(TEMPORARY);
         if ours && is_older(&file.path(), time)? {
             found.push(name);

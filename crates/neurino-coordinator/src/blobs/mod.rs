@@ -17,8 +17,8 @@ use async_trait::async_trait;
 pub use bucket::{Bucket, BucketKeys, BucketTrouble};
 pub(crate) use folder::Folder;
 
-/// A store of files by name. Names are `[a-z0-9-]+\.png`, and say what is in the file: nobody writes two
-/// different files under one name.
+/// A store of files by name. Names are `[a-z0-9-]+` with `.png` or `.sealed`, and say what is in the file:
+/// nobody writes two different pictures under one name.
 #[async_trait]
 pub(crate) trait Blobs: Send + Sync {
     /// Writes a file, durably: whole, or not at all.

@@ -129,7 +129,10 @@ fn a_blank_picture_is_suspicious_and_a_near_copy_is_known() {
         mark(2, &picture(64, |n| shaded(n).map(|v| v.saturating_add((n % 5 == 0).into()))));
     let other = mark(3, &picture(64, |n| [(n / 64 * 3) as u8, 200, (n % 64 * 3) as u8]));
     assert!(is_near_copy(&touched, [&first]));
-    assert!(!is_near_copy(&PictureMark { seed: 1, ..touched.clone() }, [&first]), "the same seed");
+    for same in [1, 1 + (1 << 32), 1 + (7 << 40)] {
+        let touched = PictureMark { seed: same, ..touched.clone() };
+        assert!(!is_near_copy(&touched, [&first]), "{same} starts the same noise");
+    }
     assert!(!is_near_copy(&PictureMark { model: "q".into(), ..touched }, [&first]));
     assert!(!is_near_copy(&other, [&first]));
 }

@@ -169,6 +169,25 @@ fn texts_of_one_class_are_equal_in_words_end_and_count() {
     check(&said(&["a", " b", " ", "c"], FinishReason::Stop), Some(Difference::Count));
 }
 
+/// Two equal cards keep a model in 16 bits and in 4, because one lacked the memory for 16.
+#[test]
+fn texts_of_other_weights_are_of_another_class() {
+    use neurino_core::job::WeightPrecision::{FourBit, Half};
+    let job = text_job(0.0);
+    let mut first = said(&["a", " y", " d"], FinishReason::Stop);
+    let mut second = rated(&["a", " b", " c"], &[(" x", -3.0), (" y", -0.8), (" z", -9.0)]);
+    let close = |first: &TextOutput, second: &TextOutput| {
+        let finding = texts(first, second, &job, true, &Tolerance::default());
+        matches!(finding, Finding::Close { .. })
+    };
+    (first.precision, second.precision) = (Some(FourBit), Some(Half));
+    assert!(close(&first, &second));
+    first.precision = None;
+    assert!(close(&first, &second), "nobody knows");
+    first.precision = Some(Half);
+    assert!(!close(&first, &second));
+}
+
 #[test]
 fn across_classes_greedy_texts_may_part_where_two_tokens_were_close() {
     let rivals = [(" x", -3.0), (" y", -0.8), (" z", -9.0)];

@@ -85,7 +85,8 @@ impl Coordinator {
             return Err(CoordinatorError::NotLoopback(address));
         }
         let router = self.admin_router(token);
-        let served = super::serve(&self.config.limits, &self.stop, router, listener, stop).await;
+        let served =
+            super::serve(&self.config.limits, &self.stop, router, (listener, None), stop).await;
         served.map_err(CoordinatorError::Listener)
     }
 }

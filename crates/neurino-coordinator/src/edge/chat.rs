@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::words::plain;
 
-/// Tokens to generate when the request does not say.
+/// Tokens to generate when the request does not say; fewer where the model's context holds less.
 const MAX_TOKENS_DEFAULT: u32 = 512;
 /// Most stop texts, as OpenAI's: the network adds as many of its own.
 pub(super) const STOPS_MAX: usize = 4;
@@ -93,15 +93,16 @@ pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, R
     let model =
         ModelId::new(model).map_err(|e| Refusal::new("model", format!("must be {}", e.rule)))?;
     let max_tokens = match optional::<u32>(fields, "max_completion_tokens")? {
-        Some(tokens) => tokens,
-        None => optional(fields, "max_tokens")?.unwrap_or(MAX_TOKENS_DEFAULT),
+        None => optional::<u32>(fields, "max_tokens")?,
+        found => found,
     };
     let tools = tools::definitions(fields)?;
     let job = TextJob {
         model,
         messages: messages::messages(fields)?,
         sampling: sampling(fields, random_seed)?,
-        max_tokens,
+        max_tokens: max_tokens.unwrap_or(MAX_TOKENS_DEFAULT),
+        fewer_tokens: max_tokens.is_none(),
         stop: stops(fields)?,
         tool_choice: tools::choice(fields, &tools)?,
         tools,
@@ -251,7 +252,7 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let request = request(|_| {}).expect("valid");
         let JobSpec::Text(job) = request.spec else { panic!("a text job") };
-        assert_eq!(job.max_tokens, 512);
+        assert_eq!((job.max_tokens, job.fewer_tokens), (512, true));
         assert_eq!(job.sampling.seed, (1 << SEED_BITS) - 1);
         assert!((job.sampling.temperature - 1.0).abs() < f32::EPSILON);
         assert!(!request.stream && !request.include_usage);

@@ -201,6 +201,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::UnsupportedVersion => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized | ErrorCode::BadSignature => StatusCode::UNAUTHORIZED,
         ErrorCode::NotFound | ErrorCode::UnknownModel => StatusCode::NOT_FOUND,
+        ErrorCode::PayloadShredded => StatusCode::GONE,
         ErrorCode::StaleLease | ErrorCode::Cancelled => StatusCode::CONFLICT,
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::InsufficientCredits => {

@@ -49,7 +49,8 @@ pub(crate) async fn submit(
     Ok(response)
 }
 
-/// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended.
+/// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended. After
+/// their keeping time request and output are shredded, and it says so.
 pub(crate) async fn show(
     State(coordinator): State<Edge>,
     id: Result<Path<String>, PathRejection>,
@@ -73,5 +74,6 @@ pub(crate) async fn show(
         "output": job.output,
         "receipt": job.receipt,
         "error": job.error,
+        "payload_shredded": job.shredded,
     })))
 }

@@ -4,7 +4,7 @@
 //! an address may bring), `epochs`
 //! (what was shared), `vouchers` (paying without a key), `admin`
 //! (the second listener), `openapi` (the documents of both), and what they share: errors, bodies, keys (`http`), limits by key
-//! (`limits`), connections (`serve`), plain words
+//! (`limits`), connections (`serve`) and their encryption (`tls`), plain words
 //! (`words`).
 
 mod admin;
@@ -25,6 +25,7 @@ mod original;
 mod picture_link;
 mod serve;
 mod stream;
+mod tls;
 mod vouchers;
 mod words;
 
@@ -46,6 +47,7 @@ pub(crate) use newcomers::{Newcomers, Peer, address_of};
 pub(crate) use nodes::{Polls, SEND_WAIT, fits, malformed, prepared};
 pub(crate) use picture_link::LinkKey;
 pub(crate) use serve::serve;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// What every handler gets.
 type Edge = Arc<Coordinator>;
@@ -98,7 +100,21 @@ impl Coordinator {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), CoordinatorError> {
-        let served = serve(&self.config.limits, &self.stop, self.router(), listener, stop).await;
+        self.serve_on(listener, None, stop).await
+    }
+
+    /// As [`Self::serve`], encrypted if there is a certificate.
+    ///
+    /// # Errors
+    /// [`CoordinatorError::Listener`].
+    pub async fn serve_on(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+    ) -> Result<(), CoordinatorError> {
+        let limits = &self.config.limits;
+        let served = serve(limits, &self.stop, self.router(), (listener, tls), stop).await;
         served.map_err(CoordinatorError::Listener)
     }
 }

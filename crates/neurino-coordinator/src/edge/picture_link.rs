@@ -86,7 +86,7 @@ pub(crate) async fn show(
     }
     let stored = coordinator.stored_job(job).await.map_err(ApiError::openai)?;
     let Some(JobOutput::Image(picture)) = stored.output else {
-        return Err(missing("the picture was deleted after its keeping time"));
+        return Err(ApiError::openai(crate::jobs::shredded()));
     };
     let headers = [
         (CONTENT_TYPE, "image/png".to_owned()),

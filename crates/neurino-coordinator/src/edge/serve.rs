@@ -12,28 +12,34 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, interval};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Peer;
+use super::{Peer, Tls};
 use crate::config::Limits;
 
 /// How long running requests may take to end once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Rest after a failed accept: out of file descriptors, mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How often the files of a certificate are looked at.
+const RENEW: Duration = Duration::from_mins(1);
 
-/// Serves until `stop` or `ended` is cancelled.
+/// Serves until `stop` or `ended` is cancelled, encrypted if there is a certificate.
 pub(crate) async fn serve(
     limits: &Limits,
     ended: &CancellationToken,
     router: Router,
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Tls>),
     stop: CancellationToken,
 ) -> Result<(), std::io::Error> {
     let address = listener.local_addr()?;
-    tracing::info!(%address, "serving on http://{address}");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!(%address, "serving on {scheme}://{address}");
+    let mut renew = interval(RENEW);
     let room = Arc::new(Semaphore::new(limits.connections_max));
     let head_wait = Duration::from_millis(limits.request_read_ms);
     let write_wait = Duration::from_millis(limits.response_write_ms);
@@ -42,6 +48,12 @@ pub(crate) async fn serve(
     let closing = stop.child_token();
     loop {
         let accepted = tokio::select! {
+            _ = renew.tick() => {
+                if let Some(tls) = &tls {
+                    tls.renew();
+                }
+                continue;
+            }
             () = stop.cancelled() => break,
             () = ended.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
@@ -51,8 +63,18 @@ pub(crate) async fn serve(
             continue;
         };
         let (router, closing) = (router.clone().layer(Extension(peer)), closing.clone());
+        let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {
-            connection(stream, router, head_wait, write_wait, closing).await;
+            // Tokens are small; waiting for company would be felt.
+            let _ = stream.set_nodelay(true);
+            match acceptor {
+                None => connection(stream, router, head_wait, write_wait, closing).await,
+                Some(acceptor) => {
+                    if let Some(stream) = greeted(acceptor, stream, head_wait, &closing).await {
+                        connection(stream, router, head_wait, write_wait, closing).await;
+                    }
+                }
+            }
             drop(permit);
         });
     }
@@ -79,15 +101,34 @@ async fn accept(
     }
 }
 
-async fn connection(
+/// The encrypted stream, unless the other side speaks otherwise or too slowly.
+async fn greeted(
+    acceptor: TlsAcceptor,
     stream: TcpStream,
+    within: Duration,
+    closing: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let greeted = tokio::select! {
+        () = closing.cancelled() => return None,
+        greeted = tokio::time::timeout(within, acceptor.accept(stream)) => greeted,
+    };
+    match greeted {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection did not begin with TLS");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     head_wait: Duration,
     write_wait: Duration,
     closing: CancellationToken,
 ) {
-    // Tokens are small; waiting for company would be felt.
-    let _ = stream.set_nodelay(true);
     let stream = Impatient { stream, wait: write_wait, stuck: None };
     // Not the builder that tells HTTP/1 from HTTP/2: it waits for the first bytes forever, and its
     // HTTP/2 knows none of these limits.

@@ -3,22 +3,14 @@
 
 use std::path::Path;
 
-use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use super::FabricError;
-
-/// Bytes of the key.
-const KEY: usize = 32;
-/// Bytes of the nonce, drawn for each message; it stands before what is sealed.
-const NONCE: usize = 24;
-/// Bytes that sealing adds.
-pub(crate) const SEAL: usize = NONCE + 16;
+use crate::seal::{KEY, Key, open, seal};
 
 /// The shared key. Has no `Debug`: it is a secret.
 #[derive(Clone)]
-pub struct FabricKey(Zeroizing<[u8; KEY]>);
+pub struct FabricKey(Key);
 
 impl FabricKey {
     /// Reads the key of a file: 64 hexadecimal digits.
@@ -65,24 +57,14 @@ impl FabricKey {
         Self(Zeroizing::new(rand::random()))
     }
 
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(self.0.as_slice().into())
-    }
-
     /// Seals a message for a subject.
     pub(crate) fn seal(&self, subject: &str, plain: &[u8]) -> Vec<u8> {
-        let nonce: [u8; NONCE] = rand::random();
-        let payload = Payload { msg: plain, aad: subject.as_bytes() };
-        let sealed = self.cipher().encrypt(XNonce::from_slice(&nonce), payload);
-        let sealed = sealed.expect("a message is shorter than the cipher's limit of 256 GB");
-        [nonce.as_slice(), &sealed].concat()
+        seal(&self.0, subject.as_bytes(), plain)
     }
 
     /// What was sealed for a subject; `None` if it was not, or not with this key.
     pub(crate) fn open(&self, subject: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = sealed.split_at_checked(NONCE)?;
-        let payload = Payload { msg: sealed, aad: subject.as_bytes() };
-        self.cipher().decrypt(XNonce::from_slice(nonce), payload).ok()
+        open(&self.0, subject.as_bytes(), sealed)
     }
 }
 
@@ -90,6 +72,7 @@ impl FabricKey {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use crate::seal::SEAL;
 
     #[test]
     fn only_the_key_opens_and_only_for_its_subject() {
@@ -100,7 +83,7 @@ mod tests {
         assert_ne!(key.seal("a.b", b"words"), sealed, "no two messages look the same");
         assert!(key.open("a.c", &sealed).is_none());
         assert!(FabricKey::draw().open("a.b", &sealed).is_none());
-        for at in [0, NONCE, sealed.len() - 1] {
+        for at in [0, 24, sealed.len() - 1] {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
             assert!(key.open("a.b", &changed).is_none(), "{at}");

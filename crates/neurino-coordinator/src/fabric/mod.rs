@@ -50,8 +50,8 @@ pub enum FabricError {
     },
     /// The shared key cannot be read or made.
     #[error(
-        "the shared key {path} cannot be used; copy it from the folder `coordinator` in the \
-         coordinator's home to every gateway"
+        "the shared key {path} cannot be used; copy `coordinator/fabric.key` from the coordinator's data \
+         folder (`data` in its home) to every gateway"
     )]
     Key {
         /// The file.

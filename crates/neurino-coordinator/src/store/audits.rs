@@ -15,6 +15,7 @@ use super::{Store, parse, parse_id, parse_json, to_json, writer};
 use crate::admin_log::Act;
 use crate::compare::Finding;
 use crate::error::StoreError;
+use crate::payload::Field;
 use crate::router::party_of;
 
 /// A result that is to be computed again.
@@ -192,20 +193,6 @@ pub(super) async fn add(
     .await?;
     Ok(())
 }
-
-/// Jobs whose prompts and outputs are evidence, as a subquery of which `$2` is the time since when: of audits
-/// that failed or were disputed, all runs. Whatever deletes what jobs hold spares them, for as long as an
-/// appeal may need them.
-macro_rules! evidence {
-    () => {
-        "(SELECT job FROM audit WHERE changed_at_ms >= $2 AND \
-         (state IN ('third', 'failed') OR third IS NOT NULL) \
-         UNION SELECT second FROM audit WHERE changed_at_ms >= $2 AND second IS NOT NULL AND \
-         (state IN ('third', 'failed') OR third IS NOT NULL) \
-         UNION SELECT third FROM audit WHERE changed_at_ms >= $2 AND third IS NOT NULL)"
-    };
-}
-pub(super) use evidence;
 
 /// Forgets audits that said nothing, long after; the others are evidence.
 pub(super) async fn prune(c: &mut Connection, before_ms: i64) -> Result<(), StoreError> {
@@ -577,6 +564,16 @@ pub(super) async fn newest(c: &mut Connection, most: u32) -> Result<Vec<StoredAu
     rows.iter().map(stored).collect()
 }
 
+/// The audit of a job's result.
+pub(super) async fn of_job(
+    c: &mut Connection,
+    job: JobId,
+) -> Result<Option<StoredAudit>, StoreError> {
+    let row: Option<Row> =
+        query("SELECT * FROM audit WHERE job = $1").bind(job.to_string()).fetch_optional(c).await?;
+    row.as_ref().map(stored).transpose()
+}
+
 fn stored(row: &Row) -> Result<StoredAudit, StoreError> {
     let job = |column: &str| -> Result<Option<JobId>, StoreError> {
         let id: Option<String> = row.try_get(column)?;
@@ -625,13 +622,16 @@ impl Store {
         rows.iter().map(stored).collect()
     }
 
-    /// What was asked for; absent once it was deleted.
+    /// What was asked for; absent once it was shredded.
     pub(crate) async fn spec(&self, job: JobId) -> Result<Option<JobSpec>, StoreError> {
-        let spec: Option<Option<String>> = query("SELECT spec FROM job WHERE id = $1")
-            .bind(job.to_string())
-            .fetch_optional(self.readers())
-            .await?;
-        spec.flatten().map(|spec| parse_json(&spec, "spec")).transpose()
+        let row: Option<(Option<String>, Option<Vec<u8>>)> =
+            query("SELECT spec, payload_key FROM job WHERE id = $1")
+                .bind(job.to_string())
+                .fetch_optional(self.readers())
+                .await?;
+        let Some((spec, key)) = row else { return Ok(None) };
+        let spec = self.vault.text(job, key.as_deref(), Field::Spec, spec.as_deref())?;
+        spec.map(|spec| parse_json(&spec, "spec")).transpose()
     }
 
     /// Records of nodes.

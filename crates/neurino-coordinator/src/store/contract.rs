@@ -50,6 +50,8 @@ on_both! {
     a_pardon_covers_what_comes_to_light_later
 }
 
+mod payloads;
+
 /// Who coordinates in these tests.
 const COORDINATOR: &str = "0xc0";
 
@@ -74,8 +76,16 @@ impl Books {
         Self { _folder: folder, database }
     }
 
+    fn key_file(&self) -> KeyFile {
+        KeyFile { path: self.database.payload_key(), renew: false }
+    }
+
+    async fn try_open(&self, coordinator: &str) -> Result<Store, CoordinatorError> {
+        Store::open(&self.database, "test", coordinator, &self.key_file()).await
+    }
+
     async fn open(&self) -> Store {
-        Store::open(&self.database, "test", COORDINATOR).await.expect("opens")
+        self.try_open(COORDINATOR).await.expect("opens")
     }
 
     /// A connection beside the store.
@@ -267,7 +277,7 @@ async fn a_pardon_covers_what_comes_to_light_later(books: Books) {
 }
 
 async fn books_belong_to_one_key(books: Books) {
-    let open = |own: &'static str| Store::open(&books.database, "test", own);
+    let open = |own: &'static str| books.try_open(own);
     open("0xa1").await.expect("opens").close().await;
     let Err(refused) = open("0xb2").await else { panic!("another key") };
     assert!(matches!(refused, CoordinatorError::OtherCoordinator { .. }), "{refused}");
@@ -451,6 +461,8 @@ async fn two_writers_book_one_after_the_other(books: Books) {
 
 /// What only a server can do to a coordinator.
 mod server_alone {
+    use std::path::PathBuf;
+
     use super::*;
 
     async fn run(connection: &mut Connection, words: &'static str) {
@@ -464,7 +476,7 @@ mod server_alone {
         let first = books.open().await;
         first.admit(new_job(1)).await.expect("writes");
         first.grant(grant(1, 1, 1)).await.expect("writes");
-        let again = Store::open(&books.database, "test", COORDINATOR).await;
+        let again = books.try_open(COORDINATOR).await;
         assert!(matches!(again, Err(CoordinatorError::InUse(_))), "it is held");
         // As if the first one had slept for longer than its ownership lasts.
         let mut connection = books.connection().await;
@@ -477,7 +489,7 @@ mod server_alone {
             first.grant(grant(1, 2, 2)).await.map(drop),
             first.release(release(1, 1, 1)).await.map(drop),
             first.end(close(1, JobState::Cancelled)).await.map(drop),
-            first.prune(i64::MAX, 0).await.map(drop),
+            first.prune(i64::MAX, i64::MAX).await.map(drop),
         ];
         for outcome in refused {
             assert!(matches!(outcome, Err(StoreError::Superseded)), "{outcome:?}");
@@ -494,6 +506,46 @@ mod server_alone {
 
     #[tokio::test]
     #[ignore = "needs a PostgreSQL server; `cargo xtask test stores` starts one"]
+    async fn whoever_stands_by_shreds_with_the_one_who_serves() {
+        use crate::payload::{PayloadKey, hour_of};
+
+        let books = Books::server().await;
+        let now = crate::coordinator::now_ms();
+        let day = 24 * 3_600_000;
+        let own = books.database.payload_key();
+        PayloadKey::make(&own, hour_of(now) - 48).expect("made");
+        let copy = own.with_file_name("copy.key");
+        std::fs::copy(&own, &copy).expect("copied");
+        let stranger = own.with_file_name("stranger.key");
+        PayloadKey::make(&stranger, hour_of(now) - 48).expect("made");
+        let hour = |path: &Path| PayloadKey::read(path).expect("reads").expect("one").from();
+        let store = books.open().await;
+        let stand_by = |key: PathBuf| {
+            let database = books.database.clone();
+            tokio::spawn(async move { until_free(&database, &key).await })
+        };
+        let waiting = [stand_by(copy.clone()), stand_by(stranger.clone())];
+        store.prune(now - day, now - day).await.expect("writes");
+        assert_eq!(hour(&own), hour_of(now - day));
+        let followed = async {
+            while hour(&copy) != hour(&own) {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(20);
+        tokio::time::timeout(patience, followed).await.expect("the copy steps on");
+        assert_eq!(hour(&stranger), hour_of(now) - 48, "another key is left alone");
+        store.close().await;
+        for waits in waiting {
+            waits.await.expect("it ends").expect("the books are free");
+        }
+        let key_file = KeyFile { path: copy, renew: false };
+        let next = Store::open(&books.database, "test", COORDINATOR, &key_file).await;
+        next.expect("the copy opens them").close().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a PostgreSQL server; `cargo xtask test stores` starts one"]
     async fn a_long_group_of_writes_keeps_the_books() {
         let books = Books::server().await;
         let first = books.open().await;
@@ -504,7 +556,7 @@ mod server_alone {
         let writing = first.admit(new_job(1));
         let standing_by = async {
             tokio::time::sleep(std::time::Duration::from_millis(6_500)).await;
-            Store::open(&books.database, "test", COORDINATOR).await
+            books.try_open(COORDINATOR).await
         };
         let ending = async {
             tokio::time::sleep(std::time::Duration::from_millis(7_500)).await;

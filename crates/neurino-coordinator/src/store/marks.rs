@@ -2,7 +2,7 @@
 
 use neurino_core::JobId;
 
-use super::sql::{Connection, query};
+use super::sql::{Connection, Row, query};
 use super::{Store, parse_id};
 use crate::error::StoreError;
 
@@ -52,33 +52,35 @@ pub(super) async fn add(c: &mut Connection, job: JobId, mark: &Mark) -> Result<(
     Ok(())
 }
 
-/// Forgets the marks of jobs whose outputs are about to be deleted; a picture's goes with its row.
-pub(super) async fn prune(c: &mut Connection, before_ms: i64) -> Result<(), StoreError> {
-    query(
-        "DELETE FROM text_mark WHERE job IN (SELECT id FROM job \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1)",
-    )
-    .bind(before_ms)
-    .execute(c)
-    .await?;
-    Ok(())
-}
-
 impl Store {
     /// Marks of the newest pictures, at most so many, oldest first.
     pub(crate) async fn picture_marks(&self, most: u32) -> Result<Vec<PictureMark>, StoreError> {
-        let rows: Vec<(String, String, Vec<u8>)> = query(
-            "SELECT model, seed, thumb FROM picture \
-             WHERE thumb IS NOT NULL AND model IS NOT NULL AND seed IS NOT NULL \
-             ORDER BY job DESC LIMIT $1",
+        let rows: Vec<Row> = query(
+            "SELECT p.job, p.model, p.seed, p.thumb, j.payload_key \
+             FROM picture p JOIN job j ON j.id = p.job \
+             WHERE p.thumb IS NOT NULL AND p.model IS NOT NULL AND p.seed IS NOT NULL \
+             ORDER BY p.job DESC LIMIT $1",
         )
         .bind(most)
         .fetch_all(self.readers())
         .await?;
-        let marks = rows.into_iter().rev().map(|(model, seed, thumb)| {
-            Ok(PictureMark { model, seed: parse_id(&seed, "seed")?, thumb })
-        });
-        marks.collect()
+        let mut marks = Vec::with_capacity(rows.len());
+        for row in rows.iter().rev() {
+            let job: JobId = parse_id(row.text("job")?, "job id")?;
+            let (key, thumb): (Option<Vec<u8>>, Vec<u8>) =
+                (row.try_get("payload_key")?, row.try_get("thumb")?);
+            match self.vault.thumb(job, key.as_deref(), &thumb) {
+                Ok(Some(thumb)) => marks.push(PictureMark {
+                    model: row.try_get("model")?,
+                    seed: parse_id(row.text("seed")?, "seed")?,
+                    thumb,
+                }),
+                Ok(None) => {}
+                // One that cannot be compared is no reason to stand still.
+                Err(error) => tracing::error!(?error, job.id = %job, "{error}"),
+            }
+        }
+        Ok(marks)
     }
 
     /// Whether the same owner gave the same long answer to another prompt.

@@ -11,6 +11,7 @@ mod beside;
 #[cfg(test)]
 mod contract;
 mod epochs;
+mod evidence;
 #[cfg(test)]
 mod faults;
 mod marks;
@@ -20,11 +21,14 @@ mod read;
 mod records;
 mod sql;
 mod sqlite;
+mod vault;
 mod vouchers;
 mod writer;
 
 use std::fs::File;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use neurino_core::{JobId, LeaseId, NodeId, Receipt};
@@ -35,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use records::{
     Admitted, AttemptEnd, Binding, Close, Grant, Hold, NewJob, OpenJob, Outrun, Pod, Release,
-    RunningAttempt, Second, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
+    RunningAttempt, SealedOutput, Second, Settled, Settlement, StoredAttempt, StoredJob, StoredKey,
 };
 
 pub use audits::{AuditState, Conviction, StoredAudit};
@@ -44,6 +48,7 @@ pub(crate) use beside::Beside;
 #[cfg(test)]
 pub(crate) use contract::server;
 pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
+pub use evidence::{Evidence, EvidenceRun};
 #[cfg(test)]
 pub(crate) use faults::outlive;
 pub(crate) use marks::{Mark, PictureMark, TextMark};
@@ -51,12 +56,15 @@ use pictures::Pictures;
 pub(crate) use pictures::name_of;
 pub(crate) use sql::is_gone;
 use sql::{Connection, Readers, query};
+pub(crate) use vault::KeyFile;
 pub(crate) use vouchers::{Booked, Booking};
 
 use crate::admin_log::Act;
 use crate::blobs::Bucket;
 use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
+use crate::payload::{Field, PayloadKey, hour_of};
+use vault::Vault;
 use writer::{Keeper, Reply, Write};
 
 /// Connections that read.
@@ -69,6 +77,7 @@ pub(crate) struct Store {
     writes: mpsc::Sender<Write>,
     readers: Readers,
     pictures: Pictures,
+    vault: Arc<Vault>,
     writer: Mutex<Option<JoinHandle<()>>>,
     superseded: CancellationToken,
     /// Under which a server's books are held.
@@ -85,37 +94,46 @@ struct Opened<H> {
     connection: Connection,
     readers: Readers,
     held: H,
+    /// Opens the payloads.
+    key: PayloadKey,
 }
 
 impl Store {
     /// Opens or creates the books of a network and brings their schema up to date. `coordinator` is the
-    /// address of the key that signs for it; books that have another one are refused.
+    /// address of the key that signs for it; books that have another one are refused, and so are those
+    /// whose payload key is not in `key_file`. Payloads that former versions left open are sealed first.
     pub(crate) async fn open(
         database: &Database,
         network: &str,
         coordinator: &str,
+        key_file: &KeyFile,
     ) -> Result<Self, CoordinatorError> {
-        let (keeper, readers, pictures, lock, epoch) = match database {
+        let (mut keeper, readers, pictures, key, lock, epoch) = match database {
             Database::Sqlite(path) => {
-                let Opened { connection, readers, held } =
-                    sqlite::open(path, network, coordinator).await?;
-                (Keeper::Sqlite(connection), readers, Pictures::beside(path), Some(held), None)
+                let Opened { connection, readers, held, key } =
+                    sqlite::open(path, network, coordinator, key_file).await?;
+                let keeper = Keeper::Sqlite(connection);
+                (keeper, readers, Pictures::beside(path), key, Some(held), None)
             }
             Database::Postgres(books) => {
-                let Opened { connection, readers, held } =
-                    postgres::open(books, network, coordinator).await?;
+                let Opened { connection, readers, held, key } =
+                    postgres::open(books, network, coordinator, key_file).await?;
                 let epoch = Some(held.epoch());
                 let keeper = Keeper::postgres(books, held, connection);
-                (keeper, readers, Pictures::at(books.pictures()), None, epoch)
+                (keeper, readers, Pictures::at(books.pictures()), key, None, epoch)
             }
         };
+        let vault = Arc::new(Vault::new(key));
+        vault::seal_former(&mut keeper, &vault, &pictures).await?;
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
         let superseded = CancellationToken::new();
-        let writer = tokio::spawn(writer::run(keeper, queue, superseded.clone()));
+        let running = writer::run(keeper, queue, superseded.clone(), Arc::clone(&vault));
+        let writer = tokio::spawn(running);
         Ok(Self {
             writes,
             readers,
             pictures,
+            vault,
             writer: Mutex::new(Some(writer)),
             superseded,
             epoch,
@@ -194,7 +212,12 @@ impl Store {
 
     /// Inserts a job, unless its payer used its idempotency key before.
     pub(crate) async fn admit(&self, job: NewJob) -> Result<Admitted, StoreError> {
-        self.write(|reply| Write::Admit(Box::new(job), reply)).await
+        let (id, sealed) = (job.id, self.vault.begin(&job));
+        let admitted = self.write(|reply| Write::Admit(Box::new((job, sealed)), reply)).await;
+        if !matches!(admitted, Ok(Admitted::New) | Err(_)) {
+            self.vault.forget(id);
+        }
+        admitted
     }
 
     /// Leases a queued job; `false` when it is not queued any more.
@@ -214,24 +237,54 @@ impl Store {
 
     /// Ends a running attempt without payment; `false` when it was decided otherwise before.
     pub(crate) async fn release(&self, release: Release) -> Result<bool, StoreError> {
-        self.write(|reply| Write::Release(Box::new(release), reply)).await
+        let (job, error) = (release.job, &release.give_up);
+        let error = match error {
+            Some(error) => Some(self.sealed_error(job, error).await),
+            None => None,
+        };
+        let ends = error.is_some();
+        let released = self.write(|reply| Write::Release(Box::new((release, error)), reply)).await;
+        if ends && matches!(released, Ok(true)) {
+            self.vault.forget(job);
+        }
+        released
     }
 
     /// Pays a result: job, attempt, postings and receipt in one transaction. A picture is on disk
     /// before it begins.
     pub(crate) async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
+        let job = settlement.receipt.job;
+        let Some(key) = self.job_key(job).await? else {
+            // Only of a job that ended long ago.
+            let before = self.receipt(settlement.receipt.lease).await?;
+            return Ok(before.map_or(Settled::Stale, |before| Settled::Before(Box::new(before))));
+        };
         let _nothing_is_collected = self.pictures.settling().await;
         let Settlement { output, uploaded, fence, event, receipt, charged, mark, audit } =
             settlement;
-        let output = self.pictures.keep(output, receipt.lease, uploaded).await?;
+        let kept = self.pictures.keep(output, receipt.lease, uploaded, (job, &key)).await?;
+        let output = SealedOutput {
+            text: key.seal_text(job, Field::Output, &to_json(&kept)),
+            picture: kept.picture(),
+        };
+        let mark = mark.map(|mark| vault::seal_mark(job, &key, mark));
         let settlement =
             Settlement { output, uploaded, fence, event, receipt, charged, mark, audit };
-        self.write(|reply| Write::Settle(Box::new(settlement), reply)).await
+        let settled = self.write(|reply| Write::Settle(Box::new(settlement), reply)).await;
+        if matches!(settled, Ok(Settled::Paid)) {
+            self.vault.forget(job);
+        }
+        settled
     }
 
     /// Ends an open job without payment; `false` when it had ended before.
     pub(crate) async fn end(&self, end: Close) -> Result<bool, StoreError> {
-        self.write(|reply| Write::Close(Box::new(end), reply)).await
+        let (job, error) = (end.job, self.sealed_error(end.job, &end.error).await);
+        let ended = self.write(|reply| Write::Close(Box::new((end, error)), reply)).await;
+        if ended.is_ok() {
+            self.vault.forget(job);
+        }
+        ended
     }
 
     /// Binds an identity key's address to a reward address, unless another one is bound to it.
@@ -264,25 +317,28 @@ impl Store {
         self.write(|reply| Write::Audit(Box::new(write), reply)).await
     }
 
-    /// Deletes prompts, outputs and idempotency keys of jobs that ended before a time, and pictures
-    /// that no job keeps. Evidence of audits that changed since another time stays.
+    /// Shreds the payloads and idempotency keys of jobs that ended before a time: their keys go with what
+    /// was sealed with them, pictures that no job keeps are removed, and the payload key steps on. What
+    /// audits need stays, if they are open or had to be decided by a third run, and changed since
+    /// `disputed_before_ms`.
     pub(crate) async fn prune(
         &self,
         before_ms: i64,
-        evidence_since_ms: i64,
+        disputed_before_ms: i64,
     ) -> Result<u64, StoreError> {
-        let times = (before_ms, evidence_since_ms);
-        let jobs = self.write(|reply| Write::Prune(times, reply)).await?;
+        let jobs = self.write(|reply| Write::Prune((before_ms, disputed_before_ms), reply)).await?;
         self.pictures.collect(|| self.kept_pictures()).await?;
+        self.step_to(hour_of(before_ms)).await?;
         Ok(jobs)
     }
 }
 
-/// Waits until no coordinator holds the books; at once where they are a file.
-pub(crate) async fn until_free(database: &Database) -> Result<(), StoreError> {
+/// Waits until no coordinator holds the books; at once where they are a file. The file of the payload key
+/// is kept at their hour meanwhile.
+pub(crate) async fn until_free(database: &Database, payload_key: &Path) -> Result<(), StoreError> {
     match database {
         Database::Sqlite(_) => Ok(()),
-        Database::Postgres(books) => postgres::until_free(books).await,
+        Database::Postgres(books) => postgres::until_free(books, payload_key).await,
     }
 }
 

@@ -5,15 +5,16 @@
 //! by [`Pictures::collect`]. It leaves young files alone: another coordinator may have written one that
 //! the books will name in a moment.
 //!
-//! A file in the folder is named by its digest, and payments that are under way wait until nothing is
-//! removed: the same picture may be written again. One in the bucket belongs to the lease that it was
-//! made in, and none gets its name again; a link that a node has for it ends long before it is old.
+//! A file belongs to the lease that it was made in, and is named by that and by the picture's digest. In
+//! the folder it is sealed with its job's key; payments that are under way wait until nothing is removed,
+//! because the same lease may write it again. In the bucket it is as the node put it there, to be fetched
+//! by its link, and none gets its name again; a link that a node has for it ends long before it is old.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use neurino_core::{ImageOutput, JobOutput, LeaseId, Png, ResultDigest, TextOutput};
+use neurino_core::{ImageOutput, JobId, JobOutput, LeaseId, Png, ResultDigest, TextOutput};
 use neurino_protocol::node::upload::FILE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -21,6 +22,8 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::blobs::{BlobError, Blobs, Bucket, Folder};
 use crate::error::StoreError;
+use crate::payload::{Field, JobKey};
+use crate::seal::SEAL;
 
 /// How old a file is at least before it is removed.
 const YOUNG: Duration = Duration::from_hours(1);
@@ -38,7 +41,31 @@ pub(crate) enum Kept {
         /// Set if the file is in the bucket: the lease that it was made in.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         lease: Option<LeaseId>,
+        /// Set if the file is in the folder and sealed: the lease that it was made in. Neither is set of
+        /// former versions' files, which lie there open.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed: Option<LeaseId>,
     },
+}
+
+impl Kept {
+    /// The digest of its picture.
+    pub(super) fn picture(&self) -> Option<ResultDigest> {
+        match self {
+            Self::Text(_) => None,
+            Self::Image { sha256, .. } => Some(*sha256),
+        }
+    }
+}
+
+/// The name of a picture's sealed file in the folder.
+fn sealed_name(lease: LeaseId, sha256: ResultDigest) -> String {
+    format!("{lease}-{sha256}.sealed")
+}
+
+/// The name of a former version's file in the folder.
+fn former_name(sha256: ResultDigest) -> String {
+    format!("{sha256}.png")
 }
 
 /// The name of a picture's file in the bucket.
@@ -78,50 +105,92 @@ impl Pictures {
         self.settling.read().await
     }
 
-    /// Writes what does not belong into the books, durably, unless it is there already, and returns
-    /// what does.
+    /// Writes what does not belong into the books, durably, and returns what does. `own` is its job and
+    /// that one's key.
     pub(crate) async fn keep(
         &self,
         output: JobOutput,
         lease: LeaseId,
         uploaded: bool,
+        own: (JobId, &JobKey),
     ) -> Result<Kept, StoreError> {
         let ImageOutput { png, width, height } = match output {
             JobOutput::Text(text) => return Ok(Kept::Text(text)),
             JobOutput::Image(picture) => picture,
         };
+        let (bucket, (job, key)) = (self.bucket.is_some(), (own.0, own.1.clone()));
         // A moment's work for a large file.
-        let digested = tokio::task::spawn_blocking(move || {
+        let (file, sha256) = blocking(move || {
             let sha256 = ResultDigest(Sha256::digest(&png.0).into());
-            (png.0, sha256)
-        });
-        let (file, sha256) = digested
-            .await
-            .map_err(|error| StoreError::Picture(BlobError::Disk(std::io::Error::other(error))))?;
-        let lease = if let Some(bucket) = &self.bucket {
+            (if bucket { png.0 } else { key.seal(job, Field::Picture, &png.0) }, sha256)
+        })
+        .await?;
+        if let Some(bucket) = &self.bucket {
             if !uploaded {
                 bucket.put(&name_of(lease, sha256), file).await?;
             }
-            Some(lease)
-        } else {
-            self.folder.put(&format!("{sha256}.png"), file).await?;
-            None
-        };
-        Ok(Kept::Image { sha256, width, height, lease })
+            return Ok(Kept::Image { sha256, width, height, lease: Some(lease), sealed: None });
+        }
+        self.folder.put(&sealed_name(lease, sha256), file).await?;
+        Ok(Kept::Image { sha256, width, height, lease: None, sealed: Some(lease) })
     }
 
-    /// The result that the books keep so.
-    pub(crate) async fn whole(&self, kept: Kept) -> Result<JobOutput, StoreError> {
-        let (sha256, width, height, lease) = match kept {
-            Kept::Text(text) => return Ok(JobOutput::Text(text)),
-            Kept::Image { sha256, width, height, lease } => (sha256, width, height, lease),
+    /// Seals the file of a former version, and says which one may be removed once nobody names it.
+    pub(super) async fn seal_former(
+        &self,
+        kept: Kept,
+        job: JobId,
+        lease: Option<LeaseId>,
+        key: &JobKey,
+    ) -> Result<(Kept, Option<ResultDigest>), StoreError> {
+        let (Kept::Image { sha256, width, height, lease: None, sealed: None }, Some(lease)) =
+            (&kept, lease)
+        else {
+            return Ok((kept, None));
         };
-        let png = match (lease, &self.bucket) {
-            (None, _) => self.folder.get(&format!("{sha256}.png"), FILE_BYTES_MAX).await?,
-            (Some(lease), Some(bucket)) => {
+        let (sha256, width, height) = (*sha256, *width, *height);
+        let file = match self.folder.get(&former_name(sha256), FILE_BYTES_MAX).await {
+            // Nobody can be shown it any more.
+            Err(BlobError::Missing | BlobError::TooLarge) => return Ok((kept, None)),
+            file => file?,
+        };
+        let key = key.clone();
+        let file = blocking(move || key.seal(job, Field::Picture, &file)).await?;
+        self.folder.put(&sealed_name(lease, sha256), file).await?;
+        let kept = Kept::Image { sha256, width, height, lease: None, sealed: Some(lease) };
+        Ok((kept, Some(sha256)))
+    }
+
+    /// Removes the open file of a former version.
+    pub(super) async fn remove_former(&self, sha256: ResultDigest) -> Result<(), StoreError> {
+        Ok(self.folder.remove(&former_name(sha256)).await?)
+    }
+
+    /// The result that the books keep so. `own` is its job and that one's key.
+    pub(crate) async fn whole(
+        &self,
+        kept: Kept,
+        own: (JobId, &JobKey),
+    ) -> Result<JobOutput, StoreError> {
+        let (sha256, width, height, lease, sealed) = match kept {
+            Kept::Text(text) => return Ok(JobOutput::Text(text)),
+            Kept::Image { sha256, width, height, lease, sealed } => {
+                (sha256, width, height, lease, sealed)
+            }
+        };
+        let png = match (lease, sealed, &self.bucket) {
+            (None, Some(lease), _) => {
+                let most = FILE_BYTES_MAX + SEAL as u64;
+                let file = self.folder.get(&sealed_name(lease, sha256), most).await?;
+                let (job, key) = (own.0, own.1.clone());
+                let opened = blocking(move || key.open(job, Field::Picture, &file)).await?;
+                super::vault::opened(opened, Field::Picture)?
+            }
+            (None, None, _) => self.folder.get(&former_name(sha256), FILE_BYTES_MAX).await?,
+            (Some(lease), _, Some(bucket)) => {
                 bucket.get(&name_of(lease, sha256), FILE_BYTES_MAX).await?
             }
-            (Some(_), None) => return Err(BlobError::NoBucket.into()),
+            (Some(_), _, None) => return Err(BlobError::NoBucket.into()),
         };
         if Sha256::digest(&png)[..] != sha256.0 {
             return Err(StoreError::Unreadable { what: "picture" });
@@ -172,6 +241,13 @@ impl Pictures {
     }
 }
 
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StoreError::Picture(BlobError::Disk(std::io::Error::other(error))))
+}
+
 async fn removed(
     blobs: &dyn Blobs,
     time: SystemTime,
@@ -198,6 +274,17 @@ mod tests {
 
     const TEMPORARY: &str = ".writing-";
     const LEASE: LeaseId = LeaseId(Uuid::from_u128(7));
+    const JOB: JobId = JobId(Uuid::from_u128(5));
+
+    /// The key that the job has in a test.
+    fn key() -> &'static JobKey {
+        static KEY: std::sync::OnceLock<JobKey> = std::sync::OnceLock::new();
+        KEY.get_or_init(JobKey::draw)
+    }
+
+    fn own() -> (JobId, &'static JobKey) {
+        (JOB, key())
+    }
 
     fn picture(byte: u8) -> JobOutput {
         JobOutput::Image(ImageOutput { png: Png(vec![byte; 9]), width: 8, height: 8 })
@@ -217,25 +304,38 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let pictures = Pictures::beside(&home.path().join("net.sqlite"));
         assert_eq!(pictures.collect(async || Ok(HashSet::new())).await.unwrap(), 0);
-        let one = pictures.keep(picture(1), LEASE, false).await.unwrap();
-        let two = pictures.keep(picture(2), LEASE, false).await.unwrap();
-        pictures.keep(picture(1), LEASE, false).await.unwrap();
+        let one = pictures.keep(picture(1), LEASE, false, own()).await.unwrap();
+        let two = pictures.keep(picture(2), LEASE, false, own()).await.unwrap();
+        pictures.keep(picture(1), LEASE, false, own()).await.unwrap();
         assert!(!serde_json::to_string(&one).unwrap().contains("AQEB"), "only its name is kept");
-        assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
+        assert_eq!(pictures.whole(one.clone(), own()).await.unwrap(), picture(1));
         let folder = home.path().join("net-pictures");
         std::fs::write(folder.join(format!("{TEMPORARY}x")), "half").unwrap();
         std::fs::write(folder.join("somebody's notes.txt"), "not ours").unwrap();
         let Kept::Image { sha256, .. } = one.clone() else { panic!("{one:?}") };
-        let named = async || Ok(HashSet::from([format!("{sha256}.png")]));
+        let named = async || Ok(HashSet::from([sealed_name(LEASE, sha256)]));
         assert_eq!(pictures.collect(named).await.unwrap(), 0, "all of them are young");
-        assert_eq!(pictures.whole(two.clone()).await.unwrap(), picture(2));
+        assert_eq!(pictures.whole(two.clone(), own()).await.unwrap(), picture(2));
         age(&folder);
         assert_eq!(pictures.collect(named).await.unwrap(), 2);
-        assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
-        assert!(matches!(pictures.whole(two).await, Err(StoreError::Picture(BlobError::Missing))));
+        assert_eq!(pictures.whole(one.clone(), own()).await.unwrap(), picture(1));
+        assert!(matches!(
+            pictures.whole(two, own()).await,
+            Err(StoreError::Picture(BlobError::Missing))
+        ));
         assert!(folder.join("somebody's notes.txt").exists());
-        std::fs::write(folder.join(format!("{sha256}.png")), "damaged").unwrap();
-        assert!(matches!(pictures.whole(one).await, Err(StoreError::Unreadable { .. })));
+        let file = folder.join(sealed_name(LEASE, sha256));
+        let sealed = std::fs::read(&file).unwrap();
+        assert_eq!(sealed.len(), 9 + SEAL, "and nothing of the picture shows");
+        let stranger = (JobId(Uuid::from_u128(6)), key());
+        let refused = |read| matches!(read, Err(StoreError::Sealed { .. }));
+        assert!(refused(pictures.whole(one.clone(), stranger).await), "it is another job's");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            std::fs::write(&file, changed).unwrap();
+            assert!(refused(pictures.whole(one.clone(), own()).await), "{at}");
+        }
     }
 
     #[tokio::test]
@@ -243,43 +343,64 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let pictures = Pictures::beside(&home.path().join("net.sqlite"));
         let settling = pictures.settling().await;
-        let kept = pictures.keep(picture(1), LEASE, false).await.unwrap();
+        let kept = pictures.keep(picture(1), LEASE, false, own()).await.unwrap();
         age(&home.path().join("net-pictures"));
         let Kept::Image { sha256, .. } = kept.clone() else { panic!("{kept:?}") };
         let books = std::sync::Mutex::new(HashSet::new());
         let named = async || Ok(books.lock().unwrap().clone());
         let (collected, ()) = tokio::join!(pictures.collect(named), async {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            books.lock().unwrap().insert(format!("{sha256}.png"));
+            books.lock().unwrap().insert(sealed_name(LEASE, sha256));
             drop(settling);
         });
         assert_eq!(collected.unwrap(), 0);
-        assert_eq!(pictures.whole(kept).await.unwrap(), picture(1));
+        assert_eq!(pictures.whole(kept, own()).await.unwrap(), picture(1));
     }
 
     #[tokio::test]
     async fn a_bucket_is_collected_by_the_books_and_by_age() {
         let home = tempfile::tempdir().unwrap();
         let mut pictures = Pictures::beside(&home.path().join("net.sqlite"));
-        let before = pictures.keep(picture(9), LEASE, false).await.unwrap();
+        let before = pictures.keep(picture(9), LEASE, false, own()).await.unwrap();
         pictures.put_into(Some(Bucket::in_memory()));
-        let one = pictures.keep(picture(1), LEASE, false).await.unwrap();
-        let two = pictures.keep(picture(2), LEASE, false).await.unwrap();
+        let one = pictures.keep(picture(1), LEASE, false, own()).await.unwrap();
+        let two = pictures.keep(picture(2), LEASE, false, own()).await.unwrap();
         let Kept::Image { sha256, lease: Some(LEASE), .. } = one.clone() else { panic!("{one:?}") };
         let text = serde_json::to_string(&one).unwrap();
         assert!(text.contains(&LEASE.to_string()), "the books know where: {text}");
         let named = async || Ok(HashSet::from([name_of(LEASE, sha256)]));
         assert_eq!(pictures.collect(named).await.unwrap(), 0, "all of them are young");
-        assert_eq!(pictures.whole(two.clone()).await.unwrap(), picture(2));
+        assert_eq!(pictures.whole(two.clone(), own()).await.unwrap(), picture(2));
         let future = SystemTime::now() + Duration::from_secs(5);
         assert_eq!(pictures.collect_before(Some(future), named).await.unwrap(), 2);
-        assert_eq!(pictures.whole(one.clone()).await.unwrap(), picture(1));
+        assert_eq!(pictures.whole(one.clone(), own()).await.unwrap(), picture(1));
         for gone in [before, two] {
-            let missing = pictures.whole(gone).await;
+            let missing = pictures.whole(gone, own()).await;
             assert!(matches!(missing, Err(StoreError::Picture(BlobError::Missing))));
         }
         pictures.put_into(None);
-        let nowhere = pictures.whole(one).await;
+        let nowhere = pictures.whole(one, own()).await;
         assert!(matches!(nowhere, Err(StoreError::Picture(BlobError::NoBucket))));
+    }
+
+    #[tokio::test]
+    async fn a_former_picture_is_sealed_and_not_lost() {
+        let home = tempfile::tempdir().unwrap();
+        let pictures = Pictures::beside(&home.path().join("net.sqlite"));
+        let sha256 = ResultDigest(Sha256::digest([1; 9]).into());
+        let former = Kept::Image { sha256, width: 8, height: 8, lease: None, sealed: None };
+        pictures.folder.put(&former_name(sha256), vec![1; 9]).await.unwrap();
+        assert_eq!(pictures.whole(former.clone(), own()).await.unwrap(), picture(1));
+        for _ in 0..2 {
+            // A second time as after a power cut before its books were written.
+            let sealed =
+                pictures.seal_former(former.clone(), JOB, Some(LEASE), key()).await.unwrap();
+            assert_eq!(sealed.1, Some(sha256));
+            assert_eq!(pictures.whole(sealed.0, own()).await.unwrap(), picture(1));
+            assert_eq!(pictures.whole(former.clone(), own()).await.unwrap(), picture(1));
+        }
+        pictures.remove_former(sha256).await.unwrap();
+        let gone = pictures.seal_former(former.clone(), JOB, Some(LEASE), key()).await.unwrap();
+        assert_eq!(gone.1, None, "there is nothing to seal");
     }
 }

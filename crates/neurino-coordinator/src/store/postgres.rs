@@ -2,6 +2,7 @@
 //! `shard` under an epoch that rises with every owner, and renews it. Each of its transactions takes
 //! that row first; a router whose epoch has passed touches no row there, and so writes nothing at all.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -10,7 +11,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::sql::{Connection, Readers, is_gone, query};
-use super::{Opened, READERS, check_coordinator, check_network, coordinator_of, same_coordinator};
+use super::{
+    KeyFile, Opened, READERS, check_coordinator, check_network, coordinator_of, same_coordinator,
+    vault,
+};
 use crate::database::{Database, PostgresBooks};
 use crate::error::{CoordinatorError, StoreError};
 
@@ -127,6 +131,7 @@ pub(super) async fn open(
     books: &PostgresBooks,
     network: &str,
     coordinator: &str,
+    key_file: &KeyFile,
 ) -> Result<Opened<Claim>, CoordinatorError> {
     migrated(books).await?.close().await.map_err(StoreError::from)?;
     let mut connection = connect(books.options()).await.map_err(StoreError::from)?;
@@ -135,20 +140,28 @@ pub(super) async fn open(
     if let Some(found) = coordinator_of(&mut connection).await? {
         same_coordinator(found, coordinator)?;
     }
+    vault::check(&mut connection, key_file).await?;
     let held = Claim::take(&mut connection).await.map_err(StoreError::from)?;
     let Some(held) = held else {
         return Err(CoordinatorError::InUse(Database::Postgres(books.clone())));
     };
-    if let Err(other) = check_coordinator(&mut connection, coordinator).await {
-        held.give_up(&mut connection).await.map_err(StoreError::from)?;
-        return Err(other);
-    }
+    let unlocked = async {
+        check_coordinator(&mut connection, coordinator).await?;
+        vault::unlock(&mut connection, key_file).await
+    };
+    let key = match unlocked.await {
+        Ok(key) => key,
+        Err(other) => {
+            held.give_up(&mut connection).await.map_err(StoreError::from)?;
+            return Err(other);
+        }
+    };
     tracing::info!(epoch = held.epoch, "holds the books under epoch {}", held.epoch);
     let readers = PgPoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(READER_WAIT)
         .connect_lazy_with(books.options().clone());
-    Ok(Opened { connection, readers: Readers::Postgres(readers), held })
+    Ok(Opened { connection, readers: Readers::Postgres(readers), held, key })
 }
 
 /// Brings the schema up to date, however long that takes.
@@ -169,9 +182,11 @@ pub(super) async fn beside(books: &PostgresBooks) -> Result<Option<Connection>, 
     if made { migrated(books).await.map(Some) } else { Ok(None) }
 }
 
-/// Waits until nobody holds the books, however long the server is away meanwhile.
-pub(super) async fn until_free(books: &PostgresBooks) -> Result<(), StoreError> {
+/// Waits until nobody holds the books, however long the server is away meanwhile. The payload key's file
+/// follows that of whoever holds them.
+pub(super) async fn until_free(books: &PostgresBooks, key: &Path) -> Result<(), StoreError> {
     let mut reach = Reach::new(books);
+    let mut stepped = None;
     let mut open: Option<Connection> = None;
     loop {
         let connected = match open.take() {
@@ -186,7 +201,13 @@ pub(super) async fn until_free(books: &PostgresBooks) -> Result<(), StoreError> 
             "SELECT COUNT(*) FROM shard WHERE name = 'router' AND lease_until < clock_timestamp()",
         );
         match free.fetch_one::<i64>(&mut connection).await {
-            Ok(0) => open = Some(connection),
+            Ok(0) => match vault::follow(&mut connection, key, &mut stepped).await {
+                Err(StoreError::Sql(error)) if is_gone(&error) => {}
+                followed => {
+                    followed?;
+                    open = Some(connection);
+                }
+            },
             Ok(_) => return Ok(()),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error.into()),

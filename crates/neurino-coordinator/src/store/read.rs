@@ -12,6 +12,7 @@ use neurino_protocol::app::PointsSummary;
 use sha2::{Digest, Sha256};
 
 use super::sql::{Connection, Row, query};
+use super::vault::opened;
 use super::{
     OpenJob, Pod, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
     parse_json, receipt_of, receipt_of_job,
@@ -19,6 +20,7 @@ use super::{
 use crate::books::{AccountBalance, LedgerCheck};
 use crate::error::StoreError;
 use crate::keys::KeyTerms;
+use crate::payload::Field;
 use crate::terms::Payment;
 
 fn payer(text: String) -> Result<PayerId, StoreError> {
@@ -32,7 +34,7 @@ fn count(number: i64) -> u64 {
 /// Jobs that have not ended, with their running attempts.
 macro_rules! open_jobs {
     () => {
-        "SELECT j.id, j.payer, j.rule_set, j.spec, j.fence, j.failures, j.losses, \
+        "SELECT j.id, j.payer, j.rule_set, j.spec, j.payload_key, j.fence, j.failures, j.losses, \
          j.no_node_wait_ms, j.class, j.placement, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
          j.state, COALESCE((SELECT MAX(x.fence) FROM attempt x WHERE x.job = j.id), j.fence) AS last_fence, \
          a.lease, a.node, a.granted_at_ms, a.deadline_ms \
@@ -49,14 +51,17 @@ impl Store {
         payer: &PayerId,
         key: &IdempotencyKey,
     ) -> Result<Option<(JobId, JobSpec)>, StoreError> {
-        let row: Option<(String, Option<String>)> =
-            query("SELECT id, spec FROM job WHERE payer = $1 AND idempotency_key = $2")
-                .bind(payer.as_str())
-                .bind(key.as_str())
-                .fetch_optional(self.readers())
-                .await?;
-        let Some((id, Some(spec))) = row else { return Ok(None) };
-        Ok(Some((parse_id(&id, "job id")?, parse_json(&spec, "job")?)))
+        let row: Option<(String, Option<String>, Option<Vec<u8>>)> = query(
+            "SELECT id, spec, payload_key FROM job WHERE payer = $1 AND idempotency_key = $2",
+        )
+        .bind(payer.as_str())
+        .bind(key.as_str())
+        .fetch_optional(self.readers())
+        .await?;
+        let Some((id, spec, key)) = row else { return Ok(None) };
+        let id = parse_id(&id, "job id")?;
+        let spec = self.vault.text(id, key.as_deref(), Field::Spec, spec.as_deref())?;
+        spec.map(|spec| Ok((id, parse_json(&spec, "job")?))).transpose()
     }
 
     /// Which identity key's address is bound to which reward address.
@@ -74,16 +79,19 @@ impl Store {
         model: &str,
     ) -> Result<Vec<u64>, StoreError> {
         let sha256 = ResultDigest(Sha256::digest(&picture.png.0).into());
-        let specs: Vec<String> = query(
-            "SELECT j.spec FROM picture p JOIN job j ON j.id = p.job \
+        let specs: Vec<(String, String, Option<Vec<u8>>)> = query(
+            "SELECT j.id, j.spec, j.payload_key FROM picture p JOIN job j ON j.id = p.job \
              WHERE p.sha256 = $1 AND j.spec IS NOT NULL LIMIT 16",
         )
         .bind(sha256.to_string())
         .fetch_all(self.readers())
         .await?;
         let mut seeds = Vec::new();
-        for spec in specs {
-            if let JobSpec::Image(job) = parse_json(&spec, "spec")?
+        for (id, spec, key) in specs {
+            let id = parse_id(&id, "job id")?;
+            let spec = self.vault.text(id, key.as_deref(), Field::Spec, Some(&spec))?;
+            if let Some(JobSpec::Image(job)) =
+                spec.map(|spec| parse_json(&spec, "spec")).transpose()?
                 && job.model.as_str() == model
             {
                 seeds.push(job.seed);
@@ -96,7 +104,7 @@ impl Store {
     pub(crate) async fn open_jobs(&self) -> Result<Vec<OpenJob>, StoreError> {
         let rows: Vec<Row> =
             query(concat!(open_jobs!(), " ORDER BY j.id")).fetch_all(self.readers()).await?;
-        rows.iter().map(open_job).collect()
+        rows.iter().filter_map(|row| self.open_job_of(row).transpose()).collect()
     }
 
     /// One of them.
@@ -105,14 +113,15 @@ impl Store {
             .bind(id.to_string())
             .fetch_optional(self.readers())
             .await?;
-        row.as_ref().map(open_job).transpose()
+        row.as_ref().and_then(|row| self.open_job_of(row).transpose()).transpose()
     }
 
     /// A job, open or ended.
     pub(crate) async fn job(&self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
         let mut connection = self.readers().acquire().await?;
         let row: Option<Row> = query(
-            "SELECT payer, state, created_at_ms, finished_at_ms, output, error FROM job WHERE id = $1",
+            "SELECT payer, state, created_at_ms, finished_at_ms, output, error, payload_key \
+             FROM job WHERE id = $1",
         )
         .bind(id.to_string())
         .fetch_optional(&mut connection)
@@ -120,20 +129,27 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let receipt = receipt_of_job(&mut connection, id).await?;
         drop(connection);
-        let output: Option<String> = row.try_get("output")?;
-        let output = match output {
-            Some(kept) => Some(self.pictures.whole(parse_json(&kept, "output")?).await?),
+        let wrapped: Option<Vec<u8>> = row.try_get("payload_key")?;
+        let key = self.vault.job_key(id, wrapped.as_deref())?;
+        let sealed: Option<String> = row.try_get("output")?;
+        let output = match sealed.zip(key.as_ref()) {
+            Some((sealed, key)) => {
+                let kept = opened(key.open_text(id, Field::Output, &sealed), Field::Output)?;
+                Some(self.pictures.whole(parse_json(&kept, "output")?, (id, key)).await?)
+            }
             None => None,
         };
         let error: Option<String> = row.try_get("error")?;
+        let error = error.map(|error| self.vault.error(id, wrapped.as_deref(), &error));
         Ok(Some(StoredJob {
             payer: payer(row.try_get("payer")?)?,
             state: parse(row.text("state")?, "job state")?,
             created_at_ms: row.try_get("created_at_ms")?,
             finished_at_ms: row.try_get("finished_at_ms")?,
             output,
-            error: error.map(|e| parse_json(&e, "error")).transpose()?,
+            error: error.transpose()?,
             receipt,
+            shredded: key.is_none(),
         }))
     }
 
@@ -143,15 +159,25 @@ impl Store {
             query("SELECT p.sha256, r.lease FROM picture p LEFT JOIN receipt r ON r.job = p.job")
                 .fetch_all(self.readers())
                 .await?;
-        let mut names = HashSet::with_capacity(2 * rows.len());
+        let mut names = HashSet::with_capacity(3 * rows.len());
         for row in rows {
             let sha256 = row.text("sha256")?;
             names.insert(format!("{sha256}.png"));
             if let Some(lease) = row.try_get::<Option<String>>("lease")? {
                 names.insert(format!("{lease}-{sha256}.png"));
+                names.insert(format!("{lease}-{sha256}.sealed"));
             }
         }
         Ok(names)
+    }
+
+    /// A job that is open; `None` if its request was shredded.
+    fn open_job_of(&self, row: &Row) -> Result<Option<OpenJob>, StoreError> {
+        let id = parse_id(row.text("id")?, "job id")?;
+        let spec: Option<String> = row.try_get("spec")?;
+        let key: Option<Vec<u8>> = row.try_get("payload_key")?;
+        let spec = self.vault.text(id, key.as_deref(), Field::Spec, spec.as_deref())?;
+        spec.map(|spec| open_job(row, id, parse_json(&spec, "job")?)).transpose()
     }
 
     /// A link to a job's picture, good for so long, if it lies in the bucket.
@@ -160,12 +186,14 @@ impl Store {
         id: JobId,
         valid: Duration,
     ) -> Result<Option<String>, StoreError> {
-        let row: Option<Row> = query("SELECT output FROM job WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(self.readers())
-            .await?;
-        let output: Option<String> = row.map(|row| row.try_get("output")).transpose()?.flatten();
-        let Some(kept) = output else { return Ok(None) };
+        let row: Option<(Option<String>, Option<Vec<u8>>)> =
+            query("SELECT output, payload_key FROM job WHERE id = $1")
+                .bind(id.to_string())
+                .fetch_optional(self.readers())
+                .await?;
+        let Some((output, key)) = row else { return Ok(None) };
+        let kept = self.vault.text(id, key.as_deref(), Field::Output, output.as_deref())?;
+        let Some(kept) = kept else { return Ok(None) };
         Ok(self.pictures.link(&parse_json(&kept, "output")?, valid))
     }
 
@@ -436,7 +464,7 @@ pub(super) async fn ledger_check(view: &mut Connection) -> Result<LedgerCheck, S
     })
 }
 
-fn open_job(row: &Row) -> Result<OpenJob, StoreError> {
+fn open_job(row: &Row, id: JobId, spec: JobSpec) -> Result<OpenJob, StoreError> {
     let lease: Option<String> = row.try_get("lease")?;
     let running = match lease {
         None => None,
@@ -453,10 +481,10 @@ fn open_job(row: &Row) -> Result<OpenJob, StoreError> {
     let (price_list, held) =
         (row.try_get::<Option<String>>("price_list")?, row.try_get("held_micro")?);
     Ok(OpenJob {
-        id: parse_id(row.text("id")?, "job id")?,
+        id,
         payer: payer(row.try_get("payer")?)?,
         rule_set: row.try_get("rule_set")?,
-        spec: parse_json(row.text("spec")?, "job")?,
+        spec,
         fence: row.try_get("fence")?,
         last_fence: row.try_get("last_fence")?,
         failures: row.try_get("failures")?,

@@ -2,7 +2,7 @@
 
 use neurino_core::{
     FrontendId, IdempotencyKey, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, NodeId,
-    Receipt,
+    Receipt, ResultDigest,
 };
 use neurino_ledger::{Event, PayerId};
 use neurino_protocol::ErrorBody;
@@ -153,6 +153,14 @@ pub(crate) struct Settlement<O = JobOutput> {
     pub(crate) audit: Option<NewAudit>,
 }
 
+/// A result as it goes into the books.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedOutput {
+    pub(crate) text: String,
+    /// Digest of its picture.
+    pub(crate) picture: Option<ResultDigest>,
+}
+
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Settled {
@@ -210,10 +218,12 @@ pub(crate) struct StoredJob {
     pub(crate) state: JobState,
     pub(crate) created_at_ms: i64,
     pub(crate) finished_at_ms: Option<i64>,
-    /// Absent before the end, without success, and once deleted for privacy.
+    /// Absent before the end, without success, and once shredded.
     pub(crate) output: Option<JobOutput>,
     pub(crate) error: Option<ErrorBody>,
     pub(crate) receipt: Option<Receipt>,
+    /// Whether request and answer are gone for good.
+    pub(crate) shredded: bool,
 }
 
 /// An attempt as the books have it.

@@ -9,7 +9,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::sql::{Connection, Readers};
-use super::{Opened, READERS, check_coordinator, check_network};
+use super::{KeyFile, Opened, READERS, check_coordinator, check_network, vault};
 use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
 
@@ -18,6 +18,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .filename(path)
         .busy_timeout(Duration::from_secs(5))
         .foreign_keys(true)
+        // What is deleted is overwritten: keys of payloads above all.
+        .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }
 
@@ -26,6 +28,7 @@ pub(super) async fn open(
     path: &Path,
     network: &str,
     coordinator: &str,
+    key_file: &KeyFile,
 ) -> Result<Opened<File>, CoordinatorError> {
     let held = prepare(path)?;
     let mut connection = options(path)
@@ -40,12 +43,13 @@ pub(super) async fn open(
     let mut connection = Connection::Sqlite(connection);
     check_network(&mut connection, network).await?;
     check_coordinator(&mut connection, coordinator).await?;
+    let key = vault::unlock(&mut connection, key_file).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .connect_with(options(path).read_only(true))
         .await
         .map_err(StoreError::from)?;
-    Ok(Opened { connection, readers: Readers::Sqlite(readers), held })
+    Ok(Opened { connection, readers: Readers::Sqlite(readers), held, key })
 }
 
 /// Opens books that exist beside their coordinator. SQLite itself keeps two processes apart; waiting
@@ -62,7 +66,7 @@ fn durability() -> SqliteSynchronous {
     if cfg!(test) { SqliteSynchronous::Off } else { SqliteSynchronous::Full }
 }
 
-/// Makes the folder and the file (readable by their owner alone: they hold prompts), and takes the
+/// Makes the folder and the file (readable by their owner alone), and takes the
 /// lock.
 fn prepare(path: &Path) -> Result<File, CoordinatorError> {
     let fault = |source| CoordinatorError::Folder { path: path.to_owned(), source };

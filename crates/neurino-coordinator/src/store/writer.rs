@@ -1,5 +1,6 @@
 //! The one writer: collects writes, commits them together, answers after the commit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,18 +10,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::audits::{AuditWrite, AuditWritten, evidence};
-use super::pictures::Kept;
+use super::audits::{AuditWrite, AuditWritten};
 use super::postgres::{Claim, RENEWAL, Reach};
 use super::records::{
-    Admitted, Binding, Close, Grant, Hold, NewJob, Outrun, Release, Second, Settled, Settlement,
-    StoredKey,
+    Admitted, Binding, Close, Grant, Hold, NewJob, Outrun, Release, SealedOutput, Second, Settled,
+    Settlement, StoredKey,
 };
 use super::sql::{Connection, query};
+use super::vault::{Rewrapped, SealedSpec, Vault};
 use super::{ms, parse_id, receipt_of, to_json};
 use crate::admin_log::Act;
 use crate::database::PostgresBooks;
 use crate::error::StoreError;
+use crate::payload::{Field, Hour};
 use crate::terms::release_event;
 
 /// Most writes of one commit.
@@ -32,13 +34,15 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A write and where its answer goes.
 pub(super) enum Write {
-    Admit(Box<NewJob>, Reply<Admitted>),
+    Admit(Box<(NewJob, SealedSpec)>, Reply<Admitted>),
     Grant(Box<Grant>, Reply<bool>),
     GrantSecond(Box<Second>, Reply<bool>),
     Outrun(Box<Outrun>, Reply<bool>),
-    Release(Box<Release>, Reply<bool>),
-    Settle(Box<Settlement<Kept>>, Reply<Settled>),
-    Close(Box<Close>, Reply<bool>),
+    /// With what is kept of the failure, if the job is given up.
+    Release(Box<(Release, Option<String>)>, Reply<bool>),
+    Settle(Box<Settlement<SealedOutput>>, Reply<Settled>),
+    /// With what is kept of the failure.
+    Close(Box<(Close, String)>, Reply<bool>),
     Bind(Box<Binding>, Reply<()>),
     AddKey(Box<(StoredKey, Act)>, Reply<()>),
     Note(Box<(Act, i64)>, Reply<()>),
@@ -46,8 +50,10 @@ pub(super) enum Write {
     Audit(Box<AuditWrite>, Reply<AuditWritten>),
     Voucher(Box<super::Booking>, Reply<super::Booked>),
     Epoch(Box<super::NewEpoch>, Reply<bool>),
-    /// What jobs held that ended before a time, but for evidence since another one.
+    /// Of jobs that ended before the first time, unless an audit was disputed since the second.
     Prune((i64, i64), Reply<u64>),
+    Rewrap(Box<Rewrapped>, Reply<u64>),
+    NoteHour(Hour, Reply<()>),
     /// Nothing; answered once all that was written before is decided.
     Nothing(Reply<()>),
     Stop(oneshot::Sender<()>),
@@ -60,7 +66,7 @@ pub(super) type UptimeDay = (i64, Vec<(NodeId, u64)>);
 type Ack = Box<dyn FnOnce(&Fate) + Send>;
 
 /// What became of a group of writes.
-enum Fate {
+pub(super) enum Fate {
     Committed,
     /// Not committed: the file refused.
     Refused(String),
@@ -73,7 +79,12 @@ enum Fate {
 }
 
 impl Fate {
-    fn of_all(&self) -> Result<(), StoreError> {
+    /// Why nothing was committed.
+    pub(super) fn error(&self) -> StoreError {
+        self.of_all().err().unwrap_or(StoreError::Doubtful)
+    }
+
+    pub(super) fn of_all(&self) -> Result<(), StoreError> {
         match self {
             Self::Committed => Ok(()),
             Self::Refused(words) => Err(StoreError::Commit(words.clone())),
@@ -108,7 +119,7 @@ impl Keeper {
     }
 
     /// Begins a transaction in which the books are held.
-    async fn begin(&mut self) -> Result<&mut Connection, Fate> {
+    pub(super) async fn begin(&mut self) -> Result<&mut Connection, Fate> {
         match self {
             Self::Sqlite(connection) => match connection.begin_writing().await {
                 Ok(()) => Ok(connection),
@@ -122,7 +133,7 @@ impl Keeper {
     }
 
     /// Ends the transaction, whatever state it is in.
-    async fn end(&mut self, fault: Option<sqlx::Error>) -> Fate {
+    pub(super) async fn end(&mut self, fault: Option<sqlx::Error>) -> Fate {
         match self {
             Self::Sqlite(connection) => {
                 let outcome = match fault {
@@ -137,6 +148,30 @@ impl Keeper {
             }
             Self::Postgres(remote) => remote.end(fault).await,
         }
+    }
+
+    /// Leaves nothing in the log beside a file of what was deleted. Readers are not waited for: they
+    /// do not keep it from being done the next time.
+    async fn truncate_log(&mut self) {
+        let Self::Sqlite(connection) = self else { return };
+        for words in [
+            "PRAGMA busy_timeout = 100",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "PRAGMA busy_timeout = 5000",
+        ] {
+            if let Err(error) = connection.run(words).await {
+                tracing::warn!(?error, "the log beside the books was not emptied: {error}");
+            }
+        }
+    }
+
+    /// Writes a file anew, so that nothing is left of what former versions deleted or replaced.
+    pub(super) async fn rewrite(&mut self) -> Result<(), StoreError> {
+        if let Self::Sqlite(connection) = self {
+            connection.run("VACUUM").await?;
+            self.truncate_log().await;
+        }
+        Ok(())
     }
 
     /// Renews the ownership while there is nothing to write.
@@ -222,6 +257,7 @@ pub(super) async fn run(
     mut keeper: Keeper,
     mut queue: mpsc::Receiver<Write>,
     superseded: CancellationToken,
+    vault: Arc<Vault>,
 ) {
     let mut stop = None;
     // A lone write is committed at once; only under load is it worth waiting for company.
@@ -250,7 +286,7 @@ pub(super) async fn run(
         }
         under_load = group.len() > 1;
         if !group.is_empty() {
-            commit(&mut keeper, group, &superseded).await;
+            commit(&mut keeper, group, &superseded, &vault).await;
         }
     }
     keeper.close().await;
@@ -286,7 +322,13 @@ fn note(fate: &Fate, superseded: &CancellationToken) {
 }
 
 /// Applies a group in one transaction and answers each write.
-async fn commit(keeper: &mut Keeper, group: Vec<Write>, superseded: &CancellationToken) {
+async fn commit(
+    keeper: &mut Keeper,
+    group: Vec<Write>,
+    superseded: &CancellationToken,
+    vault: &Vault,
+) {
+    let shreds = group.iter().any(|write| matches!(write, Write::Prune(..) | Write::Rewrap(..)));
     let mut acks: Vec<Ack> = Vec::with_capacity(group.len());
     let mut fault = None;
     let begun =
@@ -294,18 +336,21 @@ async fn commit(keeper: &mut Keeper, group: Vec<Write>, superseded: &Cancellatio
     let fate = match begun {
         Ok(connection) => {
             for write in group {
-                acks.push(apply(Some(&mut *connection), write, &mut fault).await);
+                acks.push(apply(Some(&mut *connection), write, &mut fault, vault).await);
             }
             keeper.end(fault).await
         }
         Err(fate) => {
             for write in group {
-                acks.push(apply(None, write, &mut fault).await);
+                acks.push(apply(None, write, &mut fault, vault).await);
             }
             fate
         }
     };
     note(&fate, superseded);
+    if shreds && matches!(fate, Fate::Committed) {
+        keeper.truncate_log().await;
+    }
     for ack in acks {
         ack(&fate);
     }
@@ -317,6 +362,7 @@ async fn apply(
     connection: Option<&mut Connection>,
     write: Write,
     fault: &mut Option<sqlx::Error>,
+    vault: &Vault,
 ) -> Ack {
     macro_rules! guarded {
         ($reply:ident, |$c:ident| $body:expr) => {{
@@ -343,13 +389,15 @@ async fn apply(
         }};
     }
     match write {
-        Write::Admit(job, reply) => guarded!(reply, |c| admit(c, &job)),
+        Write::Admit(job, reply) => guarded!(reply, |c| admit(c, &job.0, &job.1, vault)),
         Write::Grant(record, reply) => guarded!(reply, |c| grant(c, &record)),
         Write::GrantSecond(record, reply) => guarded!(reply, |c| grant_second(c, &record)),
         Write::Outrun(record, reply) => guarded!(reply, |c| outrun(c, &record)),
-        Write::Release(record, reply) => guarded!(reply, |c| release(c, &record)),
+        Write::Release(record, reply) => {
+            guarded!(reply, |c| release(c, &record.0, record.1.as_deref()))
+        }
         Write::Settle(record, reply) => guarded!(reply, |c| settle(c, &record)),
-        Write::Close(record, reply) => guarded!(reply, |c| close(c, &record)),
+        Write::Close(record, reply) => guarded!(reply, |c| close(c, &record.0, &record.1)),
         Write::Bind(binding, reply) => guarded!(reply, |c| bind(c, &binding)),
         Write::AddKey(made, reply) => guarded!(reply, |c| add_key(c, &made.0, &made.1)),
         Write::Note(note, reply) => {
@@ -361,9 +409,11 @@ async fn apply(
             guarded!(reply, |c| super::vouchers::book(c, &booking))
         }
         Write::Epoch(epoch, reply) => guarded!(reply, |c| super::epochs::publish(c, &epoch)),
-        Write::Prune((before_ms, evidence_since_ms), reply) => {
-            guarded!(reply, |c| prune(c, before_ms, evidence_since_ms))
+        Write::Prune((before_ms, disputed_before_ms), reply) => {
+            guarded!(reply, |c| prune(c, before_ms, disputed_before_ms))
         }
+        Write::Rewrap(anew, reply) => guarded!(reply, |c| super::vault::rewrap(c, &anew)),
+        Write::NoteHour(hour, reply) => guarded!(reply, |c| super::vault::note_hour(c, hour)),
         Write::Nothing(reply) => guarded!(reply, |_c| std::future::ready(Ok(()))),
         Write::Stop(reply) => Box::new(move |_| drop(reply)),
     }
@@ -376,18 +426,24 @@ fn ack<T: Send + 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Ack
     })
 }
 
-async fn admit(c: &mut Connection, job: &NewJob) -> Result<Admitted, StoreError> {
-    let spec = to_json(&job.spec);
+async fn admit(
+    c: &mut Connection,
+    job: &NewJob,
+    sealed: &SealedSpec,
+    vault: &Vault,
+) -> Result<Admitted, StoreError> {
     if let Some(key) = &job.key {
-        let known: Option<(String, Option<String>)> =
-            query("SELECT id, spec FROM job WHERE payer = $1 AND idempotency_key = $2")
-                .bind(job.payer.as_str())
-                .bind(key.as_str())
-                .fetch_optional(&mut *c)
-                .await?;
-        if let Some((id, known_spec)) = known {
-            let same = known_spec.as_deref() == Some(&spec);
+        let known: Option<(String, Option<String>, Option<Vec<u8>>)> = query(
+            "SELECT id, spec, payload_key FROM job WHERE payer = $1 AND idempotency_key = $2",
+        )
+        .bind(job.payer.as_str())
+        .bind(key.as_str())
+        .fetch_optional(&mut *c)
+        .await?;
+        if let Some((id, known_spec, wrapped)) = known {
             let id: JobId = parse_id(&id, "job id")?;
+            let known = vault.text(id, wrapped.as_deref(), Field::Spec, known_spec.as_deref())?;
+            let same = known.is_some_and(|known| known == to_json(&job.spec));
             return Ok(if same { Admitted::Known(id) } else { Admitted::Conflict });
         }
     }
@@ -399,14 +455,15 @@ async fn admit(c: &mut Connection, job: &NewJob) -> Result<Admitted, StoreError>
     let hold = job.hold.as_ref();
     query(
         "INSERT INTO job (id, payer, idempotency_key, rule_set, spec, state, no_node_wait_ms, \
-         created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key, placement) \
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+         created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key, placement, \
+         payload_key, payload_hour) \
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(job.id.to_string())
     .bind(job.payer.as_str())
     .bind(job.key.as_ref().map(neurino_core::IdempotencyKey::as_str))
     .bind(&job.rule_set)
-    .bind(spec)
+    .bind(&sealed.spec)
     .bind(ms(job.no_node_wait_ms))
     .bind(job.at_ms)
     .bind(job.class.as_str())
@@ -416,6 +473,8 @@ async fn admit(c: &mut Connection, job: &NewJob) -> Result<Admitted, StoreError>
     .bind(hold.map_or(0, |hold| hold.amount.0))
     .bind(hold.map(|hold| &hold.key))
     .bind(job.placement.as_ref().map(to_json))
+    .bind(&sealed.key)
+    .bind(sealed.hour)
     .execute(&mut *c)
     .await?;
     if let Some(hold) = hold {
@@ -625,7 +684,11 @@ async fn end_others(c: &mut Connection, job: JobId, at_ms: i64) -> Result<(), St
     Ok(())
 }
 
-async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreError> {
+async fn release(
+    c: &mut Connection,
+    release: &Release,
+    error: Option<&str>,
+) -> Result<bool, StoreError> {
     let touched = query(
         "UPDATE job SET state = $1, failures = failures + $2, losses = losses + $3, error = $4, \
          finished_at_ms = $5 WHERE id = $6 AND state = 'leased' AND fence = $7",
@@ -633,7 +696,7 @@ async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreErr
     .bind(if release.give_up.is_some() { "failed" } else { "queued" })
     .bind(i64::from(release.end.is_failure()))
     .bind(i64::from(release.end == super::AttemptEnd::Lost))
-    .bind(release.give_up.as_ref().map(to_json))
+    .bind(error)
     .bind(release.give_up.as_ref().map(|_| release.at_ms))
     .bind(release.job.to_string())
     .bind(release.fence)
@@ -650,14 +713,17 @@ async fn release(c: &mut Connection, release: &Release) -> Result<bool, StoreErr
     Ok(true)
 }
 
-async fn settle(c: &mut Connection, settlement: &Settlement<Kept>) -> Result<Settled, StoreError> {
+async fn settle(
+    c: &mut Connection,
+    settlement: &Settlement<SealedOutput>,
+) -> Result<Settled, StoreError> {
     let receipt = &settlement.receipt;
     let touched = query(
         "UPDATE job SET state = 'succeeded', output = $1, finished_at_ms = $2 \
          WHERE id = $3 AND state = 'leased' AND EXISTS (SELECT 1 FROM attempt WHERE lease = $4 \
          AND job = $3 AND fence = $5 AND node = $6 AND state = 'running')",
     )
-    .bind(to_json(&settlement.output))
+    .bind(&settlement.output.text)
     .bind(receipt.settled_at_ms)
     .bind(receipt.job.to_string())
     .bind(receipt.lease.to_string())
@@ -687,7 +753,7 @@ async fn settle(c: &mut Connection, settlement: &Settlement<Kept>) -> Result<Set
         return Err(StoreError::Unreadable { what: "attempt" });
     }
     end_others(c, receipt.job, receipt.settled_at_ms).await?;
-    if let Kept::Image { sha256, .. } = &settlement.output {
+    if let Some(sha256) = &settlement.output.picture {
         query("INSERT INTO picture (job, sha256) VALUES ($1, $2)")
             .bind(receipt.job.to_string())
             .bind(sha256.to_string())
@@ -736,13 +802,13 @@ async fn charged(c: &mut Connection, job: JobId, charged: MicroCredits) -> Resul
     }
 }
 
-async fn close(c: &mut Connection, close: &Close) -> Result<bool, StoreError> {
+async fn close(c: &mut Connection, close: &Close, error: &str) -> Result<bool, StoreError> {
     let touched = query(
         "UPDATE job SET state = $1, error = $2, finished_at_ms = $3 \
          WHERE id = $4 AND state IN ('queued', 'leased')",
     )
     .bind(close.state.as_str())
-    .bind(to_json(&close.error))
+    .bind(error)
     .bind(close.at_ms)
     .bind(close.job.to_string())
     .execute(&mut *c)
@@ -795,33 +861,49 @@ pub(super) async fn add_key(
     super::admin_log::append(c, act, key.created_at_ms).await
 }
 
-/// Deletes what jobs held that ended before a time, but for evidence of audits since another one.
+/// Jobs whose payloads are past their keeping time ($1), but for what audits need that changed since $2:
+/// those that are open, and those that failed or that a third run had to decide, which can be appealed.
+macro_rules! past {
+    () => {
+        "finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1 AND id NOT IN \
+         (SELECT job FROM audit \
+          WHERE state IN ('waiting', 'second', 'third', 'failed') AND changed_at_ms >= $2 \
+          UNION ALL SELECT second FROM audit WHERE state IN ('waiting', 'second', 'third', 'failed') \
+          AND changed_at_ms >= $2 AND second IS NOT NULL \
+          UNION ALL SELECT job FROM audit WHERE third IS NOT NULL AND changed_at_ms >= $2 \
+          UNION ALL SELECT second FROM audit \
+          WHERE third IS NOT NULL AND changed_at_ms >= $2 AND second IS NOT NULL \
+          UNION ALL SELECT third FROM audit WHERE third IS NOT NULL AND changed_at_ms >= $2)"
+    };
+}
+
 async fn prune(
     c: &mut Connection,
     before_ms: i64,
-    evidence_since_ms: i64,
+    disputed_before_ms: i64,
 ) -> Result<u64, StoreError> {
-    super::marks::prune(c, before_ms).await?;
     super::audits::prune(c, before_ms).await?;
-    query(concat!(
-        "DELETE FROM picture WHERE job IN (SELECT id FROM job \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1 \
-         AND id NOT IN ",
-        evidence!(),
-        ")"
+    for words in [
+        concat!("DELETE FROM text_mark WHERE job IN (SELECT id FROM job WHERE ", past!(), ")"),
+        concat!("DELETE FROM picture WHERE job IN (SELECT id FROM job WHERE ", past!(), ")"),
+    ] {
+        query(words).bind(before_ms).bind(disputed_before_ms).execute(&mut *c).await?;
+    }
+    let pruned = query(concat!(
+        "UPDATE job SET spec = NULL, output = NULL, idempotency_key = NULL, payload_key = NULL, \
+         payload_hour = NULL WHERE ",
+        past!()
     ))
     .bind(before_ms)
-    .bind(evidence_since_ms)
+    .bind(disputed_before_ms)
     .execute(&mut *c)
     .await?;
-    let pruned = query(concat!(
-        "UPDATE job SET spec = NULL, output = NULL, idempotency_key = NULL \
-         WHERE finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1 \
-         AND id NOT IN ",
-        evidence!()
-    ))
+    // Of those that are kept for audits only the payloads are.
+    query(
+        "UPDATE job SET idempotency_key = NULL WHERE finished_at_ms IS NOT NULL \
+         AND spec IS NOT NULL AND finished_at_ms < $1 AND idempotency_key IS NOT NULL",
+    )
     .bind(before_ms)
-    .bind(evidence_since_ms)
     .execute(c)
     .await?;
     Ok(pruned)

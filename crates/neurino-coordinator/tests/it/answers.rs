@@ -29,7 +29,7 @@ fn rated(text: &str, logprob: f32) -> TokenLogprob {
 
 fn result(choices: Vec<TextChoice>, completion_tokens: u32) -> JobOutput {
     let usage = Usage { prompt_tokens: 10, completion_tokens };
-    JobOutput::Text(TextOutput { choices, usage })
+    JobOutput::Text(TextOutput { choices, usage, precision: None })
 }
 
 fn texts(texts: &[&str]) -> Vec<TextChoice> {

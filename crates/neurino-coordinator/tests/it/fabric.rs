@@ -115,7 +115,7 @@ impl Net {
         let gateway = Gateway::open(config, stop.clone()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { gateway.serve(listener).await.unwrap() });
+        tokio::spawn(async move { gateway.serve(listener, None).await.unwrap() });
         Door { url, stop }
     }
 
@@ -579,5 +579,5 @@ async fn messages_that_are_too_large_or_none_end_their_link_alone() {
 #[test]
 fn a_key_file_is_needed_where_a_gateway_starts() {
     let error = FabricKey::load(&PathBuf::from("/nowhere/fabric.key")).err().unwrap();
-    assert!(error.to_string().contains("copy it"), "{error}");
+    assert!(error.to_string().contains("copy `coordinator/fabric.key` from"), "{error}");
 }

@@ -230,9 +230,11 @@ async fn a_link_shows_the_picture_to_whoever_has_it_also_after_a_restart() {
     assert_eq!((status, code(&answer)), (StatusCode::NOT_FOUND, "not_found"));
     world.forget_payloads().await;
     eventually("the picture is deleted", async || {
-        world.raw(Method::GET, &path, None, &[], "").await.status() == StatusCode::NOT_FOUND
+        world.raw(Method::GET, &path, None, &[], "").await.status() == StatusCode::GONE
     })
     .await;
+    let (_, answer) = world.call(Method::GET, &path, Value::Null).await;
+    assert_eq!(code(&answer), "payload_shredded");
 }
 
 #[tokio::test]

@@ -150,7 +150,11 @@ async fn a_watch_tells_a_job_from_queue_to_receipt() {
 
 #[tokio::test]
 async fn old_prompts_and_answers_are_deleted_and_receipts_kept() {
-    let limits = neurino_coordinator::Limits { payload_keep_ms: 0, ..crate::world::short_limits() };
+    let limits = neurino_coordinator::Limits {
+        payload_keep_ms: 0,
+        disputed_keep_ms: 0,
+        ..crate::world::short_limits()
+    };
     let mut world = World::with(limits).await;
     let (_, body) = post(&world, "k1", "a secret").await;
     let mut node = Node::ready(&world.coordinator).await;
@@ -164,7 +168,7 @@ async fn old_prompts_and_answers_are_deleted_and_receipts_kept() {
         let (_, shown) = world.call(Method::GET, &path, Value::Null).await;
         assert_eq!(shown["state"], "succeeded");
         assert!(shown["receipt"].is_object());
-        shown["output"].is_null()
+        shown["output"].is_null() && shown["payload_shredded"] == true
     })
     .await;
     world.assert_books_hold().await;

@@ -31,6 +31,7 @@ mod miners;
 mod node;
 mod openai;
 mod original;
+mod payloads;
 mod pictures;
 mod random;
 mod restart;

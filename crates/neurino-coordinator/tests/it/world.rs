@@ -104,7 +104,7 @@ impl World {
     pub(crate) async fn forget_payloads(&mut self) {
         self.coordinator.shutdown().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let limits = Limits { payload_keep_ms: 0, ..self.limits.clone() };
+        let limits = Limits { payload_keep_ms: 0, disputed_keep_ms: 0, ..self.limits.clone() };
         let config = CoordinatorConfig { limits, ..self.config() };
         self.coordinator = Coordinator::open(config).await.unwrap();
     }

@@ -65,6 +65,12 @@ impl ImageJob {
         }
     }
 
+    /// What of a seed decides the picture: the reference's generator takes its low 32 bits, so that
+    /// seeds that differ in the others alone make one and the same.
+    pub fn noise_seed(seed: u64) -> u32 {
+        seed as u32
+    }
+
     /// Checks every limit that does not need the model.
     ///
     /// # Errors

@@ -19,6 +19,10 @@ pub struct TextJob {
     pub sampling: SamplingParams,
     /// Most tokens to generate, 1 to [`TextJob::MAX_TOKENS_LIMIT`].
     pub max_tokens: u32,
+    /// Whether fewer will do where the prompt leaves less of the model's context: nobody asked for that
+    /// many. Else such a job is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fewer_tokens: bool,
     /// Texts that end the answer; they are cut off. At most [`TextJob::STOP_LIMIT`].
     #[serde(default)]
     pub stop: Vec<String>,
@@ -76,6 +80,7 @@ impl TextJob {
             messages,
             sampling: SamplingParams::default(),
             max_tokens,
+            fewer_tokens: false,
             stop: Vec::new(),
             tools: Vec::new(),
             tool_choice: ToolChoice::default(),
@@ -322,12 +327,30 @@ pub struct TextOutput {
     pub choices: Vec<TextChoice>,
     /// Tokens read and written. The prompt counts once.
     pub usage: Usage,
+    /// How the weights were kept that wrote it: part of what tells whether another result must be
+    /// equal to the last bit. Absent where an engine does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<WeightPrecision>,
+}
+
+/// How an engine keeps a model's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightPrecision {
+    /// As they are stored.
+    Packed,
+    /// In 32 bits.
+    Full,
+    /// In 16 bits, blocks as they are stored.
+    Half,
+    /// In 4 bits, made while loading.
+    FourBit,
 }
 
 impl TextOutput {
     /// One plain answer.
     pub fn single(text: impl Into<String>, finish_reason: FinishReason, usage: Usage) -> Self {
-        Self { choices: vec![TextChoice::new(text, finish_reason)], usage }
+        Self { choices: vec![TextChoice::new(text, finish_reason)], usage, precision: None }
     }
 
     /// The first answer's text.

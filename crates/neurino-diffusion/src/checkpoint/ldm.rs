@@ -81,6 +81,16 @@ impl LdmTensors {
         &self.file
     }
 
+    /// Whether there is an autoencoder that makes pictures.
+    pub fn has_vae(&self) -> bool {
+        matches!(self.vae.names, Names::Same | Names::Vae { levels: 1.. })
+    }
+
+    /// The file of the autoencoder, if it has one of its own.
+    pub fn vae_file(&self) -> Option<&Safetensors> {
+        self.vae.file.as_ref()
+    }
+
     /// Bytes of the tensors of one component, of those that a network may read.
     pub fn component_bytes(&self, component: &LdmComponent<'_>) -> u64 {
         let ours = component.file.tensors().filter(|t| t.name().starts_with(component.prefix));
@@ -135,6 +145,11 @@ impl LdmVae {
         let VaeFile { file, prefix, names } = VaeFile::open(path)?;
         let file = file.map_or_else(|| open_file(path), Ok)?;
         Ok(Self { file, prefix, names })
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &Safetensors {
+        &self.file
     }
 
     /// Its tensors, under diffusers' names.
@@ -199,6 +214,11 @@ fn family(file: &Safetensors) -> Result<LdmFamily, &'static str> {
         return match channels {
             Some(9) => Err("a checkpoint for inpainting"),
             Some(8) => Err("a checkpoint for editing pictures"),
+            // A mark that its trainers put there, because nothing else tells.
+            _ if file.stored("v_pred").is_ok() => Err(
+                "a checkpoint that predicts velocity (`v_pred`) and not noise; take the model's \
+                 version that predicts noise (epsilon)",
+            ),
             _ if has(SDXL_TEXT_2) && has(SDXL_TEXT) => Ok(LdmFamily::Sdxl),
             _ if has("conditioner.embedders.0.model.") => Err("the refiner of SDXL"),
             _ if has("cond_stage_model.model.") => Err("a checkpoint of Stable Diffusion 2"),

@@ -21,6 +21,7 @@ use burn::tensor::{Device, TensorData};
 use super::{Component, Loading, Precision, Tensors, Weight, stored_type};
 use crate::DiffusionError;
 use crate::lora::{HeldUpdates, Layer, LowRankPart};
+use crate::pulse::Pulse;
 
 /// Between two looks at whether somebody needs the thread that waits for a layer.
 const LOOK: Duration = Duration::from_millis(1);
@@ -212,9 +213,16 @@ impl Drop for Porter {
     }
 }
 
+/// A heavy layer, wherever it is.
+#[derive(Debug)]
+pub(crate) struct Place<T> {
+    is: Where<T>,
+    pulse: Pulse,
+}
+
 /// Where a layer is.
 #[derive(Debug)]
-pub(crate) enum Place<T> {
+enum Where<T> {
     /// On the device.
     Stays(T),
     /// In host memory, and on the device while its turn is.
@@ -223,7 +231,7 @@ pub(crate) enum Place<T> {
 
 /// A layer that a conveyor brings.
 #[derive(Debug)]
-pub(crate) struct Coming {
+struct Coming {
     conveyor: Arc<Conveyor>,
     index: usize,
     updates: Arc<Mutex<Vec<HeldUpdates>>>,
@@ -266,7 +274,10 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         part: &Component<'_>,
         load: impl Fn(&Component<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
     ) -> Result<Self, DiffusionError> {
-        let Some(conveyor) = &part.loading.conveyor else { return load(part).map(Self::Stays) };
+        let pulse = part.pulse();
+        let Some(conveyor) = &part.loading.conveyor else {
+            return Ok(Self { is: Where::Stays(load(part)?), pulse });
+        };
         let (device, precision) = (part.loading.device, part.precision);
         // It is made once, so that whatever is wrong with it shows now.
         let keeper = Keeper { tensors: part.tensors, precision, kept: RefCell::default() };
@@ -301,14 +312,16 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
             Box::new(OnDevice { layer, _counted: counted })
         };
         let index = conveyor.add(Waiting { bring: Arc::new(bring), device_bytes });
-        Ok(Self::Comes(Coming { conveyor: Arc::clone(conveyor), index, updates }))
+        let is = Where::Comes(Coming { conveyor: Arc::clone(conveyor), index, updates });
+        Ok(Self { is, pulse })
     }
 
     /// Computes with the layer.
     pub(crate) fn with<R>(&self, compute: impl FnOnce(&T) -> R) -> R {
-        match self {
-            Self::Stays(layer) => compute(layer),
-            Self::Comes(coming) => {
+        self.pulse.beat();
+        match &self.is {
+            Where::Stays(layer) => compute(layer),
+            Where::Comes(coming) => {
                 let brought = coming.conveyor.take(coming.index);
                 compute(&of_type::<T>(&*brought).layer)
             }
@@ -322,9 +335,9 @@ fn of_type<T: 'static>(brought: &(dyn Any + Send)) -> &OnDevice<T> {
 
 impl<T: LowRankPart + Send + 'static> LowRankPart for Place<T> {
     fn low_rank_layers(&mut self, path: &str, visit: &mut dyn FnMut(&str, Layer<'_>)) {
-        let coming = match self {
-            Self::Stays(layer) => return layer.low_rank_layers(path, visit),
-            Self::Comes(coming) => coming,
+        let coming = match &mut self.is {
+            Where::Stays(layer) => return layer.low_rank_layers(path, visit),
+            Where::Comes(coming) => coming,
         };
         let brought = coming.conveyor.take_alone(coming.index);
         let mut brought = brought

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use neurino_nn::device::{download, is_cpu, upload};
+use neurino_nn::device::{in_place, is_cpu, upload};
 use rayon::prelude::*;
 
 use super::ROPE_BASE;
@@ -59,8 +59,15 @@ impl Rope {
             let other = even * sin.clone() + odd * cos.clone();
             return Tensor::cat(vec![turned, other], 4).reshape(shape);
         }
-        let device = x.device();
-        let mut values = download(x).expect("a tensor of the CPU is in memory");
+        in_place(
+            x,
+            |values| self.turn(values, heads, head_dim),
+            |_| unreachable!("tables for other devices than the CPU were made with the rest"),
+        )
+    }
+
+    /// Turns `[tokens, heads, head_dim]` where they lie.
+    fn turn(&self, values: &mut [f32], heads: usize, head_dim: usize) {
         let tables = self.cos.par_chunks(self.pairs).zip(self.sin.par_chunks(self.pairs));
         values.par_chunks_mut(heads * head_dim).zip(tables).for_each(|(token, (cos, sin))| {
             for head in token.chunks_exact_mut(head_dim) {
@@ -70,6 +77,5 @@ impl Rope {
                 }
             }
         });
-        upload(values, shape, &device)
     }
 }

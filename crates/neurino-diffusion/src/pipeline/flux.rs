@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Device, Tensor};
 use neurino_core::ImageJob;
 use neurino_llm::Tokenizer;
-use neurino_nn::device::{download, run_near, upload};
+use neurino_nn::device::{download, run_near};
 
 use super::cache::RecentlyUsed;
 use super::preview::LinearPreview;
+use super::trajectory::Trajectory;
 use super::{
     Decoding, Denoising, Encoders, Family, LatentShape, LoraFile, LoraFiles, Pipeline,
     PipelineFacts, size, stage,
@@ -22,7 +23,7 @@ use crate::flux::{FluxCondition, FluxTransformer, pack, unpack};
 use crate::lora::{Part, set_loras};
 use crate::prompt::{FluxEmbeddings, FluxPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
-use crate::scheduler::{FlowMatchEuler, NoiseScheduler, flow_mu};
+use crate::scheduler::{FlowMatchEuler, flow_mu};
 use crate::t5::T5Encoder;
 use crate::vae::Vae;
 use crate::{DiffusionError, RgbImage};
@@ -90,20 +91,18 @@ impl Pipeline for FluxPipeline {
         });
         let scheduler =
             FlowMatchEuler::new(job.steps as usize, flow_mu(size_tokens[0] * size_tokens[1]))?;
-        let noise = TorchRng::new(job.seed).randn(shape.count(), NoiseDtype::BF16);
-        let latents = download(pack(shape.upload(&noise, 1, &model.device)))?;
+        let mut rng = TorchRng::new(job.seed);
+        let noise = rng.randn(shape.count(), NoiseDtype::BF16);
+        let latents = pack(shape.upload(&noise, &model.device)).flatten(0, 2);
+        let trajectory = Trajectory::new(Box::new(scheduler), shape, latents, rng, job.preview);
         Ok(Box::new(FluxRun {
             model,
             preview: Arc::clone(&self.preview),
-            scheduler,
             embeddings,
             condition,
             shape,
             size_tokens,
-            latents,
-            output: Vec::new(),
-            clean: job.preview.then(Vec::new),
-            done: 0,
+            trajectory,
         }))
     }
 
@@ -120,83 +119,69 @@ impl Pipeline for FluxPipeline {
 struct FluxRun {
     model: Arc<Flux>,
     preview: Arc<OnceLock<LinearPreview>>,
-    scheduler: FlowMatchEuler,
     embeddings: FluxEmbeddings,
     condition: FluxCondition,
     shape: LatentShape,
     /// Rows and columns.
     size_tokens: [usize; 2],
-    /// In tokens: `[rows * columns, 4 * channels]`.
-    latents: Vec<f32>,
-    output: Vec<f32>,
-    /// The latents without their noise, as the last step saw them; kept for previews alone.
-    clean: Option<Vec<f32>>,
-    done: usize,
+    /// In tokens: rows, columns, 4 times the channels.
+    trajectory: Trajectory,
 }
 
 impl FluxRun {
-    fn tokens(&self, values: &[f32]) -> Tensor<3> {
+    fn tokens(&self, values: Tensor<1>) -> Tensor<3> {
         let [rows, columns] = self.size_tokens;
-        let shape = [1, rows * columns, 4 * self.shape.channels];
-        upload(values.to_vec(), shape, &self.model.device)
+        values.reshape([1, rows * columns, 4 * self.shape.channels])
+    }
+
+    fn picture(&self, values: Tensor<1>) -> Tensor<4> {
+        unpack(self.tokens(values), self.size_tokens)
     }
 }
 
 impl Denoising for FluxRun {
     fn steps(&self) -> usize {
-        self.scheduler.timesteps().len()
+        self.trajectory.steps()
     }
 
     fn done(&self) -> usize {
-        self.done
+        self.trajectory.done()
+    }
+
+    fn computed(&self) -> usize {
+        self.trajectory.computed()
     }
 
     fn step(&mut self) -> Result<(), DiffusionError> {
-        let (i, model) = (self.done, &self.model);
-        if i >= self.steps() {
-            return Ok(());
-        }
-        let sigma = self.scheduler.sigmas()[i];
-
-        let input = self.tokens(&self.latents);
-        self.output = run_near(&model.device, || {
-            download(model.transformer.forward(input, sigma, &self.condition))
-        })?;
-
-        if let Some(clean) = &mut self.clean {
-            let pairs = self.latents.iter().zip(&self.output);
-            *clean = pairs.map(|(x, velocity)| x - sigma * velocity).collect();
-        }
-
-        self.scheduler.step(&self.output, &mut self.latents, &[], i);
-        self.done += 1;
-        Ok(())
+        let (model, trajectory) = (&self.model, &self.trajectory);
+        let Some((_, sigma)) = trajectory.upcoming() else { return Ok(()) };
+        let (inputs, time) = (trajectory.inputs(), model.transformer.sinusoids(sigma));
+        let input = self.tokens(trajectory.input(&inputs));
+        let velocity =
+            run_near(&model.device, || model.transformer.forward(input, time, &self.condition));
+        self.trajectory.go(velocity.flatten(0, 2), inputs)
     }
 
     fn preview(&self) -> Result<RgbImage, DiffusionError> {
         let (vae, device) = (&self.model.vae, &self.model.device);
         let map = stage::preview(&self.preview, vae, device)?;
-        let clean = self.clean.as_ref().filter(|clean| !clean.is_empty());
-        let latents = unpack(self.tokens(clean.unwrap_or(&self.latents)), self.size_tokens);
-        map.draw(&self.shape.download(latents)?.concat(), self.shape)
+        map.draw(&self.shape.download(self.picture(self.trajectory.clean()))?, self.shape)
     }
 
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
-        let latents = unpack(self.tokens(&self.latents), self.size_tokens);
-        stage::decode(&self.model.vae, latents, decoding)
+        stage::decode(&self.model.vae, self.picture(self.trajectory.latents()), decoding)
     }
 
     fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
-        let latents = unpack(self.tokens(&self.latents), self.size_tokens);
-        stage::decode_in_full(&self.model.vae, latents, decoding)
+        stage::decode_in_full(&self.model.vae, self.picture(self.trajectory.latents()), decoding)
     }
 
-    fn latents(&self) -> &[f32] {
-        &self.latents
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(download(self.trajectory.latents())?)
     }
 
-    fn output(&self) -> &[f32] {
-        &self.output
+    fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(self.trajectory.output().map_or(Ok(Vec::new()), download)?)
     }
 
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {

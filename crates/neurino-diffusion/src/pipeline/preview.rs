@@ -45,7 +45,7 @@ impl LinearPreview {
             patches[patch_of(pixel / side, pixel % side) * channels + channel]
         };
         let latents: Vec<f32> = (0..shape.count()).map(value).collect();
-        let picture = download(decode(shape.upload(&latents, 1, device))?)?;
+        let picture = download(decode(shape.upload(&latents, device))?)?;
         let colours = (0..3).map(|colour| {
             let samples = (0..PATCHES * PATCHES).map(|patch| {
                 let inputs = patches[patch * channels..][..channels].iter().map(|&x| f64::from(x));

@@ -8,11 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 use neurino_core::ImageJob;
-use neurino_nn::device::{download, run_near};
+use neurino_nn::device::{download, run_near, upload};
 
 use super::cache::RecentlyUsed;
-use super::latents::{by_side, fresh_noise, guided};
+use super::latents::{by_side, guided};
 use super::preview::LinearPreview;
+use super::trajectory::Trajectory;
 use super::{
     Decoding, Denoising, Encoders, Family, Guidance, LatentShape, LoraFile, LoraFiles, Pipeline,
     PipelineFacts, size, stage,
@@ -21,7 +22,7 @@ use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::lora::{Part, set_loras};
 use crate::prompt::Sd15Prompt;
 use crate::rng::{NoiseDtype, TorchRng};
-use crate::scheduler::{DiscreteSchedule, Method, NoiseScheduler};
+use crate::scheduler::{DiscreteSchedule, Method};
 use crate::unet::Unet;
 use crate::vae::Vae;
 use crate::{DiffusionError, RgbImage};
@@ -96,19 +97,17 @@ impl Pipeline for Sd15Pipeline {
         for x in &mut latents {
             *x *= scheduler.init_noise_sigma();
         }
+        let latents = shape.upload(&latents, &model.device).flatten(0, 3);
+        let guidance = upload(vec![job.guidance], [1], &model.device);
+        let trajectory = Trajectory::new(scheduler, shape, latents, rng, job.preview);
         Ok(Box::new(Sd15Run {
             model,
             preview: Arc::clone(&self.preview),
-            scheduler,
             context,
-            guidance: job.guidance,
+            guidance,
             sides: Guidance::default(),
             shape,
-            rng,
-            latents,
-            output: Vec::new(),
-            clean: job.preview.then(Vec::new),
-            done: 0,
+            trajectory,
         }))
     }
 
@@ -125,27 +124,32 @@ impl Pipeline for Sd15Pipeline {
 struct Sd15Run {
     model: Arc<Sd15>,
     preview: Arc<OnceLock<LinearPreview>>,
-    scheduler: Box<dyn NoiseScheduler + Send>,
     /// `[1 or 2, tokens, width]`, that of the negative prompt first.
     context: Tensor<3>,
-    guidance: f32,
+    /// `[1]`
+    guidance: Tensor<1>,
     sides: Guidance,
     shape: LatentShape,
-    rng: TorchRng,
-    latents: Vec<f32>,
-    output: Vec<f32>,
-    /// The latents without their noise, as the last step saw them; kept for previews alone.
-    clean: Option<Vec<f32>>,
-    done: usize,
+    trajectory: Trajectory,
+}
+
+impl Sd15Run {
+    fn picture(&self) -> Tensor<4> {
+        self.shape.picture(self.trajectory.latents())
+    }
 }
 
 impl Denoising for Sd15Run {
     fn steps(&self) -> usize {
-        self.scheduler.timesteps().len()
+        self.trajectory.steps()
     }
 
     fn done(&self) -> usize {
-        self.done
+        self.trajectory.done()
+    }
+
+    fn computed(&self) -> usize {
+        self.trajectory.computed()
     }
 
     fn set_guidance(&mut self, guidance: Guidance) {
@@ -153,55 +157,43 @@ impl Denoising for Sd15Run {
     }
 
     fn step(&mut self) -> Result<(), DiffusionError> {
-        let (i, model) = (self.done, &self.model);
-        let Some(&timestep) = self.scheduler.timesteps().get(i) else { return Ok(()) };
+        let (model, trajectory) = (&self.model, &self.trajectory);
+        let Some((time, _)) = trajectory.upcoming() else { return Ok(()) };
         let [sides, _, _] = self.context.dims();
+        let (inputs, timestep) = (trajectory.inputs(), model.unet.timestep(time as f32));
+        let input = self.shape.picture(trajectory.input(&inputs));
 
         // Two pictures at once where the picture is guided: without and with the prompt.
-        let mut input = self.latents.clone();
-        self.scheduler.scale_model_input(&mut input, i);
-        let noise = by_side(sides, self.sides, |sides| {
-            let input = self.shape.upload(&input, sides.len(), &model.device);
-            let context = self.context.clone().slice([sides]);
-            run_near(&model.device, || {
-                self.shape.download(model.unet.forward(input, timestep as f32, &context, None))
+        let noise = run_near(&model.device, || {
+            by_side(sides, self.sides, &input, |sides, input| {
+                let context = self.context.clone().slice([sides]);
+                model.unet.forward(input, timestep.clone(), &context, None)
             })
-        })?;
-        self.output = guided(noise, self.guidance);
-
-        if let Some(clean) = &mut self.clean {
-            *clean = self.scheduler.clean(&self.output, &self.latents, i);
-        }
-
-        let fresh = fresh_noise(self.scheduler.as_ref(), &mut self.rng, self.shape);
-        self.scheduler.step(&self.output, &mut self.latents, &fresh, i);
-        self.done += 1;
-        Ok(())
+        });
+        self.trajectory.go(guided(noise, &self.guidance), inputs)
     }
 
     fn preview(&self) -> Result<RgbImage, DiffusionError> {
         let (vae, device) = (&self.model.vae, &self.model.device);
         let map = stage::preview(&self.preview, vae, device)?;
-        let clean = self.clean.as_ref().filter(|clean| !clean.is_empty());
-        map.draw(clean.unwrap_or(&self.latents), self.shape)
+        map.draw(&self.shape.download(self.shape.picture(self.trajectory.clean()))?, self.shape)
     }
 
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
-        let latents = self.shape.upload(&self.latents, 1, &self.model.device);
-        stage::decode(&self.model.vae, latents, decoding)
+        stage::decode(&self.model.vae, self.picture(), decoding)
     }
 
     fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
-        let latents = self.shape.upload(&self.latents, 1, &self.model.device);
-        stage::decode_in_full(&self.model.vae, latents, decoding)
+        stage::decode_in_full(&self.model.vae, self.picture(), decoding)
     }
 
-    fn latents(&self) -> &[f32] {
-        &self.latents
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+        self.shape.download(self.picture())
     }
 
-    fn output(&self) -> &[f32] {
-        &self.output
+    fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+        let read = |output| self.shape.download(self.shape.picture(output));
+        self.trajectory.output().map_or(Ok(Vec::new()), read)
     }
 
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {

@@ -8,11 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 use neurino_core::ImageJob;
-use neurino_nn::device::{download, run_near};
+use neurino_nn::device::{download, run_near, upload};
 
 use super::cache::RecentlyUsed;
-use super::latents::{by_side, fresh_noise, guided};
+use super::latents::{by_side, guided};
 use super::preview::LinearPreview;
+use super::trajectory::Trajectory;
 use super::{
     Decoding, Denoising, Encoders, Family, Guidance, LatentShape, LoraFile, LoraFiles, Pipeline,
     PipelineFacts, size, stage,
@@ -21,7 +22,7 @@ use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::lora::{Part, set_loras};
 use crate::prompt::{SdxlEmbeddings, SdxlPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
-use crate::scheduler::{DiscreteSchedule, Method, NoiseScheduler};
+use crate::scheduler::{DiscreteSchedule, Method};
 use crate::unet::{AddedCondition, Unet};
 use crate::vae::Vae;
 use crate::{DiffusionError, RgbImage};
@@ -95,7 +96,7 @@ impl Pipeline for SdxlPipeline {
         let (h, w) = (job.height as f32, job.width as f32);
         let added = AddedCondition {
             pooled: embeddings.pooled,
-            time_ids: vec![[h, w, 0.0, 0.0, h, w]; sides],
+            sizes: model.unet.sizes(&vec![[h, w, 0.0, 0.0, h, w]; sides]),
         };
         let schedule = DiscreteSchedule::stable_diffusion();
         let scheduler = self.method.scheduler(&schedule, job.steps as usize)?;
@@ -104,20 +105,18 @@ impl Pipeline for SdxlPipeline {
         for x in &mut latents {
             *x *= scheduler.init_noise_sigma();
         }
+        let latents = shape.upload(&latents, &model.device).flatten(0, 3);
+        let guidance = upload(vec![job.guidance], [1], &model.device);
+        let trajectory = Trajectory::new(scheduler, shape, latents, rng, job.preview);
         Ok(Box::new(SdxlRun {
             model,
             preview: Arc::clone(&self.preview),
-            scheduler,
             context: embeddings.states,
             added,
-            guidance: job.guidance,
+            guidance,
             sides: Guidance::default(),
             shape,
-            rng,
-            latents,
-            output: Vec::new(),
-            clean: job.preview.then(Vec::new),
-            done: 0,
+            trajectory,
         }))
     }
 
@@ -134,28 +133,33 @@ impl Pipeline for SdxlPipeline {
 struct SdxlRun {
     model: Arc<Sdxl>,
     preview: Arc<OnceLock<LinearPreview>>,
-    scheduler: Box<dyn NoiseScheduler + Send>,
     /// `[1 or 2, tokens, width]`, that of the negative prompt first.
     context: Tensor<3>,
     added: AddedCondition,
-    guidance: f32,
+    /// `[1]`
+    guidance: Tensor<1>,
     sides: Guidance,
     shape: LatentShape,
-    rng: TorchRng,
-    latents: Vec<f32>,
-    output: Vec<f32>,
-    /// The latents without their noise, as the last step saw them; kept for previews alone.
-    clean: Option<Vec<f32>>,
-    done: usize,
+    trajectory: Trajectory,
+}
+
+impl SdxlRun {
+    fn picture(&self) -> Tensor<4> {
+        self.shape.picture(self.trajectory.latents())
+    }
 }
 
 impl Denoising for SdxlRun {
     fn steps(&self) -> usize {
-        self.scheduler.timesteps().len()
+        self.trajectory.steps()
     }
 
     fn done(&self) -> usize {
-        self.done
+        self.trajectory.done()
+    }
+
+    fn computed(&self) -> usize {
+        self.trajectory.computed()
     }
 
     fn set_guidance(&mut self, guidance: Guidance) {
@@ -163,60 +167,47 @@ impl Denoising for SdxlRun {
     }
 
     fn step(&mut self) -> Result<(), DiffusionError> {
-        let (i, model) = (self.done, &self.model);
-        let Some(&timestep) = self.scheduler.timesteps().get(i) else { return Ok(()) };
+        let (model, trajectory) = (&self.model, &self.trajectory);
+        let Some((time, _)) = trajectory.upcoming() else { return Ok(()) };
         let [sides, _, _] = self.context.dims();
+        let (inputs, timestep) = (trajectory.inputs(), model.unet.timestep(time as f32));
+        let input = self.shape.picture(trajectory.input(&inputs));
 
         // Two pictures at once where the picture is guided: without and with the prompt.
-        let mut input = self.latents.clone();
-        self.scheduler.scale_model_input(&mut input, i);
-        let noise = by_side(sides, self.sides, |sides| {
-            let input = self.shape.upload(&input, sides.len(), &model.device);
-            let context = self.context.clone().slice([sides.clone()]);
-            let added = AddedCondition {
-                pooled: self.added.pooled.clone().slice([sides.clone()]),
-                time_ids: self.added.time_ids[sides].to_vec(),
-            };
-            run_near(&model.device, || {
-                let noise = model.unet.forward(input, timestep as f32, &context, Some(&added));
-                self.shape.download(noise)
+        let noise = run_near(&model.device, || {
+            by_side(sides, self.sides, &input, |sides, input| {
+                let context = self.context.clone().slice([sides.clone()]);
+                let added = AddedCondition {
+                    pooled: self.added.pooled.clone().slice([sides.clone()]),
+                    sizes: self.added.sizes.clone().slice([sides]),
+                };
+                model.unet.forward(input, timestep.clone(), &context, Some(&added))
             })
-        })?;
-        self.output = guided(noise, self.guidance);
-
-        if let Some(clean) = &mut self.clean {
-            *clean = self.scheduler.clean(&self.output, &self.latents, i);
-        }
-
-        let fresh = fresh_noise(self.scheduler.as_ref(), &mut self.rng, self.shape);
-        self.scheduler.step(&self.output, &mut self.latents, &fresh, i);
-        self.done += 1;
-        Ok(())
+        });
+        self.trajectory.go(guided(noise, &self.guidance), inputs)
     }
 
     fn preview(&self) -> Result<RgbImage, DiffusionError> {
         let (vae, device) = (&self.model.vae, &self.model.device);
         let map = stage::preview(&self.preview, vae, device)?;
-        let clean = self.clean.as_ref().filter(|clean| !clean.is_empty());
-        map.draw(clean.unwrap_or(&self.latents), self.shape)
+        map.draw(&self.shape.download(self.shape.picture(self.trajectory.clean()))?, self.shape)
     }
 
     fn decode(&self, decoding: Decoding) -> Result<Tensor<4>, DiffusionError> {
-        let latents = self.shape.upload(&self.latents, 1, &self.model.device);
-        stage::decode(&self.model.vae, latents, decoding)
+        stage::decode(&self.model.vae, self.picture(), decoding)
     }
 
     fn decode_in_full(&self, decoding: Decoding) -> Result<Option<Tensor<4>>, DiffusionError> {
-        let latents = self.shape.upload(&self.latents, 1, &self.model.device);
-        stage::decode_in_full(&self.model.vae, latents, decoding)
+        stage::decode_in_full(&self.model.vae, self.picture(), decoding)
     }
 
-    fn latents(&self) -> &[f32] {
-        &self.latents
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+        self.shape.download(self.picture())
     }
 
-    fn output(&self) -> &[f32] {
-        &self.output
+    fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+        let read = |output| self.shape.download(self.shape.picture(output));
+        self.trajectory.output().map_or(Ok(Vec::new()), read)
     }
 
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {

@@ -3,8 +3,10 @@
 //! Source: Song et al. 2020, equation 12 with sigma 0; `diffusers@0.30.2 scheduling_ddim.py`
 //! ("leading" timesteps, offset 1).
 
+use burn::tensor::Tensor;
+
 use super::discrete::{DiscreteSchedule, Spacing};
-use super::{NoiseScheduler, SchedulerError, check_steps};
+use super::{Coefficients, NoiseScheduler, Sample, SchedulerError, check_steps};
 
 /// A deterministic schedule on the trained levels.
 #[derive(Debug, Clone)]
@@ -55,11 +57,31 @@ impl NoiseScheduler for Ddim {
         &self.sigmas
     }
 
-    fn step(&mut self, model_output: &[f32], sample: &mut [f32], _noise: &[f32], i: usize) {
+    /// Signal and noise of the step, and of the next.
+    fn coefficients(&self, i: usize) -> Vec<f32> {
         let (from, to) = (self.alphas[i], self.alphas[i + 1]);
-        for (x, output) in sample.iter_mut().zip(model_output) {
-            let clean = (*x - (1.0 - from).sqrt() * output) / from.sqrt();
-            *x = to.sqrt() * clean + (1.0 - to).sqrt() * output;
-        }
+        vec![from.sqrt(), (1.0 - from).sqrt(), to.sqrt(), (1.0 - to).sqrt()]
+    }
+
+    fn clean(
+        &self,
+        output: Tensor<1>,
+        sample: Tensor<1>,
+        coefficients: &Coefficients,
+    ) -> Tensor<1> {
+        let [signal, noise, _, _] = coefficients.all();
+        (sample - output * noise) / signal
+    }
+
+    fn step(
+        &self,
+        output: Tensor<1>,
+        sample: Sample,
+        _noise: Option<Tensor<1>>,
+        coefficients: &Coefficients,
+    ) -> Sample {
+        let [_, _, signal, noise] = coefficients.all();
+        let clean = self.clean(output.clone(), sample.values, coefficients);
+        self.start(clean * signal + output * noise)
     }
 }

@@ -4,19 +4,21 @@
 //! Source: Lu et al. 2022; Karras et al. 2022, equation 5; `diffusers@0.30.2
 //! scheduling_dpmsolver_multistep.py` (`dpmsolver++` and `sde-dpmsolver++`, order 2, midpoint).
 
+use burn::tensor::Tensor;
+
 use super::discrete::{DiscreteSchedule, Spacing, at};
-use super::{NoiseScheduler, SchedulerError, check_steps};
+use super::{Coefficients, NoiseScheduler, Sample, SchedulerError, check_steps, stirred};
 
 const RHO: f64 = 7.0;
+/// Numbers that a step takes.
+const COEFFICIENTS: usize = 6;
 
-/// A multistep schedule; remembers the last prediction.
+/// A multistep schedule; looks back at the last step's clean sample.
 #[derive(Debug, Clone)]
 pub struct DpmSolver {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
     stochastic: bool,
-    /// The last step's prediction of the clean sample.
-    last: Option<Vec<f32>>,
 }
 
 /// The noise levels of a schedule.
@@ -90,7 +92,7 @@ impl DpmSolver {
         check_steps(steps, schedule.levels())?;
         let (timesteps, levels) = levels.of(schedule, steps);
         let sigmas = levels.into_iter().map(|s| s as f32).chain([0.0]).collect();
-        Ok(Self { timesteps, sigmas, stochastic, last: None })
+        Ok(Self { timesteps, sigmas, stochastic })
     }
 
     /// The network's schedule of Stable Diffusion 1.x.
@@ -122,37 +124,64 @@ impl NoiseScheduler for DpmSolver {
         self.stochastic
     }
 
-    fn step(&mut self, model_output: &[f32], sample: &mut [f32], noise: &[f32], i: usize) {
+    /// Signal and noise of the step; how much of the sample stays, how much of the clean one comes, how far
+    /// the step leans on what changed since the last, and how much noise it adds.
+    fn coefficients(&self, i: usize) -> Vec<f32> {
         let from = Level::new(self.sigmas[i]);
-        let clean: Vec<f32> = sample
-            .iter()
-            .zip(model_output)
-            .map(|(x, e)| ((f64::from(*x) - from.sigma * f64::from(*e)) / from.alpha) as f32)
-            .collect();
-        // At noise level 0 the result is the prediction itself.
-        if self.sigmas[i + 1] == 0.0 {
-            sample.copy_from_slice(&clean);
-            self.last = Some(clean);
-            return;
-        }
-        let to = Level::new(self.sigmas[i + 1]);
-        let h = to.lambda - from.lambda;
-        let before = if i == 0 { None } else { self.last.as_deref() };
-        let r =
-            if i == 0 { 1.0 } else { (from.lambda - Level::new(self.sigmas[i - 1]).lambda) / h };
-        let (keep, gain) = if self.stochastic {
-            (to.sigma / from.sigma * (-h).exp(), 1.0 - (-2.0 * h).exp())
+        let ways = if self.sigmas[i + 1] == 0.0 {
+            // At noise level 0 the result is the clean sample itself.
+            [0.0, 1.0, 0.0, 0.0]
         } else {
-            (to.sigma / from.sigma, 1.0 - (-h).exp())
+            let to = Level::new(self.sigmas[i + 1]);
+            let h = to.lambda - from.lambda;
+            let (keep, gain) = if self.stochastic {
+                (to.sigma / from.sigma * (-h).exp(), 1.0 - (-2.0 * h).exp())
+            } else {
+                (to.sigma / from.sigma, 1.0 - (-h).exp())
+            };
+            let towards = to.alpha * gain;
+            let stir = if self.stochastic { to.sigma * gain.sqrt() } else { 0.0 };
+            let lean = match i.checked_sub(1) {
+                Some(last) => {
+                    let r = (from.lambda - Level::new(self.sigmas[last]).lambda) / h;
+                    0.5 * towards / r
+                }
+                None => 0.0,
+            };
+            [keep, towards, lean, stir]
         };
-        let (towards, stir) = (to.alpha * gain, to.sigma * gain.sqrt());
-        for (j, x) in sample.iter_mut().enumerate() {
-            let now = f64::from(clean[j]);
-            let slope = before.map_or(0.0, |before| (now - f64::from(before[j])) / r);
-            let next = keep * f64::from(*x) + towards * (now + 0.5 * slope);
-            let fresh = if self.stochastic { stir * f64::from(noise[j]) } else { 0.0 };
-            *x = (next + fresh) as f32;
+        [from.alpha, from.sigma].into_iter().chain(ways).map(|x| x as f32).collect()
+    }
+
+    fn start(&self, values: Tensor<1>) -> Sample {
+        let last_clean = Some(values.zeros_like());
+        Sample { values, last_clean }
+    }
+
+    fn clean(
+        &self,
+        output: Tensor<1>,
+        sample: Tensor<1>,
+        coefficients: &Coefficients,
+    ) -> Tensor<1> {
+        let [alpha, sigma, ..]: [_; COEFFICIENTS] = coefficients.all();
+        (sample - output * sigma) / alpha
+    }
+
+    /// In the order of operations of the reference.
+    fn step(
+        &self,
+        output: Tensor<1>,
+        sample: Sample,
+        noise: Option<Tensor<1>>,
+        coefficients: &Coefficients,
+    ) -> Sample {
+        let [_, _, keep, towards, lean, stir]: [_; COEFFICIENTS] = coefficients.all();
+        let clean = self.clean(output, sample.values.clone(), coefficients);
+        let mut next = sample.values * keep + clean.clone() * towards;
+        if let Some(last) = sample.last_clean {
+            next = next + (clean.clone() - last) * lean;
         }
-        self.last = Some(clean);
+        Sample { values: stirred(next, noise, stir), last_clean: Some(clean) }
     }
 }

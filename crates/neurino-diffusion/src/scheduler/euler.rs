@@ -3,8 +3,10 @@
 //! Source: Karras et al. 2022, algorithm 1; `diffusers@0.30.2 scheduling_euler_discrete.py`,
 //! `scheduling_euler_ancestral_discrete.py`.
 
+use burn::tensor::Tensor;
+
 use super::discrete::{DiscreteSchedule, Spacing, at};
-use super::{NoiseScheduler, SchedulerError, check_steps};
+use super::{Coefficients, NoiseScheduler, Sample, SchedulerError, check_steps, stirred};
 use crate::rng::NoiseDtype;
 
 /// Deterministic; what SDXL uses on the network ("leading" timesteps).
@@ -45,21 +47,14 @@ impl Euler {
         Ok(Self { timesteps, sigmas, spacing })
     }
 
-    fn start(&self) -> f32 {
+    fn start_sigma(&self) -> f32 {
         let highest = self.sigmas.iter().copied().fold(0.0, f32::max);
         self.spacing.start(highest)
     }
 
-    fn scale(&self, sample: &mut [f32], i: usize) {
-        let factor = (self.sigmas[i] * self.sigmas[i] + 1.0).sqrt();
-        for x in sample {
-            *x /= factor;
-        }
-    }
-
-    fn without_noise(&self, model_output: &[f32], sample: &[f32], i: usize) -> Vec<f32> {
-        let sigma = self.sigmas[i];
-        sample.iter().zip(model_output).map(|(x, noise)| x - sigma * noise).collect()
+    /// What the model's input is divided by.
+    fn factor(&self, i: usize) -> f32 {
+        (self.sigmas[i] * self.sigmas[i] + 1.0).sqrt()
     }
 }
 
@@ -73,22 +68,38 @@ impl NoiseScheduler for Euler {
     }
 
     fn init_noise_sigma(&self) -> f32 {
-        self.start()
+        self.start_sigma()
     }
 
-    fn scale_model_input(&self, sample: &mut [f32], i: usize) {
-        self.scale(sample, i);
+    /// The input's divisor, the noise level, and how far it changes.
+    fn coefficients(&self, i: usize) -> Vec<f32> {
+        vec![self.factor(i), self.sigmas[i], self.sigmas[i + 1] - self.sigmas[i]]
     }
 
-    fn clean(&self, model_output: &[f32], sample: &[f32], i: usize) -> Vec<f32> {
-        self.without_noise(model_output, sample, i)
+    fn scale_model_input(&self, sample: Tensor<1>, coefficients: &Coefficients) -> Tensor<1> {
+        let [factor, _, _] = coefficients.all();
+        sample / factor
     }
 
-    fn step(&mut self, model_output: &[f32], sample: &mut [f32], _noise: &[f32], i: usize) {
-        let change = self.sigmas[i + 1] - self.sigmas[i];
-        for (x, output) in sample.iter_mut().zip(model_output) {
-            *x += output * change;
-        }
+    fn clean(
+        &self,
+        output: Tensor<1>,
+        sample: Tensor<1>,
+        coefficients: &Coefficients,
+    ) -> Tensor<1> {
+        let [_, sigma, _] = coefficients.all();
+        sample - output * sigma
+    }
+
+    fn step(
+        &self,
+        output: Tensor<1>,
+        sample: Sample,
+        _noise: Option<Tensor<1>>,
+        coefficients: &Coefficients,
+    ) -> Sample {
+        let [_, _, change] = coefficients.all();
+        self.start(sample.values + output * change)
     }
 }
 
@@ -124,11 +135,7 @@ impl NoiseScheduler for EulerAncestral {
     }
 
     fn init_noise_sigma(&self) -> f32 {
-        self.0.start()
-    }
-
-    fn scale_model_input(&self, sample: &mut [f32], i: usize) {
-        self.0.scale(sample, i);
+        self.0.start_sigma()
     }
 
     fn needs_noise(&self) -> bool {
@@ -140,16 +147,37 @@ impl NoiseScheduler for EulerAncestral {
         NoiseDtype::F16
     }
 
-    fn clean(&self, model_output: &[f32], sample: &[f32], i: usize) -> Vec<f32> {
-        self.0.without_noise(model_output, sample, i)
-    }
-
-    fn step(&mut self, model_output: &[f32], sample: &mut [f32], noise: &[f32], i: usize) {
+    /// The input's divisor, the noise level, how far the step changes it, and how much noise it adds.
+    fn coefficients(&self, i: usize) -> Vec<f32> {
         let (from, to) = (self.0.sigmas[i], self.0.sigmas[i + 1]);
         let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
         let change = (to * to - up * up).sqrt() - from;
-        for ((x, output), noise) in sample.iter_mut().zip(model_output).zip(noise) {
-            *x += output * change + noise * up;
-        }
+        vec![self.0.factor(i), from, change, up]
+    }
+
+    fn scale_model_input(&self, sample: Tensor<1>, coefficients: &Coefficients) -> Tensor<1> {
+        let [factor, _, _, _] = coefficients.all();
+        sample / factor
+    }
+
+    fn clean(
+        &self,
+        output: Tensor<1>,
+        sample: Tensor<1>,
+        coefficients: &Coefficients,
+    ) -> Tensor<1> {
+        let [_, sigma, _, _] = coefficients.all();
+        sample - output * sigma
+    }
+
+    fn step(
+        &self,
+        output: Tensor<1>,
+        sample: Sample,
+        noise: Option<Tensor<1>>,
+        coefficients: &Coefficients,
+    ) -> Sample {
+        let [_, _, change, up] = coefficients.all();
+        self.start(sample.values + stirred(output * change, noise, up))
     }
 }

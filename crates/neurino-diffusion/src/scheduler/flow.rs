@@ -2,7 +2,9 @@
 //!
 //! Source: Esser et al. 2024; `diffusers@0.30.2 scheduling_flow_match_euler_discrete.py`.
 
-use super::{NoiseScheduler, SchedulerError, check_steps};
+use burn::tensor::Tensor;
+
+use super::{Coefficients, NoiseScheduler, Sample, SchedulerError, check_steps};
 
 const LEVELS: usize = 1000;
 
@@ -49,10 +51,29 @@ impl NoiseScheduler for FlowMatchEuler {
         &self.sigmas
     }
 
-    fn step(&mut self, model_output: &[f32], sample: &mut [f32], _noise: &[f32], i: usize) {
-        let change = self.sigmas[i + 1] - self.sigmas[i];
-        for (x, output) in sample.iter_mut().zip(model_output) {
-            *x += output * change;
-        }
+    /// The noise level, and how far it changes.
+    fn coefficients(&self, i: usize) -> Vec<f32> {
+        vec![self.sigmas[i], self.sigmas[i + 1] - self.sigmas[i]]
+    }
+
+    fn clean(
+        &self,
+        output: Tensor<1>,
+        sample: Tensor<1>,
+        coefficients: &Coefficients,
+    ) -> Tensor<1> {
+        let [sigma, _] = coefficients.all();
+        sample - output * sigma
+    }
+
+    fn step(
+        &self,
+        output: Tensor<1>,
+        sample: Sample,
+        _noise: Option<Tensor<1>>,
+        coefficients: &Coefficients,
+    ) -> Sample {
+        let [_, change] = coefficients.all();
+        self.start(sample.values + output * change)
     }
 }

@@ -15,6 +15,7 @@ use crate::pipeline::flux::{Flux, FluxPipeline};
 use crate::pipeline::sd15::{Sd15, Sd15Pipeline};
 use crate::pipeline::sdxl::{Sdxl, SdxlPipeline};
 use crate::pipeline::{Encoders, Pipeline, TextEncoders};
+use crate::pulse::Pulse;
 use crate::scheduler::Method;
 use crate::t5::T5Encoder;
 use crate::unet::{Unet, UnetConfig};
@@ -44,21 +45,27 @@ pub(crate) struct Visitors {
     pub(crate) source: Arc<ImageSource>,
     pub(crate) device: Device,
     pub(crate) precision: Precision,
+    /// What their networks beat with.
+    pub(crate) pulse: Pulse,
 }
 
 impl Visitors {
     /// The decoder in f32.
     fn decoder(&self) -> Reserve {
-        let Self { source, device, .. } = self.clone();
-        Reserve::new(move || source.load_decoder(&Loading::quiet(&device, Precision::Full)))
+        let Self { source, device, pulse, .. } = self.clone();
+        Reserve::new(move || {
+            source.load_decoder(&Loading::quiet(&device, Precision::Full).beating(&pulse))
+        })
     }
 
     fn visiting<T: TextEncoders>(
         self,
         read: impl Fn(&ImageSource, &Loading<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
     ) -> Encoders<T> {
-        let Self { source, device, precision } = self;
-        Encoders::visiting(move || read(&source, &Loading::quiet(&device, precision)))
+        let Self { source, device, precision, pulse } = self;
+        Encoders::visiting(move || {
+            read(&source, &Loading::quiet(&device, precision).beating(&pulse))
+        })
     }
 }
 

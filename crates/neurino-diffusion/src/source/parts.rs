@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use neurino_weights::file::WeightFile;
 use neurino_weights::{DType, Safetensors, StoredTensor};
 
 use super::SUPPORTED;
@@ -162,6 +163,20 @@ impl Files {
             Self::Checkpoint { file, .. } => file.file().path(),
             Self::Components { parts, .. } => {
                 parts.first().map_or(Path::new(""), |(_, tensors, _)| tensors.file().path())
+            }
+        }
+    }
+
+    /// The files of all weights, in an order that models of one kind share.
+    pub(super) fn weights(&self) -> Vec<&WeightFile> {
+        match self {
+            Self::Checkpoint { file, vae } => {
+                let vae = vae.as_ref().map(FolderTensors::file).or(file.vae_file());
+                file.file().files().chain(vae.into_iter().flat_map(Safetensors::files)).collect()
+            }
+            Self::Components { parts, vae, .. } => {
+                let own = parts.iter().flat_map(|(_, tensors, _)| tensors.file().files());
+                own.chain(vae.iter().flat_map(|vae| vae.file().files())).collect()
             }
         }
     }

@@ -9,6 +9,7 @@ use neurino_nn::{Affine, Conv2d, GroupNorm};
 use super::VaeConfig;
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::pulse::Pulse;
 use crate::unet::resnet::{Resnet, ResnetDims};
 
 /// What is added to the variance in all norms.
@@ -89,10 +90,13 @@ impl Level {
         (0..count).map(one).collect()
     }
 
-    pub(super) fn forward(&self, mut x: Tensor<4>) -> Tensor<4> {
+    /// Beats before each part.
+    pub(super) fn forward(&self, mut x: Tensor<4>, pulse: &Pulse) -> Tensor<4> {
         for resnet in &self.resnets {
+            pulse.beat();
             x = resnet.forward(x, None);
         }
+        pulse.beat();
         match &self.sampler {
             Sampler::None => x,
             Sampler::Halve(conv) => conv.forward(x),
@@ -125,11 +129,15 @@ impl Middle {
         })
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Beats before each part.
+    pub(super) fn forward(&self, x: Tensor<4>, pulse: &Pulse) -> Tensor<4> {
+        pulse.beat();
         let mut x = self.before.forward(x, None);
         if let Some(attention) = &self.attention {
+            pulse.beat();
             x = attention.forward(x);
         }
+        pulse.beat();
         self.behind.forward(x, None)
     }
 }

@@ -40,7 +40,8 @@ fn check_network(folder: &str, reference: &str, precision: Precision, limit: f32
     let (states, pooled) = (tensor(&file, "encoder_hidden_states"), tensor(&file, "pooled"));
     let guidance = floats(&file, "guidance")[0];
     let condition = transformer.condition(states, pooled, guidance, [3, 5]);
-    let (latents, time) = (tensor(&file, "hidden_states"), floats(&file, "timestep")[0]);
+    let latents = tensor(&file, "hidden_states");
+    let time = transformer.sinusoids(floats(&file, "timestep")[0]);
     let mut tapped = 0;
     let found = transformer.forward_tapped(latents, time, &condition, &mut |name, found| {
         let what = format!("{reference} {precision:?} {name}");
@@ -86,7 +87,8 @@ fn every_step_of_a_run_is_the_references() {
         let back = download(unpack(latents.clone(), size)).unwrap();
         assert_eq!(back, download(noise).unwrap());
         for (step, timestep) in floats(&file, "timesteps").into_iter().enumerate() {
-            let found = transformer.forward(latents, timestep / 1000.0, &condition);
+            let found =
+                transformer.forward(latents, transformer.sinusoids(timestep / 1000.0), &condition);
             let expect = floats(&file, &format!("velocity{step}"));
             assert_close(&format!("{name} {step}"), &download(found).unwrap(), &expect, LIMIT);
             latents = tensor(&file, &format!("latents{}", step + 1));
@@ -135,7 +137,8 @@ fn real_blocks_in_4_bits_keep_to_their_memory() {
         transformer.condition(states, upload(wave(768), [1, 768], &device), 3.5, [side; 2]);
     let start = std::time::Instant::now();
     let latents = upload(wave(side * side * 64), [1, side * side, 64], &device);
-    let found = download(transformer.forward(latents, 0.7, &condition)).unwrap();
+    let found =
+        download(transformer.forward(latents, transformer.sinusoids(0.7), &condition)).unwrap();
     let (took, peak) = (start.elapsed(), peak_bytes());
     assert!(found.len() == side * side * 64 && found.iter().all(|x| x.is_finite()));
 

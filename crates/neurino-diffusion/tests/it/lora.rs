@@ -40,10 +40,10 @@ fn unets_with_loras_are_the_references() {
         let bytes = reference(family);
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (sample, context) = (picture(&file, "sample"), sequence(&file, "context"));
-        let timestep = integers(&file, "timestep")[0] as f32;
-        let added = added(&file, "");
+        let timestep = unet.timestep(integers(&file, "timestep")[0] as f32);
+        let added = added(&unet, &file, "");
         let run = |unet: &neurino_diffusion::unet::Unet| {
-            unet.forward(sample.clone(), timestep, &context, added.as_ref())
+            unet.forward(sample.clone(), timestep.clone(), &context, added.as_ref())
         };
         let without = download(run(&unet)).unwrap();
         for (family, format) in formats {

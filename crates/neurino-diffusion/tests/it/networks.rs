@@ -68,12 +68,12 @@ pub(crate) fn load_unet(family: &str) -> Unet {
     unet
 }
 
-pub(crate) fn added(file: &SafeTensors<'_>, prefix: &str) -> Option<AddedCondition> {
+pub(crate) fn added(unet: &Unet, file: &SafeTensors<'_>, prefix: &str) -> Option<AddedCondition> {
     let name = format!("{prefix}text_embeds");
     let shape: [usize; 2] = file.tensor(&name).ok()?.shape().try_into().unwrap();
     let pooled = upload(floats(file, &name), shape, &Device::flex());
     let ids = floats(file, &format!("{prefix}time_ids"));
-    Some(AddedCondition { pooled, time_ids: ids.as_chunks().0.to_vec() })
+    Some(AddedCondition { pooled, sizes: unet.sizes(ids.as_chunks().0) })
 }
 
 #[test]
@@ -84,9 +84,9 @@ fn unets_are_the_references_block_by_block() {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         for case in 0..2 {
             let name = |part: &str| format!("case{case}.{part}");
-            let timestep = integers(&file, &name("timestep"))[0] as f32;
+            let timestep = unet.timestep(integers(&file, &name("timestep"))[0] as f32);
             let context = sequence(&file, &name("context"));
-            let added = added(&file, &name(""));
+            let added = added(&unet, &file, &name(""));
             assert_eq!(added.is_some(), family == "sdxl");
             let mut seen = 0;
             let mut tap = |block: &str, found: &Tensor<4>| {
@@ -102,17 +102,22 @@ fn unets_are_the_references_block_by_block() {
                 seen += 1;
             };
             let sample = picture(&file, &name("sample"));
-            let found =
-                unet.forward_tapped(sample.clone(), timestep, &context, added.as_ref(), &mut tap);
+            let found = unet.forward_tapped(
+                sample.clone(),
+                timestep.clone(),
+                &context,
+                added.as_ref(),
+                &mut tap,
+            );
             let expect = picture(&file, &name("output"));
             assert_near(&format!("{family} {}", name("output")), found.clone(), expect, LIMIT);
             assert_eq!(seen, 3 + 2 * unet.config().channels.len());
 
             // The elements of a batch do not see each other, apart from rounding.
             let twice = |x: Tensor<4>| Tensor::cat(vec![x.clone().mul_scalar(0.5), x], 0);
-            let added = added.map(|AddedCondition { pooled, time_ids }| AddedCondition {
+            let added = added.map(|AddedCondition { pooled, sizes }| AddedCondition {
                 pooled: Tensor::cat(vec![pooled.clone().mul_scalar(2.0), pooled], 0),
-                time_ids: time_ids.repeat(2),
+                sizes: Tensor::cat(vec![sizes.clone(), sizes], 0),
             });
             let context = Tensor::cat(vec![context.clone().mul_scalar(-1.0), context], 0);
             let both = unet.forward(twice(sample), timestep, &context, added.as_ref());
@@ -268,11 +273,11 @@ fn any_number_of_levels_and_any_size_keep_the_latents_size() {
         let unet = Unet::load(&Component::new(&tensors, &loading), &config).unwrap();
         let added = config.added.map(|added| AddedCondition {
             pooled: Tensor::ones([2, added.pooled_width()], &device),
-            time_ids: vec![[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]; 2],
+            sizes: unet.sizes(&[[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]; 2]),
         });
         let sample = Tensor::ones([2, height, width, 4], &device);
         let context = Tensor::ones([2, 9, config.context_width], &device);
-        let found = unet.forward(sample, 500.0, &context, added.as_ref());
+        let found = unet.forward(sample, unet.timestep(500.0), &context, added.as_ref());
         assert_eq!(found.dims(), [2, height, width, 4]);
         assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
     }
@@ -386,6 +391,13 @@ fn a_file_that_is_something_else_is_named() {
     let pickled = changed_file(&model, "pickled.ckpt", |_| None);
     std::fs::write(&pickled, [b"PK\x03\x04".as_slice(), &[0; 64]].concat()).unwrap();
     assert!(found(&pickled).contains(".ckpt"));
+
+    let velocity = |name: &str| {
+        let mark = name == "first_stage_model.decoder.conv_in.bias";
+        Some(if mark { "v_pred".to_owned() } else { name.to_owned() })
+    };
+    let velocity = found(&changed_file(&model, "velocity", velocity));
+    assert!(velocity.contains("v_pred") && velocity.contains("epsilon"), "{velocity}");
 
     let wrong_vae = LdmTensors::open(&model, Some(&folder("sd15").join("lora_kohya.safetensors")));
     assert!(wrong_vae.unwrap_err().to_string().contains("no autoencoder"));

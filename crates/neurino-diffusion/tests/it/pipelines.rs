@@ -17,6 +17,7 @@ use neurino_nn::device::download;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
+use crate::networks::changed_file;
 use crate::{assert_close, fixture, floats};
 
 /// Largest difference of latents at the end, relative to the largest.
@@ -147,7 +148,7 @@ fn compare(folder: &Path, run: &Run, pipeline: &mut dyn Pipeline) {
         }
     }
     if expect.tensor("latents0").is_ok() {
-        assert_close(name, made.latents(), &floats(&expect, "latents0"), 1e-6);
+        assert_close(name, &made.latents().unwrap(), &floats(&expect, "latents0"), 1e-6);
     }
     let output = if expect.tensor("eps0").is_ok() { "eps" } else { "velocity" };
     for step in 0..run.steps {
@@ -155,13 +156,18 @@ fn compare(folder: &Path, run: &Run, pipeline: &mut dyn Pipeline) {
         let part = format!("{output}{step}");
         assert_close(
             &format!("{name} {part}"),
-            made.output(),
+            &made.output().unwrap(),
             &floats(&expect, &part),
             LATENTS_LIMIT,
         );
         let part = format!("latents{}", step + 1);
         let limit = LATENTS_LIMIT;
-        assert_close(&format!("{name} {part}"), made.latents(), &floats(&expect, &part), limit);
+        assert_close(
+            &format!("{name} {part}"),
+            &made.latents().unwrap(),
+            &floats(&expect, &part),
+            limit,
+        );
     }
     assert_eq!((made.done(), made.steps()), (run.steps as usize, run.steps as usize));
     let decoded = download(made.decode(Decoding::Whole).unwrap().permute([0, 3, 1, 2])).unwrap();
@@ -387,6 +393,68 @@ fn a_folder_may_say_what_belongs_together() {
     let expect = picture(load(&same, Precision::Stored).as_mut(), &job(2, 4));
     assert_eq!(picture(load(&source, Precision::Stored).as_mut(), &job(2, 4)), expect);
     assert_ne!(picture(sd15().as_mut(), &job(2, 4)), expect);
+}
+
+/// A folder with the configurations and the vocabulary of the tiny model, whose dimensions its shapes do
+/// not tell, and with `model` as its checkpoint.
+fn folder_of(model: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["unet", "vae", "text_encoder", "tokenizer"] {
+        let own = folder.path().join(part);
+        std::fs::create_dir(&own).unwrap();
+        for entry in std::fs::read_dir(fixture("sd/sd15").join(part)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), own.join(entry.file_name())).unwrap();
+        }
+    }
+    std::fs::copy(model, folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+#[test]
+fn a_network_that_predicts_velocity_is_refused_whatever_the_schedule() {
+    let folder = folder_of(&fixture("sd/sd15/model.safetensors"));
+    std::fs::create_dir(folder.path().join("scheduler")).unwrap();
+    let open = |predicts: &str, manifest: &str| {
+        let json = format!(r#"{{"_class_name": "EulerDiscreteScheduler"{predicts}}}"#);
+        std::fs::write(folder.path().join("scheduler/scheduler_config.json"), json).unwrap();
+        std::fs::write(folder.path().join("model.toml"), manifest).unwrap();
+        ImageSource::open(folder.path())
+    };
+    for manifest in ["base = 'model.safetensors'", "base = 'model.safetensors'\nscheduler = 'ddim'"]
+    {
+        for noise in ["", r#", "prediction_type": "epsilon""#] {
+            open(noise, manifest).unwrap();
+        }
+        for other in ["v_prediction", "sample"] {
+            let predicts = format!(r#", "prediction_type": "{other}""#);
+            let error = open(&predicts, manifest).unwrap_err();
+            assert!(matches!(error, DiffusionError::Config { .. }), "{error}");
+            let words = error.to_string();
+            assert!(
+                words.contains(other) && words.contains("version that predicts noise"),
+                "{words}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_without_an_autoencoder_says_how_to_give_one() {
+    let model = fixture("sd/sd15/model.safetensors");
+    let without = |name: &str| (!name.starts_with("first_stage_model.")).then(|| name.to_owned());
+    let bare = changed_file(&model, "bare.safetensors", without);
+    let error = ImageSource::open(&bare).unwrap_err();
+    assert!(matches!(error, DiffusionError::Unsupported { .. }), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("without an autoencoder") && words.contains("model.toml"), "{words}");
+    // As it says.
+    let folder = folder_of(&bare);
+    let vae = fixture("sd/sd15/vae_alt.safetensors");
+    let toml = format!("base = 'model.safetensors'\nvae = '{}'\n", vae.display());
+    std::fs::write(folder.path().join("model.toml"), toml).unwrap();
+    let source = ImageSource::open(folder.path()).unwrap();
+    picture(load(&source, Precision::Stored).as_mut(), &job(1, 1));
 }
 
 #[test]

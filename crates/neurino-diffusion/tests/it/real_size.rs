@@ -41,12 +41,13 @@ fn one_step(config: &UnetConfig, parameters: u64) {
 
     let added = config.added.map(|added| AddedCondition {
         pooled: Tensor::ones([1, added.pooled_width()], &device),
-        time_ids: vec![[512.0, 512.0, 0.0, 0.0, 512.0, 512.0]],
+        sizes: unet.sizes(&[[512.0, 512.0, 0.0, 0.0, 512.0, 512.0]]),
     });
     let sample = Tensor::ones([1, 64, 64, 4], &device);
     let context = Tensor::ones([1, 77, config.context_width], &device);
     let start = Instant::now();
-    let found = run_near(&device, || unet.forward(sample, 500.0, &context, added.as_ref()));
+    let time = unet.timestep(500.0);
+    let found = run_near(&device, || unet.forward(sample, time, &context, added.as_ref()));
     assert_eq!(found.dims(), [1, 64, 64, 4]);
     assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
     report("a step at 64x64", start);

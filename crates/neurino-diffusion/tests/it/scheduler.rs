@@ -1,9 +1,12 @@
 //! Schedules and the samples they lead through, with given model outputs.
 
+use burn::tensor::{Device, Tensor};
 use neurino_diffusion::NoiseScheduler;
 use neurino_diffusion::scheduler::{
-    Ddim, DiscreteSchedule, DpmSolver, Euler, EulerAncestral, FlowMatchEuler, Method, flow_mu,
+    Coefficients, Ddim, DiscreteSchedule, DpmSolver, Euler, EulerAncestral, FlowMatchEuler, Method,
+    Sample, flow_mu,
 };
+use neurino_nn::device::{download, upload};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
@@ -45,6 +48,30 @@ fn make(case: &Case) -> Box<dyn NoiseScheduler> {
     }
 }
 
+fn flat(values: &[f32]) -> Tensor<1> {
+    upload(values.to_vec(), [values.len()], &Device::flex())
+}
+
+fn read(values: &Tensor<1>) -> Vec<f32> {
+    download(values.clone()).unwrap()
+}
+
+fn coefficients(scheduler: &dyn NoiseScheduler, i: usize) -> Coefficients {
+    Coefficients::upload(&scheduler.coefficients(i), &Device::flex())
+}
+
+/// Goes step `i`; noise is given to the schedules that take it.
+fn go(
+    scheduler: &dyn NoiseScheduler,
+    output: &[f32],
+    sample: Sample,
+    noise: &[f32],
+    i: usize,
+) -> Sample {
+    let noise = scheduler.needs_noise().then(|| flat(noise));
+    scheduler.step(flat(output), sample, noise, &coefficients(scheduler, i))
+}
+
 #[test]
 fn schedules_and_trajectories_are_the_references() {
     // The network's own, then the others.
@@ -66,7 +93,8 @@ fn walk(name: &str) -> usize {
     let mut walked = 0;
     for case in &reference.cases {
         let prefix = &case.prefix;
-        let mut scheduler = make(case);
+        let scheduler = make(case);
+        let scheduler = scheduler.as_ref();
         let times = values(&tensors, &format!("{prefix}.timesteps"));
         for (found, expect) in scheduler.timesteps().iter().zip(&times) {
             let fractions = case.scheduler == "flow" || case.scheduler.ends_with("_linspace");
@@ -87,16 +115,17 @@ fn walk(name: &str) -> usize {
             continue;
         }
         let part = |name: &str, i: usize| floats(&tensors, &format!("{prefix}.{name}{i}"));
-        let mut sample = part("sample", 0);
+        let mut sample = scheduler.start(flat(&part("sample", 0)));
         for i in 0..case.steps {
-            let mut input = sample.clone();
-            scheduler.scale_model_input(&mut input, i);
+            let coefficients = coefficients(scheduler, i);
+            let input = read(&scheduler.scale_model_input(sample.values.clone(), &coefficients));
             if tensors.tensor(&format!("{prefix}.scaled{i}")).is_ok() {
                 assert_close(&format!("{prefix} input {i}"), &input, &part("scaled", i), 1e-4);
             }
             let noise = if scheduler.needs_noise() { part("noise", i) } else { Vec::new() };
-            scheduler.step(&part("output", i), &mut sample, &noise, i);
-            assert_close(&format!("{prefix} step {i}"), &sample, &part("sample", i + 1), 1e-4);
+            sample = go(scheduler, &part("output", i), sample, &noise, i);
+            let expect = part("sample", i + 1);
+            assert_close(&format!("{prefix} step {i}"), &read(&sample.values), &expect, 1e-4);
         }
         walked += 1;
     }
@@ -108,17 +137,22 @@ fn walk(name: &str) -> usize {
 fn a_perfect_model_is_followed_to_the_clean_sample() {
     let trained = DiscreteSchedule::stable_diffusion();
     let clean = 0.7f32;
-    let end = |mut scheduler: Box<dyn NoiseScheduler>, variance_kept: bool| {
+    let end = |scheduler: Box<dyn NoiseScheduler>, variance_kept: bool| {
+        let scheduler = scheduler.as_ref();
         let steps = scheduler.timesteps().len();
         let first = scheduler.sigmas()[0];
         let level = |sigma: f32| if variance_kept { (sigma * sigma + 1.0).sqrt() } else { 1.0 };
-        let mut sample = [(clean + first * 0.3) / level(first)];
+        let mut sample = scheduler.start(flat(&[(clean + first * 0.3) / level(first)]));
         for i in 0..steps {
             let sigma = scheduler.sigmas()[i];
-            let noise = (sample[0] * level(sigma) - clean) / sigma;
-            scheduler.step(&[noise], &mut sample, &[0.5], i);
+            let value = read(&sample.values)[0];
+            let noise = (value * level(sigma) - clean) / sigma;
+            let numbers = coefficients(scheduler, i);
+            let found = read(&scheduler.clean(flat(&[noise]), flat(&[value]), &numbers))[0];
+            assert!((found - clean).abs() < 1e-3, "step {i}: {found}");
+            sample = go(scheduler, &[noise], sample, &[0.5], i);
         }
-        sample[0]
+        read(&sample.values)[0]
     };
     for steps in [1, 7, 20] {
         let euler = Euler::new(&trained, steps).unwrap();
@@ -132,6 +166,24 @@ fn a_perfect_model_is_followed_to_the_clean_sample() {
         // DDIM stops at the first trained level, where a little noise is left.
         let ddim = Ddim::new(&trained, steps).unwrap();
         assert!((end(Box::new(ddim), true) - clean).abs() < 0.05);
+    }
+}
+
+/// What a device does is the same in every step: only numbers differ, and there are as many of them.
+#[test]
+fn every_step_takes_as_many_numbers() {
+    let trained = DiscreteSchedule::stable_diffusion();
+    let named = Method::names().split(", ").map(str::to_owned).collect::<Vec<_>>();
+    let mut schedulers: Vec<Box<dyn NoiseScheduler>> =
+        vec![Box::new(FlowMatchEuler::new(5, 1.0).unwrap())];
+    for name in &named {
+        schedulers.push(Method::named(name).unwrap().scheduler(&trained, 5).unwrap());
+    }
+    for scheduler in &schedulers {
+        let numbers: Vec<_> = (0..5).map(|i| scheduler.coefficients(i)).collect();
+        assert!(numbers.iter().all(|step| step.len() == numbers[0].len()), "{numbers:?}");
+        assert!(numbers.iter().flatten().all(|number| number.is_finite()), "{numbers:?}");
+        assert!(numbers.windows(2).all(|steps| steps[0] != steps[1]), "{numbers:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use neurino_diffusion::checkpoint::Loading;
 use neurino_diffusion::memory::{Dims, ImageMemory, usual_precision};
 use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
 use neurino_diffusion::{DiffusionError, ImageSource, shapes};
+use neurino_nn::quant::UNPACKING_BYTES;
 use serde::Serialize;
 
 use super::{BenchSubject, Ceilings, ceiling, image_peer, median, peak, unknown};
@@ -277,7 +278,11 @@ fn open(subject: &BenchSubject, device: &OpenDevice) -> Result<Subject, EngineEr
             let pipeline = shape.make(&loading).map_err(failed)?;
             let weights_bytes = pipeline.facts().weights_bytes;
             // A shape's text encoders stay.
-            let memory = ImageMemory::new(weights_bytes, 0, shape.dims.clone());
+            let on_card = !device.is_cpu();
+            let scratch_bytes = if on_card && shape.unpacks() { UNPACKING_BYTES } else { 0 };
+            let memory = ImageMemory::new(weights_bytes, 0, shape.dims.clone())
+                .on_card(on_card)
+                .unpacking(scratch_bytes);
             Ok(Subject { name: name.clone(), pipeline, memory, side: shape.side })
         }
     }
@@ -356,6 +361,18 @@ mod tests {
         assert!(bench.step_share().unwrap() > 0.0 && bench.step_flop > 1e6);
         assert!(bench.planned_bytes > bench.weights_bytes);
         assert!(bench.peak_share().is_some_and(|share| share > 0.0), "{:?}", bench.peak_bytes);
+    }
+
+    #[test]
+    fn a_card_is_planned_for_as_one() {
+        let memory = |device: &OpenDevice| open(&shape("tiny"), device).unwrap().memory;
+        let card = device::stand_in_card(1 << 33, neurino_llm::models::decoder::Stores::default());
+        let cpu = device::open(DeviceChoice::Cpu).unwrap().swap_remove(0);
+        assert_eq!(memory(&card), memory(&card).on_card(true));
+        assert_eq!(memory(&cpu), memory(&cpu).on_card(false));
+        // Both its networks' weights are packed.
+        let packed = |name: &str| shapes::named(name).unwrap().unpacks();
+        assert!(packed("flux-nf4") && !packed("flux") && !packed("sdxl"));
     }
 
     #[test]

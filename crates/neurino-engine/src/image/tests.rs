@@ -3,11 +3,12 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Tensor;
 use neurino_core::ModelId;
 use neurino_diffusion::RgbImage;
-use neurino_diffusion::checkpoint::Precision;
+use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::pipeline::{LoraFile, PipelineFacts};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ struct Card {
     lacks_beside: &'static [&'static str],
     residence: Mutex<Residence>,
     tried: Mutex<Vec<&'static str>>,
+    /// Whether it computes a step while it is given the next.
+    is_behind: bool,
 }
 
 impl Card {
@@ -74,6 +77,10 @@ impl Denoising for Painting {
     fn done(&self) -> usize {
         self.done
     }
+    fn computed(&self) -> usize {
+        let is_behind = self.card.is_behind && self.done < self.steps();
+        self.done.saturating_sub(usize::from(is_behind))
+    }
     fn set_guidance(&mut self, guidance: Guidance) {
         self.guidance = guidance;
     }
@@ -95,11 +102,11 @@ impl Denoising for Painting {
         }
         Ok(Tensor::zeros([1, 64, 64, 3], &Device::flex()))
     }
-    fn latents(&self) -> &[f32] {
-        &[]
+    fn latents(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(Vec::new())
     }
-    fn output(&self) -> &[f32] {
-        &[]
+    fn output(&self) -> Result<Vec<f32>, DiffusionError> {
+        Ok(Vec::new())
     }
     fn conditions(&self) -> Result<Vec<(&'static str, Vec<f32>)>, DiffusionError> {
         Ok(Vec::new())
@@ -138,7 +145,7 @@ fn pictures(card: &Arc<Card>, ways: &[Residence]) -> Pictures {
         Ok(painter(&card, &facts))
     });
     let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes: || u64::MAX };
-    Pictures::new(first, ways, memory, source, Device::flex())
+    Pictures::new(first, ways, memory, source, Device::flex(), Pulse::default())
 }
 
 fn memory(free_bytes: u64) -> DeviceMemory {
@@ -193,6 +200,25 @@ async fn a_lack_of_memory_is_met_with_the_next_cheaper_plan() {
 }
 
 #[tokio::test]
+async fn a_step_is_told_once_it_is_computed() {
+    for (is_behind, expect) in [(false, vec![1, 2]), (true, vec![2])] {
+        let card = Arc::new(Card { is_behind, ..Card::default() });
+        let mut pictures = pictures(&card, STAY);
+        let (job, mut stream) = job();
+        assert!(pictures.begin(job).is_none());
+        serve(&mut pictures, memory(u64::MAX / 2));
+        let mut told = Vec::new();
+        while let Some(event) = stream.recv().await {
+            if let JobEvent::Step { step } = event {
+                assert_eq!(step.steps, 2);
+                told.push(step.step);
+            }
+        }
+        assert_eq!(told, expect);
+    }
+}
+
+#[tokio::test]
 async fn where_no_plan_is_cheap_enough_the_job_is_refused_with_a_type() {
     let refused = || Err(EngineErrorCode::OutOfMemory);
     let none = || Card { lacks: &["whole", "tiled"], ..Card::default() };
@@ -232,7 +258,8 @@ async fn weights_make_room_for_a_large_picture_and_come_back_behind_it() {
     let plan = |residence| {
         let needs = pictures.memory.picture(residence, [64; 2], true);
         // So small a picture is less than what its tiles would be put together in.
-        needs.peak_bytes(Plan { guidance: Guidance::InTurn, decoding: Decoding::Whole })
+        let beside = Plan { guidance: Guidance::InTurn, decoding: Decoding::Whole };
+        needs.peak_bytes(beside).max(pictures.memory.reading_bytes(residence))
     };
     let away = |residence| {
         pictures.memory.resident_bytes(Residence::Stay) - pictures.memory.resident_bytes(residence)
@@ -271,4 +298,104 @@ async fn a_job_that_nobody_wants_ends_while_the_weights_move() {
     assert!(pictures.begin(job).is_none());
     serve(&mut pictures, free);
     assert_eq!((outcome(stream).await, pictures.residence), (Ok(()), Residence::Stream));
+}
+
+/// Makes a picture with so much memory free, and says where the weights were.
+async fn drawn(pictures: &mut Pictures, free_bytes: u64) -> Residence {
+    let (job, stream) = job();
+    assert!(pictures.begin(job).is_none());
+    serve(pictures, memory(free_bytes));
+    assert_eq!(outcome(stream).await, Ok(()));
+    pictures.residence
+}
+
+#[tokio::test]
+async fn a_way_that_lacked_memory_is_tried_again_after_some_pictures() {
+    let card = Arc::new(Card { lacks_beside: &["together", "in turn"], ..Card::default() });
+    let mut pictures = pictures(&card, &[Residence::Visit, Residence::Stream]);
+    let free_bytes = 1 << 40;
+    let tries = || {
+        let tried = std::mem::take(&mut *card.tried.lock().unwrap());
+        tried.iter().filter(|what| **what == "visit").count()
+    };
+    // The device's word of its free memory stays the same: time alone lets it be tried again, less and
+    // less often.
+    assert_eq!((drawn(&mut pictures, free_bytes).await, tries()), (Residence::Stream, 0));
+    for wait in [PATIENCE, 2 * PATIENCE] {
+        for _ in 1..wait {
+            assert_eq!((drawn(&mut pictures, free_bytes).await, tries()), (Residence::Stream, 0));
+        }
+        assert_eq!((drawn(&mut pictures, free_bytes).await, tries()), (Residence::Stream, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_way_that_lacked_memory_is_tried_at_once_where_there_is_more() {
+    let card = Arc::new(Card { lacks_beside: &["prompt"], ..Card::default() });
+    let mut pictures = pictures(&card, &[Residence::Visit, Residence::Stream]);
+    let free_bytes = 1 << 40;
+    assert_eq!(drawn(&mut pictures, free_bytes).await, Residence::Stream);
+    card.tried.lock().unwrap().clear();
+    let away = pictures.memory.resident_bytes(Residence::Visit)
+        - pictures.memory.resident_bytes(Residence::Stream);
+    assert_eq!(drawn(&mut pictures, free_bytes + away).await, Residence::Stream);
+    assert!(!card.tried.lock().unwrap().contains(&"visit"), "that is what its layers took");
+    drawn(&mut pictures, free_bytes + away + GROWN_BYTES).await;
+    assert_eq!(card.tried.lock().unwrap().iter().filter(|what| **what == "visit").count(), 1);
+}
+
+#[tokio::test]
+async fn what_the_pool_holds_is_given_back_before_a_picture_is_planned_cheaper() {
+    let card = Arc::new(Card::default());
+    let mut pictures = pictures(&card, Residence::ways(false));
+    let (job, stream) = job();
+    assert!(pictures.begin(job).is_none());
+    // The first look finds nothing free, because the pool holds it.
+    let looks = std::cell::Cell::new(0);
+    let free = || {
+        looks.set(looks.get() + 1);
+        memory(if looks.get() > 2 { 1 << 40 } else { 0 })
+    };
+    while !pictures.is_idle() {
+        pictures.step(&free, |_| {}).into_iter().for_each(Ended::tell);
+    }
+    assert_eq!((outcome(stream).await, pictures.residence), (Ok(()), Residence::Stay));
+    assert_eq!(*card.tried.lock().unwrap(), ["prompt", "together", "together", "whole"]);
+}
+
+#[tokio::test]
+async fn a_picture_that_nobody_wants_is_left_in_the_middle_of_a_step() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
+    let source = Arc::new(ImageSource::open(&file).unwrap());
+    let (device, beats) = (Device::flex(), Arc::new(AtomicU64::new(0)));
+    let pulse = Pulse::counting(Arc::clone(&beats));
+    let loading = Loading::quiet(&device, Precision::Stored).beating(&pulse);
+    let pipeline = source.load_as(&loading, Residence::Stay).unwrap();
+    let ways = Ways {
+        residences: STAY.to_vec(),
+        load_as: Box::new(|_, _, _| Err(DiffusionError::Cancelled)),
+        host_free_bytes: || u64::MAX,
+    };
+    let memory_of = source.memory(Precision::Stored);
+    let mut pictures = Pictures::new(pipeline, ways, memory_of, source, device, pulse);
+    let free = || memory(1 << 40);
+    let (first, stream) = job();
+    let cancel = first.cancel.clone();
+    assert!(pictures.begin(first).is_none());
+    pictures.step(&free, |_| {});
+    let prompt = beats.load(Ordering::Relaxed);
+    pictures.step(&free, |_| {});
+    let step = beats.load(Ordering::Relaxed) - prompt;
+    assert!(step > 5, "{step} blocks");
+    // It is unwanted before the step begins, which the step itself finds out.
+    cancel.cancel();
+    pictures.step(&free, |_| {});
+    assert_eq!(beats.load(Ordering::Relaxed) - prompt - step, 1);
+    serve(&mut pictures, free());
+    assert_eq!(outcome(stream).await, Err(EngineErrorCode::Cancelled));
+    // The model is whole.
+    let (next, stream) = job();
+    assert!(pictures.begin(next).is_none());
+    serve(&mut pictures, free());
+    assert_eq!(outcome(stream).await, Ok(()));
 }

@@ -5,15 +5,19 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use neurino_diffusion::ImageSource;
 use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
 use neurino_diffusion::pipeline::{Family, Plan, Residence};
+use neurino_diffusion::pulse::Pulse;
+use neurino_diffusion::{DiffusionError, ImageSource};
 use neurino_hardware::machine_memory;
 
 use super::{Loaded, Progress, Worker, stopped};
-use crate::api::{EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef};
-use crate::fault::guarded;
+use crate::api::{
+    EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef, PictureFacts,
+    PictureWork,
+};
+use crate::fault::guarded_on_device;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::DeviceMemory;
 use crate::served::Served;
@@ -26,15 +30,16 @@ impl Worker {
     /// Loads an image model in the quickest way that there is memory for; where the plan was wrong, in
     /// the next cheaper one.
     pub(super) fn read_image(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
-        let open = &self.devices[0];
-        let source = Arc::new(ImageSource::open(&reference.path).map_err(unreadable)?);
-        let memory = source.memory(usual_precision(open.is_cpu()));
-        let mut ways = Residence::ways(open.is_cpu()).to_vec();
+        let device = &self.devices[0];
+        let source = Arc::new(open(reference).map_err(unreadable)?);
+        let memory = source.memory(usual_precision(device.is_cpu()));
+        let mut ways = Residence::ways(device.is_cpu()).to_vec();
         loop {
-            let planned = plan(source.family(), &memory, &ways, open.memory(), host_free_bytes())?;
+            let planned =
+                plan(source.family(), &memory, &ways, device.memory(), host_free_bytes())?;
             ways.retain(|way| *way >= planned.residence);
             let read = || self.read_image_as(reference, &source, &planned, &ways);
-            match guarded("loading the model", read).flatten() {
+            match guarded_on_device("loading the model", read).flatten() {
                 Err(error) if error.code == EngineErrorCode::OutOfMemory && ways.len() > 1 => {
                     tracing::warn!(from = ?planned.residence, "loading it another way: {error}");
                     ways.remove(0);
@@ -68,11 +73,12 @@ impl Worker {
             self.progress(reference, Progress { done_bytes, total_bytes, warm_percent: 0 });
         };
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
-        let loading = Loading::new(&open.device, precision, &progress, &unwanted);
+        let pulse = Pulse::counting(Arc::clone(&self.steps));
+        let loading = Loading::new(&open.device, precision, &progress, &unwanted).beating(&pulse);
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
-        let mut picture_pace = None;
+        let mut pace = None;
         if !open.is_cpu() {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
@@ -103,9 +109,13 @@ impl Worker {
                 let _ = open.device.sync();
             };
             let model = pipeline.as_mut();
-            picture_pace = warm_pictures::pace(model, &reference.id, &first, &elapsed, &sync);
+            pace = warm_pictures::pace(model, &reference.id, &first, &elapsed, &sync);
         }
         let used = self.used_bytes();
+        if !open.is_cpu() {
+            // What the warm-up left in the allocator's pools would count as used by the first plan.
+            open.clean_up();
+        }
         let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
         let facts = LoadedModel {
             id: reference.id.clone(),
@@ -116,7 +126,7 @@ impl Worker {
             weights_bytes: pipeline.facts().weights_bytes,
             memory: MemoryUse { planned_bytes, measured_bytes, cache_bytes: 0 },
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            picture_pace,
+            pictures: Some(PictureFacts { work: work(source), pace }),
         };
         tracing::info!(
             planned_bytes,
@@ -126,10 +136,10 @@ impl Worker {
             ?residence,
             "the image model is loaded"
         );
-        let load_as = self.load_as(open.device.clone(), precision);
+        let load_as = self.load_as(open.device.clone(), precision, pulse.clone());
         let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes };
         let (source, device) = (Arc::clone(source), open.device.clone());
-        let pictures = Pictures::new(pipeline, ways, memory, source, device);
+        let pictures = Pictures::new(pipeline, ways, memory, source, device, pulse);
         Ok(Loaded {
             reference: reference.clone(),
             facts,
@@ -139,13 +149,14 @@ impl Worker {
 
     /// Loads a model another way while jobs wait for it. What is read counts as steps, so that nobody
     /// takes the engine for stuck.
-    fn load_as(&self, device: Device, precision: Precision) -> LoadAs {
+    fn load_as(&self, device: Device, precision: Precision, pulse: Pulse) -> LoadAs {
         let steps = Arc::clone(&self.steps);
         Box::new(move |source, residence, unwanted| {
             let progress = |_| {
                 steps.fetch_add(1, Ordering::Relaxed);
             };
-            source.load_as(&Loading::new(&device, precision, &progress, unwanted), residence)
+            let loading = Loading::new(&device, precision, &progress, unwanted).beating(&pulse);
+            source.load_as(&loading, residence)
         })
     }
 
@@ -157,7 +168,7 @@ impl Worker {
         }
         let loaded = self.loaded.as_mut()?;
         let Served::Image(pictures) = &mut loaded.serving else { return None };
-        let source = ImageSource::open(&model.path).ok()?;
+        let source = open(model).ok()?;
         let started = Instant::now();
         if !pictures.switch_to(source) {
             // The load that follows says what is wrong.
@@ -170,6 +181,14 @@ impl Worker {
         self.status.send_replace(EngineStatus::Ready(facts.clone()));
         Some(facts)
     }
+}
+
+/// Opens a model with what is known of its files.
+fn open(model: &ModelRef) -> Result<ImageSource, DiffusionError> {
+    let source = ImageSource::open(&model.path)?;
+    let sha256 = model.sha256.iter();
+    Ok(source
+        .vouched(sha256.map(|(name, sha256)| (model.path.join(name), sha256.clone())).collect()))
 }
 
 /// Memory of the machine itself that layers may take.
@@ -193,6 +212,12 @@ struct Planned {
     plan: Plan,
     /// What the model and that picture take together.
     peak_bytes: u64,
+}
+
+/// How much its pictures compute.
+fn work(source: &ImageSource) -> PictureWork {
+    let (pass, decoder) = (source.dims().denoising_growth(), source.dims().decoding_growth());
+    PictureWork { pass: pass.0, decoder: decoder.0, guided_twice: guided(source.family()) }
 }
 
 /// Whether the usual picture of a family is computed with the prompt and without it.
@@ -239,7 +264,7 @@ fn plan(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn unreadable(error: neurino_diffusion::DiffusionError) -> EngineError {
+fn unreadable(error: DiffusionError) -> EngineError {
     let error = from_diffusion(&error);
     if error.code == EngineErrorCode::Internal || error.code == EngineErrorCode::InvalidRequest {
         return EngineError::new(EngineErrorCode::ModelUnreadable, error.message);
@@ -315,7 +340,7 @@ mod tests {
 
     fn tiny() -> ModelRef {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
-        ModelRef { id: ModelId::new("tiny").expect("an id"), path: folder }
+        ModelRef::new(ModelId::new("tiny").expect("an id"), folder)
     }
 
     /// Loads a tiny model on a device and makes a picture.

@@ -14,7 +14,7 @@ use neurino_llm::tokenizer::Tokenizer;
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{EngineError, EngineErrorCode, LoadedModel, MemoryUse, ModelRef};
 use crate::device::OpenDevice;
-use crate::fault::{self, guarded};
+use crate::fault::{self, guarded_on_device};
 use crate::memory::{self, MemoryPlan, Verdict};
 use crate::served::Served;
 use crate::serving::{Parts, Serving, Steps, smaller};
@@ -28,7 +28,8 @@ impl Worker {
         let memories: Vec<_> = self.devices.iter().map(OpenDevice::memory).collect();
         let plan = memory::plan(&source, &memories).checked()?;
         let read = |plan: &MemoryPlan| {
-            guarded("loading the model", || self.read_text_as(reference, &source, plan)).flatten()
+            let read = || self.read_text_as(reference, &source, plan);
+            guarded_on_device("loading the model", read).flatten()
         };
         let error = match read(&plan) {
             Err(error) if error.code == EngineErrorCode::OutOfMemory => error,
@@ -82,7 +83,7 @@ impl Worker {
                 cache_bytes: serving.cache_bytes(),
             },
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            picture_pace: None,
+            pictures: None,
         };
         log(plan, &facts);
         let serving = Served::Text(Box::new(serving));
@@ -114,9 +115,14 @@ impl Worker {
         go_on: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Serving, EngineError> {
         let steps = if self.devices[0].is_cpu() { Steps::AsTheyCome } else { Steps::InShapes };
-        let model = prove_choices(model);
+        let chooses = prove_choices(&model).or_else(|lack| {
+            tracing::warn!("the card's choices are checked once more: {lack}");
+            self.clean_up();
+            prove_choices(&model).map_err(|lack| no_room(&lack))
+        })?;
+        let model = if chooses { model } else { model.drawing_on_host() };
         loop {
-            let ready = guarded("the warm-up", || {
+            let ready = guarded_on_device("the warm-up", || {
                 if !warm_up(&model, &limits, steps, go_on).map_err(|error| unloadable(&error))? {
                     return Err(stopped());
                 }

@@ -162,7 +162,7 @@ fn write_shard(path: &Path, tensors: &[Entry], bits: u32) -> u64 {
 }
 
 fn made_up(folder: &TempDir) -> ModelRef {
-    ModelRef { id: ModelId::new("made-up").unwrap(), path: folder.path().to_owned() }
+    ModelRef::new(ModelId::new("made-up").unwrap(), folder.path())
 }
 
 /// An engine with a tiny model, its process, and what that holds.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 fn model() -> ModelRef {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
-    ModelRef { id: ModelId::new("tiny").unwrap(), path: fixtures.join("llm/llama3") }
+    ModelRef::new(ModelId::new("tiny").unwrap(), fixtures.join("llm/llama3"))
 }
 
 /// Greedy on this model, it goes on for as long as it may.

@@ -1,6 +1,7 @@
 //! What every engine promises of pictures, with a tiny Stable Diffusion.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use neurino_core::job::{ImageOutput, ImageStep};
 use neurino_core::{ImageJob, JobOutput, JobSpec, ModelId};
@@ -50,7 +51,7 @@ fn fixtures() -> std::path::PathBuf {
 }
 
 fn painter() -> ModelRef {
-    ModelRef { id: ModelId::new("painter").unwrap(), path: fixtures().join("sd/sd15") }
+    ModelRef::new(ModelId::new("painter").unwrap(), fixtures().join("sd/sd15"))
 }
 
 fn picture(steps: u32, seed: u64) -> ImageJob {
@@ -203,20 +204,86 @@ async fn a_damaged_image_model_is_refused_and_a_good_one_loads_after_it(engine: 
     assert_eq!(steps(&rest(ask(engine, picture(2, 1)).await).await).len(), 2);
 }
 
+/// A composite as the catalogue lays it down: a folder of its own with the base's file, which others
+/// have as well.
+fn composite(folder: &Path, name: &str, loras: &str) -> ModelRef {
+    let place = folder.join(name);
+    std::fs::create_dir_all(&place).unwrap();
+    let base = fixtures().join("sd/sd15");
+    let first = folder.join("Base.safetensors");
+    if !first.exists() {
+        std::fs::copy(base.join("model.safetensors"), &first).unwrap();
+    }
+    // So small a model does not tell its dimensions by its shapes.
+    for part in ["unet", "vae", "text_encoder", "tokenizer"] {
+        let own = place.join(part);
+        std::fs::create_dir_all(&own).unwrap();
+        for entry in std::fs::read_dir(base.join(part)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), own.join(entry.file_name())).unwrap();
+        }
+    }
+    std::fs::hard_link(first, place.join("Base.safetensors")).unwrap();
+    std::fs::write(place.join("model.toml"), format!("base = 'Base.safetensors'\n{loras}"))
+        .unwrap();
+    ModelRef::new(ModelId::new(name).unwrap(), place)
+}
+
+fn lora(form: &str) -> String {
+    let file = fixtures().join(format!("sd/sd15/lora_{form}.safetensors"));
+    format!("[[loras]]\nfile = '{}'\nscale = 0.8\n", file.display())
+}
+
+#[tokio::test]
+async fn composites_of_one_base_change_without_reading_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let composite = |name: &str, loras: &str| composite(folder.path(), name, loras);
+    let engine = LocalEngine::start(DeviceChoice::Cpu).unwrap();
+    let mut status = engine.status();
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&read);
+    let watching = tokio::spawn(async move {
+        while status.changed().await.is_ok() {
+            if let EngineStatus::Loading { model, total_bytes: 1.., .. } =
+                &*status.borrow_and_update()
+            {
+                seen.lock().unwrap().push(model.to_string());
+            }
+        }
+    });
+    // Where links cannot be made, the library copies.
+    let copied = |model: ModelRef| {
+        let file = model.path.join("Base.safetensors");
+        std::fs::copy(&file, model.path.join("copy")).unwrap();
+        std::fs::rename(model.path.join("copy"), file).unwrap();
+        model
+    };
+    let vouched = |model: ModelRef, digest: &str| {
+        let sha256 = [("Base.safetensors".to_owned(), digest.repeat(64))].into();
+        ModelRef { sha256, ..model }
+    };
+    let loads = [
+        (composite("plain", ""), true),
+        (composite("linked", &lora("kohya")), false),
+        (copied(composite("copied", "")), true),
+        (vouched(copied(composite("first", "")), "a"), true),
+        (vouched(copied(composite("second", &lora("peft"))), "a"), false),
+        (vouched(composite("changed", ""), "b"), true),
+    ];
+    for (model, reads) in loads {
+        assert_eq!(engine.load(&model).await.unwrap().id, model.id);
+        tokio::task::yield_now().await;
+        let read = std::mem::take(&mut *read.lock().unwrap());
+        assert_eq!(read.contains(&model.id.to_string()), reads, "{}: {read:?}", model.id);
+        let job = ImageJob { model: model.id.clone(), ..picture(1, 3) };
+        output(&rest(ask(&engine, job).await).await);
+    }
+    watching.abort();
+}
+
 async fn low_rank_updates_change_without_the_base(engine: &dyn Engine) {
     let folder = tempfile::tempdir().unwrap();
-    let base = fixtures().join("sd/sd15");
-    let composite = |name: &str, loras: &str| {
-        let place = folder.path().join(name);
-        std::fs::create_dir_all(&place).unwrap();
-        let toml = format!("base = '{}'\n{loras}", base.join("model.safetensors").display());
-        std::fs::write(place.join("model.toml"), toml).unwrap();
-        ModelRef { id: ModelId::new(name).unwrap(), path: place }
-    };
-    let lora = |form: &str| {
-        let file = base.join(format!("lora_{form}.safetensors"));
-        format!("[[loras]]\nfile = '{}'\nscale = 0.8\n", file.display())
-    };
+    let composite = |name: &str, loras: &str| composite(folder.path(), name, loras);
     let models = [composite("plain", ""), composite("one", &lora("kohya"))];
     let mut made = Vec::new();
     for model in models.iter().chain(&models) {

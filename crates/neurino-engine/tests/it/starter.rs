@@ -16,7 +16,7 @@ fn starter() -> Option<ModelRef> {
         eprintln!("skipped: NEURINO_TEST_STARTER_MODEL does not name the starter model's file");
         return None;
     };
-    Some(ModelRef { id: ModelId::new("smollm2-135m-instruct").unwrap(), path: path.into() })
+    Some(ModelRef::new(ModelId::new("smollm2-135m-instruct").unwrap(), path))
 }
 
 /// In this process, that is: the process engine's is gone with all it had.

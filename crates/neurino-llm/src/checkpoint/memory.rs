@@ -111,7 +111,9 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, form: Form) -> ModelMem
     };
     let held_bytes = |tensor: &StoredTensor, usage| match gptq {
         Some(config) if GPTQ_PARTS.iter().any(|part| tensor.name().ends_with(part)) => {
-            gptq_bytes(tensor, config, form)
+            let scales = tensor.name().strip_suffix(".qweight");
+            let scales = scales.and_then(|base| checkpoint.stored(&format!("{base}.scales")).ok());
+            gptq_bytes(tensor, scales.as_ref(), config, form)
         }
         _ => held_bytes(tensor, form, usage),
     };
@@ -153,9 +155,14 @@ enum Use {
 /// The ends of the names of a GPTQ matrix's tensors.
 const GPTQ_PARTS: [&str; 4] = [".qweight", ".qzeros", ".scales", ".g_idx"];
 
-/// What [`super::LayerLoader`] makes of a part of a GPTQ matrix. The order of the inputs is counted
-/// wherever the file has one, although one that changes nothing is dropped.
-fn gptq_bytes(tensor: &StoredTensor, config: GptqConfig, form: Form) -> u64 {
+/// What [`super::LayerLoader`] makes of a part of a GPTQ matrix, which has `scales`. The order of the
+/// inputs is counted wherever the file has one, although one that changes nothing is dropped.
+fn gptq_bytes(
+    tensor: &StoredTensor,
+    scales: Option<&StoredTensor>,
+    config: GptqConfig,
+    form: Form,
+) -> u64 {
     let precision = form.precision;
     let &[rows, out] = tensor.shape() else {
         let is_order = tensor.name().ends_with(".g_idx") && precision != Precision::Full;
@@ -165,7 +172,14 @@ fn gptq_bytes(tensor: &StoredTensor, config: GptqConfig, form: Form) -> u64 {
         return 0;
     }
     let features = rows * 32 / config.bits as usize;
-    let group = config.group_size.unwrap_or(features);
+    // The file says how many groups there are; with an order of its own, the description may lie.
+    let stated = config.group_size.unwrap_or(features);
+    let group = match scales.map(StoredTensor::shape) {
+        Some(&[groups, _]) if groups > 0 && features.div_ceil(stated) != groups => {
+            features.div_ceil(groups)
+        }
+        _ => stated,
+    };
     let whole = group.is_multiple_of(BLOCK) && features.is_multiple_of(BLOCK);
     if precision == Precision::Full || !whole {
         return (features * out) as u64 * dense_bytes(DType::F16, precision);

@@ -54,6 +54,36 @@ pub(super) fn part_of(name: &str) -> Option<Part> {
     })
 }
 
+/// Where a tensor of either spelling stands in a model that has a place for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The token table, the last norm or the head.
+    Outside,
+    /// In a layer: one of its parts by its number in [`LAYER_PARTS`], else a matrix of an expert,
+    /// else (no expert either) that matrix of all experts in one.
+    Layer { layer: usize, part: Option<usize>, expert: Option<usize> },
+}
+
+/// Where a tensor stands; `None` for a name that no model of ours has.
+pub(super) fn place_of(name: &str) -> Option<Place> {
+    if let Some([1, layer, ..]) = merged_rank(name) {
+        return Some(Place::Layer { layer, part: None, expert: None });
+    }
+    Some(match rank(name)? {
+        [1, layer, part, expert, ..] => {
+            let part = (part < LAYER_PARTS.len()).then_some(part);
+            let expert = part.is_none().then_some(expert);
+            Place::Layer { layer, part, expert }
+        }
+        _ => Place::Outside,
+    })
+}
+
+/// Whether a name ends as those of matrices do.
+pub(super) fn has_known_suffix(name: &str) -> bool {
+    SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
 /// Whether a tensor, in either spelling, scores experts.
 pub(super) fn is_router(name: &str) -> bool {
     name.ends_with(ROUTER) || name.ends_with("ffn_gate_inp.weight")
@@ -87,7 +117,8 @@ fn merged_rank(name: &str) -> Option<Rank> {
     Some([1, layer, LAYER_PARTS.len(), 0, matrix, 0])
 }
 
-fn in_layer(name: &str) -> Option<(usize, &str)> {
+/// The layer of a name, and the rest of it.
+pub(super) fn in_layer(name: &str) -> Option<(usize, &str)> {
     let rest = name.strip_prefix("model.layers.").or_else(|| name.strip_prefix("blk."))?;
     let (layer, rest) = rest.split_once('.')?;
     Some((layer.parse().ok()?, rest))

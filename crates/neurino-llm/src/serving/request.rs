@@ -1,5 +1,6 @@
 //! From a job to a prompt and what watches over its answers; and why there may be no answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Zoned;
@@ -90,6 +91,11 @@ impl Prepared {
     pub fn prompt_tokens(&self) -> usize {
         self.prompt.len()
     }
+
+    /// Most tokens of an answer.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
 }
 
 /// Prepares jobs for a model without touching it: renders, counts, compiles what guides answers. That
@@ -126,11 +132,24 @@ impl Preparer {
         let tools = if may_call { job.tools.as_slice() } else { &[] };
         let syntax = (!tools.is_empty()).then(|| template.tool_syntax());
         let prompt = tokenizer.encode(&template.render(&job.messages, tools, now)?, false)?;
+        let job = &*self.fitted(job, prompt.len());
         self.check(&prompt, job)?;
         let guide = guide_of(job, tokenizer, template)?;
         let answer = |choice| Answer::new(job, choice, &prompt, guide.clone(), syntax, tokenizer);
         let answers = (0..job.choices).map(answer).collect();
         Ok(Prepared { prompt, max_tokens: job.max_tokens as usize, answers })
+    }
+
+    /// The job with as many tokens as the model holds beside the prompt, if fewer will do. What there is
+    /// memory for is not asked: the same job must end alike on all machines.
+    fn fitted<'a>(&self, job: &'a TextJob, prompt_tokens: usize) -> Cow<'a, TextJob> {
+        let left = self.context_tokens.saturating_sub(prompt_tokens);
+        match u32::try_from(left) {
+            Ok(left) if job.fewer_tokens && (1..job.max_tokens).contains(&left) => {
+                Cow::Owned(TextJob { max_tokens: left, ..job.clone() })
+            }
+            _ => Cow::Borrowed(job),
+        }
     }
 
     /// Checks that the model can read the prompt and has room for the answer. A token that is not the
@@ -213,7 +232,8 @@ impl Open {
         }
         let choices = self.choices.drain(..).flatten().collect();
         let (prompt_tokens, completion_tokens) = (self.prompt_tokens, self.completion_tokens);
-        Some(TextOutput { choices, usage: Usage { prompt_tokens, completion_tokens } })
+        let usage = Usage { prompt_tokens, completion_tokens };
+        Some(TextOutput { choices, usage, precision: None })
     }
 }
 

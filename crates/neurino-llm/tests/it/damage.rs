@@ -4,10 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use neurino_llm::{LanguageModel, LlmError, ModelSource};
+use neurino_nn::rotary::RopeScaling;
 use neurino_weights::WeightsError;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
-use crate::{device, fixtures};
+use crate::{device, fixtures, gguf};
 
 /// A copy of a fixture that may be damaged.
 pub(crate) fn copy(name: &str) -> TempDir {
@@ -132,10 +135,116 @@ fn tensor_that_is_not_there() {
     let text = fs::read_to_string(&config).unwrap();
     let deeper = text.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4");
     fs::write(&config, deeper).unwrap();
-    let source = ModelSource::open(folder.path()).unwrap();
-    let error = LanguageModel::load(&source, &device(), &|_, _| ()).unwrap_err();
+    let error = open_error(folder.path());
     assert!(matches!(error, LlmError::Weights(WeightsError::TensorAbsent { .. })), "{error}");
     assert_helps(&error, "model.layers.3.");
+}
+
+/// Memory is planned for what is there, not for what a few bytes say.
+#[test]
+fn more_layers_than_any_file_holds() {
+    let folder = copy("llama31");
+    let config = folder.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let deep = text.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 67108864");
+    fs::write(&config, deep).unwrap();
+    assert_helps(&open_error(folder.path()), "model.layers.3.");
+}
+
+/// The mixture's GGUF file, changed before it is finished.
+fn gguf_with(merged: bool, change: impl FnOnce(gguf::Writer) -> gguf::Writer) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = gguf::mixtral_with(&fixtures().join("llm/mixtral"), merged, change);
+    fs::write(folder.path().join("model.gguf"), bytes).unwrap();
+    folder
+}
+
+#[test]
+fn experts_of_which_there_is_another_number() {
+    // Four million of nothing in a few bytes; and two in which there is something.
+    for (dims, bytes) in [(&[0, 0, 1 << 22][..], 0), (&[8, 4, 2], 128), (&[8, 8], 128)] {
+        let folder = gguf_with(false, |writer| {
+            writer.tensor("blk.0.ffn_gate_exps.weight", dims, 1, &vec![0; bytes])
+        });
+        let error = open_error(&folder.path().join("model.gguf"));
+        assert!(matches!(error, LlmError::Weights(WeightsError::BadTensor { .. })), "{error}");
+        assert_helps(&error, "blk.0.ffn_gate_exps.weight");
+    }
+}
+
+#[test]
+fn what_would_be_left_out_of_the_computation_is_named() {
+    let one = || 1f32.to_le_bytes().repeat(8);
+    for name in [
+        "blk.0.attn_q.bias",
+        "blk.1.attn_q_norm.weight",
+        "blk.2.attn_norm.weight",
+        "blk.0.ffn_gate.weight",
+        "blk.0.ffn_gate.8.weight",
+        "output.bias",
+        "rope_factors_long.weight",
+    ] {
+        let folder = gguf_with(true, |writer| writer.tensor(name, &[8], 0, &one()));
+        let error = open_error(&folder.path().join("model.gguf"));
+        assert!(matches!(error, LlmError::UnsupportedFeature { .. }), "{error}");
+        assert_helps(&error, name);
+    }
+    // What adds nothing, or is computed here.
+    let folder = gguf_with(true, |writer| {
+        let writer = writer.tensor("blk.0.attn_q.bias", &[8], 0, &[0; 32]);
+        writer.tensor("blk.0.attn_rot_embd.weight", &[8], 0, &one())
+    });
+    ModelSource::open(&folder.path().join("model.gguf")).unwrap();
+}
+
+#[test]
+fn biases_in_safetensors_that_the_configuration_does_not_speak_of() {
+    let with = |name: &str, value: f32| {
+        let folder = copy("llama31");
+        edit(&folder.path().join("model.safetensors"), |bytes| {
+            let values = value.to_le_bytes().repeat(64);
+            let all = SafeTensors::deserialize(bytes).unwrap();
+            let mut tensors = all.tensors();
+            let view = TensorView::new(Dtype::F32, vec![64], &values).unwrap();
+            tensors.push((name.to_owned(), view));
+            let changed = safetensors::serialize(tensors, None).unwrap();
+            *bytes = changed;
+        });
+        folder
+    };
+    let bias = "model.layers.1.self_attn.k_proj.bias";
+    let error = open_error(with(bias, 0.5).path());
+    assert!(matches!(error, LlmError::UnsupportedFeature { .. }), "{error}");
+    assert_helps(&error, bias);
+    for (name, value) in [(bias, 0.0), ("model.layers.0.self_attn.rotary_emb.inv_freq", 0.5)] {
+        ModelSource::open(with(name, value).path()).unwrap();
+    }
+}
+
+#[test]
+fn every_spelling_of_rope_scaling_in_gguf() {
+    let scaling = |change: &dyn Fn(gguf::Writer) -> gguf::Writer| {
+        let folder = gguf_with(true, change);
+        ModelSource::open(&folder.path().join("model.gguf"))
+            .map(|source| source.config.rope_scaling)
+    };
+    let linear = RopeScaling::Linear { factor: 4.0 };
+    let (old, new) = ("llama.rope.scale_linear", "llama.rope.scaling.factor");
+    let kind = "llama.rope.scaling.type";
+    assert_eq!(scaling(&|writer| writer.float(old, 4.0)).unwrap(), linear);
+    assert_eq!(scaling(&|writer| writer.float(new, 4.0)).unwrap(), linear);
+    assert_eq!(scaling(&|writer| writer.float(new, 4.0).text(kind, "linear")).unwrap(), linear);
+    let none = scaling(&|writer| writer.float(new, 4.0).text(kind, "none")).unwrap();
+    assert_eq!(none, RopeScaling::None);
+    assert_eq!(scaling(&|writer| writer.float(old, 0.0)).unwrap(), RopeScaling::None);
+    let yarn = scaling(&|writer| {
+        let original = "llama.rope.scaling.original_context_length";
+        writer.float(new, 4.0).text(kind, "yarn").uint(original, 2048)
+    });
+    let yarn = yarn.unwrap();
+    assert!(matches!(yarn, RopeScaling::Yarn { context: 2048.0, .. }), "{yarn:?}");
+    let error = scaling(&|writer| writer.float(new, 4.0).text(kind, "longrope")).unwrap_err();
+    assert!(matches!(error, LlmError::UnsupportedFeature { .. }), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use neurino_llm::checkpoint::Precision;
 use neurino_llm::models::decoder::Placement;
 use neurino_llm::{LanguageModel, LlmError, ModelSource};
+use neurino_nn::quant::Holder;
 use neurino_weights::WeightsError;
 
 use crate::{damage, device, fixtures, gguf, load, load_as};
@@ -61,6 +62,36 @@ fn gptq_is_recognised_by_either_description() {
     let old = copy.path().join("model.safetensors");
     fs::rename(old, copy.path().join("gptq_model-4bit-32g.safetensors")).unwrap();
     assert_eq!(logits(&load(copy.path())), expect);
+}
+
+/// Old tools wrote another group size than they used, or none.
+#[test]
+fn memory_is_planned_by_the_groups_of_the_file() {
+    let planned = |source: &ModelSource| {
+        let all = [(Precision::Packed, Holder::Cpu), (Precision::Half, Holder::Card)];
+        all.map(|(precision, holder)| source.memory(precision, holder))
+    };
+    let expect = planned(&open(&folder("mixtral_gptq")));
+    for size in [-1, 16, 64] {
+        let copy = damage::copy("mixtral_gptq");
+        for name in ["config.json", "quantize_config.json"] {
+            let path = copy.path().join(name);
+            let text = fs::read_to_string(&path).unwrap();
+            let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let described = match name {
+                "config.json" => &mut config["quantization_config"],
+                _ => &mut config,
+            };
+            assert_eq!(described["group_size"], 32, "{name}");
+            described["group_size"] = size.into();
+            fs::write(&path, config.to_string()).unwrap();
+        }
+        let source = open(copy.path());
+        assert_eq!(planned(&source), expect, "{size}");
+        let held = load_as(copy.path(), Precision::Packed).weights_bytes() as f64;
+        let planned = expect[0].weights_bytes() as f64;
+        assert!((planned / held - 1.0).abs() < 0.05, "{planned} {held}");
+    }
 }
 
 #[test]

@@ -73,6 +73,15 @@ impl Writer {
 /// The Mixtral fixture as llama.cpp's converter would write it, its experts in merged tensors or
 /// one by one.
 pub(crate) fn mixtral(folder: &Path, merged: bool) -> Vec<u8> {
+    mixtral_with(folder, merged, |writer| writer)
+}
+
+/// The same, changed before it is finished.
+pub(crate) fn mixtral_with(
+    folder: &Path,
+    merged: bool,
+    change: impl FnOnce(Writer) -> Writer,
+) -> Vec<u8> {
     let config: Value =
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let uint = |key: &str| u32::try_from(config[key].as_u64().unwrap()).unwrap();
@@ -119,7 +128,7 @@ pub(crate) fn mixtral(folder: &Path, merged: bool) -> Vec<u8> {
             writer = writer.tensor(&own, &dims, *kind, &moved);
         }
     }
-    writer.finish()
+    change(writer).finish()
 }
 
 /// Name to ggml's type, shape and 16-bit numbers, over all shards.

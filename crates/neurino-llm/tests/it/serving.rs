@@ -229,6 +229,44 @@ fn what_does_not_fit_is_refused_before_any_work() {
     assert!(answer(&mut tight, &TextJob { max_tokens: 1, ..job("Hi.") }).is_ok());
 }
 
+/// Nobody asked for so many tokens: as many as fit will do.
+#[test]
+fn a_default_gives_way_to_a_long_prompt() {
+    let mut runner = small();
+    let most = TextJob { max_tokens: 4096, ..job(&"a b c d e f g h ".repeat(600)) };
+    let result = answer(&mut runner, &most);
+    let Err(GenerateError::ContextTooLong { prompt_tokens, .. }) = result else {
+        panic!("{result:?}");
+    };
+    let left = 8192 - prompt_tokens;
+    assert!((1..4096).contains(&left), "{left}");
+    let prepare = |job: &TextJob| runner.preparer().prepare(job, &noon());
+    let prepared = prepare(&TextJob { fewer_tokens: true, ..most.clone() }).unwrap();
+    assert_eq!((prepared.prompt_tokens(), prepared.max_tokens()), (prompt_tokens, left));
+    let prepared = prepare(&TextJob { fewer_tokens: true, max_tokens: 9, ..most }).unwrap();
+    assert_eq!(prepared.max_tokens(), 9, "there is room for all");
+    // Not even one token fits.
+    let full = TextJob { fewer_tokens: true, ..job(&"a b c d e f g h ".repeat(1000)) };
+    assert!(matches!(prepare(&full), Err(GenerateError::ContextTooLong { .. })));
+}
+
+#[test]
+fn an_answer_that_may_be_shorter_ends_with_the_context() {
+    let folder = crate::damage::copy("llama3");
+    let config = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let short =
+        text.replace("\"max_position_embeddings\": 8192", "\"max_position_embeddings\": 64");
+    assert_ne!(short, text);
+    std::fs::write(&config, short).unwrap();
+    let mut runner = runner(folder.path(), Precision::Full, AMPLE);
+    let mut job = TextJob { max_tokens: 512, fewer_tokens: true, ..job("Once upon a time") };
+    job.sampling.temperature = 0.0;
+    let output = answer(&mut runner, &job).unwrap();
+    assert_eq!(output.usage.total(), 64, "{output:?}");
+    assert_eq!(output.choices[0].finish_reason, neurino_core::FinishReason::Length);
+}
+
 /// The same model with other limits.
 pub(crate) fn runner_with(runner: Runner, limits: ServingLimits) -> Runner {
     let (model, tokenizer, template) = runner.into_parts();

@@ -42,7 +42,7 @@ struct Bench {
 }
 
 fn model(id: &str) -> ModelRef {
-    ModelRef { id: ModelId::new(id).unwrap(), path: format!("/nowhere/{id}").into() }
+    ModelRef::new(ModelId::new(id).unwrap(), format!("/nowhere/{id}"))
 }
 
 fn offers(ids: &[&str]) -> Vec<ModelOffer> {

@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use neurino_model_store::{Catalog, ModelState, ModelStore, MoveProgress, StoreError};
+use neurino_model_store::{
+    Catalog, Found, ModelState, ModelStore, MoveProgress, Pace, StoreError, WholeFile,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{Answer, Server};
@@ -214,6 +218,56 @@ async fn a_scrub_finds_a_flipped_bit_and_the_fetch_repairs_it() {
     fetch(&store).await.unwrap();
     let asked = server.requests().last().unwrap().range.unwrap();
     assert_eq!(asked.1 - asked.0 + 1, 16 << 10, "one chunk came again");
+}
+
+#[tokio::test]
+async fn one_file_is_read_through_at_its_pace_and_waits_while_it_is_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, request| Answer::file(request, &content())).await;
+    let store = store(folder.path(), vec![server.source()]);
+    assert_eq!(store.whole_files(), []);
+    let path = fetch(&store).await.unwrap();
+    let files = store.whole_files();
+    let modified = fs::metadata(&path).unwrap().modified().ok();
+    assert_eq!(files, [WholeFile { model: model(), name: FILE.to_owned(), modified }]);
+    let read = |pace: Pace, cancel: CancellationToken| {
+        let store = store.clone();
+        async move { store.read_through(&model(), FILE, pace, cancel).await }
+    };
+
+    let begin = Instant::now();
+    let slow = Pace { bytes_per_s: Some(1_000_000), hold: None };
+    let found = read(slow, CancellationToken::new()).await.unwrap();
+    assert_eq!(found, Found::Sound);
+    assert!(begin.elapsed() >= Duration::from_millis(300), "300 kB at 1 MB/s");
+
+    let hold = Arc::new(AtomicBool::new(true));
+    let held = Pace { bytes_per_s: None, hold: Some(Arc::clone(&hold)) };
+    let stop = CancellationToken::new();
+    let reading = tokio::spawn(read(held.clone(), stop.clone()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!reading.is_finished(), "nothing is read while it is held");
+    hold.store(false, Ordering::Relaxed);
+    assert_eq!(reading.await.unwrap().unwrap(), Found::Sound);
+    hold.store(true, Ordering::Relaxed);
+    let reading = tokio::spawn(read(held, stop.clone()));
+    stop.cancel();
+    assert!(matches!(reading.await.unwrap(), Err(StoreError::Cancelled)));
+
+    let mut bytes = content();
+    bytes[200_000] ^= 8;
+    fs::write(&path, bytes).unwrap();
+    let lock = fs::File::create(store.folder(&model()).join(".lock")).unwrap();
+    lock.try_lock().unwrap();
+    let busy = read(Pace::default(), CancellationToken::new()).await;
+    assert!(matches!(busy, Err(StoreError::Busy { .. })), "{busy:?}");
+    assert!(path.exists(), "a model that is being fetched is left alone");
+    drop(lock);
+    let found = read(Pace::default(), CancellationToken::new()).await.unwrap();
+    assert_eq!((found, path.exists()), (Found::Damaged, false));
+    let gone = read(Pace::default(), CancellationToken::new()).await.unwrap();
+    assert_eq!(gone, Found::Unreadable);
+    assert!(store.read_through(&model(), "no.such", Pace::default(), stop).await.is_err());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device};
 
 use super::*;
+use crate::device::download;
 
 fn values(count: usize, seed: f32) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * seed).sin()).collect()

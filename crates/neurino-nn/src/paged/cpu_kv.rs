@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::cpu_attention::{Keys, Query, Tile, Values, tile_queries};
 use super::{BLOCK_TOKENS, BatchLayout, KvShape, KvStore};
 use crate::NnError;
-use crate::device::{download, upload};
+use crate::device::{in_memory, upload};
 use crate::rotary::RotaryTables;
 use crate::simd::{self, Isa, Kernel, LANES, Simd};
 
@@ -127,10 +127,6 @@ impl<E: Element> CpuKv<E> {
 /// Features of a value with its padding.
 fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
-}
-
-fn in_memory<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    download(x).expect("a tensor of the CPU is in memory, and f32 is asked for")
 }
 
 impl<E: Element> KvStore for CpuKv<E> {

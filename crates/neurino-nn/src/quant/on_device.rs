@@ -53,7 +53,7 @@ impl OnDevice<Nf4> {
 
 impl OnDevice<Hqq> {
     pub(super) fn hqq(matrix: &HqqMatrix, device: &Device, dtype: DType) -> Self {
-        Self { matrix: Hqq::new(matrix, device), dtype }
+        Self { matrix: Hqq::new(matrix, device, WEIGHTS_AT_ONCE), dtype }
     }
 }
 
@@ -170,14 +170,15 @@ impl Slabs for Nf4 {
     }
 }
 
-/// HQQ's integers. Their groups lie across the matrix, so that all of it is unpacked at once: this is
-/// for text encoders, which read once a prompt.
+/// HQQ's integers. They are a matrix of their own, whose rows are groups of weights or have one of each
+/// group; rows of the weights are unpacked at once that are whole rows of it.
 #[derive(Debug)]
 pub(super) struct Hqq {
     shape: [usize; 2],
     bits: u32,
     /// Rows and columns of the integers' matrix.
     dims: [usize; 2],
+    rows_at_once: usize,
     words: Tensor<1, Int>,
     /// `[rows, 1]` or `[1, columns]`.
     scales: Tensor<2>,
@@ -186,13 +187,19 @@ pub(super) struct Hqq {
 }
 
 impl Hqq {
-    fn new(matrix: &HqqMatrix, device: &Device) -> Self {
-        let [rows, columns] = matrix.dims;
+    fn new(matrix: &HqqMatrix, device: &Device, weights_at_once: usize) -> Self {
+        let ([rows, columns], [out, inp]) = (matrix.dims, matrix.shape);
+        // Rows of weights that are whole rows of integers; those have to begin with a word.
+        let least = columns / greatest_common_divisor(columns, inp).max(1);
+        let fits = columns.is_multiple_of(4) && least > 0 && out.is_multiple_of(least);
+        let times = (weights_at_once / (least * inp).max(1)).max(1);
+        let rows_at_once = if fits { (least * times).min(out) } else { out };
         let shape = if matrix.groups_are_rows { [rows, 1] } else { [1, columns] };
         Self {
             shape: matrix.shape,
             bits: matrix.bits,
             dims: matrix.dims,
+            rows_at_once,
             words: words(&matrix.quants, device),
             scales: upload(matrix.scales.clone(), shape, device),
             zeros: upload(matrix.zeros.clone(), shape, device),
@@ -206,23 +213,42 @@ impl Slabs for Hqq {
     }
 
     fn rows_at_once(&self) -> usize {
-        self.shape[0]
+        self.rows_at_once
     }
 
-    fn rows(&self, _: Range<usize>) -> Tensor<2> {
-        let [rows, columns] = self.dims;
+    fn rows(&self, wanted: Range<usize>) -> Tensor<2> {
+        let ([rows, columns], inp) = (self.dims, self.shape[1]);
+        let first = wanted.start * inp / columns;
+        let count = (wanted.len() * inp).div_ceil(columns);
         let parts = 8 / self.bits as usize;
-        let packed = rows / parts * columns;
-        // The first part of the rows has the highest bits of its bytes.
-        let part = |part: usize| {
+        // The first part of the rows has the highest bits of its bytes, and so on.
+        let each = rows / parts;
+        let of_part = |part: usize| {
+            let begin = first.max(part * each);
+            let end = (first + count).min((part + 1) * each);
+            if begin >= end {
+                return None;
+            }
+            let (from, len) = ((begin - part * each) * columns, (end - begin) * columns);
             let shift = ((parts - 1 - part) as u32 * self.bits) as i32;
             let shifts: [i32; 4] = std::array::from_fn(|byte| 8 * byte as i32 + shift);
-            fields(&self.words, &shifts, self.bits).narrow(0, 0, packed)
+            let words = self.words.clone().narrow(0, from / 4, len.div_ceil(4));
+            Some(fields(&words, &shifts, self.bits).narrow(0, 0, len))
         };
-        let numbers = Tensor::cat((0..parts).map(part).collect(), 0).reshape([rows, columns]);
-        let weights = (numbers.float() - self.zeros.clone()) * self.scales.clone();
-        weights.reshape(self.shape)
+        let numbers: Vec<_> = (0..parts).filter_map(of_part).collect();
+        let numbers = Tensor::cat(numbers, 0).reshape([count, columns]);
+        // One for each group: of a row, or of a column, whose groups all rows have a part of.
+        let of_rows = |each: &Tensor<2>| match each.dims()[0] {
+            1 => each.clone(),
+            _ => each.clone().narrow(0, first, count),
+        };
+        let weights = (numbers.float() - of_rows(&self.zeros)) * of_rows(&self.scales);
+        weights.reshape([wanted.len(), inp])
     }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 #[cfg(test)]
@@ -279,13 +305,14 @@ mod tests {
             bits in prop_oneof![Just(2u32), Just(4), Just(8)],
             groups_are_rows: bool,
             group in prop_oneof![Just(8usize), Just(16), Just(64)],
+            at_once in 1..2000usize,
         ) {
             let shape = [out * 8, inp * 16];
             let other = out * inp * 128 / group;
             let dims = if groups_are_rows { [other, group] } else { [group, other] };
             prop_assume!(dims[0].is_multiple_of(8 / bits as usize));
             let matrix = hqq(shape, bits, groups_are_rows, dims);
-            check(Hqq::new(&matrix, &Device::flex()), &matrix.to_f32(), seq);
+            check(Hqq::new(&matrix, &Device::flex(), at_once), &matrix.to_f32(), seq);
         }
     }
 
@@ -296,6 +323,12 @@ mod tests {
         assert_eq!(slabs([3072, 64], 16 * 64), 16);
         // Two rows make a whole number of blocks.
         assert_eq!(slabs([128, 96], 5 * 96), 4);
+        // HQQ's groups of 64: within rows, and across 128 / 64 of them.
+        let slabs_of_hqq = |groups_are_rows, dims| {
+            let matrix = hqq([128, 96], 4, groups_are_rows, dims);
+            Hqq::new(&matrix, &device, 5 * 96).rows_at_once()
+        };
+        assert_eq!((slabs_of_hqq(true, [192, 64]), slabs_of_hqq(false, [64, 192])), (4, 4));
         // No range of rows does but all of them.
         assert_eq!(slabs([7, 9], 9), 7);
     }

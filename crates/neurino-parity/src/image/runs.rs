@@ -162,7 +162,7 @@ fn steps(
         }
     }
     if tensors.has("latents0") {
-        let found = whole(made.latents(), tensors, "latents0", NOISE_LIMIT)?;
+        let found = whole(&made.latents()?, tensors, "latents0", NOISE_LIMIT)?;
         report.close(&format!("{case} latents0"), &found);
     }
     let mut outputs = Comparison::new(LATENTS_LIMIT);
@@ -172,10 +172,10 @@ fn steps(
         let output = ["eps", "velocity"].map(|kind| format!("{kind}{step}"));
         for name in output.iter().filter(|name| tensors.has(name)) {
             let expect = tensors.floats(name)?;
-            outputs.add_rows(&format!("step {step}, "), made.output(), &expect, expect.len());
+            outputs.add_rows(&format!("step {step}, "), &made.output()?, &expect, expect.len());
         }
         let expect = tensors.floats(&format!("latents{}", step + 1))?;
-        latents.add_rows(&format!("step {step}, "), made.latents(), &expect, expect.len());
+        latents.add_rows(&format!("step {step}, "), &made.latents()?, &expect, expect.len());
     }
     report.close(&format!("{case} outputs"), &outputs);
     report.close(&format!("{case} latents"), &latents);

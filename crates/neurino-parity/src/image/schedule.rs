@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use burn::tensor::{Device, Tensor};
 use neurino_diffusion::NoiseScheduler;
 use neurino_diffusion::scheduler::{
-    DiscreteSchedule, DpmSolver, Euler, FlowMatchEuler, Method, flow_mu,
+    Coefficients, DiscreteSchedule, DpmSolver, Euler, FlowMatchEuler, Method, flow_mu,
 };
+use neurino_nn::device::{download, upload};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -61,13 +63,13 @@ struct Case {
 /// The network's schedules, and the others.
 const FILES: [&str; 2] = ["schedules", "samplers"];
 
-pub(super) fn run(folder: &Path, report: &mut Report<'_>) {
+pub(super) fn run(folder: &Path, device: &Device, report: &mut Report<'_>) {
     for name in FILES {
-        of_file(folder, name, report);
+        of_file(folder, name, device, report);
     }
 }
 
-fn of_file(folder: &Path, name: &str, report: &mut Report<'_>) {
+fn of_file(folder: &Path, name: &str, device: &Device, report: &mut Report<'_>) {
     let file = |ending: &str| folder.join(format!("{name}.{ending}"));
     let (cases, tensors) = (file("json"), file("safetensors"));
     if !cases.is_file() || !tensors.is_file() {
@@ -114,9 +116,9 @@ fn of_file(folder: &Path, name: &str, report: &mut Report<'_>) {
                 continue;
             }
         };
-        let done = made.map_err(AnyError::from).and_then(|mut scheduler| {
+        let done = made.map_err(AnyError::from).and_then(|scheduler| {
             tables(scheduler.as_ref(), case, &tensors, report)?;
-            walk(scheduler.as_mut(), case, &tensors, report)
+            walk(scheduler.as_ref(), case, &tensors, device, report)
         });
         if let Err(error) = done {
             report.failed(&name, error.as_ref());
@@ -170,9 +172,10 @@ fn tables(
 
 /// Goes through all steps, where the reference did.
 fn walk(
-    scheduler: &mut dyn NoiseScheduler,
+    scheduler: &dyn NoiseScheduler,
     case: &Case,
     tensors: &Tensors,
+    device: &Device,
     report: &mut Report<'_>,
 ) -> Result<(), AnyError> {
     let place = |part: &str, i: usize| format!("{}.{part}{i}", case.prefix);
@@ -180,19 +183,24 @@ fn walk(
         return Ok(());
     }
     let mut comparison = Comparison::new(SAMPLE_LIMIT);
-    let mut sample = tensors.floats(&place("sample", 0))?;
+    let flat = |part: &str, i: usize| -> Result<Tensor<1>, AnyError> {
+        let values = tensors.floats(&place(part, i))?;
+        let len = values.len();
+        Ok(upload(values, [len], device))
+    };
+    let mut sample = scheduler.start(flat("sample", 0)?);
     for i in 0..case.steps {
+        let coefficients = Coefficients::upload(&scheduler.coefficients(i), device);
         if tensors.has(&place("scaled", i)) {
-            let mut input = sample.clone();
-            scheduler.scale_model_input(&mut input, i);
-            let expect = tensors.floats(&place("scaled", i))?;
+            let input = scheduler.scale_model_input(sample.values.clone(), &coefficients);
+            let (input, expect) = (download(input)?, tensors.floats(&place("scaled", i))?);
             comparison.add_rows(&format!("input {i}, "), &input, &expect, expect.len());
         }
-        let noise =
-            if scheduler.needs_noise() { tensors.floats(&place("noise", i))? } else { Vec::new() };
-        scheduler.step(&tensors.floats(&place("output", i))?, &mut sample, &noise, i);
+        let noise = scheduler.needs_noise().then(|| flat("noise", i)).transpose()?;
+        sample = scheduler.step(flat("output", i)?, sample, noise, &coefficients);
+        let found = download(sample.values.clone())?;
         let expect = tensors.floats(&place("sample", i + 1))?;
-        comparison.add_rows(&format!("sample {}, ", i + 1), &sample, &expect, expect.len());
+        comparison.add_rows(&format!("sample {}, ", i + 1), &found, &expect, expect.len());
     }
     report.close(&format!("sched/{} trajectory", case.prefix), &comparison);
     Ok(())

@@ -5,7 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use neurino_diffusion::ImageSource;
+use neurino_diffusion::checkpoint::{Loading, Precision};
+use neurino_nn::device::{download, upload};
 use neurino_parity::{Options, ParityError, Report, Tally};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -144,4 +149,162 @@ fn a_folder_without_cases_says_so() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(run(folder.path()), Err(ParityError::NoCases(_))));
     assert!(matches!(run(&folder.path().join("absent")), Err(ParityError::NoFolder(_))));
+}
+
+#[test]
+fn a_folder_of_which_nothing_can_be_run_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("quant")).unwrap();
+    let unit = serde_json::json!([{ "name": "u", "kind": "new", "shape": [1, 1] }]);
+    fs::write(folder.path().join("quant/units.json"), unit.to_string()).unwrap();
+    let units = fixtures().join("quant/units.safetensors");
+    fs::copy(units, folder.path().join("quant/units.safetensors")).unwrap();
+    let error = run(folder.path()).unwrap_err();
+    assert!(matches!(error, ParityError::AllSkipped { skipped: 1, .. }), "{error}");
+}
+
+/// Its zero points are stored as they are, not less one.
+#[test]
+fn a_unit_of_the_second_format_of_gptq() {
+    let quant = fixtures().join("quant");
+    let text = fs::read_to_string(quant.join("units.json")).unwrap();
+    let units: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let is_wanted = |unit: &&serde_json::Value| unit["kind"] == "gptq";
+    let mut unit = units.iter().find(is_wanted).unwrap().clone();
+    let name = unit["name"].as_str().unwrap().to_owned();
+    let bytes = fs::read(quant.join("units.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let stored = all.tensor(&format!("{name}.qzeros")).unwrap();
+    let add_one = |byte: u8| (byte & 0xf).wrapping_add(1) & 0xf | (byte >> 4).wrapping_add(1) << 4;
+    let zeros: Vec<u8> = stored.data().iter().map(|byte| add_one(*byte)).collect();
+    let changed = TensorView::new(stored.dtype(), stored.shape().to_vec(), &zeros).unwrap();
+    let tensors = all.tensors().into_iter().map(|(tensor, view)| {
+        let is_changed = tensor == format!("{name}.qzeros");
+        (tensor, if is_changed { changed.clone() } else { view })
+    });
+
+    let folder = tempfile::tempdir().unwrap();
+    let quant = folder.path().join("quant");
+    fs::create_dir_all(&quant).unwrap();
+    fs::write(quant.join("units.safetensors"), safetensors::serialize(tensors, None).unwrap())
+        .unwrap();
+    for (format, passed) in [("gptq_v2", 1), ("gptq", 0)] {
+        unit["checkpoint_format"] = format.into();
+        fs::write(quant.join("units.json"), serde_json::json!([unit]).to_string()).unwrap();
+        let (tally, lines) = run(folder.path()).unwrap();
+        assert_eq!((tally.passed, tally.failed), (passed, 1 - passed), "{lines:#?}");
+    }
+}
+/// Two tensors of an update of low rank for a layer of `[out, inp]`, and their product.
+fn low_rank(out: usize, inp: usize) -> ([Vec<f32>; 2], Vec<f32>) {
+    const RANK: usize = 2;
+    let wave = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect();
+    let (down, up): (Vec<f32>, Vec<f32>) = (wave(RANK * inp, 0.7), wave(out * RANK, 1.3));
+    let at = |row: usize, column: usize| -> f32 {
+        (0..RANK).map(|k| up[row * RANK + k] * down[k * inp + column]).sum()
+    };
+    let product = (0..out * inp).map(|i| at(i / inp, i % inp)).collect();
+    ([down, up], product)
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The reference of an update is the network with the product merged into its weights.
+#[test]
+fn updates_of_flux_are_held_against_merged_weights() {
+    const LAYER: &str = "transformer_blocks.0.attn.to_q";
+    const SCALE: f32 = 0.8;
+    let folder = tempfile::tempdir().unwrap();
+    let (model, merged) = (folder.path().join("flux"), folder.path().join("merged"));
+    copy_tree(&fixtures().join("flux"), &model);
+    for other in ["runs.json", "networks_nf4.safetensors"] {
+        fs::remove_file(model.join(other)).unwrap();
+    }
+    copy_tree(&model, &merged);
+
+    let weight = format!("{LAYER}.weight");
+    let holds = |path: &PathBuf| {
+        let bytes = fs::read(path).unwrap();
+        SafeTensors::deserialize(&bytes).is_ok_and(|file| file.tensor(&weight).is_ok())
+    };
+    let shards = fs::read_dir(merged.join("transformer")).unwrap();
+    let mut shards = shards.map(|entry| entry.unwrap().path());
+    let shard =
+        shards.find(|path| path.extension().is_some_and(|e| e == "safetensors") && holds(path));
+    let (shard, mut changed) = (shard.unwrap(), Vec::new());
+    let bytes = fs::read(&shard).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let base = file.tensor(&weight).unwrap();
+    assert_eq!(base.dtype(), Dtype::BF16);
+    let &[out, inp] = base.shape() else { panic!("a matrix") };
+    let ([down, up], product) = low_rank(out, inp);
+    for (pair, product) in base.data().chunks(2).zip(product) {
+        let stored = f32::from_bits(u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16);
+        changed.extend((stored + SCALE * product).to_le_bytes());
+    }
+    let with_product = TensorView::new(Dtype::F32, vec![out, inp], &changed).unwrap();
+    let tensors = file.tensors().into_iter().map(|(name, view)| {
+        let view = if name == weight { with_product.clone() } else { view };
+        (name, view)
+    });
+    fs::write(&shard, safetensors::serialize(tensors, None).unwrap()).unwrap();
+
+    let (down, up) = (bytes_of(&down), bytes_of(&up));
+    let updates = [
+        (format!("transformer.{LAYER}.lora_A.weight"), vec![2, inp], &down),
+        (format!("transformer.{LAYER}.lora_B.weight"), vec![out, 2], &up),
+    ];
+    let updates = updates.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let file = model.join("lora_peft.safetensors");
+    fs::write(file, safetensors::serialize(updates, None).unwrap()).unwrap();
+
+    // What the merged network makes of the case's input, and what the plain one does.
+    let bytes = fs::read(model.join("networks.safetensors")).unwrap();
+    let case = SafeTensors::deserialize(&bytes).unwrap();
+    let plain = case.tensor("output").unwrap();
+    let made = bytes_of(&output_of(&merged, &case));
+    let with_updates = TensorView::new(Dtype::F32, plain.shape().to_vec(), &made).unwrap();
+    fs::remove_dir_all(&merged).unwrap();
+    for (output, told) in [(with_updates, "ok"), (plain, "FAILED")] {
+        let name = format!("peft.scale{SCALE}.transformer");
+        let given =
+            ["hidden_states", "encoder_hidden_states", "pooled", "timestep", "guidance", "img_ids"];
+        let given = given.map(|name| (name.to_owned(), case.tensor(name).unwrap()));
+        let all = given.into_iter().chain([(name.clone(), output)]);
+        let file = model.join("lora_reference.safetensors");
+        fs::write(file, safetensors::serialize(all, None).unwrap()).unwrap();
+        let (_, lines) = run(folder.path()).unwrap();
+        let line = format!("{told} flux lora {name} ");
+        assert!(lines.iter().any(|found| found.starts_with(&line)), "{lines:#?}");
+    }
+}
+
+fn output_of(folder: &Path, case: &SafeTensors<'_>) -> Vec<f32> {
+    let device = Device::flex();
+    let source = ImageSource::open(folder).unwrap();
+    let transformer = source.load_transformer(&Loading::quiet(&device, Precision::Full)).unwrap();
+    let floats = |name: &str| -> Vec<f32> {
+        let tensor = case.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::F32);
+        let (values, _) = tensor.data().as_chunks::<4>();
+        values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    let sequence = |name: &str| {
+        let shape: [usize; 3] = case.tensor(name).unwrap().shape().try_into().unwrap();
+        upload(floats(name), shape, &device)
+    };
+    let pooled: [usize; 2] = case.tensor("pooled").unwrap().shape().try_into().unwrap();
+    let pooled = upload(floats("pooled"), pooled, &device);
+    let last = floats("img_ids")
+        .chunks(3)
+        .fold([0.0f32; 2], |[y, x], position| [y.max(position[1]), x.max(position[2])]);
+    let size = last.map(|last| last as usize + 1);
+    let states = sequence("encoder_hidden_states");
+    let condition = transformer.condition(states, pooled, floats("guidance")[0], size);
+    let output = transformer.forward(sequence("hidden_states"), floats("timestep")[0], &condition);
+    download(output).unwrap()
 }

@@ -9,7 +9,7 @@ export class Alerts {
   /** Why the last change was not taken. */
   refused = $state.raw<ErrorBody | null>(null);
   readonly #backend: Backend;
-  readonly #changes = new InTurn();
+  readonly #turns = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -17,20 +17,26 @@ export class Alerts {
 
   /** Saves a change; false where it was refused and everything stays as it was. */
   set(change: Partial<AlertRules>): Promise<boolean> {
-    return this.#changes.run(async () => {
+    this.refused = null;
+    return this.#turns.run(async () => {
       if (!this.view) return false;
-      return this.ask({ ask: 'set', rules: { ...this.view.rules, ...change } });
+      return this.#send({ ask: 'set', rules: { ...this.view.rules, ...change } });
     });
   }
 
-  async ask(payload: AlertsCommand): Promise<boolean> {
-    this.refused = null;
+  ask(payload: AlertsCommand): Promise<boolean> {
+    if (payload.ask !== 'look' || !this.view) this.refused = null;
+    return this.#turns.run(() => this.#send(payload));
+  }
+
+  async #send(payload: AlertsCommand): Promise<boolean> {
     try {
       const reply = await this.#backend.call({ cmd: 'alerts', payload });
       this.view = expectReply(reply, 'alerts').payload;
       return true;
     } catch (thrown) {
-      this.refused = asErrorBody(thrown);
+      // What was refused matters more than that a later look failed.
+      if (payload.ask !== 'look' || !this.view) this.refused = asErrorBody(thrown);
       return false;
     }
   }

@@ -1,7 +1,15 @@
 // When the machine mines: the rules as the program has them, and its past decisions.
 
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
-import type { Entry, ErrorBody, Order, Rules, RulesView, Section } from '../../lib/api/types';
+import type {
+  Command,
+  Entry,
+  ErrorBody,
+  Order,
+  Rules,
+  RulesView,
+  Section,
+} from '../../lib/api/types';
 import { InTurn } from '../../lib/in-turn';
 
 export class Control {
@@ -13,35 +21,34 @@ export class Control {
   wanted = $state<Section | null>(null);
 
   readonly #backend: Backend;
-  readonly #changes = new InTurn();
+  readonly #turns = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
   }
 
   async load(): Promise<void> {
-    try {
-      this.view = expectReply(await this.#backend.call({ cmd: 'rules' }), 'rules').payload;
-    } catch (thrown) {
-      this.refused = asErrorBody(thrown);
-    }
+    if (!this.view) this.refused = null;
+    await this.#turns.run(() => this.#send({ cmd: 'rules' }));
   }
 
   /** Saves a change; false where it was refused and everything stays as it was. */
   set(change: Partial<Rules>): Promise<boolean> {
-    return this.#changes.run(() => this.#save(change));
+    this.refused = null;
+    return this.#turns.run(async () => {
+      if (!this.view) return false;
+      const rules = { ...this.view.rules, ...change };
+      return this.#send({ cmd: 'rules_set', payload: { rules } });
+    });
   }
 
-  async #save(change: Partial<Rules>): Promise<boolean> {
-    if (!this.view) return false;
-    this.refused = null;
-    const rules = { ...this.view.rules, ...change };
+  async #send(command: Command): Promise<boolean> {
     try {
-      const reply = await this.#backend.call({ cmd: 'rules_set', payload: { rules } });
-      this.view = expectReply(reply, 'rules').payload;
+      this.view = expectReply(await this.#backend.call(command), 'rules').payload;
       return true;
     } catch (thrown) {
-      this.refused = asErrorBody(thrown);
+      // What was refused matters more than that a later look failed.
+      if (command.cmd !== 'rules' || !this.view) this.refused = asErrorBody(thrown);
       return false;
     }
   }

@@ -9,27 +9,34 @@ export class Filter {
   /** Why the last request was not taken. */
   refused = $state.raw<ErrorBody | null>(null);
   readonly #backend: Backend;
-  readonly #changes = new InTurn();
+  readonly #turns = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
   }
 
+  /** Saves a change; false where it was refused and everything stays as it was. */
   set(change: Partial<FilterView>): Promise<boolean> {
-    return this.#changes.run(async () => {
+    this.refused = null;
+    return this.#turns.run(async () => {
       if (!this.view) return false;
-      return this.ask({ ask: 'set', filter: { ...this.view, ...change } });
+      return this.#send({ ask: 'set', filter: { ...this.view, ...change } });
     });
   }
 
-  async ask(payload: FilterCommand): Promise<boolean> {
-    this.refused = null;
+  ask(payload: FilterCommand): Promise<boolean> {
+    if (payload.ask !== 'look' || !this.view) this.refused = null;
+    return this.#turns.run(() => this.#send(payload));
+  }
+
+  async #send(payload: FilterCommand): Promise<boolean> {
     try {
       const reply = await this.#backend.call({ cmd: 'filter', payload });
       this.view = expectReply(reply, 'filter').payload;
       return true;
     } catch (thrown) {
-      this.refused = asErrorBody(thrown);
+      // What was refused matters more than that a later look failed.
+      if (payload.ask !== 'look' || !this.view) this.refused = asErrorBody(thrown);
       return false;
     }
   }

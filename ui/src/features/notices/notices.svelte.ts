@@ -9,27 +9,34 @@ export class Notices {
   /** Why the last request was not taken. */
   refused = $state.raw<ErrorBody | null>(null);
   readonly #backend: Backend;
-  readonly #changes = new InTurn();
+  readonly #turns = new InTurn();
 
   constructor(backend: Backend) {
     this.#backend = backend;
   }
 
+  /** Saves a change; false where it was refused and everything stays as it was. */
   set(change: Partial<NoticeSettings>): Promise<boolean> {
-    return this.#changes.run(async () => {
+    this.refused = null;
+    return this.#turns.run(async () => {
       if (!this.settings) return false;
-      return this.ask({ ask: 'set', settings: { ...this.settings, ...change } });
+      return this.#send({ ask: 'set', settings: { ...this.settings, ...change } });
     });
   }
 
-  async ask(payload: NoticesCommand): Promise<boolean> {
-    this.refused = null;
+  ask(payload: NoticesCommand): Promise<boolean> {
+    if (payload.ask !== 'look' || !this.settings) this.refused = null;
+    return this.#turns.run(() => this.#send(payload));
+  }
+
+  async #send(payload: NoticesCommand): Promise<boolean> {
     try {
       const reply = await this.#backend.call({ cmd: 'notices', payload });
       this.settings = expectReply(reply, 'notices').payload;
       return true;
     } catch (thrown) {
-      this.refused = asErrorBody(thrown);
+      // What was refused matters more than that a later look failed.
+      if (payload.ask !== 'look' || !this.settings) this.refused = asErrorBody(thrown);
       return false;
     }
   }

@@ -25,9 +25,11 @@ import type {
 import { Alerts } from '../alerts/alerts.svelte';
 import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
+import { InTurn } from '../../lib/in-turn';
 import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
 import { Filter } from '../filter/filter.svelte';
+import { Limits } from '../library/limits.svelte';
 import { Notices } from '../notices/notices.svelte';
 import { Power } from '../power/power.svelte';
 import { Studio } from '../picture/studio.svelte';
@@ -89,9 +91,14 @@ export class Session {
   readonly update: Update;
   readonly notices: Notices;
   readonly filter: Filter;
+  readonly limits: Limits;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
   readonly #backend: Backend;
+  readonly #changes = new InTurn();
+  /** The preferences as the program has them, and changes that wait for their turn. */
+  #saved: Preferences | null = null;
+  #unsaved: readonly Partial<Preferences>[] = [];
   #stopListening: (() => void) | null = null;
   #pendingTimer: ReturnType<typeof setTimeout> | undefined;
   #gainTimer: ReturnType<typeof setTimeout> | undefined;
@@ -109,6 +116,7 @@ export class Session {
     this.update = new Update(backend);
     this.notices = new Notices(backend);
     this.filter = new Filter(backend);
+    this.limits = new Limits(backend);
   }
 
   /** Listens, then reads the state; may be called again after a loss. */
@@ -126,7 +134,8 @@ export class Session {
       // A pushed snapshot is newer than the answer that was on its way.
       if (!pushed) this.#apply(reply.payload);
       const preferences = await this.#backend.call({ cmd: 'preferences' });
-      this.preferences = expectReply(preferences, 'preferences').payload;
+      this.#saved = expectReply(preferences, 'preferences').payload;
+      this.preferences = this.#saved;
       await this.wallet.connect();
       this.phase = 'ready';
       void this.control.load();
@@ -246,14 +255,27 @@ export class Session {
     return [...latest, ...this.older.filter((receipt) => !seen.has(receipt.event))];
   }
 
-  async setPreferences(change: Partial<Preferences>): Promise<boolean> {
-    const before = this.preferences;
-    if (!before) return false;
-    const preferences = { ...before, ...change };
-    this.preferences = preferences;
-    const saved = await this.#do({ cmd: 'preferences_set', payload: { preferences } });
-    if (!saved) this.preferences = before;
-    return saved;
+  /** Shows a change at once and saves it; false where it was refused and is taken back. */
+  setPreferences(change: Partial<Preferences>): Promise<boolean> {
+    if (!this.preferences) return Promise.resolve(false);
+    this.notice = null;
+    this.#unsaved = [...this.#unsaved, change];
+    this.preferences = { ...this.preferences, ...change };
+    return this.#changes.run(async () => {
+      const preferences = { ...this.#saved, ...change } as Preferences;
+      let saved = true;
+      try {
+        await this.#backend.call({ cmd: 'preferences_set', payload: { preferences } });
+        this.#saved = preferences;
+      } catch (thrown) {
+        this.notice = asErrorBody(thrown);
+        saved = false;
+      }
+      // Those that wait for their turn still show.
+      this.#unsaved = this.#unsaved.filter((one) => one !== change);
+      this.preferences = Object.assign({}, this.#saved, ...this.#unsaved) as Preferences;
+      return saved;
+    });
   }
 
   /** The answer to the question what closing the window means. */
@@ -268,6 +290,7 @@ export class Session {
   #apply(snapshot: Snapshot): void {
     const before = this.snapshot?.receipts;
     this.snapshot = snapshot;
+    this.limits.told(snapshot.library.settings);
     // What the snapshot drops from its twenty would leave a hole above the older ones.
     if (before && this.older.length > 0) {
       const now = new Set(snapshot.receipts.map((receipt) => receipt.event));

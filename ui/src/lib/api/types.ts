@@ -1005,7 +1005,7 @@ hint?: string, };
 /**
  * What went wrong, for programs. A variant exists only where somebody acts on it.
  */
-export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "declined" | "unreachable" | "unsupported_version" | "internal";
+export type ErrorCode = "invalid_request" | "too_large" | "unauthorized" | "forbidden" | "insufficient_credits" | "rate_limited" | "bad_signature" | "not_found" | "payload_shredded" | "unknown_model" | "context_too_long" | "model_not_ready" | "model_unreadable" | "no_node_available" | "deadline_passed" | "stale_lease" | "overloaded" | "cancelled" | "engine_failed" | "declined" | "unreachable" | "unsupported_version" | "internal";
 
 /**
  * Where an estimate comes from.
@@ -1494,6 +1494,10 @@ used_ms: number | null,
  * Whether it is the person's own, which no download brings back.
  */
 own: boolean,
+/**
+ * The name of a file that was found damaged on the drive, until the model is whole again.
+ */
+damaged: string | null,
 /**
  * What a unit of work of it is worth on this network, in millionths; `None` if the network has
  * not said.

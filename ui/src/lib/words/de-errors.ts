@@ -12,6 +12,7 @@ export const codes: Record<ErrorCode, string> = {
   rate_limited: 'das waren zu viele Anfragen in kurzer Zeit',
   bad_signature: 'eine Unterschrift stimmt nicht',
   not_found: 'das gibt es nicht',
+  payload_shredded: 'Anfrage und Antwort sind nach ihrer Aufbewahrungszeit vernichtet worden',
   unknown_model: 'dieses Modell ist unbekannt',
   context_too_long: 'das Gespräch ist länger, als das Modell lesen kann',
   model_not_ready: 'das Modell ist nicht bereit',

@@ -10,7 +10,7 @@ export const phrases: readonly Phrase[] = [
     'with so little bandwidth no download would end',
     'mit so wenig Bandbreite würde kein Download fertig',
   ],
-  ['allow 0.1 MB/s or more', 'erlaube mindestens 0,1 MB/s'],
+  ['allow 0.1 Mbit/s or more', 'erlaube mindestens 0,1 Mbit/s'],
   ['a day has 24 hours', 'ein Tag hat 24 Stunden'],
   ['choose times from 00:00 to 23:59', 'wähle Zeiten von 00:00 bis 23:59'],
   ['`{}` is in memory, so it stays', '`{0}` ist im Speicher, also bleibt es'],
@@ -41,8 +41,12 @@ export const phrases: readonly Phrase[] = [
   ['stop mining, then move it', 'halte das Mining an, dann verschieb sie'],
   ['The library is in {} now.', 'Die Bibliothek ist jetzt in {0}.'],
   [
-    '{} of {} was damaged and set aside. Get the model again: only the damaged pieces are fetched.',
-    '{0} von {1} waren beschädigt und liegen jetzt beiseite. Hol das Modell noch mal: Nur die beschädigten Stücke werden geladen.',
+    '{} of {} was damaged and set aside. Only its damaged pieces are fetched again.',
+    '{0} von {1} war beschädigt und liegt jetzt beiseite. Nur die beschädigten Stücke werden neu geladen.',
+  ],
+  [
+    '{} of {} was damaged and set aside. The model is your own: add it again.',
+    '{0} von {1} war beschädigt und liegt jetzt beiseite. Das Modell ist dein eigenes: Füge es noch mal hinzu.',
   ],
   [
     'One file read, and it is as it should be.',

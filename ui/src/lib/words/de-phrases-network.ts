@@ -155,8 +155,12 @@ export const phrases: readonly Phrase[] = [
     'berechnet wurde nichts; schick die Anfrage noch mal',
   ],
   [
-    "the job's output was deleted after its keeping time",
-    'das Ergebnis des Jobs wurde nach Ablauf seiner Frist gelöscht',
+    "the job's request and answer were shredded after their keeping time",
+    'Anfrage und Antwort dieses Jobs sind nach ihrer Aufbewahrungszeit vernichtet worden',
+  ],
+  [
+    'its receipt is kept; send the request again for another answer',
+    'sein Beleg bleibt; schick die Anfrage noch einmal, wenn du eine neue Antwort willst',
   ],
   ['the request was withdrawn', 'die Anfrage wurde zurückgezogen'],
   [

@@ -340,6 +340,10 @@ export const de: Catalogue = {
     reuseText:
       'Neurino sucht anhand des Inhalts nach Dateien, die es sonst herunterladen müsste. Die Dateien bleiben, wo sie sind, und belegen nichts doppelt, wo das Laufwerk es erlaubt.',
     scrub: 'Alle Dateien prüfen',
+    damaged: (file: string) =>
+      `${file} ist auf deinem Laufwerk beschädigt. Die beschädigten Stücke werden neu geladen.`,
+    damagedOwn: (file: string) =>
+      `${file} war auf deinem Laufwerk beschädigt und liegt jetzt beiseite. Das Modell ist dein eigenes: Füge es noch mal hinzu.`,
     stopTask: 'Stopp',
     read: (size: string) => `${size} gelesen`,
     tasks: {
@@ -406,6 +410,9 @@ export const de: Catalogue = {
     line: 'Bandbreite für Downloads',
     lineHelp: 'Für alle Downloads zusammen. Standard: keine Grenze.',
     noLimit: 'Keine',
+    refused: 'Das blieb, wie es war',
+    noAmount: 'das ist keine Menge',
+    noAmountHint: 'schreibe eine Zahl über 0, oder nichts für keine Grenze',
     connections: 'Gleichzeitige Verbindungen',
     connectionsHelp: 'Mehr sind auf manchen Leitungen schneller. Standard: 2.',
     night: 'Nur nachts herunterladen',

@@ -68,7 +68,7 @@ async fn take(coordinator: &Edge, request: Request) -> Result<Receipt, ErrorBody
     }
     let choices = vec![TextChoice::new(text.done(), FinishReason::Stop)];
     let usage = wire::usage(&choices, job);
-    let output = JobOutput::Text(TextOutput { choices, usage });
+    let output = JobOutput::Text(TextOutput { choices, usage, precision: None });
     submit::settle(coordinator, &node, lease, held, output).await
 }
 

@@ -282,7 +282,7 @@ pub(super) fn output(text: &str, job: &TextJob) -> TextOutput {
         Err(_) => vec![TextChoice::new(until_stop(text, &job.stop), FinishReason::Stop)],
     };
     let usage = usage(&choices, job);
-    TextOutput { choices, usage }
+    TextOutput { choices, usage, precision: None }
 }
 
 fn choice(read: Choice, job: &TextJob) -> TextChoice {

@@ -28,7 +28,7 @@ use super::order::{Order, Verdict};
 use super::wire::{Down, DownSay, Owner, PIECE_BYTES, Reign, Up, UpSay, pack, unpack};
 use super::{FabricConfig, FabricError, FabricKey};
 use crate::config::Limits;
-use crate::edge::{Newcomers, Peer, address_of, no_such_method, serve, with_request_id};
+use crate::edge::{Newcomers, Peer, Tls, address_of, no_such_method, serve, with_request_id};
 
 /// How often a gateway shows that it is there.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -165,15 +165,15 @@ impl Gateway {
             .with_state(Arc::clone(&self.0))
     }
 
-    /// Serves nodes and clients until `stop` is cancelled.
+    /// Serves nodes and clients until `stop` is cancelled, encrypted if there is a certificate.
     ///
-    /// The listener must have passed [`crate::check_listen_address`]: nothing here encrypts.
+    /// The listener must have passed [`crate::check_listen_address`].
     ///
     /// # Errors
     /// `Listener`.
-    pub async fn serve(&self, listener: TcpListener) -> Result<(), FabricError> {
-        let stop = &self.0.stop;
-        let served = serve(&self.0.limits, stop, self.router(), listener, stop.clone()).await;
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Tls>) -> Result<(), FabricError> {
+        let (stop, at) = (&self.0.stop, (listener, tls));
+        let served = serve(&self.0.limits, stop, self.router(), at, stop.clone()).await;
         stop.cancel();
         self.0.tasks.close();
         // Nodes connect elsewhere; whoever does not let go is left.

@@ -21,13 +21,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::hub::BODY_BYTES_MAX;
-use super::super::key::SEAL;
 use super::super::wire::{Ask, Submit, UpSay, pack, pieces};
 use super::resume::{Events, Progress};
 use super::{Circuit, Heard, Inner, Live};
 use crate::coordinator::now_ms;
 use crate::edge::{ApiError, declared_bytes, for_path, read_within};
 use crate::fabric::Resume;
+use crate::seal::SEAL;
 
 /// How long a request waits for somebody who routes: longer than a takeover takes.
 const ROUTER_WAIT: Duration = Duration::from_secs(30);

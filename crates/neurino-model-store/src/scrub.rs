@@ -1,0 +1,246 @@
+//! Reading the library through, so that a bit which the drive flipped is found before a job needs the file.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use neurino_core::ModelId;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::store::{ModelState, ModelStore, blocking};
+
+/// A note of what a scrub has read, in the folder of the library.
+pub(crate) const SCRUB: &str = ".scrub";
+/// How often a reading that is held looks whether it may go on.
+const HELD: Duration = Duration::from_millis(100);
+
+/// How files are read that nobody waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Pace {
+    /// Bytes in a second at most; `None` for as fast as the drive gives them.
+    pub bytes_per_s: Option<u64>,
+    /// While this is set, nothing is read.
+    pub hold: Option<Arc<AtomicBool>>,
+}
+
+/// A file of a model that is all there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeFile {
+    /// The model.
+    pub model: ModelId,
+    /// The file's name in the model's folder.
+    pub name: String,
+    /// When it last changed, if the drive tells.
+    pub modified: Option<SystemTime>,
+}
+
+/// What a file was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// As it should be.
+    Sound,
+    /// Changed, and set aside: the next fetch brings the wrong pieces again.
+    Damaged,
+    /// Gone, or not readable: a fetch or a load says what is wrong with it.
+    Unreadable,
+}
+
+impl ModelStore {
+    /// Reads every complete file again, at most `bytes_per_s`, and sets aside what has changed. Goes on
+    /// where an earlier one was cancelled; begins anew when it came to the end.
+    ///
+    /// # Errors
+    /// [`StoreError::Cancelled`].
+    pub async fn scrub(
+        &self,
+        bytes_per_s: Option<u64>,
+        progress: impl Fn(ScrubProgress) + Send + 'static,
+        cancel: CancellationToken,
+    ) -> Result<ScrubReport, StoreError> {
+        let store = self.clone();
+        blocking(move || store.scrub_blocking(bytes_per_s, &progress, &cancel)).await
+    }
+
+    fn scrub_blocking(
+        &self,
+        bytes_per_s: Option<u64>,
+        progress: &dyn Fn(ScrubProgress),
+        cancel: &CancellationToken,
+    ) -> Result<ScrubReport, StoreError> {
+        let pace = Pace { bytes_per_s, hold: None };
+        let note = self.root().join(SCRUB);
+        let seen = fs::read_to_string(&note).unwrap_or_default();
+        let mut seen: std::collections::BTreeSet<String> =
+            seen.lines().map(str::to_owned).collect();
+        let mut todo = Vec::new();
+        for manifest in self.catalog().models() {
+            if matches!(self.state(&manifest.id), Ok(ModelState::Verified | ModelState::Unverified))
+            {
+                todo.extend(manifest.files.iter().map(|file| (manifest.id.clone(), file.clone())));
+            }
+        }
+        let total_bytes = todo.iter().map(|(_, file)| file.size_bytes).sum();
+        let (mut done_bytes, mut report) = (0, ScrubReport::default());
+        for (model, file) in todo {
+            let name = format!("{model}/{}", file.name);
+            if seen.contains(&name) {
+                done_bytes += file.size_bytes;
+                continue;
+            }
+            let path = self.folder(&model).join(&file.name);
+            let begin = done_bytes;
+            let tell = |bytes| progress(ScrubProgress { done_bytes: begin + bytes, total_bytes });
+            match hash_slowly(&path, &pace, &tell, cancel) {
+                Some(Ok(found)) if found == file.sha256 => report.files += 1,
+                Some(Ok(_)) => {
+                    self.set_file_aside(&model, &file);
+                    report.damaged.push((model.clone(), file.name.clone()));
+                }
+                // Removed meanwhile, or not readable: a fetch or a load says what is wrong with it.
+                Some(Err(_)) => {}
+                None => return Err(StoreError::Cancelled),
+            }
+            done_bytes += file.size_bytes;
+            seen.insert(name);
+            let lines: Vec<&str> = seen.iter().map(String::as_str).collect();
+            let _ = fs::write(&note, lines.join("\n"));
+        }
+        let _ = fs::remove_file(&note);
+        Ok(report)
+    }
+
+    /// The files of all models that are whole.
+    pub fn whole_files(&self) -> Vec<WholeFile> {
+        let catalog = self.catalog();
+        let mut files = Vec::new();
+        for manifest in catalog.models() {
+            if !matches!(
+                self.state(&manifest.id),
+                Ok(ModelState::Verified | ModelState::Unverified)
+            ) {
+                continue;
+            }
+            let folder = self.folder(&manifest.id);
+            files.extend(manifest.files.iter().map(|file| WholeFile {
+                model: manifest.id.clone(),
+                name: file.name.clone(),
+                modified: fs::metadata(folder.join(&file.name)).and_then(|m| m.modified()).ok(),
+            }));
+        }
+        files
+    }
+
+    /// Reads one file whole and compares it with the catalogue, whatever was noted of it. One that has
+    /// changed is read twice, since memory can err as well, and then set aside.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownModel`], also for a file that the model does not have,
+    /// [`StoreError::Busy`] if the model is being fetched, [`StoreError::Cancelled`].
+    pub async fn read_through(
+        &self,
+        model: &ModelId,
+        name: &str,
+        pace: Pace,
+        cancel: CancellationToken,
+    ) -> Result<Found, StoreError> {
+        let (store, model, name) = (self.clone(), model.clone(), name.to_owned());
+        blocking(move || store.read_through_blocking(&model, &name, &pace, &cancel)).await
+    }
+
+    fn read_through_blocking(
+        &self,
+        model: &ModelId,
+        name: &str,
+        pace: &Pace,
+        cancel: &CancellationToken,
+    ) -> Result<Found, StoreError> {
+        let manifest = self.manifest(model)?;
+        let file = manifest.files.iter().find(|file| file.name == name);
+        let file = file.ok_or_else(|| StoreError::UnknownModel { model: model.clone() })?;
+        let path = self.folder(model).join(&file.name);
+        for again in [false, true] {
+            match hash_slowly(&path, pace, &|_| {}, cancel).ok_or(StoreError::Cancelled)? {
+                Ok(found) if found == file.sha256 => {
+                    if again {
+                        warn!("`{}` was read wrong once: memory or drive err", path.display());
+                    }
+                    return Ok(Found::Sound);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(%error, "`{}` cannot be read: {error}", path.display());
+                    return Ok(Found::Unreadable);
+                }
+            }
+        }
+        let _lock = self.lock(model)?;
+        self.set_file_aside(model, file);
+        Ok(Found::Damaged)
+    }
+}
+
+/// How far a scrub is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubProgress {
+    /// Bytes read, those of an earlier run included.
+    pub done_bytes: u64,
+    /// Bytes to read.
+    pub total_bytes: u64,
+}
+
+/// What a scrub found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Files that are as they should be.
+    pub files: usize,
+    /// Files that had changed and were set aside; the next fetch repairs them chunk by chunk.
+    pub damaged: Vec<(ModelId, String)>,
+}
+
+/// Hashes a file at this pace; `None` if it was cancelled. `tell` gets the bytes read.
+pub(crate) fn hash_slowly(
+    path: &Path,
+    pace: &Pace,
+    tell: &dyn Fn(u64),
+    cancel: &CancellationToken,
+) -> Option<std::io::Result<Digest>> {
+    use sha2::Digest as _;
+    use std::io::Read as _;
+    let mut file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) => return Some(Err(error)),
+    };
+    let (mut hasher, mut buffer, mut read_bytes) = (sha2::Sha256::new(), vec![0; 1 << 20], 0_u64);
+    loop {
+        while pace.hold.as_ref().is_some_and(|hold| hold.load(Ordering::Relaxed)) {
+            if cancel.is_cancelled() {
+                return None;
+            }
+            std::thread::sleep(HELD);
+        }
+        if cancel.is_cancelled() {
+            return None;
+        }
+        let begin = Instant::now();
+        match file.read(&mut buffer) {
+            Ok(0) => return Some(Ok(Digest::of_hasher(hasher))),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                read_bytes += count as u64;
+                tell(read_bytes);
+                // Piece by piece, so that a pause is not made up for afterwards.
+                if let Some(rate) = pace.bytes_per_s.filter(|rate| *rate > 0) {
+                    let due = Duration::from_secs_f64(count as f64 / rate as f64);
+                    std::thread::sleep(due.saturating_sub(begin.elapsed()));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
