@@ -6,6 +6,7 @@ use std::path::Path;
 
 use neurino_core::audit::{AuditRules, Record, TrustStage};
 use neurino_core::{JobId, MicroCredits, MicroPoints, ModelId, NodeId};
+use neurino_ledger::epoch::Address;
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ pub async fn api_keys(database: &Database) -> Result<Vec<ApiKeyInfo>, Coordinato
 /// # Errors
 /// `NoSuchKey` (also for one that is revoked), `NoBooks`, `Store`.
 pub async fn revoke_api_key(database: &Database, id: &str) -> Result<(), CoordinatorError> {
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let revoked = books.revoke_key(id, now_ms()).await?;
     let outcome = if revoked { Ok(()) } else { Err(CoordinatorError::NoSuchKey(id.to_owned())) };
     noted(&mut books, "key revoked", json!({ "key": id }), outcome).await
@@ -78,7 +79,7 @@ pub async fn rotate_api_key(
 ) -> Result<ApiKey, CoordinatorError> {
     let (secret, sha256) = draw_secret();
     let until_ms = now_ms().saturating_add_unsigned(keep_old_ms);
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let key = books.rotate_key(id, &sha256, until_ms).await?;
     let key = key.ok_or_else(|| CoordinatorError::NoSuchKey(id.to_owned()));
     let about = json!({ "key": id, "old_good_until_ms": until_ms });
@@ -113,7 +114,7 @@ pub async fn deposit(
         MicroPoints(amount.0),
     )
     .map_err(|_| CoordinatorError::Deposit("the amount is too large"))?;
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let booked = books.deposit(payer, &event, now_ms()).await;
     let about = json!({ "payer": payer, "amount_micro": amount, "reference": reference });
     noted(&mut books, "credits booked", about, booked).await
@@ -168,7 +169,7 @@ pub async fn set_pod(
     deployer: Option<&PayerId>,
     votes: u32,
 ) -> Result<(), CoordinatorError> {
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     books.set_pod(model, deployer, votes).await?;
     let about = json!({ "model": model, "deployer": deployer, "votes": votes });
     noted(&mut books, "pod set", about, Ok(())).await
@@ -183,7 +184,7 @@ pub async fn set_node_votes(
     node: &NodeId,
     votes: u32,
 ) -> Result<(), CoordinatorError> {
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     books.set_node_votes(node, votes).await?;
     noted(&mut books, "votes set", json!({ "node": node, "votes": votes }), Ok(())).await
 }
@@ -246,10 +247,25 @@ pub async fn set_validator(
     node: &NodeId,
     trusted: bool,
 ) -> Result<bool, CoordinatorError> {
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let changed = books.set_validator(node, trusted).await?;
     let about = json!({ "node": node, "trusted": trusted, "changed": changed });
     noted(&mut books, "validator set", about, Ok(changed)).await
+}
+
+/// Frees a reward address of the original protocol from the identity key that its first paid result bound it
+/// to: the next paid result binds it anew. For an owner who lost that key, or whose address somebody else
+/// signed for first.
+///
+/// # Errors
+/// `Binding` (none of that address), `NoBooks`, `Store`.
+pub async fn unbind(database: &Database, reward: Address) -> Result<(), CoordinatorError> {
+    let reward = reward.to_string();
+    let mut books = Beside::begin_act(database).await?;
+    let freed = books.unbind(&reward).await?;
+    let missing = "no identity key is bound to that reward address";
+    let outcome = if freed { Ok(()) } else { Err(CoordinatorError::Binding(missing)) };
+    noted(&mut books, "miner unbound", json!({ "reward": reward }), outcome).await
 }
 
 /// Takes down what the owner of a convicted node says.
@@ -262,7 +278,7 @@ pub async fn appeal(
     words: &str,
 ) -> Result<(), CoordinatorError> {
     check_words(words)?;
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let taken = books.appeal(node, words, now_ms()).await?;
     let missing = "there is no conviction of that node whose appeal is open; `audits` lists them";
     let outcome = if taken { Ok(()) } else { Err(CoordinatorError::Appeal(missing)) };
@@ -282,7 +298,7 @@ pub async fn decide_appeal(
     note: &str,
 ) -> Result<(), CoordinatorError> {
     check_words(note)?;
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let decided = books.decide_appeal(node, granted, note, now_ms()).await?;
     let missing = "no conviction of that node stands; `audits` lists them";
     let outcome = if decided { Ok(()) } else { Err(CoordinatorError::Appeal(missing)) };
@@ -339,8 +355,9 @@ pub async fn log_check(database: &Database) -> Result<LogCheck, CoordinatorError
     }
 }
 
-/// Writes down what was done, or why it was refused.
-async fn noted<T>(
+/// Writes down what was done, or why it was refused, together with the act itself: a program that is killed
+/// leaves both or neither.
+pub(crate) async fn noted<T>(
     books: &mut Beside,
     what: &'static str,
     about: Value,
@@ -349,7 +366,7 @@ async fn noted<T>(
     let act = Act::done(what, about).with_outcome(&outcome);
     // An act that the books could not do is told to whoever asked; they could not keep it either.
     if !matches!(outcome, Err(CoordinatorError::Store(_))) {
-        books.note(&act, now_ms()).await?;
+        books.end_act(&act, outcome.is_err(), now_ms()).await?;
     }
     outcome
 }

@@ -103,7 +103,7 @@ pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
 /// Sizes and waiting times. The defaults are the network's; tests shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Open jobs at once; more are refused as overloaded.
+    /// Open jobs at once; more are refused as overloaded. No payer has more of them than there is room left.
     pub open_jobs_max: usize,
     /// Time a text job has from its lease until its result earns nothing, in milliseconds.
     pub text_budget_ms: u64,
@@ -148,6 +148,11 @@ pub struct Limits {
     pub timed_tokens_min: u32,
     /// Failed attempts after which a job is given up. Jobs handed back do not count.
     pub failures_max: u32,
+    /// How often a job may be handed back in a row until it is given up.
+    pub hand_backs_max: u32,
+    /// Jobs that all machines of one owner hold at once while nothing is known of that owner; each result
+    /// adds some, and whoever was audited holds as many as it has slots. Not on the practice network.
+    pub new_owner_leases_max: u32,
     /// Lost attempts (the node vanished) after which a job is given up. A backstop: engines live in
     /// processes of their own, so a node that vanishes says little about the job; power cuts and
     /// restarts are the usual cause.
@@ -164,10 +169,17 @@ pub struct Limits {
     pub nodes_per_owner_max: usize,
     /// Sessions that one address may open in a minute; those of this machine are not counted.
     pub new_sessions_per_min: u32,
+    /// Channels and vouchers that do not pay that one address may have looked up in a minute; those of
+    /// this machine are not counted.
+    pub voucher_lookups_per_min: u32,
+    /// Requests that a payer of vouchers may send in a minute.
+    pub voucher_requests_per_min: u32,
     /// Open HTTP connections at once; more wait in the listener's backlog.
     pub connections_max: usize,
     /// Time to send a request's head, and then its body, in milliseconds.
     pub request_read_ms: u64,
+    /// How long the other side of a connection may take nothing of what is sent to it, in milliseconds.
+    pub response_write_ms: u64,
     /// How long an audit waits for somebody of another owner who can compute a result again, and
     /// then for the result, in milliseconds.
     pub audit_wait_ms: u64,
@@ -215,6 +227,8 @@ impl Default for Limits {
             hedge_after_ms: 3_000,
             timed_tokens_min: 32,
             failures_max: 3,
+            hand_backs_max: 20,
+            new_owner_leases_max: 8,
             losses_max: 100,
             body_bytes_max: 1 << 20,
             prompt_bytes_max: 256 << 10,
@@ -222,8 +236,11 @@ impl Default for Limits {
             sessions_max: 10_000,
             nodes_per_owner_max: 64,
             new_sessions_per_min: 10,
+            voucher_lookups_per_min: 120,
+            voucher_requests_per_min: 1_200,
             connections_max: 16_384,
             request_read_ms: 10_000,
+            response_write_ms: 60_000,
             audit_wait_ms: 600_000,
             audit_round_ms: 500,
             picture_link_ms: 3600 * 1000,

@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::original::Miners;
 use crate::router::Router;
 use crate::standing::Settings;
-use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
+use crate::state::{Client, LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{KeyFile, OpenJob, Store};
 use crate::watch::Feed;
 
@@ -78,6 +78,10 @@ pub struct Coordinator {
     pub(crate) epoch_reads: EpochReads,
     /// Sessions that addresses opened lately.
     pub(crate) newcomers: Newcomers,
+    /// Vouchers that did not pay, and channels, that addresses had looked up lately.
+    pub(crate) voucher_lookups: Newcomers,
+    /// How many look channels up at once.
+    pub(crate) voucher_reads: EpochReads,
     /// Makes links to pictures.
     pub(crate) links: LinkKey,
     /// Makes tokens for sessions.
@@ -142,7 +146,10 @@ impl Coordinator {
         let last_settled_ms = store.last_settled_ms().await?;
         let open = store.open_jobs().await?;
         let rng = config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
-        let router = Router::new(config.sample, config.model_memory_bytes.clone());
+        let mut router = Router::new(config.sample, config.model_memory_bytes.clone());
+        if !config.practice {
+            router = router.with_new_owners_holding(config.limits.new_owner_leases_max);
+        }
         let mut state = State::new(rng, router);
         let count = open.len();
         for job in open {
@@ -175,6 +182,8 @@ impl Coordinator {
             polls: Arc::default(),
             epoch_reads: EpochReads::default(),
             newcomers: Newcomers::default(),
+            voucher_lookups: Newcomers::default(),
+            voucher_reads: EpochReads::default(),
             links,
             tokens,
             miners,
@@ -485,6 +494,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         tried: Vec::new(),
         unable: Vec::new(),
         fault: None,
+        objections: Vec::new(),
+        hand_backs: 0,
         class: job.class,
         placement: job.placement.map(Arc::new),
         attempts_max: job.attempts_max,
@@ -496,13 +507,14 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         queued_since: now,
         no_node_wait_ms: job.no_node_wait_ms,
         feed: Feed::new(),
+        client: Client::Waits,
         admitted: true,
         closing: false,
     };
     if let Some(attempt) = &job.running {
         live.feed.leased(attempt.node.clone(), None);
     }
-    state.jobs.insert(job.id, live);
+    state.add_job(job.id, live);
     match job.running {
         None => state.enqueue(job.id, false),
         Some(attempt) => {

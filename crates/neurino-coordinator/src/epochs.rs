@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::admin::noted;
+use crate::admin_log::digest;
 use crate::audits::{AUDIT_PAYER, key_of, secret_of};
 use crate::coordinator::Coordinator;
 use crate::database::Database;
@@ -403,10 +405,14 @@ pub async fn keep_holdings(
 ) -> Result<(), CoordinatorError> {
     let holdings = holdings.tidied()?;
     let body = canonical_json(&holdings)?;
-    if open(database).await?.keep_holdings(holdings.snapshot.taken_at_ms, &body).await? {
-        return Ok(());
-    }
-    Err(CoordinatorError::Holdings("other holdings are kept of that very time"))
+    let mut books = Beside::begin_act(database).await?;
+    let kept = books.keep_holdings(holdings.snapshot.taken_at_ms, &body).await?;
+    let other = "other holdings are kept of that very time";
+    let outcome = if kept { Ok(()) } else { Err(CoordinatorError::Holdings(other)) };
+    // Whose they are stays in the books; the digest tells one list from another.
+    let about = json!({ "snapshot": holdings.snapshot, "holders": holdings.holders.len(),
+        "sha256": digest(&body) });
+    noted(&mut books, "holdings kept", about, outcome).await
 }
 
 async fn open(database: &Database) -> Result<Beside, CoordinatorError> {

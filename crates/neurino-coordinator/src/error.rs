@@ -53,6 +53,9 @@ pub enum CoordinatorError {
     /// An appeal cannot be taken down or decided.
     #[error("{0}")]
     Appeal(&'static str),
+    /// No identity key is bound there.
+    #[error("nothing was unbound: {0}")]
+    Binding(&'static str),
     /// Credits cannot be booked.
     #[error("the credits were not booked: {0}")]
     Deposit(&'static str),

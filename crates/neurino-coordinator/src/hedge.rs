@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::coordinator::{Coordinator, now_ms};
+use crate::jobs::note_conduct;
 use crate::router::{JobClass, Waiting};
 use crate::state::{LeasePhase, State};
 use crate::store::{AttemptEnd, Outrun, Second};
@@ -201,7 +202,11 @@ pub(crate) fn outrun(
 }
 
 fn one_ended(state: &mut State, job: JobId, id: LeaseId, end: AttemptEnd, error: &ErrorBody) {
+    let given = state.leases.get(&id).map(|lease| lease.assigned);
     let Some(lease) = drop_lease(state, job, id) else { return };
+    if let Some(given) = given {
+        note_conduct(state, &lease, given, end, error);
+    }
     let code = match end {
         AttemptEnd::Expired => Some(ErrorCode::DeadlinePassed),
         AttemptEnd::Outrun => Some(ErrorCode::StaleLease),
@@ -211,7 +216,8 @@ fn one_ended(state: &mut State, job: JobId, id: LeaseId, end: AttemptEnd, error:
         state.send(&lease, CoordinatorMessage::Cancel { lease: id, code });
     }
     let Some(live) = state.jobs.get_mut(&job) else { return };
-    if end.is_failure() && !live.tried.contains(&lease) {
+    let failed = end.is_failure() || end == AttemptEnd::HandedBack;
+    if failed && !live.tried.contains(&lease) {
         live.tried.push(lease.clone());
     }
     if end == AttemptEnd::Failed

@@ -21,8 +21,8 @@ use crate::error::{StoreError, shutting_down};
 use crate::hedge::{Beside, beside, goes_on_behind, keep_only, outrun, slower};
 use crate::original;
 use crate::reconcile::WRITE_RETRY;
-use crate::router::Placement;
-use crate::state::{LeasePhase, LiveJob, LiveLease, Makes, State};
+use crate::router::{JobClass, Placement, owner_of};
+use crate::state::{Client, LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Outrun, Release, StoredJob};
 use crate::terms::{JobTerms, Payment, cost_units, usage_bound};
 use crate::timers::PRUNE;
@@ -149,6 +149,34 @@ impl Coordinator {
         self.to_the_end(async move { this.end_unpaid(job, JobState::Cancelled, error).await }).await
     }
 
+    /// Notes that a client has part of a job's answer.
+    pub(crate) fn note_delivered(&self, job: JobId) {
+        if let Some(live) = self.state().jobs.get_mut(&job) {
+            live.client = Client::Reads;
+        }
+    }
+
+    /// The client of a job is gone and cannot come back. What it has of a prepaid answer it has bought, so
+    /// that job goes on to its end and is settled: else whoever hangs up before the last word would read
+    /// for nothing. Any other job is withdrawn, and its node stops. Returns whether it was.
+    ///
+    /// # Errors
+    /// As [`Coordinator::cancel_job`].
+    pub(crate) async fn client_gone(self: &Arc<Self>, job: JobId) -> Result<bool, ErrorBody> {
+        {
+            let mut state = self.state();
+            if let Some(live) = state.jobs.get_mut(&job)
+                && live.client == Client::Reads
+                && live.payment.is_some()
+                && live.lease.is_some()
+            {
+                live.client = Client::Left;
+                return Ok(false);
+            }
+        }
+        self.cancel_job(job).await
+    }
+
     /// A job as its payer may see it. What is kept longer for an audit is not for payers: whether
     /// somebody was audited would show.
     pub(crate) async fn stored_job(&self, job: JobId) -> Result<StoredJob, ErrorBody> {
@@ -233,10 +261,24 @@ impl Coordinator {
             return Err(shutting_down());
         }
         let open_max = self.config.limits.open_jobs_max;
-        if state.jobs.len() >= open_max {
+        // Checks go on however much is asked for: there is always room for a few of them.
+        let checks = job.class == JobClass::Audit;
+        let room = (open_max + if checks { open_max / 10 + 1 } else { 0 })
+            .saturating_sub(state.jobs.len());
+        if room == 0 {
             let message = format!("{open_max} requests wait already; the network takes no more");
             return Err(ErrorBody::new(ErrorCode::Overloaded, message)
                 .with_hint("try again in a few seconds"));
+        }
+        let own = state.open_of(&job.payer);
+        if !checks && own >= room {
+            // Whoever has as much as there is left has had a fair share: one payer alone half of all,
+            // two a third each. So there is room for the next one, whatever the others ask for.
+            let message = format!(
+                "{own} of your requests are open already; the room that is left is for others"
+            );
+            return Err(ErrorBody::new(ErrorCode::Overloaded, message)
+                .with_hint("wait until some of them have ended, then send more"));
         }
         let live = LiveJob {
             payer: job.payer.clone(),
@@ -248,6 +290,8 @@ impl Coordinator {
             tried: Vec::new(),
             unable: Vec::new(),
             fault: None,
+            objections: Vec::new(),
+            hand_backs: 0,
             class: job.class,
             placement: job.placement.clone().map(Arc::new),
             attempts_max: job.attempts_max,
@@ -262,10 +306,11 @@ impl Coordinator {
             queued_since: Instant::now(),
             no_node_wait_ms: job.no_node_wait_ms,
             feed: Feed::new(),
+            client: Client::Waits,
             admitted: false,
             closing: false,
         };
-        state.jobs.insert(job.id, live);
+        state.add_job(job.id, live);
         Ok(())
     }
 
@@ -290,7 +335,7 @@ impl Coordinator {
             self.dispatch();
             return Ok(id);
         }
-        self.state().jobs.remove(&id);
+        drop(self.state().forget_job(id));
         match admitted {
             Ok(Admitted::Known(first)) => {
                 // Its first admission may have been written and not answered.
@@ -536,7 +581,8 @@ impl Coordinator {
             LeasePhase::Settling | LeasePhase::Releasing => return None,
         }
         let (job, fence) = (lease.job, lease.fence);
-        let node = short(&lease.node);
+        let leased_to = lease.node.clone();
+        let node = short(&leased_to);
         if let Beside::Other(stays, stays_fence) = other {
             tracing::info!(
                 job.id = %job, lease.id = %id, end = end.as_str(), code = ?error.code,
@@ -548,13 +594,21 @@ impl Coordinator {
         let live = state.jobs.get(&job)?;
         let limits = &self.config.limits;
         let hopeless = end == AttemptEnd::Failed
-            && matches!(error.code, ErrorCode::ContextTooLong | ErrorCode::InvalidRequest);
+            && is_objection(error.code)
+            && !self.wants_another_opinion(&state, live, &leased_to);
         let unharmed = end == AttemptEnd::HandedBack;
         let attempts = live.failures + live.losses + 1;
         let discard = !unharmed && live.attempts_max.is_some_and(|most| attempts >= most);
         let too_often = end.is_failure() && live.failures + 1 >= limits.failures_max;
-        let give_up = if hopeless || discard || too_often {
+        let give_up = if live.client == Client::Left {
+            // Nobody waits for another answer, and what was read of this one nobody can prove.
+            Some(ErrorBody::new(ErrorCode::Cancelled, "the request was withdrawn"))
+        } else if hopeless || discard || too_often {
             Some(error.clone())
+        } else if unharmed && live.hand_backs + 1 >= limits.hand_backs_max {
+            let times = limits.hand_backs_max;
+            let message = format!("nodes handed it back {times} times without beginning it");
+            Some(ErrorBody::new(ErrorCode::NoNodeAvailable, message).with_hint("try again later"))
         } else if end == AttemptEnd::Lost && live.losses + 1 >= limits.losses_max {
             Some(ErrorBody::new(
                 ErrorCode::NoNodeAvailable,
@@ -568,6 +622,18 @@ impl Coordinator {
             "attempt {fence} of job {job} on {node} ended: {}", end.as_str(),
         );
         Some(Ending::Whole(Release { job, lease: id, fence, end, give_up, at_ms: now_ms() }))
+    }
+
+    /// Whether a job that a node calls wrong is shown to another owner's before it is given up: a node
+    /// that says so of every job would else end them all.
+    fn wants_another_opinion(&self, state: &State, live: &LiveJob, node: &NodeId) -> bool {
+        let agreed = live.objections.iter().any(|other| owner_of(other) != owner_of(node));
+        if agreed || self.audits.is_validator(node) {
+            return false;
+        }
+        let asked = |id: &NodeId| live.tried.contains(id) || live.unable.contains(id);
+        let placement = live.placement.as_deref();
+        state.router.another_owner_serves(live.spec.model(), node, asked, placement)
     }
 
     /// Ends an open job without payment; `false` when it had ended before.
@@ -642,6 +708,34 @@ pub(crate) fn is_unable(code: ErrorCode) -> bool {
     )
 }
 
+/// Whether a node says that the job itself is wrong. Nobody here can tell: prompts are counted, and much
+/// of a request is read, by the model's own tokenizer.
+fn is_objection(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::ContextTooLong | ErrorCode::InvalidRequest)
+}
+
+/// What an attempt without a result says of its node.
+pub(crate) fn note_conduct(
+    state: &mut State,
+    node: &NodeId,
+    given: Instant,
+    end: AttemptEnd,
+    error: &ErrorBody,
+) {
+    match end {
+        AttemptEnd::HandedBack => state.router.handed_back(node, given, Instant::now()),
+        AttemptEnd::Expired => {
+            state.router.failed(node, 1);
+            state.router.wasted(node);
+        }
+        AttemptEnd::Lost => state.router.wasted(node),
+        // Of a job that may be wrong others are asked first. What is no fault, such as an owner's filter, counts
+        // as well: nobody can tell, and a node that is asked last where others serve loses little.
+        AttemptEnd::Failed if !is_objection(error.code) => state.router.failed(node, 1),
+        _ => {}
+    }
+}
+
 /// Forgets a job that ended unpaid, stops its node and tells its watchers.
 pub(crate) fn end_in_memory(state: &mut State, job: JobId, error: ErrorBody) {
     let Some(lease_id) = state.jobs.get(&job).map(|live| live.lease) else { return };
@@ -673,6 +767,7 @@ fn after_release(
         }
         return;
     }
+    note_conduct(state, &lease.node, lease.assigned, end, &error);
     let Some(live) = state.jobs.get_mut(&job) else { return };
     live.failures += u32::from(end.is_failure());
     live.losses += u32::from(end == AttemptEnd::Lost);
@@ -681,8 +776,15 @@ fn after_release(
         if !live.unable.contains(&lease.node) {
             live.unable.push(lease.node);
         }
-    } else if end != AttemptEnd::HandedBack && !live.tried.contains(&lease.node) {
-        live.tried.push(lease.node);
+    } else {
+        if end == AttemptEnd::Failed && is_objection(error.code) {
+            live.objections.push(lease.node.clone());
+        }
+        live.hand_backs += u32::from(end == AttemptEnd::HandedBack);
+        // Also who handed it back: else a node that always does so would always be asked first again.
+        if !live.tried.contains(&lease.node) {
+            live.tried.push(lease.node);
+        }
     }
     live.feed.queued();
     state.enqueue(job, true);

@@ -56,6 +56,8 @@ pub(crate) struct Miners {
     table: Mutex<HashMap<NodeId, Arc<Miner>>>,
     /// Reward address to the address of the key that signs for it. A copy of the books.
     bound: Mutex<HashMap<String, String>>,
+    /// Held from a read or write of bindings in the books until they are in `bound`.
+    pub(crate) binding: tokio::sync::Mutex<()>,
     pub(crate) uploads: Uploads,
     /// Leases whose answer will come as a stream that has not begun.
     streams: Mutex<HashSet<LeaseId>>,
@@ -113,6 +115,7 @@ impl Miners {
         Self {
             table: Mutex::default(),
             bound: Mutex::new(bound),
+            binding: tokio::sync::Mutex::default(),
             uploads: Uploads::default(),
             streams: Mutex::default(),
             key: Sha256::digest(signature).into(),
@@ -170,6 +173,11 @@ impl Miners {
         let message = "the signature is not the identity wallet's over this hour or the one before";
         Err(ErrorBody::new(ErrorCode::BadSignature, message)
             .with_hint("check the computer's clock and that the key file belongs to this wallet"))
+    }
+
+    /// Takes what the books have of bindings, after whoever runs the network changed them.
+    pub(crate) fn rebind(&self, bound: HashMap<String, String>) {
+        *self.bound() = bound;
     }
 
     /// Remembers whose key signs for a reward address; the books have it already.

@@ -130,7 +130,13 @@ impl Schedule {
         IDS.with(|ids| ids.set(Some((seed, 1))));
         let mut rng = StdRng::seed_from_u64(seed);
         // With a cheater: it, two that may check it, and one whose word decides.
-        let nodes = (0..if cheat.is_some() { 4 } else { 3 }).map(|n| {
+        let count = match cheat {
+            None => 3,
+            // And a second key of the cheat's.
+            Some(Cheat::Accomplices) => 5,
+            Some(_) => 4,
+        };
+        let nodes = (0..count).map(|n| {
             let key = IdentityKey::generate(&mut rng);
             let id = NodeId::new(format!("{}-n{n}", key.address())).expect("valid");
             Node {
@@ -141,7 +147,7 @@ impl Schedule {
                 to_coordinator: Vec::new(),
                 working: BTreeMap::new(),
                 unsettled: BTreeMap::new(),
-                cheat: cheat.filter(|_| n == 0),
+                cheat: cheat.filter(|_| n == 0 || n == 4),
                 first: None,
             }
         });
@@ -386,7 +392,11 @@ impl Schedule {
             node: node.id.clone(),
             nonce,
             signature: String::new(),
-            agent: "schedule".into(),
+            // Two that only ever check each other, if they are let.
+            agent: match node.cheat {
+                Some(Cheat::Accomplices) => "a class of our own".into(),
+                _ => "schedule".into(),
+            },
             capabilities: Capabilities {
                 device: "none".into(),
                 memory_bytes: 0,
@@ -538,6 +548,9 @@ impl Schedule {
                 *served -= by;
             }
             state.router.band_all();
+            state.router.pass_time(by);
+            // Who failed is asked again after a while; a cheat that gets no job cannot be found out.
+            state.router.forgive(tokio::time::Instant::now());
         }
         self.run(async move {
             coordinator.tick();

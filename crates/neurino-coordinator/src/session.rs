@@ -254,6 +254,9 @@ impl Coordinator {
         let id = state.last_session;
         let now = Instant::now();
         let standing = self.standing(node, capabilities, fingerprint.clone());
+        if self.audits.is_past_first(node) {
+            state.router.trust(node);
+        }
         let session = Session {
             id,
             outbox,
@@ -348,9 +351,14 @@ impl NodeSession {
                 self.end_attempt(lease, AttemptEnd::HandedBack, error);
             }
             NodeMessage::Failed { lease, error } => {
-                let message = printable(&error.message);
-                let hint = error.hint.as_deref().map(printable);
-                let error = ErrorBody { code: error.code, message, hint };
+                tracing::debug!(lease.id = %lease, code = ?error.code, "failed: {}", printable(&error.message));
+                // On one's own machine the words are one's own program's, and say what to do.
+                let error = if self.coordinator.config.practice {
+                    let hint = error.hint.as_deref().map(printable);
+                    ErrorBody { code: error.code, message: printable(&error.message), hint }
+                } else {
+                    for_payers(&error)
+                };
                 self.end_attempt(lease, AttemptEnd::Failed, error);
             }
             NodeMessage::Heartbeat { leases } => self.heartbeat(&leases),
@@ -596,6 +604,42 @@ fn printable(words: &str) -> String {
     words.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
+/// What a node says of a failure, as payers get to read it: a stranger's words, so no more of them than what
+/// names a field or a number of the request, and nothing that leads anywhere.
+fn for_payers(said: &ErrorBody) -> ErrorBody {
+    let words = printable(&said.message);
+    let leads_on = ["://", "www.", "@", "<", ">", "](", "http", "Http", "HTTP"];
+    let about_request = matches!(
+        said.code,
+        ErrorCode::InvalidRequest | ErrorCode::ContextTooLong | ErrorCode::TooLarge
+    );
+    let harmless = about_request && !leads_on.iter().any(|way| words.contains(way));
+    let own = match said.code {
+        ErrorCode::InvalidRequest => "the node that was asked cannot serve this request",
+        ErrorCode::ContextTooLong => "the prompt and `max_tokens` are more than the model reads",
+        ErrorCode::TooLarge => "the answer is larger than a result may be",
+        ErrorCode::ModelUnreadable => "the node could not read the model",
+        ErrorCode::ModelNotReady => "the node does not have the model ready",
+        ErrorCode::Declined => "the node's owner does not compute such requests",
+        ErrorCode::DeadlinePassed => "the node did not finish in time",
+        ErrorCode::Overloaded => "the node has too much to do",
+        _ => "the node failed to compute the answer",
+    };
+    let code = match said.code {
+        ErrorCode::InvalidRequest
+        | ErrorCode::ContextTooLong
+        | ErrorCode::TooLarge
+        | ErrorCode::ModelUnreadable
+        | ErrorCode::ModelNotReady
+        | ErrorCode::Declined
+        | ErrorCode::DeadlinePassed
+        | ErrorCode::Overloaded => said.code,
+        // Codes that are this coordinator's to use, such as that a key is wrong, are no node's.
+        _ => ErrorCode::EngineFailed,
+    };
+    ErrorBody::new(code, if harmless { words } else { own.to_owned() })
+}
+
 pub(crate) fn void_challenge() -> ErrorBody {
     ErrorBody::new(
         ErrorCode::Unauthorized,
@@ -611,6 +655,33 @@ fn too_many(message: &str) -> ErrorBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_tells_payers_of_their_request_and_nothing_else() {
+        let told = |code, words: &str| {
+            let said = ErrorBody::new(code, words).with_hint("pay at evil.example");
+            let told = for_payers(&said);
+            assert_eq!(told.hint, None);
+            (told.code, told.message)
+        };
+        let invalid = ErrorCode::InvalidRequest;
+        let of_field = "`logit_bias` names token 99999, but the model has 49,152";
+        assert_eq!(told(invalid, of_field), (invalid, of_field.to_owned()));
+        for bait in
+            ["see https://evil.example", "[here](evil)", "<b>hi</b>", "mail me@evil.example"]
+        {
+            let (_, words) = told(invalid, bait);
+            assert_eq!(words, "the node that was asked cannot serve this request");
+        }
+        let (code, words) = told(ErrorCode::Unauthorized, "your key is stolen, send it to me");
+        assert_eq!(
+            (code, words.as_str()),
+            (ErrorCode::EngineFailed, "the node failed to compute the answer")
+        );
+        let (_, words) = told(ErrorCode::EngineFailed, "call 0900 12345");
+        assert_eq!(words, "the node failed to compute the answer");
+        assert!(told(invalid, &"x".repeat(10_000)).1.len() <= 300);
+    }
 
     fn check(node: &str, valid: bool) {
         let id = NodeId::new(node).expect("a node id by its characters");

@@ -135,6 +135,17 @@ impl Coordinator {
                             suspect,
                         );
                     }
+                    state.router.paid(node);
+                    if self.audits.is_past_first(node) {
+                        state.router.trust(node);
+                    }
+                    // What others called wrong could be computed after all.
+                    let objections = state.jobs.get_mut(&claim.job);
+                    for other in
+                        objections.map(|job| std::mem::take(&mut job.objections)).iter().flatten()
+                    {
+                        state.router.failed(other, 2);
+                    }
                     state.finish_job(claim.job, output, receipt.clone());
                 }
                 if let Some(Mark::Picture(mark)) = checked.mark {

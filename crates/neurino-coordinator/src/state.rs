@@ -45,6 +45,17 @@ impl Makes {
     }
 }
 
+/// How far the client of a job is, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// Nothing of the answer reached it.
+    Waits,
+    /// It has part of the answer.
+    Reads,
+    /// It left with part of a prepaid answer: only the attempt that it heard is worth an end.
+    Left,
+}
+
 /// A job that has not ended.
 pub(crate) struct LiveJob {
     pub(crate) payer: PayerId,
@@ -53,11 +64,15 @@ pub(crate) struct LiveJob {
     pub(crate) fence: u32,
     pub(crate) failures: u32,
     pub(crate) losses: u32,
-    /// Nodes that failed at it.
+    /// Nodes that failed at it or handed it back.
     pub(crate) tried: Vec<NodeId>,
     /// Nodes that could not read its model, and what the last of them said.
     pub(crate) unable: Vec<NodeId>,
     pub(crate) fault: Option<ErrorBody>,
+    /// Nodes that say that it is wrong.
+    pub(crate) objections: Vec<NodeId>,
+    /// How often it was handed back. Not in the books: after a restart it counts anew.
+    pub(crate) hand_backs: u32,
     pub(crate) class: JobClass,
     /// Who may compute it, if not everybody.
     pub(crate) placement: Option<Arc<Placement>>,
@@ -73,6 +88,7 @@ pub(crate) struct LiveJob {
     pub(crate) queued_since: Instant,
     pub(crate) no_node_wait_ms: u64,
     pub(crate) feed: Feed,
+    pub(crate) client: Client,
     /// Whether the books have it; before that nobody but its payer's call knows it.
     pub(crate) admitted: bool,
     /// Whether its end is being written.
@@ -140,6 +156,8 @@ pub(crate) struct Session {
 pub(crate) struct State {
     pub(crate) router: Router,
     pub(crate) jobs: BTreeMap<JobId, LiveJob>,
+    /// How many of them each payer has.
+    open_of: BTreeMap<PayerId, usize>,
     pub(crate) leases: BTreeMap<LeaseId, LiveLease>,
     pub(crate) node_leases: BTreeMap<NodeId, BTreeSet<LeaseId>>,
     pub(crate) sessions: BTreeMap<NodeId, Session>,
@@ -169,6 +187,7 @@ impl State {
         Self {
             router,
             jobs: BTreeMap::new(),
+            open_of: BTreeMap::new(),
             leases: BTreeMap::new(),
             node_leases: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -182,6 +201,35 @@ impl State {
             rng,
             stopping: false,
         }
+    }
+
+    /// Takes a job into memory.
+    pub(crate) fn add_job(&mut self, id: JobId, job: LiveJob) {
+        *self.open_of.entry(job.payer.clone()).or_default() += 1;
+        if let Some(before) = self.jobs.insert(id, job) {
+            self.one_less(&before.payer);
+        }
+    }
+
+    /// Forgets a job, and nothing else that belongs to it.
+    pub(crate) fn forget_job(&mut self, id: JobId) -> Option<LiveJob> {
+        let job = self.jobs.remove(&id)?;
+        self.one_less(&job.payer);
+        Some(job)
+    }
+
+    fn one_less(&mut self, payer: &PayerId) {
+        if let Some(open) = self.open_of.get_mut(payer) {
+            *open -= 1;
+            if *open == 0 {
+                self.open_of.remove(payer);
+            }
+        }
+    }
+
+    /// How many open jobs a payer has.
+    pub(crate) fn open_of(&self, payer: &PayerId) -> usize {
+        self.open_of.get(payer).copied().unwrap_or(0)
     }
 
     /// Leases a node holds.
@@ -232,7 +280,7 @@ impl State {
             self.outrun(hedge);
         }
         let lease = lease.and_then(|lease| self.end_lease(lease));
-        let job = self.jobs.remove(&id)?;
+        let job = self.forget_job(id)?;
         self.router.remove_job(job.spec.model(), &job.payer, id);
         Some((job, lease))
     }

@@ -25,6 +25,8 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 const DEMAND_ROUNDS: u64 = 10;
 /// Every how manieth time speeds and uptimes are looked at.
 const STANDING_ROUNDS: u64 = 30;
+/// Every how manieth time half of what nodes failed at is forgotten.
+const FORGIVE_ROUNDS: u64 = 300;
 /// How often payloads past their keeping time are shredded.
 pub(crate) const PRUNE: Duration = Duration::from_hours(1);
 
@@ -73,6 +75,9 @@ impl Coordinator {
                     coordinator.look_up_settings().await;
                     if round % DEMAND_ROUNDS == 0 {
                         coordinator.count_served();
+                    }
+                    if round % FORGIVE_ROUNDS == 0 {
+                        coordinator.state().router.forgive(Instant::now());
                     }
                     if round % STANDING_ROUNDS == 0 {
                         coordinator.state().router.band_all();
@@ -141,7 +146,8 @@ impl Coordinator {
             }
             state.challenges.expire(now);
             self.end_silent_sessions(&state, now);
-            let came_free = crate::reserve::renew(&mut state, now, &self.config.limits);
+            let rested = state.router.end_rests(now);
+            let came_free = crate::reserve::renew(&mut state, now, &self.config.limits) || rested;
             (due(&mut state, now, &self.config.limits), came_free)
         };
         if came_free {

@@ -13,7 +13,9 @@ use neurino_ledger::epoch::{Address, epoch_of};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{Escrow, SignedVoucher};
 use serde::Serialize;
+use serde_json::json;
 
+use crate::admin::noted;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::database::Database;
 use crate::error::CoordinatorError;
@@ -141,23 +143,28 @@ impl Coordinator {
         }
         let address = Address(voucher.payer);
         let payer = PayerId::new(address.to_string()).map_err(|_| no_channel(&terms))?;
-        let channel = self.store.voucher_channel(&payer).await;
-        let channel = channel.map_err(|error| VoucherRefusal::Wrong(error.body()))?;
-        // Signatures are only looked at where there is a deposit behind them.
-        if channel.is_none_or(|channel| !channel.is_open) {
-            return Err(no_channel(&terms));
-        }
+        // Before the books are asked: whoever has no key of the payer's costs no more than this.
         terms.escrow().verify(&signed).map_err(|error| {
             let hint = "sign the voucher with the payer's key, for the chain and contract that \
                         /v1/vouchers names";
             wrong(ErrorCode::BadSignature, format!("the voucher: {error}"), hint)
         })?;
+        let channel = self.store.voucher_channel(&payer).await;
+        let channel = channel.map_err(|error| VoucherRefusal::Wrong(error.body()))?;
+        if channel.is_none_or(|channel| !channel.is_open) {
+            return Err(no_channel(&terms));
+        }
         let key = StoredKey {
             id: payer.to_string(),
             name: "voucher".into(),
             sha256: [0; 32],
             created_at_ms: 0,
-            terms: KeyTerms { payer: Some(payer.clone()), prepaid: true, ..KeyTerms::default() },
+            terms: KeyTerms {
+                payer: Some(payer.clone()),
+                prepaid: true,
+                requests_per_min: Some(self.config.limits.voucher_requests_per_min),
+                ..KeyTerms::default()
+            },
             revoked_at_ms: None,
             old: None,
         };
@@ -267,13 +274,11 @@ pub async fn set_terms(database: &Database, terms: &VoucherTerms) -> Result<(), 
     if !fits {
         return Err(CoordinatorError::Voucher("chain and units are numbers above zero"));
     }
-    if open(database).await?.set_voucher_terms(terms).await? {
-        return Ok(());
-    }
-    Err(CoordinatorError::Voucher(
-        "vouchers for another contract are kept; collect them first, their payers cannot sign them \
-         again",
-    ))
+    let mut books = Beside::begin_act(database).await?;
+    let kept = "vouchers for another contract are kept; collect them first, their payers cannot sign \
+                them again";
+    let outcome = done(books.set_voucher_terms(terms).await?, kept);
+    noted(&mut books, "voucher terms set", json!(terms), outcome).await
 }
 
 /// Opens a payer's channel, or says how large its deposit is now, in all.
@@ -288,10 +293,12 @@ pub async fn open_channel(
     if deposit.0 <= 0 {
         return Err(CoordinatorError::Voucher("a deposit is more than nothing"));
     }
-    if open(database).await?.open_voucher_channel(&account(payer)?, deposit).await? {
-        return Ok(());
-    }
-    Err(CoordinatorError::Voucher("more than that was promised; `vouchers list` shows how much"))
+    let payer = account(payer)?;
+    let mut books = Beside::begin_act(database).await?;
+    let promised = "more than that was promised; `vouchers list` shows how much";
+    let outcome = done(books.open_voucher_channel(&payer, deposit).await?, promised);
+    let about = json!({ "payer": payer, "deposit_micro": deposit });
+    noted(&mut books, "voucher channel opened", about, outcome).await
 }
 
 /// Closes a payer's channel; its open jobs go on.
@@ -299,10 +306,15 @@ pub async fn open_channel(
 /// # Errors
 /// `Voucher` (none that is open), `NoBooks`, `Store`.
 pub async fn close_channel(database: &Database, payer: Address) -> Result<(), CoordinatorError> {
-    if open(database).await?.close_voucher_channel(&account(payer)?, now_ms()).await? {
-        return Ok(());
-    }
-    Err(CoordinatorError::Voucher("that payer has no open channel"))
+    let payer = account(payer)?;
+    let mut books = Beside::begin_act(database).await?;
+    let closed = books.close_voucher_channel(&payer, now_ms()).await?;
+    let outcome = done(closed, "that payer has no open channel");
+    noted(&mut books, "voucher channel closed", json!({ "payer": payer }), outcome).await
+}
+
+fn done(done: bool, else_words: &'static str) -> Result<(), CoordinatorError> {
+    if done { Ok(()) } else { Err(CoordinatorError::Voucher(else_words)) }
 }
 
 /// Where vouchers are collected, and all channels with their best vouchers.

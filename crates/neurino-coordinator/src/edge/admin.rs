@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{StatusCode, Uri};
@@ -53,6 +53,7 @@ impl Coordinator {
             .route("/admin/credits", get(credits).post(add_credits))
             .route("/admin/pods", put(set_pod))
             .route("/admin/votes", put(set_votes))
+            .route("/admin/bindings/{reward}", delete(unbind))
             .route("/admin/log", get(log))
             .route("/admin/log/check", get(log_check))
             .route("/admin/audits", get(audits))
@@ -241,6 +242,20 @@ async fn set_votes(State(admin): State<Admin>, request: Request) -> Result<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn unbind(
+    State(admin): State<Admin>,
+    reward: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let reward = reward.ok().and_then(|Path(reward)| reward.to_ascii_lowercase().parse().ok());
+    let reward = reward.ok_or_else(|| {
+        let message = "a reward address is `0x` and 40 hex digits";
+        ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, message))
+    })?;
+    admin::unbind(&admin.coordinator.config.database, reward).await.map_err(refused)?;
+    admin.coordinator.look_up_settings().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Which lines of the log.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -331,7 +346,7 @@ async fn decide_appeal(
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn refused(error: CoordinatorError) -> ApiError {
     let code = match &error {
-        CoordinatorError::NoSuchKey(_) => ErrorCode::NotFound,
+        CoordinatorError::NoSuchKey(_) | CoordinatorError::Binding(_) => ErrorCode::NotFound,
         CoordinatorError::Appeal(_)
         | CoordinatorError::KeyName
         | CoordinatorError::KeyTerms(_)

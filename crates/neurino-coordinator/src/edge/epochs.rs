@@ -28,7 +28,7 @@ const READS: usize = 2;
 /// Longest wait for others to be done.
 const READ_WAIT: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 2_000 });
 
-/// Bounds how many read large files of epochs at once.
+/// Bounds how many read something at once that everybody may read: large files of epochs, say.
 pub(crate) struct EpochReads(Semaphore);
 
 impl Default for EpochReads {
@@ -39,10 +39,10 @@ impl Default for EpochReads {
 
 impl EpochReads {
     /// A turn, or the answer that others are reading.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+    pub(super) async fn turn(&self, what: &str) -> Result<SemaphorePermit<'_>, ApiError> {
         let turn = tokio::time::timeout(READ_WAIT, self.0.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| {
-            let message = "many are reading epochs right now";
+            let message = format!("many are reading {what} right now");
             let busy = ErrorBody::new(ErrorCode::Unreachable, message);
             ApiError::plain(busy.with_hint("try again in a few seconds"))
         })
@@ -105,7 +105,7 @@ pub(crate) async fn show(
     epoch: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let epoch = number(epoch)?;
-    let _turn = coordinator.epoch_reads.turn().await?;
+    let _turn = coordinator.epoch_reads.turn("epochs").await?;
     let found = coordinator.store.epoch_file(epoch).await;
     match found.map_err(|error| ApiError::plain(error.body()))? {
         Some(body) => Ok(for_good("application/json", body)),
@@ -127,7 +127,7 @@ pub(crate) async fn entries(
     let epoch = number(epoch)?;
     let from = from.ok().and_then(|Query(from)| u32::try_from(from.from.unwrap_or(0)).ok());
     let from = from.ok_or_else(|| invalid("`from` is the place of an entry, from zero"))?;
-    let _turn = coordinator.epoch_reads.turn().await?;
+    let _turn = coordinator.epoch_reads.turn("epochs").await?;
     let lines = coordinator.store.epoch_lines(epoch, from.into(), LINES).await;
     let lines = lines.map_err(|error| ApiError::plain(error.body()))?;
     let body: String = lines.into_iter().flat_map(|line| [line, "\n".into()]).collect();
@@ -151,13 +151,13 @@ mod tests {
         let reads = EpochReads::default();
         let mut turns = Vec::new();
         for _ in 0..READS {
-            turns.push(reads.turn().await.ok().unwrap());
+            turns.push(reads.turn("epochs").await.ok().unwrap());
         }
-        let Err(refused) = reads.turn().await else { panic!("one more") };
+        let Err(refused) = reads.turn("epochs").await else { panic!("one more") };
         let refused = refused.into_response();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(refused.headers().contains_key(RETRY_AFTER));
         turns.pop();
-        assert!(reads.turn().await.is_ok(), "whoever is done makes room");
+        assert!(reads.turn("epochs").await.is_ok(), "whoever is done makes room");
     }
 }

@@ -197,35 +197,62 @@ fn preferred_wait_ms(headers: &HeaderMap) -> Option<u64> {
     Some(u64::from(seconds) * 1000)
 }
 
-/// Withdraws a job when dropped: its client is gone.
+/// Sees to a job whose client is gone when dropped: it is withdrawn, or settled if it was prepaid and
+/// part of it was delivered.
 pub(super) struct CancelGuard {
     coordinator: Arc<Coordinator>,
-    job: Option<JobId>,
+    job: JobId,
+    /// Whether nobody can come back for the job.
+    armed: bool,
+    delivered: bool,
 }
 
 impl CancelGuard {
-    /// A guard that withdraws nothing if the request may be repeated: whoever repeats it gets the
-    /// job's result.
+    /// A guard that does nothing if the request may be repeated: whoever repeats it gets the job's
+    /// result.
     pub(super) fn of(coordinator: &Arc<Coordinator>, job: JobId, repeatable: bool) -> Self {
-        Self { coordinator: Arc::clone(coordinator), job: (!repeatable).then_some(job) }
+        Self { coordinator: Arc::clone(coordinator), job, armed: !repeatable, delivered: false }
+    }
+
+    /// Part of the answer is on its way to the client.
+    pub(super) fn delivered(&mut self) {
+        if !std::mem::replace(&mut self.delivered, true) {
+            self.coordinator.note_delivered(self.job);
+        }
     }
 
     pub(super) fn disarm(mut self) {
-        self.job = None;
+        self.armed = false;
+    }
+
+    /// The client was told that its answer failed and costs nothing.
+    pub(super) fn withdraw(mut self) {
+        if std::mem::take(&mut self.armed) {
+            self.spawn(|coordinator, job| async move { coordinator.cancel_job(job).await });
+        }
+    }
+
+    fn spawn<F>(&self, end: impl FnOnce(Arc<Coordinator>, JobId) -> F)
+    where
+        F: Future<Output = Result<bool, ErrorBody>> + Send + 'static,
+    {
+        // Outside a runtime the coordinator is going down as well, and the job stays open.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let job = self.job;
+        let ended = end(Arc::clone(&self.coordinator), job);
+        runtime.spawn(async move {
+            if let Err(error) = ended.await {
+                tracing::warn!(job.id = %job, code = ?error.code, "job {job} could not be withdrawn");
+            }
+        });
     }
 }
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        let Some(job) = self.job else { return };
-        // Outside a runtime the coordinator is going down as well, and the job stays open.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let coordinator = Arc::clone(&self.coordinator);
-        runtime.spawn(async move {
-            if let Err(error) = coordinator.cancel_job(job).await {
-                tracing::warn!(job.id = %job, code = ?error.code, "job {job} could not be withdrawn");
-            }
-        });
+        if self.armed {
+            self.spawn(|coordinator, job| async move { coordinator.client_gone(job).await });
+        }
     }
 }
 

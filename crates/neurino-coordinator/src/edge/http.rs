@@ -29,7 +29,7 @@ use crate::vouchers::VoucherRefusal;
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 /// The header that pays without a key.
-const VOUCHER: &str = "neurino-voucher";
+pub(super) const VOUCHER: &str = "neurino-voucher";
 /// The header of an answer that says which promise would do.
 const VOUCHER_REQUIRED: &str = "neurino-voucher-required";
 
@@ -275,7 +275,10 @@ pub(crate) async fn caller(
             return Err(ApiError::openai(body));
         }
         let header = voucher.to_str().unwrap_or("");
-        return coordinator.voucher_caller(header).await.map_err(ApiError::voucher);
+        let caller = coordinator.voucher_caller(header).await.map_err(ApiError::voucher)?;
+        // Whatever it asks for: anybody can promise a little.
+        let counted = coordinator.rates.request(&caller);
+        return counted.map_err(|error| too_soon(coordinator, error)).map(|()| caller);
     }
     let hint =
         "send the header `Authorization: Bearer nrn-…`; whoever runs this network makes keys";
@@ -300,8 +303,10 @@ pub(crate) async fn working_caller(
             .with_hint("whoever runs this network says what a key is for");
         return Err(ApiError::openai(error));
     }
-    let counted = coordinator.rates.request(&caller);
-    counted.map_err(|error| too_soon(coordinator, error))?;
+    if caller.voucher.is_none() {
+        let counted = coordinator.rates.request(&caller);
+        counted.map_err(|error| too_soon(coordinator, error))?;
+    }
     Ok(caller)
 }
 

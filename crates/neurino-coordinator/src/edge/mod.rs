@@ -83,6 +83,7 @@ impl Coordinator {
             .route("/v1/node/exchange", post(nodes::exchange))
             .fallback(http::no_such_path)
             .method_not_allowed_fallback(http::no_such_method)
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(self), vouchers::throttle))
             .layer(axum::middleware::map_response(http::with_request_id))
             .with_state(Arc::clone(self))
     }

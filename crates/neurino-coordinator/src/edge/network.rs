@@ -30,10 +30,11 @@ pub(crate) async fn show(State(coordinator): State<Edge>) -> Json<Value> {
         "rules": config.rule_set,
         "prices": prices,
         "routing": {
-            "order": ["model loaded", "referred by the frontend", "speed", "votes", "uptime"],
+            "order": ["model loaded", "referred by the frontend", "few failures", "speed", "votes", "uptime"],
             "sample": sample,
             "class_weights": classes,
             "attempts_max": config.limits.failures_max,
+            "new_owner_leases_max": (!config.practice).then_some(config.limits.new_owner_leases_max),
             "second_leases_permille": config.limits.hedge_permille,
         },
         "placement": {

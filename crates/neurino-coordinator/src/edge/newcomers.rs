@@ -22,7 +22,7 @@ const ADDRESSES_MAX: usize = 65_536;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// The sessions that addresses opened in the last minute.
+/// The sessions that addresses opened in the last minute, or what else of theirs is counted.
 #[derive(Default)]
 pub(crate) struct Newcomers(Mutex<HashMap<IpAddr, (Instant, u32)>>);
 
@@ -32,6 +32,19 @@ impl Newcomers {
     /// # Errors
     /// `RateLimited`.
     pub(crate) fn enter(&self, from: Option<IpAddr>, most: u32) -> Result<(), ErrorBody> {
+        self.count(from, most, "this address opened many sessions in the last minute")
+    }
+
+    /// Counts one more of whatever is counted here. `words` say of what there were too many.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub(crate) fn count(
+        &self,
+        from: Option<IpAddr>,
+        most: u32,
+        words: &str,
+    ) -> Result<(), ErrorBody> {
         let Some(from) = from.filter(|from| !from.is_loopback()) else { return Ok(()) };
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,13 +58,37 @@ impl Newcomers {
             (*since, *count) = (now, 0);
         }
         if *count >= most {
-            let message = "this address opened many sessions in the last minute";
-            let error = ErrorBody::new(ErrorCode::RateLimited, message);
-            return Err(error.with_hint("try again in a minute"));
+            return Err(too_many(words));
         }
         *count += 1;
         Ok(())
     }
+
+    /// Whether one more would be too many.
+    ///
+    /// # Errors
+    /// `RateLimited`.
+    pub(crate) fn check(
+        &self,
+        from: Option<IpAddr>,
+        most: u32,
+        words: &str,
+    ) -> Result<(), ErrorBody> {
+        let Some(from) = from.filter(|from| !from.is_loopback()) else { return Ok(()) };
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |place: &IpAddr| {
+            let counted = all.get(place);
+            counted.is_some_and(|(since, count)| since.elapsed() < WINDOW && *count >= most)
+        };
+        // One that is not remembered for itself shares a place.
+        let shared = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let is_full = full(&from) || (!all.contains_key(&from) && full(&shared));
+        if is_full { Err(too_many(words)) } else { Ok(()) }
+    }
+}
+
+fn too_many(words: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::RateLimited, words).with_hint("try again in a minute")
 }
 
 /// The address that a request comes from: the connection's, or if that is a proxy on this machine or in

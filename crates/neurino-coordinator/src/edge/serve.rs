@@ -1,16 +1,18 @@
 //! Connections: how many, how long they may take to speak, how they end.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::interval;
+use tokio::time::{Sleep, interval};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +42,7 @@ pub(crate) async fn serve(
     let mut renew = interval(RENEW);
     let room = Arc::new(Semaphore::new(limits.connections_max));
     let head_wait = Duration::from_millis(limits.request_read_ms);
+    let write_wait = Duration::from_millis(limits.response_write_ms);
     let connections = TaskTracker::new();
     // Ends the connections whichever of the two stops.
     let closing = stop.child_token();
@@ -65,10 +68,10 @@ pub(crate) async fn serve(
             // Tokens are small; waiting for company would be felt.
             let _ = stream.set_nodelay(true);
             match acceptor {
-                None => connection(stream, router, head_wait, closing).await,
+                None => connection(stream, router, head_wait, write_wait, closing).await,
                 Some(acceptor) => {
                     if let Some(stream) = greeted(acceptor, stream, head_wait, &closing).await {
-                        connection(stream, router, head_wait, closing).await;
+                        connection(stream, router, head_wait, write_wait, closing).await;
                     }
                 }
             }
@@ -123,8 +126,10 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     head_wait: Duration,
+    write_wait: Duration,
     closing: CancellationToken,
 ) {
+    let stream = Impatient { stream, wait: write_wait, stuck: None };
     // Not the builder that tells HTTP/1 from HTTP/2: it waits for the first bytes forever, and its
     // HTTP/2 knows none of these limits.
     let connection = Builder::new()
@@ -145,5 +150,74 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// A connection that ends once its other side has taken nothing for a time: an answer that nobody reads
+/// holds a place, and the memory of what is not sent yet.
+struct Impatient {
+    stream: TcpStream,
+    wait: Duration,
+    /// Runs while a write waits for room.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn waited<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<std::io::Result<T>>,
+    ) -> Poll<std::io::Result<T>> {
+        if polled.is_ready() {
+            self.stuck = None;
+            return polled;
+        }
+        let wait = self.wait;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        stuck.as_mut().poll(cx).map(|()| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.waited(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.waited(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.waited(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.waited(cx, polled)
     }
 }

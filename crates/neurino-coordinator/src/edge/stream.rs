@@ -76,9 +76,12 @@ impl ChatStream {
         answer: Answer,
         include_usage: bool,
         mut watch: JobWatch,
-        guard: CancelGuard,
+        mut guard: CancelGuard,
         had: Resume,
     ) -> Result<Self, ApiError> {
+        if !had.choices.is_empty() {
+            guard.delivered();
+        }
         let (output, _) = watch.finished().await.map_err(ApiError::openai)?;
         let JobOutput::Text(text) = output else {
             return Err(ApiError::openai(super::gateway::not_a_text()));
@@ -115,6 +118,9 @@ impl ChatStream {
         futures::stream::unfold(self, |mut stream| async move {
             loop {
                 if let Some(data) = stream.pending.pop_front() {
+                    if let Some(guard) = &mut stream.guard {
+                        guard.delivered();
+                    }
                     return Some((Ok(Event::default().data(data)), stream));
                 }
                 if stream.done {
@@ -233,11 +239,13 @@ impl ChatStream {
         self.pending.push_back(chunk.to_string());
     }
 
-    /// Ends the stream with an error; the guard withdraws what is left of the job.
+    /// Ends the stream with an error, and withdraws what is left of the job.
     fn fail(&mut self, error: ErrorBody) {
         self.pending.push_back(ApiError::openai(error).openai_json().to_string());
         self.done = true;
-        self.guard = None;
+        if let Some(guard) = self.guard.take() {
+            guard.withdraw();
+        }
     }
 }
 

@@ -2,14 +2,18 @@
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use neurino_ledger::PayerId;
 use neurino_ledger::epoch::{Address, epoch_of};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::{Value, json};
 
 use super::Edge;
-use super::http::ApiError;
+use super::http::{ApiError, VOUCHER};
+use super::newcomers::{Peer, address_of};
 use crate::coordinator::now_ms;
 
 /// `GET /v1/vouchers`: what a voucher is signed for; `null` where none are taken.
@@ -48,6 +52,7 @@ pub(crate) async fn channel(
         let message = "a payer is named by its address, `0x` and 40 hex digits";
         ApiError::plain(ErrorBody::new(ErrorCode::InvalidRequest, message))
     })?;
+    let _turn = coordinator.voucher_reads.turn("payers").await?;
     let found = coordinator.store.voucher_channel(&payer).await;
     let found = found.map_err(|error| ApiError::plain(error.body()))?;
     let channel = found.ok_or_else(|| {
@@ -59,4 +64,34 @@ pub(crate) async fn channel(
         fields.remove("signature");
     }
     Ok(Json(shown))
+}
+
+/// Bounds what an address without a key may have looked up: channels, and vouchers that do not pay. Whoever
+/// pays is not hindered.
+pub(crate) async fn throttle(
+    State(coordinator): State<Edge>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reads = request.uri().path().starts_with("/v1/vouchers/");
+    if !reads && !request.headers().contains_key(VOUCHER) {
+        return next.run(request).await;
+    }
+    let trusted = coordinator.config.client_address_header.as_deref();
+    let peer = request.extensions().get::<Peer>().copied();
+    let from = address_of(peer, request.headers(), trusted);
+    let most = coordinator.config.limits.voucher_lookups_per_min;
+    let words = "this address had many vouchers looked up in the last minute that did not pay";
+    if let Err(error) = coordinator.voucher_lookups.check(from, most, words) {
+        coordinator.metrics.limited();
+        let shape = if reads { ApiError::plain } else { ApiError::openai };
+        return shape(error).into_response();
+    }
+    let response = next.run(request).await;
+    let unpaid = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::PAYMENT_REQUIRED];
+    if reads || unpaid.contains(&response.status()) {
+        // That this one was the last is told to the next.
+        let _ = coordinator.voucher_lookups.count(from, most, words);
+    }
+    response
 }

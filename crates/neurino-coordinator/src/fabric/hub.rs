@@ -396,7 +396,7 @@ impl Hub {
         for job in admissions.jobs() {
             let coordinator = Arc::clone(&self.coordinator);
             self.coordinator.tasks.spawn(async move {
-                if let Err(error) = coordinator.cancel_job(job).await {
+                if let Err(error) = coordinator.client_gone(job).await {
                     tracing::debug!(%error, "a job was not withdrawn");
                 }
             });

@@ -5,6 +5,7 @@
 //! gets it (`nodes`): model loaded, referred by the job's frontend, speed, votes, uptime. Which job is
 //! next is decided by `queue`, fair between classes and between payers.
 
+mod conduct;
 mod nodes;
 mod queue;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use neurino_core::{JobId, ModelId, NodeId};
 use neurino_ledger::PayerId;
 use neurino_protocol::node::{NoJob, SkipCount, SkipReason};
 use rand::Rng;
+use tokio::time::Instant;
 
 pub use nodes::Sample;
 pub(crate) use nodes::Standing;
@@ -23,7 +25,8 @@ pub use queue::JobClass;
 pub(crate) use queue::{OTHER_ENGINE, Placement, Waiting, is_other_engine, owner_of, party_of};
 
 use crate::advice::Seen;
-use nodes::{Free, Node};
+use conduct::Conduct;
+use nodes::{Bounds, Free, Node};
 use queue::Queues;
 
 /// Most reasons told to a node that gets no job.
@@ -46,12 +49,21 @@ pub(crate) struct Router {
     fastest: BTreeMap<ModelId, f64>,
     /// The middle one, likewise.
     usual: BTreeMap<ModelId, f64>,
+    conduct: Conduct,
+    /// Jobs that an owner whom nobody knows holds at once; `None` is any number.
+    of_new: Option<u32>,
 }
 
 impl Router {
     /// A router that compares so many nodes, on a network that knows what models need.
     pub(crate) fn new(sample: Sample, needs: BTreeMap<ModelId, u64>) -> Self {
         Self { needs, sample, ..Self::default() }
+    }
+
+    /// The same, where an owner whom nobody knows holds so many jobs at once.
+    #[must_use]
+    pub(crate) fn with_new_owners_holding(self, most: u32) -> Self {
+        Self { of_new: Some(most), ..self }
     }
 
     /// Sets what a connected node can take. `busy` counts the leases it holds.
@@ -69,7 +81,10 @@ impl Router {
                 *self.serving.entry(model.clone()).or_default() += 1;
             }
         }
-        let node = Node { models, slots, busy, standing, ..before.unwrap_or_default() };
+        let resting = self.conduct.is_resting(id);
+        let fault_band = self.conduct.fault_band(id);
+        let before = before.unwrap_or_default();
+        let node = Node { models, slots, busy, resting, fault_band, standing, ..before };
         self.nodes.insert(id.clone(), node);
         self.refresh(id);
     }
@@ -143,6 +158,83 @@ impl Router {
             node.busy = node.busy.saturating_sub(1);
             self.refresh(id);
         }
+    }
+
+    /// An attempt of a node failed, and the node is to blame: so many times as much as usual.
+    pub(crate) fn failed(&mut self, id: &NodeId, times: u32) {
+        self.conduct.failed(id, times);
+        self.judged(id);
+    }
+
+    /// A result of a node was paid.
+    pub(crate) fn paid(&mut self, id: &NodeId) {
+        self.conduct.paid(id, party_of(id));
+        self.judged(id);
+    }
+
+    /// A job that a node held came to nothing.
+    pub(crate) fn wasted(&mut self, id: &NodeId) {
+        self.conduct.wasted(&party_of(id));
+    }
+
+    /// A node handed a job back that it was given at a time.
+    pub(crate) fn handed_back(&mut self, id: &NodeId, given: Instant, now: Instant) {
+        self.conduct.handed_back(id, given, now);
+        self.judged(id);
+    }
+
+    /// The owner of a node is known by its audits.
+    pub(crate) fn trust(&mut self, id: &NodeId) {
+        self.conduct.trust(party_of(id));
+    }
+
+    /// Has those work again that rested long enough; says whether any did.
+    pub(crate) fn end_rests(&mut self, now: Instant) -> bool {
+        let rested = self.conduct.rested(now);
+        for id in &rested {
+            self.judged(id);
+        }
+        !rested.is_empty()
+    }
+
+    /// Forgets a part of what failed.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        self.conduct.forgive(now);
+        for (id, node) in &mut self.nodes {
+            node.fault_band = self.conduct.fault_band(id);
+        }
+    }
+
+    /// Moves everything that waits for a time closer to it.
+    #[cfg(test)]
+    pub(crate) fn pass_time(&mut self, by: std::time::Duration) {
+        self.conduct.pass_time(by);
+    }
+
+    fn judged(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        node.fault_band = self.conduct.fault_band(id);
+        let resting = self.conduct.is_resting(id);
+        if std::mem::replace(&mut node.resting, resting) != resting {
+            self.refresh(id);
+        }
+    }
+
+    /// Whether another owner's node that was not asked yet can be asked about a job.
+    pub(crate) fn another_owner_serves(
+        &self,
+        model: &ModelId,
+        node: &NodeId,
+        asked: impl Fn(&NodeId) -> bool,
+        placement: Option<&Placement>,
+    ) -> bool {
+        self.nodes.iter().any(|(id, other)| {
+            owner_of(id) != owner_of(node)
+                && other.slots > 0
+                && other.models.contains(model)
+                && !asked(id)
+                && placement.is_none_or(|place| place.allows(id, &other.standing.class))
+        })
     }
 
     /// Notes how fast a node served a job: the work that was done, in the units of [`Waiting::cost`],
@@ -229,14 +321,16 @@ impl Router {
 
     /// The next job and its node; takes the job from its queue and a slot from the node.
     pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Option<(JobId, NodeId)> {
-        let Self { queues, nodes, free, needs, sample, .. } = self;
+        let Self { queues, nodes, free, needs, sample, conduct, of_new, .. } = self;
+        let bounds = Bounds { conduct, of_new: of_new.unwrap_or(u32::MAX) };
         if queues.is_empty() {
             return None;
         }
         let open = |model: &ModelId| free.get(model).is_some_and(Free::any);
         let (waiting, id) = queues.take(open, |waiting| {
             let need_bytes = needs.get(&waiting.model).copied().unwrap_or(0);
-            nodes::place(nodes, free.get(&waiting.model)?, waiting, need_bytes, *sample, rng)
+            let free = free.get(&waiting.model)?;
+            nodes::place(nodes, free, waiting, need_bytes, bounds, *sample, rng)
         })?;
         self.turn += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -257,7 +351,8 @@ impl Router {
         allowed: impl Fn(&NodeId) -> bool,
     ) -> Option<NodeId> {
         let free = self.free.get(&waiting.model)?;
-        let id = nodes::second(&self.nodes, free, waiting, self.sample, allowed, rng)?;
+        let bounds = Bounds { conduct: &self.conduct, of_new: self.of_new.unwrap_or(u32::MAX) };
+        let id = nodes::second(&self.nodes, free, waiting, bounds, self.sample, allowed, rng)?;
         self.turn += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.busy += 1;

@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use neurino_core::{FrontendId, ModelId, NodeId};
 use rand::Rng;
 
-use super::queue::Waiting;
+use super::conduct::Conduct;
+use super::queue::{Waiting, owner_of, party_of};
 
 /// How many free nodes are compared for one job. A published parameter of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,21 +71,26 @@ pub(super) struct Node {
     pub(super) busy: u32,
     /// The model whose job it is held free for: until it has nothing else to do, it gets nothing.
     pub(super) reserved: Option<ModelId>,
+    /// Whether it rests because it handed jobs back.
+    pub(super) resting: bool,
+    /// How many of its attempts failed lately, as a band.
+    pub(super) fault_band: u32,
     /// Turn in which it was last given a job.
     pub(super) last_served: u64,
     pub(super) standing: Standing,
     pub(super) speeds: BTreeMap<ModelId, Speed>,
 }
 
-/// Position in the order, best first: speed, votes, uptime, then whoever has less to do, was served
+/// Position in the order, best first: few failures, speed, votes, uptime, then whoever has less to do, was served
 /// longer ago, and at last the id.
-pub(super) type Rank<'a> = (Reverse<i8>, Reverse<u32>, Reverse<u8>, u32, u64, &'a NodeId);
+pub(super) type Rank<'a> = (u32, Reverse<i8>, Reverse<u32>, Reverse<u8>, u32, u64, &'a NodeId);
 
 impl Node {
     pub(super) fn rank<'a>(&self, id: &'a NodeId, model: &ModelId) -> Rank<'a> {
         let speed = self.speeds.get(model).map_or(0, |speed| speed.band);
         let standing = &self.standing;
         (
+            self.fault_band,
             Reverse(speed),
             Reverse(standing.vote_band()),
             Reverse(standing.uptime_tenths),
@@ -105,7 +111,7 @@ impl Node {
     /// Whether it takes a job on a model now.
     pub(super) fn is_free_for(&self, model: &ModelId) -> bool {
         let held = self.reserved.as_ref().is_some_and(|held| held != model || self.busy > 0);
-        self.busy < self.slots && !held
+        self.busy < self.slots && !held && !self.resting
     }
 
     /// How fast it serves a model, in cost units a second, if it was timed.
@@ -270,12 +276,40 @@ impl Free {
     }
 }
 
-/// Chooses a free node: untried before tried, then by the order; never one that cannot read the model.
+/// Who may be asked at all, besides what a job says: owners, and how they did lately.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds<'a> {
+    pub(super) conduct: &'a Conduct,
+    /// Jobs that an owner whom nobody knows holds at once.
+    pub(super) of_new: u32,
+}
+
+impl Bounds<'_> {
+    /// Whether a node's owner may hold one more job.
+    fn have_room(self, nodes: &BTreeMap<NodeId, Node>, id: &NodeId) -> bool {
+        if self.of_new == u32::MAX {
+            return true;
+        }
+        let party = party_of(id);
+        let of_owner = nodes.range(&party..).take_while(|(id, _)| owner_of(id) == party.as_str());
+        let busy = of_owner.fold(0u32, |sum, (_, node)| sum.saturating_add(node.busy));
+        busy < self.conduct.most(&party, self.of_new)
+    }
+}
+
+/// Machines of one owner that are asked for a job in turn; then others come first, as if all of that owner's
+/// had been asked.
+const OF_ONE_OWNER: usize = 2;
+
+/// Chooses a free node: of an owner that was not asked yet, then one that was not, then any, each by the
+/// order; never one that cannot read the model. What failed lately or was asked before is asked only where
+/// no other node serves the model.
 pub(super) fn place(
     nodes: &BTreeMap<NodeId, Node>,
     free: &Free,
     waiting: &Waiting,
     need_bytes: u64,
+    bounds: Bounds<'_>,
     sample: Sample,
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
@@ -287,21 +321,33 @@ pub(super) fn place(
         let allowed = waiting.placement.as_ref().is_none_or(|place| place.allows(id, class()));
         allowed && !waiting.unable.contains(id)
     };
-    let untried = |id: &NodeId| able(id) && !waiting.tried.contains(id);
-    if let Some(id) = best(nodes, free, waiting, sample, untried, rng) {
+    let may = |id: &NodeId| able(id) && bounds.have_room(nodes, id);
+    let asked_of = |id: &NodeId| {
+        let asked = waiting.tried.iter().chain(&waiting.unable);
+        asked.filter(|other| owner_of(other) == owner_of(id)).count()
+    };
+    let good = |id: &NodeId| !waiting.tried.contains(id) && !bounds.conduct.is_shunned(id);
+    let fresh = |id: &NodeId| good(id) && asked_of(id) == 0 && may(id);
+    if let Some(id) = best(nodes, free, waiting, sample, fresh, rng) {
         return Some(id);
     }
-    if waiting.tried.is_empty() {
-        return None;
+    let other = |id: &NodeId| good(id) && asked_of(id) < OF_ONE_OWNER && may(id);
+    if !waiting.tried.is_empty()
+        && let Some(id) = best(nodes, free, waiting, sample, other, rng)
+    {
+        return Some(id);
     }
-    // Only nodes that failed at it are free: worth waiting if another one serves the model.
+    let id = best(nodes, free, waiting, sample, may, rng)?;
+    // Only nodes that failed, at it or lately, are free: worth waiting if another one serves the model.
     let another = |(id, node): (&NodeId, &Node)| {
-        node.slots > 0 && untried(id) && node.models.contains(&waiting.model)
+        node.slots > 0
+            && !node.resting
+            && good(id)
+            && able(id)
+            && asked_of(id) < OF_ONE_OWNER
+            && node.models.contains(&waiting.model)
     };
-    if nodes.iter().any(another) {
-        return None;
-    }
-    best(nodes, free, waiting, sample, able, rng)
+    (!nodes.iter().any(another)).then_some(id)
 }
 
 /// Chooses a free node for a job that another one works on already.
@@ -309,12 +355,15 @@ pub(super) fn second(
     nodes: &BTreeMap<NodeId, Node>,
     free: &Free,
     waiting: &Waiting,
+    bounds: Bounds<'_>,
     sample: Sample,
     allowed: impl Fn(&NodeId) -> bool,
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
-    let may =
-        |id: &NodeId| allowed(id) && !waiting.tried.contains(id) && !waiting.unable.contains(id);
+    let may = |id: &NodeId| {
+        let asked = waiting.tried.contains(id) || waiting.unable.contains(id);
+        allowed(id) && !asked && !bounds.conduct.is_shunned(id) && bounds.have_room(nodes, id)
+    };
     let drawn = free.loaded().sample(sample, may, rng).into_iter();
     let ranked = drawn.filter_map(|id| Some((nodes.get(id)?.rank(id, &waiting.model), id)));
     ranked.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, id)| id.clone())

@@ -328,7 +328,7 @@ proptest! {
             let referred = asked.is_some() && node.standing.referred_by == job.frontend;
             (!warm, !referred)
         };
-        let key = |n: &NodeId| (group(n), router.nodes[n].rank(n, &model("m0")).5.clone());
+        let key = |n: &NodeId| (group(n), router.nodes[n].rank(n, &model("m0")).6.clone());
         let best = eligible.iter().min_by(|a, b| {
             let (of_a, of_b) = (&router.nodes[*a], &router.nodes[*b]);
             group(a).cmp(&group(b)).then_with(|| {
@@ -338,7 +338,8 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut same = rng.clone();
         let placed = router.free.get(&model("m0")).and_then(|free| {
-            nodes::place(&router.nodes, free, &job, 0, sample, &mut rng)
+            let bounds = Bounds { conduct: &router.conduct, of_new: u32::MAX };
+            nodes::place(&router.nodes, free, &job, 0, bounds, sample, &mut rng)
         });
         match (&placed, &best) {
             (Some(chosen), Some(best)) if sample == Sample::All => {

@@ -2,8 +2,8 @@
 //! is a model: an answer is a function of its job, so that two honest nodes agree to the last bit.
 
 use neurino_core::{
-    FinishReason, ImageDefaults, ImageJob, ImageOutput, JobOutput, JobSpec, Png, TextJob,
-    TextOutput, Usage,
+    FinishReason, ImageDefaults, ImageJob, ImageOutput, JobOutput, JobSpec, Png, RatedToken,
+    TextJob, TextOutput, TokenLogprob, Usage,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -28,10 +28,13 @@ pub(super) enum Cheat {
     OtherPicture,
     /// It hands its first picture in again and again.
     CachedPicture,
+    /// Two keys of one person compute with another model's weights, and claim a numeric class that nobody
+    /// else is of.
+    Accomplices,
 }
 
 impl Cheat {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::OtherCheckpoint,
         Self::WrongSeed,
         Self::Truncated,
@@ -41,6 +44,7 @@ impl Cheat {
         Self::Upscaled,
         Self::OtherPicture,
         Self::CachedPicture,
+        Self::Accomplices,
     ];
 
     /// Whether it is about pictures.
@@ -91,7 +95,7 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
 fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
     let seed = job.sampling.seed + u64::from(cheat == Some(Cheat::WrongSeed));
     let weights: &[u8] = match cheat {
-        Some(Cheat::OtherCheckpoint) => b"other",
+        Some(Cheat::OtherCheckpoint | Cheat::Accomplices) => b"other",
         Some(Cheat::Instant) => b"none",
         _ => b"right",
     };
@@ -107,7 +111,13 @@ fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
     let usage = Usage { prompt_tokens: 5, completion_tokens: tokens };
     let mut output = TextOutput::single(words.concat(), FinishReason::Stop, usage);
     // As asked for; the words' likelihoods are made up.
-    output.choices[0].logprobs = job.logprobs.map(|_| Vec::new());
+    output.choices[0].logprobs = job.logprobs.map(|_| {
+        let rated = words.iter().map(|word| {
+            let chosen = RatedToken { bytes: word.clone().into_bytes(), logprob: -0.5 };
+            TokenLogprob { chosen, top: Vec::new() }
+        });
+        rated.collect()
+    });
     output
 }
 

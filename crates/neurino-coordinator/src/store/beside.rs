@@ -56,11 +56,25 @@ impl Beside {
         Ok(self.0.run("COMMIT").await?)
     }
 
-    /// Writes an act down. What an act that was refused left open is taken back first.
-    pub(crate) async fn note(&mut self, act: &Act, at_ms: i64) -> Result<(), StoreError> {
-        // Nothing may be open; then there is nothing to take back.
-        let _ = self.0.run("ROLLBACK").await;
-        self.0.begin_writing().await?;
+    /// Opens books for an act: what follows is written together with the line that tells of it, by
+    /// [`Beside::end_act`], or not at all.
+    pub(crate) async fn begin_act(database: &Database) -> Result<Self, CoordinatorError> {
+        let mut books = Self::open(database).await?;
+        books.0.begin_writing().await.map_err(StoreError::from)?;
+        Ok(books)
+    }
+
+    /// Writes an act down and ends it. Of one that was refused nothing but the line is kept.
+    pub(crate) async fn end_act(
+        &mut self,
+        act: &Act,
+        refused: bool,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        if refused {
+            self.0.run("ROLLBACK").await?;
+            self.0.begin_writing().await?;
+        }
         admin_log::append(&mut self.0, act, at_ms).await?;
         Ok(self.0.run("COMMIT").await?)
     }
@@ -108,7 +122,7 @@ impl Beside {
         Ok(self.keys().await?.into_iter().find(|key| key.id == id))
     }
 
-    /// Books a deposit once, and returns the payer's balance.
+    /// Books a deposit once, within an act, and returns the payer's balance.
     pub(crate) async fn deposit(
         &mut self,
         payer: &PayerId,
@@ -117,7 +131,6 @@ impl Beside {
     ) -> Result<MicroCredits, CoordinatorError> {
         let fault = StoreError::from;
         let booking = &mut self.0;
-        booking.begin_writing().await.map_err(fault)?;
         let account = Account::Payer(payer.clone()).to_string();
         let known: Option<i64> =
             query("SELECT amount_micro FROM posting WHERE event = $1 AND account = $2")
@@ -140,9 +153,7 @@ impl Beside {
             }
             writer::post(booking, event, at_ms).await?;
         }
-        let after = balance(booking, &account).await.map_err(fault)?;
-        booking.run("COMMIT").await.map_err(fault)?;
-        Ok(MicroCredits(after))
+        Ok(MicroCredits(balance(booking, &account).await.map_err(fault)?))
     }
 
     pub(crate) async fn credit_balances(
@@ -219,11 +230,7 @@ impl Beside {
         note: &str,
         at_ms: i64,
     ) -> Result<bool, StoreError> {
-        let deciding = &mut self.0;
-        deciding.begin_writing().await?;
-        let decided = audits::decide_appeal(deciding, node, granted, note, at_ms).await?;
-        deciding.run("COMMIT").await?;
-        Ok(decided)
+        audits::decide_appeal(&mut self.0, node, granted, note, at_ms).await
     }
 
     /// Trusts a node's word, or no longer; `false` if that was so before.
@@ -238,6 +245,22 @@ impl Beside {
             "DELETE FROM validator WHERE node = $1"
         };
         let done = query(words).bind(node.as_str()).execute(&mut self.0).await?;
+        Ok(done == 1)
+    }
+
+    /// Forgets whose key signs for a reward address of the original protocol; `false` if there was none.
+    pub(crate) async fn unbind(&mut self, reward: &str) -> Result<bool, StoreError> {
+        let done = query("DELETE FROM original_binding WHERE reward = $1")
+            .bind(reward.to_owned())
+            .execute(&mut self.0)
+            .await?;
+        // A running coordinator has it in memory.
+        query(
+            "UPDATE meta SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) \
+             WHERE key = 'settings_version'",
+        )
+        .execute(&mut self.0)
+        .await?;
         Ok(done == 1)
     }
 

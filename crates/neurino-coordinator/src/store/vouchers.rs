@@ -196,7 +196,6 @@ impl Beside {
         &mut self,
         terms: &VoucherTerms,
     ) -> Result<bool, StoreError> {
-        self.0.begin_writing().await?;
         query(
             "INSERT INTO voucher_escrow (one, chain_id, contract, gateway, units_per_micro) \
              VALUES (1, $1, $2, $3, $4) ON CONFLICT (one) DO UPDATE SET \
@@ -210,7 +209,6 @@ impl Beside {
         .bind(i64::try_from(terms.units_per_micro).unwrap_or(i64::MAX))
         .execute(&mut self.0)
         .await?;
-        self.0.run("COMMIT").await?;
         Ok(self.voucher_terms().await?.as_ref() == Some(terms))
     }
 
@@ -220,7 +218,6 @@ impl Beside {
         payer: &PayerId,
         deposit: MicroCredits,
     ) -> Result<bool, StoreError> {
-        self.0.begin_writing().await?;
         let done = query(
             "INSERT INTO voucher_channel (payer, deposit_micro) VALUES ($1, $2) \
              ON CONFLICT (payer) DO UPDATE SET deposit_micro = excluded.deposit_micro, \
@@ -230,7 +227,6 @@ impl Beside {
         .bind(deposit.0)
         .execute(&mut self.0)
         .await?;
-        self.0.run("COMMIT").await?;
         Ok(done == 1)
     }
 
@@ -240,7 +236,6 @@ impl Beside {
         payer: &PayerId,
         at_ms: i64,
     ) -> Result<bool, StoreError> {
-        self.0.begin_writing().await?;
         let done = query(
             "UPDATE voucher_channel SET closed_at_ms = $1 WHERE payer = $2 AND closed_at_ms IS NULL",
         )
@@ -248,7 +243,6 @@ impl Beside {
         .bind(payer.as_str().to_owned())
         .execute(&mut self.0)
         .await?;
-        self.0.run("COMMIT").await?;
         Ok(done == 1)
     }
 

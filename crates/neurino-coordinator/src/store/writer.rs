@@ -862,13 +862,13 @@ pub(super) async fn add_key(
 }
 
 /// Jobs whose payloads are past their keeping time ($1), but for what audits need that changed since $2:
-/// those that are open, and those that a third run had to decide, whose decision can be appealed.
+/// those that are open, and those that failed or that a third run had to decide, which can be appealed.
 macro_rules! past {
     () => {
         "finished_at_ms IS NOT NULL AND spec IS NOT NULL AND finished_at_ms < $1 AND id NOT IN \
          (SELECT job FROM audit \
-          WHERE state IN ('waiting', 'second', 'third') AND changed_at_ms >= $2 \
-          UNION ALL SELECT second FROM audit WHERE state IN ('waiting', 'second', 'third') \
+          WHERE state IN ('waiting', 'second', 'third', 'failed') AND changed_at_ms >= $2 \
+          UNION ALL SELECT second FROM audit WHERE state IN ('waiting', 'second', 'third', 'failed') \
           AND changed_at_ms >= $2 AND second IS NOT NULL \
           UNION ALL SELECT job FROM audit WHERE third IS NOT NULL AND changed_at_ms >= $2 \
           UNION ALL SELECT second FROM audit \

@@ -1,9 +1,10 @@
 //! The log of what was done to a network: who, what, when, with what result, and that it holds together.
 
 use neurino_coordinator::{
-    Coordinator, CoordinatorConfig, Database, PayerId, admin, in_the_name_of,
+    Coordinator, CoordinatorConfig, Database, PayerId, admin, epochs, in_the_name_of,
+    vouchers::{self, VoucherTerms},
 };
-use neurino_core::MicroCredits;
+use neurino_core::{MicroCredits, NodeId};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -98,4 +99,72 @@ async fn the_log_cannot_be_changed_and_a_forgery_shows() {
     books.close().await.unwrap();
     let check = admin::log_check(&database).await.unwrap();
     assert_eq!((check.holds(), check.lines, check.broken_at), (false, 2, Some(3)), "{check:?}");
+}
+
+#[tokio::test]
+async fn vouchers_and_holdings_are_acts_too() {
+    let world = World::new().await;
+    let database = world.config().database;
+    let address = |digit: &str| format!("0x{}", digit.repeat(40)).parse().unwrap();
+    let terms = VoucherTerms {
+        chain_id: 1,
+        contract: address("a"),
+        gateway: address("b"),
+        units_per_micro: 1,
+    };
+    vouchers::set_terms(&database, &terms).await.unwrap();
+    vouchers::open_channel(&database, address("c"), MicroCredits(50)).await.unwrap();
+    vouchers::close_channel(&database, address("c")).await.unwrap();
+    assert!(vouchers::close_channel(&database, address("c")).await.is_err());
+    let holdings = |nfts: u32| {
+        let snapshot = json!({ "chain_id": 1, "block": 5, "taken_at_ms": 7 });
+        let holder =
+            json!({ "reward": format!("0x{}", "d".repeat(40)), "nfts": nfts, "stake": "0" });
+        let all =
+            json!({ "snapshot": snapshot, "holders": [holder], "bindings": [], "payers": [] });
+        serde_json::from_value(all).unwrap()
+    };
+    epochs::keep_holdings(&database, holdings(1)).await.unwrap();
+    assert!(epochs::keep_holdings(&database, holdings(2)).await.is_err());
+    let lines = lines(&database).await;
+    let told: Vec<(&str, bool)> =
+        lines.iter().map(|l| (l["what"].as_str().unwrap(), l["result"] == "done")).collect();
+    assert_eq!(
+        told[1..],
+        [
+            ("voucher terms set", true),
+            ("voucher channel opened", true),
+            ("voucher channel closed", true),
+            ("voucher channel closed", false),
+            ("holdings kept", true),
+            ("holdings kept", false),
+        ]
+    );
+    assert_eq!(lines[2]["about"]["deposit_micro"], 50);
+    assert!(admin::log_check(&database).await.unwrap().holds());
+}
+
+#[tokio::test]
+async fn an_act_whose_line_cannot_be_written_is_not_done() {
+    use sqlx::Connection as _;
+    let world = World::new().await;
+    let database = world.config().database;
+    let Database::Sqlite(path) = &database else { return };
+    let mut books = sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON admin_log \
+                BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    sqlx::query(full).execute(&mut books).await.unwrap();
+    let key = admin::api_keys(&database).await.unwrap()[0].id.clone();
+    let payer = PayerId::new("lab").unwrap();
+    let booked = admin::deposit(&database, &payer, MicroCredits(70), "invoice 1").await;
+    assert!(booked.is_err());
+    let judge = NodeId::new(format!("0x{}", "e".repeat(40))).unwrap();
+    assert!(admin::set_validator(&database, &judge, true).await.is_err());
+    let revoked = admin::revoke_api_key(&database, &key).await;
+    assert!(revoked.is_err());
+    sqlx::query("DROP TRIGGER full").execute(&mut books).await.unwrap();
+    books.close().await.unwrap();
+    assert!(admin::credits(&database).await.unwrap().payers.is_empty());
+    assert!(admin::audits(&database, 1).await.unwrap().validators.is_empty());
+    assert!(admin::revoke_api_key(&database, &key).await.is_ok());
 }

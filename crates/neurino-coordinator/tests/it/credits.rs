@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use axum::http::{Method, StatusCode};
+use futures::StreamExt as _;
 use neurino_coordinator::admin::{self, ROTATION_MS};
 use neurino_coordinator::{Account, KeyTerms, PayerId, Scope, Unit};
-use neurino_core::{FrontendId, MicroCredits, ModelId};
+use neurino_core::{FrontendId, Lease, MicroCredits, ModelId};
 use serde_json::{Value, json};
 
 use crate::node::{Node, output};
@@ -249,4 +250,76 @@ async fn a_repeated_chat_is_the_same_job() {
         post(&world, &key, &repeat, chat_body(|body| body["max_tokens"] = json!(5))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     assert_eq!(world.coordinator.ledger_check().await.unwrap().receipts, 1);
+}
+
+/// A streamed request of a prepaid key whose client has read the first piece, and the lease of its node.
+async fn begun(world: &World, key: &str, node: &mut Node) -> (axum::body::BodyDataStream, Lease) {
+    let body = chat_body(|b| b["stream"] = json!(true)).to_string();
+    let request = world.raw(Method::POST, CHAT, Some(key), &[], body);
+    let serve = async {
+        let lease = node.lease().await;
+        node.stream(&lease, "nearly all of it").await;
+        lease
+    };
+    let (response, lease) = tokio::join!(request, serve);
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut pieces = response.into_body().into_data_stream();
+    let mut read = String::new();
+    while !read.contains("nearly all of it") {
+        read += std::str::from_utf8(&pieces.next().await.unwrap().unwrap()).unwrap();
+    }
+    (pieces, lease)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_with_part_of_a_prepaid_answer_pays_for_it_and_its_node_is_paid() {
+    let world = World::new().await;
+    let key = key(&world, prepaid()).await;
+    buy(&world, 1_000, "1").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let (pieces, lease) = begun(&world, &key, &mut node).await;
+    drop(pieces);
+    assert!(node.hears_nothing(300).await, "the node works on");
+    node.submit(&lease, output(&format!("nearly all of it{}", " and so on".repeat(60)), 100)).await;
+    let receipt = node.settled().await;
+    // 10 tokens in at 5, 100 out at 10 micro-credits a thousand; the least is one.
+    let left = credits_of(&world, Account::Payer(lab())).await;
+    assert!(left < 1_000, "{left}");
+    assert!(credits_of(&world, Account::Node(receipt.node)).await > 0);
+    assert_eq!(credits_of(&world, Account::Held(lab())).await, 0);
+
+    // What its node does not end, nobody else begins anew for a client that is gone: it costs nothing.
+    let (pieces, lease) = begun(&world, &key, &mut node).await;
+    let other = Node::ready(&world.coordinator).await;
+    drop(pieces);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    node.fail(lease.id, neurino_protocol::ErrorCode::EngineFailed).await;
+    eventually("the job is given up", async || {
+        world.coordinator.ledger_check().await.unwrap().jobs.get("failed") == Some(&1)
+    })
+    .await;
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, left);
+    drop(other);
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_anything_came_pays_nothing_and_a_free_one_stops_its_node() {
+    let world = World::new().await;
+    let paying = key(&world, prepaid()).await;
+    buy(&world, 1_000, "1").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let body = chat_body(|b| b["stream"] = json!(true));
+    let lease = tokio::select! {
+        _ = post(&world, &paying, &[], body) => panic!("nobody answered"),
+        lease = node.lease() => lease,
+    };
+    let cancelled = neurino_protocol::ErrorCode::Cancelled;
+    assert_eq!(node.cancelled().await, (lease.id, cancelled));
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000);
+    let free = world.api_key.clone();
+    let (pieces, lease) = begun(&world, &free, &mut node).await;
+    drop(pieces);
+    assert_eq!(node.cancelled().await, (lease.id, cancelled));
+    world.assert_books_hold().await;
 }

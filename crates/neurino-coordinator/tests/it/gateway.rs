@@ -511,3 +511,24 @@ async fn who_speaks_too_slowly_is_cut_off() {
     stop.cancel();
     server.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn who_reads_nothing_of_its_answers_loses_its_connection() {
+    use tokio::io::AsyncWriteExt as _;
+    let limits =
+        neurino_coordinator::Limits { response_write_ms: 300, ..crate::world::short_limits() };
+    let world = World::with(limits).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (coordinator, stopping) = (world.coordinator.clone(), stop.clone());
+    let server = tokio::spawn(async move { coordinator.serve(listener, stopping).await });
+    let mut deaf = tokio::net::TcpStream::connect(address).await.unwrap();
+    let asking = async {
+        while deaf.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n").await.is_ok() {}
+    };
+    let ended = tokio::time::timeout(crate::world::PATIENCE, asking).await;
+    assert!(ended.is_ok(), "its answers are kept for ever");
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}

@@ -277,11 +277,12 @@ async fn a_job_past_its_deadline_earns_nothing_and_is_tried_three_times() {
 
 #[tokio::test]
 async fn three_failures_end_a_job_but_handing_back_does_not_count() {
-    let world = World::new().await;
+    // Who hands back again and again rests in between.
+    let world = World::with(Limits { silence_ms: 60_000, ..short_limits() }).await;
     let job = world.submit("hi").await;
     let mut watch = world.coordinator.watch_job(job).await.unwrap();
     let mut node = Node::ready(&world.coordinator).await;
-    for _ in 0..5 {
+    for _ in 0..4 {
         let lease = node.lease().await;
         node.say(NodeMessage::HandBack { lease: lease.id, reason: "a game started".into() }).await;
     }

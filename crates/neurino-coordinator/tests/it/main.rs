@@ -16,6 +16,7 @@ mod advice;
 mod answers;
 mod audits;
 mod bucket;
+mod conduct;
 mod credits;
 mod epochs;
 mod fabric;

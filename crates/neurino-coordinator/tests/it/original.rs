@@ -464,6 +464,23 @@ async fn the_binding_and_the_lease_survive_a_restart() {
     let (status, paid) = post(&world, "/miner_submit", &miner.text_result(&job, "second")).await;
     assert_eq!(status, StatusCode::OK, "{paid}");
     world.assert_books_hold().await;
+    // Whoever runs the network frees the address; the next paid result binds it anew.
+    let reward = miner.reward().parse().unwrap();
+    let database = world.config().database;
+    neurino_coordinator::admin::unbind(&database, reward).await.unwrap();
+    assert!(neurino_coordinator::admin::unbind(&database, reward).await.is_err(), "once");
+    world.submit("three").await;
+    let job = miner.job(&world, MODEL, LLM).await;
+    eventually("the coordinator knows", async || {
+        let handed_in = thief.text_result(&job, "the new key's");
+        post(&world, "/miner_submit", &handed_in).await.0 == StatusCode::OK
+    })
+    .await;
+    world.submit("four").await;
+    let job = miner.job(&world, MODEL, LLM).await;
+    let (status, _) =
+        post(&world, "/miner_submit", &miner.text_result(&job, "the old key's")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

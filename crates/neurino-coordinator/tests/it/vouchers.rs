@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use neurino_coordinator::vouchers::{self, VoucherTerms};
-use neurino_coordinator::{Account, PayerId, Unit};
+use neurino_coordinator::{Account, Coordinator, CoordinatorConfig, Limits, PayerId, Unit};
 use neurino_core::MicroCredits;
 use neurino_ledger::epoch::{Address, epoch_of};
 use neurino_wallet::{IdentityKey, SignedVoucher, Voucher};
 use serde_json::{Value, json};
 
 use crate::node::{Node, output};
-use crate::world::{World, chat_body, code, eventually};
+use crate::world::{World, chat_body, code, eventually, short_limits};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -306,4 +306,72 @@ async fn without_terms_no_voucher_is_taken() {
         world.send(Method::GET, "/v1/vouchers/x", None, &[], "").await.0,
         StatusCode::BAD_REQUEST
     );
+}
+
+#[tokio::test]
+async fn a_forged_voucher_does_not_tell_whether_there_is_a_deposit() {
+    let world = World::new().await;
+    let payer = Payer::with_deposit(&world, 1_000).await;
+    // Nobody's: the books are not even asked.
+    let stranger = Payer { key: IdentityKey::generate(&mut rand::rng()), terms: payer.terms };
+    let good: SignedVoucher = payer.promise(500).parse().unwrap();
+    let forged = SignedVoucher { voucher: stranger.voucher(500), ..good };
+    let (status, _) = refused(&world, &forged.to_string(), "bad_signature").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn one_address_has_few_channels_and_bad_vouchers_looked_up_and_others_are_not_hindered() {
+    let limits = Limits { voucher_lookups_per_min: 3, ..short_limits() };
+    let world = World::with(limits.clone()).await;
+    let payer = Payer::with_deposit(&world, 1_000).await;
+    world.coordinator.shutdown().await;
+    let config = world.config();
+    let config =
+        CoordinatorConfig { client_address_header: Some("x-forwarded-for".into()), ..config };
+    let coordinator = Coordinator::open(config).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (serving, stopping) = (Arc::clone(&coordinator), stop.clone());
+    let server = tokio::spawn(async move { serving.serve(listener, stopping).await });
+    let client = reqwest::Client::new();
+    let get = async |from: &str, path: &str, voucher: Option<String>| {
+        let mut request = client.get(format!("{url}{path}")).header("x-forwarded-for", from);
+        if let Some(voucher) = voucher {
+            request = request.header("neurino-voucher", voucher);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    let path = format!("/v1/vouchers/{}", payer.address());
+    assert_eq!(get("203.0.113.7", &path, None).await, 200);
+    let stranger = Payer { key: IdentityKey::generate(&mut rand::rng()), terms: payer.terms };
+    for _ in 0..2 {
+        assert_eq!(get("203.0.113.7", "/v1/models", Some(stranger.promise(9))).await, 402);
+    }
+    assert_eq!(get("203.0.113.7", "/v1/models", Some(stranger.promise(9))).await, 429);
+    assert_eq!(get("203.0.113.7", &path, None).await, 429);
+    assert_eq!(get("203.0.113.8", &path, None).await, 200, "another address");
+    for _ in 0..5 {
+        assert_eq!(get("203.0.113.9", "/v1/models", Some(payer.promise(9))).await, 200, "it pays");
+    }
+    stop.cancel();
+    server.await.unwrap().unwrap();
+    coordinator.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_payer_of_vouchers_asks_so_often_in_a_minute() {
+    let world = World::with(Limits { voucher_requests_per_min: 2, ..short_limits() }).await;
+    let payer = Payer::with_deposit(&world, 1_000).await;
+    let (promise, mut limited) = (payer.promise(9), 0);
+    for _ in 0..6 {
+        let headers = [("neurino-voucher", &*promise)];
+        let (status, body) = world.send(Method::GET, "/v1/models", None, &headers, "").await;
+        if status != StatusCode::OK {
+            assert_eq!((status.as_u16(), code(&body)), (429, "rate_limit_exceeded"), "{body}");
+            limited += 1;
+        }
+    }
+    assert!(limited >= 3, "{limited}");
 }

@@ -183,6 +183,18 @@ export const phrases: readonly Phrase[] = [
   ['served right now: {}', 'gerade angeboten: {0}'],
   ['the network does not know the model `{}`', 'das Netzwerk kennt das Modell `{0}` nicht'],
   [
+    '{} of your requests are open already; the room that is left is for others',
+    '{0} deiner Anfragen sind schon offen; der übrige Platz ist für andere',
+  ],
+  [
+    'wait until some of them have ended, then send more',
+    'warte, bis einige davon fertig sind, dann schick weitere',
+  ],
+  [
+    'nodes handed it back {} times without beginning it',
+    'Rechner gaben es {0}-mal zurück, ohne damit anzufangen',
+  ],
+  [
     '{} requests wait already; the network takes no more',
     '{0} Anfragen warten schon; mehr nimmt das Netzwerk nicht an',
   ],

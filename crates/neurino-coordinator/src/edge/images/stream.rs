@@ -67,6 +67,9 @@ impl PictureStream {
         futures::stream::unfold(self, |mut stream| async move {
             loop {
                 if let Some((name, data)) = stream.pending.pop_front() {
+                    if let Some(guard) = stream.guard.as_mut().filter(|_| name.is_some()) {
+                        guard.delivered();
+                    }
                     let event = Event::default().data(data.to_string());
                     return Some((
                         Ok(name.map_or(event.clone(), |name| event.event(name))),
@@ -135,10 +138,12 @@ impl PictureStream {
         self.pending.push_back((Some(name), data));
     }
 
-    /// Ends the stream with an error; the guard withdraws what is left of the job.
+    /// Ends the stream with an error, and withdraws what is left of the job.
     fn fail(&mut self, error: ErrorBody) {
         self.pending.push_back((None, ApiError::openai(error).openai_json()));
         self.done = true;
-        self.guard = None;
+        if let Some(guard) = self.guard.take() {
+            guard.withdraw();
+        }
     }
 }

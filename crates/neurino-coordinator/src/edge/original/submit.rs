@@ -90,6 +90,7 @@ async fn take(coordinator: &Edge, request: Request) -> Result<Receipt, ErrorBody
     let receipt = settle(coordinator, &node, lease, held, output).await?;
     coordinator.miners.uploads.remove(lease);
     let reward = reward_of(&node).to_owned();
+    let _order = coordinator.miners.binding.lock().await;
     if !coordinator.miners.is_bound(&node) {
         let binding =
             Binding { reward: reward.clone(), identity: identity.clone(), at_ms: now_ms() };

@@ -305,14 +305,17 @@ async fn what_is_still_needed_outlives_the_steps_of_the_key(books: Books) {
 async fn disputed_payloads_are_kept_for_an_appeal(books: Books) {
     let (store, now) = two_days_old(&books).await;
     let then = now - 30 * HOUR_MS;
-    for n in 1..=5 {
+    for n in 1..=6 {
         pay(&store, n, "marzipan?", "gingerbread!", then + i64::try_from(n).expect("small")).await;
     }
     let mut beside = books.connection().await;
-    // 1 was decided by a third run (2 and 3); 4 is not decided yet; 5 held.
-    for (n, state, second, third) in
-        [(1, "failed", Some(2), Some(3)), (4, "waiting", None, None), (5, "held", Some(2), None)]
-    {
+    // 1 was decided by a third run (2 and 3); 4 is not decided yet; 5 held; 6 failed by a validator's word.
+    for (n, state, second, third) in [
+        (1, "failed", Some(2), Some(3)),
+        (4, "waiting", None, None),
+        (5, "held", Some(2), None),
+        (6, "failed", Some(2), None),
+    ] {
         let id = |n: Option<u128>| n.map(|n| job(n).to_string());
         query(
             "INSERT INTO audit (job, lease, node, class, model, rate_ppm, state, second, third, \
@@ -332,7 +335,7 @@ async fn disputed_payloads_are_kept_for_an_appeal(books: Books) {
     }
     let before = now - 24 * HOUR_MS;
     assert_eq!(store.prune(before, then).await.expect("writes"), 1, "the one that held");
-    for n in 1..=5 {
+    for n in 1..=6 {
         let kept = store.spec(job(n)).await.expect("reads").is_some();
         assert_eq!(kept, n != 5, "{n}");
     }
@@ -350,7 +353,7 @@ async fn disputed_payloads_are_kept_for_an_appeal(books: Books) {
     assert!(evidence(2).await.is_none(), "nobody audited that one");
     let held = evidence(5).await.expect("it was audited");
     assert!(held.asked.is_none() && held.runs[0].output.is_none(), "it was shredded");
-    assert_eq!(store.prune(before, then + 1).await.expect("writes"), 4, "their time is over, too");
+    assert_eq!(store.prune(before, then + 1).await.expect("writes"), 5, "their time is over, too");
     let over = evidence(1).await.expect("it was audited");
     assert!(over.asked.is_none() && over.runs.iter().all(|run| run.output.is_none()));
 }
