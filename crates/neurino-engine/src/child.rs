@@ -130,7 +130,7 @@ impl Parent {
             }
             ToChild::Run { job, spec } => {
                 let cancel = CancellationToken::new();
-                match self.engine.queue_run(spec, cancel.clone()) {
+                match self.engine.queue_run(*spec, cancel.clone()) {
                     Ok(stream) => {
                         self.cancels.insert(job, cancel.clone());
                         tasks.spawn(forward(job, stream, output, cancel));

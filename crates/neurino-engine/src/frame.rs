@@ -74,7 +74,7 @@ pub enum ToChild {
         /// Names the job in this process.
         job: u64,
         /// What to compute.
-        spec: JobSpec,
+        spec: Box<JobSpec>,
     },
     /// End a job early.
     Cancel {

@@ -326,7 +326,7 @@ impl Session {
         }
         self.last_id += 1;
         let job = self.last_id;
-        match self.link.send(&ToChild::Run { job, spec }) {
+        match self.link.send(&ToChild::Run { job, spec: Box::new(spec) }) {
             Ok(()) => {}
             Err(FrameError::TooLarge { size_bytes }) => {
                 let message = format!("the conversation is too long: {size_bytes} bytes");

@@ -155,14 +155,14 @@ async fn connection(
 
 /// A connection that ends once its other side has taken nothing for a time: an answer that nobody reads
 /// holds a place, and the memory of what is not sent yet.
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     wait: Duration,
     /// Runs while a write waits for room.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
+impl<S> Impatient<S> {
     fn waited<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -178,7 +178,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -188,7 +188,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -78,7 +78,7 @@ fn a_child_whose_parent_is_gone_ends_in_the_middle_of_its_work() {
         ToChild::Hello { version: frame::VERSION, device: DeviceChoice::Cpu, tunings: None };
     frame::write(&mut to, &hello).unwrap();
     frame::write(&mut to, &ToChild::Load { request: 1, model: Box::new(model()) }).unwrap();
-    frame::write(&mut to, &ToChild::Run { job: 2, spec: job(4000) }).unwrap();
+    frame::write(&mut to, &ToChild::Run { job: 2, spec: Box::new(job(4000)) }).unwrap();
     let mut heard = Vec::new();
     while !matches!(heard.last(), Some(FromChild::Job { .. })) {
         heard.push(frame::read::<FromChild>(&mut from).unwrap());
