@@ -4,6 +4,7 @@ import type { Phrase } from './de-phrases';
 
 export const phrases: readonly Phrase[] = [
   // The Playground.
+  ['try again later', 'versuch es später noch einmal'],
   ['You stopped this answer.', 'Du hast diese Antwort abgebrochen'],
   ['You stopped this picture.', 'Du hast dieses Bild abgebrochen'],
   ['the network answered {}', 'das Netzwerk antwortete mit {0}'],
