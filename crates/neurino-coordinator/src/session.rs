@@ -351,7 +351,8 @@ impl NodeSession {
                 self.end_attempt(lease, AttemptEnd::HandedBack, error);
             }
             NodeMessage::Failed { lease, error } => {
-                tracing::debug!(lease.id = %lease, code = ?error.code, "failed: {}", printable(&error.message));
+                // Not in its words here either.
+                tracing::debug!(lease.id = %lease, code = ?error.code, "an attempt failed");
                 // On one's own machine the words are one's own program's, and say what to do.
                 let error = if self.coordinator.config.practice {
                     let hint = error.hint.as_deref().map(printable);

@@ -112,7 +112,10 @@ impl Parent {
                 let answer = self.engine.queue_load(*model);
                 tasks.spawn(async move {
                     let result = match answer {
-                        Ok(answer) => answer.await.unwrap_or_else(|_| Err(thread_ended())),
+                        Ok(answer) => match answer.await {
+                            Ok(result) => result,
+                            Err(_) => return no_answer(),
+                        },
                         Err(error) => Err(error),
                     };
                     output.send(&FromChild::Loaded { request, result });
@@ -122,7 +125,10 @@ impl Parent {
                 let answer = self.engine.queue_unload();
                 tasks.spawn(async move {
                     let result = match answer {
-                        Ok(answer) => answer.await.map_err(|_| thread_ended()),
+                        Ok(answer) => match answer.await {
+                            Ok(unloaded) => Ok(unloaded),
+                            Err(_) => return no_answer(),
+                        },
                         Err(error) => Err(error),
                     };
                     output.send(&FromChild::Unloaded { request, result });
@@ -161,8 +167,10 @@ async fn forward(job: u64, mut stream: JobStream, output: Output, over: Cancella
     over.cancel();
 }
 
-fn thread_ended() -> EngineError {
-    EngineError::internal("the engine's thread has ended")
+/// The engine's thread is gone, and with it in a moment this process: its end is the answer, or else the
+/// next request might be sent to a process that does not read any more.
+fn no_answer() {
+    tracing::error!("the engine's thread has ended");
 }
 
 /// The pipe to the parent, shared by everything that has something to say.

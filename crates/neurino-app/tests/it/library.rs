@@ -1,5 +1,7 @@
 //! Getting a model on the way to mining.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use neurino_core::ModelId;
@@ -25,17 +27,25 @@ fn put_into_the_installation(world: &World) {
 async fn web(stalls: usize) -> Source {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/weights.gguf", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
-        let mut silent = Vec::new();
-        for n in 0.. {
+        loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 4096];
-            // A client that was stopped may be gone already.
-            let _ = stream.read(&mut head).await;
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", WEIGHTS.len());
-            let sent = if n < stalls { &WEIGHTS[..8] } else { WEIGHTS };
-            let _ = stream.write_all(&[answer.as_bytes(), sent].concat()).await;
-            silent.push(stream);
+            let asked = Arc::clone(&asked);
+            // Beside the others: a client that was stopped may be connected and never ask.
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                if !stream.read(&mut head).await.is_ok_and(|bytes| bytes > 0) {
+                    return;
+                }
+                let n = asked.fetch_add(1, Ordering::Relaxed);
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", WEIGHTS.len());
+                let sent = if n < stalls { &WEIGHTS[..8] } else { WEIGHTS };
+                let _ = stream.write_all(&[answer.as_bytes(), sent].concat()).await;
+                // Silent, not gone.
+                std::future::pending::<()>().await;
+            });
         }
     });
     Source::Http { url }
