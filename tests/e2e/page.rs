@@ -154,10 +154,16 @@ impl Page {
         field.send_keys(&format!("{text}{LEAVE}")).await.unwrap();
     }
 
-    /// Writes into a field of several parts, such as a time, from the first part on, and leaves it.
-    pub(crate) async fn write_parts(&self, id: &str, text: &str) {
-        self.write(id, text).await;
-        self.script(&format!("{}.blur()", query(id))).await;
+    /// Gives a field of several parts, such as a time, its value and leaves it: the driver's keys do not
+    /// reach the parts one after the other, as a person's do.
+    pub(crate) async fn give(&self, id: &str, value: &str) {
+        self.wait_for(id, Duration::from_secs(10)).await;
+        let field = query(id);
+        self.script(&format!(
+            "{field}.focus(); {field}.value = '{value}'; \
+             {field}.dispatchEvent(new Event('input', {{ bubbles: true }})); {field}.blur()"
+        ))
+        .await;
     }
 
     /// Chooses an entry of a list by its value.

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -196,8 +196,8 @@ const KEPT: &[(&str, &[&str])] = &[
         &[
             "refuse = true",
             "refuse_words = [\"gore\"]",
-            "GPU-1 = { name = \"The loud one\", use = true, role = \"pictures\" }",
-            "GPU-2 = { use = false, role = \"both\" }",
+            "\"GPU-1\" = { name = \"The loud one\", use = true, role = \"pictures\" }",
+            "\"GPU-2\" = { use = false, role = \"both\" }",
         ],
     ),
     ("../config/autostart/neurino.desktop", &["--hidden --mine"]),
@@ -218,9 +218,9 @@ fn are_kept_and_shown_again() {
         change_the_cards(&page).await;
         page.press("brush-.").await;
         page.press_the("[data-at='0-3']").await;
-        // As this desk's language writes times.
-        page.write_parts("night-from", "1030P").await;
-        page.write_parts("night-until", "0615A").await;
+        page.give("night-from", "22:30").await;
+        until_kept(&page, "config/library.toml", &["from_minute = 1350"]).await;
+        page.give("night-until", "06:15").await;
         for (file, words) in KEPT {
             until_kept(&page, file, words).await;
         }
@@ -431,11 +431,14 @@ async fn change_the_cards(page: &Page) {
 /// Waits until a file below the program's home says all of this.
 async fn until_kept(page: &Page, file: &str, words: &[&str]) {
     let path = page.desk.home().join(file);
-    for word in words {
-        page.until(&format!("{file} says {word}"), SOON, async |_| {
-            std::fs::read_to_string(&path).is_ok_and(|text| text.contains(word))
-        })
-        .await;
+    let missing = || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        words.iter().find(|word| !text.contains(**word)).map(|word| (*word, text.clone()))
+    };
+    let begin = Instant::now();
+    while let Some((word, text)) = missing() {
+        assert!(begin.elapsed() < SOON, "{file} does not say `{word}`:\n{text}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -192,22 +192,24 @@ async fn waits<T>(work: std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
 
 async fn channels_change_while_nobody_else_writes(books: Books) {
     let store = books.open().await;
-    let payer = PayerId::new("0xaa").expect("valid");
+    let address: neurino_ledger::epoch::Address =
+        format!("0x{}", "aa".repeat(20)).parse().expect("valid");
+    let payer = PayerId::new(address.to_string()).expect("valid");
     let mut writing = books.connection().await;
-    let mut beside = Beside::open(&books.database).await.expect("opens");
     writing.begin_writing().await.expect("begins");
     {
-        let mut opening = std::pin::pin!(beside.open_voucher_channel(&payer, MicroCredits(9)));
+        let opening = crate::vouchers::open_channel(&books.database, address, MicroCredits(9));
+        let mut opening = std::pin::pin!(opening);
         assert!(waits(opening.as_mut()).await);
         writing.run("COMMIT").await.expect("commits");
-        assert!(opening.await.expect("writes"));
+        opening.await.expect("writes");
     }
     writing.begin_writing().await.expect("begins");
     {
-        let mut closing = std::pin::pin!(beside.close_voucher_channel(&payer, 1));
+        let mut closing = std::pin::pin!(crate::vouchers::close_channel(&books.database, address));
         assert!(waits(closing.as_mut()).await);
         writing.run("COMMIT").await.expect("commits");
-        assert!(closing.await.expect("writes"));
+        closing.await.expect("writes");
     }
     let booking = Booking {
         payer,
