@@ -49,7 +49,7 @@ use neurino_chain::Contracts;
 use neurino_config::{Dirs, InstanceLock, Onboarding, OnboardingFile, PreferencesFile, Settings};
 use neurino_control::Order;
 use neurino_coordinator::Coordinator;
-use neurino_core::Receipt;
+use neurino_core::{Receipt, told_with_causes};
 use neurino_earnings::ReceiptLog;
 use neurino_hardware::{CardPower, LiveHardware};
 use neurino_model_store::ModelStore;
@@ -73,9 +73,7 @@ use mining::Mining;
 use network::Network;
 pub use neurino_update::{Exchange, Version};
 pub use notices::Notifier;
-pub use start::{
-    AppOptions, EngineHost, StartError, device_choice, identity_options, told_with_causes,
-};
+pub use start::{AppOptions, EngineHost, StartError, device_choice, identity_options};
 pub use updates::UpdateOptions;
 
 /// Events that a slow viewer may fall behind; then it misses some and asks for a snapshot.

@@ -1,12 +1,12 @@
 //! What an application is started with, and what can keep it from starting.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use neurino_chain::Contracts;
 use neurino_config::{ConfigError, DeviceSetting, Dirs, KeyStoreSetting, Settings, env};
 use neurino_coordinator::Limits;
+use neurino_core::told_with_causes;
 use neurino_engine::{
     DeviceChoice, Engine, KindOf, MultiEngine, ProcessEngine, ProcessEngineConfig,
 };
@@ -202,21 +202,6 @@ impl StartError {
             _ => body.with_hint("run `neurino doctor`"),
         }
     }
-}
-
-/// An error and its causes in one line. A cause that its error has told already is left out.
-pub fn told_with_causes(error: &dyn Error) -> String {
-    let mut told = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !told.contains(&words) {
-            told.push_str(": ");
-            told.push_str(&words);
-        }
-        next = cause.source();
-    }
-    told
 }
 
 /// Where the identity key is looked for.

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use neurino_app::{App, AppOptions, EngineHost, UpdateOptions};
 use neurino_config::{NetworkSetting, ProtocolSetting};
+use neurino_core::PointsKind;
+use neurino_core::pricing::Quote;
 use neurino_protocol::app::{Command, Event, MiningState, MiningStatus, Snapshot};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::args::{NodeArgs, ORIGINAL};
-use crate::output::{self, Format};
+use crate::output::{self, Format, points_name};
 use crate::update::hand_over;
 use crate::{Edition, FAILED, Setting, interrupted};
 
@@ -86,10 +88,14 @@ pub(crate) async fn follow(
         match events.recv().await {
             Ok(Event::Snapshot(snapshot)) => {
                 seen_start |= snapshot.mining.state != MiningState::Stopped;
+                if !seen_start {
+                    // It is about to start; nobody has to be told to press anything.
+                    continue;
+                }
                 tell(&snapshot, &mut last, format)?;
                 match snapshot.mining.state {
                     MiningState::NeedsYou => return Ok(ExitCode::from(FAILED)),
-                    MiningState::Stopped if seen_start => return Ok(ExitCode::SUCCESS),
+                    MiningState::Stopped => return Ok(ExitCode::SUCCESS),
                     _ => {}
                 }
             }
@@ -97,17 +103,26 @@ pub(crate) async fn follow(
                 Format::Json => {
                     output::json_line(&json!({ "event": "settled", "receipt": receipt }))?;
                 }
-                Format::Text => output::line(format!(
-                    "  paid {} points for {} tokens in {:.1} s",
-                    receipt.quote.amount_micro,
-                    receipt.usage.total(),
-                    receipt.duration_ms as f64 / 1000.0
-                )),
+                Format::Text => output::line(paid(&receipt.quote, receipt.duration_ms)),
             },
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return Ok(ExitCode::SUCCESS),
         }
     }
+}
+
+/// What a job brought, in a line.
+fn paid(quote: &Quote, duration_ms: u64) -> String {
+    let work = match quote.points {
+        PointsKind::Llama => format!("{} tokens", quote.units),
+        PointsKind::Waifu => "a picture".to_owned(),
+    };
+    let seconds = duration_ms as f64 / 1000.0;
+    format!(
+        "  paid {} {} for {work} in {seconds:.1} s",
+        quote.amount_micro,
+        points_name(quote.points)
+    )
 }
 
 /// Prints the state sentence when it says something new; figures that only count up are left out.
@@ -146,6 +161,7 @@ fn at_rest(mining: &MiningStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use neurino_core::{MicroPoints, Multiplier};
     use neurino_protocol::saying::MiningSaying;
 
     use super::*;
@@ -155,6 +171,23 @@ mod tests {
         let said = MiningSaying::Working;
         let mining = MiningStatus { state, sentence, said, since_ms: 0, problem: None };
         assert_eq!(at_rest(&mining), expect);
+    }
+
+    #[test]
+    fn what_a_job_brought_is_told_in_its_own_measure() {
+        let check = |points, units, expect| {
+            let quote = Quote {
+                points,
+                units,
+                base_micro: MicroPoints(45_000),
+                factor: Multiplier::ONE,
+                multiplier: Multiplier::ONE,
+                amount_micro: MicroPoints(45_000),
+            };
+            assert_eq!(paid(&quote, 1_240), expect);
+        };
+        check(PointsKind::Llama, 45, "  paid 0.045000 Llama points for 45 tokens in 1.2 s");
+        check(PointsKind::Waifu, 235_930, "  paid 0.045000 Waifu points for a picture in 1.2 s");
     }
 
     #[test]

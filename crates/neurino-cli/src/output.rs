@@ -8,6 +8,7 @@
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
+use neurino_core::PointsKind;
 use serde::Serialize;
 
 /// Why an answer could not be written.
@@ -20,6 +21,14 @@ pub(crate) enum Format {
     Text,
     /// For scripts.
     Json,
+}
+
+/// What points are called.
+pub(crate) fn points_name(points: PointsKind) -> &'static str {
+    match points {
+        PointsKind::Llama => "Llama points",
+        PointsKind::Waifu => "Waifu points",
+    }
 }
 
 /// One line to standard output, at once: a reader may be waiting for it.

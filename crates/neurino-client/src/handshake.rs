@@ -117,6 +117,13 @@ pub(crate) fn answer(
     if !coordinator.is_empty() && !is_address(&coordinator) {
         return Err(ClientError::Protocol("its key's address is not an address".into()));
     }
+    // Both become lines of what is signed; with a line's end in it, one could say what others mean.
+    if !is_word(&network, |c| !c.is_control()) {
+        return Err(ClientError::Protocol("its network's name is not a name".into()));
+    }
+    if !is_word(&nonce, |c| c.is_ascii_alphanumeric()) {
+        return Err(ClientError::Protocol("what it wants signed is not a nonce".into()));
+    }
     let device = who.device.key();
     // Another key than the node's is not helped by what the node's key got.
     let own = who.node.as_str().starts_with(&who.key.address());
@@ -168,6 +175,11 @@ pub(crate) fn welcome(
         CoordinatorMessage::Bye(error) => Err(ClientError::Refused(error)),
         _ => Err(ClientError::Protocol("it did not answer the hello".into())),
     }
+}
+
+/// Whether a text is of 1 to 128 characters of a kind.
+fn is_word(text: &str, kind: impl Fn(char) -> bool) -> bool {
+    (1..=128).contains(&text.len()) && text.chars().all(kind)
 }
 
 fn is_address(text: &str) -> bool {
@@ -257,6 +269,24 @@ mod tests {
         for odd in ["nobody", "0x00000000000000000000000000000000000000bb"] {
             let (result, ..) = check(vec![challenge(PROTOCOL_VERSION), welcomed(odd)]).await;
             assert!(matches!(result, Err(ClientError::Protocol(_))), "{odd}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_signed_that_would_read_as_more_lines() {
+        let (line, long) = ("n\norigin: http://localhost:1", "n".repeat(129));
+        for (network, nonce) in
+            [("net", line), (line, "n1"), ("net", ""), ("", "n1"), ("net", &long), (&long, "n1")]
+        {
+            let challenge = CoordinatorMessage::Challenge {
+                version: PROTOCOL_VERSION,
+                network: network.into(),
+                coordinator: COORDINATOR.into(),
+                nonce: nonce.into(),
+            };
+            let (result, sent, _) = check(vec![challenge, welcomed(COORDINATOR)]).await;
+            assert!(matches!(result, Err(ClientError::Protocol(_))), "{network:?} {nonce:?}");
+            assert!(sent.is_none(), "{network:?} {nonce:?}");
         }
     }
 

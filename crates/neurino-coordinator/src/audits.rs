@@ -540,7 +540,7 @@ impl Coordinator {
     async fn after_second(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
         let unresolved = || Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![]));
         let Some(id) = audit.second else { return Ok(unresolved()) };
-        let Some(second) = self.store.job(id).await? else { return Ok(unresolved()) };
+        let Some(second) = self.kept(id).await? else { return Ok(unresolved()) };
         if !second.state.is_terminal() {
             if !self.is_overdue(audit.changed_at_ms) {
                 return Ok(Step::Wait);
@@ -599,7 +599,7 @@ impl Coordinator {
         let (Some(second), Some(third)) = (audit.second, audit.third) else {
             return Ok(Step::Write(unresolved()));
         };
-        let Some(ended) = self.store.job(third).await? else {
+        let Some(ended) = self.kept(third).await? else {
             return Ok(Step::Write(unresolved()));
         };
         if !ended.state.is_terminal() {
@@ -648,6 +648,22 @@ impl Coordinator {
         Ok(Step::Write(write))
     }
 
+    /// A job as the books keep it; none if it is not there any more, or cannot be read. A picture whose file
+    /// is gone or damaged is nobody's fault, and an audit that waited for it would wait for ever.
+    async fn kept(&self, id: JobId) -> Result<Option<StoredJob>, StoreError> {
+        match self.store.job(id).await {
+            Err(
+                error @ (StoreError::Picture(_)
+                | StoreError::Unreadable { .. }
+                | StoreError::Sealed { .. }),
+            ) => {
+                tracing::debug!(job.id = %id, %error, "an audited job cannot be read");
+                Ok(None)
+            }
+            kept => kept,
+        }
+    }
+
     /// Compares the results of two jobs that ask for the same; none if one is not there any more.
     async fn compared(
         &self,
@@ -655,13 +671,9 @@ impl Coordinator {
         second: JobId,
         kin: Kin,
     ) -> Result<Option<Finding>, StoreError> {
-        let output = async |id: JobId| match self.store.job(id).await {
-            Ok(job) => Ok(job.and_then(|job| job.output)),
-            // A picture whose file is gone or damaged is nobody's fault.
-            Err(
-                StoreError::Picture(_) | StoreError::Unreadable { .. } | StoreError::Sealed { .. },
-            ) => Ok(None),
-            Err(error) => Err(error),
+        let output = async |id: JobId| {
+            let job = self.kept(id).await;
+            job.map(|job| job.and_then(|job| job.output))
         };
         let (spec, a, b) =
             (self.store.spec(first).await?, output(first).await?, output(second).await?);

@@ -4,7 +4,7 @@
 //! stranger hands in cannot hold up the router; a panic in it is a refusal of that one result.
 
 use neurino_core::{
-    FinishReason, ImageJob, JobOutput, JobSpec, NodeId, TextChoice, TextJob, TextOutput,
+    FinishReason, ImageJob, JobOutput, JobSpec, NodeId, RatedToken, TextChoice, TextJob, TextOutput,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use sha2::{Digest, Sha256};
@@ -143,9 +143,11 @@ fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(),
         return Err(Refusal::Malformed("the result has another number of answers"));
     }
     let limits = FeedLimits::of(job, bytes_max);
-    if output.choices.iter().map(answer_bytes).sum::<usize>() > bytes_max {
+    let cost = |choice: &TextChoice| FeedLimits::cost(&choice.text, &choice.tool_calls);
+    if output.choices.iter().map(cost).sum::<usize>() > bytes_max {
         return Err(Refusal::TooMuch("the answer is longer than a result may be"));
     }
+    let mut rated_bytes = 0;
     for choice in &output.choices {
         if job.tools.is_empty() && !choice.tool_calls.is_empty() {
             return Err(Refusal::Malformed("the result calls functions it was not given"));
@@ -154,12 +156,16 @@ fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(),
             return Err(Refusal::Malformed("log-probabilities are not as asked for"));
         }
         let rated = choice.logprobs.as_deref().unwrap_or_default();
-        let rivals = job.logprobs.unwrap_or(0) as usize;
-        if rated.len() > limits.logprobs || rated.iter().any(|token| token.top.len() > rivals) {
-            return Err(Refusal::TooMuch("there are more log-probabilities than asked for"));
-        }
-        if rated.iter().any(|token| token.chosen.logprob.is_nan() || token.chosen.logprob > 1e-3) {
+        // An infinite one could not be read again: JSON has no such number.
+        let is_one = |token: &RatedToken| token.logprob.is_finite() && token.logprob <= 1e-3;
+        if !rated.iter().all(|token| is_one(&token.chosen) && token.top.iter().all(is_one)) {
             return Err(Refusal::Implausible("a log-probability is above 0 or no number"));
+        }
+        let more = Refusal::TooMuch("there are more log-probabilities than asked for");
+        let Some(bytes) = limits.rated_bytes(rated) else { return Err(more) };
+        rated_bytes += bytes;
+        if rated.len() > limits.logprobs || rated_bytes > limits.rated_bytes_max() {
+            return Err(more);
         }
     }
     Ok(())

@@ -70,15 +70,22 @@ impl Coordinator {
     }
 
     /// Reads, checks and pays a picture that a node says it has put there, in a task of its own: the
-    /// node's other messages do not wait for the bucket.
-    pub(crate) fn spawn_delivered(self: &Arc<Self>, node: NodeId, uploaded: Uploaded) {
+    /// node's other messages do not wait for the bucket. One task for each lease that it holds; of any other
+    /// lease it is told at once, and says nothing more meanwhile.
+    pub(crate) async fn delivered(self: &Arc<Self>, node: &NodeId, uploaded: Uploaded) {
         let lease = uploaded.statement.lease;
+        if self.open_for(node, lease).is_none() {
+            if let Ok(reply) = self.settled_before(node, lease).await {
+                self.state().send(node, reply);
+            }
+            return;
+        }
         let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
         if !delivered.insert(lease) {
             return;
         }
         drop(delivered);
-        let this = Arc::clone(self);
+        let (this, node) = (Arc::clone(self), node.clone());
         self.tasks.spawn(async move {
             let reply = tokio::select! {
                 reply = this.deliver(&node, uploaded) => reply,

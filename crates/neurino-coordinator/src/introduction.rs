@@ -116,10 +116,14 @@ fn is_here(origin: &str) -> bool {
     }
     let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     let Some(rest) = rest else { return false };
-    let host = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None => rest.split_once(':').map_or(rest, |(host, _)| host),
+    let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port),
+        None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
     };
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return false;
+    }
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
@@ -194,6 +198,11 @@ mod tests {
             "http://127.0.0.1.hostile.example",
             "http://localhost.hostile.example",
             "Local",
+            // What follows would be read as other lines of what was signed.
+            "http://localhost:1\norigin: https://hostile.example",
+            "http://localhost:",
+            "http://[::1]x",
+            "http://[::1]:1:2",
         ] {
             assert!(!meant(bad, "0xaa", false), "{bad}");
             assert!(!meant(bad, "0xaa", true), "{bad}");

@@ -184,12 +184,19 @@ pub(crate) struct Keys {
     all: RwLock<Vec<Arc<StoredKey>>>,
     /// When the books were last asked for a key that is not here.
     asked: Mutex<Option<Instant>>,
+    /// Held from a look into the books until it is taken over, so that an older one never comes last: it
+    /// would bring a revoked key back.
+    order: tokio::sync::Mutex<()>,
 }
 
 impl Keys {
     pub(crate) fn new(keys: Vec<StoredKey>) -> Self {
         let all = keys.into_iter().map(Arc::new).collect();
-        Self { all: RwLock::new(all), asked: Mutex::new(None) }
+        Self {
+            all: RwLock::new(all),
+            asked: Mutex::new(None),
+            order: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Takes over what the books have now.
@@ -314,8 +321,15 @@ impl Coordinator {
             }
             *asked = Some(now);
         }
-        self.keys.replace(self.store.keys().await.ok()?);
+        self.read_keys().await.ok()?;
         self.keys.caller(token, now_ms())
+    }
+
+    /// Takes over the keys that the books have now.
+    pub(crate) async fn read_keys(&self) -> Result<(), StoreError> {
+        let _order = self.keys.order.lock().await;
+        self.keys.replace(self.store.keys().await?);
+        Ok(())
     }
 
     /// Whether a secret opens the gateway, as far as this process knows its keys.

@@ -44,8 +44,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 const GONE: Duration = Duration::from_mins(1);
 /// Most miners that may share one reward address.
 const PER_REWARD_MAX: usize = 64;
-/// A number of jobs that no node ever reaches: its router gives a node with so many no other.
-const PARKED: u32 = u32::MAX / 2;
 /// Models that nobody lists of which nodes may tell, all of them together.
 pub(crate) const OFFERED_MAX: usize = 1024;
 /// Longest tag behind the address of a miner's id.
@@ -517,7 +515,9 @@ pub(crate) struct Held {
 fn park(state: &mut State, node: &NodeId, model: ModelId) {
     // Meanwhile a node with a key of its own may have taken the id over.
     if state.sessions.get(node).is_some_and(|session| session.original) {
-        state.set_node(node, vec![model], 1, PARKED);
+        let busy = state.busy(node);
+        state.set_node(node, vec![model], busy + 1, busy);
+        state.router.park(node);
     }
 }
 

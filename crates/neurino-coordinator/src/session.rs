@@ -341,7 +341,7 @@ impl NodeSession {
                 }
             }
             NodeMessage::Uploaded(uploaded) => {
-                self.coordinator.spawn_delivered(self.node.clone(), uploaded);
+                self.coordinator.delivered(&self.node, uploaded).await;
             }
             // Not in its words, which may be the prompt's.
             NodeMessage::HandBack { lease, reason: _ } => {

@@ -338,8 +338,11 @@ impl Coordinator {
                 checked.suspicion = Some(first_refused(claim, words)?);
             }
             Ok(false) => {}
-            // Nobody's fault; the books will say so again in a moment.
-            Err(error) => tracing::error!(?error, "older results could not be looked at: {error}"),
+            // Nobody's fault, and nobody's gain: another node's result says what this one is worth.
+            Err(error) => {
+                tracing::error!(?error, "older results could not be looked at: {error}");
+                checked.suspicion = Some("older results could not be looked at");
+            }
         }
         Ok(checked)
     }

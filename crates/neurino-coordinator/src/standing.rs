@@ -90,7 +90,7 @@ impl Coordinator {
         let changed = async {
             let version = self.store.settings_version().await?;
             if version != known {
-                self.keys.replace(self.store.keys().await?);
+                self.read_keys().await?;
                 set(&self.settings.pods, self.store.pods().await?);
                 set(&self.settings.votes, self.store.node_votes().await?);
                 set(&self.settings.vouchers, self.store.voucher_terms().await?);

@@ -5,8 +5,8 @@
 
 use futures::Stream;
 use neurino_core::{
-    ImageStep, JobOutput, NodeId, Png, Receipt, TextChoice, TextDelta, TextJob, TextOutput,
-    ToolCall,
+    ImageStep, JobOutput, NodeId, Png, RatedToken, Receipt, TextChoice, TextDelta, TextJob,
+    TextOutput, TokenLogprob, ToolCall,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
@@ -53,8 +53,10 @@ pub(crate) struct FeedState {
     phase: Phase,
     /// The answers so far, by their number; those at the end that nothing was heard of are missing.
     answers: Vec<TextDelta>,
-    /// Bytes of text and calls in all of them.
+    /// What their text and calls cost, see [`FeedLimits::bytes`].
     bytes: usize,
+    /// Bytes of their rated tokens.
+    rated_bytes: usize,
     /// The newest step of a picture, without its preview.
     step: Option<ImageStep>,
     /// The newest preview and its step.
@@ -112,22 +114,56 @@ fn call_bytes(calls: &[ToolCall]) -> usize {
     calls.iter().map(|c| c.id.len() + c.name.len() + c.arguments.len()).sum()
 }
 
+/// What a call costs besides its bytes: one of empty strings takes room as well.
+const CALL_COST_BYTES: usize = 72;
+/// Rated tokens may be of so many bytes for each byte of text. The likeliest at a place are about as
+/// long as the chosen one, and there are few places where they are asked for.
+const RATED_TO_TEXT: usize = 4;
+/// Most bytes of a single token. The longest in use are of 128 spaces.
+const TOKEN_BYTES_MAX: usize = 1024;
+
 /// What a job's answers may grow to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FeedLimits {
     /// How many answers there are.
     pub(crate) choices: u32,
-    /// Bytes of text and calls in all of them.
+    /// Bytes of text and calls in all of them; each call costs a few more.
     pub(crate) bytes: usize,
+    /// Whether there are functions to call.
+    pub(crate) calls: bool,
     /// Tokens with log-probabilities in each; zero unless they were asked for.
     pub(crate) logprobs: usize,
+    /// Rivals of each.
+    pub(crate) rivals: usize,
 }
 
 impl FeedLimits {
     /// The limits of a job on a network whose results hold at most so many bytes of text.
     pub(crate) fn of(job: &TextJob, bytes: usize) -> Self {
         let logprobs = if job.logprobs.is_some() { job.max_tokens as usize } else { 0 };
-        Self { choices: job.choices, bytes, logprobs }
+        let (calls, rivals) = (!job.tools.is_empty(), job.logprobs.unwrap_or(0) as usize);
+        Self { choices: job.choices, bytes, calls, logprobs, rivals }
+    }
+
+    /// What text and calls cost of the limit.
+    pub(crate) fn cost(text: &str, calls: &[ToolCall]) -> usize {
+        text.len() + call_bytes(calls) + CALL_COST_BYTES * calls.len()
+    }
+
+    /// The bytes of rated tokens; none if one of them is too long, has more rivals than asked for, or
+    /// a number that JSON has not.
+    pub(crate) fn rated_bytes(self, rated: &[TokenLogprob]) -> Option<usize> {
+        rated.iter().try_fold(0, |sum, token| {
+            let tokens = || token.top.iter().chain([&token.chosen]);
+            let fits = |t: &RatedToken| t.bytes.len() <= TOKEN_BYTES_MAX && t.logprob.is_finite();
+            (token.top.len() <= self.rivals && tokens().all(fits))
+                .then(|| sum + tokens().map(|token| token.bytes.len()).sum::<usize>())
+        })
+    }
+
+    /// Most bytes of rated tokens in all answers.
+    pub(crate) fn rated_bytes_max(self) -> usize {
+        RATED_TO_TEXT * self.bytes
     }
 }
 
@@ -139,10 +175,17 @@ impl FeedState {
             return false;
         }
         let at = choice as usize;
+        if !limits.calls && !delta.tool_calls.is_empty() {
+            return false;
+        }
+        let Some(rated_bytes) = limits.rated_bytes(&delta.logprobs) else { return false };
         let (bytes, logprobs) =
-            (delta.text.len() + call_bytes(&delta.tool_calls), delta.logprobs.len());
+            (FeedLimits::cost(&delta.text, &delta.tool_calls), delta.logprobs.len());
         let known = self.answers.get(at).map_or(0, |answer| answer.logprobs.len());
-        if self.bytes + bytes > limits.bytes || known + logprobs > limits.logprobs {
+        if self.bytes + bytes > limits.bytes
+            || known + logprobs > limits.logprobs
+            || self.rated_bytes + rated_bytes > limits.rated_bytes_max()
+        {
             return false;
         }
         if bytes > 0 || logprobs > 0 {
@@ -151,6 +194,7 @@ impl FeedState {
                 self.answers.push(TextDelta { choice, ..TextDelta::default() });
             }
             self.bytes += bytes;
+            self.rated_bytes += rated_bytes;
             self.answers[at].append(delta);
             *changed = true;
         }
@@ -179,6 +223,7 @@ impl Feed {
             phase: Phase::Queued,
             answers: Vec::new(),
             bytes: 0,
+            rated_bytes: 0,
             step: None,
             preview: None,
             fingerprint: None,
@@ -190,7 +235,7 @@ impl Feed {
             s.round += 1;
             s.phase = Phase::Queued;
             s.answers.clear();
-            s.bytes = 0;
+            (s.bytes, s.rated_bytes) = (0, 0);
             (s.step, s.preview) = (None, None);
             s.fingerprint = None;
         });
@@ -407,7 +452,7 @@ mod tests {
     async fn a_late_reader_gets_the_whole_text_and_a_new_round_voids_it() {
         let feed = Feed::new();
         let node = NodeId::new("0xab").expect("valid");
-        let limits = FeedLimits { choices: 2, bytes: 8, logprobs: 0 };
+        let limits = FeedLimits { choices: 2, bytes: 8, calls: false, logprobs: 0, rivals: 0 };
         feed.leased(node.clone(), Some("fp_1".into()));
         assert!(feed.deltas(vec![TextDelta::text("Hel")], limits));
         let second = TextDelta { choice: 1, ..TextDelta::text("B") };
@@ -427,6 +472,34 @@ mod tests {
         feed.failed(error.clone());
         assert_eq!(watch.next().await, Some(JobUpdate::Failed(error)));
         assert_eq!(watch.next().await, None);
+    }
+
+    #[test]
+    fn what_is_streamed_costs_what_it_takes_to_keep() {
+        let limits = FeedLimits { choices: 1, bytes: 300, calls: true, logprobs: 9, rivals: 1 };
+        let taken = |limits: FeedLimits, piece: &TextDelta| {
+            let feed = Feed::new();
+            (0..99).take_while(|_| feed.deltas(vec![piece.clone()], limits)).count()
+        };
+        let call = ToolCall { id: String::new(), name: String::new(), arguments: String::new() };
+        let call = TextDelta { tool_calls: vec![call], ..TextDelta::default() };
+        assert_eq!(taken(limits, &call), 300 / CALL_COST_BYTES);
+        assert_eq!(taken(FeedLimits { calls: false, ..limits }, &call), 0, "nothing to call");
+
+        let token = |bytes| RatedToken { bytes: vec![b'x'; bytes], logprob: -1.0 };
+        let rated = |bytes, rivals| TextDelta {
+            logprobs: vec![TokenLogprob { chosen: token(bytes), top: vec![token(bytes); rivals] }],
+            ..TextDelta::default()
+        };
+        assert_eq!(taken(limits, &rated(1, 1)), 9, "as many tokens as were asked for");
+        assert_eq!(taken(limits, &rated(100, 1)), 4 * 300 / 200);
+        assert_eq!(taken(limits, &rated(1, 2)), 0, "more rivals than asked for");
+        let wide = FeedLimits { bytes: 1 << 20, ..limits };
+        assert_eq!(taken(wide, &rated(TOKEN_BYTES_MAX, 0)), 9);
+        assert_eq!(taken(wide, &rated(TOKEN_BYTES_MAX + 1, 0)), 0);
+        let mut endless = rated(1, 0);
+        endless.logprobs[0].chosen.logprob = f32::NEG_INFINITY;
+        assert_eq!(taken(wide, &endless), 0);
     }
 
     #[tokio::test]

@@ -2,10 +2,11 @@
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
 //! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
-//! [`boost`], [`audit`].
+//! [`boost`], [`audit`], [`causes`].
 
 pub mod audit;
 pub mod boost;
+pub mod causes;
 pub mod credits;
 pub mod ids;
 pub mod job;
@@ -15,6 +16,7 @@ pub mod pricing;
 pub mod receipt;
 
 pub use boost::{BoostStep, BoostTable};
+pub use causes::told_with_causes;
 pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
 pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{

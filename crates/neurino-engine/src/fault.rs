@@ -74,12 +74,7 @@ pub(crate) fn from_model(error: &LlmError, words: String) -> EngineError {
 /// An error with its causes, which do not cross the process boundary by themselves; without the
 /// backtraces that runtimes of cards put into their words.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
+    let text = neurino_core::told_with_causes(error);
     match text.find("\nBacktrace") {
         Some(end) => text[..end].to_owned(),
         None => text,

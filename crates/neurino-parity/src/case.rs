@@ -114,13 +114,7 @@ impl<'a> Report<'a> {
 
     /// Takes a case that could not be computed.
     pub fn failed(&mut self, name: &str, reason: &dyn std::error::Error) {
-        let mut text = reason.to_string();
-        let mut cause = reason.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        self.add(name, Outcome::Failed(None, text));
+        self.add(name, Outcome::Failed(None, neurino_core::told_with_causes(reason)));
     }
 
     /// Takes a case that was not run.

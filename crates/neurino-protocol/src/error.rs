@@ -55,6 +55,16 @@ pub enum ErrorCode {
     Internal,
 }
 
+impl ErrorCode {
+    /// Whether it passes: the same request may succeed in a while.
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::ModelNotReady | Self::NoNodeAvailable | Self::Unreachable | Self::Overloaded
+        )
+    }
+}
+
 /// An error as it crosses an edge: plain words first, and a way out where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct ErrorBody {

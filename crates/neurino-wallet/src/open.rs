@@ -242,8 +242,16 @@ impl Search<'_> {
         if choice == KeyStoreChoice::Os {
             return Err(error);
         }
-        tracing::info!(reason = %error, "the identity key is kept in a file");
-        self.make_in_file(Some(with_cause(&error))).await
+        self.make_in_file(Some(Self::why_in_file(&error))).await
+    }
+
+    /// Why a key lies in a file, for a person; how the system's store worded it is for the log.
+    fn why_in_file(error: &WalletError) -> String {
+        tracing::info!(
+            reason = error as &(dyn std::error::Error + 'static),
+            "the identity key is kept in a file"
+        );
+        error.to_string()
     }
 
     /// The key was in the operating system's store last time, so nothing is made here.
@@ -256,7 +264,7 @@ impl Search<'_> {
             Err(error) => error,
         };
         match read_file(&self.files, IDENTITY).await? {
-            Some(key) => Ok(self.in_file(key, false, Some(with_cause(&missing)))),
+            Some(key) => Ok(self.in_file(key, false, Some(Self::why_in_file(&missing)))),
             None => Err(missing),
         }
     }
@@ -401,16 +409,4 @@ async fn lock(dir: &Path) -> Result<File, WalletError> {
             Err(TryLockError::Error(error)) => return Err(WalletError::io("lock", &path)(error)),
         }
     }
-}
-
-/// An error with its chain, on one line.
-fn with_cause(error: &WalletError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -7,7 +7,7 @@ use neurino_core::{JobId, JobOutput, MicroPoints, NodeId, PointsKind, Receipt};
 use neurino_protocol::ErrorBody;
 use serde::Serialize;
 
-use crate::output;
+use crate::output::{self, points_name};
 
 /// One job, as reported.
 #[derive(Debug, Serialize)]
@@ -49,14 +49,6 @@ pub(super) struct Report {
     pub(super) node: String,
     pub(super) jobs: Vec<JobReport>,
     pub(super) ledger: LedgerReport,
-}
-
-/// What points are called.
-pub(super) fn points_name(points: PointsKind) -> &'static str {
-    match points {
-        PointsKind::Llama => "Llama points",
-        PointsKind::Waifu => "Waifu points",
-    }
 }
 
 impl JobReport {

@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use neurino_core::{ImageStep, JobOutput, JobSpec};
 use neurino_protocol::app::Snapshot;
 
-use super::report::{JobReport, points_name};
-use crate::output::{self, Format};
+use super::report::JobReport;
+use crate::output::{self, Format, points_name};
 
 /// The view; a line at the bottom moves, where standard error is a terminal.
 pub(super) struct Screen {

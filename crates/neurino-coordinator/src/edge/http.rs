@@ -178,15 +178,11 @@ impl IntoResponse for ApiError {
         if let Some(required) = self.voucher_required {
             headers.insert(VOUCHER_REQUIRED, *required);
         }
-        let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         let named = self.retry_after_s.map(HeaderValue::from);
         let usual = || HeaderValue::from_static(RETRY_AFTER_SECS);
-        // Waiting alone does not help against an empty account or a request that never fits.
-        let waits =
-            !matches!(self.body.code, ErrorCode::InsufficientCredits | ErrorCode::RateLimited);
         if let Some(after) = named {
             headers.insert(RETRY_AFTER, after);
-        } else if again.contains(&self.status) && waits {
+        } else if self.body.code.passes() {
             headers.insert(RETRY_AFTER, usual());
         }
         response
@@ -303,7 +299,7 @@ pub(crate) async fn working_caller(
             .with_hint("whoever runs this network says what a key is for");
         return Err(ApiError::openai(error));
     }
-    if caller.voucher.is_none() {
+    if caller.voucher.is_none() && !crate::fabric::is_put_again() {
         let counted = coordinator.rates.request(&caller);
         counted.map_err(|error| too_soon(coordinator, error))?;
     }
@@ -316,6 +312,9 @@ pub(crate) fn count_work(
     caller: &Caller,
     units: u64,
 ) -> Result<(), ApiError> {
+    if crate::fabric::is_put_again() {
+        return Ok(());
+    }
     coordinator.rates.work(caller, units).map_err(|error| too_soon(coordinator, error))
 }
 
@@ -444,11 +443,21 @@ pub(crate) async fn read_within(
     bytes_max: usize,
     wait: Duration,
 ) -> Result<Vec<u8>, ErrorBody> {
+    read_growing(request, bytes_max, wait, |_| Ok(())).await
+}
+
+/// The same, and asks before it keeps more how many bytes it may have.
+pub(crate) async fn read_growing(
+    request: Request,
+    bytes_max: usize,
+    wait: Duration,
+    may_have: impl FnMut(usize) -> Result<(), ErrorBody>,
+) -> Result<Vec<u8>, ErrorBody> {
     let declared = declared_bytes(&request);
     if declared.is_some_and(|declared| declared > bytes_max.saturating_mul(DRAIN)) {
         return Err(too_large(bytes_max));
     }
-    match tokio::time::timeout(wait, collect(request.into_body(), bytes_max)).await {
+    match tokio::time::timeout(wait, collect(request.into_body(), bytes_max, may_have)).await {
         Ok(body) => body,
         Err(_) => Err(ErrorBody::new(
             ErrorCode::InvalidRequest,
@@ -457,7 +466,11 @@ pub(crate) async fn read_within(
     }
 }
 
-async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ErrorBody> {
+async fn collect(
+    body: Body,
+    bytes_max: usize,
+    mut may_have: impl FnMut(usize) -> Result<(), ErrorBody>,
+) -> Result<Vec<u8>, ErrorBody> {
     let (mut bytes, mut drained) = (Vec::new(), 0);
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -471,6 +484,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ErrorBody> {
                 break;
             }
         } else {
+            may_have(bytes.len() + chunk.len())?;
             bytes.extend_from_slice(&chunk);
         }
     }

@@ -4,6 +4,7 @@
 mod request;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,6 +13,8 @@ use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use neurino_core::{
     IdempotencyKey, ImageDefaults, ImageJob, ImageOutput, JobId, JobKind, JobOutput, JobSpec,
     ModelId, Png,
@@ -168,19 +171,40 @@ impl Picture {
     }
 }
 
-/// All pictures in one answer, or none: the first that fails has the others withdrawn.
+/// All pictures in one answer, or none: the first that fails has the others withdrawn. Once one is paid for,
+/// those that are made are answered all the same, and those that failed are named in `failed`.
 async fn together(
     coordinator: &Coordinator,
     headers: &HeaderMap,
     mut pictures: Vec<Picture>,
     asked: &PictureRequest,
 ) -> Result<Value, ApiError> {
-    let outputs = futures::future::try_join_all(pictures.iter_mut().map(Picture::finished)).await?;
+    let mut ended = BTreeMap::new();
+    {
+        let each = pictures.iter_mut().enumerate();
+        let mut open: FuturesUnordered<_> =
+            each.map(async |(at, picture)| (at, picture.finished().await)).collect();
+        while let Some((at, output)) = open.next().await {
+            match output {
+                Err(error) if ended.is_empty() => return Err(error),
+                output => ended.insert(at, output),
+            };
+        }
+    }
     let until_ms = now_ms().saturating_add_unsigned(coordinator.config.limits.picture_link_ms);
     let size = size_name(asked.jobs[0].width, asked.jobs[0].height);
-    let mut data = Vec::with_capacity(outputs.len());
-    for (picture, output) in pictures.into_iter().zip(outputs) {
+    let (mut data, mut failed) = (Vec::with_capacity(ended.len()), Vec::new());
+    for (picture, (index, output)) in pictures.into_iter().zip(ended) {
         picture.guard.disarm();
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => {
+                let mut entry = error.openai_json()["error"].take();
+                entry["index"] = json!(index);
+                failed.push(entry);
+                continue;
+            }
+        };
         let seed = picture.job.seed;
         data.push(match asked.form {
             Form::Base64 => {
@@ -194,14 +218,18 @@ async fn together(
             }
         });
     }
-    Ok(json!({
+    let mut answer = json!({
         "created": now_ms() / 1000,
         "data": data,
         "background": "opaque",
         "output_format": "png",
         "quality": "auto",
         "size": size,
-    }))
+    });
+    if !failed.is_empty() {
+        answer["failed"] = json!(failed);
+    }
+    Ok(answer)
 }
 
 /// Where the client found this server, for links. A proxy in front says whether it encrypts.

@@ -23,11 +23,14 @@ pub(super) struct Admissions {
     jobs: Mutex<Vec<JobId>>,
     /// Cancelled once the first is in the books.
     pub(super) first: CancellationToken,
+    /// Whether the request was put before.
+    again: bool,
 }
 
 impl Admissions {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { jobs: Mutex::default(), first: CancellationToken::new() })
+    pub(super) fn of(ask: &Ask) -> Arc<Self> {
+        let (first, again) = (CancellationToken::new(), ask.again);
+        Arc::new(Self { jobs: Mutex::default(), first, again })
     }
 
     pub(super) fn jobs(&self) -> Vec<JobId> {
@@ -43,6 +46,12 @@ pub(crate) fn admitted(job: JobId) {
         admissions.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
         admissions.first.cancel();
     });
+}
+
+/// Whether the request that the present task answers was put before, by a gateway that lost its session
+/// and not by its client.
+pub(crate) fn is_put_again() -> bool {
+    ADMITTED.try_with(|admissions| admissions.again).unwrap_or(false)
 }
 
 /// A request to be answered.

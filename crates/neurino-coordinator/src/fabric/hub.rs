@@ -366,7 +366,7 @@ impl Hub {
         ask: Ask,
         body: Bytes,
     ) -> Option<Answering> {
-        let (end, admissions) = (peer.end.child_token(), Admissions::new());
+        let (end, admissions) = (peer.end.child_token(), Admissions::of(&ask));
         let known = Circuit::Answering {
             end: end.clone(),
             admissions: Arc::clone(&admissions),
@@ -447,14 +447,15 @@ impl Hub {
             let message = message.filter(|message| {
                 whole.len() <= MESSAGE_BYTES_MAX || matches!(**message, NodeMessage::Submit(_))
             });
-            let all = [Arc::clone(waiting), Arc::clone(&self.waiting_bytes)];
-            let sizes = all.each_ref().map(|n| n.fetch_add(whole.len(), Ordering::Relaxed));
-            let said = message.map(|message| Said { message, bytes: whole.len(), waiting: all });
-            let room = sizes[0] <= NODE_BYTES_MAX && sizes[1] <= ALL_BYTES_MAX;
-            if let Some(said) = said.filter(|_| room)
-                && to_session.try_send(said).is_ok()
-            {
-                return;
+            if let Some(message) = message {
+                let all = [Arc::clone(waiting), Arc::clone(&self.waiting_bytes)];
+                let sizes = all.each_ref().map(|n| n.fetch_add(whole.len(), Ordering::Relaxed));
+                // Gives its room back wherever it ends, here as well.
+                let said = Said { message, bytes: whole.len(), waiting: all };
+                let room = sizes[0] <= NODE_BYTES_MAX && sizes[1] <= ALL_BYTES_MAX;
+                if room && to_session.try_send(said).is_ok() {
+                    return;
+                }
             }
         }
         // Its session ends with the channel.

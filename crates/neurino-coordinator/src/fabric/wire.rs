@@ -109,6 +109,9 @@ pub(super) struct Ask {
     pub(super) own_key: bool,
     /// What the client of a stream has already.
     pub(super) resume: Option<Resume>,
+    /// It was put before: the client asked once, and is counted once.
+    #[serde(default)]
+    pub(super) again: bool,
 }
 
 /// A request in the work queue, behind which its body stands.

@@ -26,7 +26,7 @@ pub(crate) use queue::{OTHER_ENGINE, Placement, Waiting, is_other_engine, owner_
 
 use crate::advice::Seen;
 use conduct::Conduct;
-use nodes::{Bounds, Free, Node};
+use nodes::{Free, Node};
 use queue::Queues;
 
 /// Most reasons told to a node that gets no job.
@@ -84,9 +84,19 @@ impl Router {
         let resting = self.conduct.is_resting(id);
         let fault_band = self.conduct.fault_band(id);
         let before = before.unwrap_or_default();
-        let node = Node { models, slots, busy, resting, fault_band, standing, ..before };
+        let parked = false;
+        let node = Node { models, slots, busy, resting, parked, fault_band, standing, ..before };
         self.nodes.insert(id.clone(), node);
         self.refresh(id);
+        self.owner_changed(id);
+    }
+
+    /// Has a connected node get nothing until it is set anew. It serves its models all the same.
+    pub(crate) fn park(&mut self, id: &NodeId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.parked = true;
+            self.refresh(id);
+        }
     }
 
     fn is_large_enough(&self, model: &ModelId, standing: &Standing) -> bool {
@@ -128,6 +138,7 @@ impl Router {
     /// Forgets a node whose session ended.
     pub(crate) fn remove_node(&mut self, id: &NodeId) {
         self.take_node(id);
+        self.owner_changed(id);
     }
 
     fn take_node(&mut self, id: &NodeId) -> Option<Node> {
@@ -157,6 +168,7 @@ impl Router {
         if let Some(node) = self.nodes.get_mut(id) {
             node.busy = node.busy.saturating_sub(1);
             self.refresh(id);
+            self.owner_changed(id);
         }
     }
 
@@ -170,11 +182,13 @@ impl Router {
     pub(crate) fn paid(&mut self, id: &NodeId) {
         self.conduct.paid(id, party_of(id));
         self.judged(id);
+        self.owner_changed(id);
     }
 
     /// A job that a node held came to nothing.
     pub(crate) fn wasted(&mut self, id: &NodeId) {
         self.conduct.wasted(&party_of(id));
+        self.owner_changed(id);
     }
 
     /// A node handed a job back that it was given at a time.
@@ -186,6 +200,7 @@ impl Router {
     /// The owner of a node is known by its audits.
     pub(crate) fn trust(&mut self, id: &NodeId) {
         self.conduct.trust(party_of(id));
+        self.owner_changed(id);
     }
 
     /// Has those work again that rested long enough; says whether any did.
@@ -321,8 +336,7 @@ impl Router {
 
     /// The next job and its node; takes the job from its queue and a slot from the node.
     pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Option<(JobId, NodeId)> {
-        let Self { queues, nodes, free, needs, sample, conduct, of_new, .. } = self;
-        let bounds = Bounds { conduct, of_new: of_new.unwrap_or(u32::MAX) };
+        let Self { queues, nodes, free, needs, sample, conduct, .. } = self;
         if queues.is_empty() {
             return None;
         }
@@ -330,7 +344,7 @@ impl Router {
         let (waiting, id) = queues.take(open, |waiting| {
             let need_bytes = needs.get(&waiting.model).copied().unwrap_or(0);
             let free = free.get(&waiting.model)?;
-            nodes::place(nodes, free, waiting, need_bytes, bounds, *sample, rng)
+            nodes::place(nodes, free, waiting, need_bytes, conduct, *sample, rng)
         })?;
         self.turn += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -339,6 +353,7 @@ impl Router {
             node.reserved = None;
         }
         self.refresh(&id);
+        self.owner_changed(&id);
         Some((waiting.job, id))
     }
 
@@ -351,14 +366,15 @@ impl Router {
         allowed: impl Fn(&NodeId) -> bool,
     ) -> Option<NodeId> {
         let free = self.free.get(&waiting.model)?;
-        let bounds = Bounds { conduct: &self.conduct, of_new: self.of_new.unwrap_or(u32::MAX) };
-        let id = nodes::second(&self.nodes, free, waiting, bounds, self.sample, allowed, rng)?;
+        let Self { nodes, conduct, sample, .. } = &*self;
+        let id = nodes::second(nodes, free, waiting, conduct, *sample, allowed, rng)?;
         self.turn += 1;
         if let Some(node) = self.nodes.get_mut(&id) {
             node.busy += 1;
             node.last_served = self.turn;
         }
         self.refresh(&id);
+        self.owner_changed(&id);
         Some(id)
     }
 
@@ -421,7 +437,7 @@ impl Router {
     /// Why a node gets none of the waiting jobs; `None` if it has no free slot or is not known, so that
     /// nothing is owed to it.
     pub(crate) fn no_job(&self, id: &NodeId) -> Option<NoJob> {
-        let node = self.nodes.get(id).filter(|node| node.busy < node.slots)?;
+        let node = self.nodes.get(id).filter(|node| node.busy < node.slots && !node.parked)?;
         if self.queues.is_empty() {
             return Some(NoJob::default());
         }
@@ -456,6 +472,24 @@ impl Router {
         let waiting = reasons.iter().fold(0u32, |sum, reason| sum.saturating_add(reason.jobs));
         reasons.truncate(REASONS_MAX);
         Some(NoJob { waiting, reasons })
+    }
+
+    /// Takes the nodes of an owner who holds as many jobs as it may out of the sets of free nodes, and puts
+    /// them back. Here and not where a node is chosen, which would look at them for every job that waits.
+    fn owner_changed(&mut self, id: &NodeId) {
+        let Some(of_new) = self.of_new else { return };
+        let party = party_of(id);
+        let of_owner =
+            || self.nodes.range(&party..).take_while(|(id, _)| owner_of(id) == party.as_str());
+        let busy = of_owner().fold(0u32, |sum, (_, node)| sum.saturating_add(node.busy));
+        let capped = busy >= self.conduct.most(&party, of_new);
+        let turned = of_owner().filter(|(_, node)| node.capped != capped);
+        for id in turned.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.capped = capped;
+                self.refresh(&id);
+            }
+        }
     }
 
     /// Puts a node into, or takes it out of, the sets of free nodes.

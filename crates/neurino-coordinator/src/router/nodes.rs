@@ -8,7 +8,7 @@ use neurino_core::{FrontendId, ModelId, NodeId};
 use rand::Rng;
 
 use super::conduct::Conduct;
-use super::queue::{Waiting, owner_of, party_of};
+use super::queue::{Waiting, owner_of};
 
 /// How many free nodes are compared for one job. A published parameter of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,10 @@ pub(super) struct Node {
     pub(super) reserved: Option<ModelId>,
     /// Whether it rests because it handed jobs back.
     pub(super) resting: bool,
+    /// Whether its owner, whom nobody knows yet, holds as many jobs as it may.
+    pub(super) capped: bool,
+    /// Whether nobody would hear of a job for it now: it asks again later.
+    pub(super) parked: bool,
     /// How many of its attempts failed lately, as a band.
     pub(super) fault_band: u32,
     /// Turn in which it was last given a job.
@@ -111,7 +115,7 @@ impl Node {
     /// Whether it takes a job on a model now.
     pub(super) fn is_free_for(&self, model: &ModelId) -> bool {
         let held = self.reserved.as_ref().is_some_and(|held| held != model || self.busy > 0);
-        self.busy < self.slots && !held && !self.resting
+        self.busy < self.slots && !held && !self.resting && !self.capped && !self.parked
     }
 
     /// How fast it serves a model, in cost units a second, if it was timed.
@@ -276,27 +280,6 @@ impl Free {
     }
 }
 
-/// Who may be asked at all, besides what a job says: owners, and how they did lately.
-#[derive(Clone, Copy)]
-pub(super) struct Bounds<'a> {
-    pub(super) conduct: &'a Conduct,
-    /// Jobs that an owner whom nobody knows holds at once.
-    pub(super) of_new: u32,
-}
-
-impl Bounds<'_> {
-    /// Whether a node's owner may hold one more job.
-    fn have_room(self, nodes: &BTreeMap<NodeId, Node>, id: &NodeId) -> bool {
-        if self.of_new == u32::MAX {
-            return true;
-        }
-        let party = party_of(id);
-        let of_owner = nodes.range(&party..).take_while(|(id, _)| owner_of(id) == party.as_str());
-        let busy = of_owner.fold(0u32, |sum, (_, node)| sum.saturating_add(node.busy));
-        busy < self.conduct.most(&party, self.of_new)
-    }
-}
-
 /// Machines of one owner that are asked for a job in turn; then others come first, as if all of that owner's
 /// had been asked.
 const OF_ONE_OWNER: usize = 2;
@@ -309,7 +292,7 @@ pub(super) fn place(
     free: &Free,
     waiting: &Waiting,
     need_bytes: u64,
-    bounds: Bounds<'_>,
+    conduct: &Conduct,
     sample: Sample,
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
@@ -321,23 +304,22 @@ pub(super) fn place(
         let allowed = waiting.placement.as_ref().is_none_or(|place| place.allows(id, class()));
         allowed && !waiting.unable.contains(id)
     };
-    let may = |id: &NodeId| able(id) && bounds.have_room(nodes, id);
     let asked_of = |id: &NodeId| {
         let asked = waiting.tried.iter().chain(&waiting.unable);
         asked.filter(|other| owner_of(other) == owner_of(id)).count()
     };
-    let good = |id: &NodeId| !waiting.tried.contains(id) && !bounds.conduct.is_shunned(id);
-    let fresh = |id: &NodeId| good(id) && asked_of(id) == 0 && may(id);
+    let good = |id: &NodeId| !waiting.tried.contains(id) && !conduct.is_shunned(id);
+    let fresh = |id: &NodeId| good(id) && asked_of(id) == 0 && able(id);
     if let Some(id) = best(nodes, free, waiting, sample, fresh, rng) {
         return Some(id);
     }
-    let other = |id: &NodeId| good(id) && asked_of(id) < OF_ONE_OWNER && may(id);
+    let other = |id: &NodeId| good(id) && asked_of(id) < OF_ONE_OWNER && able(id);
     if !waiting.tried.is_empty()
         && let Some(id) = best(nodes, free, waiting, sample, other, rng)
     {
         return Some(id);
     }
-    let id = best(nodes, free, waiting, sample, may, rng)?;
+    let id = best(nodes, free, waiting, sample, able, rng)?;
     // Only nodes that failed, at it or lately, are free: worth waiting if another one serves the model.
     let another = |(id, node): (&NodeId, &Node)| {
         node.slots > 0
@@ -355,14 +337,14 @@ pub(super) fn second(
     nodes: &BTreeMap<NodeId, Node>,
     free: &Free,
     waiting: &Waiting,
-    bounds: Bounds<'_>,
+    conduct: &Conduct,
     sample: Sample,
     allowed: impl Fn(&NodeId) -> bool,
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
     let may = |id: &NodeId| {
         let asked = waiting.tried.contains(id) || waiting.unable.contains(id);
-        allowed(id) && !asked && !bounds.conduct.is_shunned(id) && bounds.have_room(nodes, id)
+        allowed(id) && !asked && !conduct.is_shunned(id)
     };
     let drawn = free.loaded().sample(sample, may, rng).into_iter();
     let ranked = drawn.filter_map(|id| Some((nodes.get(id)?.rank(id, &waiting.model), id)));

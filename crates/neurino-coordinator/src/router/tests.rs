@@ -78,6 +78,51 @@ fn a_loaded_model_is_preferred() {
 }
 
 #[test]
+fn an_owner_at_its_limit_is_looked_at_by_no_job() {
+    let mut router = Router::default().with_new_owners_holding(2);
+    let of_one = |n: u8| NodeId::new(format!("0x01-gpu{n}")).expect("valid");
+    let free = |router: &Router| router.free.get(&model("a")).is_some_and(Free::any);
+    for n in 0..3 {
+        router.set_node(&of_one(n), vec![model("a")], 9, 0, Standing::default());
+    }
+    for n in 0..4 {
+        router.enqueue(waiting(n));
+    }
+    assert_eq!(order(&mut router), [0, 1]);
+    assert!(!free(&router), "its other nodes are not even candidates");
+    // A node that comes anew is of the same owner, one of another owner is not.
+    router.set_node(&of_one(3), vec![model("a")], 9, 0, Standing::default());
+    assert!(!free(&router));
+    set(&mut router, 2, &["a"], 1);
+    assert_eq!(order(&mut router), [2]);
+    let busy = router.nodes.iter().find(|(id, n)| **id != node(2) && n.busy > 0);
+    let busy = busy.map(|(id, _)| id.clone()).expect("one works");
+    router.lease_ended(&busy);
+    assert_eq!(order(&mut router), [3], "room again");
+    assert!(!free(&router));
+    router.paid(&busy);
+    assert!(free(&router), "a result earns room");
+    router.remove_node(&busy);
+    assert!(free(&router), "and a node that goes leaves its own");
+}
+
+#[test]
+fn a_node_that_will_ask_again_takes_none_of_its_owners_room() {
+    let mut router = Router::default().with_new_owners_holding(2);
+    let of_one = |n: u8| NodeId::new(format!("0x01-gpu{n}")).expect("valid");
+    for n in 0..4 {
+        router.set_node(&of_one(n), vec![model("a")], 1, 0, Standing::default());
+        router.park(&of_one(n));
+    }
+    router.enqueue(waiting(0));
+    assert_eq!(router.next(&mut rng()), None, "nobody would hear of it");
+    assert_eq!(router.serving(&model("a")), 4);
+    assert_eq!(router.no_job(&of_one(0)), None);
+    router.set_node(&of_one(2), vec![model("a")], 1, 0, Standing::default());
+    assert_eq!(router.next(&mut rng()), Some((job(0), of_one(2))));
+}
+
+#[test]
 fn payers_take_turns_and_pay_for_large_jobs_with_waiting() {
     let mut router = Router::default();
     for n in 0..4 {
@@ -338,8 +383,7 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut same = rng.clone();
         let placed = router.free.get(&model("m0")).and_then(|free| {
-            let bounds = Bounds { conduct: &router.conduct, of_new: u32::MAX };
-            nodes::place(&router.nodes, free, &job, 0, bounds, sample, &mut rng)
+            nodes::place(&router.nodes, free, &job, 0, &router.conduct, sample, &mut rng)
         });
         match (&placed, &best) {
             (Some(chosen), Some(best)) if sample == Sample::All => {

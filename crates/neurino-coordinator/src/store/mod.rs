@@ -65,7 +65,7 @@ use crate::database::Database;
 use crate::error::{CoordinatorError, StoreError};
 use crate::payload::{Field, PayloadKey, hour_of};
 use vault::Vault;
-use writer::{Keeper, Reply, Write};
+use writer::{Keeper, Reply, SHREDDED_AT_ONCE, Write};
 
 /// Connections that read.
 const READERS: u32 = 4;
@@ -326,7 +326,15 @@ impl Store {
         before_ms: i64,
         disputed_before_ms: i64,
     ) -> Result<u64, StoreError> {
-        let jobs = self.write(|reply| Write::Prune((before_ms, disputed_before_ms), reply)).await?;
+        let span = (before_ms, disputed_before_ms);
+        let mut jobs = 0;
+        loop {
+            let some = self.write(|reply| Write::Prune(span, reply)).await?;
+            jobs += some;
+            if some < u64::from(SHREDDED_AT_ONCE) {
+                break;
+            }
+        }
         self.pictures.collect(|| self.kept_pictures()).await?;
         self.step_to(hour_of(before_ms)).await?;
         Ok(jobs)

@@ -205,6 +205,31 @@ async fn one_picture_that_fails_has_the_others_withdrawn() {
 }
 
 #[tokio::test]
+async fn what_is_paid_for_is_answered_although_another_picture_failed() {
+    let world = World::new().await;
+    let mut node = painter(&world.coordinator, 3).await;
+    let serve = async {
+        let (first, second, third) = (node.lease().await, node.lease().await, node.lease().await);
+        let pay = async |node: &mut Node, lease| {
+            node.submit(lease, picture(asked(lease))).await;
+            node.settled().await;
+        };
+        pay(&mut node, &second).await;
+        node.fail(first.id, ErrorCode::InvalidRequest).await;
+        pay(&mut node, &third).await;
+    };
+    let request = paint(&world, |body| body["n"] = json!(3));
+    let ((status, answer), ()) = tokio::join!(request, serve);
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let made = |seed| json!({ "b64_json": with_seed(seed), "seed": seed });
+    assert_eq!(answer["data"], json!([made(8), made(9)]));
+    let failed = answer["failed"].as_array().unwrap();
+    assert_eq!((failed.len(), &failed[0]["index"]), (1, &json!(0)));
+    assert_eq!(failed[0]["code"], "invalid_request");
+    assert_eq!(world.coordinator.ledger_check().await.unwrap().receipts, 2);
+}
+
+#[tokio::test]
 async fn a_link_shows_the_picture_to_whoever_has_it_also_after_a_restart() {
     let mut world = World::new().await;
     let _working = work(painter(&world.coordinator, 1).await);

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap as NatsHeaders;
@@ -17,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use neurino_protocol::node::UPLOAD_BYTES_PER_SEC;
 use neurino_protocol::{ErrorBody, ErrorCode};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::super::hub::BODY_BYTES_MAX;
@@ -25,7 +26,7 @@ use super::super::wire::{Ask, Submit, UpSay, pack, pieces};
 use super::resume::{Events, Progress};
 use super::{Circuit, Heard, Inner, Live};
 use crate::coordinator::now_ms;
-use crate::edge::{ApiError, declared_bytes, for_path, read_within};
+use crate::edge::{ApiError, declared_bytes, for_path, read_growing, read_within};
 use crate::fabric::Resume;
 use crate::seal::SEAL;
 
@@ -94,9 +95,17 @@ async fn relayed(gateway: Arc<Inner>, request: Request) -> Result<Response, Erro
     let from = gateway.caller_of(request.extensions().get(), request.headers());
     let (body, _room) = body_of(&gateway, request, &method, &uri).await?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let ask = Ask { method: method.to_string(), path, headers, from, own_key, resume: None };
+    let ask = Ask {
+        method: method.to_string(),
+        path,
+        headers,
+        from,
+        own_key,
+        resume: None,
+        again: false,
+    };
     let wait = if uri.path() == "/healthz" { HEALTH_WAIT } else { ROUTER_WAIT };
-    let asking = Asking { gateway, kind, ask, body, wait };
+    let asking = Asking { gateway, kind, ask, body, wait, sent: AtomicBool::new(false) };
     let mut cuts = 0;
     loop {
         let answer = asking.begin(None).await?;
@@ -133,7 +142,7 @@ async fn body_of(
     request: Request,
     method: &Method,
     uri: &Uri,
-) -> Result<(Bytes, Option<tokio::sync::OwnedSemaphorePermit>), ErrorBody> {
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ErrorBody> {
     let wait = Duration::from_millis(gateway.limits.request_read_ms);
     let usual = gateway.limits.body_bytes_max;
     // What nodes hand in may hold a picture.
@@ -142,15 +151,34 @@ async fn body_of(
         return Ok((read_within(request, usual, wait).await?.into(), None));
     }
     let declared = declared_bytes(&request).unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
-    let mebibytes = u32::try_from(declared >> 20).unwrap_or(u32::MAX);
-    let room = Arc::clone(&gateway.large).try_acquire_many_owned(mebibytes);
-    let room = room.map_err(|_| {
+    let sending = Duration::from_secs((declared / UPLOAD_BYTES_PER_SEC) as u64);
+    let mut room = None;
+    // As it arrives: a length that is only claimed keeps nobody out.
+    let may_have = |bytes: usize| grow(&gateway.large, &mut room, bytes >> 20);
+    let body = read_growing(request, declared.max(usual), wait + sending, may_have).await?;
+    Ok((body.into(), room))
+}
+
+/// Has a request keep the room of so many mebibytes.
+fn grow(
+    all: &Arc<Semaphore>,
+    room: &mut Option<OwnedSemaphorePermit>,
+    mebibytes: usize,
+) -> Result<(), ErrorBody> {
+    let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let Some(missing) = u32::try_from(mebibytes.saturating_sub(held)).ok().filter(|n| *n > 0)
+    else {
+        return Ok(());
+    };
+    let more = Arc::clone(all).try_acquire_many_owned(missing).map_err(|_| {
         ErrorBody::new(ErrorCode::Overloaded, "too many large requests arrive at once")
             .with_hint("try again in a few seconds")
     })?;
-    let sending = Duration::from_secs((declared / UPLOAD_BYTES_PER_SEC) as u64);
-    let body = read_within(request, declared.max(usual), wait + sending).await?;
-    Ok((body.into(), Some(room)))
+    match room {
+        Some(held) => held.merge(more),
+        None => *room = Some(more),
+    }
+    Ok(())
 }
 
 fn nobody() -> ErrorBody {
@@ -182,6 +210,8 @@ struct Asking {
     ask: Ask,
     body: Bytes,
     wait: Duration,
+    /// Whether it was sent before.
+    sent: AtomicBool,
 }
 
 /// The beginning of an answer.
@@ -204,7 +234,7 @@ impl Asking {
             let live = self.gateway.session(self.wait).await.ok_or_else(nobody)?;
             let mut circuit = self.gateway.open(live);
             match self.send(&circuit, live, resume).await {
-                Ok(()) => {}
+                Ok(()) => self.sent.store(true, Ordering::Relaxed),
                 Err(Unsent::Refused(error)) => return Err(error),
                 Err(Unsent::Lost) => {
                     circuit.leave().await;
@@ -228,7 +258,8 @@ impl Asking {
         live: Live,
         resume: Option<&Resume>,
     ) -> Result<(), Unsent> {
-        let ask = Ask { resume: resume.cloned(), ..self.ask.clone() };
+        let again = self.sent.load(Ordering::Relaxed);
+        let ask = Ask { resume: resume.cloned(), again, ..self.ask.clone() };
         if self.kind == Kind::Job {
             return self.queue(circuit, live, ask).await;
         }

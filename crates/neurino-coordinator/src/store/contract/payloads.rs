@@ -9,6 +9,7 @@ use crate::payload::{PayloadKey, PayloadKeyError, hour_of};
 on_both! {
     nothing_that_people_wrote_is_in_the_rows
     a_repeat_is_known_by_what_it_says
+    a_key_is_free_again_once_its_job_ended_for_a_passing_reason
     what_was_changed_in_the_books_is_refused
     books_open_with_their_own_key_alone
     a_lost_key_costs_the_open_jobs_and_nothing_else
@@ -140,6 +141,23 @@ async fn a_repeat_is_known_by_what_it_says(books: Books) {
     let (id, spec) = known.expect("it is there");
     assert_eq!(id, job(1));
     assert!(says(Some(spec), "marzipan"));
+}
+
+async fn a_key_is_free_again_once_its_job_ended_for_a_passing_reason(books: Books) {
+    let store = books.open().await;
+    let key = || Some(IdempotencyKey::new("once").expect("valid"));
+    let ask = |n| NewJob { key: key(), ..asking(n, "marzipan?", 1) };
+    let end = |n, code| Close {
+        job: job(n),
+        state: JobState::Failed,
+        error: ErrorBody::new(code, "test"),
+        at_ms: 2,
+    };
+    assert_eq!(store.admit(ask(1)).await.expect("writes"), Admitted::New);
+    assert!(store.end(end(1, ErrorCode::NoNodeAvailable)).await.expect("writes"));
+    assert_eq!(store.admit(ask(2)).await.expect("writes"), Admitted::New, "as it was told");
+    assert!(store.end(end(2, ErrorCode::EngineFailed)).await.expect("writes"));
+    assert_eq!(store.admit(ask(3)).await.expect("writes"), Admitted::Known(job(2)));
 }
 
 async fn what_was_changed_in_the_books_is_refused(books: Books) {
