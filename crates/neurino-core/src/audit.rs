@@ -4,10 +4,13 @@
 //! `data/audits.toml`; [`draw`] decides for one job, unknown to its node and open to check once the
 //! key is published; [`Record`] is what is known of a node: how closely it is watched, when its
 //! earnings are free, and the verdict of a sequential test over its audits. [`bounds`] says how much a
-//! measured error rate is worth, [`economics`] when cheating pays.
+//! measured error rate is worth, [`economics`] when cheating pays, [`margins`] what a scored text says,
+//! [`distribution`] whether two machines write alike.
 
 pub mod bounds;
+pub mod distribution;
 pub mod economics;
+pub mod margins;
 
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,7 @@ use sha2::Sha256;
 use ts_rs::TS;
 
 use crate::ids::JobId;
+use margins::MarginRules;
 
 /// Millionths in one.
 const MILLION: u64 = 1_000_000;
@@ -46,6 +50,8 @@ pub struct AuditRules {
     pub unclear_floor_ppm: u32,
     /// How long earnings can be called back, in milliseconds.
     pub escrow_ms: i64,
+    /// What the scores of a claimed text are held against.
+    pub margins: MarginRules,
 }
 
 /// Editions cannot be used.
@@ -94,8 +100,9 @@ impl AuditRules {
             ("unclear_floor_ppm", !(rules.floor_ppm..=million).contains(&rules.unclear_floor_ppm)),
             ("escrow_ms", rules.escrow_ms < 0),
         ];
-        match senseless.iter().find(|(_, senseless)| *senseless) {
-            Some((field, _)) => Err(AuditRulesError::Senseless { name: rules.name, field }),
+        let own = senseless.iter().find(|(_, senseless)| *senseless).map(|(field, _)| *field);
+        match own.or_else(|| rules.margins.senseless()) {
+            Some(field) => Err(AuditRulesError::Senseless { name: rules.name, field }),
             None => Ok(rules),
         }
     }
@@ -446,6 +453,10 @@ mod tests {
             ("unclear_floor_ppm = 100000", "unclear_floor_ppm = 10"),
             ("escrow_ms = 604800000", "escrow_ms = -1"),
             ("first = 10", "last = 10"),
+            ("fails_ppm = 20000", "fails_ppm = 4000"),
+            ("clip_ppm = 250000", "clip_ppm = 0"),
+            ("fails_precision_ppm = 60000", "fails_precision_ppm = 10000"),
+            ("decoys = 3", "decoys = 0"),
         ] {
             assert!(good.contains(from), "{from}");
             assert!(AuditRules::read(&good.replace(from, to)).is_err(), "{to}");
