@@ -18,7 +18,8 @@ use sha2::Sha256;
 use ts_rs::TS;
 
 use crate::ids::JobId;
-use margins::MarginRules;
+use crate::job::SeedScore;
+use margins::{MarginRules, MarginVerdict, Margins};
 
 /// Millionths in one.
 const MILLION: u64 = 1_000_000;
@@ -188,6 +189,9 @@ pub struct Record {
     /// Comparisons that said nothing since the last audit that failed.
     #[serde(default)]
     pub unclear: u32,
+    /// Scores of texts that were too short to say anything alone.
+    #[serde(default)]
+    pub pooled: Margins,
 }
 
 impl Record {
@@ -216,6 +220,29 @@ impl Record {
             Verdict::Cheating => self.convicted = true,
         }
         self
+    }
+
+    /// The record with the scores of one more text that says nothing alone, and what they all say together once
+    /// they are enough. Whoever writes briefly is not beyond doubt for ever.
+    #[must_use]
+    pub fn pool(mut self, margins: Margins, rules: &AuditRules) -> (Self, Outcome) {
+        let score = SeedScore {
+            exact: self.pooled.score.exact.saturating_add(margins.score.exact),
+            margin_ppm: self.pooled.score.margin_ppm.saturating_add(margins.score.margin_ppm),
+        };
+        let tokens = self.pooled.tokens.saturating_add(margins.tokens);
+        self.pooled = Margins { tokens, score };
+        if tokens < rules.margins.tokens_min {
+            return (self, Outcome::Unclear);
+        }
+        // Some of them may be of auditors that keep the weights otherwise.
+        let verdict = rules.margins.judge(&std::mem::take(&mut self.pooled), false);
+        let outcome = match verdict {
+            MarginVerdict::Holds => Outcome::Held,
+            MarginVerdict::Fails => Outcome::Failed,
+            MarginVerdict::Unclear => Outcome::Unclear,
+        };
+        (self, outcome)
     }
 
     /// Share of the node's results that are computed again, in millionths. Results that another
@@ -429,6 +456,31 @@ mod tests {
         assert_eq!(record.verdict(&rules), Verdict::Open);
         let caught = record.with(Outcome::Failed, &rules);
         assert_eq!(caught.rate_ppm(&rules, false), 1_000_000, "all of them again");
+    }
+
+    #[test]
+    fn short_texts_say_together_what_each_of_them_does_not() {
+        let rules = AuditRules::built_in();
+        let text =
+            |tokens, exact, margin_ppm| Margins { tokens, score: SeedScore { exact, margin_ppm } };
+        let ends = |text: Margins| {
+            let mut record = Record::default();
+            for n in 1.. {
+                let (after, outcome) = record.pool(text, &rules);
+                if outcome != Outcome::Unclear || n == 20 {
+                    assert_eq!(
+                        after.pooled.tokens,
+                        if outcome == Outcome::Unclear { 20 * 9 % 36 } else { 0 }
+                    );
+                    return (n, outcome);
+                }
+                record = after;
+            }
+            unreachable!("it returns")
+        };
+        assert_eq!(ends(text(9, 8, 9_000)), (4, Outcome::Held));
+        assert_eq!(ends(text(9, 4, 900_000)), (4, Outcome::Failed));
+        assert_eq!(ends(text(9, 8, 90_000)), (20, Outcome::Unclear));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum MarginVerdict {
 }
 
 /// Scores of all answers of a job for one seed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Margins {
     /// Tokens looked at.
     pub tokens: u32,
