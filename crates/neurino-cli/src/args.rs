@@ -449,6 +449,9 @@ pub struct CalibrateArgs {
     /// A model that is on this machine.
     #[arg(long, default_value = "smollm2-135m-instruct")]
     pub model: String,
+    /// This file of it instead of the one that is on this machine.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
     /// Another file of it as one more cheat: fewer bits, or another checkpoint.
     #[arg(long, value_name = "PATH")]
     pub other: Option<PathBuf>,

@@ -147,7 +147,10 @@ async fn measure(
 
 fn subject(store: &ModelStore, args: &CalibrateArgs) -> anyhow::Result<Subject> {
     let id: ModelId = args.model.parse()?;
-    let path = store.verified_blocking(&id)?;
+    let path = match &args.file {
+        Some(path) => path.clone(),
+        None => store.verified_blocking(&id)?,
+    };
     let image = store.catalog().get(&id).and_then(|manifest| manifest.image.clone());
     let other = args.other.clone().map(|path| ModelRef::new(id.clone(), path));
     let (four_bit, distribution) = (args.four_bit, args.distribution);
