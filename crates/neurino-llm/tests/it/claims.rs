@@ -1,5 +1,7 @@
 //! Answers that somebody else gave, scored token by token in about the time that a prompt takes.
 
+use std::path::Path;
+
 use neurino_core::job::ResponseFormat;
 use neurino_core::{ClaimScore, JobSpec, SamplingParams, TextClaim, TextJob, TextOutput};
 use neurino_llm::checkpoint::Precision;
@@ -156,4 +158,77 @@ fn weights_of_fewer_bits_round_a_little_and_another_text_does_not_fit() {
     claimed.truncate(200);
     let found = answer(&mut engine, &claiming(&first_job, vec![claimed])).unwrap();
     assert!(mean(&scores(&found)[0], 1) > 0.02, "{found:?}");
+}
+
+/// Margins of the real model, by how the text came about: as `neurino audit calibrate` measures them, without the
+/// program around it. `NEURINO_TEST_CLAIM_MODELS` names two files of it, stored in 16 bits, and another checkpoint.
+#[test]
+fn margins_of_a_real_model_tell_honest_rounding_from_cheats() {
+    let Ok(files) = std::env::var("NEURINO_TEST_CLAIM_MODELS") else { return };
+    let [own, other] = files.split(',').map(Path::new).collect::<Vec<_>>()[..] else {
+        panic!("two files, with a comma between them")
+    };
+    let limits = ServingLimits { n_blocks: 128, rows_per_step: 256, sequences_max: 8 };
+    let count: u64 =
+        std::env::var("NEURINO_CALIBRATE").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let jobs: Vec<TextJob> = (0..count)
+        .map(|n| {
+            let mut job = job(&format!("Tell me a story of {n} sentences about a fox."));
+            (job.max_tokens, job.sampling.seed, job.name_tokens) = (64, 1000 + 17 * n, true);
+            job.sampling.temperature = if n % 2 == 0 { 0.9 } else { 0.0 };
+            job.sampling.top_p = 1.0;
+            job
+        })
+        .collect();
+    let write = |path: &Path, precision, wrong: u64| -> Vec<TextOutput> {
+        let mut engine = runner(path, precision, limits);
+        let seeded = |job: &TextJob| {
+            let mut job = job.clone();
+            job.sampling.seed += wrong;
+            answer(&mut engine, &job).unwrap()
+        };
+        jobs.iter().map(seeded).collect()
+    };
+    let mut auditor = runner(own, Precision::Packed, limits);
+    let mut margins = |texts: &[TextOutput]| -> Vec<(bool, f64, f64)> {
+        let score = |(job, text): (&TextJob, &TextOutput)| {
+            let output = answer(&mut auditor, &claiming(job, tokens(text))).unwrap();
+            let found = scores(&output).remove(0);
+            let all = f64::from(found.tokens.max(1));
+            let own = found.seeds[1];
+            let drawn = job.sampling.temperature > 0.0;
+            (drawn, f64::from(own.exact) / all, own.margin_ppm as f64 / 1e6 / all)
+        };
+        jobs.iter().zip(texts).map(score).collect()
+    };
+    let mut worst_honest: f64 = 0.0;
+    for (words, texts, honest) in [
+        ("honest", write(own, Precision::Packed, 0), true),
+        ("honest, in 32 bits", write(own, Precision::Full, 0), true),
+        ("4 bits for 16", write(own, Precision::FourBit, 0), false),
+        ("other checkpoint", write(other, Precision::Packed, 0), false),
+        ("wrong seed", write(own, Precision::Packed, 1), false),
+    ] {
+        for drawn in [true, false] {
+            let found: Vec<_> = margins(&texts).into_iter().filter(|row| row.0 == drawn).collect();
+            let mean = |of: fn(&(bool, f64, f64)) -> f64| {
+                found.iter().map(of).sum::<f64>() / found.len() as f64
+            };
+            let [least, most] = [f64::min, f64::max]
+                .map(|pick| found.iter().map(|row| row.2).reduce(pick).unwrap_or_default());
+            #[expect(clippy::print_stdout, reason = "a measurement")]
+            {
+                println!(
+                    "{words:<20} drawn {drawn:<6} n {:>3} exact {:.4} margin {:.5} ({least:.5} to {most:.5})",
+                    found.len(),
+                    mean(|row| row.1),
+                    mean(|row| row.2)
+                );
+            }
+            if honest {
+                worst_honest = worst_honest.max(most);
+            }
+        }
+    }
+    assert!(worst_honest < 0.02, "{worst_honest}");
 }
