@@ -449,6 +449,9 @@ pub struct CalibrateArgs {
     /// A model that is on this machine.
     #[arg(long, default_value = "smollm2-135m-instruct")]
     pub model: String,
+    /// This file of it instead of the one that is on this machine.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
     /// Another file of it as one more cheat: fewer bits, or another checkpoint.
     #[arg(long, value_name = "PATH")]
     pub other: Option<PathBuf>,
@@ -474,6 +477,17 @@ pub struct CalibrateArgs {
     /// The device that computes again, to see how far two devices drift apart.
     #[arg(long, value_name = "DEVICE")]
     pub against: Option<DeviceSetting>,
+    /// For texts, one more cheat: the same file in 4 bits, made while loading. Of no use for a file that
+    /// is stored in 4 bits.
+    #[arg(long)]
+    pub four_bit: bool,
+    /// For texts: how many each engine writes for each job, to test whether they are of one distribution.
+    #[arg(
+        long,
+        value_name = "TEXTS",
+        value_parser = clap::value_parser!(u32).range(2..=1000)
+    )]
+    pub distribution: Option<u32>,
 }
 
 /// `neurino audit calculator`: amounts are in one unit of your choice.

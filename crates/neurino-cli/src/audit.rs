@@ -2,6 +2,8 @@
 
 mod calibrate;
 mod cheats;
+mod likeness;
+mod scores;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,8 @@
 //! nodes. Every step is a conditional write and every job of an audit has an idempotency key, so a
 //! coordinator that lost its power goes on where the books are.
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -469,7 +471,7 @@ impl Coordinator {
         let (model, not_owners) = (spec.model(), owner.into_iter().collect());
         // Another engine's text could neither confirm nor refute one of ours.
         let own_engine = matches!(spec, JobSpec::Text(_));
-        let any = Placement { not_owners, class: None, only, own_engine };
+        let any = Placement { not_owners, class: None, only, own_engine, scores: false };
         let state = self.state();
         // What another engine's miner says of its machine is not signed: two that say the same may be one
         // cheat's, so a node of ours is asked first for a text.
@@ -504,13 +506,8 @@ impl Coordinator {
             no_node_wait_ms: Some(self.config.limits.audit_wait_ms),
             ..JobTerms::default()
         };
-        let asked = self.submit_placed(
-            payer,
-            Some(key.expect("valid")),
-            again(spec),
-            terms,
-            Some(placement),
-        );
+        let asked =
+            self.submit_placed(payer, Some(key.expect("valid")), spec, terms, Some(placement));
         match asked.await {
             Ok(job) => Some(job),
             Err(error) => {
@@ -531,9 +528,16 @@ impl Coordinator {
         let Some((placement, same_class)) = self.second_placement(audit, &spec) else {
             return Ok(Step::Wait);
         };
-        let Some(second) = self.ask_again(audit, spec, "2", placement).await else {
-            return Ok(Step::Wait);
+        // Of one class, results are equal to the last bit, which says more than scores.
+        let scorer = match same_class {
+            true => None,
+            false => self.blind_claim(audit, &spec, &placement).await?,
         };
+        let asked = match scorer {
+            Some((claim, scorer)) => self.ask_again(audit, claim, "2s", scorer).await,
+            None => self.ask_again(audit, again(spec), "2", placement).await,
+        };
+        let Some(second) = asked else { return Ok(Step::Wait) };
         Ok(Step::Write(AuditWrite::Second { job: audit.job, second, same_class, at_ms: now_ms() }))
     }
 
@@ -551,10 +555,16 @@ impl Coordinator {
             return Ok(Step::WriteAndCancel(write, id));
         }
         let Some(auditor) = node_of(&second) else { return Ok(unresolved()) };
-        let kin = Kin::of(audit, audit.second_class);
-        let Some(finding) = self.compared(audit.job, id, kin).await? else {
-            return Ok(unresolved());
+        let finding = match self.scored(audit, id).await? {
+            None => self.compared(audit.job, id, Kin::of(audit, audit.second_class)).await?,
+            scored => scored,
         };
+        let Some(finding) = finding else { return Ok(unresolved()) };
+        if let Finding::Unclear { .. } = &finding
+            && let Some(step) = self.after_nothing(audit, id, &auditor, &finding).await?
+        {
+            return Ok(step);
+        }
         let (to, outcome) = match &finding {
             Finding::Same | Finding::Close { .. } => (AuditState::Held, Some(Outcome::Held)),
             Finding::Unclear { .. } => (AuditState::Unresolved, Some(Outcome::Unclear)),
@@ -567,7 +577,7 @@ impl Coordinator {
                 }));
             }
         };
-        let rulings = outcome.map(|outcome| Ruling { node: audit.node.clone(), outcome });
+        let rulings = outcome.map(|outcome| Ruling::new(audit.node.clone(), outcome));
         let mut write = self.decided(audit, to, Some(finding), rulings.into_iter().collect());
         if let AuditWrite::Decide { auditor: by, .. } = &mut write {
             *by = Some(auditor);
@@ -578,24 +588,35 @@ impl Coordinator {
     async fn begin_third(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
         let validators = self.audits.validators();
         let spec = self.store.spec(audit.job).await?;
-        let (false, Some(spec)) = (validators.is_empty(), spec) else {
-            return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
+        let (false, Some(spec), Some(second)) = (validators.is_empty(), spec, audit.second) else {
+            return Ok(Step::Write(self.undecided(audit)));
         };
-        let placed = self.placement(audit, &spec, Some(validators));
-        let Some((placement, same_class)) = placed else {
+        // Scores answer scores, and what another text said nothing of.
+        let said_nothing = matches!(audit.finding, Some(Finding::Unclear { .. }));
+        let by_scores = said_nothing || self.scores(second).await?;
+        let claim = if by_scores { self.open_claim(audit, &spec).await? } else { None };
+        let placed = match claim {
+            Some((claim, scorer)) => Some((claim, "3s", scorer, false)),
+            None if said_nothing => None,
+            None => {
+                let placed = self.placement(audit, &spec, Some(validators));
+                placed.map(|(placement, same_class)| (again(spec), "3", placement, same_class))
+            }
+        };
+        let Some((asked, run, placement, same_class)) = placed else {
             if !self.is_overdue(audit.changed_at_ms) {
                 return Ok(Step::Wait);
             }
-            return Ok(Step::Write(self.decided(audit, AuditState::Unresolved, None, vec![])));
+            return Ok(Step::Write(self.undecided(audit)));
         };
-        let Some(third) = self.ask_again(audit, spec, "3", placement).await else {
+        let Some(third) = self.ask_again(audit, asked, run, placement).await else {
             return Ok(Step::Wait);
         };
         Ok(Step::Write(AuditWrite::Third { job: audit.job, third, same_class, at_ms: now_ms() }))
     }
 
     async fn after_third(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
-        let unresolved = || self.decided(audit, AuditState::Unresolved, None, vec![]);
+        let unresolved = || self.undecided(audit);
         let (Some(second), Some(third)) = (audit.second, audit.third) else {
             return Ok(Step::Write(unresolved()));
         };
@@ -611,35 +632,44 @@ impl Coordinator {
             });
         }
         let Some(validator) = node_of(&ended) else { return Ok(Step::Write(unresolved())) };
-        let kin = Kin::of(audit, audit.third_class);
-        let Some(finding) = self.compared(audit.job, third, kin).await? else {
-            return Ok(Step::Write(unresolved()));
+        let finding = match self.scored(audit, third).await? {
+            None => self.compared(audit.job, third, Kin::of(audit, audit.third_class)).await?,
+            scored => scored,
         };
-        // Of two that are not of the audited one's class nobody knows whether they are of one.
-        let kin = Kin::of_auditors(audit);
-        let Some(of_auditor) = self.compared(second, third, kin).await? else {
-            return Ok(Step::Write(unresolved()));
+        let Some(finding) = finding else { return Ok(Step::Write(unresolved())) };
+        let false_alarm = match [self.scores(second).await?, self.scores(third).await?] {
+            [true, _] => self.accused_wrongly(audit, second, &finding).await?,
+            // Nobody looked at the second text again.
+            [false, true] => false,
+            [false, false] => {
+                let Some(apart) = self.of_auditors(audit, second, third).await? else {
+                    return Ok(Step::Write(unresolved()));
+                };
+                matches!(apart, Finding::Differs { .. })
+            }
         };
         let mut rulings = Vec::new();
         let to = match &finding {
             Finding::Same | Finding::Close { .. } => {
-                rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Held });
+                rulings.push(Ruling::new(audit.node.clone(), Outcome::Held));
                 AuditState::Held
             }
             Finding::Differs { .. } => {
-                rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Failed });
+                rulings.push(Ruling::new(audit.node.clone(), Outcome::Failed));
                 AuditState::Failed
             }
             Finding::Unclear { .. } => {
-                rulings.push(Ruling { node: audit.node.clone(), outcome: Outcome::Unclear });
+                let pooled = claims::pooled(&finding, &self.audits.rules.margins);
+                let ruling = Ruling::new(audit.node.clone(), Outcome::Unclear);
+                rulings.push(Ruling { pooled, ..ruling });
                 AuditState::Unresolved
             }
         };
         // Whoever accused wrongly lost the third run, too.
-        if let (Finding::Differs { .. }, Some(auditor)) = (&of_auditor, &audit.auditor)
-            && *auditor != validator
+        if let Some(auditor) = audit.auditor.as_ref().filter(|auditor| **auditor != validator)
+            && false_alarm
         {
-            rulings.push(Ruling { node: auditor.clone(), outcome: Outcome::Failed });
+            rulings.push(Ruling::new(auditor.clone(), Outcome::Failed));
         }
         let mut write = self.decided(audit, to, Some(finding), rulings);
         if let AuditWrite::Decide { validator: by, .. } = &mut write {
@@ -664,6 +694,12 @@ impl Coordinator {
         }
     }
 
+    /// The result of a job; none if it is not there any more.
+    async fn output_of(&self, id: JobId) -> Result<Option<JobOutput>, StoreError> {
+        let job = self.kept(id).await;
+        job.map(|job| job.and_then(|job| job.output))
+    }
+
     /// Compares the results of two jobs that ask for the same; none if one is not there any more.
     async fn compared(
         &self,
@@ -671,12 +707,8 @@ impl Coordinator {
         second: JobId,
         kin: Kin,
     ) -> Result<Option<Finding>, StoreError> {
-        let output = async |id: JobId| {
-            let job = self.kept(id).await;
-            job.map(|job| job.and_then(|job| job.output))
-        };
-        let (spec, a, b) =
-            (self.store.spec(first).await?, output(first).await?, output(second).await?);
+        let (a, b) = (self.output_of(first).await?, self.output_of(second).await?);
+        let spec = self.store.spec(first).await?;
         let (Some(spec), Some(a), Some(b)) = (spec, a, b) else { return Ok(None) };
         let tolerance = self.audits.tolerance;
         let Ok(_room) = self.audits.checking.acquire().await else { return Ok(None) };
@@ -818,7 +850,7 @@ impl Coordinator {
 
 /// That nobody could tell is written down, and changes no record.
 fn nothing_said(audit: &StoredAudit) -> Vec<Ruling> {
-    vec![Ruling { node: audit.node.clone(), outcome: Outcome::NoIndependentAuditor }]
+    vec![Ruling::new(audit.node.clone(), Outcome::NoIndependentAuditor)]
 }
 
 /// Who was paid for a job that succeeded.

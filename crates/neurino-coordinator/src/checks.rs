@@ -3,8 +3,10 @@
 //! Everything here is bounded in time and memory and runs on threads of its own, so that what a
 //! stranger hands in cannot hold up the router; a panic in it is a refusal of that one result.
 
+use neurino_core::audit::margins::Margins;
 use neurino_core::{
-    FinishReason, ImageJob, JobOutput, JobSpec, NodeId, RatedToken, TextChoice, TextJob, TextOutput,
+    ClaimScore, FinishReason, ImageJob, JobOutput, JobSpec, NodeId, RatedToken, TextChoice,
+    TextClaim, TextJob, TextOutput,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use sha2::{Digest, Sha256};
@@ -77,6 +79,11 @@ pub(crate) fn result(
     match (output, spec) {
         (JobOutput::Text(answer), JobSpec::Text(job)) => {
             plausible(answer, job, bytes_max)?;
+            named(answer, job)?;
+            if let Some(claim) = &job.claim {
+                scored(answer, claim, spec)?;
+                return Ok(Found::default());
+            }
             counted(answer, spec, job, proof)?;
             let mark = text_mark(answer, job, node).map(Mark::Text);
             Ok(Found { mark, suspicion: None })
@@ -167,6 +174,45 @@ fn plausible(output: &TextOutput, job: &TextJob, bytes_max: usize) -> Result<(),
         if rated.len() > limits.logprobs || rated_bytes > limits.rated_bytes_max() {
             return Err(more);
         }
+    }
+    Ok(())
+}
+
+/// Whether the tokens that a text names are as many as it counts, and its scores were asked for. Which tokens
+/// they are, an audit finds.
+fn named(answer: &TextOutput, job: &TextJob) -> Result<(), Refusal> {
+    let lists = answer.choices.iter().filter_map(|choice| choice.tokens.as_ref());
+    let lengths: Vec<usize> = lists.map(Vec::len).collect();
+    if !lengths.is_empty() {
+        let every = lengths.len() == answer.choices.len();
+        let bounded = lengths.iter().all(|n| (1..=job.max_tokens as usize).contains(n));
+        let all = lengths.iter().sum::<usize>() == answer.usage.completion_tokens as usize;
+        if !every || !bounded || !all {
+            return Err(Refusal::Implausible("the tokens it names are not those it counts"));
+        }
+    }
+    if answer.choices.iter().any(|choice| choice.score.is_some() != job.claim.is_some()) {
+        return Err(Refusal::Malformed("scores are not as asked for"));
+    }
+    Ok(())
+}
+
+/// Whether scores are of the claim's tokens and can be. What the text is, and whether it is plausible, is the
+/// claim's fault.
+fn scored(answer: &TextOutput, claim: &TextClaim, spec: &JobSpec) -> Result<(), Refusal> {
+    let scores = || answer.choices.iter().filter_map(|choice| choice.score.as_ref());
+    let fits = |(score, tokens): (&ClaimScore, &Vec<u32>)| {
+        score.seeds.len() == claim.seeds.len()
+            && score.tokens as usize <= tokens.len()
+            && (!score.whole || score.tokens as usize == tokens.len())
+    };
+    let possible =
+        (0..claim.seeds.len()).all(|at| Margins::of(scores(), at, claim.clip_ppm).is_some());
+    let all = scores().map(|score| u64::from(score.tokens)).sum::<u64>();
+    let counted = all == u64::from(answer.usage.completion_tokens)
+        && (1..=prompt_tokens_bound(spec)).contains(&answer.usage.prompt_tokens);
+    if !scores().zip(&claim.answers).all(fits) || !possible || !counted {
+        return Err(Refusal::Implausible("the scores are not of what was claimed"));
     }
     Ok(())
 }

@@ -7,7 +7,10 @@
 
 use std::sync::LazyLock;
 
-use neurino_core::{FinishReason, ImageOutput, TextChoice, TextJob, TextOutput};
+use neurino_core::audit::margins::{MarginRules, MarginVerdict, Margins};
+use neurino_core::{
+    ClaimScore, FinishReason, ImageOutput, JobSpec, TextChoice, TextClaim, TextJob, TextOutput,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -113,6 +116,12 @@ pub struct Figures {
     /// How much less likely the first one's token was there, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin_nats: Option<f64>,
+    /// Share of a claimed text's tokens that the auditor's sampler would have chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<f64>,
+    /// Mean clipped margin by which the others lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// What is known of a picture's pixels.
@@ -492,6 +501,69 @@ fn parts_at_once(a: &TextChoice, b: &TextChoice) -> bool {
 
 fn calls_of(choice: &TextChoice) -> Vec<(&str, &str)> {
     choice.tool_calls.iter().map(|call| (&*call.name, &*call.arguments)).collect()
+}
+
+/// The job that has an answer's tokens scored under these seeds; none if the answer does not name tokens that fit.
+pub fn claimed(
+    job: &TextJob,
+    text: &TextOutput,
+    seeds: Vec<u64>,
+    clip_ppm: u32,
+) -> Option<JobSpec> {
+    let answers = text.choices.iter().map(|choice| choice.tokens.clone()).collect::<Option<_>>()?;
+    let mut scorer = TextJob { logprobs: None, name_tokens: false, ..job.clone() };
+    // Whichever comes first: the right one must not be told by where it stands.
+    scorer.sampling.seed = *seeds.first()?;
+    scorer.claim = Some(TextClaim { answers, seeds, clip_ppm });
+    scorer.validate().ok()?;
+    Some(JobSpec::Text(scorer))
+}
+
+/// Compares a text with an auditor's scores of it: `seeds` are those that were scored, `right` the one that the
+/// text was to be drawn with. An auditor that scored several was not told which.
+pub fn scored(
+    text: &TextOutput,
+    scores: &TextOutput,
+    claim: &TextClaim,
+    right: u64,
+    rules: &MarginRules,
+) -> Finding {
+    let of_each: Option<Vec<&ClaimScore>> =
+        scores.choices.iter().map(|c| c.score.as_ref()).collect();
+    let right = claim.seeds.iter().position(|seed| *seed == right);
+    let (Some(of_each), Some(right)) = (of_each, right) else {
+        return Finding::Unclear { figures: Figures::default() };
+    };
+    let of_seed = |at| Margins::of(of_each.iter().copied(), at, claim.clip_ppm);
+    let margins: Option<Vec<Margins>> = (0..claim.seeds.len()).map(of_seed).collect();
+    let Some(margins) = margins.filter(|_| of_each.len() == text.choices.len()) else {
+        return Finding::Unclear { figures: Figures::default() };
+    };
+    let own = margins[right];
+    let figures = Figures {
+        tokens: Some(own.tokens as usize),
+        exact: Some(own.exact_share()),
+        margin: Some(own.mean()),
+        ..Figures::default()
+    };
+    // Its tokens are to be an answer, and the words those tokens'.
+    let whole = of_each.iter().all(|score| score.whole);
+    if !whole || !text.choices.iter().zip(&scores.choices).all(|(a, b)| says_the_same(a, b)) {
+        return Finding::Differs { why: Difference::Tokens, figures };
+    }
+    if text.usage.prompt_tokens != scores.usage.prompt_tokens {
+        return Finding::Differs { why: Difference::Count, figures };
+    }
+    let alike = text.precision == scores.precision;
+    let verdict = match margins.len() {
+        1 => rules.judge(&own, alike),
+        _ => rules.judge_blind(&margins, right, alike),
+    };
+    match verdict {
+        MarginVerdict::Holds => Finding::Close { figures },
+        MarginVerdict::Fails => Finding::Differs { why: Difference::Tokens, figures },
+        MarginVerdict::Unclear => Finding::Unclear { figures },
+    }
 }
 
 /// Calls are compared without their ids, which only name them.

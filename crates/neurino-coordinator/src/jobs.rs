@@ -473,12 +473,17 @@ impl Coordinator {
         lease.assigned = now;
         let left = lease.deadline.saturating_duration_since(now);
         let fence = lease.fence;
+        let names_tokens = state.sessions.get(node).is_some_and(|s| s.standing.scores);
         let live = state.jobs.get(&job)?;
+        let mut spec = (*live.spec).clone();
+        if let JobSpec::Text(text) = &mut spec {
+            text.name_tokens = names_tokens && text.claim.is_none();
+        }
         let message = Lease {
             id,
             job,
             fence,
-            spec: (*live.spec).clone(),
+            spec,
             budget_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             quote_micro: self.quote(live),
             points: live.spec.kind().points(),

@@ -215,7 +215,7 @@ impl Schedule {
             hedge_permille: if self.cheat.is_some() { 0 } else { 1000 },
             hedge_after_ms: 0,
             // Who is late is known by speeds, and these answers are short.
-            timed_tokens_min: if self.cheat.is_some() { 32 } else { 1 },
+            timed_tokens_min: if self.cheat.is_some() { 64 } else { 1 },
             ..Limits::default()
         };
         config.seed = Some(self.rng.random());
@@ -393,8 +393,11 @@ impl Schedule {
             nonce,
             signature: String::new(),
             // Two that only ever check each other, if they are let.
-            agent: match node.cheat {
-                Some(Cheat::Accomplices) => "a class of our own".into(),
+            agent: match (node.cheat, self.cheat) {
+                (Some(Cheat::Accomplices), _) => "a class of our own".into(),
+                (Some(Cheat::LateSeed), _) => "a class of its own".into(),
+                // Everybody is of another class, so that scores are asked for.
+                (_, Some(Cheat::Guesser)) => format!("class {at}"),
                 _ => "schedule".into(),
             },
             capabilities: Capabilities {
@@ -437,7 +440,8 @@ impl Schedule {
             models.push(ModelOffer { id, image: Some(cheats::usual()) });
         }
         let slots = 1 + u32::try_from(at).unwrap_or(0);
-        self.nodes[at].to_coordinator.push(NodeMessage::Ready(Ready::new(models, slots)));
+        let ready = Ready { scores: true, ..Ready::new(models, slots) };
+        self.nodes[at].to_coordinator.push(NodeMessage::Ready(ready));
     }
 
     fn disconnect(&mut self, at: usize) {
@@ -798,7 +802,7 @@ fn no_schedule_loses_a_job_or_pays_it_twice() {
 
 #[test]
 fn every_cheat_is_found_out_and_nobody_honest_is_convicted() {
-    run_all(run_cheated, 100);
+    run_all(run_cheated, 120);
 }
 
 /// Seeds beyond an ordinary run that found something: an audit's job that nobody connected may compute, and

@@ -410,6 +410,9 @@ impl NodeSession {
                 }
                 models.push(offer.id);
             }
+            if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
+                session.standing.scores = ready.scores && !session.original;
+            }
             let busy = state.busy(&self.node);
             state.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
             state.router.set_cold(&self.node, ready.cold);

@@ -81,6 +81,8 @@ impl Coordinator {
             votes: of(&self.settings.votes),
             uptime_tenths: u8::try_from(tenths.min(10)).unwrap_or(10),
             class,
+            // It says so with what it takes.
+            scores: false,
         }
     }
 

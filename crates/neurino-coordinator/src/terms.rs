@@ -54,7 +54,12 @@ pub(crate) fn cost_units(spec: &JobSpec) -> u64 {
     let units = match spec {
         JobSpec::Text(job) => {
             let prompt = crate::coordinator::prompt_bytes(job) as u64 / PROMPT_BYTES_PER_UNIT;
-            prompt + u64::from(job.choices) * u64::from(job.max_tokens)
+            // A claimed answer is read as a prompt is.
+            let answers = match &job.claim {
+                Some(claim) => claim.tokens() as u64,
+                None => u64::from(job.choices) * u64::from(job.max_tokens),
+            };
+            prompt + answers
         }
         JobSpec::Image(job) => u64::from(job.pixel_steps()).div_ceil(PIXEL_STEPS_PER_UNIT),
     };
@@ -66,6 +71,8 @@ pub(crate) fn cost_units(spec: &JobSpec) -> u64 {
 pub(crate) fn timed_units(spec: &JobSpec, usage: Usage, tokens_min: u32) -> Option<u64> {
     match spec {
         JobSpec::Text(_) if usage.completion_tokens < tokens_min => None,
+        // Reading says nothing of how fast it writes.
+        JobSpec::Text(job) if job.claim.is_some() => None,
         JobSpec::Text(job) => {
             let prompt = crate::coordinator::prompt_bytes(job) as u64 / PROMPT_BYTES_PER_UNIT;
             Some(prompt + u64::from(usage.completion_tokens))

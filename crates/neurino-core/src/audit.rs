@@ -4,10 +4,13 @@
 //! `data/audits.toml`; [`draw`] decides for one job, unknown to its node and open to check once the
 //! key is published; [`Record`] is what is known of a node: how closely it is watched, when its
 //! earnings are free, and the verdict of a sequential test over its audits. [`bounds`] says how much a
-//! measured error rate is worth, [`economics`] when cheating pays.
+//! measured error rate is worth, [`economics`] when cheating pays, [`margins`] what a scored text says,
+//! [`distribution`] whether two machines write alike.
 
 pub mod bounds;
+pub mod distribution;
 pub mod economics;
+pub mod margins;
 
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,8 @@ use sha2::Sha256;
 use ts_rs::TS;
 
 use crate::ids::JobId;
+use crate::job::SeedScore;
+use margins::{MarginRules, MarginVerdict, Margins};
 
 /// Millionths in one.
 const MILLION: u64 = 1_000_000;
@@ -46,6 +51,8 @@ pub struct AuditRules {
     pub unclear_floor_ppm: u32,
     /// How long earnings can be called back, in milliseconds.
     pub escrow_ms: i64,
+    /// What the scores of a claimed text are held against.
+    pub margins: MarginRules,
 }
 
 /// Editions cannot be used.
@@ -94,8 +101,9 @@ impl AuditRules {
             ("unclear_floor_ppm", !(rules.floor_ppm..=million).contains(&rules.unclear_floor_ppm)),
             ("escrow_ms", rules.escrow_ms < 0),
         ];
-        match senseless.iter().find(|(_, senseless)| *senseless) {
-            Some((field, _)) => Err(AuditRulesError::Senseless { name: rules.name, field }),
+        let own = senseless.iter().find(|(_, senseless)| *senseless).map(|(field, _)| *field);
+        match own.or_else(|| rules.margins.senseless()) {
+            Some(field) => Err(AuditRulesError::Senseless { name: rules.name, field }),
             None => Ok(rules),
         }
     }
@@ -181,6 +189,9 @@ pub struct Record {
     /// Comparisons that said nothing since the last audit that failed.
     #[serde(default)]
     pub unclear: u32,
+    /// Scores of texts that were too short to say anything alone.
+    #[serde(default)]
+    pub pooled: Margins,
 }
 
 impl Record {
@@ -209,6 +220,29 @@ impl Record {
             Verdict::Cheating => self.convicted = true,
         }
         self
+    }
+
+    /// The record with the scores of one more text that says nothing alone, and what they all say together once
+    /// they are enough. Whoever writes briefly is not beyond doubt for ever.
+    #[must_use]
+    pub fn pool(mut self, margins: Margins, rules: &AuditRules) -> (Self, Outcome) {
+        let score = SeedScore {
+            exact: self.pooled.score.exact.saturating_add(margins.score.exact),
+            margin_ppm: self.pooled.score.margin_ppm.saturating_add(margins.score.margin_ppm),
+        };
+        let tokens = self.pooled.tokens.saturating_add(margins.tokens);
+        self.pooled = Margins { tokens, score };
+        if tokens < rules.margins.tokens_min {
+            return (self, Outcome::Unclear);
+        }
+        // Some of them may be of auditors that keep the weights otherwise.
+        let verdict = rules.margins.judge(&std::mem::take(&mut self.pooled), false);
+        let outcome = match verdict {
+            MarginVerdict::Holds => Outcome::Held,
+            MarginVerdict::Fails => Outcome::Failed,
+            MarginVerdict::Unclear => Outcome::Unclear,
+        };
+        (self, outcome)
     }
 
     /// Share of the node's results that are computed again, in millionths. Results that another
@@ -425,6 +459,31 @@ mod tests {
     }
 
     #[test]
+    fn short_texts_say_together_what_each_of_them_does_not() {
+        let rules = AuditRules::built_in();
+        let text =
+            |tokens, exact, margin_ppm| Margins { tokens, score: SeedScore { exact, margin_ppm } };
+        let ends = |text: Margins| {
+            let mut record = Record::default();
+            for n in 1.. {
+                let (after, outcome) = record.pool(text, &rules);
+                if outcome != Outcome::Unclear || n == 20 {
+                    assert_eq!(
+                        after.pooled.tokens,
+                        if outcome == Outcome::Unclear { 20 * 9 % 36 } else { 0 }
+                    );
+                    return (n, outcome);
+                }
+                record = after;
+            }
+            unreachable!("it returns")
+        };
+        assert_eq!(ends(text(9, 8, 9_000)), (4, Outcome::Held));
+        assert_eq!(ends(text(9, 4, 900_000)), (4, Outcome::Failed));
+        assert_eq!(ends(text(9, 8, 90_000)), (20, Outcome::Unclear));
+    }
+
+    #[test]
     fn nobody_audits_himself_and_only_equals_compare_bits() {
         let of = |owner, numeric_class| Candidate { owner, numeric_class };
         assert!(may_audit(&of("a", "x"), &of("b", "x")));
@@ -446,6 +505,10 @@ mod tests {
             ("unclear_floor_ppm = 100000", "unclear_floor_ppm = 10"),
             ("escrow_ms = 604800000", "escrow_ms = -1"),
             ("first = 10", "last = 10"),
+            ("fails_ppm = 20000", "fails_ppm = 4000"),
+            ("clip_ppm = 250000", "clip_ppm = 0"),
+            ("fails_precision_ppm = 60000", "fails_precision_ppm = 10000"),
+            ("decoys = 3", "decoys = 0"),
         ] {
             assert!(good.contains(from), "{from}");
             assert!(AuditRules::read(&good.replace(from, to)).is_err(), "{to}");

@@ -1,5 +1,6 @@
 //! What is asked for, what comes back, and the states in between.
 
+mod claim;
 mod image;
 mod sampling;
 mod settings_text;
@@ -14,6 +15,7 @@ use ts_rs::TS;
 use crate::ids::ModelId;
 use crate::points::PointsKind;
 
+pub use claim::{ClaimScore, SeedScore, TextClaim};
 pub use image::{ImageDefaults, ImageJob, ImageOutput, ImageStep, Png};
 pub use sampling::SamplingParams;
 pub use settings_text::SETTINGS_KEYWORD;

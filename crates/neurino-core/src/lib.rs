@@ -20,10 +20,10 @@ pub use causes::told_with_causes;
 pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
 pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
 pub use job::{
-    ChatMessage, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep, InvalidJob,
-    JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat, ResultDigest, Role,
-    SETTINGS_KEYWORD, SamplingParams, TextChoice, TextDelta, TextJob, TextOutput, TokenLogprob,
-    ToolCall, ToolChoice, ToolDefinition, Usage,
+    ChatMessage, ClaimScore, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep,
+    InvalidJob, JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat,
+    ResultDigest, Role, SETTINGS_KEYWORD, SamplingParams, SeedScore, TextChoice, TextClaim,
+    TextDelta, TextJob, TextOutput, TokenLogprob, ToolCall, ToolChoice, ToolDefinition, Usage,
 };
 pub use lease::{Lease, ResultStatement};
 pub use points::{MicroPoints, Multiplier, PointsKind};

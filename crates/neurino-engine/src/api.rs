@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use neurino_core::job::WeightPrecision;
 use neurino_core::{ImageStep, JobOutput, JobSpec, ModelId, TextDelta};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -21,12 +22,15 @@ pub struct ModelRef {
     /// vouches for them. What two models share is known by it.
     #[serde(default)]
     pub sha256: BTreeMap<String, String>,
+    /// How a language model's weights are kept, instead of as suits the devices: for measurements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<WeightPrecision>,
 }
 
 impl ModelRef {
     /// A model of whose files nobody says what they are.
     pub fn new(id: ModelId, path: impl Into<PathBuf>) -> Self {
-        Self { id, path: path.into(), sha256: BTreeMap::new() }
+        Self { id, path: path.into(), sha256: BTreeMap::new(), precision: None }
     }
 }
 

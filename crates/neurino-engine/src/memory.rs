@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use neurino_llm::checkpoint::Precision;
-use neurino_llm::serving::{ServingLimits, StepShapes};
+use neurino_llm::serving::{CLAIM_ROWS, ServingLimits, StepShapes};
 use neurino_llm::source::ModelSource;
 use neurino_nn::paged::BLOCK_TOKENS;
 use neurino_nn::quant::Holder;
@@ -151,7 +151,7 @@ pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precis
     let (config, memory) = (&source.config, source.memory(precision, holder));
     let (sequences, rows_per_step) =
         if is_cpu { (SEQUENCES_CPU, ROWS_CPU) } else { (SEQUENCES_CARD, ROWS_CARD) };
-    let activation_bytes = config.activation_bytes(rows_per_step, sequences);
+    let activation_bytes = config.activation_bytes(rows_per_step, sequences + CLAIM_ROWS);
     let available =
         |device: &DeviceMemory| device.free_bytes.saturating_sub(device.reserve_bytes());
     let budget = |device| available(device).saturating_sub(activation_bytes);

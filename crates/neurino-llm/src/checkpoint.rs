@@ -55,6 +55,16 @@ impl Precision {
         if is_cpu(device) { Self::Packed } else { Self::Half }
     }
 
+    /// From a result's words.
+    pub fn of_choice(choice: WeightPrecision) -> Self {
+        match choice {
+            WeightPrecision::Packed => Self::Packed,
+            WeightPrecision::Full => Self::Full,
+            WeightPrecision::Half => Self::Half,
+            WeightPrecision::FourBit => Self::FourBit,
+        }
+    }
+
     /// The same in a result's words.
     pub fn of_result(self) -> WeightPrecision {
         match self {

@@ -7,6 +7,7 @@
 
 mod distribution;
 mod elsewhere;
+mod score;
 mod scores;
 
 use std::cmp::Ordering;
@@ -15,6 +16,8 @@ use std::collections::HashMap;
 use neurino_core::{SamplingParams, TextJob};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub use score::TokenScore;
 
 /// Temperatures below this mean the likeliest token.
 const GREEDY_BELOW: f32 = 1e-5;
@@ -152,7 +155,12 @@ impl Sampler {
 
     /// The random number of the next choice. It depends on seed, answer and position alone.
     fn share(&self) -> f64 {
-        let mut random = ChaCha8Rng::seed_from_u64(self.params.seed);
+        self.share_of(self.params.seed)
+    }
+
+    /// The same with another seed.
+    fn share_of(&self, seed: u64) -> f64 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(u64::from(self.choice) << 32 | u64::from(self.position));
         random.random::<f64>()
     }
@@ -234,10 +242,17 @@ impl Sampler {
 
     /// Draws by weight.
     fn pick(&self, field: Field, scratch: &Scratch) -> Option<u32> {
+        match field {
+            Field::One(token) => Some(token),
+            field => self.pick_at(self.share(), field, scratch),
+        }
+    }
+
+    /// Draws by weight, with a random number of 0 to 1.
+    fn pick_at(&self, share: f64, field: Field, scratch: &Scratch) -> Option<u32> {
         if let Field::One(token) = field {
             return Some(token);
         }
-        let share = self.share();
         if field == Field::Some {
             let weights = || scratch.kept.iter().map(|c| f64::from(c.weight));
             let at = place(weights(), share * weights().sum::<f64>())?;

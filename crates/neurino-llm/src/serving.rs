@@ -19,7 +19,7 @@ mod scheduler;
 mod shapes;
 
 pub use blocks::BlockCounters;
-pub use plan::{SchedulerCounters, ServingLimits};
+pub use plan::{CLAIM_ROWS, SchedulerCounters, ServingLimits};
 pub use request::{GenerateError, Prepared, Preparer};
 pub use runner::{Admitted, RequestId, Runner, RunnerCounters, RunnerEvent};
 pub use shapes::{StepShape, StepShapes};

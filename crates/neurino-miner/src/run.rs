@@ -451,7 +451,7 @@ impl Run {
         let most = if pace.alone { 1 } else { u32::MAX };
         let slots = if open { self.slots().min(most) } else { 0 };
         let (cold, advised) = (self.advised.cold, self.config.follow_advice);
-        let ready = Ready { models, slots, cold, advised };
+        let ready = Ready { models, slots, cold, advised, scores: true };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));
             self.announced = Some(ready);

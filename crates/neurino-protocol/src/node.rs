@@ -193,6 +193,10 @@ pub struct Ready {
     /// is sent any.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub advised: bool,
+    /// Whether it names the tokens of its texts where it is asked to, and scores claimed ones. Nobody else
+    /// is given either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scores: bool,
 }
 
 impl Ready {

@@ -108,7 +108,8 @@ impl Script {
             let mut whole = TextDelta { choice: n, ..TextDelta::default() };
             self.of_answer(n).for_each(|piece| whole.append(piece.clone()));
             let TextDelta { text, tool_calls, logprobs, .. } = whole;
-            TextChoice { text, tool_calls, finish_reason, logprobs: job.logprobs.map(|_| logprobs) }
+            let logprobs = job.logprobs.map(|_| logprobs);
+            TextChoice { tool_calls, logprobs, ..TextChoice::new(text, finish_reason) }
         };
         let choices = (0..job.choices).map(choice).collect();
         JobOutput::Text(TextOutput { choices, usage: self.usage(), precision: None })

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use neurino_coordinator::compare::{self, Finding, Tolerance};
 use neurino_core::audit::bounds::MeasuredShare;
+use neurino_core::job::WeightPrecision;
 use neurino_core::{ImageDefaults, JobOutput, JobSpec, ModelId};
 use neurino_engine::{DeviceChoice, Engine as _, JobEvent, LocalEngine, ModelRef};
 use neurino_model_store::ModelStore;
@@ -15,12 +17,14 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::cheats::{self, Manner};
+use super::likeness::{self, Likeness};
+use super::scores::{self, Scoring};
 use crate::Setting;
 use crate::args::CalibrateArgs;
 use crate::output::{self, Format};
 
 /// Confidence of the intervals.
-const CONFIDENCE: f64 = 0.95;
+pub(super) const CONFIDENCE: f64 = 0.95;
 
 /// How often results of a manner were told to be other ones.
 #[derive(Debug, Serialize)]
@@ -47,6 +51,12 @@ struct Report {
     confidence: f64,
     tolerance: Tolerance,
     rows: Vec<Row>,
+    /// What scores say of texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scoring: Option<Scoring>,
+    /// What the test of distributions says of texts, if it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    likeness: Vec<Likeness>,
 }
 
 /// The model under test.
@@ -54,6 +64,23 @@ struct Subject {
     model: ModelRef,
     other: Option<ModelRef>,
     image: Option<ImageDefaults>,
+    four_bit: bool,
+    /// Texts of each engine for each job, to compare their distributions.
+    distribution: Option<u32>,
+}
+
+impl Subject {
+    /// The same model, or another one, that computes its texts otherwise than is asked for.
+    fn variants(&self) -> Vec<(Manner, ModelRef)> {
+        let kept = |precision| ModelRef { precision: Some(precision), ..self.model.clone() };
+        let mut all = Vec::new();
+        all.extend(self.other.clone().map(|other| (Manner::OtherFile, other)));
+        if self.image.is_none() {
+            all.push((Manner::OtherRounding, kept(WeightPrecision::Full)));
+            all.extend(self.four_bit.then(|| (Manner::FourBit, kept(WeightPrecision::FourBit))));
+        }
+        all
+    }
 }
 
 pub(super) async fn run(setting: Setting, args: CalibrateArgs) -> anyhow::Result<ExitCode> {
@@ -96,7 +123,14 @@ async fn measure(
     say(&format!("{count} jobs, honest and cheated"));
     let (name, results) = handed_in(subject, device, &jobs).await?;
     say("the same jobs again, by an engine of its own");
-    let (auditor, second) = computed_again(subject, against, &jobs).await?;
+    let (auditor, second, scoring) = computed_again(subject, against, &jobs, &results).await?;
+    let likeness = match subject.distribution {
+        Some(count) if subject.image.is_none() => {
+            say("texts with other seeds, for their distribution");
+            likeness(subject, [device, against], &jobs, count).await?
+        }
+        _ => Vec::new(),
+    };
     Ok(Report {
         model: id.clone(),
         same_class: name == auditor,
@@ -106,15 +140,21 @@ async fn measure(
         confidence: CONFIDENCE,
         tolerance: Tolerance::default(),
         rows: compare_all(jobs, results, second, subject.image.is_some()).await?,
+        scoring,
+        likeness,
     })
 }
 
 fn subject(store: &ModelStore, args: &CalibrateArgs) -> anyhow::Result<Subject> {
     let id: ModelId = args.model.parse()?;
-    let path = store.verified_blocking(&id)?;
+    let path = match &args.file {
+        Some(path) => path.clone(),
+        None => store.verified_blocking(&id)?,
+    };
     let image = store.catalog().get(&id).and_then(|manifest| manifest.image.clone());
     let other = args.other.clone().map(|path| ModelRef::new(id.clone(), path));
-    Ok(Subject { model: ModelRef::new(id, path), other, image })
+    let (four_bit, distribution) = (args.four_bit, args.distribution);
+    Ok(Subject { model: ModelRef::new(id, path), other, image, four_bit, distribution })
 }
 
 /// Loads a model into a new engine and says what computes.
@@ -124,7 +164,7 @@ async fn engine(choice: DeviceChoice, model: &ModelRef) -> anyhow::Result<(Local
     Ok((engine, loaded.device))
 }
 
-async fn compute(engine: &LocalEngine, spec: &JobSpec) -> anyhow::Result<JobOutput> {
+pub(super) async fn compute(engine: &LocalEngine, spec: &JobSpec) -> anyhow::Result<JobOutput> {
     let mut events = engine.run(spec, CancellationToken::new()).await?;
     while let Some(event) = events.recv().await {
         match event {
@@ -136,7 +176,7 @@ async fn compute(engine: &LocalEngine, spec: &JobSpec) -> anyhow::Result<JobOutp
     anyhow::bail!("the engine ended without a result")
 }
 
-type Results = BTreeMap<Manner, Vec<Option<JobOutput>>>;
+pub(super) type Results = BTreeMap<Manner, Vec<Option<JobOutput>>>;
 
 /// What honest nodes and cheats hand in, job by job.
 async fn handed_in(
@@ -168,28 +208,67 @@ async fn handed_in(
     results.insert(Manner::Cached, cached);
     own.unload().await?;
     drop(own);
-    if let Some(other) = &subject.other {
-        let (engine, _) = engine(device, other).await?;
+    let said = results[&Manner::Honest].iter().flatten().find_map(precision_of);
+    for (manner, model) in subject.variants() {
+        let (engine, _) = engine(device, &model).await?;
         let mut made = Vec::with_capacity(jobs.len());
         for spec in jobs {
-            made.push(Some(compute(&engine, spec).await?));
+            let mut output = compute(&engine, spec).await?;
+            // A cheat says what is asked for; another device that rounds otherwise says so truly.
+            if let JobOutput::Text(text) = &mut output {
+                text.precision = said;
+            }
+            made.push(Some(output));
         }
-        results.insert(Manner::OtherFile, made);
+        results.insert(manner, made);
     }
     Ok((name, results))
+}
+
+fn precision_of(output: &JobOutput) -> Option<WeightPrecision> {
+    match output {
+        JobOutput::Text(text) => text.precision,
+        JobOutput::Image(_) => None,
+    }
 }
 
 async fn computed_again(
     subject: &Subject,
     device: DeviceChoice,
     jobs: &[JobSpec],
-) -> anyhow::Result<(String, Vec<JobOutput>)> {
+    results: &Results,
+) -> anyhow::Result<(String, Vec<JobOutput>, Option<Scoring>)> {
     let (engine, name) = engine(device, &subject.model).await?;
-    let mut made = Vec::with_capacity(jobs.len());
+    let (mut made, started) = (Vec::with_capacity(jobs.len()), Instant::now());
     for spec in jobs {
         made.push(compute(&engine, &cheats::audited(spec)).await?);
     }
-    Ok((name, made))
+    let scoring = scores::score(&engine, jobs, results, started.elapsed()).await?;
+    Ok((name, made, scoring))
+}
+
+/// Honest texts of two engines with seeds of their own, and those of every cheat against them.
+async fn likeness(
+    subject: &Subject,
+    [device, against]: [DeviceChoice; 2],
+    jobs: &[JobSpec],
+    count: u32,
+) -> anyhow::Result<Vec<Likeness>> {
+    let seeds = u64::from(count);
+    let (own, _) = engine(device, &subject.model).await?;
+    let honest = likeness::texts(&own, jobs, count, 1).await?;
+    drop(own);
+    let (other, _) = engine(against, &subject.model).await?;
+    let again = likeness::texts(&other, jobs, count, 1 + seeds).await?;
+    drop(other);
+    let mut all = Vec::new();
+    all.extend(likeness::compared("honest", &honest, &again));
+    for (n, (manner, model)) in (2..).zip(subject.variants()) {
+        let (engine, _) = engine(device, &model).await?;
+        let made = likeness::texts(&engine, jobs, count, 1 + n * seeds).await?;
+        all.extend(likeness::compared(manner.words(false), &made, &again));
+    }
+    Ok(all)
 }
 
 async fn compare_all(
@@ -275,6 +354,10 @@ fn lines(report: &Report) -> Vec<String> {
          how often a cheat is missed. Intervals hold at {:.0} %.",
         100.0 * report.confidence
     ));
+    lines.extend(report.scoring.iter().flat_map(scores::lines));
+    if !report.likeness.is_empty() {
+        lines.extend(likeness::lines(&report.likeness));
+    }
     if report.same_class {
         lines.push(
             "One device cannot show how far another one drifts; `--against` compares two.".into(),
@@ -306,7 +389,8 @@ mod tests {
             negative_prompt: String::new(),
         };
         let model = ModelRef::new("neurino-toybox-64".parse().unwrap(), path);
-        let subject = Subject { model, other: None, image: Some(image) };
+        let (four_bit, distribution) = (false, None);
+        let subject = Subject { model, other: None, image: Some(image), four_bit, distribution };
         let cpu = [DeviceChoice::Cpu; 2];
         let report = measure(&subject, cpu, jobs.unwrap_or(3), 16, &|_| {}).await.unwrap();
         let table = lines(&report).join("\n");
@@ -322,5 +406,32 @@ mod tests {
         for cheat in cheats {
             assert_eq!(cheat.exact.hits, cheat.exact.of, "{table}");
         }
+    }
+
+    /// A tiny language model with weights of chance: scores tell its own texts from a cheat's, and cost little.
+    /// `NEURINO_CALIBRATE_MODEL` names a real one's file.
+    #[tokio::test]
+    async fn scores_hold_for_honest_texts_and_tell_cheats_apart() {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/llm/llama3");
+        let model = ModelRef::new("tiny".parse().unwrap(), tiny);
+        let (four_bit, distribution) = (false, Some(4));
+        let subject = Subject { model, other: None, image: None, four_bit, distribution };
+        let cpu = [DeviceChoice::Cpu; 2];
+        let report = measure(&subject, cpu, 6, 48, &|_| {}).await.unwrap();
+        let table = lines(&report).join("\n");
+        let rows = serde_json::to_value(report.scoring.as_ref().unwrap()).unwrap();
+        let of = |manner: &str, what: &str| {
+            let row = &rows["by_manner"][manner][what];
+            (row["hits"].as_u64().unwrap(), row["of"].as_u64().unwrap())
+        };
+        for manner in ["honest", "other_rounding"] {
+            assert_eq!(of(manner, "told_apart"), (0, 6), "{table}");
+        }
+        assert_eq!(of("honest", "held"), (6, 6), "{table}");
+        for (manner, count) in [("wrong_seed", 3), ("less", 6), ("cached", 5)] {
+            assert_eq!(of(manner, "told_apart"), (count, count), "{table}");
+        }
+        let [honest, ..] = &report.likeness[..] else { panic!("{table}") };
+        assert!(honest.test.p_value > 0.01 && honest.test.prompts == 6, "{table}");
     }
 }

@@ -23,6 +23,10 @@ pub(super) enum Manner {
     Cached,
     /// By another file: fewer bits, or another checkpoint.
     OtherFile,
+    /// As asked for, with weights that are kept in 32 bits: what a device does that rounds otherwise.
+    OtherRounding,
+    /// With weights that were put into 4 bits.
+    FourBit,
 }
 
 impl Manner {
@@ -36,6 +40,8 @@ impl Manner {
             Self::Upscaled => "smaller, enlarged",
             Self::Cached => "cached",
             Self::OtherFile => "other file",
+            Self::OtherRounding => "honest, in 32 bits",
+            Self::FourBit => "4 bits for 16",
         }
     }
 }
@@ -66,6 +72,7 @@ pub(super) fn job(model: &ModelId, image: Option<&ImageDefaults>, n: u32, tokens
     let words = format!("Tell me a story of {n} sentences about {subject}.");
     let messages = vec![ChatMessage::new(Role::User, words)];
     let mut job = TextJob::new(model.clone(), messages, tokens);
+    job.name_tokens = true;
     job.sampling.seed = seed;
     job.sampling.temperature = if n.is_multiple_of(2) { 0.0 } else { 0.9 };
     JobSpec::Text(job)
@@ -85,7 +92,7 @@ pub(super) fn instead(spec: &JobSpec, manner: Manner) -> Option<JobSpec> {
             (job.width, job.height) = (job.width / 2, job.height / 2);
             job.validate().ok()?;
         }
-        (_, Manner::Honest | Manner::OtherFile) => {}
+        (_, Manner::Honest | Manner::OtherFile | Manner::OtherRounding | Manner::FourBit) => {}
         _ => return None,
     }
     Some(spec)

@@ -136,3 +136,43 @@ fn a_blank_picture_is_suspicious_and_a_near_copy_is_known() {
     assert!(!is_near_copy(&PictureMark { model: "q".into(), ..touched }, [&first]));
     assert!(!is_near_copy(&other, [&first]));
 }
+
+#[test]
+fn named_tokens_are_as_many_as_are_counted_and_scores_are_of_the_claim() {
+    let named = |count: u32, tokens: Vec<u32>| {
+        let mut output = answer("hello there", count, FinishReason::Stop);
+        output.choices[0].tokens = Some(tokens);
+        output
+    };
+    check(named(3, vec![1, 2, 3]), None);
+    check(named(4, vec![1, 2, 3]), Some("not those it counts"));
+    check(named(0, vec![]), Some("not those it counts"));
+    let mut unasked = answer("hello", 3, FinishReason::Stop);
+    let seeds = vec![neurino_core::SeedScore { exact: 3, margin_ppm: 0 }];
+    unasked.choices[0].score = Some(ClaimScore { tokens: 3, whole: true, seeds });
+    check(unasked.clone(), Some("not as asked for"));
+
+    let mut job = job(500);
+    job.claim = Some(TextClaim { answers: vec![vec![7, 8, 9]], seeds: vec![1], clip_ppm: 250_000 });
+    let spec = JobSpec::Text(job);
+    let accepted = |change: &dyn Fn(&mut ClaimScore, &mut Usage)| {
+        let mut output = unasked.clone();
+        let score = output.choices[0].score.as_mut().unwrap();
+        change(score, &mut output.usage);
+        result(&spec, &JobOutput::Text(output), &node(), 1 << 16, Proof::Statement).is_ok()
+    };
+    assert!(accepted(&|_, _| ()));
+    assert!(accepted(&|score, usage| {
+        (score.tokens, score.whole, score.seeds[0].exact, usage.completion_tokens) =
+            (1, false, 1, 1);
+    }));
+    assert!(!accepted(&|_, usage| usage.completion_tokens = 4), "counts what is not there");
+    assert!(!accepted(&|score, _| score.tokens = 2), "whole, and a token short");
+    assert!(!accepted(&|score, _| score.seeds[0].exact = 4), "more than there are");
+    assert!(
+        !accepted(&|score, _| (score.seeds[0].exact, score.seeds[0].margin_ppm) = (2, 250_001))
+    );
+    assert!(!accepted(&|score, _| score.seeds.push(score.seeds[0])), "a seed too many");
+    let plain = JobOutput::Text(answer("hello", 3, FinishReason::Stop));
+    assert!(result(&spec, &plain, &node(), 1 << 16, Proof::Statement).is_err(), "no scores");
+}

@@ -1,7 +1,8 @@
 //! What comparisons tell apart.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use neurino_core::{ChatMessage, ModelId, Png, RatedToken, Role, TokenLogprob, Usage};
+use neurino_core::audit::AuditRules;
+use neurino_core::{ChatMessage, ModelId, Png, RatedToken, Role, SeedScore, TokenLogprob, Usage};
 use proptest::prelude::*;
 
 use super::*;
@@ -283,4 +284,89 @@ fn words_of_another_engine_show_what_is_the_same_and_hardly_what_is_not() {
     check(&said(&["No idea"], FinishReason::Stop), &sure, 1.0, "unclear");
     check(&said(&["The capital city"], FinishReason::Stop), &sure, 0.0, "unclear");
     check(&said(&["The cap"], FinishReason::Stop), &sure, 0.0, "unclear");
+}
+
+#[test]
+fn only_a_text_that_names_its_tokens_is_scored() {
+    let messages = vec![ChatMessage::new(Role::User, "hi")];
+    let mut job = TextJob::new(ModelId::new("m").unwrap(), messages, 4);
+    job.logprobs = Some(2);
+    let usage = Usage { prompt_tokens: 2, completion_tokens: 3 };
+    let mut text = TextOutput::single("abc", FinishReason::Stop, usage);
+    assert_eq!(claimed(&job, &text, vec![9, 1], 250_000), None);
+    text.choices[0].tokens = Some(vec![1, 2, 3]);
+    let Some(JobSpec::Text(scorer)) = claimed(&job, &text, vec![9, 1], 250_000) else {
+        panic!("it is")
+    };
+    assert_eq!((scorer.sampling.seed, scorer.logprobs), (9, None));
+    assert_eq!(scorer.claim.unwrap().answers, [[1, 2, 3]]);
+    text.choices[0].tokens = Some(vec![1; 5]);
+    assert_eq!(claimed(&job, &text, vec![1], 250_000), None, "more than may be");
+}
+
+/// A text of 100 tokens, and what an auditor finds of it under three seeds: tokens that are exact, and the mean
+/// margin of all in millionths.
+fn claim_of(under: [(u32, u64); 3]) -> (TextOutput, TextOutput, TextClaim) {
+    let words: Vec<String> = (0..100).map(|n| format!("w{n} ")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let text = said(&words, FinishReason::Stop);
+    let mut scores = text.clone();
+    let seed = |(exact, mean): (u32, u64)| SeedScore { exact, margin_ppm: 100 * mean };
+    let seeds = under.map(seed).to_vec();
+    scores.choices[0].score = Some(ClaimScore { tokens: 100, whole: true, seeds });
+    let answers = vec![(0..100).collect()];
+    (text, scores, TextClaim { answers, seeds: vec![5, 6, 7], clip_ppm: 250_000 })
+}
+
+#[test]
+fn scores_say_whether_a_text_is_its_seeds() {
+    let rules = AuditRules::built_in().margins;
+    let (far, near) = ((50, 90_000), (98, 1_000));
+    let check = |under: [(u32, u64); 3], right: u64, expected: &str| {
+        let (text, scores, claim) = claim_of(under);
+        let finding = scored(&text, &scores, &claim, right, &rules);
+        let name = match finding {
+            Finding::Close { figures } => {
+                assert_eq!((figures.exact, figures.tokens), (Some(0.98), Some(100)));
+                "holds"
+            }
+            Finding::Differs { .. } => "differs",
+            _ => "unclear",
+        };
+        assert_eq!(name, expected, "{under:?} {right}");
+    };
+    check([far, near, far], 6, "holds");
+    check([far, near, far], 5, "differs");
+    check([near, near, near], 6, "unclear");
+    check([far, far, far], 6, "differs");
+    check([far, near, far], 8, "unclear");
+    check([(90, 10_000), far, far], 5, "unclear");
+}
+
+#[test]
+fn a_claim_that_is_not_the_answer_differs_whatever_its_margins() {
+    let rules = AuditRules::built_in().margins;
+    let change = |change: &dyn Fn(&mut TextOutput, &mut TextOutput)| {
+        let (mut text, mut scores, claim) = claim_of([(100, 0), (50, 90_000), (50, 90_000)]);
+        change(&mut text, &mut scores);
+        scored(&text, &scores, &claim, 5, &rules)
+    };
+    assert!(matches!(change(&|_, _| ()), Finding::Close { .. }));
+    let cut = change(&|_, scores| scores.choices[0].score.as_mut().unwrap().whole = false);
+    assert_eq!(why(&cut), Some(Difference::Tokens), "cut off, or goes on after its end");
+    let worded = change(&|text, _| text.choices[0].text.push('!'));
+    assert_eq!(why(&worded), Some(Difference::Tokens), "other words than its tokens'");
+    let counted = change(&|text, _| text.usage.prompt_tokens += 1);
+    assert_eq!(why(&counted), Some(Difference::Count));
+    let unscored = change(&|_, scores| scores.choices[0].score = None);
+    assert!(matches!(unscored, Finding::Unclear { .. }));
+    // Weights that are kept otherwise round more.
+    let drift = |precision| {
+        let (mut text, scores, claim) = claim_of([(80, 30_000), (50, 90_000), (50, 90_000)]);
+        text.precision = precision;
+        scored(&text, &scores, &claim, 5, &rules)
+    };
+    assert_eq!(why(&drift(None)), Some(Difference::Tokens));
+    let other = drift(Some(neurino_core::job::WeightPrecision::FourBit));
+    assert!(matches!(other, Finding::Unclear { .. }));
 }

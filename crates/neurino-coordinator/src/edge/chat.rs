@@ -110,6 +110,8 @@ pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, R
         choices: optional(fields, "n")?.unwrap_or(1),
         logprobs: logprobs(fields)?,
         logit_bias: logit_bias(fields)?,
+        name_tokens: false,
+        claim: None,
     };
     job.validate().map_err(|e| Refusal::new(e.field, e.rule))?;
     let options: Fields = optional(fields, "stream_options")?.unwrap_or_default();

@@ -248,7 +248,7 @@ impl Router {
                 && other.slots > 0
                 && other.models.contains(model)
                 && !asked(id)
-                && placement.is_none_or(|place| place.allows(id, &other.standing.class))
+                && placement.is_none_or(|place| place.allows(id, &other.standing))
         })
     }
 
@@ -318,9 +318,7 @@ impl Router {
     /// Whether a connected node serves a model and may compute a job of this placement.
     pub(crate) fn serves_placed(&self, model: &ModelId, placement: &Placement) -> bool {
         self.nodes.iter().any(|(id, node)| {
-            node.slots > 0
-                && node.models.contains(model)
-                && placement.allows(id, &node.standing.class)
+            node.slots > 0 && node.models.contains(model) && placement.allows(id, &node.standing)
         })
     }
 
@@ -452,9 +450,9 @@ impl Router {
         };
         for (model, jobs) in self.queues.waiting() {
             if node.models.contains(model) {
-                let class = &node.standing.class;
+                let standing = &node.standing;
                 let barred = |w: &Waiting| {
-                    w.placement.as_ref().is_some_and(|place| !place.allows(id, class))
+                    w.placement.as_ref().is_some_and(|place| !place.allows(id, standing))
                 };
                 // Work that checks somebody's work is nobody else's business.
                 let failed =

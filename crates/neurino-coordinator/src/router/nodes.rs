@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use neurino_core::{FrontendId, ModelId, NodeId};
 use rand::Rng;
 
 use super::conduct::Conduct;
-use super::queue::{Waiting, owner_of};
+use super::queue::{Placement, Waiting, owner_of};
 
 /// How many free nodes are compared for one job. A published parameter of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) struct Standing {
     pub(crate) uptime_tenths: u8,
     /// What its results can be compared with bit by bit: names its program and device.
     pub(crate) class: String,
+    /// Whether it scores claimed texts, and names the tokens of its own.
+    pub(crate) scores: bool,
 }
 
 impl Standing {
@@ -297,12 +300,12 @@ pub(super) fn place(
     rng: &mut impl Rng,
 ) -> Option<NodeId> {
     let able = |id: &NodeId| {
-        let class = || nodes.get(id).map_or("", |node| &node.standing.class);
         if nodes.get(id).is_some_and(|node| node.is_in_the_way(&waiting.model, need_bytes)) {
             return false;
         }
-        let allowed = waiting.placement.as_ref().is_none_or(|place| place.allows(id, class()));
-        allowed && !waiting.unable.contains(id)
+        let standing = |id| nodes.get(id).map(|node| &node.standing);
+        let placed = |place: &Arc<Placement>| standing(id).is_some_and(|s| place.allows(id, s));
+        waiting.placement.as_ref().is_none_or(placed) && !waiting.unable.contains(id)
     };
     let asked_of = |id: &NodeId| {
         let asked = waiting.tried.iter().chain(&waiting.unable);

@@ -11,6 +11,8 @@ use neurino_core::{FrontendId, JobId, ModelId, NodeId};
 use neurino_ledger::PayerId;
 use serde::{Deserialize, Serialize};
 
+use super::nodes::Standing;
+
 /// How urgent a job is. Served 16 : 4 : 1 by cost while all of them wait.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -84,6 +86,9 @@ pub(crate) struct Placement {
     /// Whether nodes of other engines may not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) own_engine: bool,
+    /// Whether only nodes may that score claimed texts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) scores: bool,
 }
 
 /// What the numeric class of a node begins with that computes with another engine.
@@ -95,13 +100,14 @@ pub(crate) fn is_other_engine(class: &str) -> bool {
 }
 
 impl Placement {
-    /// Whether a node of a numeric class may.
-    pub(crate) fn allows(&self, node: &NodeId, class: &str) -> bool {
-        let owner = owner_of(node);
+    /// Whether a node may.
+    pub(crate) fn allows(&self, node: &NodeId, standing: &Standing) -> bool {
+        let (owner, class) = (owner_of(node), &*standing.class);
         self.not_owners.iter().all(|other| other != owner)
             && self.class.as_deref().is_none_or(|wanted| wanted == class)
             && self.only.as_ref().is_none_or(|only| only.contains(node))
             && !(self.own_engine && is_other_engine(class))
+            && (standing.scores || !self.scores)
     }
 }
 

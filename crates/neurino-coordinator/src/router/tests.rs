@@ -230,6 +230,7 @@ fn each_key_decides_when_the_earlier_ones_are_equal() {
         referred_by: referred.then(|| frontend(1)),
         memory_bytes: 0,
         class: String::new(),
+        scores: false,
     };
     let check = |better: Standing, worse: Standing, why: &str| {
         for swap in [false, true] {
@@ -352,6 +353,7 @@ proptest! {
                 votes: it.votes,
                 uptime_tenths: it.uptime_tenths,
                 class: String::new(),
+                scores: false,
             };
             router.set_node(&node(n), models, it.slots, it.busy, standing);
             router.timed(&node(n), &model("m0"), 1000, it.duration_ms, false);

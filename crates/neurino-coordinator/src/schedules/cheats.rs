@@ -2,8 +2,8 @@
 //! is a model: an answer is a function of its job, so that two honest nodes agree to the last bit.
 
 use neurino_core::{
-    FinishReason, ImageDefaults, ImageJob, ImageOutput, JobOutput, JobSpec, Png, RatedToken,
-    TextJob, TextOutput, TokenLogprob, Usage,
+    ClaimScore, FinishReason, ImageDefaults, ImageJob, ImageOutput, JobOutput, JobSpec, Png,
+    RatedToken, SeedScore, TextClaim, TextJob, TextOutput, TokenLogprob, Usage,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -31,10 +31,15 @@ pub(super) enum Cheat {
     /// Two keys of one person compute with another model's weights, and claim a numeric class that nobody
     /// else is of.
     Accomplices,
+    /// It writes a few tokens with the right seed and the rest with another, and is of a class that nobody else
+    /// is of: where another class's text parts so late, a text of somebody else says nothing.
+    LateSeed,
+    /// It writes honestly, and as an auditor calls the first seed that it is given the right one.
+    Guesser,
 }
 
 impl Cheat {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::OtherCheckpoint,
         Self::WrongSeed,
         Self::Truncated,
@@ -45,6 +50,8 @@ impl Cheat {
         Self::OtherPicture,
         Self::CachedPicture,
         Self::Accomplices,
+        Self::LateSeed,
+        Self::Guesser,
     ];
 
     /// Whether it is about pictures.
@@ -92,23 +99,41 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
-    let seed = job.sampling.seed + u64::from(cheat == Some(Cheat::WrongSeed));
+/// Tokens of an answer, and those of them that a late cheat writes with the right seed.
+const TOKENS: usize = 40;
+const EARLY: usize = 6;
+
+/// The tokens that a node draws for a seed.
+fn drawn(job: &TextJob, seed: u64, cheat: Option<Cheat>) -> Vec<u32> {
     let weights: &[u8] = match cheat {
         Some(Cheat::OtherCheckpoint | Cheat::Accomplices) => b"other",
         Some(Cheat::Instant) => b"none",
         _ => b"right",
     };
     let said = job.messages[0].content.as_bytes();
-    let hash = digest(&[weights, said, &seed.to_le_bytes(), job.model.as_str().as_bytes()]);
-    let count = if cheat == Some(Cheat::Truncated) { 8 } else { 16 };
-    let words: Vec<String> = hash
-        .chunks_exact(2)
-        .take(count)
-        .map(|pair| format!("w{:02x}{:02x} ", pair[0], pair[1]))
-        .collect();
-    let tokens = u32::try_from(count).expect("few");
-    let usage = Usage { prompt_tokens: 5, completion_tokens: tokens };
+    let of = |seed: u64, at: usize| {
+        let (seed, at) = (seed.to_le_bytes(), at.to_le_bytes());
+        let hash = digest(&[weights, said, &seed, job.model.as_str().as_bytes(), &at]);
+        u32::from(u16::from_be_bytes([hash[0], hash[1]]))
+    };
+    let wrong = seed + 1;
+    let seed_at = |at: usize| match cheat {
+        Some(Cheat::WrongSeed) => wrong,
+        Some(Cheat::LateSeed) if at >= EARLY => wrong,
+        _ => seed,
+    };
+    let count = if cheat == Some(Cheat::Truncated) { TOKENS / 2 } else { TOKENS };
+    (0..count).map(|at| of(seed_at(at), at)).collect()
+}
+
+fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
+    let tokens = match &job.claim {
+        Some(claim) => claim.answers[0].clone(),
+        None => drawn(job, job.sampling.seed, cheat),
+    };
+    let words: Vec<String> = tokens.iter().map(|token| format!("w{token:04x} ")).collect();
+    let completion_tokens = u32::try_from(tokens.len()).expect("few");
+    let usage = Usage { prompt_tokens: 5, completion_tokens };
     let mut output = TextOutput::single(words.concat(), FinishReason::Stop, usage);
     // As asked for; the words' likelihoods are made up.
     output.choices[0].logprobs = job.logprobs.map(|_| {
@@ -118,7 +143,27 @@ fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
         });
         rated.collect()
     });
+    output.choices[0].score = job.claim.as_ref().map(|claim| scored(job, claim, cheat));
+    output.choices[0].tokens = job.name_tokens.then_some(tokens);
     output
+}
+
+/// What a node finds of a claimed answer.
+fn scored(job: &TextJob, claim: &TextClaim, cheat: Option<Cheat>) -> ClaimScore {
+    let tokens = &claim.answers[0];
+    let count = u32::try_from(tokens.len()).expect("few");
+    let under = |(at, seed): (usize, &u64)| {
+        let own = drawn(job, *seed, cheat);
+        let exact = tokens.iter().zip(&own).filter(|(a, b)| a == b).count();
+        let exact = match cheat {
+            Some(Cheat::Guesser) if at == 0 => count,
+            Some(Cheat::Guesser) => 0,
+            _ => u32::try_from(exact).expect("few"),
+        };
+        SeedScore { exact, margin_ppm: u64::from(count - exact) * u64::from(claim.clip_ppm) }
+    };
+    let seeds = claim.seeds.iter().enumerate().map(under).collect();
+    ClaimScore { tokens: count, whole: tokens.len() == TOKENS, seeds }
 }
 
 fn picture(job: &ImageJob, cheat: Option<Cheat>) -> ImageOutput {

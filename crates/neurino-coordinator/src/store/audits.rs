@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use neurino_core::audit::margins::Margins;
 use neurino_core::audit::{AuditRules, Outcome, Record};
 use neurino_core::{JobId, JobSpec, LeaseId, MicroPoints, NodeId, Receipt};
 use neurino_ledger::{
@@ -106,6 +107,14 @@ pub struct StoredAudit {
 pub(crate) struct Ruling {
     pub(crate) node: NodeId,
     pub(crate) outcome: Outcome,
+    /// Scores of a text that was too short to say anything alone.
+    pub(crate) pooled: Option<Margins>,
+}
+
+impl Ruling {
+    pub(crate) fn new(node: NodeId, outcome: Outcome) -> Self {
+        Self { node, outcome, pooled: None }
+    }
 }
 
 /// A step of the audits.
@@ -113,7 +122,9 @@ pub(crate) struct Ruling {
 pub(crate) enum AuditWrite {
     /// A job that computes a waiting one again was admitted.
     Second { job: JobId, second: JobId, same_class: bool, at_ms: i64 },
-    /// The two differ.
+    /// The second run said nothing; another job takes its place.
+    Again { job: JobId, before: JobId, second: JobId, same_class: bool, at_ms: i64 },
+    /// The two differ, or could not be told apart by whom a validator can stand in for.
     Disputed { job: JobId, auditor: NodeId, finding: Finding, at_ms: i64 },
     /// A third job was admitted that decides.
     Third { job: JobId, third: JobId, same_class: bool, at_ms: i64 },
@@ -221,6 +232,19 @@ pub(super) async fn apply(
             .execute(c)
             .await?,
         )),
+        AuditWrite::Again { job, before, second, same_class, at_ms } => Ok(changed(
+            query(
+                "UPDATE audit SET second = $1, second_class = $2, changed_at_ms = $3 \
+                 WHERE job = $4 AND state = 'second' AND second = $5",
+            )
+            .bind(second.to_string())
+            .bind(same_class)
+            .bind(at_ms)
+            .bind(job.to_string())
+            .bind(before.to_string())
+            .execute(c)
+            .await?,
+        )),
         AuditWrite::Disputed { job, auditor, finding, at_ms } => Ok(changed(
             query(
                 "UPDATE audit SET state = 'third', auditor = $1, finding = $2, changed_at_ms = $3 \
@@ -277,11 +301,15 @@ async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, 
     if written.changed != 1 {
         return Ok(written);
     }
-    for Ruling { node, outcome } in rulings {
+    for Ruling { node, outcome, pooled } in rulings {
         let node = &party_of(node);
         let before = record_of(c, node).await?;
-        let counts = *outcome != Outcome::Failed || !was_pardoned_since(c, node, *job).await?;
-        let after = if counts { before.with(*outcome, rules) } else { before };
+        let (before, outcome) = match pooled {
+            Some(margins) => before.pool(*margins, rules),
+            None => (before, *outcome),
+        };
+        let counts = outcome != Outcome::Failed || !was_pardoned_since(c, node, *job).await?;
+        let after = if counts { before.with(outcome, rules) } else { before };
         set_record(c, node, &after).await?;
         if after.convicted && !before.convicted {
             convict(c, node, &after, rules, *at_ms).await?;

@@ -253,7 +253,7 @@ async fn a_pardon_covers_what_comes_to_light_later(books: Books) {
             finding: None,
             auditor: None,
             validator: None,
-            rulings: vec![Ruling { node: node(), outcome: Outcome::Failed }],
+            rulings: vec![Ruling::new(node(), Outcome::Failed)],
             rules: AuditRules::built_in(),
             at_ms: 60,
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use super::{InvalidJob, SamplingParams};
+use super::{ClaimScore, InvalidJob, SamplingParams, TextClaim};
 use crate::ids::ModelId;
 
 /// A chat completion request, as the network carries it.
@@ -46,6 +46,12 @@ pub struct TextJob {
     /// [`TextJob::LOGIT_BIAS_LIMIT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logit_bias: Vec<(u32, f32)>,
+    /// Whether the result has to name its tokens. The coordinator asks for it where the node can.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub name_tokens: bool,
+    /// Answers that somebody gave to this job. They are scored, and nothing is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<TextClaim>,
 }
 
 fn one() -> u32 {
@@ -88,6 +94,8 @@ impl TextJob {
             choices: 1,
             logprobs: None,
             logit_bias: Vec::new(),
+            name_tokens: false,
+            claim: None,
         }
     }
 
@@ -114,6 +122,7 @@ impl TextJob {
         }
         self.validate_answers()?;
         self.validate_tools()?;
+        self.claim.as_ref().map_or(Ok(()), |claim| claim.validate(self))?;
         self.sampling.validate()
     }
 
@@ -372,12 +381,20 @@ pub struct TextChoice {
     /// One a generated token, if the job asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<TokenLogprob>>,
+    /// Its tokens, the end token included, if the job asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Vec<u32>>,
+    /// What scoring found, if the answer was claimed and not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<ClaimScore>,
 }
 
 impl TextChoice {
     /// A plain answer.
     pub fn new(text: impl Into<String>, finish_reason: FinishReason) -> Self {
-        Self { text: text.into(), tool_calls: Vec::new(), finish_reason, logprobs: None }
+        let text = text.into();
+        let (tool_calls, logprobs, tokens, score) = (Vec::new(), None, None, None);
+        Self { text, tool_calls, finish_reason, logprobs, tokens, score }
     }
 }
 
@@ -557,6 +574,9 @@ mod tests {
         full.choices = 3;
         full.logprobs = Some(2);
         full.logit_bias = vec![(7, -100.0), (9, 0.5)];
+        full.name_tokens = true;
+        let (answers, seeds) = (vec![vec![1, 2], vec![3], vec![4]], vec![u64::MAX, 1]);
+        full.claim = Some(TextClaim { answers, seeds, clip_ppm: 250_000 });
         let spec = JobSpec::Text(full);
         let json = serde_json::to_string(&spec).expect("serialises");
         assert_eq!(serde_json::from_str::<JobSpec>(&json).expect("parses"), spec);

@@ -26,13 +26,18 @@ impl Worker {
     pub(super) fn read_text(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
         let source = ModelSource::open(&reference.path).map_err(unreadable)?;
         let memories: Vec<_> = self.devices.iter().map(OpenDevice::memory).collect();
-        let plan = memory::plan(&source, &memories).checked()?;
+        let chosen = reference.precision.map(Precision::of_choice);
+        let plan = match chosen {
+            Some(precision) => memory::plan_as(&source, &memories, precision),
+            None => memory::plan(&source, &memories),
+        };
+        let plan = plan.checked()?;
         let read = |plan: &MemoryPlan| {
             let read = || self.read_text_as(reference, &source, plan);
             guarded_on_device("loading the model", read).flatten()
         };
         let error = match read(&plan) {
-            Err(error) if error.code == EngineErrorCode::OutOfMemory => error,
+            Err(error) if error.code == EngineErrorCode::OutOfMemory && chosen.is_none() => error,
             other => return other,
         };
         self.clean_up();

@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use neurino_core::job::{RatedToken, TokenLogprob};
-use neurino_core::{FinishReason, TextChoice, TextDelta, TextJob};
+use neurino_core::{
+    ClaimScore, FinishReason, SeedScore, TextChoice, TextClaim, TextDelta, TextJob,
+};
 use neurino_nn::choice::TokenRule;
 
 use super::draws::Next;
 use super::request::{GenerateError, fingerprint};
 use crate::guide::Guide;
-use crate::sampler::{Draw, Rating, Sampler, Scratch};
+use crate::sampler::{Draw, Rating, Sampler, Scratch, TokenScore};
 use crate::stop::StopMatcher;
 use crate::tokenizer::{TextStream, Tokenizer};
 use crate::tools::{TextPiece, ToolStream, ToolSyntax};
@@ -29,14 +31,50 @@ pub(crate) struct Answer {
     stop: StopMatcher,
     tools: Option<ToolStream>,
     ratings: Option<Ratings>,
+    /// Its tokens, if it was claimed and is not to be written.
+    claim: Option<Claimed>,
     tokens: u32,
     max_tokens: u32,
     so_far: TextChoice,
 }
 
+/// A claimed answer and how it has fared so far.
+struct Claimed {
+    tokens: Vec<u32>,
+    seeds: Vec<u64>,
+    clip_ppm: u32,
+    score: ClaimScore,
+}
+
+impl Claimed {
+    fn new(claim: &TextClaim, choice: u32) -> Option<Self> {
+        let tokens = claim.answers.get(choice as usize)?.clone();
+        let seeds = vec![SeedScore::default(); claim.seeds.len()];
+        let score = ClaimScore { tokens: 0, whole: false, seeds };
+        Some(Self { tokens, seeds: claim.seeds.clone(), clip_ppm: claim.clip_ppm, score })
+    }
+
+    /// The next token; none if there was none left.
+    fn next(&self) -> Option<u32> {
+        self.tokens.get(self.score.tokens as usize).copied()
+    }
+
+    fn add(&mut self, under: &[TokenScore]) {
+        self.score.tokens += 1;
+        for (sum, score) in self.score.seeds.iter_mut().zip(under) {
+            sum.exact += u32::from(score.exact);
+            let margin_ppm = (score.margin * 1e6).round() as u64;
+            if !score.exact {
+                sum.margin_ppm += margin_ppm.min(u64::from(self.clip_ppm));
+            }
+        }
+    }
+}
+
 /// What a token did to an answer.
 pub(crate) struct Advance {
-    pub(crate) token: u32,
+    /// The token; none where a claimed one cannot be.
+    pub(crate) token: Option<u32>,
     /// What became certain. Its text is empty while a character, a stop string or a call is open.
     pub(crate) delta: TextDelta,
     /// The whole answer, if this was its last token.
@@ -66,10 +104,12 @@ impl Answer {
             stop: StopMatcher::new(&job.stop),
             tools: syntax.map(|syntax| ToolStream::new(syntax, &job.tools, seed)),
             ratings: job.logprobs.map(|_| Ratings::default()),
+            claim: job.claim.as_ref().and_then(|claim| Claimed::new(claim, choice)),
             tokens: 0,
             max_tokens: job.max_tokens,
             so_far: TextChoice {
                 logprobs: job.logprobs.map(|_| Vec::new()),
+                tokens: job.name_tokens.then(Vec::new),
                 ..TextChoice::new("", FinishReason::Stop)
             },
         }
@@ -81,7 +121,12 @@ impl Answer {
         if self.guide.is_some() { None } else { self.sampler.rule() }
     }
 
-    /// Draws the next token and takes it in.
+    /// How many tokens were claimed; 0 of an answer that is to be written.
+    pub(crate) fn claimed(&self) -> usize {
+        self.claim.as_ref().map_or(0, |claim| claim.tokens.len())
+    }
+
+    /// Draws the next token, or scores the next claimed one, and takes it in.
     ///
     /// # Errors
     /// `NoLogits`, `Guide`.
@@ -90,20 +135,26 @@ impl Answer {
         next: Next<'_>,
         tokenizer: &Tokenizer,
     ) -> Result<Advance, GenerateError> {
-        let Draw { token, rating } = match next {
-            Next::Borrowed(logits) => self.draw(logits)?,
-            Next::Copied(mut logits) => self.draw(&mut logits)?,
-            Next::Chosen(chosen) => self.sampler.accept(chosen.ok_or(GenerateError::NoLogits)?),
+        let drawn = match next {
+            Next::Borrowed(logits) if self.claim.is_some() => self.score(logits)?,
+            Next::Copied(mut logits) if self.claim.is_some() => self.score(&mut logits)?,
+            Next::Borrowed(logits) => Some(self.draw(logits)?),
+            Next::Copied(mut logits) => Some(self.draw(&mut logits)?),
+            Next::Chosen(chosen) => {
+                Some(self.sampler.accept(chosen.ok_or(GenerateError::NoLogits)?))
+            }
         };
-        self.tokens += 1;
         let mut delta = TextDelta { choice: self.choice, ..TextDelta::default() };
-        let reason = if tokenizer.is_end(token) {
-            Some(FinishReason::Stop)
-        } else {
-            self.take(token, rating, tokenizer, &mut delta)?
+        let token = drawn.as_ref().map(|drawn| drawn.token);
+        let reason = match drawn {
+            Some(Draw { token, rating }) => {
+                self.tokens += 1;
+                self.so_far.tokens.iter_mut().for_each(|tokens| tokens.push(token));
+                self.take_in(token, rating, tokenizer, &mut delta)?
+            }
+            None => None,
         };
-        let reason =
-            reason.or_else(|| (self.tokens == self.max_tokens).then_some(FinishReason::Length));
+        let reason = self.claim_end(reason, token.is_some());
         if let Some(reason) = reason {
             self.finish(reason, &mut delta);
         }
@@ -112,6 +163,55 @@ impl Answer {
         self.so_far.logprobs.iter_mut().for_each(|all| all.extend_from_slice(&delta.logprobs));
         let end = reason.is_some().then(|| std::mem::replace(&mut self.so_far, nothing()));
         Ok(Advance { token, delta, end })
+    }
+
+    /// Takes a token in. Tells whether the answer ends with it.
+    fn take_in(
+        &mut self,
+        token: u32,
+        rating: Option<Rating>,
+        tokenizer: &Tokenizer,
+        delta: &mut TextDelta,
+    ) -> Result<Option<FinishReason>, GenerateError> {
+        let reason = if tokenizer.is_end(token) {
+            Some(FinishReason::Stop)
+        } else {
+            self.take(token, rating, tokenizer, delta)?
+        };
+        Ok(reason.or_else(|| (self.tokens == self.max_tokens).then_some(FinishReason::Length)))
+    }
+
+    /// Why an answer ends now. A claimed one does where it says so, too, and where it cannot go on; its score
+    /// says whether that is where it had to end.
+    fn claim_end(&mut self, reason: Option<FinishReason>, possible: bool) -> Option<FinishReason> {
+        let Some(claim) = &mut self.claim else { return reason };
+        let is_over = claim.next().is_none();
+        claim.score.whole = possible && is_over && reason.is_some();
+        let reason = reason.or_else(|| (is_over || !possible).then_some(FinishReason::Stop));
+        if reason.is_some() {
+            self.so_far.score = Some(claim.score.clone());
+        }
+        reason
+    }
+
+    /// Scores the next claimed token; none if it cannot be at its place.
+    fn score(&mut self, logits: &mut [f32]) -> Result<Option<Draw>, GenerateError> {
+        let Some(claim) = &mut self.claim else { return Ok(None) };
+        let Some(token) = claim.next() else { return Ok(None) };
+        let mut refused = None;
+        let found = SCRATCH.with_borrow_mut(|scratch| match &mut self.guide {
+            Some(guide) => {
+                let mut mask = |logits: &mut [f32]| refused = guide.mask(logits).err();
+                self.sampler.score(token, &claim.seeds, logits, Some(&mut mask), scratch)
+            }
+            None => self.sampler.score(token, &claim.seeds, logits, None, scratch),
+        });
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+        let Some(under) = found.ok_or(GenerateError::NoLogits)? else { return Ok(None) };
+        claim.add(&under);
+        Ok(Some(Draw { token, rating: None }))
     }
 
     fn draw(&mut self, logits: &mut [f32]) -> Result<Draw, GenerateError> {

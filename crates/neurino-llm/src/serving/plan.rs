@@ -1,6 +1,12 @@
 //! What goes into a scheduler and what comes out of it: limits, plans, counts.
 
+use neurino_nn::paged::BLOCK_TOKENS;
+
 use super::blocks::BlockCounters;
+
+/// Rows of claimed answers that a step scores at most, beside those of which an answer draws: their scores
+/// come here whole, and take memory.
+pub const CLAIM_ROWS: usize = 2 * BLOCK_TOKENS;
 
 /// What a runner may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +17,13 @@ pub struct ServingLimits {
     pub rows_per_step: usize,
     /// Most sequences in the cache at the same time; each answer of a request is one.
     pub sequences_max: usize,
+}
+
+impl ServingLimits {
+    /// Most rows of a step whose scores are wanted.
+    pub fn scored_max(&self) -> usize {
+        (self.sequences_max + CLAIM_ROWS).min(self.rows_per_step.max(BLOCK_TOKENS))
+    }
 }
 
 /// One answer of one request. Requests are numbered as they come; the lower number comes first.
@@ -40,6 +53,8 @@ pub(crate) struct Part {
     pub(crate) rows: usize,
     /// Whether the last row's scores choose the next token.
     pub(crate) draws: bool,
+    /// Rows at its end whose scores a claimed answer is held against; such a part draws nothing.
+    pub(crate) scored: usize,
     /// The blocks of the sequence.
     pub(crate) blocks: Vec<u32>,
 }

@@ -84,6 +84,8 @@ pub struct Prepared {
     pub(crate) max_tokens: usize,
     /// One for each answer.
     pub(crate) answers: Vec<Answer>,
+    /// If the answers were claimed: the tokens of each as far as they are the model's.
+    pub(crate) claimed: Option<Vec<Vec<u32>>>,
 }
 
 impl Prepared {
@@ -137,7 +139,11 @@ impl Preparer {
         let guide = guide_of(job, tokenizer, template)?;
         let answer = |choice| Answer::new(job, choice, &prompt, guide.clone(), syntax, tokenizer);
         let answers = (0..job.choices).map(answer).collect();
-        Ok(Prepared { prompt, max_tokens: job.max_tokens as usize, answers })
+        let known = |tokens: &Vec<u32>| -> Vec<u32> {
+            tokens.iter().copied().take_while(|token| (*token as usize) < vocab_size).collect()
+        };
+        let claimed = job.claim.as_ref().map(|claim| claim.answers.iter().map(known).collect());
+        Ok(Prepared { prompt, max_tokens: job.max_tokens as usize, answers, claimed })
     }
 
     /// The job with as many tokens as the model holds beside the prompt, if fewer will do. What there is

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::answer::{Advance, Answer};
 use super::blocks::Release;
-use super::draws::Draws;
+use super::draws::{Draws, Next};
 use super::plan::{Plan, SchedulerCounters, SequenceId, ServingLimits};
 use super::request::{GenerateError, Open, Prepared, Preparer, too_large};
 use super::scheduler::Scheduler;
@@ -195,14 +195,25 @@ impl Runner {
     /// # Errors
     /// `CacheTooSmall`. Nothing was taken on then.
     pub fn take_on(&mut self, id: RequestId, job: Prepared) -> Result<Admitted, GenerateError> {
-        let Prepared { prompt, max_tokens, answers } = job;
+        let Prepared { prompt, max_tokens, answers, claimed } = job;
         let (prompt_tokens, choices) = (prompt.len(), answers.len());
         self.cancel(id);
         let answers_count = u32::try_from(choices).unwrap_or(u32::MAX);
-        let number = self
-            .scheduler
-            .submit(prompt, answers_count, max_tokens)
-            .map_err(|error| too_large(error, prompt_tokens, max_tokens))?;
+        let number = match claimed {
+            Some(claimed) => {
+                // What follows the last token of a claim is not asked for. One of which not a token is
+                // the model's ends where its first would be.
+                let whole = |tokens: &Vec<u32>, claimed: usize| {
+                    let scored = tokens.len().min(claimed.saturating_sub(1));
+                    [&prompt[..], &tokens[..scored]].concat()
+                };
+                let lengths = answers.iter().map(Answer::claimed);
+                let texts = claimed.iter().zip(lengths).map(|(t, n)| whole(t, n)).collect();
+                self.scheduler.submit_claim(texts, prompt_tokens)
+            }
+            None => self.scheduler.submit(prompt, answers_count, max_tokens),
+        };
+        let number = number.map_err(|error| too_large(error, prompt_tokens, max_tokens))?;
         self.numbers.insert(id, number);
         self.open.insert(number, Open::new(id, prompt_tokens, choices));
         for (choice, answer) in (0..).zip(answers) {
@@ -268,6 +279,9 @@ impl Runner {
                 let answers = self.scheduler.drawing(part.id);
                 draws.add(row - 1, answers.map(|id| (id, self.rule(id))).collect());
             }
+            for scored in row - part.scored..row {
+                draws.add(scored, vec![(part.id, None)]);
+            }
             let (rows, start, blocks) = (part.rows, part.start, part.blocks.clone());
             sequences.push(SequenceSpan { rows, start, blocks });
         }
@@ -287,49 +301,73 @@ impl Runner {
         if self.model.chooses() { self.answers.get(&id)?.rule() } else { None }
     }
 
-    /// Draws a token for each answer that has scores now.
+    /// Draws a token for each answer that has scores now; a claimed one may have those of several.
     fn draw(&mut self, plan: &Plan, draws: Draws, mut found: Found, events: &mut Vec<RunnerEvent>) {
         let expected = self.scheduler.complete(plan);
         self.counters.device_tokens += draws.on_device() as u64;
         let dealt = draws.deal(&mut found);
         debug_assert!(expected.iter().flatten().eq(dealt.iter().map(|(id, _)| id)), "one each");
-        let take = |(id, next)| self.answers.remove(&id).map(|answer| (id, answer, next));
-        let work: Vec<_> = dealt.into_iter().filter_map(take).collect();
+        let mut work: Vec<(SequenceId, Box<Answer>, Vec<Next<'_>>)> = Vec::new();
+        for (id, next) in dealt {
+            match work.last_mut() {
+                Some((last, _, nexts)) if *last == id => nexts.push(next),
+                _ => work.extend(self.answers.remove(&id).map(|answer| (id, answer, vec![next]))),
+            }
+        }
         let tokenizer = &self.preparer.tokenizer;
         let drawn: Vec<_> = work
             .into_par_iter()
-            .map(|(id, mut answer, next)| {
-                let advance = answer.advance(next, tokenizer);
-                (id, answer, advance)
+            .map(|(id, mut answer, nexts)| {
+                let mut advances = Vec::with_capacity(nexts.len());
+                for next in nexts {
+                    let advance = answer.advance(next, tokenizer);
+                    let is_over = advance.as_ref().map_or(true, |advance| advance.end.is_some());
+                    advances.push(advance);
+                    if is_over {
+                        break;
+                    }
+                }
+                (id, answer, advances)
             })
             .collect();
-        for (id, answer, advance) in drawn {
-            match advance {
-                Ok(advance) => self.take(id, answer, advance, events),
-                Err(error) => self.fail(id.request, error, events),
+        for (id, answer, advances) in drawn {
+            let mut answer = Some(answer);
+            for advance in advances {
+                match advance {
+                    Ok(advance) => self.take(id, &mut answer, advance, events),
+                    Err(error) => self.fail(id.request, error, events),
+                }
+            }
+            // It goes on, unless its request is over.
+            if let Some(answer) = answer.filter(|_| self.open.contains_key(&id.request)) {
+                self.answers.insert(id, answer);
             }
         }
     }
 
-    /// Notes what an answer drew.
+    /// Notes what an answer drew. One that is at its end is taken away.
     fn take(
         &mut self,
         id: SequenceId,
-        answer: Box<Answer>,
+        answer: &mut Option<Box<Answer>>,
         advance: Advance,
         events: &mut Vec<RunnerEvent>,
     ) {
         // Another answer of the same request may have failed in this step.
         let Some(open) = self.open.get_mut(&id.request) else { return };
         let Advance { token, delta, end } = advance;
-        self.counters.tokens += 1;
-        let (request, tokens) = (open.request, open.count_token());
-        events.push(RunnerEvent::Delta { id: request, delta, tokens });
-        let Some(end) = end else {
-            self.scheduler.push(id, token);
-            self.answers.insert(id, answer);
-            return;
-        };
+        let request = open.request;
+        if let Some(token) = token {
+            self.counters.tokens += 1;
+            let tokens = open.count_token();
+            events.push(RunnerEvent::Delta { id: request, delta, tokens });
+            let is_claimed = answer.as_ref().is_some_and(|answer| answer.claimed() > 0);
+            if end.is_none() && !is_claimed {
+                self.scheduler.push(id, token);
+            }
+        }
+        let Some(end) = end else { return };
+        *answer = None;
         let output = open.end(id.choice, end);
         self.scheduler.finish(id);
         if let Some(output) = output {

@@ -3,8 +3,8 @@
 //!
 //! A sequence is a prompt and the tokens drawn for it so far. What is not yet in the cache is
 //! *pending*: a sequence with one pending token decodes, one with more reads its prompt, or reads
-//! again what it had to give up. So a step is one row for each decoding sequence, then pieces of
-//! prompts up to the limit of rows:
+//! again what it had to give up. A claimed answer is read like a prompt, with the scores of its tokens.
+//! So a step is one row for each decoding sequence, then pieces of prompts up to the limit of rows:
 //! - **Admission.** In order of arrival, while there are places and blocks for all that is pending
 //!   and one more for each running sequence. A sequence that does not fit yet may be overtaken by
 //!   later ones, but only [`OVERTAKEN_MAX`] times: then all wait for it.
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use neurino_nn::paged::BLOCK_TOKENS;
 
 use super::blocks::{BlockPool, Chain, Release};
-use super::plan::{Part, Plan, SchedulerCounters, SequenceId, ServingLimits, TooLarge};
+use super::plan::{CLAIM_ROWS, Part, Plan, SchedulerCounters, SequenceId, ServingLimits, TooLarge};
 
 /// How often a waiting sequence may be overtaken.
 const OVERTAKEN_MAX: u32 = 8;
@@ -39,13 +39,28 @@ struct Sequence {
     chain: Chain,
     /// Answers that begin when the prompt is read.
     choices: u32,
+    /// Of a claimed answer: the first token whose scores are still wanted, and of all behind it.
+    scores_from: Option<usize>,
     overtaken: u32,
 }
 
 impl Sequence {
     fn new(tokens: Vec<u32>, choices: u32) -> Self {
         let (blocks, chain) = (Vec::new(), Chain::EMPTY);
-        Self { tokens, computed: 0, blocks, settled: 0, chain, choices, overtaken: 0 }
+        let scores_from = None;
+        Self { tokens, computed: 0, blocks, settled: 0, chain, choices, scores_from, overtaken: 0 }
+    }
+
+    /// Tokens that may be taken from the cache instead of being computed: those whose scores are wanted
+    /// are not, and the last one's always are.
+    fn reusable(&self) -> &[u32] {
+        let last = self.tokens.len() - 1;
+        &self.tokens[..self.scores_from.map_or(last, |from| from.min(last))]
+    }
+
+    /// Of so many more rows, those whose scores a claimed answer is held against.
+    fn scored(&self, rows: usize) -> usize {
+        self.scores_from.map_or(0, |from| (self.computed + rows).saturating_sub(from).min(rows))
     }
 
     fn pending(&self) -> usize {
@@ -113,6 +128,34 @@ impl Scheduler {
         Ok(request)
     }
 
+    /// Queues answers that were claimed, each a prompt of `prompt` tokens and all of the answer but its last
+    /// token: the scores after each token from the prompt's last one on are wanted, and nothing is drawn.
+    /// Returns the request's number.
+    ///
+    /// # Errors
+    /// `TooLarge` if one of them would not fit even alone.
+    pub(crate) fn submit_claim(
+        &mut self,
+        answers: Vec<Vec<u32>>,
+        prompt: usize,
+    ) -> Result<u64, TooLarge> {
+        debug_assert!(prompt > 0 && answers.iter().all(|a| a.len() >= prompt), "by the caller");
+        let needed_tokens = answers.iter().map(Vec::len).max().unwrap_or(0);
+        let capacity_tokens = self.limits.n_blocks * BLOCK_TOKENS;
+        if needed_tokens > capacity_tokens {
+            return Err(TooLarge { needed_tokens, capacity_tokens });
+        }
+        let request = self.next_request;
+        self.next_request += 1;
+        for (choice, tokens) in (0..).zip(answers) {
+            let scores_from = Some(prompt - 1);
+            let sequence = Sequence { scores_from, ..Sequence::new(tokens, 1) };
+            self.waiting.insert(SequenceId { request, choice }, sequence);
+        }
+        self.may_admit = true;
+        Ok(request)
+    }
+
     /// Blocks of the cache.
     pub(crate) fn n_blocks(&self) -> usize {
         self.pool.n_blocks()
@@ -154,16 +197,22 @@ impl Scheduler {
     }
 
     /// Notes that a plan was computed. Returns, for each part that draws, the sequences that draw
-    /// from its scores: one, or all answers of a prompt that was just read.
+    /// from its scores: one, or all answers of a prompt that was just read; for a part of a claimed answer
+    /// its sequence, once for each row that is scored.
     pub(crate) fn complete(&mut self, plan: &Plan) -> Vec<Vec<SequenceId>> {
         let mut draws = Vec::new();
         for part in &plan.parts {
             if let Some(sequence) = self.running.get_mut(&part.id) {
                 sequence.computed += part.rows;
+                // What was scored is not scored again, should the sequence have to give up its blocks.
+                let scored = (part.scored > 0).then_some(sequence.computed);
+                sequence.scores_from = scored.or(sequence.scores_from);
                 settle(&mut self.pool, sequence);
             }
             if part.draws {
                 draws.push(self.begin_answers(part.id));
+            } else if part.scored > 0 {
+                draws.push(vec![part.id; part.scored]);
             }
         }
         draws
@@ -289,8 +338,7 @@ impl Scheduler {
     fn try_admit(&mut self, id: SequenceId) -> bool {
         let Some(sequence) = self.waiting.get(&id) else { return false };
         let pending = sequence.tokens.len();
-        // The last token is always computed: its scores choose the next.
-        let (found, idle) = self.pool.find(&sequence.tokens[..pending - 1]);
+        let (found, idle) = self.pool.find(sequence.reusable());
         let fresh = pending.div_ceil(BLOCK_TOKENS) - found.len();
         let growth = if self.running.is_empty() { 0 } else { self.running.len() + 1 };
         if self.pool.available() - idle < fresh + growth {
@@ -320,9 +368,15 @@ impl Scheduler {
         reading.sort_unstable();
         let wanted_by_others: usize = reading.iter().map(|(pending, _)| pending).sum();
         let for_oldest = (left / 2).max(BLOCK_TOKENS).max(left.saturating_sub(wanted_by_others));
-        let mut give = |id, pending, most| {
-            let rows = piece(pending, left.min(most));
+        let mut claim_rows = CLAIM_ROWS;
+        let running = &self.running;
+        let mut give = |id, pending, most: usize| {
+            let sequence: Option<&Sequence> = running.get(&id);
+            let unscored = |s: &Sequence| Some(s.scores_from?.saturating_sub(s.computed));
+            let allowed = sequence.and_then(unscored).map_or(usize::MAX, |rows| rows + claim_rows);
+            let rows = piece(pending, left.min(most).min(allowed));
             left -= rows;
+            claim_rows -= sequence.map_or(0, |sequence| sequence.scored(rows)).min(claim_rows);
             (id, rows)
         };
         let mut pieces = vec![give(oldest, oldest_pending, for_oldest)];
@@ -338,8 +392,9 @@ impl Scheduler {
         let Some(sequence) = self.running.get(&id) else { return };
         let start = sequence.computed;
         plan.tokens.extend(&sequence.tokens[start..start + rows]);
-        let (draws, blocks) = (rows == sequence.pending(), sequence.blocks.clone());
-        plan.parts.push(Part { id, start, rows, draws, blocks });
+        let draws = sequence.scores_from.is_none() && rows == sequence.pending();
+        let (scored, blocks) = (sequence.scored(rows), sequence.blocks.clone());
+        plan.parts.push(Part { id, start, rows, draws, scored, blocks });
     }
 
     /// The sequences whose next token is drawn now. The first time, the other answers of the

@@ -33,6 +33,8 @@ pub struct StepShapes {
     rows: usize,
     /// Most sequences, and so most rows that decode.
     sequences: usize,
+    /// Most rows that are scored.
+    scored: usize,
     /// The longest block table.
     table: usize,
 }
@@ -44,6 +46,7 @@ impl StepShapes {
         Self {
             rows,
             sequences: limits.sequences_max.clamp(1, rows),
+            scored: limits.scored_max(),
             table: table(context_tokens.div_ceil(BLOCK_TOKENS)),
         }
     }
@@ -81,7 +84,7 @@ impl StepShapes {
     pub fn warm_up(&self) -> Vec<StepShape> {
         let shortest = table(0);
         let rows = sizes(self.rows, rows_size).into_iter();
-        let scored = sizes(self.sequences, scored_size);
+        let scored = sizes(self.scored, scored_size);
         let tables = std::iter::successors(Some(shortest), |table| Some(table * 2));
         let tables: Vec<usize> = tables.take_while(|table| *table <= self.table).collect();
 

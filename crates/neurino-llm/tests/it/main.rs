@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod batch;
+mod claims;
 mod damage;
 #[cfg(feature = "kernels")]
 mod device_choice;

@@ -312,7 +312,7 @@ fn choice(read: Choice, job: &TextJob) -> TextChoice {
         _ => FinishReason::Stop,
     };
     let text = until_stop(&text, &job.stop).to_owned();
-    TextChoice { text, tool_calls: calls.collect(), finish_reason, logprobs }
+    TextChoice { tool_calls: calls.collect(), logprobs, ..TextChoice::new(text, finish_reason) }
 }
 
 /// A text without its first stop string and what follows it.

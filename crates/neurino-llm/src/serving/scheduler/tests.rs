@@ -366,3 +366,68 @@ fn what_can_never_fit_is_refused_with_numbers() {
     let refused = scheduler.submit(vec![1; 60], 1, 6);
     assert_eq!(refused, Err(TooLarge { needed_tokens: 65, capacity_tokens: 64 }));
 }
+
+/// The places of claimed answers that are scored, step by step; sequences end when all of theirs are.
+fn scored(
+    scheduler: &mut Scheduler,
+    ends: &BTreeMap<SequenceId, usize>,
+) -> Vec<(SequenceId, usize)> {
+    let mut found = Vec::new();
+    for step in 0.. {
+        let plan = scheduler.plan();
+        if plan.parts.is_empty() {
+            break;
+        }
+        if step == 3 {
+            // The step failed: all read again what they had.
+            scheduler.forget_cache();
+            continue;
+        }
+        let claim_rows: usize = plan.parts.iter().map(|part| part.scored).sum();
+        assert!(claim_rows <= CLAIM_ROWS + scheduler.limits.sequences_max, "{claim_rows}");
+        let answering = scheduler.complete(&plan);
+        let wanting = plan.parts.iter().filter(|part| part.draws || part.scored > 0);
+        assert_eq!(answering.len(), wanting.count());
+        for part in &plan.parts {
+            let end = part.start + part.rows;
+            found.extend((end - part.scored..end).map(|at| (part.id, at)));
+            match ends.get(&part.id) {
+                Some(last) if end == *last => scheduler.finish(part.id),
+                Some(_) => {}
+                None if part.draws => scheduler.finish(part.id),
+                None => {}
+            }
+        }
+        assert!(step < 100, "it goes on for ever");
+    }
+    found
+}
+
+#[test]
+fn every_token_of_a_claimed_answer_is_scored_once() {
+    let limits = ServingLimits { n_blocks: 64, rows_per_step: 64, sequences_max: 4 };
+    let mut scheduler = Scheduler::new(limits);
+    let text = |from: u32, len: u32| (from..from + len).collect::<Vec<u32>>();
+    let prompt = 37;
+    let answers = vec![text(0, 37), text(0, 150), [text(0, 37), text(500, 60)].concat()];
+    let lengths: Vec<usize> = answers.iter().map(Vec::len).collect();
+    scheduler.submit(text(0, 100), 1, 1).unwrap();
+    let request = scheduler.submit_claim(answers.clone(), prompt).unwrap();
+    scheduler.submit(text(300, 90), 1, 1).unwrap();
+    let ends = (0..).zip(&lengths).map(|(choice, len)| (SequenceId { request, choice }, *len));
+    let ends: BTreeMap<SequenceId, usize> = ends.collect();
+    // The second time, the texts are found in the cache and scored all the same.
+    for request in [request, request + 2] {
+        let ends = ends.iter().map(|(id, len)| (SequenceId { request, ..*id }, *len)).collect();
+        if !scheduler.waiting.keys().any(|id| id.request == request) {
+            assert_eq!(scheduler.submit_claim(answers.clone(), prompt).unwrap(), request);
+        }
+        let mut found = scored(&mut scheduler, &ends);
+        found.sort_unstable();
+        let expected: Vec<_> =
+            ends.iter().flat_map(|(id, len)| (prompt - 1..*len).map(|at| (*id, at))).collect();
+        assert_eq!(found, expected);
+    }
+    let too_long = scheduler.submit_claim(vec![text(0, 64 * 16 + 1)], 5);
+    assert!(too_long.is_err_and(|error| error.capacity_tokens == 64 * 16));
+}
