@@ -2,11 +2,12 @@
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
 //! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
-//! [`boost`], [`audit`].
+//! [`boost`], [`audit`], [`file_tree`].
 
 pub mod audit;
 pub mod boost;
 pub mod credits;
+pub mod file_tree;
 pub mod ids;
 pub mod job;
 pub mod lease;

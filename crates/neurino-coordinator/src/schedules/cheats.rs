@@ -31,6 +31,8 @@ pub(super) enum Cheat {
     /// Two keys of one person compute with another model's weights, and claim a numeric class that nobody
     /// else is of.
     Accomplices,
+    /// It computes as it should what looks like a check, and with another model's weights what does not.
+    Sly,
 }
 
 impl Cheat {
@@ -74,6 +76,9 @@ pub(super) fn answer(
     cheat: Option<Cheat>,
     first: &mut Option<JobOutput>,
 ) -> JobOutput {
+    // Others' work that it checks is known by the log-probabilities that are asked for.
+    let checks = matches!(spec, JobSpec::Text(job) if job.logprobs.is_some());
+    let cheat = cheat.filter(|cheat| *cheat != Cheat::Sly || !checks);
     let made = match spec {
         JobSpec::Text(job) => JobOutput::Text(text(job, cheat)),
         JobSpec::Image(job) => JobOutput::Image(picture(job, cheat)),
@@ -95,7 +100,7 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
 fn text(job: &TextJob, cheat: Option<Cheat>) -> TextOutput {
     let seed = job.sampling.seed + u64::from(cheat == Some(Cheat::WrongSeed));
     let weights: &[u8] = match cheat {
-        Some(Cheat::OtherCheckpoint | Cheat::Accomplices) => b"other",
+        Some(Cheat::OtherCheckpoint | Cheat::Accomplices | Cheat::Sly) => b"other",
         Some(Cheat::Instant) => b"none",
         _ => b"right",
     };
