@@ -19,6 +19,7 @@ pub mod demand;
 mod doctor;
 pub mod door;
 mod earnings;
+mod files;
 mod filter;
 mod glance;
 mod guard;

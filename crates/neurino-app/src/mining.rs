@@ -340,6 +340,7 @@ impl App {
             receipts: Arc::clone(&self.receipts),
             filter: ContentFilter::default(),
             follow_advice: self.settings.jobs.follow_network,
+            files: Some(Arc::new(crate::files::Library(self.store.clone()))),
         };
         // News is listened to before anybody sees that the miner is ready and asks it for something.
         let (handle, receipts, ended) = {

@@ -2,6 +2,7 @@
 
 mod control;
 mod epoch;
+mod files;
 mod gateway;
 mod voucher;
 
@@ -16,6 +17,7 @@ use neurino_update::Version;
 
 pub use control::PauseTime;
 pub use epoch::EpochAction;
+pub use files::FilesAction;
 pub use gateway::{FabricArgs, GatewayArgs, TlsArgs};
 pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
 
@@ -377,6 +379,12 @@ pub enum CoordinatorAction {
         /// What to do; a list when absent.
         #[command(subcommand)]
         action: Option<AuditsAction>,
+    },
+    /// Say of which models nodes are asked to show that they have the files.
+    Files {
+        /// What to do; a list when absent.
+        #[command(subcommand)]
+        action: Option<FilesAction>,
     },
 }
 

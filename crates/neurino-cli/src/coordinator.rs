@@ -2,6 +2,7 @@
 
 mod admin;
 mod audits;
+mod files;
 mod gateway;
 mod log;
 mod vouchers;
@@ -71,6 +72,10 @@ async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode
             let database = books(&setting, &args).await?;
             let key = payload_key(&setting, &args);
             audits::run(setting.format, &database, &key, action.as_ref()).await?;
+        }
+        Some(CoordinatorAction::Files { action }) => {
+            let database = books(&setting, &args).await?;
+            files::run(&setting, &database, action.as_ref()).await?;
         }
         None => {
             check_listen_address(args.listen, args.behind_proxy || args.tls.tls_cert.is_some())?;

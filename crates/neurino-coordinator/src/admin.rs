@@ -15,6 +15,7 @@ use crate::admin_log::{Act, LogCheck};
 use crate::coordinator::now_ms;
 use crate::database::Database;
 use crate::error::CoordinatorError;
+use crate::files::FileRoot;
 use crate::keys::{ApiKey, ApiKeyInfo, KeyTerms, draw, draw_secret};
 use crate::router::party_of;
 use crate::store::{AuditState, Beside, Conviction, Evidence, StoredAudit};
@@ -251,6 +252,32 @@ pub async fn set_validator(
     let changed = books.set_validator(node, trusted).await?;
     let about = json!({ "node": node, "trusted": trusted, "changed": changed });
     noted(&mut books, "validator set", about, Ok(changed)).await
+}
+
+/// Files of models whose pieces nodes can be asked to show.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn file_roots(database: &Database) -> Result<Vec<FileRoot>, CoordinatorError> {
+    Ok(open(database).await?.file_roots().await?)
+}
+
+/// Sets the files of a model that nodes are asked to show; with none of them nobody is asked. Returns how
+/// many there were before.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn set_file_roots(
+    database: &Database,
+    model: &ModelId,
+    files: &[FileRoot],
+) -> Result<u64, CoordinatorError> {
+    let mut books = Beside::begin_act(database).await?;
+    let before = books.set_file_roots(model, files).await?;
+    let roots: Vec<Value> =
+        files.iter().map(|file| json!({ "file": file.file, "root": file.root })).collect();
+    let about = json!({ "model": model, "files": roots, "before": before });
+    noted(&mut books, "file roots set", about, Ok(before)).await
 }
 
 /// Frees a reward address of the original protocol from the identity key that its first paid result bound it

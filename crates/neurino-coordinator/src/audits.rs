@@ -30,6 +30,8 @@ use tokio::sync::Semaphore;
 use crate::compare::{self, Finding, Tolerance};
 use crate::coordinator::{Coordinator, now_ms};
 use crate::error::StoreError;
+use crate::files::FilesReport;
+use crate::honeypots::Honeypots;
 use crate::jobs::short;
 use crate::router::{JobClass, Placement, is_other_engine, owner_of, party_of};
 use crate::state::State;
@@ -64,6 +66,8 @@ const TOLD_MAX: usize = 1_024;
 pub(crate) struct Audits {
     pub(crate) rules: AuditRules,
     pub(crate) tolerance: Tolerance,
+    /// Jobs whose answer is known.
+    pub(crate) honeypots: Honeypots,
     secret: [u8; 32],
     trust: RwLock<BTreeMap<NodeId, Record>>,
     /// Held from a read or write of records in the books until they are in `trust`, lest an older one
@@ -109,6 +113,9 @@ pub struct TrustReport {
     pub escrow_ms: i64,
     /// Earnings of that time, which can be called back, of both kinds.
     pub in_escrow_micro: MicroPoints,
+    /// What it showed of its models' files, where it was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FilesReport>,
     /// What it says in words.
     pub words: String,
 }
@@ -131,8 +138,13 @@ pub(crate) fn key_of(secret: &[u8; 32], epoch: i64) -> [u8; 32] {
 
 /// The key that says which second runs go to nodes whose word decides.
 fn independent(week: &[u8; 32]) -> [u8; 32] {
+    derived(week, b"independent")
+}
+
+/// A key of the week for another draw.
+pub(crate) fn derived(week: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(week).expect("a key of any length fits");
-    mac.update(b"independent");
+    mac.update(purpose);
     mac.finalize().into_bytes().into()
 }
 
@@ -155,6 +167,7 @@ impl Audits {
         Ok(Self {
             rules,
             tolerance: Tolerance::default(),
+            honeypots: Honeypots::default(),
             secret: secret_of(key, network),
             trust: RwLock::new(trust),
             trust_order: tokio::sync::Mutex::default(),
@@ -242,7 +255,7 @@ impl Audits {
     ) -> Option<NewAudit> {
         let rate_ppm = self.record(node).rate_ppm(&self.rules, probation);
         let drawn = suspicion.is_some() || draw(&self.key_of(epoch_of(at_ms)), job, rate_ppm);
-        drawn.then_some(NewAudit { class, rate_ppm, suspicion })
+        drawn.then_some(NewAudit { class, rate_ppm, suspicion, known: None })
     }
 
     /// Pictures that were paid lately, to be compared with a new one.
@@ -269,7 +282,7 @@ impl Audits {
         record.cleared || record.held >= self.rules.first || self.is_validator(node)
     }
 
-    fn validators(&self) -> Vec<NodeId> {
+    pub(crate) fn validators(&self) -> Vec<NodeId> {
         let validators = self.validators.read().unwrap_or_else(PoisonError::into_inner);
         validators.iter().cloned().collect()
     }
@@ -433,7 +446,7 @@ impl Coordinator {
     /// Whether a numeric class is more than a name that somebody made up for a few machines of one's own: a
     /// node says itself of which it is. So it is one where several owners are of it, or where whoever runs
     /// the network named somebody who is.
-    fn is_known_class(&self, state: &State, class: &str) -> bool {
+    pub(crate) fn is_known_class(&self, state: &State, class: &str) -> bool {
         let of_class = || {
             let sessions = state.sessions.iter();
             sessions.filter(|(_, session)| session.fingerprint == class).map(|(node, _)| node)
@@ -471,7 +484,8 @@ impl Coordinator {
         let (model, not_owners) = (spec.model(), owner.into_iter().collect());
         // Another engine's text could neither confirm nor refute one of ours.
         let own_engine = matches!(spec, JobSpec::Text(_));
-        let any = Placement { not_owners, class: None, only, own_engine, scores: false };
+        let any =
+            Placement { not_owners, class: None, only, own_engine, scores: false, known: None };
         let state = self.state();
         // What another engine's miner says of its machine is not signed: two that say the same may be one
         // cheat's, so a node of ours is asked first for a text.
@@ -806,6 +820,7 @@ impl Coordinator {
             audits,
             escrow_ms: rules.escrow_ms,
             in_escrow_micro,
+            files: self.files.report(node),
             words,
         })
     }
@@ -854,14 +869,14 @@ fn nothing_said(audit: &StoredAudit) -> Vec<Ruling> {
 }
 
 /// Who was paid for a job that succeeded.
-fn node_of(job: &StoredJob) -> Option<NodeId> {
+pub(crate) fn node_of(job: &StoredJob) -> Option<NodeId> {
     let receipt = job.receipt.as_ref().filter(|_| job.state == JobState::Succeeded)?;
     Some(receipt.node.clone())
 }
 
 /// The job that computes another one again: the same work, with log-probabilities where they fit, which
 /// say how close two texts were where they part.
-fn again(spec: JobSpec) -> JobSpec {
+pub(crate) fn again(spec: JobSpec) -> JobSpec {
     /// Rivals of each token; more would make a long answer's result large.
     const RIVALS: u32 = 5;
     match spec {

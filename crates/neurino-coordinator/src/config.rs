@@ -143,6 +143,8 @@ pub struct Limits {
     pub hedge_permille: u32,
     /// What no job counts as late before, in milliseconds.
     pub hedge_after_ms: u64,
+    /// What no stream counts as stalled before that has not begun, in milliseconds; 0 is never.
+    pub first_piece_ms: u64,
     /// Answers of fewer tokens take as long as their way here and back: their time says nothing of a
     /// node's speed.
     pub timed_tokens_min: u32,
@@ -185,6 +187,17 @@ pub struct Limits {
     pub audit_wait_ms: u64,
     /// How often audits are taken a step further, in milliseconds.
     pub audit_round_ms: u64,
+    /// How long after the result for which it was drawn a node is given a job whose answer is known, at
+    /// most, in milliseconds: the moment is drawn, too.
+    pub honeypot_wait_ms: u64,
+    /// How often it is looked who is to show that the files of a model are there, in milliseconds; 0 is never.
+    pub files_round_ms: u64,
+    /// How long a node that showed them is left in peace, in milliseconds.
+    pub files_every_ms: u64,
+    /// The same for one that could not.
+    pub files_retry_ms: u64,
+    /// How long the answer may take, besides the time to read the file once, in milliseconds.
+    pub files_within_ms: u64,
     /// How long a link to a picture is good, in milliseconds.
     pub picture_link_ms: u64,
     /// Age at which prompts, outputs and idempotency keys of finished jobs are shredded, in
@@ -225,6 +238,7 @@ impl Default for Limits {
             reserve_for_ms: 120_000,
             hedge_permille: 20,
             hedge_after_ms: 3_000,
+            first_piece_ms: 10_000,
             timed_tokens_min: 32,
             failures_max: 3,
             hand_backs_max: 20,
@@ -243,6 +257,11 @@ impl Default for Limits {
             response_write_ms: 60_000,
             audit_wait_ms: 600_000,
             audit_round_ms: 500,
+            honeypot_wait_ms: 600_000,
+            files_round_ms: 30_000,
+            files_every_ms: 6 * 3600 * 1000,
+            files_retry_ms: 600_000,
+            files_within_ms: 600_000,
             picture_link_ms: 3600 * 1000,
             payload_keep_ms: IDEMPOTENCY_MS,
             disputed_keep_ms: 30 * 24 * 3600 * 1000,

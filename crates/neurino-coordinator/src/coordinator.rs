@@ -31,6 +31,7 @@ use crate::config::CoordinatorConfig;
 use crate::demand::Demand;
 use crate::edge::{EpochReads, LinkKey, Newcomers, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
+use crate::files::Files;
 use crate::introduction::Tokens;
 use crate::keys::Keys;
 use crate::local::LocalCoordinator;
@@ -38,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::original::Miners;
 use crate::router::Router;
 use crate::standing::Settings;
-use crate::state::{Client, LeasePhase, LiveJob, LiveLease, Makes, State};
+use crate::state::{Begin, Client, LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{KeyFile, OpenJob, Store};
 use crate::watch::Feed;
 
@@ -90,6 +91,8 @@ pub struct Coordinator {
     pub(crate) miners: Miners,
     /// Results that are computed again, and what came of it.
     pub(crate) audits: Audits,
+    /// Whether nodes have the files of what they offer.
+    pub(crate) files: Files,
     /// What the network was asked for in the last hour.
     pub(crate) demand: Demand,
     own_models: RwLock<Arc<OwnModels>>,
@@ -157,6 +160,7 @@ impl Coordinator {
         }
         let audits =
             Audits::read(&store, &config.key, &config.network, config.audits.clone()).await?;
+        let files = Files::read(&store).await?;
         let links = LinkKey::of(&config.key, &config.network);
         let tokens = Tokens::of(&config.key, &config.network);
         let miners = Miners::new(store.bindings().await?, &config.key, &config.network);
@@ -188,6 +192,7 @@ impl Coordinator {
             tokens,
             miners,
             audits,
+            files,
             demand: Demand::default(),
             delivered: Mutex::default(),
             advice: AdviceBook::new(Instant::now()),
@@ -534,6 +539,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
                 gap: true,
                 unheard: false,
                 picture: None,
+                // Whatever it said was said to another process.
+                begin: Begin::Began,
             };
             state.add_lease(attempt.lease, lease);
         }

@@ -22,7 +22,7 @@ use crate::hedge::{Beside, beside, goes_on_behind, keep_only, outrun, slower};
 use crate::original;
 use crate::reconcile::WRITE_RETRY;
 use crate::router::{JobClass, Placement, owner_of};
-use crate::state::{Client, LeasePhase, LiveJob, LiveLease, Makes, State};
+use crate::state::{Begin, Client, LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Outrun, Release, StoredJob};
 use crate::terms::{JobTerms, Payment, cost_units, usage_bound};
 use crate::timers::PRUNE;
@@ -413,6 +413,7 @@ impl Coordinator {
         let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
         let id = LeaseId(fresh_id());
         let session = session.map(|s| s.id);
+        let warm = state.router.has_loaded(&node, live.spec.model());
         let lease = LiveLease {
             job,
             node: node.clone(),
@@ -426,6 +427,7 @@ impl Coordinator {
             gap: false,
             unheard: false,
             picture: None,
+            begin: if warm { Begin::Waits } else { Begin::Loads },
         };
         state.add_lease(id, lease);
         Some(Grant { job, lease: id, fence, node, granted_at_ms, deadline_ms })

@@ -3,8 +3,8 @@
 //! [`Coordinator`] is the whole of it: `open` it on a database, hand `router()` or `serve()` a
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
-//! `timers` (what time does), `reserve` (nodes held free for large jobs), `hedge` (a second node for a late job), `router` (which node gets which job), `session` (what nodes say),
-//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `payload` (keys of what people wrote), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
+//! `timers` (what time does), `reserve` (nodes held free for large jobs), `hedge` (a second node for a late job), `stall` (streams that do not begin), `router` (which node gets which job), `session` (what nodes say),
+//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `honeypots` (jobs whose answer is known), `files` (whether nodes have what they offer), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `payload` (keys of what people wrote), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
 //! `edge` (HTTP, WebSocket).
 
 pub mod admin;
@@ -25,7 +25,9 @@ mod edge;
 pub mod epochs;
 pub mod error;
 mod fabric;
+mod files;
 mod hedge;
+mod honeypots;
 mod introduction;
 mod jobs;
 pub mod keys;
@@ -43,6 +45,7 @@ mod schedules;
 mod seal;
 mod session;
 mod settle;
+mod stall;
 mod standing;
 mod state;
 mod store;
@@ -61,6 +64,7 @@ pub use database::{Database, PostgresBooks};
 pub use edge::{Tls, TlsError, TlsFiles};
 pub use error::{CoordinatorError, StoreError};
 pub use fabric::{FabricAddress, FabricConfig, FabricError, FabricKey, Gateway, GatewayConfig};
+pub use files::{FileRoot, FilesReport};
 pub use introduction::check_known_as;
 pub use keys::{ApiKey, ApiKeyInfo, KeyTerms, Scope};
 pub use local::LocalCoordinator;

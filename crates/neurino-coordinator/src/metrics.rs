@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     points_micro: Family<Label, Counter>,
     limited: Counter,
     hedged: Counter,
+    honeypots: Counter,
+    files: Family<Label, Counter>,
     audited: Family<Label, Counter>,
     /// From acceptance, or the return to the queue, to the message to the node, in seconds.
     assigned: Histogram,
@@ -46,6 +48,8 @@ impl Default for Metrics {
             points_micro: Family::default(),
             limited: Counter::default(),
             hedged: Counter::default(),
+            honeypots: Counter::default(),
+            files: Family::default(),
             audited: Family::default(),
             assigned: Histogram::new(BUCKETS),
         }
@@ -90,6 +94,14 @@ impl Metrics {
         self.hedged.inner().swap(0, std::sync::atomic::Ordering::Relaxed)
     }
 
+    pub(crate) fn files(&self, verdict: crate::files::Verdict) {
+        self.files.get_or_create(&[("verdict", verdict.as_str())]).inc();
+    }
+
+    pub(crate) fn honeypot_given(&self) {
+        self.honeypots.inc();
+    }
+
     pub(crate) fn limited(&self) {
         self.limited.inc();
     }
@@ -116,6 +128,10 @@ impl Coordinator {
         registry.register("requests_limited", help, m.limited.clone());
         let help = "Jobs that were given to a second node because the first one was late";
         registry.register("jobs_hedged", help, m.hedged.clone());
+        let help = "Answers of nodes that were asked to show a file, by verdict";
+        registry.register("files_shown", help, m.files.clone());
+        let help = "Jobs whose answer the network knew";
+        registry.register("jobs_known", help, m.honeypots.clone());
         let help = "Seconds from the queue to the message to the node";
         registry.register("assign_seconds", help, m.assigned.clone());
         let waiting: Family<Label, Gauge> = Family::default();

@@ -218,6 +218,13 @@ impl Schedule {
             timed_tokens_min: if self.cheat.is_some() { 64 } else { 1 },
             ..Limits::default()
         };
+        config.limits.honeypot_wait_ms = 0;
+        if self.cheat == Some(Cheat::Sly) {
+            // Nothing else would find it out.
+            (config.audits.first, config.audits.unclear) = (u32::MAX, 0);
+            config.audits.unclear_floor_ppm = 1;
+            config.audits.honeypot_ppm = 1_000_000;
+        }
         config.seed = Some(self.rng.random());
         if self.cheat.is_some() {
             // Any node gets its share, however fast these threads happened to be: who gets no job cannot
@@ -560,6 +567,7 @@ impl Schedule {
             coordinator.tick();
             SECONDS.fetch_add(coordinator.metrics.take_hedged(), Ordering::Relaxed);
             coordinator.sweep_audits().await;
+            coordinator.sweep_honeypots().await;
         });
     }
 
@@ -803,6 +811,11 @@ fn no_schedule_loses_a_job_or_pays_it_twice() {
 #[test]
 fn every_cheat_is_found_out_and_nobody_honest_is_convicted() {
     run_all(run_cheated, 120);
+}
+
+#[test]
+fn who_cheats_only_where_nothing_looks_like_a_check_is_found_out_by_honeypots() {
+    run_all(|seed| run_with(seed, Some(Cheat::Sly)), 12);
 }
 
 /// Seeds beyond an ordinary run that found something: an audit's job that nobody connected may compute, and

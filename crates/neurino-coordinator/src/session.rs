@@ -267,6 +267,7 @@ impl Coordinator {
             counted: now,
             polls: 0,
             advised: false,
+            shows_files: false,
             original: false,
             end,
         };
@@ -322,7 +323,10 @@ impl NodeSession {
                 self.end.cancel();
             }
             NodeMessage::Ready(ready) => self.ready(ready),
-            NodeMessage::Progress { lease, deltas, step, .. } => {
+            NodeMessage::Progress { lease, deltas, tokens, step } => {
+                if tokens > 0 || !deltas.is_empty() {
+                    self.begins(lease);
+                }
                 if let Some(step) = step {
                     self.step(lease, step);
                 }
@@ -361,6 +365,9 @@ impl NodeSession {
                     for_payers(&error)
                 };
                 self.end_attempt(lease, AttemptEnd::Failed, error);
+            }
+            NodeMessage::FileShown(proof) => {
+                self.coordinator.file_shown(&self.node, self.id, &proof);
             }
             NodeMessage::Heartbeat { leases } => self.heartbeat(&leases),
             NodeMessage::Goodbye => self.ready(Ready::default()),
@@ -417,7 +424,7 @@ impl NodeSession {
             state.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
             state.router.set_cold(&self.node, ready.cold);
             if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
-                session.advised = ready.advised;
+                (session.advised, session.shows_files) = (ready.advised, ready.shows_files);
             }
         }
         self.coordinator.dispatch();
@@ -470,6 +477,14 @@ impl NodeSession {
         let lease = state.leases.get(&id);
         if let Some(job) = lease.and_then(|lease| state.jobs.get(&lease.job)) {
             job.feed.step(step);
+        }
+    }
+
+    /// The node says something of an answer.
+    fn begins(&self, id: LeaseId) {
+        let mut state = self.coordinator.state();
+        if state.leases.get(&id).is_some_and(|lease| lease.node == self.node) {
+            crate::stall::heard(&mut state, id, Instant::now());
         }
     }
 
@@ -540,6 +555,7 @@ impl NodeSession {
 impl Drop for NodeSession {
     fn drop(&mut self) {
         self.end.cancel();
+        self.coordinator.files_left(&self.node, self.id);
         self.coordinator.leave(&self.node, self.id);
     }
 }

@@ -16,7 +16,7 @@ use crate::checks::{self, Refusal};
 use crate::coordinator::Coordinator;
 use crate::error::StoreError;
 use crate::jobs::short;
-use crate::router::{JobClass, OTHER_ENGINE};
+use crate::router::{JobClass, OTHER_ENGINE, Placement};
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Mark, NewAudit, Settled, Settlement, StoredAttempt};
@@ -50,6 +50,8 @@ struct Claim {
     frontend: Option<FrontendId>,
     payment: Option<Payment>,
     class: JobClass,
+    /// Who may compute it, if not everybody.
+    placement: Option<Arc<Placement>>,
     /// Attempts at it that failed before.
     failures: u32,
     /// The node's program and device, as far as known, and whether it is trusted less.
@@ -153,6 +155,9 @@ impl Coordinator {
                 }
                 self.metrics.settled(&receipt);
                 self.demand.settled(&receipt, receipt.settled_at_ms);
+                if claim.class != JobClass::Audit && claim.placement.is_none() {
+                    self.note_for_honeypots(node, claim.job, &claim.spec, receipt.settled_at_ms);
+                }
                 tracing::info!(
                     job.id = %claim.job, lease.id = %id, points.micro = receipt.quote.amount_micro.0,
                     duration_ms = receipt.duration_ms,
@@ -247,6 +252,7 @@ impl Coordinator {
         let live = state.jobs.get(&job)?;
         Some(Claim {
             class: live.class,
+            placement: live.placement.clone(),
             failures: live.failures,
             numeric_class,
             probation,
@@ -359,10 +365,14 @@ impl Coordinator {
         if claim.class == JobClass::Audit {
             return None;
         }
+        if let Some(known) = claim.placement.as_ref().and_then(|place| place.known.as_ref()) {
+            return Some(crate::honeypots::audit_of(known, claim.numeric_class.clone()));
+        }
         let units = timed_units(&claim.spec, receipt.usage, self.config.limits.timed_tokens_min);
         let fast =
             units.is_some_and(|units| self.is_too_fast(&receipt.model, units, receipt.duration_ms));
         let suspicion = checked.suspicion.or(fast.then_some(TOO_FAST));
+        let suspicion = suspicion.or_else(|| self.files.suspicion(node));
         let class = claim.numeric_class.clone();
         let at_ms = receipt.settled_at_ms;
         self.audits.drawn(node, claim.job, at_ms, class, claim.probation, suspicion)

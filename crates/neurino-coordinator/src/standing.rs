@@ -97,6 +97,7 @@ impl Coordinator {
                 set(&self.settings.votes, self.store.node_votes().await?);
                 set(&self.settings.vouchers, self.store.voucher_terms().await?);
                 self.audits.reload(&self.store).await?;
+                self.files.set_roots(self.store.file_roots().await?);
                 if self.config.original {
                     let _order = self.miners.binding.lock().await;
                     self.miners.rebind(self.store.bindings().await?);

@@ -127,6 +127,19 @@ pub(crate) struct LiveLease {
     pub(crate) unheard: bool,
     /// The picture that its node was given a link for; there is one for a lease.
     pub(crate) picture: Option<StoredPicture>,
+    /// How far its node is with the answer.
+    pub(crate) begin: Begin,
+}
+
+/// How far a lease's node is with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// It has the model loaded and has said nothing yet.
+    Waits,
+    /// Nor has it, and it loads the model first.
+    Loads,
+    /// It has said something, or may have.
+    Began,
 }
 
 /// A node's open session.
@@ -146,6 +159,8 @@ pub(crate) struct Session {
     pub(crate) polls: u32,
     /// Whether it is told which model to load.
     pub(crate) advised: bool,
+    /// Whether it is asked to show its files.
+    pub(crate) shows_files: bool,
     /// Whether it speaks the original protocol, which has deadlines of its own.
     pub(crate) original: bool,
     /// Ends the link's task.

@@ -46,6 +46,7 @@ impl Coordinator {
         let stop = self.stop.clone();
         let round_ms = self.config.limits.audit_round_ms;
         let advice_ms = self.config.limits.advice_round_ms;
+        let files_ms = self.config.limits.files_round_ms;
         // Weak: a coordinator that its owner drops without `shutdown` must not live on in here.
         let this = Arc::downgrade(self);
         self.tasks.spawn(async move {
@@ -93,6 +94,7 @@ impl Coordinator {
                     ticks.tick().await;
                     let Some(coordinator) = Weak::upgrade(&this) else { return };
                     coordinator.sweep_audits().await;
+                    coordinator.sweep_honeypots().await;
                 }
             };
             let advice = async {
@@ -106,6 +108,19 @@ impl Coordinator {
                     ticks.tick().await;
                     let Some(coordinator) = Weak::upgrade(&this) else { return };
                     coordinator.advise();
+                }
+            };
+            let files = async {
+                if files_ms == 0 {
+                    return std::future::pending().await;
+                }
+                let round = Duration::from_millis(files_ms);
+                let mut ticks = tokio::time::interval_at(Instant::now() + round, round);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    let Some(coordinator) = Weak::upgrade(&this) else { return };
+                    coordinator.sweep_files();
                 }
             };
             let epochs = async {
@@ -130,6 +145,7 @@ impl Coordinator {
                 () = tick => {}
                 () = epochs => {}
                 () = advice => {}
+                () = files => {}
                 () = audits => {}
                 () = prune => {}
                 () = look_up => {}
@@ -154,6 +170,7 @@ impl Coordinator {
             self.dispatch();
         }
         self.hedge_late();
+        self.end_stalled();
         for lease in due.expired {
             let error =
                 ErrorBody::new(ErrorCode::DeadlinePassed, "no result arrived before the deadline");

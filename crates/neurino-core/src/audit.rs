@@ -51,6 +51,13 @@ pub struct AuditRules {
     pub unclear_floor_ppm: u32,
     /// How long earnings can be called back, in milliseconds.
     pub escrow_ms: i64,
+    /// Share of a node's paid results after which its owner is given a job whose answer the network
+    /// knows; 0 is none.
+    pub honeypot_ppm: u32,
+    /// Owners that one such job is given to at most: who compares notes recognises few.
+    pub honeypot_owners: u32,
+    /// Such jobs that are kept or made at the same time, of all models.
+    pub honeypots_kept: u32,
     /// What the scores of a claimed text are held against.
     pub margins: MarginRules,
 }
@@ -100,6 +107,9 @@ impl AuditRules {
             ("unclear", rules.unclear < rules.first),
             ("unclear_floor_ppm", !(rules.floor_ppm..=million).contains(&rules.unclear_floor_ppm)),
             ("escrow_ms", rules.escrow_ms < 0),
+            ("honeypot_ppm", rules.honeypot_ppm > million),
+            ("honeypot_owners", rules.honeypot_owners == 0),
+            ("honeypots_kept", !(1..=10_000).contains(&rules.honeypots_kept)),
         ];
         let own = senseless.iter().find(|(_, senseless)| *senseless).map(|(field, _)| *field);
         match own.or_else(|| rules.margins.senseless()) {

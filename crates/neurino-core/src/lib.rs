@@ -2,12 +2,13 @@
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
 //! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
-//! [`boost`], [`audit`], [`causes`].
+//! [`boost`], [`audit`], [`file_tree`], [`causes`].
 
 pub mod audit;
 pub mod boost;
 pub mod causes;
 pub mod credits;
+pub mod file_tree;
 pub mod ids;
 pub mod job;
 pub mod lease;

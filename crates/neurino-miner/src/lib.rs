@@ -2,12 +2,13 @@
 //!
 //! Read [`Miner`] (how to start and stop it), [`MinerStatus`] (what it shows), [`ReceiptLog`] (what
 //! it was paid); inside, `run` (the loop), `work` (what it does about each event), `ends` (how jobs
-//! ended), `filter` (which it does not take), `predict` (how long they take), `job` (one job's task) and `outbox` (results until they are settled).
+//! ended), `filter` (which it does not take), `files` (showing what it has), `predict` (how long they take), `job` (one job's task) and `outbox` (results until they are settled).
 
 mod advice;
 mod backoff;
 mod ends;
 mod error;
+mod files;
 mod filter;
 mod job;
 mod miner;
@@ -18,6 +19,7 @@ mod status;
 mod work;
 
 pub use error::MinerError;
+pub use files::{ModelFiles, Showing};
 pub use filter::ContentFilter;
 pub use miner::{Miner, MinerConfig, MinerHandle};
 pub use neurino_earnings::{ReceiptLog, ReceiptTotals};

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::MinerError;
+use crate::files::ModelFiles;
 use crate::filter::ContentFilter;
 use crate::outbox::Outbox;
 use crate::run::{Run, now_ms};
@@ -47,6 +48,8 @@ pub struct MinerConfig {
     pub filter: ContentFilter,
     /// Whether the network may say which of the models is loaded, or that none needs to be.
     pub follow_advice: bool,
+    /// Who shows the network that the models' files are there, if anybody can.
+    pub files: Option<Arc<dyn ModelFiles>>,
 }
 
 /// The loop: connects, loads, computes, submits, until it is stopped.

@@ -12,6 +12,7 @@ use neurino_core::{ImageStep, JobKind, LeaseId, ModelId, Receipt, TextDelta};
 use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::earnings::{JobOutcome, JobRecord};
+use neurino_protocol::node::files::FileProof;
 use neurino_protocol::node::{
     CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NoJob, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
 };
@@ -56,6 +57,8 @@ pub(crate) enum Inside {
     Unloaded(bool),
     /// A job advanced.
     Job(LeaseId, JobUpdate),
+    /// Pieces of a file were read.
+    FileShown(FileProof),
 }
 
 /// A job in work.
@@ -96,6 +99,8 @@ pub(crate) struct Run {
     pub(crate) predictor: Predictor,
     /// Which model the network would like to be loaded.
     pub(crate) advised: Advised,
+    /// Whether pieces of a file are being read.
+    pub(crate) showing: bool,
 
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
@@ -189,6 +194,7 @@ impl Run {
             filter,
             predictor: Predictor::default(),
             advised: Advised::default(),
+            showing: false,
             session: None,
             opened_at: now,
             network: None,
@@ -245,6 +251,7 @@ impl Run {
                 Wake::Inside(Inside::Connected(result)) => self.on_connected(result),
                 Wake::Inside(Inside::Loaded(model, result)) => self.on_loaded(&model, result),
                 Wake::Inside(Inside::Unloaded(done)) => self.on_unloaded(done),
+                Wake::Inside(Inside::FileShown(proof)) => self.on_file_shown(proof),
                 Wake::Inside(Inside::Job(lease, update)) => self.on_job(lease, update),
                 Wake::Engine => self.on_engine_status(),
                 Wake::Offers => self.on_offers(),
@@ -451,7 +458,8 @@ impl Run {
         let most = if pace.alone { 1 } else { u32::MAX };
         let slots = if open { self.slots().min(most) } else { 0 };
         let (cold, advised) = (self.advised.cold, self.config.follow_advice);
-        let ready = Ready { models, slots, cold, advised, scores: true };
+        let shows_files = self.config.files.is_some();
+        let ready = Ready { models, slots, cold, advised, scores: true, shows_files };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));
             self.announced = Some(ready);

@@ -90,6 +90,7 @@ impl Run {
             CoordinatorMessage::Assign(lease) => self.on_assign(lease),
             CoordinatorMessage::NoJob(why) => self.no_job = Some(why),
             CoordinatorMessage::Advice(advice) => self.on_advice(advice),
+            CoordinatorMessage::ShowFile(challenge) => self.on_show_file(challenge),
             CoordinatorMessage::Cancel { lease, code } => self.on_cancel(lease, code),
             CoordinatorMessage::Settled(receipt) => {
                 let Some(session) = &self.session else { return };

@@ -28,6 +28,7 @@ mod source;
 pub mod speed;
 mod stamp;
 pub mod throttle;
+mod tree;
 
 pub use adopt::{OwnModel, own_files, own_id, own_name};
 pub use catalog::{Catalog, ModelFile, ModelManifest, Pieces, Source};
@@ -41,3 +42,4 @@ pub use scrub::{Found, Pace, ScrubProgress, ScrubReport, WholeFile};
 pub use speed::SpeedMeter;
 pub use store::{ModelState, ModelStore};
 pub use throttle::Throttle;
+pub use tree::FileTree;

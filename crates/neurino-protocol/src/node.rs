@@ -24,8 +24,10 @@ use ts_rs::TS;
 
 use crate::error::{ErrorBody, ErrorCode};
 
+pub mod files;
 pub mod upload;
 
+use files::{FileChallenge, FileProof};
 use upload::{StoredPicture, Uploaded};
 
 /// The protocol's version; both sides send it and refuse another one.
@@ -99,6 +101,8 @@ pub enum NodeMessage {
         /// Leases in work.
         leases: Vec<LeaseId>,
     },
+    /// Pieces of a file that the coordinator asked for.
+    FileShown(FileProof),
     /// The node ends the session after its current jobs.
     Goodbye,
 }
@@ -197,6 +201,9 @@ pub struct Ready {
     /// is given either.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub scores: bool,
+    /// Whether it understands [`CoordinatorMessage::ShowFile`]. Nobody else is asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shows_files: bool,
 }
 
 impl Ready {
@@ -292,6 +299,8 @@ pub enum CoordinatorMessage {
     NoJob(NoJob),
     /// Which model to have loaded. Sent only to nodes that said they understand it.
     Advice(Advice),
+    /// Show that a model's file is there. Sent only to nodes that said they understand it.
+    ShowFile(FileChallenge),
     /// Stop working on a lease; nothing will be paid for it.
     Cancel {
         /// The lease.
@@ -363,6 +372,11 @@ pub enum SkipReason {
     },
     /// The node failed at it before, and another one may take it.
     Failed,
+    /// It needs a model that the node could not show its files of. Said only to nodes that are asked to.
+    Files {
+        /// The model.
+        model: ModelId,
+    },
 }
 
 impl std::fmt::Display for NoJob {
@@ -380,6 +394,9 @@ impl std::fmt::Display for NoJob {
                     write!(f, "{comma}{jobs} {need} {} GB", memory_bytes.div_ceil(1 << 30))?;
                 }
                 SkipReason::Failed => write!(f, "{comma}{jobs} failed here before")?,
+                SkipReason::Files { model } => {
+                    write!(f, "{comma}{jobs} {need} {model}, whose files could not be shown")?;
+                }
             }
         }
         let told = self.reasons.iter().fold(0u32, |sum, reason| sum.saturating_add(reason.jobs));

@@ -136,6 +136,7 @@ impl Machine {
         let config = MinerConfig {
             filter: ContentFilter::default(),
             follow_advice: true,
+            files: None,
             node: NodeId::new(format!("{}-rig1", self.key.address())).unwrap(),
             capabilities: Capabilities {
                 device: "test".into(),

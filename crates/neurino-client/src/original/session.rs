@@ -193,7 +193,8 @@ impl Run {
             NodeMessage::Hello(_)
             | NodeMessage::Heartbeat { .. }
             | NodeMessage::Upload { .. }
-            | NodeMessage::Uploaded(_) => {}
+            | NodeMessage::Uploaded(_)
+            | NodeMessage::FileShown(_) => {}
         }
     }
 

@@ -11,7 +11,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use neurino_core::{JobId, ModelId, NodeId};
 use neurino_ledger::PayerId;
@@ -22,7 +22,9 @@ use tokio::time::Instant;
 pub use nodes::Sample;
 pub(crate) use nodes::Standing;
 pub use queue::JobClass;
-pub(crate) use queue::{OTHER_ENGINE, Placement, Waiting, is_other_engine, owner_of, party_of};
+pub(crate) use queue::{
+    KnownAnswer, OTHER_ENGINE, Placement, Waiting, is_other_engine, owner_of, party_of,
+};
 
 use crate::advice::Seen;
 use conduct::Conduct;
@@ -50,6 +52,8 @@ pub(crate) struct Router {
     /// The middle one, likewise.
     usual: BTreeMap<ModelId, f64>,
     conduct: Conduct,
+    /// Models that nodes get no jobs for, connected or not: their files could not be shown.
+    withheld: BTreeMap<NodeId, BTreeSet<ModelId>>,
     /// Jobs that an owner whom nobody knows holds at once; `None` is any number.
     of_new: Option<u32>,
 }
@@ -76,6 +80,10 @@ impl Router {
         standing: Standing,
     ) {
         let before = self.take_node(id);
+        let offered = models;
+        let withheld = self.withheld.get(id);
+        let given = |model: &&ModelId| withheld.is_none_or(|all| !all.contains(*model));
+        let models: Vec<ModelId> = offered.iter().filter(given).cloned().collect();
         if slots > 0 {
             for model in &models {
                 *self.serving.entry(model.clone()).or_default() += 1;
@@ -85,7 +93,8 @@ impl Router {
         let fault_band = self.conduct.fault_band(id);
         let before = before.unwrap_or_default();
         let parked = false;
-        let node = Node { models, slots, busy, resting, parked, fault_band, standing, ..before };
+        let node =
+            Node { models, offered, slots, busy, resting, parked, fault_band, standing, ..before };
         self.nodes.insert(id.clone(), node);
         self.refresh(id);
         self.owner_changed(id);
@@ -97,6 +106,24 @@ impl Router {
             node.parked = true;
             self.refresh(id);
         }
+    }
+
+    /// Gives a node no jobs for a model, or gives it some again.
+    pub(crate) fn withhold(&mut self, id: &NodeId, model: &ModelId, withheld: bool) {
+        let of_node = self.withheld.entry(id.clone()).or_default();
+        let changed = if withheld { of_node.insert(model.clone()) } else { of_node.remove(model) };
+        if of_node.is_empty() {
+            self.withheld.remove(id);
+        }
+        if changed && let Some(node) = self.nodes.get(id) {
+            let (offered, standing) = (node.offered.clone(), node.standing.clone());
+            self.set_node(id, offered, node.slots, node.busy, standing);
+        }
+    }
+
+    /// What a connected node announced, whatever of it is withheld.
+    pub(crate) fn offered(&self, id: &NodeId) -> impl Iterator<Item = &ModelId> {
+        self.nodes.get(id).into_iter().flat_map(|node| &node.offered)
     }
 
     fn is_large_enough(&self, model: &ModelId, standing: &Standing) -> bool {
@@ -125,7 +152,7 @@ impl Router {
             slots: node.slots,
             busy: node.busy,
             offers: node.models.iter().filter(fits).cloned().collect(),
-            loaded: node.models.first().filter(|_| !node.cold).cloned(),
+            loaded: node.offered.first().filter(|_| !node.cold).cloned(),
             advised: false,
         })
     }
@@ -267,6 +294,45 @@ impl Router {
         }
     }
 
+    /// Notes how long a node took to the first words of an answer, in milliseconds for a short prompt.
+    pub(crate) fn began(&mut self, id: &NodeId, model: &ModelId, ms: f64) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.began(model, ms);
+        }
+    }
+
+    /// How long a node usually takes to them; of one that was not timed, how long the middle one does.
+    pub(crate) fn begins_after(&self, id: &NodeId, model: &ModelId) -> Option<f64> {
+        let own = self.nodes.get(id).and_then(|node| node.begins_after(model));
+        own.or_else(|| {
+            let mut all: Vec<f64> =
+                self.nodes.values().filter_map(|node| node.begins_after(model)).collect();
+            all.sort_by(f64::total_cmp);
+            all.get(all.len() / 2).copied()
+        })
+    }
+
+    /// Whether a node has a model in memory.
+    pub(crate) fn has_loaded(&self, id: &NodeId, model: &ModelId) -> bool {
+        self.nodes.get(id).is_some_and(|node| node.has_loaded(model))
+    }
+
+    /// Whether a free node that was not asked yet has a model in memory and may compute a job.
+    pub(crate) fn another_could_begin(
+        &self,
+        model: &ModelId,
+        asked: impl Fn(&NodeId) -> bool,
+        placement: Option<&Placement>,
+    ) -> bool {
+        self.nodes.iter().any(|(id, node)| {
+            node.has_loaded(model)
+                && node.models.contains(model)
+                && node.is_free_for(model)
+                && !asked(id)
+                && placement.is_none_or(|place| place.allows(id, &node.standing.class))
+        })
+    }
+
     /// Sets the speed bands of all nodes anew.
     pub(crate) fn band_all(&mut self) {
         self.fastest = nodes::band_all(&mut self.nodes);
@@ -320,6 +386,13 @@ impl Router {
         self.nodes.iter().any(|(id, node)| {
             node.slots > 0 && node.models.contains(model) && placement.allows(id, &node.standing)
         })
+    }
+
+    /// Whether a node would begin a job on a model now.
+    pub(crate) fn is_free_for(&self, id: &NodeId, model: &ModelId) -> bool {
+        self.nodes
+            .get(id)
+            .is_some_and(|node| node.models.contains(model) && node.is_free_for(model))
     }
 
     /// Models that a connected node serves.
@@ -459,6 +532,8 @@ impl Router {
                     |w: &&Waiting| !barred(w) && (w.unable.contains(id) || w.tried.contains(id));
                 let failed = self.queues.of_model(model).filter(failed).count();
                 add(failed, SkipReason::Failed);
+            } else if node.offered.contains(model) {
+                add(jobs, SkipReason::Files { model: model.clone() });
             } else if self.is_large_enough(model, &node.standing) {
                 add(jobs, SkipReason::Model { model: model.clone() });
             } else {
@@ -496,7 +571,9 @@ impl Router {
         for (at, model) in node.models.iter().enumerate() {
             let free = self.free.entry(model.clone()).or_default();
             if node.is_free_for(model) {
-                free.insert(id, at == 0 && !node.cold, node.standing.referred_by.as_ref());
+                // The first of those that are left is not loaded where the loaded one is withheld.
+                let loaded = at == 0 && !node.cold && node.offered.first() == Some(model);
+                free.insert(id, loaded, node.standing.referred_by.as_ref());
             } else {
                 free.remove(id);
             }

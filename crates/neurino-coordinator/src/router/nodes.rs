@@ -63,11 +63,22 @@ pub(super) struct Speed {
     band: i8,
 }
 
+/// How long a node takes to the first words of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Begin {
+    /// Milliseconds for a short prompt, smoothed.
+    ms: f64,
+    /// How often it was timed.
+    times: u32,
+}
+
 /// A connected node.
 #[derive(Debug, Default)]
 pub(super) struct Node {
     /// The loaded one first.
     pub(super) models: Vec<ModelId>,
+    /// What it announced: the same, and what is withheld from it.
+    pub(super) offered: Vec<ModelId>,
     /// Whether not even that one is loaded.
     pub(super) cold: bool,
     pub(super) slots: u32,
@@ -86,6 +97,7 @@ pub(super) struct Node {
     pub(super) last_served: u64,
     pub(super) standing: Standing,
     pub(super) speeds: BTreeMap<ModelId, Speed>,
+    pub(super) begins: BTreeMap<ModelId, Begin>,
 }
 
 /// Position in the order, best first: few failures, speed, votes, uptime, then whoever has less to do, was served
@@ -119,6 +131,27 @@ impl Node {
     pub(super) fn is_free_for(&self, model: &ModelId) -> bool {
         let held = self.reserved.as_ref().is_some_and(|held| held != model || self.busy > 0);
         self.busy < self.slots && !held && !self.resting && !self.capped && !self.parked
+    }
+
+    /// Whether a model is in its memory.
+    pub(super) fn has_loaded(&self, model: &ModelId) -> bool {
+        self.offered.first() == Some(model) && !self.cold
+    }
+
+    /// Notes how long the first words of an answer took.
+    pub(super) fn began(&mut self, model: &ModelId, ms: f64) {
+        /// Weight of the newest job.
+        const NEW: f64 = 0.2;
+        let begin = self.begins.entry(model.clone()).or_insert(Begin { ms, times: 0 });
+        begin.ms += NEW * (ms - begin.ms);
+        begin.times = begin.times.saturating_add(1);
+    }
+
+    /// How long they usually take, once they were timed a few times.
+    pub(super) fn begins_after(&self, model: &ModelId) -> Option<f64> {
+        /// What one or two jobs took says little.
+        const TIMES_MIN: u32 = 3;
+        self.begins.get(model).filter(|begin| begin.times >= TIMES_MIN).map(|begin| begin.ms)
     }
 
     /// How fast it serves a model, in cost units a second, if it was timed.

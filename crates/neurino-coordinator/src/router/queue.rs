@@ -89,6 +89,20 @@ pub(crate) struct Placement {
     /// Whether only nodes may that score claimed texts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) scores: bool,
+    /// The job that has the answer, if the network knows it already. The node hears nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) known: Option<KnownAnswer>,
+}
+
+/// Where the answer of a job stands that the network asks for though it knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KnownAnswer {
+    /// The job that was asked before.
+    pub(crate) job: JobId,
+    /// The numeric class of the node that answered it, if nodes are compared by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<String>,
 }
 
 /// What the numeric class of a node begins with that computes with another engine.

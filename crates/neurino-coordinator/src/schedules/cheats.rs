@@ -36,6 +36,8 @@ pub(super) enum Cheat {
     LateSeed,
     /// It writes honestly, and as an auditor calls the first seed that it is given the right one.
     Guesser,
+    /// It computes as it should what looks like a check, and with another model's weights what does not.
+    Sly,
 }
 
 impl Cheat {
@@ -81,6 +83,9 @@ pub(super) fn answer(
     cheat: Option<Cheat>,
     first: &mut Option<JobOutput>,
 ) -> JobOutput {
+    // Others' work that it checks is known by the log-probabilities that are asked for.
+    let checks = matches!(spec, JobSpec::Text(job) if job.logprobs.is_some());
+    let cheat = cheat.filter(|cheat| *cheat != Cheat::Sly || !checks);
     let made = match spec {
         JobSpec::Text(job) => JobOutput::Text(text(job, cheat)),
         JobSpec::Image(job) => JobOutput::Image(picture(job, cheat)),
@@ -106,7 +111,7 @@ const EARLY: usize = 6;
 /// The tokens that a node draws for a seed.
 fn drawn(job: &TextJob, seed: u64, cheat: Option<Cheat>) -> Vec<u32> {
     let weights: &[u8] = match cheat {
-        Some(Cheat::OtherCheckpoint | Cheat::Accomplices) => b"other",
+        Some(Cheat::OtherCheckpoint | Cheat::Accomplices | Cheat::Sly) => b"other",
         Some(Cheat::Instant) => b"none",
         _ => b"right",
     };

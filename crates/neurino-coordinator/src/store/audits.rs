@@ -7,7 +7,7 @@ use neurino_core::audit::margins::Margins;
 use neurino_core::audit::{AuditRules, Outcome, Record};
 use neurino_core::{JobId, JobSpec, LeaseId, MicroPoints, NodeId, Receipt};
 use neurino_ledger::{
-    Account, EntryKind, Event, Unit, event_of, event_of_clawback, event_of_restoring,
+    Account, EntryKind, Event, PayerId, Unit, event_of, event_of_clawback, event_of_restoring,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub(crate) struct NewAudit {
     pub(crate) rate_ppm: u32,
     /// What else called for it.
     pub(crate) suspicion: Option<&'static str>,
+    /// The job that has the answer, and whether it was computed in the same numeric class: then nobody
+    /// need compute the result again.
+    pub(crate) known: Option<(JobId, bool)>,
 }
 
 /// How far an audit is.
@@ -188,8 +191,9 @@ pub(super) async fn add(
     audit: &NewAudit,
 ) -> Result<(), StoreError> {
     query(
-        "INSERT INTO audit (job, lease, node, class, model, rate_ppm, suspicion, state, \
-         drawn_at_ms, changed_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9)",
+        "INSERT INTO audit (job, lease, node, class, model, rate_ppm, suspicion, state, second, \
+         second_class, drawn_at_ms, changed_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(receipt.job.to_string())
     .bind(receipt.lease.to_string())
@@ -198,6 +202,9 @@ pub(super) async fn add(
     .bind(receipt.model.as_str())
     .bind(audit.rate_ppm)
     .bind(audit.suspicion)
+    .bind(if audit.known.is_some() { AuditState::Second } else { AuditState::Waiting }.as_str())
+    .bind(audit.known.map(|(job, _)| job.to_string()))
+    .bind(audit.known.is_some_and(|(_, same_class)| same_class))
     .bind(receipt.settled_at_ms)
     .bind(receipt.settled_at_ms)
     .execute(c)
@@ -648,6 +655,25 @@ impl Store {
         .fetch_all(self.readers())
         .await?;
         rows.iter().map(stored).collect()
+    }
+
+    /// Jobs that a payer sent under idempotency keys that begin so, oldest first, with their keys.
+    pub(crate) async fn jobs_of_keys(
+        &self,
+        payer: &PayerId,
+        prefix: &str,
+    ) -> Result<Vec<(JobId, String)>, StoreError> {
+        let length = i64::try_from(prefix.len()).unwrap_or(i64::MAX);
+        let rows: Vec<(String, String)> = query(
+            "SELECT id, idempotency_key FROM job WHERE payer = $1 AND idempotency_key IS NOT NULL \
+             AND substr(idempotency_key, 1, $2) = $3 ORDER BY created_at_ms, id",
+        )
+        .bind(payer.as_str())
+        .bind(length)
+        .bind(prefix)
+        .fetch_all(self.readers())
+        .await?;
+        rows.into_iter().map(|(id, key)| Ok((parse_id(&id, "job id")?, key))).collect()
     }
 
     /// What was asked for; absent once it was shredded.

@@ -241,7 +241,8 @@ async fn a_pardon_covers_what_comes_to_light_later(books: Books) {
     let paid = async |n: u128, at_ms: i64| {
         store.admit(new_job(n)).await.expect("writes");
         store.grant(grant(n, n, 1)).await.expect("writes");
-        let audit = NewAudit { class: String::new(), rate_ppm: 1_000_000, suspicion: None };
+        let audit =
+            NewAudit { class: String::new(), rate_ppm: 1_000_000, suspicion: None, known: None };
         let settlement = Settlement { audit: Some(audit), ..settlement(n, n, 1, at_ms) };
         assert_eq!(store.settle(settlement).await.expect("writes"), Settled::Paid);
     };

@@ -14,6 +14,7 @@ mod epochs;
 mod evidence;
 #[cfg(test)]
 mod faults;
+mod file_roots;
 mod marks;
 mod pictures;
 mod postgres;

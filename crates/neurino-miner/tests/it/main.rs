@@ -3,6 +3,7 @@
 
 mod advice;
 mod crash;
+mod files;
 mod hostile;
 mod pictures;
 mod pool;
@@ -77,6 +78,7 @@ impl Bench {
             receipts: self.log.clone(),
             filter: ContentFilter::default(),
             follow_advice: true,
+            files: None,
         }
     }
 

@@ -2954,7 +2954,11 @@ model: ModelId, } | { "why": "memory",
 /**
  * How much, in bytes.
  */
-memory_bytes: number, } | { "why": "failed" });
+memory_bytes: number, } | { "why": "failed" } | { "why": "files",
+/**
+ * The model.
+ */
+model: ModelId, });
 
 /**
  * Everything the window shows.

@@ -115,6 +115,8 @@ export const skips: Said<SkipCount, 'why'> = {
   memory: ({ jobs, memory_bytes }) =>
     `${jobs} ${jobs === 1 ? 'braucht' : 'brauchen'} ${memorySize(memory_bytes)}`,
   failed: ({ jobs }) => `${jobs} ${jobs === 1 ? 'ist' : 'sind'} hier schon gescheitert`,
+  files: ({ jobs, model }) =>
+    `${jobs} ${jobs === 1 ? 'braucht' : 'brauchen'} ${model}, dessen Dateien nicht gezeigt werden konnten`,
 };
 
 /** What stands beside a miner's saying. */
