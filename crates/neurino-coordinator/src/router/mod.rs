@@ -329,7 +329,7 @@ impl Router {
                 && node.models.contains(model)
                 && node.is_free_for(model)
                 && !asked(id)
-                && placement.is_none_or(|place| place.allows(id, &node.standing.class))
+                && placement.is_none_or(|place| place.allows(id, &node.standing))
         })
     }
 
