@@ -71,14 +71,12 @@ impl Grab {
             .create_window(0, waker, root, 0, 0, 1, 1, 0, class, 0, &aux)
             .map_err(|error| refused(&error))?;
         let grab = Self { connection, root, waker, keys };
-        grab.grab()?;
+        grab.grab(grab.code()?)?;
         Ok(grab)
     }
 
-    /// Takes the key as the keyboard's layout has it now.
-    fn grab(&self) -> Result<(), HotkeyError> {
+    fn grab(&self, code: Keycode) -> Result<(), HotkeyError> {
         let refused = |error: ReplyError| HotkeyError::Refused(self.keys, error.to_string());
-        let code = self.code().map_err(refused)?.ok_or(HotkeyError::NoKey(self.keys))?;
         for locks in locks() {
             let cookie = self.connection.grab_key(
                 false,
@@ -111,8 +109,15 @@ impl Grab {
         let _ = self.connection.flush();
     }
 
+    /// The key as the keyboard's layout has it now.
+    fn code(&self) -> Result<Keycode, HotkeyError> {
+        let found = self.look_up();
+        let found = found.map_err(|e| HotkeyError::Refused(self.keys, e.to_string()))?;
+        found.ok_or(HotkeyError::NoKey(self.keys))
+    }
+
     /// The key that has this symbol, first those that have it without Shift in the first layout.
-    fn code(&self) -> Result<Option<Keycode>, ReplyError> {
+    fn look_up(&self) -> Result<Option<Keycode>, ReplyError> {
         let setup = self.connection.setup();
         let (first, last) = (setup.min_keycode, setup.max_keycode);
         let mapping = self.connection.get_keyboard_mapping(first, last - first + 1)?.reply()?;
@@ -125,7 +130,7 @@ impl Grab {
     }
 
     /// Waits for presses until it is told to end, or the server is gone.
-    fn listen(&self, pressed: &Pressed) {
+    fn listen(&self, mut code: Option<Keycode>, pressed: &Pressed) {
         // A key that is held down is released and pressed again at the same moment.
         let mut released_at = None;
         loop {
@@ -136,12 +141,19 @@ impl Grab {
                     }
                 }
                 Ok(Event::KeyRelease(event)) => released_at = Some(event.time),
-                Ok(Event::MappingNotify(_)) => {
-                    self.give_back();
-                    if let Err(error) = self.grab() {
-                        warn!("the hotkey is lost with the keyboard's layout: {error}");
+                // Another keyboard of the same layout is told in the same way, and its first press must
+                // not be lost to a key that is taken anew without need.
+                Ok(Event::MappingNotify(_)) => match self.code() {
+                    Ok(now) if code == Some(now) => {}
+                    found => {
+                        self.give_back();
+                        code = found.as_ref().ok().copied();
+                        if let Err(error) = found.and_then(|now| self.grab(now)) {
+                            code = None;
+                            warn!("the hotkey is lost with the keyboard's layout: {error}");
+                        }
                     }
-                }
+                },
                 Ok(Event::ClientMessage(event)) if event.window == self.waker => return,
                 Ok(_) => {}
                 Err(error) => return warn!("the hotkey is lost with the X server: {error}"),
@@ -160,7 +172,8 @@ impl Listener {
     fn start(grab: Grab, pressed: Pressed) -> Self {
         let grab = Arc::new(grab);
         let listening = Arc::clone(&grab);
-        let work = move || listening.listen(&pressed);
+        let code = grab.code().ok();
+        let work = move || listening.listen(code, &pressed);
         let thread = std::thread::Builder::new().name("hotkey".into()).spawn(work);
         let thread = thread.inspect_err(|error| warn!("no thread for the hotkey: {error}")).ok();
         Self { grab, thread }
@@ -294,7 +307,10 @@ mod tests {
     fn counting() -> (Arc<AtomicU32>, Pressed) {
         let count = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&count);
-        (count, Box::new(move || drop(counted.fetch_add(1, Ordering::SeqCst))))
+        let press = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        (count, Box::new(press))
     }
 
     fn until(count: &AtomicU32, wanted: u32) {

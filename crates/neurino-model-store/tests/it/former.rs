@@ -13,8 +13,10 @@ fn newer() -> Vec<u8> {
     content().iter().map(|byte| byte.wrapping_add(1)).collect()
 }
 
+/// Gives the file within a second, so that there is time to stop half-way.
 async fn serving(content: Vec<u8>) -> Server {
-    Server::start(move |_, request| Answer::file(request, &content)).await
+    let answer = move |_, request: &_| Answer { bytes_per_ms: 300, ..Answer::file(request, &content) };
+    Server::start(answer).await
 }
 
 /// Puts a manifest into the library's folder, as a person or an update of the catalogue would.

@@ -15,6 +15,9 @@ const NAMED: Readonly<Record<string, string>> = {
   Pause: 'Pause',
 };
 
+/** What stands on these keys everywhere. */
+const ARROWS: Readonly<Record<string, string>> = { Left: '←', Up: '↑', Right: '→', Down: '↓' };
+
 /** Keys that take a hotkey without Ctrl, Alt or the logo: nothing else needs them. */
 const SPARE = /^(Pause|F1[3-9]|F2[0-4])$/;
 
@@ -56,5 +59,5 @@ export function pressed(press: Press): Pressed {
 
 /** The keys one by one, in the words of the language. */
 export function keyNames(keys: string, names: Readonly<Record<string, string>>): string[] {
-  return keys.split('+').map((key) => names[key] ?? key);
+  return keys.split('+').map((key) => names[key] ?? ARROWS[key] ?? key);
 }

@@ -32,9 +32,5 @@ export const hotkey: Catalogue['hotkey'] = {
     End: 'Ende',
     PageUp: 'Bild auf',
     PageDown: 'Bild ab',
-    Left: '←',
-    Up: '↑',
-    Right: '→',
-    Down: '↓',
   },
 };

@@ -49,10 +49,7 @@ export const phrases: readonly Phrase[] = [
     '{0} von {1} war beschädigt und liegt jetzt beiseite. Das Modell ist dein eigenes: Füge es noch mal hinzu.',
   ],
   ['The drive could not read {} of {}.', 'Das Laufwerk konnte {0} von {1} nicht lesen'],
-  [
-    'every file of this model can be read',
-    'jede Datei dieses Modells lässt sich lesen',
-  ],
+  ['every file of this model can be read', 'jede Datei dieses Modells lässt sich lesen'],
   [
     'the model is your own, so nothing could bring it back',
     'das Modell ist dein eigenes, nichts könnte es zurückbringen',

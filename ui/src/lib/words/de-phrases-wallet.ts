@@ -11,10 +11,7 @@ export const phrases: readonly Phrase[] = [
     'another identity earns for other points and bindings',
     'eine andere Identität verdient für andere Punkte und Bindungen',
   ],
-  [
-    'confirm that you want to go back to it',
-    'bestätige, dass du zu ihr zurückkehren willst',
-  ],
+  ['confirm that you want to go back to it', 'bestätige, dass du zu ihr zurückkehren willst'],
   // The wallet's page.
   ['no words were asked for', 'es wurden keine Wörter verlangt'],
   ['start the check again', 'beginn die Prüfung von vorn'],

@@ -1,14 +1,15 @@
 // Words of the hotkey.
 
-/** Keys whose names differ from language to language. */
-const names: Readonly<Record<string, string>> = {
+/** What stands on keys, where that differs from language to language. */
+const names = {
+  Ctrl: 'Ctrl',
+  Shift: 'Shift',
   Space: 'Space',
+  Insert: 'Insert',
+  Home: 'Home',
+  End: 'End',
   PageUp: 'Page Up',
   PageDown: 'Page Down',
-  Left: '←',
-  Up: '↑',
-  Right: '→',
-  Down: '↓',
 };
 
 export const hotkey = {
@@ -22,7 +23,8 @@ export const hotkey = {
   cancel: 'Cancel',
   press: 'Press the keys together',
   escape: 'Esc leaves everything as it is.',
-  bare: (keys: string) => `${keys} is needed by other programs. Hold Ctrl, Alt or the logo key too.`,
+  bare: (keys: string) =>
+    `${keys} is needed by other programs. Hold Ctrl, Alt or the logo key too.`,
   unknown: 'That key cannot be a hotkey. Take a letter, a digit or a function key.',
   refused: 'The hotkey stays as it was',
   dead: 'The hotkey does nothing at the moment',
