@@ -106,9 +106,8 @@ fn body(error: &HotkeyError) -> ErrorBody {
             body.with_hint("choose other keys, or free them in the other program")
         }
         HotkeyError::NoKey(_) | HotkeyError::Refused(..) => body.with_hint("choose other keys"),
-        HotkeyError::Wayland => body.with_hint(
-            "put the command `neurino toggle` on a key in the desktop's own settings",
-        ),
+        HotkeyError::Wayland => body
+            .with_hint("put the command `neurino toggle` on a key in the desktop's own settings"),
         HotkeyError::NotHere => body,
     }
 }

@@ -191,7 +191,8 @@ impl App {
             // The version before stays in use.
             let (store, model) = (self.store.clone(), model.clone());
             let forgetting = tokio::task::spawn_blocking(move || store.forget_newer(&model));
-            let forgotten = forgetting.await.map_err(|_| internal("the files could not be deleted"))?;
+            let forgotten =
+                forgetting.await.map_err(|_| internal("the files could not be deleted"))?;
             forgotten.map_err(|error| crate::models::not_ready(&error))?;
             self.library.look_again();
         } else if !self.is_here(model) {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
 use neurino_engine::{EngineStatus, ModelRef};
-use neurino_model_store::{
-    Catalog, FailureReason, FetchOptions, ModelManifest, StoreError,
-};
+use neurino_model_store::{Catalog, FailureReason, FetchOptions, ModelManifest, StoreError};
 use neurino_protocol::app::{ModelState, ModelStatus};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;

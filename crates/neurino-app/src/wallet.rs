@@ -284,11 +284,7 @@ impl App {
         listed.iter().map(|address| checksummed(address)).collect()
     }
 
-    async fn former_back(
-        self: &Arc<Self>,
-        address: &str,
-        accept: bool,
-    ) -> Result<(), ErrorBody> {
+    async fn former_back(self: &Arc<Self>, address: &str, accept: bool) -> Result<(), ErrorBody> {
         if !accept {
             return Err(invalid("another identity earns for other points and bindings")
                 .with_hint("confirm that you want to go back to it"));
@@ -372,9 +368,7 @@ fn refused(error: WalletError) -> ErrorBody {
         }
         WalletError::BadPhrase { .. }
         | WalletError::BadKeyFile { .. }
-        | WalletError::NoFormer { .. } => {
-            invalid(error.to_string())
-        }
+        | WalletError::NoFormer { .. } => invalid(error.to_string()),
         _ => ErrorBody::new(ErrorCode::Internal, told_with_causes(&error)),
     }
 }

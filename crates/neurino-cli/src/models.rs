@@ -12,8 +12,7 @@ use neurino_config::{ConfigError, InstanceLock};
 use neurino_core::{JobKind, ModelId};
 use neurino_engine::inspect::inspect;
 use neurino_model_store::{
-    FetchOptions, ModelStore, OwnModel, Progress, StoreError, Throttle, own_files,
-    own_id, own_name,
+    FetchOptions, ModelStore, OwnModel, Progress, StoreError, Throttle, own_files, own_id, own_name,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

@@ -47,11 +47,7 @@ pub(crate) async fn run(setting: Setting, action: WalletAction) -> anyhow::Resul
 }
 
 /// Lists former identities, or goes back to one.
-async fn former(
-    setting: &Setting,
-    restore: Option<String>,
-    yes: bool,
-) -> anyhow::Result<ExitCode> {
+async fn former(setting: &Setting, restore: Option<String>, yes: bool) -> anyhow::Result<ExitCode> {
     let Some(address) = restore else {
         let addresses = former_identities(&setting.dirs.data)?;
         match setting.format {

@@ -64,7 +64,8 @@ mod tests {
         let scrubbed = Scrubbed {
             read_ms: [("llama/weights.gguf".to_owned(), 7)].into(),
             damaged: [("flux".to_owned(), "vae.safetensors".to_owned())].into(),
-            unreadable: [("org/other".to_owned(), ("b.gguf".to_owned(), "error".to_owned()))].into(),
+            unreadable: [("org/other".to_owned(), ("b.gguf".to_owned(), "error".to_owned()))]
+                .into(),
         };
         file.save(&scrubbed).unwrap();
         assert_eq!(file.load(), scrubbed);

@@ -321,11 +321,8 @@ mod tests {
         assert_eq!(totals[3].energy.used_mj, 100 * 15 * 60_000);
         assert_eq!(totals[3].cost_micro, None);
         // 25 watt hours at half past midnight, in a cheap hour.
-        let tariff = Tariff {
-            kwh_micro: 320_000,
-            cheap_kwh_micro: Some(200_000),
-            currency: "EUR".into(),
-        };
+        let tariff =
+            Tariff { kwh_micro: 320_000, cheap_kwh_micro: Some(200_000), currency: "EUR".into() };
         let week = neurino_control::Week::default();
         let prices = Prices { tariff: &tariff, week: &week, zone };
         let totals = log.view(|r| spans(r, meter, now, zone, Some(&prices)));

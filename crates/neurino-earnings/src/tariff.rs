@@ -83,7 +83,8 @@ impl Prices<'_> {
         let at = Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH);
         let local = self.zone.to_datetime(at);
         let day = local.weekday().to_monday_zero_offset();
-        let minute = (i32::from(day) * 24 + i32::from(local.hour())) * 60 + i32::from(local.minute());
+        let minute =
+            (i32::from(day) * 24 + i32::from(local.hour())) * 60 + i32::from(local.minute());
         self.week.is_cheap(u16::try_from(minute).unwrap_or(0))
     }
 }
@@ -153,7 +154,10 @@ mod tests {
         assert_eq!(cost(&two, &halves), 2, "half of one and half of three");
         // With one price every hour has it.
         assert_eq!(cost(&tariff_of(3, None), &[("2026-11-22T23:45:00Z", KWH_MJ)]), 3);
-        assert_eq!(cost(&tariff_of(u64::MAX, None), &[("2026-11-22T23:45:00Z", u64::MAX)]), u64::MAX);
+        assert_eq!(
+            cost(&tariff_of(u64::MAX, None), &[("2026-11-22T23:45:00Z", u64::MAX)]),
+            u64::MAX
+        );
     }
 
     #[test]

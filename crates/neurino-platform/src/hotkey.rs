@@ -23,7 +23,9 @@ pub trait Hotkeys: Send + Sync {
 }
 
 /// Keys that are ours; given back when dropped.
-pub struct HeldKey(#[expect(dead_code, reason = "it lives until the keys are given back")] Box<dyn Send>);
+pub struct HeldKey(
+    #[expect(dead_code, reason = "it lives until the keys are given back")] Box<dyn Send>,
+);
 
 impl HeldKey {
     /// Keys that `owner` gives back when it is dropped.

@@ -376,10 +376,7 @@ mod tests {
         assert_eq!(wayland.given(), Err(HotkeyError::Wayland));
         let taken = wayland.take(keys("Ctrl+Alt+M"), counting().1).map(|_| ());
         assert_eq!(taken, Err(HotkeyError::Wayland));
-        assert_eq!(
-            Session { display: None, wayland: false }.given(),
-            Err(HotkeyError::NotHere)
-        );
+        assert_eq!(Session { display: None, wayland: false }.given(), Err(HotkeyError::NotHere));
         let nobody = Session { display: Some(":4711".into()), wayland: false };
         let taken = nobody.take(keys("Ctrl+Alt+M"), counting().1).map(|_| ());
         assert!(matches!(taken, Err(HotkeyError::Refused(..))), "{taken:?}");

@@ -183,6 +183,13 @@ impl App {
     }
 
     fn forget_repaired(&self) {
+        let unreadable = lock(&self.library.state).scrubbed.unreadable.clone();
+        let is_gone = |id: &String| ModelId::new(id).is_ok_and(|id| !self.is_here(&id));
+        let gone: Vec<String> = unreadable.into_keys().filter(is_gone).collect();
+        if !gone.is_empty() {
+            // Removed, or being fetched again.
+            self.change_scrubbed(|s| s.unreadable.retain(|model, _| !gone.contains(model)));
+        }
         let damaged = lock(&self.library.state).scrubbed.damaged.clone();
         let again = |id: &String| ModelId::new(id).is_ok_and(|id| !self.is_missing(&id));
         let repaired: Vec<String> = damaged.into_keys().filter(again).collect();

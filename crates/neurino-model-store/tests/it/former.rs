@@ -15,7 +15,8 @@ fn newer() -> Vec<u8> {
 
 /// Gives the file within a second, so that there is time to stop half-way.
 async fn serving(content: Vec<u8>) -> Server {
-    let answer = move |_, request: &_| Answer { bytes_per_ms: 300, ..Answer::file(request, &content) };
+    let answer =
+        move |_, request: &_| Answer { bytes_per_ms: 300, ..Answer::file(request, &content) };
     Server::start(answer).await
 }
 
