@@ -42,7 +42,6 @@ fn a_newer_version_waits_for_the_job_and_one_that_fails_goes_back() {
         let before = receipts(&page);
         page.press("settings-install").await;
         page.go_to("home").await;
-        let held = "installed";
         page.until("it is waited for the job", SOON, async |page| {
             page.find("update-notice").await.is_none()
                 || page.read("update-notice").await.contains("99.0.0")
@@ -51,7 +50,7 @@ fn a_newer_version_waits_for_the_job_and_one_that_fails_goes_back() {
         let tried = page.desk.home().join("../newer-was-started");
         let begin = Instant::now();
         while !tried.exists() {
-            assert!(begin.elapsed() < A_WHILE, "{held} between two jobs");
+            assert!(begin.elapsed() < A_WHILE, "it is put in place between two jobs");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(receipts(&page) > before, "the job was paid, not handed back");
