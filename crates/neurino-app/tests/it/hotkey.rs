@@ -11,7 +11,7 @@ use neurino_protocol::app::{Command, MiningState, Reply};
 use neurino_protocol::hotkey::{HotkeyCommand, HotkeyView, HotkeyWay};
 use neurino_protocol::notices::Notice;
 
-use crate::world::{Viewer, World};
+use crate::world::{PATIENCE, Viewer, World};
 
 /// A keyboard, some of whose keys other programs have.
 #[derive(Clone, Default)]
@@ -86,7 +86,7 @@ async fn view(viewer: &Viewer, command: HotkeyCommand) -> Result<HotkeyView, Err
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_press_pauses_and_the_next_one_resumes() {
     let (world, keyboard, shown) = (World::answering("yes"), Keyboard::default(), Shown::default());
     let viewer = Viewer::start(options(&world, &keyboard, &shown)).await.unwrap();
@@ -99,13 +99,17 @@ async fn a_press_pauses_and_the_next_one_resumes() {
     viewer.until_state(MiningState::Paused).await;
     keyboard.press("Ctrl+Alt+M");
     viewer.until_ready().await;
+    let begin = std::time::Instant::now();
+    while shown.0.lock().unwrap().len() < 2 && begin.elapsed() < PATIENCE {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     let told = shown.0.lock().unwrap().clone();
     assert_eq!(told, [Notice::Hotkey(false), Notice::Hotkey(true)]);
     viewer.app.shutdown().await;
     assert_eq!(keyboard.ours(), Vec::<String>::new(), "given back");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_another_program_has_are_refused_and_the_former_stay() {
     let (world, keyboard, shown) = (World::answering("yes"), Keyboard::default(), Shown::default());
     keyboard.0.lock().unwrap().others.push("Ctrl+Alt+P".into());
