@@ -102,6 +102,7 @@ fn options(
             card_script: card_script(),
             awake,
             updates,
+            hotkeys: Some(neurino_platform::open_hotkeys()),
             notifier: Some(Arc::new(Desktop { language })),
             ..usual
         })

@@ -48,6 +48,8 @@ fn told(notice: &Notice, words: &Words) -> (String, String) {
         Notice::Model(name) => say(of.model, (of.model_body)(name)),
         Notice::JobsFail(count) => say(of.jobs_fail, (of.jobs_fail_body)(*count)),
         Notice::Alert(kind, sentence) => say(of.alert, (of.alert_body)(*kind, sentence)),
+        Notice::Hotkey(true) => say(of.goes_on, of.goes_on_body.to_owned()),
+        Notice::Hotkey(false) => say(of.paused, of.hotkey_body.to_owned()),
         Notice::Test => say(of.test, of.test_body.to_owned()),
     }
 }
@@ -79,6 +81,9 @@ mod tests {
         check(English, &needs, "Neurino needs you", "The model file is damaged.");
         let open = "Öffne Neurino, um zu sehen, warum.";
         check(German, &needs, "Neurino braucht dich", open);
+        let paused = "Von dir pausiert, bis du weitermachst.";
+        check(German, &Notice::Hotkey(false), "Das Mining pausiert", paused);
+        check(English, &Notice::Hotkey(true), "Mining goes on", "Your hotkey resumed it.");
         let week = Notice::Weekly(MicroPoints(1_250_000), MicroPoints(0));
         check(German, &week, "Punkte der letzten sieben Tage", "1,250 Llama-Punkte");
         let full = Notice::Alert(AlertKind::LowDisk, "Less than 5 GB are free.".into());

@@ -42,6 +42,9 @@ pub(crate) struct Words {
 pub(crate) struct NoticeWords {
     pub(crate) needs_you: &'static str,
     pub(crate) paused: &'static str,
+    pub(crate) hotkey_body: &'static str,
+    pub(crate) goes_on: &'static str,
+    pub(crate) goes_on_body: &'static str,
     pub(crate) first_points: &'static str,
     pub(crate) first_points_body: &'static str,
     pub(crate) weekly: &'static str,
@@ -128,6 +131,9 @@ static ENGLISH: Words = Words {
     notices: NoticeWords {
         needs_you: "Neurino needs you",
         paused: "Mining is paused",
+        hotkey_body: "Paused by you until you resume.",
+        goes_on: "Mining goes on",
+        goes_on_body: "Your hotkey resumed it.",
         first_points: "First points of the day",
         first_points_body: "A job was paid today.",
         weekly: "Points of the last seven days",
@@ -175,6 +181,9 @@ static GERMAN: Words = Words {
     notices: NoticeWords {
         needs_you: "Neurino braucht dich",
         paused: "Das Mining pausiert",
+        hotkey_body: "Von dir pausiert, bis du weitermachst.",
+        goes_on: "Das Mining geht weiter",
+        goes_on_body: "Dein Tastenkürzel hat es fortgesetzt.",
         first_points: "Die ersten Punkte des Tages",
         first_points_body: "Heute wurde ein Job bezahlt.",
         weekly: "Punkte der letzten sieben Tage",

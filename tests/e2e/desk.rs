@@ -33,6 +33,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("wmctrl", "wmctrl"),
 ];
 
+/// In what a test adds to the environment: a copy of the program that is opened instead of it, because
+/// the test has it replaced.
+pub(crate) const OWN_PROGRAM: &str = "NEURINO_BIN";
+
 /// The starter model's name in the catalogue.
 pub(crate) const STARTER: &str = "smollm2-135m-instruct";
 
@@ -144,7 +148,7 @@ fn find(tool: &str) -> Option<PathBuf> {
 
 /// The program under test: `NEURINO_BIN`, else the one built beside this test.
 pub(crate) fn program() -> PathBuf {
-    let named = std::env::var_os("NEURINO_BIN").map(PathBuf::from);
+    let named = std::env::var_os(OWN_PROGRAM).map(PathBuf::from);
     std::path::absolute(named.unwrap_or_else(|| target_folder().join("neurino"))).unwrap()
 }
 
@@ -305,7 +309,7 @@ impl View {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let capabilities =
-            json!({ "webkitgtk:browserOptions": { "binary": program(), "args": [] } });
+            json!({ "webkitgtk:browserOptions": { "binary": self.own_program(), "args": [] } });
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities.as_object().unwrap().clone())
             .connect(&format!("http://127.0.0.1:{port}"))
@@ -319,6 +323,22 @@ impl View {
         let (path, next) = (self.home.join("desk.json"), self.home.join("desk.json.next"));
         std::fs::write(&next, scene.to_string()).unwrap();
         std::fs::rename(next, path).unwrap();
+    }
+
+    /// The program of this desk: a copy where one was named, else the one under test.
+    fn own_program(&self) -> PathBuf {
+        let named = self.more.iter().find(|(name, _)| *name == OWN_PROGRAM);
+        named.map_or_else(program, |(_, path)| path.into())
+    }
+
+    /// The desk's X server.
+    pub(crate) fn display(&self) -> &str {
+        &self.display
+    }
+
+    /// The desk's session bus.
+    pub(crate) fn bus(&self) -> &str {
+        &self.bus
     }
 
     /// The program's own home.
@@ -387,7 +407,7 @@ impl View {
 
     /// The program's process, the one with the window.
     pub(crate) fn program(&self) -> Option<Process> {
-        let path = program();
+        let path = self.own_program();
         self.processes().into_iter().find(|process| {
             process.arguments.first().is_some_and(|first| Path::new(first) == path)
                 && process.arguments.get(1).is_none_or(|role| role != "engine")

@@ -67,6 +67,8 @@ fn tells_what_was_earned() {
         assert_eq!(lines as i64, RECEIPTS + 1);
         page.picture("exported").await;
 
+        check_prices(&page).await;
+
         for (theme, width) in [("dark", 1180), ("light", 720)] {
             page.choose_theme(theme).await;
             page.resize(width, 780).await;
@@ -80,6 +82,27 @@ fn tells_what_was_earned() {
         page.wait_for("log-line", SOON).await;
         page.picture("log").await;
     });
+}
+
+/// Two kilowatt hours of cheap hours cost what the cheap price says, and without one what all hours cost.
+async fn check_prices(page: &Page) {
+    page.replace("tariff-price", "0.32").await;
+    page.replace("tariff-cheap", "0.21").await;
+    page.press("tariff-save").await;
+    let cost = async |wanted: &str| {
+        page.until(wanted, SOON, async |page| page.read("energy-table").await.contains(wanted))
+            .await;
+    };
+    cost("0.4200 EUR").await;
+    let kept = std::fs::read_to_string(page.desk.home().join("config/tariff.json")).unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    let wanted = json!({ "kwh_micro": 320_000, "cheap_kwh_micro": 210_000, "currency": "EUR" });
+    assert_eq!(kept, wanted);
+    page.picture("prices").await;
+    page.script("document.querySelector('[data-testid=tariff-cheap]').select()").await;
+    page.write("tariff-cheap", "\u{e003}").await;
+    page.press("tariff-save").await;
+    cost("0.6400 EUR").await;
 }
 
 async fn count(page: &Page, id: &str) -> u64 {
@@ -98,6 +121,27 @@ fn seed(home: &Path) {
         let receipt = receipt(n, now_ms - (RECEIPTS - n) * HOUR_MS);
         writeln!(file, "{receipt}").unwrap();
     }
+    // Two kilowatt hours, measured, an hour ago and two, in a week of cheap hours.
+    let mut meter = std::fs::File::create(folder.join("meter.bin")).unwrap();
+    for hours in [1, 2] {
+        let minute = (now_ms - hours * HOUR_MS) / 60_000 * 60_000;
+        let words = [minute, 60_000, 3_600_000_000, 0_i64];
+        let mut record: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let sum = crc32(&record);
+        record.extend(sum.to_le_bytes());
+        meter.write_all(&record).unwrap();
+    }
+    let config = home.join("config");
+    std::fs::create_dir_all(&config).unwrap();
+    let day = format!("\"{}\"", "c".repeat(24));
+    let week = format!("week = [{}]\n", vec![day; 7].join(", "));
+    std::fs::write(config.join("rules.toml"), week).unwrap();
+}
+
+/// The checksum of Ethernet and zip.
+fn crc32(bytes: &[u8]) -> u32 {
+    let table = |byte: u32| (0..8).fold(byte, |c, _| (c >> 1) ^ (0xedb8_8320 * (c & 1)));
+    !bytes.iter().fold(u32::MAX, |sum, byte| table((sum ^ u32::from(*byte)) & 0xff) ^ (sum >> 8))
 }
 
 fn receipt(n: i64, settled_at_ms: i64) -> Value {

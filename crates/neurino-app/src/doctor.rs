@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use neurino_config::{Dirs, NetworkSetting, ProtocolSetting, Settings};
 use neurino_hardware::Hardware;
-use neurino_model_store::{ModelState, ModelStore};
+use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Check, CheckStatus};
 use neurino_protocol::filter::FilterView;
 use neurino_wallet::{OpenedIdentity, StoreKind};
@@ -280,11 +280,9 @@ fn no_library(error: &neurino_model_store::StoreError) -> Check {
 async fn models(store: &ModelStore) -> Check {
     let store = store.clone();
     let look = move || {
-        let here =
-            |id: &_| matches!(store.state(id), Ok(ModelState::Verified | ModelState::Unverified));
         let catalog = store.catalog();
         let all = catalog.models().iter();
-        all.filter(|m| here(&m.id)).map(|m| m.name.clone()).collect()
+        all.filter(|m| store.is_usable(&m.id)).map(|m| m.name.clone()).collect()
     };
     let ready: Vec<String> = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     if ready.is_empty() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use neurino_config::{ConfigError, DoorFile, DoorKey};
 use neurino_control::Order;
-use neurino_protocol::app::{Command, Reply};
+use neurino_protocol::app::{Command, MiningState, Reply};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,17 @@ pub enum DoorError {
 /// The order to pause for so many minutes, or until the person resumes.
 pub fn pause(minutes: Option<u32>) -> Command {
     Command::MiningOrder { order: Order::Snooze { minutes } }
+}
+
+/// What a key that pauses and resumes orders in this state.
+pub fn toggle(state: MiningState) -> Command {
+    match state {
+        MiningState::Paused | MiningState::Stopped | MiningState::NeedsYou => Command::MiningStart,
+        MiningState::Starting
+        | MiningState::Waiting
+        | MiningState::Working
+        | MiningState::Finishing => pause(None),
+    }
 }
 
 /// Asks the program that runs with the data in `folder`.

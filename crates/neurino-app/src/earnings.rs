@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 use neurino_config::Dirs;
 use neurino_core::MicroPoints;
 use neurino_earnings::receipts::recomputed;
+use neurino_earnings::tariff::Prices;
 use neurino_earnings::{JobHistory, Meter, RecordError, Recorder, recorder, report, tariff};
 use neurino_protocol::earnings::{
     BothPoints, EarningsAnswer, EarningsAsk, EarningsOverview, JobFilter, JobOutcome, JobRecord,
@@ -141,6 +142,9 @@ impl App {
         let pending = self.pending();
         let alarms = self.alarms(pending, at_ms);
         let trust = self.trust();
+        let tariff = tariff::load(&self.records.tariff);
+        let week = self.week_of_prices();
+        let prices = tariff.as_ref().map(|tariff| Prices { tariff, week: &week, zone: &zone });
         let meter = lock(&self.records.meter);
         self.receipts.view(|receipts| {
             let (week, weeks) = report::weeks(receipts, &meter, at_ms);
@@ -149,14 +153,14 @@ impl App {
                 at_ms,
                 time_zone: zone.iana_name().unwrap_or("local time").to_owned(),
                 rate: report::rate(receipts, &meter, at_ms),
-                spans: report::spans(receipts, &meter, at_ms, &zone),
+                spans: report::spans(receipts, &meter, at_ms, &zone, prices.as_ref()),
                 pending,
                 models,
                 multipliers,
                 changes: report::changes(receipts, &meter, at_ms),
                 week,
                 weeks,
-                tariff: tariff::load(&self.records.tariff),
+                tariff: tariff.clone(),
                 alarms,
                 checked: report::checked(receipts),
                 trust: trust.clone(),

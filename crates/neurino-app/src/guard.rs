@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use neurino_config::{ControlFile, Dirs, RulesFile};
 use neurino_control::{
     Action, Control, Decision, Entry, Facts, Foreground, JobDevice, Order, Rules, Saved, State,
+    Week,
 };
 use neurino_engine::EngineStatus;
 use neurino_platform::{Front, Surroundings, View};
@@ -352,6 +353,11 @@ impl App {
         let guard = lock(&self.guard);
         let percent = guard.control.rules().gentle_power_percent;
         guard.control.decision().gentle.then_some(percent)
+    }
+
+    /// The hours that the schedule marks as cheap, whether or not it decides when to mine.
+    pub(crate) fn week_of_prices(&self) -> Week {
+        lock(&self.guard).control.rules().week.clone()
     }
 
     /// The rules, what they could be, and what this system tells.

@@ -5,7 +5,7 @@
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
 //! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
-//! `alerts`, `updates`, `notices`, `worth` (what a model brings), `snapshot` (what the window
+//! `alerts`, `updates`, `notices`, `hotkey`, `worth` (what a model brings), `snapshot` (what the window
 //! shows), `earnings` (records and what they say), `logs`, `doctor`, `bundle`.
 
 mod alerts;
@@ -23,6 +23,7 @@ mod files;
 mod filter;
 mod glance;
 mod guard;
+mod hotkey;
 mod library;
 mod logs;
 mod mining;
@@ -112,6 +113,7 @@ pub struct App {
     alerts: Mutex<alerts::Alerts>,
     updates: updates::Updates,
     notices: notices::Notices,
+    hotkey: hotkey::Keys,
     filter: Mutex<FilterView>,
     view: Mutex<snapshot::View>,
     chats: Mutex<HashMap<String, CancellationToken>>,
@@ -148,6 +150,7 @@ impl App {
             awake,
             updates,
             notifier,
+            hotkeys,
             scrub,
         } = options;
         dirs.create()?;
@@ -181,6 +184,7 @@ impl App {
         let alerts = alerts::Alerts::open(&dirs);
         let updates = updates::Updates::open(&dirs, updates);
         let notices = notices::Notices::open(&dirs, notifier);
+        let hotkey = hotkey::Keys::open(&dirs, hotkeys);
         let power = power::Power::open(&dirs, limited, awake).await;
         let app = Arc::new(Self {
             library,
@@ -189,6 +193,7 @@ impl App {
             alerts: Mutex::new(alerts),
             updates,
             notices,
+            hotkey,
             filter: Mutex::new(filter::of_settings(&settings)),
             dirs,
             settings,
@@ -234,6 +239,7 @@ impl App {
         app.spawn_alerts();
         app.spawn_updates();
         app.spawn_notices();
+        app.spawn_hotkey();
         info!(network = app.network.name(), "neurino {} is up", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -309,6 +315,7 @@ impl App {
             }
             Command::Filter(command) => self.filter(command).await.map(Reply::Filter),
             Command::Notices(command) => self.notices(command).await.map(Reply::Notices),
+            Command::Hotkey(command) => self.hotkey(command).await.map(Reply::Hotkey),
             Command::CardChoose { card, choice } => {
                 self.card_choose(&card, choice).await.map(|()| Reply::Ok)
             }
@@ -346,6 +353,7 @@ impl App {
     /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
     pub async fn shutdown(self: &Arc<Self>) {
         self.end.cancel();
+        self.hotkey.release();
         self.guard_ends();
         self.mining_stop(StopMode::Now).await;
         self.power_back().await;

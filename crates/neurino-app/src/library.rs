@@ -43,6 +43,8 @@ struct State {
     queue: DownloadQueue,
     /// Speed of what is being fetched.
     meters: HashMap<ModelId, SpeedMeter>,
+    /// How fast the last download was, in bytes in a second.
+    last_bytes_per_s: Option<u64>,
     /// Failed downloads that may work later by themselves, and when they are tried.
     retry_at: HashMap<ModelId, Instant>,
     /// Why the queue rests.
@@ -67,6 +69,7 @@ impl Library {
             settings,
             queue: DownloadQueue::open(&dirs.data.join("downloads.json")),
             meters: HashMap::new(),
+            last_bytes_per_s: None,
             retry_at: HashMap::new(),
             resting: None,
             task: None,
@@ -94,7 +97,11 @@ impl Library {
     /// A download has come so far.
     pub(crate) fn note_progress(&self, model: &ModelId, done_bytes: u64) {
         let mut state = lock(&self.state);
-        state.meters.entry(model.clone()).or_default().note(Instant::now(), done_bytes);
+        let meter = state.meters.entry(model.clone()).or_default();
+        meter.note(Instant::now(), done_bytes);
+        if let Some(bytes_per_s) = meter.bytes_per_s() {
+            state.last_bytes_per_s = Some(bytes_per_s);
+        }
     }
 
     /// A download has ended, one way or the other.
@@ -131,6 +138,7 @@ impl App {
             LibraryAction::Set { settings } => self.set_library(settings)?,
             LibraryAction::Move { folder } => self.move_library(&whole_path(&folder)?)?,
             LibraryAction::Scrub => self.scrub_library()?,
+            LibraryAction::Replace { model } => self.replace_unreadable(&model).await?,
             LibraryAction::Reuse { folder } => self.reuse_files(&whole_path(&folder)?)?,
             LibraryAction::StopTask => self.stop_task(),
             LibraryAction::Dismiss => lock(&library.state).outcome = None,
@@ -179,12 +187,15 @@ impl App {
     /// Deletes what has arrived of a download that was cancelled.
     async fn forget_download(self: &Arc<Self>, model: &ModelId) -> Result<(), ErrorBody> {
         self.stop_fetch(model).await;
-        let here = matches!(
-            self.store.state(model),
-            Ok(neurino_model_store::ModelState::Verified
-                | neurino_model_store::ModelState::Unverified)
-        );
-        if !here {
+        if self.store.newer_bytes(model).is_some() {
+            // The version before stays in use.
+            let (store, model) = (self.store.clone(), model.clone());
+            let forgetting = tokio::task::spawn_blocking(move || store.forget_newer(&model));
+            let forgotten =
+                forgetting.await.map_err(|_| internal("the files could not be deleted"))?;
+            forgotten.map_err(|error| crate::models::not_ready(&error))?;
+            self.library.look_again();
+        } else if !self.is_here(model) {
             self.remove_models(std::slice::from_ref(model)).await?;
         }
         Ok(())

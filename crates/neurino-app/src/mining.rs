@@ -195,6 +195,7 @@ impl App {
         if let Err(error) = self.engine().unload().await {
             warn!("the model could not be unloaded: {error}");
         }
+        self.forget_formers().await;
         self.changed.notify_one();
     }
 
@@ -223,7 +224,8 @@ impl App {
         self.preparing(Preparing::Checking);
         let mut models = self.servable().await;
         if models.is_empty() && self.computes(JobKind::Text) {
-            let starter = Self::starter_model();
+            // A damaged one that comes back is what the person chose.
+            let starter = self.being_repaired().unwrap_or_else(Self::starter_model);
             self.fetch_and_wait(&starter, |percent| {
                 self.preparing(Preparing::Fetching { percent });
             })

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
 use neurino_engine::{EngineStatus, ModelRef};
-use neurino_model_store::{
-    Catalog, FailureReason, FetchOptions, ModelManifest, ModelState as Stored, StoreError,
-};
+use neurino_model_store::{Catalog, FailureReason, FetchOptions, ModelManifest, StoreError};
 use neurino_protocol::app::{ModelState, ModelStatus};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::{App, internal, lock, told_with_causes};
 
@@ -71,14 +70,15 @@ impl App {
 
     /// Whether all files of a model are on this machine.
     pub(crate) fn is_here(&self, id: &ModelId) -> bool {
-        matches!(self.store.state(id), Ok(Stored::Verified | Stored::Unverified))
+        self.store.is_usable(id)
     }
 
     /// A model whose files have just been checked against their digests.
     pub(crate) async fn model_ref(&self, id: &ModelId) -> Result<ModelRef, ErrorBody> {
         match self.store.verified(id).await {
             Ok(path) => {
-                let sha256 = self.store.catalog().get(id).map(digests).unwrap_or_default();
+                let digests = self.store.digests(id, &path).into_iter();
+                let sha256 = digests.map(|(name, sha256)| (name, sha256.to_string())).collect();
                 Ok(ModelRef { sha256, ..ModelRef::new(id.clone(), path) })
             }
             Err(error) => {
@@ -229,7 +229,7 @@ impl App {
     }
 
     async fn fetch_to_the_end(
-        &self,
+        self: &Arc<Self>,
         id: &ModelId,
         sender: watch::Sender<Fetch>,
         stop: CancellationToken,
@@ -262,8 +262,39 @@ impl App {
         sender.send_replace(Fetch::Done(outcome));
         self.changed.notify_one();
         if came {
-            self.models_changed().await;
+            self.came(id).await;
         }
+    }
+
+    /// A model came whole. Where the version before is in memory, running jobs are finished with it and
+    /// the new one is loaded; then the old files go.
+    async fn came(self: &Arc<Self>, id: &ModelId) {
+        if self.store.keeps_needless_former(id) && self.is_loaded(id) {
+            info!(model.id = %id, "a newer version of {id} is loaded between two jobs");
+            self.mine_anew(false);
+        }
+        self.models_changed().await;
+        self.forget_formers().await;
+    }
+
+    /// Deletes versions before of models whose new ones are whole, unless one may be in memory.
+    pub(crate) async fn forget_formers(&self) {
+        let catalog = self.store.catalog();
+        let models = catalog.models().iter().map(|model| model.id.clone());
+        let needless: Vec<_> = models.filter(|id| self.store.keeps_needless_former(id)).collect();
+        if needless.is_empty() || !matches!(*self.engine().status().borrow(), EngineStatus::Idle) {
+            return;
+        }
+        let store = self.store.clone();
+        let forgetting = tokio::task::spawn_blocking(move || {
+            for id in needless {
+                if let Err(error) = store.forget_former(&id) {
+                    warn!(model.id = %id, "the old version stays: {}", told_with_causes(&error));
+                }
+            }
+        });
+        let _ = forgetting.await;
+        self.library.look_again();
     }
 
     /// Every model of the catalogue and where it stands. `loaded` is the one in memory.
@@ -316,11 +347,6 @@ impl App {
 /// Every model of a catalogue.
 pub(crate) fn all_models(catalog: &Catalog) -> Vec<ModelId> {
     catalog.models().iter().map(|model| model.id.clone()).collect()
-}
-
-/// SHA-256 of a model's files by their names.
-fn digests(model: &ModelManifest) -> BTreeMap<String, String> {
-    model.files.iter().map(|file| (file.name.clone(), file.sha256.to_string())).collect()
 }
 
 /// The image models of a catalogue, and what suits them.

@@ -45,6 +45,11 @@ impl Notices {
         let settings = Mutex::new(files.load_settings());
         Self { files, settings, notifier }
     }
+
+    /// Whether what the hotkey did is told.
+    pub(crate) fn wants_hotkey(&self) -> bool {
+        self.notifier.is_some() && lock(&self.settings).hotkey
+    }
 }
 
 /// What has been seen and told.
@@ -183,6 +188,7 @@ fn wanted(settings: &NoticeSettings, notice: &Notice) -> bool {
         Notice::Model(_) => settings.model,
         Notice::JobsFail(_) => settings.jobs_fail,
         Notice::Alert(..) => settings.alerts,
+        Notice::Hotkey(_) => settings.hotkey,
         Notice::Test => true,
     }
 }
@@ -248,7 +254,7 @@ impl App {
         outcomes.iter().take_while(failed).count() as u32
     }
 
-    async fn show_notice(&self, notice: Notice) -> Result<(), ErrorBody> {
+    pub(crate) async fn show_notice(&self, notice: Notice) -> Result<(), ErrorBody> {
         let Some(notifier) = self.notices.notifier.clone() else {
             let message = "This program runs without a desktop.";
             return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));

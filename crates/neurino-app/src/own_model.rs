@@ -114,6 +114,8 @@ impl App {
     pub(crate) fn spawn_catalogue(self: &Arc<Self>) {
         let app = Arc::clone(self);
         self.tasks.spawn(async move {
+            // Of a run that ended before they could go.
+            app.forget_formers().await;
             loop {
                 tokio::select! {
                     () = app.end.cancelled() => return,

@@ -12,7 +12,7 @@ use neurino_engine::{
 };
 use neurino_hardware::CardPower;
 use neurino_model_store::ModelStore;
-use neurino_platform::{Awake, Surroundings};
+use neurino_platform::{Awake, Hotkeys, Surroundings};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
@@ -46,6 +46,8 @@ pub struct AppOptions {
     pub cards: Option<Arc<dyn CardPower>>,
     /// A file that plays this machine's cards (tests).
     pub card_script: Option<PathBuf>,
+    /// What gives keys to programs; without it there is no hotkey.
+    pub hotkeys: Option<Arc<dyn Hotkeys>>,
     /// What keeps the computer awake; without it nothing does.
     pub awake: Option<Box<dyn Awake>>,
     /// How newer versions of the program are found and put in place; without it they are not.
@@ -75,6 +77,7 @@ impl AppOptions {
             awake: None,
             updates: None,
             notifier: None,
+            hotkeys: None,
             scrub: ScrubPace::default(),
         }
     }

@@ -12,7 +12,8 @@ use neurino_protocol::wallet::{
 use neurino_protocol::{ErrorBody, ErrorCode, SecretText};
 use neurino_wallet::{
     BackedUp, ExistingMiner, IdentityKey, MinerPlaces, OpenedIdentity, RewardAddress, WalletBook,
-    WalletError, export_key_file, import_key_file, is_what_was_pasted, qr_path, replace_identity,
+    WalletError, export_key_file, former_identities, import_key_file, is_what_was_pasted, qr_path,
+    replace_identity, restore_former,
 };
 use rand::seq::IteratorRandom as _;
 use secrecy::ExposeSecret as _;
@@ -69,6 +70,9 @@ impl App {
                 // Whoever typed the words has them.
                 self.backed_up()?;
             }
+            WalletCommand::FormerBack { address, accept } => {
+                self.former_back(&address, accept).await?;
+            }
             WalletCommand::RewardCheck { text } => {
                 return self.reward_check(text.expose()).map(WalletReply::Checked);
             }
@@ -103,6 +107,7 @@ impl App {
         let backed_up = wallet.book.backed_up.as_ref().filter(|done| done.identity == own);
         WalletView {
             identity: identity.key.address_checksummed(),
+            former: self.formers(),
             key_store: identity.store.describe().into(),
             backed_up_at_ms: backed_up.map(|done| done.at_ms),
             reward: wallet.book.reward.as_ref().map(|reward| RewardView {
@@ -273,8 +278,32 @@ impl App {
         })
     }
 
+    /// Former identities whose keys are kept. What cannot be listed is told when it is asked for.
+    fn formers(&self) -> Vec<String> {
+        let listed = former_identities(&self.dirs.data).unwrap_or_default();
+        listed.iter().map(|address| checksummed(address)).collect()
+    }
+
+    async fn former_back(self: &Arc<Self>, address: &str, accept: bool) -> Result<(), ErrorBody> {
+        if !accept {
+            return Err(invalid("another identity earns for other points and bindings")
+                .with_hint("confirm that you want to go back to it"));
+        }
+        let options = identity_options(&self.dirs, &self.settings);
+        let address = address.to_owned();
+        self.change_identity(async move { restore_former(options, &address).await }).await
+    }
+
     /// Makes a key this machine's identity, from the next Start on.
     async fn take_identity(self: &Arc<Self>, key: IdentityKey) -> Result<(), ErrorBody> {
+        let options = identity_options(&self.dirs, &self.settings);
+        self.change_identity(replace_identity(options, key)).await
+    }
+
+    async fn change_identity(
+        self: &Arc<Self>,
+        change: impl Future<Output = Result<OpenedIdentity, WalletError>>,
+    ) -> Result<(), ErrorBody> {
         // Nothing is signed by one identity and sent by another.
         let _turn = self.turn.try_lock().map_err(|_| still_mining())?;
         if !matches!(lock(&self.mining).phase, Phase::Off | Phase::Problem(_)) {
@@ -284,8 +313,7 @@ impl App {
             return Err(invalid("finished jobs of the present identity wait to be sent")
                 .with_hint("start mining once so that they are paid, then stop and try again"));
         }
-        let options = identity_options(&self.dirs, &self.settings);
-        let opened = replace_identity(options, key).await.map_err(refused)?;
+        let opened = change.await.map_err(refused)?;
         *lock(&self.identity) = Arc::new(opened);
         let mut wallet = lock(&self.wallet);
         wallet.quiz = None;
@@ -338,9 +366,9 @@ fn refused(error: WalletError) -> ErrorBody {
             invalid(format!("{} is there already and is not overwritten", path.display()))
                 .with_hint("move it away, or choose another folder")
         }
-        WalletError::BadPhrase { .. } | WalletError::BadKeyFile { .. } => {
-            invalid(error.to_string())
-        }
+        WalletError::BadPhrase { .. }
+        | WalletError::BadKeyFile { .. }
+        | WalletError::NoFormer { .. } => invalid(error.to_string()),
         _ => ErrorBody::new(ErrorCode::Internal, told_with_causes(&error)),
     }
 }
@@ -355,6 +383,12 @@ fn book_was_damaged(aside: &Path) -> ErrorBody {
         aside.display()
     );
     invalid(message).with_hint("enter the reward address again")
+}
+
+/// An address with the capitals of its checksum.
+fn checksummed(address: &str) -> String {
+    let read = RewardAddress::read(address);
+    read.map_or_else(|_| address.to_owned(), |entered| entered.address.checksummed())
 }
 
 fn qr(address: &RewardAddress) -> Option<QrView> {

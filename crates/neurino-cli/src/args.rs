@@ -750,6 +750,15 @@ pub enum WalletAction {
         #[arg(long)]
         reveal: bool,
     },
+    /// List the identities that were replaced on this machine, or go back to one; no key is lost.
+    Former {
+        /// Make the identity of this address this machine's again.
+        #[arg(long, value_name = "ADDRESS")]
+        restore: Option<String>,
+        /// Say that the present identity is to be replaced; it is kept as a former one.
+        #[arg(long, requires = "restore")]
+        yes: bool,
+    },
 }
 
 /// `neurino bench`

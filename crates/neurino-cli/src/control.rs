@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use neurino_app::door::{self, DoorError};
-use neurino_protocol::app::{Command, MiningState, Reply, Snapshot};
+use neurino_protocol::app::{Command, Reply, Snapshot};
 use serde_json::json;
 
 use crate::Setting;
@@ -25,12 +25,9 @@ pub(crate) async fn resume(setting: &Setting) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) async fn toggle(setting: &Setting) -> anyhow::Result<ExitCode> {
-    let rests = matches!(
-        snapshot(setting).await?.mining.state,
-        MiningState::Paused | MiningState::Stopped | MiningState::NeedsYou
-    );
-    let time = PauseTime::UntilResume;
-    if rests { resume(setting).await } else { pause(setting, time).await }
+    let order = door::toggle(snapshot(setting).await?.mining.state);
+    door::ask(&setting.dirs.data, order).await?;
+    status(setting).await
 }
 
 pub(crate) async fn status(setting: &Setting) -> anyhow::Result<ExitCode> {

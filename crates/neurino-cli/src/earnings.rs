@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
+use neurino_config::RulesFile;
+use neurino_earnings::tariff::{self, Prices};
 use neurino_earnings::{Meter, ReceiptLog, ReceiptTotals, export, report};
 use neurino_protocol::earnings::{Checked, ExportFormat, ModelTotal, SpanKind, SpanTotal};
 use serde::Serialize;
@@ -35,11 +37,14 @@ pub(crate) fn run(setting: &Setting, args: &EarningsArgs) -> anyhow::Result<Exit
         let format = if args.csv { ExportFormat::Csv } else { ExportFormat::Json };
         return every_receipt(&logs, since_ms.unwrap_or(0), format);
     }
+    let tariff = tariff::load(&setting.dirs.config.join("tariff.json"));
+    let week = RulesFile::new(&setting.dirs).load().week;
+    let prices = tariff.as_ref().map(|tariff| Prices { tariff, week: &week, zone: &zone });
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let mut networks = Vec::new();
     for (name, log, meter) in &logs {
         networks.push(log.view(|receipts| {
-            let mut spans = report::spans(receipts, meter, now_ms, &zone);
+            let mut spans = report::spans(receipts, meter, now_ms, &zone, prices.as_ref());
             if let Some(since_ms) = since_ms {
                 spans.retain(|span| span.span == SpanKind::Lifetime);
                 let totals = ReceiptTotals::of(receipts.between(since_ms, i64::MAX));
@@ -48,6 +53,8 @@ pub(crate) fn run(setting: &Setting, args: &EarningsArgs) -> anyhow::Result<Exit
                     span.since_ms = since_ms;
                     (span.points, span.jobs) = (totals.points(), totals.jobs);
                     (span.mined_ms, span.energy) = (metered.mined_ms, metered.energy);
+                    let spent = || meter.spent(since_ms, i64::MAX);
+                    span.cost_micro = prices.as_ref().map(|prices| prices.cost_micro(spent()));
                 }
             }
             Network {

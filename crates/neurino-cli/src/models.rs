@@ -12,8 +12,7 @@ use neurino_config::{ConfigError, InstanceLock};
 use neurino_core::{JobKind, ModelId};
 use neurino_engine::inspect::inspect;
 use neurino_model_store::{
-    FetchOptions, ModelState, ModelStore, OwnModel, Progress, StoreError, Throttle, own_files,
-    own_id, own_name,
+    FetchOptions, ModelStore, OwnModel, Progress, StoreError, Throttle, own_files, own_id, own_name,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -85,8 +84,7 @@ fn list(store: &ModelStore, format: Format) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let catalog = store.catalog();
     for m in catalog.models() {
-        let here = matches!(store.state(&m.id)?, ModelState::Verified | ModelState::Unverified);
-        rows.push((m, here));
+        rows.push((m, store.is_usable(&m.id)));
     }
     match format {
         Format::Json => {

@@ -4,7 +4,7 @@
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`cards`] (a part of it that
 //! the window changes), [`filter`] (another), [`preferences`] (the window's), [`onboarding`] (the first
 //! steps), [`rules`] (when to mine, and what was decided), [`library`] (where models lie), [`scrubbed`] (what of
-//! them was read through), [`updates`],
+//! them was read through), [`hotkey`], [`updates`],
 //! [`window`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
@@ -14,6 +14,7 @@ pub mod door;
 pub mod env;
 pub mod error;
 pub mod filter;
+pub mod hotkey;
 pub mod library;
 pub mod lock;
 pub mod notices;
@@ -34,6 +35,7 @@ pub use cards::CardChoices;
 pub use dirs::Dirs;
 pub use door::{DoorFile, DoorKey};
 pub use error::ConfigError;
+pub use hotkey::HotkeyFile;
 pub use library::LibraryFile;
 pub use lock::InstanceLock;
 pub use notices::NoticeFiles;

@@ -19,6 +19,8 @@ pub struct Scrubbed {
     pub read_ms: BTreeMap<String, i64>,
     /// Models with a file that was damaged and is not whole again, and the file's name.
     pub damaged: BTreeMap<String, String>,
+    /// Models with a file that the drive does not give: the file's name, and what the system said.
+    pub unreadable: BTreeMap<String, (String, String)>,
 }
 
 /// `scrubbed.json` in the data folder.
@@ -62,6 +64,8 @@ mod tests {
         let scrubbed = Scrubbed {
             read_ms: [("llama/weights.gguf".to_owned(), 7)].into(),
             damaged: [("flux".to_owned(), "vae.safetensors".to_owned())].into(),
+            unreadable: [("org/other".to_owned(), ("b.gguf".to_owned(), "error".to_owned()))]
+                .into(),
         };
         file.save(&scrubbed).unwrap();
         assert_eq!(file.load(), scrubbed);

@@ -9,6 +9,7 @@
 
 pub mod alerts;
 pub mod games;
+pub mod hotkey;
 
 mod decision;
 mod facts;
@@ -22,6 +23,7 @@ mod week;
 pub use alerts::{Alert, AlertFacts, AlertKind, AlertRules, Watch};
 pub use decision::{Action, Cause, Decision, Section, State, Why};
 pub use facts::{Facts, Foreground, JobDevice, Program};
+pub use hotkey::Hotkey;
 pub use machine::{Control, Entry, HISTORY_MAX, Order, Saved, Wish};
 pub use rules::{PROGRAMS_MAX, Rules, RulesError, When};
 pub use saying::{Clock, Ending, Lifted, Saying, Strictness};

@@ -42,12 +42,19 @@ impl Week {
         Self(hours)
     }
 
-    /// Whether a minute of the week (Monday 00:00 is 0) is allowed.
-    pub fn allows(&self, minute: u16, cheap_only: bool) -> bool {
+    fn hour(&self, minute: u16) -> Hour {
         let minute = minute % WEEK_MINUTES;
-        let hour =
-            self.0[usize::from(minute / DAY_MINUTES)][usize::from(minute % DAY_MINUTES / 60)];
-        match hour {
+        self.0[usize::from(minute / DAY_MINUTES)][usize::from(minute % DAY_MINUTES / 60)]
+    }
+
+    /// Whether electricity is cheap in a minute of the week (Monday 00:00 is 0).
+    pub fn is_cheap(&self, minute: u16) -> bool {
+        self.hour(minute) == Hour::Cheap
+    }
+
+    /// Whether a minute of the week is allowed.
+    pub fn allows(&self, minute: u16, cheap_only: bool) -> bool {
+        match self.hour(minute) {
             Hour::Never => false,
             Hour::Mine => !cheap_only,
             Hour::Cheap => true,

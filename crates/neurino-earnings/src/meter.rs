@@ -153,6 +153,14 @@ impl Meter {
         sum(self.quarters.range(from..until_ms.max(from)))
     }
 
+    /// The quarters of an hour of [`Meter::between`]: when each began, in milliseconds since the Unix
+    /// epoch, and its energy in millijoules.
+    pub fn spent(&self, from_ms: i64, until_ms: i64) -> impl Iterator<Item = (i64, u64)> {
+        let from = from_ms.max(0) / QUARTER_MS * QUARTER_MS;
+        let quarters = self.quarters.range(from..until_ms.max(from));
+        quarters.map(|(at_ms, metered)| (*at_ms, metered.energy.used_mj))
+    }
+
     /// Mining since a time within the last hour, to the minute.
     pub fn recent(&self, since_ms: i64) -> Metered {
         let from = since_ms.max(0) / MINUTE_MS * MINUTE_MS;

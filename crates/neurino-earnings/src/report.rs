@@ -13,6 +13,7 @@ use crate::calendar::{self, steps};
 use crate::change;
 use crate::meter::Meter;
 use crate::receipts::{Entries, Entry, ReceiptTotals, Verdict};
+use crate::tariff::Prices;
 
 /// The window of the rate.
 pub const RATE_WINDOW_MS: i64 = 15 * 60 * 1000;
@@ -53,8 +54,14 @@ pub fn rate(receipts: Entries<'_>, meter: &Meter, now_ms: i64) -> Rate {
     Rate::Known { hour: both(1), day: both(24), mined_ms }
 }
 
-/// Today, 7 days, 30 days, lifetime.
-pub fn spans(receipts: Entries<'_>, meter: &Meter, now_ms: i64, zone: &TimeZone) -> Vec<SpanTotal> {
+/// Today, 7 days, 30 days, lifetime; with what the energy cost where prices are known.
+pub fn spans(
+    receipts: Entries<'_>,
+    meter: &Meter,
+    now_ms: i64,
+    zone: &TimeZone,
+    prices: Option<&Prices<'_>>,
+) -> Vec<SpanTotal> {
     let first = receipts.all().first().map(|e| e.settled_at_ms);
     let begin = first.into_iter().chain(meter.since_ms()).min().unwrap_or(now_ms);
     let since = |days| calendar::midnight(now_ms, days, zone);
@@ -70,10 +77,8 @@ pub fn spans(receipts: Entries<'_>, meter: &Meter, now_ms: i64, zone: &TimeZone)
             SpanKind::Lifetime => receipts.totals(),
             _ => ReceiptTotals::of(receipts.between(since_ms, i64::MAX)),
         };
-        let metered = match span {
-            SpanKind::Lifetime => meter.between(0, i64::MAX),
-            _ => meter.between(since_ms, i64::MAX),
-        };
+        let from_ms = if span == SpanKind::Lifetime { 0 } else { since_ms };
+        let metered = meter.between(from_ms, i64::MAX);
         SpanTotal {
             span,
             since_ms,
@@ -81,6 +86,7 @@ pub fn spans(receipts: Entries<'_>, meter: &Meter, now_ms: i64, zone: &TimeZone)
             jobs: totals.jobs,
             mined_ms: metered.mined_ms,
             energy: metered.energy,
+            cost_micro: prices.map(|prices| prices.cost_micro(meter.spent(from_ms, i64::MAX))),
         }
     })
     .collect()
@@ -210,6 +216,7 @@ pub fn checked(receipts: Entries<'_>) -> Checked {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use neurino_core::{EventId, JobId, LeaseId, NodeId, Quote, Receipt, ResultDigest, Usage};
+    use neurino_protocol::earnings::Tariff;
     use uuid::Uuid;
 
     use super::*;
@@ -307,11 +314,19 @@ mod tests {
         assert_eq!(days.iter().map(|d| d.points.waifu.0).collect::<Vec<_>>(), [0, 100, 0]);
         assert_eq!(days[2].until_ms - days[2].from_ms, 25 * HOUR);
         assert_eq!((days[1].mined_ms, days[2].mined_ms), (0, 15 * 60_000));
-        let totals = log.view(|r| spans(r, meter, now, zone));
+        let totals = log.view(|r| spans(r, meter, now, zone, None));
         assert_eq!(totals.iter().map(|s| s.points.llama.0).collect::<Vec<_>>(), [6, 7, 7, 7]);
         assert_eq!(totals[0].jobs, 2);
         assert_eq!(totals[3].since_ms, evening);
         assert_eq!(totals[3].energy.used_mj, 100 * 15 * 60_000);
+        assert_eq!(totals[3].cost_micro, None);
+        // 25 watt hours at half past midnight, in a cheap hour.
+        let tariff =
+            Tariff { kwh_micro: 320_000, cheap_kwh_micro: Some(200_000), currency: "EUR".into() };
+        let week = neurino_control::Week::default();
+        let prices = Prices { tariff: &tariff, week: &week, zone };
+        let totals = log.view(|r| spans(r, meter, now, zone, Some(&prices)));
+        assert_eq!(totals.iter().map(|s| s.cost_micro).collect::<Vec<_>>(), [Some(5_000); 4]);
         let hours = log.view(|r| series(r, meter, (SeriesStep::Hour, 48), now, zone));
         assert_eq!(hours.iter().map(|h| h.points.llama.0).sum::<i64>(), 7, "no hour is lost");
         let (models, factors) = log.view(|r| models(r, now, zone));

@@ -146,6 +146,8 @@ impl ModelStore {
         cancel: CancellationToken,
     ) -> Result<PathBuf, StoreError> {
         let manifest = self.manifest(model)?;
+        // Before anything of the new version takes its place.
+        self.keep_former(&manifest, None);
         let _lock = self.lock(model)?;
         let folder = self.folder(model);
         python::sweep(&folder);
@@ -161,6 +163,7 @@ impl ModelStore {
             }
         }
         if missing.is_empty() {
+            self.note_version(&manifest);
             return Ok(self.loadable(&manifest));
         }
         let on_disk_bytes = match self.state(model)? {
@@ -176,6 +179,7 @@ impl ModelStore {
             self.fetch_file(model, file, options, &gate, &cancel).await?;
             kept_bytes += file.size_bytes;
         }
+        self.note_version(&manifest);
         info!(model.id = %model, size_bytes = total_bytes, "fetched {model}");
         Ok(self.loadable(&manifest))
     }

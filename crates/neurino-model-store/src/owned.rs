@@ -9,7 +9,7 @@ use neurino_core::ModelId;
 
 use crate::catalog::{Catalog, ModelManifest};
 use crate::store::ModelStore;
-use crate::{chunks, library, part, scrub, signed, stamp, store};
+use crate::{chunks, former, library, part, scrub, signed, stamp, store};
 
 /// The end of the name of a file that a move is writing.
 pub(crate) const DRAFT: &str = ".moving";
@@ -65,7 +65,10 @@ impl ModelStore {
             }
             owned.models.push(manifest.id.clone());
             owned.folders.insert(folder.strip_prefix(&root).unwrap_or(&folder).to_owned());
-            names.extend([stamp::NAME, library::USED].map(|name| within(&root, &folder, name)));
+            let notes = [stamp::NAME, former::VERSION, library::USED];
+            names.extend(notes.map(|name| within(&root, &folder, name)));
+            let former = former_files(&folder).into_iter();
+            names.extend(former.map(|path| path.strip_prefix(&root).unwrap_or(&path).to_owned()));
             for file in &manifest.files {
                 let (path, part) = (folder.join(&file.name), part::path(&folder, file));
                 let map = chunks::map_path(&part);
@@ -125,6 +128,14 @@ impl Owned {
             let _ = fs::remove_dir(root.join(folder));
         }
     }
+}
+
+/// What the version before of a model consists of.
+fn former_files(folder: &Path) -> Vec<PathBuf> {
+    let folder = folder.join(former::FORMER);
+    let files = former::noted(&folder).into_iter().flatten().map(|file| file.name);
+    let notes = [stamp::NAME, former::VERSION].map(str::to_owned);
+    files.chain(notes).map(|name| folder.join(name)).collect()
 }
 
 fn within(root: &Path, folder: &Path, name: &str) -> PathBuf {

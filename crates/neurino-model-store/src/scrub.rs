@@ -40,14 +40,16 @@ pub struct WholeFile {
 }
 
 /// What a file was found to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// As it should be.
     Sound,
     /// Changed, and set aside: the next fetch brings the wrong pieces again.
     Damaged,
-    /// Gone, or not readable: a fetch or a load says what is wrong with it.
-    Unreadable,
+    /// Removed meanwhile.
+    Gone,
+    /// The drive does not give it: what the system says.
+    Unreadable(String),
 }
 
 impl ModelStore {
@@ -95,14 +97,21 @@ impl ModelStore {
             let path = self.folder(&model).join(&file.name);
             let begin = done_bytes;
             let tell = |bytes| progress(ScrubProgress { done_bytes: begin + bytes, total_bytes });
-            match hash_slowly(&path, &pace, &tell, cancel) {
+            match self.hash(&path, &pace, &tell, cancel) {
                 Some(Ok(found)) if found == file.sha256 => report.files += 1,
                 Some(Ok(_)) => {
                     self.set_file_aside(&model, &file);
                     report.damaged.push((model.clone(), file.name.clone()));
                 }
-                // Removed meanwhile, or not readable: a fetch or a load says what is wrong with it.
-                Some(Err(_)) => {}
+                Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Some(Err(error)) => {
+                    warn!(%error, "`{}` cannot be read: {error}", path.display());
+                    let why = error.to_string();
+                    report.unreadable.push((model.clone(), file.name.clone(), why));
+                    done_bytes += file.size_bytes;
+                    // The next run reads it again, also where this one is stopped.
+                    continue;
+                }
                 None => return Err(StoreError::Cancelled),
             }
             done_bytes += file.size_bytes;
@@ -164,7 +173,7 @@ impl ModelStore {
         let file = file.ok_or_else(|| StoreError::UnknownModel { model: model.clone() })?;
         let path = self.folder(model).join(&file.name);
         for again in [false, true] {
-            match hash_slowly(&path, pace, &|_| {}, cancel).ok_or(StoreError::Cancelled)? {
+            match self.hash(&path, pace, &|_| {}, cancel).ok_or(StoreError::Cancelled)? {
                 Ok(found) if found == file.sha256 => {
                     if again {
                         warn!("`{}` was read wrong once: memory or drive err", path.display());
@@ -172,15 +181,46 @@ impl ModelStore {
                     return Ok(Found::Sound);
                 }
                 Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(Found::Gone);
+                }
                 Err(error) => {
                     warn!(%error, "`{}` cannot be read: {error}", path.display());
-                    return Ok(Found::Unreadable);
+                    return Ok(Found::Unreadable(error.to_string()));
                 }
             }
         }
         let _lock = self.lock(model)?;
         self.set_file_aside(model, file);
         Ok(Found::Damaged)
+    }
+
+    /// Sets a file aside that is there and cannot be read, so that a fetch brings it again.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownModel`], also for a file that the model does not have, [`StoreError::Busy`].
+    pub fn give_up_file(&self, model: &ModelId, name: &str) -> Result<(), StoreError> {
+        let manifest = self.manifest(model)?;
+        let file = manifest.files.iter().find(|file| file.name == name);
+        let file = file.ok_or_else(|| StoreError::UnknownModel { model: model.clone() })?;
+        let _lock = self.lock(model)?;
+        self.set_file_aside(model, file);
+        // Nothing of it can be read, so nothing of it is kept for the fetch.
+        let _ = fs::remove_file(crate::chunks::kept_path(&self.folder(model).join(name)));
+        Ok(())
+    }
+
+    fn hash(
+        &self,
+        path: &Path,
+        pace: &Pace,
+        tell: &dyn Fn(u64),
+        cancel: &CancellationToken,
+    ) -> Option<std::io::Result<Digest>> {
+        match (self.inner.open_file)(path) {
+            Ok(file) => hash_of(file, pace, tell, cancel),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
@@ -200,6 +240,8 @@ pub struct ScrubReport {
     pub files: usize,
     /// Files that had changed and were set aside; the next fetch repairs them chunk by chunk.
     pub damaged: Vec<(ModelId, String)>,
+    /// Files that the drive does not give, and what the system says. They stay where they are.
+    pub unreadable: Vec<(ModelId, String, String)>,
 }
 
 /// Hashes a file at this pace; `None` if it was cancelled. `tell` gets the bytes read.
@@ -209,12 +251,19 @@ pub(crate) fn hash_slowly(
     tell: &dyn Fn(u64),
     cancel: &CancellationToken,
 ) -> Option<std::io::Result<Digest>> {
+    match fs::File::open(path) {
+        Ok(file) => hash_of(file, pace, tell, cancel),
+        Err(error) => Some(Err(error)),
+    }
+}
+
+fn hash_of(
+    mut file: impl std::io::Read,
+    pace: &Pace,
+    tell: &dyn Fn(u64),
+    cancel: &CancellationToken,
+) -> Option<std::io::Result<Digest>> {
     use sha2::Digest as _;
-    use std::io::Read as _;
-    let mut file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) => return Some(Err(error)),
-    };
     let (mut hasher, mut buffer, mut read_bytes) = (sha2::Sha256::new(), vec![0; 1 << 20], 0_u64);
     loop {
         while pace.hold.as_ref().is_some_and(|hold| hold.load(Ordering::Relaxed)) {

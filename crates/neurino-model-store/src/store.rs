@@ -8,7 +8,8 @@
 //!     *.part, *.part.map                an unfinished fetch, and the map of its chunks
 //!     .*.chunks                         the map of a complete file, for its repair
 //!     *.damaged                         set aside: its digest did not match
-//!     .verified.json, .lock
+//!     .verified.json, .version.json, .lock
+//!     .former/                          the version before, while the new one is not here
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -38,6 +39,9 @@ pub(crate) const LOCK: &str = ".lock";
 /// Answers how many bytes this user may still write on the drive of a path.
 pub type FreeSpace = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
 
+/// Opens a file to be read through.
+pub type OpenFile = dyn Fn(&Path) -> io::Result<Box<dyn io::Read>> + Send + Sync;
+
 /// The models of this machine. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct ModelStore {
@@ -52,6 +56,7 @@ pub(crate) struct Inner {
     known: RwLock<Known>,
     free_space: Box<FreeSpace>,
     always_hashed_bytes_max: u64,
+    pub(crate) open_file: Box<OpenFile>,
 }
 
 /// The catalogue, and what its folder looked like when it was read.
@@ -116,6 +121,17 @@ impl ModelStore {
         Self::open_at(folder, Some(catalog), free_space)
     }
 
+    /// The same library, whose files are read through by way of `open_file`: a drive that fails. For
+    /// tests; call it before the store is cloned.
+    ///
+    /// # Panics
+    /// If the store was cloned.
+    #[must_use]
+    pub fn read_by(mut self, open_file: Box<OpenFile>) -> Self {
+        Arc::get_mut(&mut self.inner).expect("the store is not shared yet").open_file = open_file;
+        self
+    }
+
     fn open_at(
         folder: &Path,
         given: Option<Catalog>,
@@ -129,8 +145,11 @@ impl ModelStore {
             known: RwLock::new(known),
             free_space,
             always_hashed_bytes_max: ALWAYS_HASHED_BYTES_MAX,
+            open_file: Box::new(open_plainly),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        store.keep_formers(None);
+        Ok(store)
     }
 
     /// The models there are, as of the last [`ModelStore::refresh`].
@@ -157,7 +176,11 @@ impl ModelStore {
         let fresh = Known::read(&self.root(), self.inner.given.as_ref());
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
         let changed = *known.catalog != *fresh.catalog;
-        *known = fresh;
+        let before = std::mem::replace(&mut *known, fresh).catalog;
+        drop(known);
+        if changed {
+            self.keep_formers(Some(&before));
+        }
         changed
     }
 
@@ -214,7 +237,8 @@ impl ModelStore {
         })
     }
 
-    /// What the engine loads: the model's one file, or its folder if it has several. Its digests
+    /// What the engine loads: the model's one file, or its folder if it has several; of the version
+    /// before while the catalogue's is not whole here. Its digests
     /// are checked first, always for files up to 1 GiB, for larger ones when they changed since
     /// the last check; a file that fails is set aside, so that it is never offered again.
     ///
@@ -232,11 +256,17 @@ impl ModelStore {
     /// As [`ModelStore::verified`].
     pub fn verified_blocking(&self, model: &ModelId) -> Result<PathBuf, StoreError> {
         let manifest = self.manifest(model)?;
-        for file in &manifest.files {
-            self.check_file(model, file)?;
-        }
+        let checked = manifest.files.iter().try_for_each(|file| self.check_file(model, file));
+        let path = match checked {
+            Ok(()) => {
+                self.note_version(&manifest);
+                self.loadable(&manifest)
+            }
+            // The version before serves until the new one is whole.
+            Err(error) => self.former_verified(model).ok_or(error)?,
+        };
         self.note_use(model);
-        Ok(self.loadable(&manifest))
+        Ok(path)
     }
 
     /// Deletes a model's files, unfinished and set-aside ones too. Nothing to delete is fine.
@@ -288,7 +318,16 @@ impl ModelStore {
 
     /// Checks one file by size and digest, and notes the result.
     pub(crate) fn check_file(&self, model: &ModelId, file: &ModelFile) -> Result<(), StoreError> {
-        let folder = self.folder(model);
+        self.check_in(&self.folder(model), model, file)
+    }
+
+    /// [`ModelStore::check_file`] of a file in another folder than the model's own.
+    pub(crate) fn check_in(
+        &self,
+        folder: &Path,
+        model: &ModelId,
+        file: &ModelFile,
+    ) -> Result<(), StoreError> {
         let path = folder.join(&file.name);
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
@@ -308,7 +347,7 @@ impl ModelStore {
         let stamp = Stamp::new(file.sha256, &metadata)
             .map_err(|error| StoreError::io("read", &path, error))?;
         if file.size_bytes > self.inner.always_hashed_bytes_max
-            && stamp::read(&folder).get(&file.name) == Some(&stamp)
+            && stamp::read(folder).get(&file.name) == Some(&stamp)
         {
             return Ok(());
         }
@@ -321,7 +360,7 @@ impl ModelStore {
                 set_aside: set_aside(&path),
             });
         }
-        note(&folder, &file.name, stamp);
+        note(folder, &file.name, stamp);
         Ok(())
     }
 
@@ -396,6 +435,10 @@ impl ModelStore {
             Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
         }
     }
+}
+
+fn open_plainly(path: &Path) -> io::Result<Box<dyn io::Read>> {
+    Ok(Box::new(File::open(path)?))
 }
 
 impl Known {
@@ -520,6 +563,7 @@ mod tests {
             }),
             free_space: Box::new(|_| Ok(u64::MAX)),
             always_hashed_bytes_max: 0,
+            open_file: Box::new(open_plainly),
         };
         let store = ModelStore { inner: Arc::new(inner) };
         let path = store.folder(&model).join("tiny.gguf");

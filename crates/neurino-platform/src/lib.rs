@@ -3,10 +3,11 @@
 //!
 //! [`Surroundings`] is the door; [`open`] gives the one of this system, and [`script`] one that
 //! reads a file, for tests. What a system does not tell is `None`: nothing here guesses. Reading
-//! order: this file, `awake` (keeping the computer from sleep), `notify`, `libraries` (where games lie), then the module of the system (`linux` with `x11`, `bus` and `proc`, or
+//! order: this file, `awake` (keeping the computer from sleep), `notify`, `hotkey`, `libraries` (where games lie), then the module of the system (`linux` with `x11`, `bus` and `proc`, or
 //! `windows`), then `script`.
 
 mod awake;
+mod hotkey;
 mod language;
 #[cfg(any(target_os = "linux", windows))]
 mod libraries;
@@ -31,15 +32,21 @@ mod windows;
 mod windows_awake;
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
+mod windows_hotkey;
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the calls of Windows are unsafe; each says why it is sound")]
 mod windows_load;
 #[cfg(windows)]
 mod windows_notify;
 #[cfg(target_os = "linux")]
 mod x11;
+#[cfg(target_os = "linux")]
+mod x11_hotkey;
 
 use neurino_control::Program;
 
 pub use awake::{Awake, AwakeError, open_awake};
+pub use hotkey::{HeldKey, HotkeyError, Hotkeys, Pressed, open_hotkeys};
 pub use language::language;
 pub use notify::{NotifyError, notify};
 pub use script::Script;

@@ -18,6 +18,7 @@ use crate::data::DataPlace;
 use crate::earnings::{EarningsAnswer, EarningsAsk};
 use crate::error::ErrorBody;
 use crate::filter::{FilterCommand, FilterView};
+use crate::hotkey::{HotkeyCommand, HotkeyView};
 use crate::library::{LibraryAction, LibraryStatus};
 use crate::notices::{NoticeSettings, NoticesCommand};
 use crate::onboarding::{OnboardingCommand, OnboardingView};
@@ -137,6 +138,8 @@ pub enum Command {
     Update(UpdateCommand),
     /// The desktop's notifications; answered with [`Reply::Notices`].
     Notices(NoticesCommand),
+    /// The key that pauses and resumes; answered with [`Reply::Hotkey`].
+    Hotkey(HotkeyCommand),
     /// Which jobs this machine's operator leaves to others.
     Filter(FilterCommand),
     /// Whether and what for a card is used, and its name. Running jobs are finished first.
@@ -215,6 +218,8 @@ pub enum Reply {
     Update(Box<UpdateView>),
     /// Answer to [`Command::Notices`].
     Notices(NoticeSettings),
+    /// Answer to [`Command::Hotkey`].
+    Hotkey(HotkeyView),
     /// Answer to [`Command::Filter`].
     Filter(FilterView),
     /// Answer to [`Command::Data`].

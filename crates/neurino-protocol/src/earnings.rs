@@ -205,6 +205,9 @@ pub struct SpanTotal {
     pub mined_ms: u64,
     /// Energy while mining.
     pub energy: Energy,
+    /// What that cost at the price of the hour it was spent in, in millionths of the currency's unit;
+    /// `None` without a price.
+    pub cost_micro: Option<u64>,
 }
 
 /// Energy while mining.
@@ -330,6 +333,10 @@ pub struct WeekTotal {
 pub struct Tariff {
     /// Price of a kilowatt hour in millionths of the currency's unit.
     pub kwh_micro: u64,
+    /// The same in the hours that the weekly schedule marks as cheap; `None` for one price at all
+    /// hours.
+    #[serde(default)]
+    pub cheap_kwh_micro: Option<u64>,
     /// The currency, for example `EUR`; one to eight characters.
     pub currency: String,
 }

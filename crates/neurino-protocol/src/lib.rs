@@ -13,6 +13,7 @@ pub mod demand;
 pub mod earnings;
 pub mod error;
 pub mod filter;
+pub mod hotkey;
 pub mod library;
 pub mod node;
 pub mod notices;

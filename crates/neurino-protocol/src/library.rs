@@ -49,6 +49,10 @@ pub struct LibraryModel {
     pub own: bool,
     /// The name of a file that was found damaged on the drive, until the model is whole again.
     pub damaged: Option<String>,
+    /// A file that the drive does not give, until it does or is replaced.
+    pub unreadable: Option<Unreadable>,
+    /// The network has another version of it now, and the one that is here is used meanwhile.
+    pub newer: Option<NewerVersion>,
     /// What a unit of work of it is worth on this network, in millionths; `None` if the network has
     /// not said.
     pub factor: Option<u32>,
@@ -58,6 +62,27 @@ pub struct LibraryModel {
     pub demand: Option<ModelDemand>,
     /// What it may bring this machine; `None` where nothing is known to say so.
     pub estimate: Option<PointsEstimate>,
+}
+
+/// A file that the drive does not give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Unreadable {
+    /// Its name.
+    pub file: String,
+    /// What the system said.
+    pub why: String,
+}
+
+/// Another version of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct NewerVersion {
+    /// What of it is to be fetched, in bytes.
+    #[ts(type = "number")]
+    pub bytes: u64,
+    /// How long that takes at the speed of the last download, or at the limit that the person set;
+    /// `None` where neither is known.
+    #[ts(type = "number | null")]
+    pub seconds: Option<u64>,
 }
 
 /// Whether a model runs on a device.
@@ -247,6 +272,11 @@ pub enum LibraryAction {
     },
     /// Reads every file again and sets aside what has changed.
     Scrub,
+    /// Sets a file aside that the drive does not give, and fetches it again.
+    Replace {
+        /// The model.
+        model: ModelId,
+    },
     /// Takes over known files that other programs have in a folder.
     Reuse {
         /// The folder, a whole path.

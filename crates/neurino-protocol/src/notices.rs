@@ -39,6 +39,8 @@ pub struct NoticeSettings {
     pub jobs_fail: bool,
     /// What Home tells as an alert.
     pub alerts: bool,
+    /// What the hotkey did; where no window is open nothing else shows it.
+    pub hotkey: bool,
 }
 
 impl Default for NoticeSettings {
@@ -52,6 +54,7 @@ impl Default for NoticeSettings {
             model: false,
             jobs_fail: false,
             alerts: false,
+            hotkey: true,
         }
     }
 }
@@ -77,6 +80,8 @@ pub enum Notice {
     JobsFail(u32),
     /// An alert, and its sentence.
     Alert(neurino_control::AlertKind, String),
+    /// The hotkey was pressed: whether mining goes on.
+    Hotkey(bool),
     /// The person wanted to see one.
     Test,
 }

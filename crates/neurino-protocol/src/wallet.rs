@@ -31,6 +31,14 @@ pub enum WalletCommand {
         /// 12, 15, 18, 21 or 24 words.
         words: SecretText,
     },
+    /// Makes an identity that was replaced earlier this machine's again. The present one is kept
+    /// beside it.
+    FormerBack {
+        /// Its address.
+        address: String,
+        /// The person was told what that means.
+        accept: bool,
+    },
     /// Reads what was entered as a reward address; answered with [`WalletReply::Checked`].
     RewardCheck {
         /// What was entered; may be a secret pasted by mistake.
@@ -122,6 +130,8 @@ pub struct WalletView {
     pub identity: String,
     /// Where its key is kept, in words.
     pub key_store: String,
+    /// Addresses of identities that were replaced and are kept, the last one first.
+    pub former: Vec<String>,
     /// When its words were written down, in milliseconds since the Unix epoch.
     #[ts(type = "number | null")]
     pub backed_up_at_ms: Option<i64>,

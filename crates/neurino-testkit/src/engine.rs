@@ -119,6 +119,11 @@ impl ScriptedEngine {
         self.state().loads
     }
 
+    /// The model in memory, as it was given.
+    pub fn loaded(&self) -> Option<ModelRef> {
+        self.state().loaded.clone()
+    }
+
     /// Most jobs that were running at one time.
     pub fn most_at_once(&self) -> usize {
         self.state().most_at_once

@@ -87,6 +87,12 @@ pub enum WalletError {
         /// The store.
         store: &'static str,
     },
+    /// No such identity was ever replaced here, or its key is gone.
+    #[error("no key of a former identity {address} is kept on this machine")]
+    NoFormer {
+        /// Its address.
+        address: String,
+    },
     /// The file that remembers where the key is cannot be read.
     #[error(
         "{} is damaged; it holds no secret, so remove it and start again: the key is found where it \

@@ -27,8 +27,9 @@ pub use file_store::EncryptedFileStore;
 pub use identity::{IdentityKey, verify};
 pub use key_file::{ImportedKey, export_key_file, import_key_file};
 pub use open::{
-    KeyStoreChoice, OpenIdentity, OpenedIdentity, StoreKind, forget_in_system_store, load_named,
-    load_or_create_named, open_identity, replace_identity,
+    KeyStoreChoice, OpenIdentity, OpenedIdentity, StoreKind, forget_in_system_store,
+    former_identities, load_named, load_or_create_named, open_identity, replace_identity,
+    restore_former,
 };
 pub use os_store::OsKeyStore;
 pub use qr::{QrPath, qr_path};

@@ -23,6 +23,8 @@ use crate::store::SecretStore;
 
 const SERVICE: &str = "Neurino";
 const IDENTITY: &str = "identity";
+/// Begins the name of a former identity's entry; its address follows.
+const FORMER: &str = "former-";
 const MARKER: &str = "identity.json";
 const LOCK: &str = "keys.lock";
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -107,6 +109,16 @@ struct Marker {
     version: u32,
     store: MarkedStore,
     address: String,
+    /// Identities that were replaced, in the order in which that happened; a store of the operating
+    /// system does not list its entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<MarkedFormer>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct MarkedFormer {
+    store: MarkedStore,
+    address: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,17 +197,78 @@ pub async fn replace_identity(
     let _lock = lock(dir).await?;
     let files = EncryptedFileStore::open(dir, wanted.passphrase_file.as_deref())?;
     let os = wanted.os_store.unwrap_or_else(|| Arc::new(OsKeyStore::new(SERVICE)));
-    let search = Search { dir, files, os, os_entry: os_entry(dir), marker: read_marker(dir)? };
-    let present = search.find_or_make(wanted.preference).await?;
-    if present.key.address() == key.address() {
-        return Ok(present);
-    }
-    let opened = search.replace(&present, key).await?;
-    search.remember(&opened)?;
-    Ok(opened)
+    let mut search = Search { dir, files, os, os_entry: os_entry(dir), marker: read_marker(dir)? };
+    search.take(wanted.preference, key).await
 }
 
-/// Removes this machine's identity from the operating system's store, if that has it: whether it had.
+/// Addresses of the identities that were replaced and whose keys are kept, the last one first. Reads
+/// no key, and so asks nobody for a pass phrase.
+///
+/// # Errors
+/// [`WalletError::DamagedMarker`], [`WalletError::Io`].
+pub fn former_identities(dir: &Path) -> Result<Vec<String>, WalletError> {
+    let marker = read_marker(dir)?;
+    let present = marker.as_ref().map(|marker| marker.address.clone()).unwrap_or_default();
+    Ok(formers(dir, marker.as_ref())
+        .into_iter()
+        .map(|former| former.address)
+        .filter(|address| *address != present)
+        .collect())
+}
+
+/// Makes a former identity this machine's again. The present one becomes a former one; no key is ever
+/// deleted.
+///
+/// # Errors
+/// [`WalletError::NoFormer`] for an address that is none, [`WalletError`]; the present key is still the
+/// identity then.
+pub async fn restore_former(
+    wanted: OpenIdentity,
+    address: &str,
+) -> Result<OpenedIdentity, WalletError> {
+    let dir = wanted.data_dir.as_path();
+    make_private_dir(dir).map_err(WalletError::io("make the folder", dir))?;
+    let _lock = lock(dir).await?;
+    let files = EncryptedFileStore::open(dir, wanted.passphrase_file.as_deref())?;
+    let os = wanted.os_store.unwrap_or_else(|| Arc::new(OsKeyStore::new(SERVICE)));
+    let mut search = Search { dir, files, os, os_entry: os_entry(dir), marker: read_marker(dir)? };
+    let address = address.trim().to_ascii_lowercase();
+    let former = formers(dir, search.marker.as_ref());
+    let former = former.into_iter().find(|former| former.address == address);
+    let former = former.ok_or_else(|| WalletError::NoFormer { address: address.clone() })?;
+    let key = search.read_former(&former).await?;
+    search.take(wanted.preference, key).await
+}
+
+/// Every former identity: those of the marker, and key files that an earlier version put there.
+fn formers(dir: &Path, marker: Option<&Marker>) -> Vec<MarkedFormer> {
+    let mut found: Vec<MarkedFormer> =
+        marker.map(|marker| marker.former.iter().rev().cloned().collect()).unwrap_or_default();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut in_files: Vec<String> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let hex = name.strip_prefix(FORMER)?.strip_suffix(".key")?;
+            let is_address = hex.len() == 40 && hex.chars().all(|c| c.is_ascii_hexdigit());
+            is_address.then(|| format!("0x{hex}"))
+        })
+        .collect();
+    in_files.sort();
+    for address in in_files {
+        if found.iter().all(|known| known.address != address) {
+            found.push(MarkedFormer { store: MarkedStore::File, address });
+        }
+    }
+    found
+}
+
+/// The entry of a former identity in a file; in the operating system's store the folder is added.
+fn former_entry(address: &str) -> String {
+    format!("{FORMER}{}", address.trim_start_matches("0x"))
+}
+
+/// Removes this machine's identities, the former ones too, from the operating system's store, if that
+/// has the present one: whether it had.
 /// Files are left to the caller, and so is the question whether its words are written down.
 ///
 /// # Errors
@@ -203,11 +276,16 @@ pub async fn replace_identity(
 pub async fn forget_in_system_store(wanted: OpenIdentity) -> Result<bool, WalletError> {
     let dir = wanted.data_dir.as_path();
     let marker = read_marker(dir)?;
-    if !marker.is_some_and(|marker| marker.store == MarkedStore::Os) {
+    if !marker.as_ref().is_some_and(|marker| marker.store == MarkedStore::Os) {
         return Ok(false);
     }
     let os = wanted.os_store.unwrap_or_else(|| Arc::new(OsKeyStore::new(SERVICE)));
     os.delete(&os_entry(dir)).await?;
+    for former in formers(dir, marker.as_ref()) {
+        if former.store == MarkedStore::Os {
+            os.delete(&format!("{} of {}", former_entry(&former.address), os_entry(dir))).await?;
+        }
+    }
     Ok(true)
 }
 
@@ -292,13 +370,69 @@ impl Search<'_> {
         Ok(self.in_file(Arc::new(key), true, problem))
     }
 
+    /// Makes `key` the identity; nothing happens if it is.
+    async fn take(
+        &mut self,
+        choice: KeyStoreChoice,
+        key: IdentityKey,
+    ) -> Result<OpenedIdentity, WalletError> {
+        let present = self.find_or_make(choice).await?;
+        if present.key.address() == key.address() {
+            return Ok(present);
+        }
+        self.note_former(&present)?;
+        let opened = self.replace(&present, key).await?;
+        self.remember(&opened)?;
+        Ok(opened)
+    }
+
+    /// Writes down where the present key will be found once it is a former one: before it is, so that
+    /// no key is kept that nobody knows of.
+    fn note_former(&mut self, present: &OpenedIdentity) -> Result<(), WalletError> {
+        let (store, address) = (marked(present.store), present.key.address());
+        let mut marker = self.marker.clone().unwrap_or_else(|| Marker {
+            version: 1,
+            store,
+            address: address.clone(),
+            former: Vec::new(),
+        });
+        marker.former.retain(|former| former.address != address);
+        marker.former.push(MarkedFormer { store, address });
+        self.write_marker(&marker)?;
+        self.marker = Some(marker);
+        Ok(())
+    }
+
+    async fn read_former(&self, former: &MarkedFormer) -> Result<IdentityKey, WalletError> {
+        let entry = former_entry(&former.address);
+        let (phrase, damaged) = match former.store {
+            MarkedStore::File => (
+                self.files.get(&entry).await?,
+                WalletError::DamagedFile {
+                    path: self.files.path(&entry),
+                    rule: "it holds another key than its name says",
+                },
+            ),
+            MarkedStore::Os => (
+                self.os.get(&format!("{entry} of {}", self.os_entry)).await?,
+                WalletError::DamagedEntry { store: self.os.name() },
+            ),
+        };
+        let none = || WalletError::NoFormer { address: former.address.clone() };
+        let key = IdentityKey::from_phrase(phrase.ok_or_else(none)?.expose_secret());
+        match key {
+            Ok(key) if key.address() == former.address => Ok(key),
+            _ => Err(damaged),
+        }
+    }
+
     /// Keeps the present key as a former one, then puts the new key in its place.
     async fn replace(
         &self,
         present: &OpenedIdentity,
         key: IdentityKey,
     ) -> Result<OpenedIdentity, WalletError> {
-        let former = format!("former-{}", &present.key.address()[2..]);
+        let former = former_entry(&present.key.address());
         let (store, former, entry): (&dyn SecretStore, _, _) = match present.store {
             StoreKind::OsKeyStore => {
                 (self.os.as_ref(), format!("{former} of {}", self.os_entry), self.os_entry.as_str())
@@ -340,20 +474,29 @@ impl Search<'_> {
     }
 
     fn remember(&self, opened: &OpenedIdentity) -> Result<(), WalletError> {
-        let store = match opened.store {
-            StoreKind::OsKeyStore => MarkedStore::Os,
-            StoreKind::PassphraseFile | StoreKind::InstallSecretFile => MarkedStore::File,
-        };
-        let marker = Marker { version: 1, store, address: opened.key.address() };
+        let former = self.marker.as_ref().map(|old| old.former.clone()).unwrap_or_default();
+        let (store, address) = (marked(opened.store), opened.key.address());
+        let marker = Marker { version: 1, store, address, former };
         if self.marker.as_ref() == Some(&marker) {
             return Ok(());
         }
         if self.marker.as_ref().is_some_and(|old| old.address != marker.address) {
             tracing::warn!("the identity key is another one than last time");
         }
+        self.write_marker(&marker)
+    }
+
+    fn write_marker(&self, marker: &Marker) -> Result<(), WalletError> {
         let path = self.dir.join(MARKER);
-        let json = serde_json::to_vec_pretty(&marker).expect("strings always serialise");
+        let json = serde_json::to_vec_pretty(marker).expect("strings always serialise");
         write_durably(&path, &json).map_err(WalletError::io("write", &path))
+    }
+}
+
+fn marked(store: StoreKind) -> MarkedStore {
+    match store {
+        StoreKind::OsKeyStore => MarkedStore::Os,
+        StoreKind::PassphraseFile | StoreKind::InstallSecretFile => MarkedStore::File,
     }
 }
 

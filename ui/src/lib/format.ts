@@ -209,9 +209,9 @@ export function kwh(mj: number): string {
   return fixed(n, n < 10 ? 3 : n < 1000 ? 2 : 0);
 }
 
-/** What energy costs, in the currency's unit with two decimals (four where it is less than one). */
-export function cost(mj: number, kwhMicro: number): string {
-  const n = (mj / MJ_PER_KWH) * (kwhMicro / 1e6);
+/** What energy cost, given in millionths of the currency's unit: with two decimals (four where it is less than one). */
+export function cost(micro: number): string {
+  const n = micro / 1e6;
   return fixed(n, n > 0 && n < 1 ? 4 : 2);
 }
 

@@ -10,6 +10,7 @@ import { own } from './words/own';
 import { data } from './words/data';
 import { power } from './words/power';
 import { filter } from './words/filter';
+import { hotkey } from './words/hotkey';
 import { antivirus, notices, update } from './words/update';
 import { control } from './strings-control';
 import { guide, wallet } from './strings.wallet';
@@ -108,6 +109,7 @@ export const en = {
   update,
   notices,
   filter,
+  hotkey,
   antivirus,
   earnings: {
     label: 'Points today',
@@ -366,6 +368,18 @@ export const en = {
       `${file} is damaged on your drive. Its damaged pieces will be fetched again.`,
     damagedOwn: (file: string) =>
       `${file} is damaged on your drive and was set aside. The model is your own: add it again.`,
+    newer: 'A newer version is on the network.',
+    newerTakes: (size: string) =>
+      `${size} to download. The one you have is used until the new one is checked, then its files go.`,
+    newerTakesAbout: (size: string, time: string) =>
+      `${size} to download, about ${time}. The one you have is used until the new one is checked, then its files go.`,
+    newerGet: 'Get the newer version',
+    unreadable: (file: string, why: string) => `The drive could not read ${file} (${why}).`,
+    unreadableHelp:
+      'Drives that begin to fail do this: save what matters to you, and move the models to another drive. The file can be downloaded again.',
+    unreadableOwn:
+      'Drives that begin to fail do this: save what matters to you. The model is your own: copy its file from somewhere else and add it again.',
+    replace: 'Download the file again',
     stopTask: 'Stop',
     read: (size: string) => `${size} read`,
     tasks: {

@@ -196,7 +196,18 @@ describe('energy and files', () => {
     await fireEvent.input(price, { target: { value: '0,41' } });
     await fireEvent.click(screen.getByTestId('tariff-save'));
     await settle();
-    expect(backend.overview.tariff).toEqual({ kwh_micro: 410_000, currency: 'EUR' });
+    const tariff = { kwh_micro: 410_000, cheap_kwh_micro: 240_000, currency: 'EUR' };
+    expect(backend.overview.tariff).toEqual(tariff);
+    // One price at all hours again.
+    const cheap = screen.getByTestId<HTMLInputElement>('tariff-cheap');
+    expect(cheap.value).toBe('0.24');
+    await fireEvent.input(cheap, { target: { value: '-1' } });
+    await fireEvent.click(screen.getByTestId('tariff-save'));
+    expect(screen.getByRole('alert').textContent).toContain('no price');
+    await fireEvent.input(cheap, { target: { value: '' } });
+    await fireEvent.click(screen.getByTestId('tariff-save'));
+    await settle();
+    expect(backend.overview.tariff).toEqual({ ...tariff, cheap_kwh_micro: null });
   });
 
   it('say where a file lies', async () => {

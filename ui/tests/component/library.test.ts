@@ -193,3 +193,59 @@ describe('the settings of downloads', () => {
     expect(document.body.textContent).toContain('That is not an amount.');
   });
 });
+
+describe('a newer version of a model', () => {
+  const newer = (seconds: number | null) =>
+    withLibrary({
+      models: library.models.map((one, n) =>
+        n === 0 ? { ...one, newer: { bytes: 5 * GB, seconds } } : one,
+      ),
+    });
+
+  it('is told with its size and time, and fetched at a press', async () => {
+    const { backend } = await open(newer(600), 'models');
+    const notice = screen.getByTestId('model-newer');
+    expect(notice.textContent).toContain('5.0 GB to download, about 10 min 00 s.');
+    expect(notice.textContent).toContain('The one you have is used');
+    await fireEvent.click(screen.getByTestId('model-newer-get'));
+    expect(backend.sent('model_fetch').map((one) => one.payload.model)).toEqual([models[0]?.id]);
+  });
+
+  it('says no time where none is known, and offers nothing twice', async () => {
+    const queued = newer(null);
+    queued.library.queue = [item({ model: models[0]?.id ?? '' })];
+    await open(queued, 'models');
+    expect(screen.getByTestId('model-newer').textContent).toContain('5.0 GB to download. The one');
+    expect(screen.queryByTestId('model-newer-get')).toBeNull();
+  });
+});
+
+describe('a file that the drive does not give', () => {
+  const failing = (own: boolean) =>
+    withLibrary({
+      models: library.models.map((one, n) =>
+        n === 0
+          ? { ...one, own, unreadable: { file: 'weights.gguf', why: 'Input/output error' } }
+          : one,
+      ),
+    });
+
+  it('is told with what helps, and can be downloaded again', async () => {
+    const { backend } = await open(failing(false), 'models');
+    const notice = screen.getByTestId('model-unreadable');
+    expect(notice.textContent).toContain(
+      'The drive could not read weights.gguf (Input/output error).',
+    );
+    expect(notice.textContent).toContain('another drive');
+    await fireEvent.click(screen.getByTestId('model-replace'));
+    expect(backend.sent('library').map((one) => one.payload)).toEqual([
+      { action: 'replace', model: models[0]?.id },
+    ]);
+  });
+
+  it('of a model of the person’s own is nothing that a download brings back', async () => {
+    await open(failing(true), 'models');
+    expect(screen.getByTestId('model-unreadable').textContent).toContain('your own');
+    expect(screen.queryByTestId('model-replace')).toBeNull();
+  });
+});

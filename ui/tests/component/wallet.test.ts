@@ -293,3 +293,34 @@ describe('the guide', () => {
     expect(violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join()}`)).toEqual([]);
   });
 });
+
+describe('a former identity', () => {
+  it('is gone back to only after a question that says what it means', async () => {
+    const { backend } = await settings(richWallet());
+    expect(screen.getByTestId('former-identities').textContent).toContain(FORMER.slice(0, 6));
+    await fireEvent.click(screen.getByTestId('former-back'));
+    await settle();
+    const dialog = screen.getByTestId('former-dialog');
+    expect(dialog.textContent).toContain('Points stay with the identity that earned them');
+    expect(backend.sent('wallet').some((one) => one.payload.ask === 'former_back')).toBe(false);
+    await fireEvent.click(screen.getByTestId('former-go'));
+    await settle();
+    const sent = backend.sent('wallet').at(-1)?.payload;
+    expect(sent).toEqual({ ask: 'former_back', address: FORMER, accept: true });
+    expect(screen.queryByTestId('former-dialog')).toBeNull();
+  });
+
+  it('is not offered where none was replaced, and a refusal is said', async () => {
+    const { backend, session } = await settings(walletView());
+    expect(screen.queryByTestId('former-open')).toBeNull();
+    session.wallet.view = richWallet();
+    await settle();
+    const message = 'the identity cannot change while mining';
+    backend.refusals.set('wallet', { code: 'invalid_request', message, hint: 'press Stop first' });
+    await fireEvent.click(screen.getByTestId('former-back'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('former-go'));
+    await settle();
+    expect(screen.getByTestId('wallet-identity').textContent).toContain('Press Stop first');
+  });
+});

@@ -6,6 +6,7 @@ import type {
   ErrorBody,
   Event,
   FilterView,
+  HotkeyView,
   Preferences,
   Reply,
   RulesView,
@@ -34,6 +35,7 @@ export class FakeBackend implements Backend {
   update = updateView();
   notices = noticeSettings;
   filter: FilterView = { on: false, words: [] };
+  hotkey: HotkeyView = { way: 'here', keys: null, problem: null };
   /** Errors for the next commands of a name. */
   readonly refusals = new Map<Command['cmd'], ErrorBody>();
   #handler: ((event: Event) => void) | null = null;
@@ -78,6 +80,11 @@ export class FakeBackend implements Backend {
       case 'filter': {
         if (command.payload.ask === 'set') this.filter = command.payload.filter;
         return { reply: 'filter', payload: this.filter };
+      }
+      case 'hotkey': {
+        const asked = command.payload;
+        if (asked.ask === 'set') this.hotkey = { ...this.hotkey, keys: asked.keys, problem: null };
+        return { reply: 'hotkey', payload: this.hotkey };
       }
       case 'notices': {
         const asked = command.payload;

@@ -33,6 +33,7 @@ function span(which: SpanTotal['span'], days: number, more: Partial<SpanTotal> =
     jobs: Math.round(days * 23),
     mined_ms: days * 7 * HOUR,
     energy: { used_mj: days * 7 * 3600 * 214_000, estimated_mj: 0 },
+    cost_micro: days * 479_360,
     ...more,
   };
 }
@@ -121,7 +122,7 @@ export const overview: EarningsOverview = {
     mined_ms: 48 * HOUR,
     energy: { used_mj: 48 * 3600 * 214_000, estimated_mj: 0 },
   })),
-  tariff: { kwh_micro: 320_000, currency: 'EUR' },
+  tariff: { kwh_micro: 320_000, cheap_kwh_micro: 240_000, currency: 'EUR' },
   alarms: [],
   checked: { agree: 1633, differ: 0, unknown: 0 },
   trust: {
@@ -145,6 +146,7 @@ export const nothing: EarningsOverview = {
     jobs: 0,
     mined_ms: 0,
     energy: { used_mj: 0, estimated_mj: 0 },
+    cost_micro: null,
   })),
   pending: { jobs: 0, since_ms: null },
   models: [],

@@ -100,6 +100,8 @@ function known(
     used_ms: model.state.state === 'absent' ? null : NOW_MS - 60_000,
     own: false,
     damaged: null,
+    unreadable: null,
+    newer: null,
     factor: 1_000_000,
     fits: [
       {

@@ -51,4 +51,5 @@ export const noticeSettings: NoticeSettings = {
   model: false,
   jobs_fail: false,
   alerts: false,
+  hotkey: true,
 };

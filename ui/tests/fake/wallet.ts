@@ -31,6 +31,7 @@ export function walletView(changes: Partial<WalletView> = {}): WalletView {
   return {
     identity: IDENTITY,
     key_store: 'the key store of the operating system',
+    former: [],
     backed_up_at_ms: null,
     reward: null,
     history: [],
@@ -58,6 +59,7 @@ export function walletView(changes: Partial<WalletView> = {}): WalletView {
 export function richWallet(): WalletView {
   const empty = walletView();
   return walletView({
+    former: [FORMER],
     backed_up_at_ms: NOW_MS - 86_400_000,
     reward: { address: REWARD, since_ms: NOW_MS - 3 * 86_400_000, qr },
     history: [

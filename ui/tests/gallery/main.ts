@@ -59,6 +59,17 @@ const special: Record<string, () => Snapshot> = {
   cooldown: () => paused(coolingDown(Date.now() + 161_000)),
   snoozed: () => paused(snoozed(Date.now() + 3_540_000)),
   anyway: () => snapshot('working', { control: { decision: anyway, gave_back: null } }),
+  'model-notices': () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        models: library.models.map((one, n) => ({
+          ...one,
+          newer: n === 0 ? { bytes: 5_200_000_000, seconds: 640 } : null,
+          unreadable: n === 1 ? { file: 'weights.gguf', why: 'Input/output error' } : null,
+        })),
+      },
+    }),
   offline: () =>
     snapshot('waiting', {
       network: { name: 'practice', practice: true, connected: false, gateway_url: null },

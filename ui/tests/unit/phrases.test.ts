@@ -41,6 +41,7 @@ const SOURCES = [
   'crates/neurino-model-store/src/relocate.rs',
   'crates/neurino-model-store/src/source',
   'crates/neurino-platform/src/awake.rs',
+  'crates/neurino-platform/src/hotkey.rs',
   'crates/neurino-power/src/journal.rs',
   'crates/neurino-update/src/error.rs',
   'src-tauri/src/notice.rs',

@@ -101,6 +101,7 @@ const SETTINGS: &[&str] = &[
     "rules.toml",
     "alerts.toml",
     "notices.toml",
+    "hotkey.toml",
     "power.toml",
     "tariff.json",
     ".neurino-*",

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use neurino_core::ModelId;
+use neurino_core::{JobKind, ModelId};
 use neurino_miner::MinerState;
 use neurino_model_store::{Found, Pace, StoreError, WholeFile};
+use neurino_protocol::library::Unreadable;
+use neurino_protocol::{ErrorBody, ErrorCode};
 use tracing::{info, warn};
 
 use crate::mining::Phase;
-use crate::{App, lock, now_ms, told_with_causes};
+use crate::{App, internal, lock, now_ms, told_with_causes};
 
 /// How often is looked whether a reading has to make way.
 const LOOK: Duration = Duration::from_millis(250);
@@ -82,7 +84,7 @@ impl App {
 
     /// Notes that a file was damaged and set aside, and puts its model among the downloads, unless
     /// nothing could bring it back.
-    pub(super) async fn note_damage(&self, model: &ModelId, file: &str) {
+    pub(super) async fn note_damage(self: &Arc<Self>, model: &ModelId, file: &str) {
         self.change_scrubbed(|scrubbed| {
             scrubbed.damaged.insert(model.to_string(), file.to_owned());
         });
@@ -91,8 +93,87 @@ impl App {
         {
             warn!(model.id = %model, "the list of downloads is not saved: {}", error.message);
         }
-        // The miner offers it no longer.
-        self.models_changed().await;
+        if self.is_loaded(model) {
+            // What is in memory came from a file that nobody can check any more: running jobs are
+            // finished, and it is loaded again once it is whole.
+            info!(model.id = %model, "{model} leaves the memory until its file is whole");
+            self.library.look_again();
+            self.mine_anew(false);
+        } else {
+            // The miner offers it no longer.
+            self.models_changed().await;
+        }
+    }
+
+    /// A model whose damaged file is on its way, which mining waits for rather than for another one.
+    pub(crate) fn being_repaired(&self) -> Option<ModelId> {
+        let damaged = lock(&self.library.state).scrubbed.damaged.clone();
+        let ids = damaged.into_keys().filter_map(|id| ModelId::new(&id).ok());
+        let mut coming = ids.filter(|id| self.is_missing(id) && !self.is_own(id));
+        coming.find(|id| self.kind_of(id) == JobKind::Text && self.computes(JobKind::Text))
+    }
+
+    /// The file of this model that the drive does not give, and what the system said.
+    pub(super) fn unreadable_file(&self, model: &ModelId) -> Option<Unreadable> {
+        let state = lock(&self.library.state);
+        let (file, why) = state.scrubbed.unreadable.get(model.as_str())?.clone();
+        drop(state);
+        self.is_here(model).then_some(Unreadable { file, why })
+    }
+
+    /// The drive does not give a file. It stays where it is: the drive may give it again.
+    fn note_unreadable(&self, model: &ModelId, file: &str, why: &str) {
+        self.change_scrubbed(|scrubbed| {
+            scrubbed.unreadable.insert(model.to_string(), (file.to_owned(), why.to_owned()));
+        });
+        self.changed.notify_one();
+    }
+
+    /// Every file was read, but for these.
+    pub(super) fn note_all_read(&self, unreadable: &[(ModelId, String, String)]) {
+        let noted = |(model, file, why): &(ModelId, String, String)| {
+            (model.to_string(), (file.clone(), why.clone()))
+        };
+        let unreadable = unreadable.iter().map(noted).collect();
+        self.change_scrubbed(|scrubbed| scrubbed.unreadable = unreadable);
+        self.changed.notify_one();
+    }
+
+    /// The drive gives a file, again or as ever.
+    fn note_read(&self, model: &ModelId, file: &str) {
+        let was = lock(&self.library.state).scrubbed.unreadable.get(model.as_str()).cloned();
+        if was.is_some_and(|(name, _)| name == file) {
+            self.change_scrubbed(|scrubbed| {
+                scrubbed.unreadable.remove(model.as_str());
+            });
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sets the file aside that the drive does not give, and fetches it again.
+    pub(super) async fn replace_unreadable(
+        self: &Arc<Self>,
+        model: &ModelId,
+    ) -> Result<(), ErrorBody> {
+        self.known(model)?;
+        let Some(Unreadable { file, .. }) = self.unreadable_file(model) else {
+            let message = "every file of this model can be read";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
+        };
+        if self.is_own(model) {
+            let message = "the model is your own, so nothing could bring it back";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, message)
+                .with_hint("copy its file from somewhere else and add it again"));
+        }
+        let (store, id, name) = (self.store.clone(), model.clone(), file.clone());
+        let given_up = tokio::task::spawn_blocking(move || store.give_up_file(&id, &name)).await;
+        let given_up = given_up.map_err(|_| internal("the file could not be set aside"))?;
+        given_up.map_err(|error| crate::models::not_ready(&error))?;
+        self.change_scrubbed(|scrubbed| {
+            scrubbed.unreadable.remove(model.as_str());
+        });
+        self.note_damage(model, &file).await;
+        Ok(())
     }
 
     /// Whether no source has the model.
@@ -102,6 +183,13 @@ impl App {
     }
 
     fn forget_repaired(&self) {
+        let unreadable = lock(&self.library.state).scrubbed.unreadable.clone();
+        let is_gone = |id: &String| ModelId::new(id).is_ok_and(|id| !self.is_here(&id));
+        let gone: Vec<String> = unreadable.into_keys().filter(is_gone).collect();
+        if !gone.is_empty() {
+            // Removed, or being fetched again.
+            self.change_scrubbed(|s| s.unreadable.retain(|model, _| !gone.contains(model)));
+        }
         let damaged = lock(&self.library.state).scrubbed.damaged.clone();
         let again = |id: &String| ModelId::new(id).is_ok_and(|id| !self.is_missing(&id));
         let repaired: Vec<String> = damaged.into_keys().filter(again).collect();
@@ -150,7 +238,7 @@ impl App {
     }
 
     /// Reads a file; false if that was given up, and it is as due as before.
-    async fn read_due(&self, file: &WholeFile, pace: &ScrubPace) -> bool {
+    async fn read_due(self: &Arc<Self>, file: &WholeFile, pace: &ScrubPace) -> bool {
         let (hold, stop) = (Arc::new(AtomicBool::new(false)), self.end.child_token());
         let reads = Pace { bytes_per_s: Some(pace.bytes_per_s), hold: Some(Arc::clone(&hold)) };
         let reading = self.store.read_through(&file.model, &file.name, reads, stop.clone());
@@ -172,9 +260,12 @@ impl App {
         });
         match found {
             Ok(Found::Damaged) => self.note_damage(&file.model, &file.name).await,
-            Ok(Found::Sound) => info!(model.id = %file.model, "`{}` is sound", file.name),
-            // Told in the log where it was found.
-            Ok(Found::Unreadable) => {}
+            Ok(Found::Sound) => {
+                info!(model.id = %file.model, "`{}` is sound", file.name);
+                self.note_read(&file.model, &file.name);
+            }
+            Ok(Found::Unreadable(why)) => self.note_unreadable(&file.model, &file.name, &why),
+            Ok(Found::Gone) => {}
             Err(error) => warn!(model.id = %file.model, "{}", told_with_causes(&error)),
         }
         true

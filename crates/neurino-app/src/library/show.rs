@@ -9,7 +9,7 @@ use neurino_engine::memory::DeviceMemory;
 use neurino_model_store::{ModelManifest, ModelState as Stored, ModelUsage, SpeedMeter};
 use neurino_protocol::app::{Device, DeviceKind};
 use neurino_protocol::library::{
-    FitVerdict, LibraryModel, LibraryStatus, ModelFit, QueueItem, QueueState,
+    FitVerdict, LibraryModel, LibraryStatus, ModelFit, NewerVersion, QueueItem, QueueState,
 };
 
 use crate::{App, lock};
@@ -47,6 +47,15 @@ impl App {
             outcome: state.outcome.clone(),
             clean_up,
         }
+    }
+
+    /// What the network's newer version of a model takes to fetch.
+    fn newer_version(&self, model: &ModelId) -> Option<NewerVersion> {
+        let bytes = self.store.newer_bytes(model)?;
+        let state = lock(&self.library.state);
+        let rates = [state.last_bytes_per_s, state.settings.bytes_per_s_max];
+        let bytes_per_s = rates.into_iter().flatten().min().filter(|rate| *rate > 0);
+        Some(NewerVersion { bytes, seconds: bytes_per_s.map(|rate| bytes.div_ceil(rate)) })
     }
 
     async fn library_usage(self: &Arc<Self>) -> Vec<ModelUsage> {
@@ -87,6 +96,8 @@ impl App {
             used_ms: used_at.and_then(|at| i64::try_from(at.as_millis()).ok()),
             own: used.is_some_and(|usage| usage.own),
             damaged: self.damaged_file(&manifest.id),
+            unreadable: self.unreadable_file(&manifest.id),
+            newer: self.newer_version(&manifest.id),
             factor: factor.map(|factor| factor.0),
             fits,
         }

@@ -70,6 +70,10 @@ impl App {
             for (model, file) in &report.damaged {
                 app.note_damage(model, file).await;
             }
+            app.note_all_read(&report.unreadable);
+            if let ([], [(model, file, _), ..]) = (&*report.damaged, &*report.unreadable) {
+                return Ok(format!("The drive could not read {file} of {model}."));
+            }
             Ok(match (report.files, report.damaged.as_slice()) {
                 (_, [(model, file), ..]) if app.is_own(model) => format!(
                     "{file} of {model} was damaged and set aside. The model is your own: add it again."

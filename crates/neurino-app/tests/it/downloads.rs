@@ -20,6 +20,16 @@ async fn library(viewer: &Viewer, action: LibraryAction) -> Result<Reply, ErrorC
 
 /// A web server that answers with `status` so many times, then gives the file; slowly if asked to.
 async fn web(status: &'static str, times: usize, slow: bool) -> Source {
+    web_with(WEIGHTS, status, times, slow).await
+}
+
+/// [`web`] with another file.
+pub(crate) async fn web_with(
+    weights: &'static [u8],
+    status: &'static str,
+    times: usize,
+    slow: bool,
+) -> Source {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/weights.gguf", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -30,10 +40,10 @@ async fn web(status: &'static str, times: usize, slow: bool) -> Source {
                 let _ = stream.read(&mut head).await;
                 let good = n >= times;
                 let status = if good { "200 OK" } else { status };
-                let length = if good { WEIGHTS.len() } else { 0 };
+                let length = if good { weights.len() } else { 0 };
                 let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
                 let _ = stream.write_all(head.as_bytes()).await;
-                for byte in WEIGHTS.iter().filter(|_| good) {
+                for byte in weights.iter().filter(|_| good) {
                     if stream.write_all(&[*byte]).await.is_err() {
                         return;
                     }

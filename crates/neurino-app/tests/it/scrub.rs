@@ -2,6 +2,7 @@
 //! again, slowly, and only where nobody is in the way.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -9,9 +10,10 @@ use neurino_app::{AppOptions, ScrubPace};
 use neurino_config::{Scrubbed, ScrubbedFile};
 use neurino_model_store::{Catalog, Source};
 use neurino_platform::{Surroundings, View};
-use neurino_protocol::app::{Command, ModelState, Snapshot};
+use neurino_protocol::app::{Command, MiningState, ModelState, Snapshot};
 use neurino_protocol::library::{DayWindow, LibraryAction, LibrarySettings};
 
+use crate::mining::hanging;
 use crate::world::{PATIENCE, Viewer, WEIGHTS, World};
 
 /// Long enough for many looks of [`quick`].
@@ -188,5 +190,86 @@ async fn the_check_of_all_files_tells_and_fetches_the_same() {
     let sentence = found.library.outcome.clone().unwrap().sentence.unwrap();
     assert!(sentence.ends_with("Only its damaged pieces are fetched again."), "{sentence}");
     assert_eq!((damaged(&found), found.library.queue.len()), (Some("weights.gguf"), 1));
+    viewer.end().await;
+}
+
+/// A drive that does not give the model's file while `fails` says so.
+fn failing(world: &World, fails: &Arc<AtomicBool>) -> AppOptions {
+    let (fails, options) = (Arc::clone(fails), world.options());
+    let open = move |path: &Path| -> std::io::Result<Box<dyn std::io::Read>> {
+        if fails.load(Ordering::SeqCst) {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        Ok(Box::new(std::fs::File::open(path)?))
+    };
+    let store = options.store.map(|store| store.read_by(Box::new(open)));
+    AppOptions { store, scrub: quick(), ..options }
+}
+
+fn unreadable(snapshot: &Snapshot) -> Option<(&str, &str)> {
+    let found = snapshot.library.models[0].unreadable.as_ref()?;
+    Some((&found.file, &found.why))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_that_fails_is_told_until_it_gives_the_file_again_or_that_is_replaced() {
+    let (world, fails) = (world(), Arc::new(AtomicBool::new(true)));
+    age(&world.model_file());
+    let viewer = Viewer::start(failing(&world, &fails)).await.unwrap();
+    let told = viewer.until("told", |s| unreadable(s).is_some()).await;
+    let (file, why) = unreadable(&told).unwrap();
+    assert_eq!(file, "weights.gguf");
+    assert!(why.contains("os error 5"), "{why}");
+    assert_eq!((damaged(&told), told.library.queue.len()), (None, 0), "nothing is fetched unasked");
+    assert!(world.model_file().exists());
+    viewer.end().await;
+
+    // It outlives the program; the check of all files finds the drive well again.
+    let viewer = Viewer::start(failing(&world, &fails)).await.unwrap();
+    assert!(unreadable(&viewer.snapshot().await).is_some());
+    viewer.command(Command::Library(LibraryAction::Scrub)).await.unwrap();
+    let ended = viewer.until("checked", |s| s.library.outcome.is_some()).await;
+    let sentence = ended.library.outcome.unwrap().sentence.unwrap();
+    assert!(sentence.starts_with("The drive could not read weights.gguf of "), "{sentence}");
+    fails.store(false, Ordering::SeqCst);
+    viewer.command(Command::Library(LibraryAction::Scrub)).await.unwrap();
+    viewer.until("well again", |s| unreadable(s).is_none()).await;
+    let replace = Command::Library(LibraryAction::Replace { model: Catalog::starter() });
+    assert!(viewer.command(replace.clone()).await.is_err(), "there is nothing to replace");
+    viewer.end().await;
+
+    // Once more, and the person has it replaced.
+    fails.store(true, Ordering::SeqCst);
+    age(&world.model_file());
+    ScrubbedFile::new(&world.dirs()).save(&Scrubbed::default()).unwrap();
+    let viewer = Viewer::start(failing(&world, &fails)).await.unwrap();
+    viewer.until("told", |s| unreadable(s).is_some()).await;
+    viewer.command(replace).await.unwrap();
+    let whole = |s: &Snapshot| {
+        s.models[0].state == ModelState::Ready && unreadable(s).is_none() && damaged(s).is_none()
+    };
+    viewer.until("replaced", whole).await;
+    assert_eq!(std::fs::read(world.model_file()).unwrap(), WEIGHTS);
+    viewer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_in_memory_whose_file_is_damaged_ends_its_jobs_and_is_loaded_again() {
+    let world = world();
+    let mut viewer = start(&world, ScrubPace { look_every: PATIENCE, ..quick() }).await;
+    viewer.mine_until_ready().await;
+    viewer.earn("before").await;
+    world.engine.queue(hanging());
+    viewer.ask("long").await.unwrap();
+    viewer.until_state(MiningState::Working).await;
+    flip_a_bit(&world.model_file());
+    viewer.command(Command::Library(LibraryAction::Scrub)).await.unwrap();
+    viewer.until("the job goes on", |s| s.mining.state == MiningState::Finishing).await;
+    assert_eq!(world.engine.loads(), 1);
+    viewer.command(Command::ChatCancel { chat: "long".into() }).await.unwrap();
+    let again = viewer.until_ready().await;
+    assert_eq!((world.engine.loads(), damaged(&again)), (2, None));
+    assert_eq!(std::fs::read(world.model_file()).unwrap(), WEIGHTS);
+    viewer.earn("after").await;
     viewer.end().await;
 }

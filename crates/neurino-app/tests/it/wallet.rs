@@ -203,7 +203,25 @@ async fn an_identity_comes_back_from_its_words_and_mines_at_once() {
     let viewer = world.start().await;
     assert_eq!(viewer.snapshot().await.identity, JUNK_ADDRESS);
     viewer.end().await;
-    // Nothing is lost: the former key lies beside it.
+    // Nothing is lost: the former key lies beside it, and can be gone back to.
+    let listed = {
+        let viewer = world.start().await;
+        let address = view(&viewer, WalletCommand::Look).await.former;
+        viewer.end().await;
+        address
+    };
+    assert_eq!(listed.len(), 1);
+    let viewer = world.start().await;
+    let back = |accept| WalletCommand::FormerBack { address: listed[0].clone(), accept };
+    assert!(refused(&viewer, back(false)).await.contains("another identity"));
+    let stranger = WalletCommand::FormerBack { address: REWARD.into(), accept: true };
+    assert!(refused(&viewer, stranger).await.contains("no key of a former identity"));
+    let returned = view(&viewer, back(true)).await;
+    assert_eq!(returned.identity, listed[0]);
+    assert_eq!(returned.former, [JUNK_ADDRESS], "the other way round");
+    assert_eq!(viewer.app.node(), former);
+    assert!(returned.backed_up_at_ms.is_none(), "other words were written down");
+    viewer.end().await;
     let kept = format!("former-{}.key", &former.to_string()[2..]);
     assert!(world.dirs().data.join(kept).is_file());
 }

@@ -1,7 +1,7 @@
 //! A home of its own with a model of a few bytes, an application in it, and a viewer.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +65,12 @@ impl World {
     }
 
     fn store(&self) -> ModelStore {
-        let catalog = Catalog::of(vec![manifest(self.home.path(), &self.sources)]);
+        self.store_of(WEIGHTS, &self.sources)
+    }
+
+    /// The library, whose catalogue says that the model's file holds `weights`.
+    pub(crate) fn store_of(&self, weights: &[u8], sources: &[Source]) -> ModelStore {
+        let catalog = Catalog::of(vec![manifest(weights, sources)]);
         ModelStore::open_with(&self.dirs().models, catalog, Box::new(|_| Ok(u64::MAX))).unwrap()
     }
 
@@ -81,13 +86,11 @@ impl World {
 }
 
 /// The starter model by name, with a file of a few bytes: the network prices it.
-fn manifest(home: &Path, sources: &[Source]) -> ModelManifest {
-    let sample = home.join("sample");
-    std::fs::write(&sample, WEIGHTS).unwrap();
+fn manifest(weights: &[u8], sources: &[Source]) -> ModelManifest {
     let file = ModelFile {
         name: FILE.into(),
-        sha256: Digest::of_file(&sample).unwrap(),
-        size_bytes: WEIGHTS.len() as u64,
+        sha256: Digest::of(weights),
+        size_bytes: weights.len() as u64,
         sources: sources.to_vec(),
         pieces: None,
     };

@@ -266,7 +266,7 @@ async fn one_file_is_read_through_at_its_pace_and_waits_while_it_is_held() {
     let found = read(Pace::default(), CancellationToken::new()).await.unwrap();
     assert_eq!((found, path.exists()), (Found::Damaged, false));
     let gone = read(Pace::default(), CancellationToken::new()).await.unwrap();
-    assert_eq!(gone, Found::Unreadable);
+    assert_eq!(gone, Found::Gone);
     assert!(store.read_through(&model(), "no.such", Pace::default(), stop).await.is_err());
 }
 

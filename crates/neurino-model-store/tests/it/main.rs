@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod disk;
+mod former;
 mod hostile;
 mod http;
 mod kill;
@@ -122,6 +123,7 @@ fn left(store: &ModelStore) -> Vec<String> {
             name != ".lock"
                 && name != ".verified.json"
                 && name != ".used"
+                && name != ".version.json"
                 && !name.ends_with(".chunks")
         })
         .collect();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use neurino_wallet::{
-    IdentityKey, KeyStoreChoice, OpenIdentity, SecretStore, WalletError, replace_identity,
+    IdentityKey, KeyStoreChoice, OpenIdentity, SecretStore, WalletError, former_identities,
+    replace_identity, restore_former,
 };
 use secrecy::ExposeSecret as _;
 
@@ -57,4 +58,71 @@ async fn a_store_that_forgets_keeps_the_identity_it_has() {
     assert!(matches!(refused, Err(WalletError::NotKept { .. })));
     let again = ok(open(dir.path(), &os, KeyStoreChoice::Auto).await);
     assert_eq!(again.key.address(), first.key.address());
+}
+
+#[tokio::test]
+async fn every_identity_of_a_machine_can_be_gone_back_to_and_none_is_lost() {
+    for in_file in [false, true] {
+        let (dir, os) = (tempfile::tempdir().unwrap(), Arc::new(Lockable::default()));
+        os.locked.store(in_file, Ordering::Relaxed);
+        let first = ok(open(dir.path(), &os, KeyStoreChoice::Auto).await).key.address();
+        assert_eq!(former_identities(dir.path()).unwrap(), Vec::<String>::new());
+        let third = IdentityKey::from_phrase(
+            "letter advice cage absurd amount doctor acoustic avoid letter advice cage above",
+        );
+        let third = third.map_err(|e| e.to_string()).unwrap();
+        let (second_address, third_address) = (other().address(), third.address());
+        ok(replace_identity(wanted(dir.path(), &os), other()).await);
+        ok(replace_identity(wanted(dir.path(), &os), third).await);
+        let listed = || former_identities(dir.path()).unwrap();
+        assert_eq!(listed(), [second_address.clone(), first.clone()], "the last one first");
+
+        // Back and forth, however the address is written; the one that goes is kept each time.
+        let back = format!("  0x{} ", first[2..].to_uppercase());
+        let opened = ok(restore_former(wanted(dir.path(), &os), &back).await);
+        assert_eq!(opened.key.address(), first);
+        assert_eq!(listed(), [third_address.clone(), second_address.clone()]);
+        let again = ok(open(dir.path(), &os, KeyStoreChoice::Auto).await);
+        assert_eq!((again.key.address(), again.created), (first.clone(), false));
+        for address in [&second_address, &third_address, &first] {
+            let opened = ok(restore_former(wanted(dir.path(), &os), address).await);
+            assert_eq!(&opened.key.address(), address);
+            assert_eq!(listed().len(), 2);
+        }
+        let stranger = "0x000000000000000000000000000000000000dead";
+        let refused = restore_former(wanted(dir.path(), &os), stranger).await.map(|_| ());
+        assert!(matches!(refused, Err(WalletError::NoFormer { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_former_key_file_of_an_earlier_version_is_found() {
+    let (dir, os) = (tempfile::tempdir().unwrap(), Arc::new(Lockable::default()));
+    os.locked.store(true, Ordering::Relaxed);
+    let first = ok(open(dir.path(), &os, KeyStoreChoice::Auto).await).key.address();
+    ok(replace_identity(wanted(dir.path(), &os), other()).await);
+    // Its marker knew nothing of former identities.
+    let marker = dir.path().join("identity.json");
+    let text = std::fs::read_to_string(&marker).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json.as_object_mut().unwrap().remove("former");
+    std::fs::write(&marker, json.to_string()).unwrap();
+    assert_eq!(former_identities(dir.path()).unwrap(), [first.clone()]);
+    let opened = ok(restore_former(wanted(dir.path(), &os), &first).await);
+    assert_eq!(opened.key.address(), first);
+    assert_eq!(former_identities(dir.path()).unwrap(), [other().address()]);
+}
+
+#[tokio::test]
+async fn going_back_that_fails_leaves_the_identity_as_it_is() {
+    let (dir, os) = (tempfile::tempdir().unwrap(), Arc::new(Lockable::default()));
+    let first = ok(open(dir.path(), &os, KeyStoreChoice::Auto).await).key.address();
+    ok(replace_identity(wanted(dir.path(), &os), other()).await);
+    os.forgets.store(true, Ordering::Relaxed);
+    let refused = restore_former(wanted(dir.path(), &os), &first).await.map(|_| ());
+    assert!(refused.is_err());
+    os.forgets.store(false, Ordering::Relaxed);
+    let again = ok(open(dir.path(), &os, KeyStoreChoice::Auto).await);
+    assert_eq!(again.key.address(), other().address());
+    assert_eq!(former_identities(dir.path()).unwrap(), [first]);
 }

@@ -29,6 +29,7 @@ import { InTurn } from '../../lib/in-turn';
 import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
 import { Filter } from '../filter/filter.svelte';
+import { Hotkey } from '../hotkey/hotkey.svelte';
 import { Limits } from '../library/limits.svelte';
 import { Notices } from '../notices/notices.svelte';
 import { Power } from '../power/power.svelte';
@@ -91,6 +92,7 @@ export class Session {
   readonly update: Update;
   readonly notices: Notices;
   readonly filter: Filter;
+  readonly hotkey: Hotkey;
   readonly limits: Limits;
   /** What the Playground makes. */
   making = $state<JobKind>('text');
@@ -116,6 +118,7 @@ export class Session {
     this.update = new Update(backend);
     this.notices = new Notices(backend);
     this.filter = new Filter(backend);
+    this.hotkey = new Hotkey(backend);
     this.limits = new Limits(backend);
   }
 

@@ -520,7 +520,7 @@ about: EarningsAsk, } } | { "cmd": "data" } | { "cmd": "doctor" } | { "cmd": "pr
 /**
  * All of them.
  */
-preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "filter", "payload": FilterCommand } | { "cmd": "card_choose", "payload": {
+preferences: Preferences, } } | { "cmd": "wallet", "payload": WalletCommand } | { "cmd": "onboarding", "payload": OnboardingCommand } | { "cmd": "power", "payload": PowerCommand } | { "cmd": "alerts", "payload": AlertsCommand } | { "cmd": "update", "payload": UpdateCommand } | { "cmd": "notices", "payload": NoticesCommand } | { "cmd": "hotkey", "payload": HotkeyCommand } | { "cmd": "filter", "payload": FilterCommand } | { "cmd": "card_choose", "payload": {
 /**
  * The card's [`Device::card`].
  */
@@ -1223,6 +1223,43 @@ duration_ms: number,
 jobs: number, };
 
 /**
+ * A combination that one program may have to itself, whichever window is in front. What every program
+ * needs (a letter alone, a letter with Shift) is none.
+ */
+export type Hotkey = string;
+
+/**
+ * What the window asks for; each is answered with [`HotkeyView`].
+ */
+export type HotkeyCommand = { "ask": "look" } | { "ask": "set",
+/**
+ * The keys; `None` for no hotkey.
+ */
+keys: Hotkey | null, };
+
+/**
+ * The hotkey as it stands.
+ */
+export type HotkeyView = {
+/**
+ * Whether there can be one.
+ */
+way: HotkeyWay,
+/**
+ * The keys that the person chose.
+ */
+keys: Hotkey | null,
+/**
+ * Why they do nothing at the moment.
+ */
+problem: ErrorBody | null, };
+
+/**
+ * Whether the system gives keys to programs.
+ */
+export type HotkeyWay = "here" | "wayland" | "not_here";
+
+/**
  * What suits an image model, for requests that leave it open.
  */
 export type ImageDefaults = {
@@ -1468,7 +1505,11 @@ settings: LibrarySettings, } | { "action": "move",
 /**
  * The folder, a whole path.
  */
-folder: string, } | { "action": "scrub" } | { "action": "reuse",
+folder: string, } | { "action": "scrub" } | { "action": "replace",
+/**
+ * The model.
+ */
+model: ModelId, } | { "action": "reuse",
 /**
  * The folder, a whole path.
  */
@@ -1498,6 +1539,14 @@ own: boolean,
  * The name of a file that was found damaged on the drive, until the model is whole again.
  */
 damaged: string | null,
+/**
+ * A file that the drive does not give, until it does or is replaced.
+ */
+unreadable: Unreadable | null,
+/**
+ * The network has another version of it now, and the one that is here is used meanwhile.
+ */
+newer: NewerVersion | null,
 /**
  * What a unit of work of it is worth on this network, in millionths; `None` if the network has
  * not said.
@@ -1939,6 +1988,20 @@ connected: boolean,
 gateway_url: string | null, };
 
 /**
+ * Another version of a model.
+ */
+export type NewerVersion = {
+/**
+ * What of it is to be fetched, in bytes.
+ */
+bytes: number,
+/**
+ * How long that takes at the speed of the last download, or at the limit that the person set;
+ * `None` where neither is known.
+ */
+seconds: number | null, };
+
+/**
  * Why no card computes though mining is on.
  */
 export type NoCard = { "why": "off" } | { "why": "processor_off" } | { "why": "gone",
@@ -2055,7 +2118,11 @@ jobs_fail: boolean,
 /**
  * What Home tells as an alert.
  */
-alerts: boolean, };
+alerts: boolean,
+/**
+ * What the hotkey did; where no window is open nothing else shows it.
+ */
+hotkey: boolean, };
 
 /**
  * What the window asks for; each is answered with [`NoticeSettings`].
@@ -2712,7 +2779,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings } | { "reply": "filter", "payload": FilterView } | { "reply": "data", "payload": Array<DataPlace> } | { "reply": "own_model", "payload": OwnModelView } | { "reply": "chosen", "payload": {
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings } | { "reply": "hotkey", "payload": HotkeyView } | { "reply": "filter", "payload": FilterView } | { "reply": "data", "payload": Array<DataPlace> } | { "reply": "own_model", "payload": OwnModelView } | { "reply": "chosen", "payload": {
 /**
  * The whole path; `None` if the person chose nothing.
  */
@@ -3049,7 +3116,12 @@ mined_ms: number,
 /**
  * Energy while mining.
  */
-energy: Energy, };
+energy: Energy,
+/**
+ * What that cost at the price of the hour it was spent in, in millionths of the currency's unit;
+ * `None` without a price.
+ */
+cost_micro: number | null, };
 
 /**
  * What state the control is in. The miner has states of its own while this says `Running`.
@@ -3138,6 +3210,11 @@ export type Tariff = {
  * Price of a kilowatt hour in millionths of the currency's unit.
  */
 kwh_micro: number,
+/**
+ * The same in the hours that the weekly schedule marks as cheap; `None` for one price at all
+ * hours.
+ */
+cheap_kwh_micro: number | null,
 /**
  * The currency, for example `EUR`; one to eight characters.
  */
@@ -3249,6 +3326,19 @@ arguments: string, };
  * How closely a node is watched, for its owner to read.
  */
 export type TrustStage = "new" | "watched" | "established" | "convicted";
+
+/**
+ * A file that the drive does not give.
+ */
+export type Unreadable = {
+/**
+ * Its name.
+ */
+file: string,
+/**
+ * What the system said.
+ */
+why: string, };
 
 /**
  * What the window asks for; each is answered with an [`UpdateView`].
@@ -3387,7 +3477,15 @@ words: Array<SecretText>, } | { "ask": "restore",
 /**
  * 12, 15, 18, 21 or 24 words.
  */
-words: SecretText, } | { "ask": "reward_check",
+words: SecretText, } | { "ask": "former_back",
+/**
+ * Its address.
+ */
+address: string,
+/**
+ * The person was told what that means.
+ */
+accept: boolean, } | { "ask": "reward_check",
 /**
  * What was entered; may be a secret pasted by mistake.
  */
@@ -3470,6 +3568,10 @@ identity: string,
  * Where its key is kept, in words.
  */
 key_store: string,
+/**
+ * Addresses of identities that were replaced and are kept, the last one first.
+ */
+former: Array<string>,
 /**
  * When its words were written down, in milliseconds since the Unix epoch.
  */

@@ -102,10 +102,12 @@ export const income: Catalogue['income'] = {
   perKwh: (kind: string) => `${kind}/kWh`,
   perKwhHead: 'Punkte pro kWh',
   price: 'Preis einer kWh',
+  priceCheap: 'In günstigen Stunden',
   priceNone: 'Gib einen Preis an, um die Kosten zu sehen.',
   currency: 'Währung',
   priceSave: 'Preis speichern',
-  priceHelp: 'Zum Beispiel 0,32 und EUR. Lass den Preis leer, um ihn zu vergessen.',
+  priceHelp:
+    'Zum Beispiel 0,32 und EUR. Lass den Preis leer, um ihn zu vergessen. Günstig sind die Stunden, die der Wochenplan so nennt; die Energie jeder Stunde zählt mit ihrem Preis.',
   priceWrong: 'Das ist kein Preis zwischen 0 und 1000.',
   breakdown: 'Modelle und Faktoren',
   breakdownHelp:

@@ -48,6 +48,18 @@ export const phrases: readonly Phrase[] = [
     '{} of {} was damaged and set aside. The model is your own: add it again.',
     '{0} von {1} war beschädigt und liegt jetzt beiseite. Das Modell ist dein eigenes: Füge es noch mal hinzu.',
   ],
+  ['The drive could not read {} of {}.', 'Das Laufwerk konnte {0} von {1} nicht lesen'],
+  ['every file of this model can be read', 'jede Datei dieses Modells lässt sich lesen'],
+  [
+    'the model is your own, so nothing could bring it back',
+    'das Modell ist dein eigenes, nichts könnte es zurückbringen',
+  ],
+  [
+    'copy its file from somewhere else and add it again',
+    'hol seine Datei von woanders und füg es neu hinzu',
+  ],
+  ['the file could not be set aside', 'die Datei ließ sich nicht beiseitelegen'],
+  ['the files could not be deleted', 'die Dateien ließen sich nicht löschen'],
   [
     'One file read, and it is as it should be.',
     'Eine Datei gelesen, und sie ist, wie sie sein soll.',

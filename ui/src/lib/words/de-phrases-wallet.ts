@@ -3,6 +3,15 @@
 import type { Phrase } from './de-phrases';
 
 export const phrases: readonly Phrase[] = [
+  [
+    'no key of a former identity {} is kept on this machine',
+    'auf diesem Rechner liegt kein Schlüssel einer früheren Identität {0}',
+  ],
+  [
+    'another identity earns for other points and bindings',
+    'eine andere Identität verdient für andere Punkte und Bindungen',
+  ],
+  ['confirm that you want to go back to it', 'bestätige, dass du zu ihr zurückkehren willst'],
   // The wallet's page.
   ['no words were asked for', 'es wurden keine Wörter verlangt'],
   ['start the check again', 'beginn die Prüfung von vorn'],

@@ -3,6 +3,7 @@
 // program's sources and wants every sentence of theirs here (tests/unit/phrases.test.ts).
 
 import { phrases as cards } from './de-phrases-cards';
+import { phrases as hotkey } from './de-phrases-hotkey';
 import { phrases as own } from './de-phrases-own';
 import { phrases as models } from './de-phrases-models';
 import { phrases as network } from './de-phrases-network';
@@ -318,6 +319,7 @@ export const phrases: readonly Phrase[] = [
   ...machine,
   ...cards,
   ...own,
+  ...hotkey,
   ...models,
   ...network,
   ...power,

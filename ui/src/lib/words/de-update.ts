@@ -70,6 +70,8 @@ export const notices: Catalogue['notices'] = {
   jobsFailHelp: 'Standard: aus. Drei hintereinander.',
   alerts: 'Hinweise',
   alertsHelp: 'Standard: aus. Was die Übersicht als Hinweis zeigt.',
+  hotkey: 'Was das Tastenkürzel bewirkt hat',
+  hotkeyHelp: 'Standard: an. Nur, wenn du es gedrückt hast.',
   test: 'Zur Probe senden',
   sent: 'Gesendet',
 };

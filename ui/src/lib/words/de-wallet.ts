@@ -61,6 +61,16 @@ export const wallet: Catalogue['wallet'] = {
   restoreLabel: 'Wiederherstellungswörter, durch Leerzeichen getrennt',
   restoreDo: 'Diese Identität benutzen',
   restored: 'Diese Identität ist jetzt in Gebrauch.',
+  former: 'Ersetzte Identitäten',
+  formerHelp:
+    'Ihre Schlüssel bleiben auf diesem Rechner. Um zu einer zurückzukehren, muss das Mining stehen.',
+  formerBack: 'Zurück zu ihr',
+  formerBackTo: (address: string) => `Zurück zu ${address}`,
+  formerTitle: 'Zu dieser Identität zurückkehren?',
+  formerText:
+    'Vom nächsten Start an verdient dieser Rechner als diese Identität. Punkte bleiben bei der Identität, die sie verdient hat, und was auf einer Chain an die eine gebunden ist, ist es nicht an die andere.',
+  formerKept: 'Die jetzige bleibt erhalten, und du kannst zu ihr zurück:',
+  formerKeep: 'Bleiben',
   keyFile: 'Schlüsseldateien der ersten Miner',
   exportHelp:
     'Schreibt die Wörter in eine Datei, die andere Miner lesen können. Öffnen kannst nur du sie.',

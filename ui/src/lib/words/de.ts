@@ -11,6 +11,7 @@ import { own } from './de-own';
 import { demand } from './de-demand';
 import { power } from './de-power';
 import { filter } from './de-filter';
+import { hotkey } from './de-hotkey';
 import { antivirus, notices, update } from './de-update';
 import { guide, wallet } from './de-wallet';
 
@@ -72,6 +73,7 @@ export const de: Catalogue = {
   update,
   notices,
   filter,
+  hotkey,
   antivirus,
   earnings: {
     label: 'Punkte heute',
@@ -344,6 +346,18 @@ export const de: Catalogue = {
       `${file} ist auf deinem Laufwerk beschädigt. Die beschädigten Stücke werden neu geladen.`,
     damagedOwn: (file: string) =>
       `${file} war auf deinem Laufwerk beschädigt und liegt jetzt beiseite. Das Modell ist dein eigenes: Füge es noch mal hinzu.`,
+    newer: 'Im Netzwerk gibt es eine neuere Version.',
+    newerTakes: (size: string) =>
+      `${size} sind zu laden. Deine bisherige läuft weiter, bis die neue geprüft ist, dann verschwinden ihre Dateien.`,
+    newerTakesAbout: (size: string, time: string) =>
+      `${size} sind zu laden, etwa ${time}. Deine bisherige läuft weiter, bis die neue geprüft ist, dann verschwinden ihre Dateien.`,
+    newerGet: 'Neuere Version laden',
+    unreadable: (file: string, why: string) => `Das Laufwerk konnte ${file} nicht lesen (${why}).`,
+    unreadableHelp:
+      'So beginnen Laufwerke auszufallen: Sichere, was dir wichtig ist, und zieh mit den Modellen auf ein anderes um. Die Datei lässt sich neu laden.',
+    unreadableOwn:
+      'So beginnen Laufwerke auszufallen: Sichere, was dir wichtig ist. Das Modell ist dein eigenes: Hol seine Datei von woanders und füg es neu hinzu.',
+    replace: 'Datei neu laden',
     stopTask: 'Stopp',
     read: (size: string) => `${size} gelesen`,
     tasks: {

@@ -138,10 +138,12 @@ export const income = {
   perKwh: (kind: string) => `${kind}/kWh`,
   perKwhHead: 'Points per kWh',
   price: 'Price of a kWh',
+  priceCheap: 'In cheap hours',
   priceNone: 'Set a price to see what it costs.',
   currency: 'Currency',
   priceSave: 'Save the price',
-  priceHelp: 'For example 0.32 and EUR. Leave the price empty to forget it.',
+  priceHelp:
+    'For example 0.32 and EUR. Leave the price empty to forget it. Cheap hours are those of the weekly schedule; each hour’s energy counts with its own price.',
   priceWrong: 'That is no price between 0 and 1000.',
   breakdown: 'Models and factors',
   breakdownHelp: 'The last 30 days. Points = base × model factor × your multiplier.',

@@ -68,6 +68,8 @@ export const notices = {
   jobsFailHelp: 'Default: off. Three in a row.',
   alerts: 'Alerts',
   alertsHelp: 'Default: off. What Home tells as an alert.',
+  hotkey: 'What the hotkey did',
+  hotkeyHelp: 'Default: on. Only after you have pressed it.',
   test: 'Send a test',
   sent: 'Sent',
 };
