@@ -181,6 +181,14 @@ fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
             move || on_roomy(FLUX_NF4_MIB, alone("flux-nf4")),
         ),
         planned(
+            "flux-ratio",
+            "what FLUX.1 in 4 bits costs against 16, on a card that holds both",
+            move || {
+                let both = alone("flux-nf4").args(["--against", "flux"]);
+                on_roomy(FLUX_MIB + FLUX_NF4_MIB, both)
+            },
+        ),
+        planned(
             "flux",
             "pictures with networks of FLUX.1 in 16 bits, on a card that holds them",
             move || {

@@ -108,6 +108,7 @@ mod tests {
             guidance: 5.0,
             negative_prompt: String::new(),
             side_multiple: 8,
+            sampler: None,
         };
         ModelStatus {
             id: ModelId::new(id).expect("valid"),

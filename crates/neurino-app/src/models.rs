@@ -349,10 +349,16 @@ pub(crate) fn all_models(catalog: &Catalog) -> Vec<ModelId> {
     catalog.models().iter().map(|model| model.id.clone()).collect()
 }
 
-/// The image models of a catalogue, and what suits them.
+/// The image models of a catalogue, and what suits them, with the sampler that their kind has if the
+/// catalogue names none.
 pub(crate) fn image_models(catalog: &Catalog) -> BTreeMap<ModelId, ImageDefaults> {
-    let models = catalog.models().iter();
-    models.filter_map(|model| Some((model.id.clone(), model.image.clone()?))).collect()
+    let usual = |model: &ModelManifest| {
+        let mut image = model.image.clone()?;
+        let of_kind = || ImageDefaults::sampler_of(&model.arch).map(str::to_owned);
+        image.sampler = image.sampler.or_else(of_kind);
+        Some((model.id.clone(), image))
+    };
+    catalog.models().iter().filter_map(usual).collect()
 }
 
 /// Ends a fetch that nobody else wants when its waiter goes away.

@@ -84,7 +84,11 @@ impl App {
             return Err(no_picture());
         }
         let png = match settings {
-            Some(job) => png.with_settings(&job).ok_or_else(no_picture)?,
+            Some(job) => {
+                let sampler =
+                    self.image_models().remove(&job.model).and_then(|usual| usual.sampler);
+                png.with_settings(&job, sampler.as_deref()).ok_or_else(no_picture)?
+            }
             None => png,
         };
         let name = ResultDigest(Sha256::digest(&png.0).into()).to_string();

@@ -848,9 +848,14 @@ pub struct BenchImageArgs {
     /// A checkpoint or a folder that is in no library.
     #[arg(long, value_name = "PATH", conflicts_with = "shape")]
     pub file: Option<PathBuf>,
-    /// Random weights of this shape: `sd15`, `sdxl`, `flux`, `flux-nf4` or `tiny`.
+    /// Random weights of this shape: `sd15`, `sdxl`, `flux`, `flux-nf4`, `tiny`, `tiny-flux` or
+    /// `tiny-flux-nf4`.
     #[arg(long, value_name = "NAME")]
     pub shape: Option<String>,
+    /// Another shape, measured in the same rounds: `flux` for `flux-nf4` shows what 4 bits cost. Both are in
+    /// memory at the same time.
+    #[arg(long, value_name = "NAME")]
+    pub against: Option<String>,
     /// The device instead of the one in the settings: `auto`, `cpu` or `cuda:0`.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceSetting>,
@@ -876,6 +881,9 @@ pub struct BenchImageArgs {
     /// Measure diffusers in the same run, with networks of the same dimensions.
     #[arg(long)]
     pub compare: bool,
+    /// Have torch compile diffusers' networks, too, and measure both forms. Compiling takes minutes.
+    #[arg(long, requires = "compare")]
+    pub compiled: bool,
     /// A Python that has torch, diffusers and transformers.
     #[arg(long, value_name = "PATH", requires = "compare")]
     pub python: Option<PathBuf>,

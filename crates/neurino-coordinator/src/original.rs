@@ -241,6 +241,7 @@ fn usual_picture(model: &ModelId) -> ImageDefaults {
         guidance: job.guidance,
         side_multiple: ImageJob::SIDE_MULTIPLE,
         negative_prompt: String::new(),
+        sampler: None,
     }
 }
 

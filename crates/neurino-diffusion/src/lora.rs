@@ -190,8 +190,8 @@ impl Update {
 }
 
 /// Makes `loras`, each with its scale, the updates of `network`, in place of those it had; none
-/// restores the network. Nothing changes if it fails. Text encoders of the reference's pipelines take
-/// the scale 1, whatever the UNet's is.
+/// restores the network. Nothing changes if it fails. Text encoders of the reference's pipelines of
+/// Stable Diffusion take the scale 1, whatever the UNet's is.
 ///
 /// - `part`: which network of a pipeline it is
 ///

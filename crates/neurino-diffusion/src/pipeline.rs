@@ -191,12 +191,12 @@ impl LoraFiles {
         self.0.is_empty()
     }
 
-    /// For the denoising network.
+    /// For the denoising network, and Flux's text encoder.
     fn scaled(&self) -> Vec<(Arc<Lora>, f32)> {
         self.0.clone()
     }
 
-    /// For text encoders.
+    /// For text encoders of Stable Diffusion.
     fn as_trained(&self) -> Vec<(Arc<Lora>, f32)> {
         self.0.iter().map(|(lora, _)| (Arc::clone(lora), 1.0)).collect()
     }

@@ -17,7 +17,8 @@ use crate::vae::VaeConfig;
 
 /// The shapes there are. The last letters of a name say how the denoiser's weights are kept, where it is
 /// not in 16 bits.
-pub const NAMES: [&str; 5] = ["sd15", "sdxl", "flux", "flux-nf4", "tiny"];
+pub const NAMES: [&str; 7] =
+    ["sd15", "sdxl", "flux", "flux-nf4", "tiny", "tiny-flux", "tiny-flux-nf4"];
 
 /// A shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,17 +40,22 @@ pub fn named(name: &str) -> Option<Shape> {
     let same = |dims, format, side| {
         Some(Shape { dims, denoiser: format, text_encoder_2: format, rest: format, side })
     };
+    let in_4_bits = |dims, side| {
+        Some(Shape {
+            dims,
+            denoiser: RandomFormat::Nf4,
+            text_encoder_2: RandomFormat::Hqq,
+            rest: RandomFormat::Bf16,
+            side,
+        })
+    };
     match name {
         "sd15" => same(Dims::sd15(), RandomFormat::F16, 512),
         "sdxl" => same(Dims::sdxl(), RandomFormat::F16, 1024),
         "flux" => same(Dims::flux(), RandomFormat::Bf16, 1024),
-        "flux-nf4" => Some(Shape {
-            dims: Dims::flux(),
-            denoiser: RandomFormat::Nf4,
-            text_encoder_2: RandomFormat::Hqq,
-            rest: RandomFormat::Bf16,
-            side: 1024,
-        }),
+        "flux-nf4" => in_4_bits(Dims::flux(), 1024),
+        "tiny-flux" => same(Dims::tiny_flux(), RandomFormat::Bf16, 64),
+        "tiny-flux-nf4" => in_4_bits(Dims::tiny_flux(), 64),
         "tiny" => same(Dims::tiny(), RandomFormat::F16, 64),
         _ => None,
     }
@@ -75,13 +81,6 @@ impl Dims {
 
     /// A Stable Diffusion XL that is quick to try on any machine.
     pub fn tiny() -> Self {
-        let small = |clip: ClipConfig, width| ClipConfig {
-            width,
-            mlp_width: 2 * width,
-            layers: 2,
-            heads: 2,
-            ..clip
-        };
         let second = ClipConfig { projection: Some(32), ..small(clip_g(), 64) };
         Self::Sdxl {
             texts: [small(clip_l(), 32), second],
@@ -97,6 +96,37 @@ impl Dims {
             vae: VaeConfig { channels: vec![32, 32, 64, 64], ..VaeConfig::sdxl() },
         }
     }
+
+    /// A Flux that is quick to try on any machine; its matrices are whole blocks of 4-bit weights.
+    pub fn tiny_flux() -> Self {
+        Self::Flux {
+            text: small(clip_l(), 64),
+            t5: T5Config {
+                width: 64,
+                head_width: 16,
+                heads: 4,
+                mlp_width: 128,
+                layers: 2,
+                ..T5Config::xxl()
+            },
+            transformer: FluxConfig {
+                num_layers: 2,
+                num_single_layers: 3,
+                attention_head_dim: 32,
+                num_attention_heads: 4,
+                joint_attention_dim: 64,
+                pooled_projection_dim: 64,
+                axes_dims_rope: [8, 12, 12],
+                ..FluxConfig::dev()
+            },
+            vae: VaeConfig { channels: vec![32, 32, 64, 64], ..VaeConfig::flux() },
+        }
+    }
+}
+
+/// An encoder of fewer and narrower layers.
+fn small(clip: ClipConfig, width: usize) -> ClipConfig {
+    ClipConfig { width, mlp_width: 2 * width, layers: 2, heads: 2, ..clip }
 }
 
 fn clip_l() -> ClipConfig {

@@ -193,6 +193,16 @@ impl ImageSource {
         &self.loras
     }
 
+    /// What picture programs call the schedule of its pictures.
+    pub fn sampler(&self) -> &'static str {
+        match (self.method, self.family) {
+            (Some(method), _) => method.sampler(),
+            (None, Family::Sd15) => Method::SD15.sampler(),
+            (None, Family::Sdxl) => Method::SDXL.sampler(),
+            (None, Family::Flux) => "Flow-match Euler",
+        }
+    }
+
     /// Bytes that loading reads of the files.
     pub fn read_bytes(&self) -> u64 {
         self.files.stored().iter().map(|tensor| tensor.size_bytes).sum()

@@ -28,7 +28,10 @@ use crate::fault;
 use crate::warm_up::prove_choices;
 
 pub use ceiling::Ceilings;
-pub use image::{ImageBench, ImageBenchOptions, ImagePeerBench, image, image_shape_names};
+pub use image::{
+    AgainstBench, CompiledBench, ImageBench, ImageBenchOptions, ImagePeerBench, image,
+    image_shape_names,
+};
 pub use peer::PeerBench;
 pub use profile::ProfilePart;
 

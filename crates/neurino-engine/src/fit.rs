@@ -208,6 +208,7 @@ mod tests {
             guidance: 5.0,
             negative_prompt: String::new(),
             side_multiple: 8,
+            sampler: None,
         };
         let needs = Needs {
             kind: JobKind::Image,

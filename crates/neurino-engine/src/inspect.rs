@@ -85,6 +85,7 @@ fn image_facts(source: &ImageSource) -> ModelFacts {
             guidance,
             negative_prompt: String::new(),
             side_multiple: if family == Family::Flux { 16 } else { ImageJob::SIDE_MULTIPLE },
+            sampler: Some(source.sampler().to_owned()),
         }),
         memory_bytes_min: memory.peak_bytes(Residence::Stream, picture, Plan::LEAST),
     }
@@ -105,6 +106,9 @@ mod tests {
             assert_eq!((facts.arch.as_str(), facts.storage.as_str()), (arch, storage));
             let image = facts.image.unwrap();
             let id = neurino_core::ModelId::new("m").unwrap();
+            image.validate(&id).unwrap();
+            // A folder without wishes of its own takes the network's, under the network's name.
+            assert_eq!(image.sampler.as_deref(), ImageDefaults::sampler_of(arch));
             image.job(id, "a cat").validate().unwrap();
             assert!(facts.context_tokens == 0 && facts.memory_bytes_min > 1 << 20);
         }

@@ -225,8 +225,15 @@ fn settings(listed: Defaults, side: u32) -> (ImageDefaults, Vec<String>) {
         changes.push(format!("guidance {asked} becomes {guidance}"));
     }
     let negative_prompt = listed.neg_prompt.unwrap_or_default();
-    let image =
-        ImageDefaults { width, height, steps, guidance, negative_prompt, side_multiple: multiple };
+    let image = ImageDefaults {
+        width,
+        height,
+        steps,
+        guidance,
+        negative_prompt,
+        side_multiple: multiple,
+        sampler: None,
+    };
     (image, changes)
 }
 

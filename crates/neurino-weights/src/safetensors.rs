@@ -31,6 +31,8 @@ pub struct Safetensors {
     /// The files, in the order of their names.
     files: Vec<Arc<WeightFile>>,
     tensors: HashMap<String, StoredTensor>,
+    /// What exporters noted in the files' heads.
+    notes: BTreeMap<String, String>,
 }
 
 /// `model.safetensors.index.json`; other keys are the exporter's notes.
@@ -85,7 +87,8 @@ impl Safetensors {
     }
 
     fn empty(path: &Path) -> Self {
-        Self { path: path.to_owned(), files: Vec::new(), tensors: HashMap::new() }
+        let path = path.to_owned();
+        Self { path, files: Vec::new(), tensors: HashMap::new(), notes: BTreeMap::new() }
     }
 
     fn open_shards(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
@@ -117,7 +120,9 @@ impl Safetensors {
 
     fn add_shard(&mut self, path: &Path) -> Result<(), WeightsError> {
         let file = Arc::new(WeightFile::open(path)?);
-        for tensor in header::read(&file)? {
+        let head = header::read(&file)?;
+        self.notes.extend(head.notes);
+        for tensor in head.tensors {
             if let Some(twice) = self.tensors.insert(tensor.name.clone(), tensor) {
                 return Err(WeightsError::CorruptHeader {
                     file: path.to_owned(),
@@ -147,6 +152,11 @@ impl Safetensors {
     /// All tensors, in no order.
     pub fn tensors(&self) -> impl Iterator<Item = &StoredTensor> {
         self.tensors.values()
+    }
+
+    /// A short text of the file's `__metadata__`, if its exporter noted one under `key`.
+    pub fn note(&self, key: &str) -> Option<&str> {
+        self.notes.get(key).map(String::as_str)
     }
 
     /// Bytes of all tensors.

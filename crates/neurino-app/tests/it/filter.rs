@@ -62,7 +62,7 @@ async fn a_saved_picture_tells_what_it_was_made_with_only_if_that_is_wished() {
     let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
     file.extend([0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0, 0x90, 0x77, 0x53, 0xde]);
     file.extend(b"\0\0\0\0IEND\xae\x42\x60\x82");
-    let job = ImageJob::new(ModelId::new("m").unwrap(), "a red house", 64);
+    let job = ImageJob::new(ModelId::new("neurino-toybox-64").unwrap(), "a red house", 64);
     let save = async |png: &[u8], settings: Option<ImageJob>| {
         let png = Png(png.to_vec());
         match viewer.command(Command::PictureSave { png, settings }).await {
@@ -74,6 +74,7 @@ async fn a_saved_picture_tells_what_it_was_made_with_only_if_that_is_wished() {
     let told = save(&file, Some(job.clone())).await.unwrap();
     let text = String::from_utf8_lossy(&told).into_owned();
     assert!(text.contains("iTXtparameters") && text.contains("a red house"), "{text}");
+    assert!(text.contains("Sampler: DPM++ 2M SDE Karras,"), "{text}");
     assert_eq!((&told[..33], &told[told.len() - 12..]), (&file[..33], &file[33..]));
     let broken = save(&file[..20], Some(job)).await;
     assert_eq!(broken, Err(ErrorCode::InvalidRequest));

@@ -38,6 +38,7 @@ fn usual() -> ImageDefaults {
         guidance: 5.0,
         side_multiple: 8,
         negative_prompt: String::new(),
+        sampler: None,
     }
 }
 

@@ -163,6 +163,7 @@ mod tests {
             guidance: 3.0,
             side_multiple: 8,
             negative_prompt: String::new(),
+            sampler: None,
         };
         for n in 0..4 {
             for image in [None, Some(&usual)] {

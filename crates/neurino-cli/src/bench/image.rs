@@ -20,6 +20,8 @@ pub(super) async fn run(setting: Setting, args: BenchImageArgs) -> anyhow::Resul
         size: args.size,
         runs: args.runs,
         compare: args.compare,
+        compiled: args.compiled,
+        against: args.against,
         python: args.python,
     };
     let store = ModelStore::open(&setting.dirs.models)?;
@@ -63,6 +65,22 @@ fn in_json(bench: &ImageBench, peak_memory_bytes: Option<u64>) -> anyhow::Result
             "step": peer.step_s / bench.step_s,
             "decode": peer.decode_s / bench.decode_s,
             "image": peer.image_s / bench.image_s,
+        });
+        if let Some(compiled) = &peer.compiled {
+            value["ratios"]["compiled"] = json!({
+                "step": compiled.step_s / bench.step_s,
+                "decode": compiled.decode_s / bench.decode_s,
+                "image": compiled.image_s / bench.image_s,
+            });
+        }
+    }
+    // The other way round: how many times its time this model takes.
+    if let Some(other) = &bench.against {
+        value["against"]["ratios"] = json!({
+            "text": bench.text_s / other.text_s,
+            "step": bench.step_s / other.step_s,
+            "decode": bench.decode_s / other.decode_s,
+            "image": bench.image_s / other.image_s,
         });
     }
     Ok(value)
@@ -110,6 +128,19 @@ fn lines(bench: &ImageBench, peak_memory_bytes: Option<u64>) -> Vec<String> {
         let note = share.map(|share| format!("= {:.0} % of it", 100.0 * share));
         lines.push(row(what, flop / seconds / 1e9, "GFLOP/s", &note.unwrap_or_default()));
     }
+    if let Some(other) = &bench.against {
+        let weights = other.weights_bytes as f64 / 1e6;
+        lines.push(format!("times of {}, {weights:.0} MB of weights", other.model));
+        for (what, own, other) in [
+            ("text encoders", bench.text_s, other.text_s),
+            ("step", bench.step_s, other.step_s),
+            ("VAE", bench.decode_s, other.decode_s),
+            ("picture", bench.image_s, other.image_s),
+        ] {
+            let ratio = own / other;
+            lines.push(format!("  {what:<18} {own:>10.3} to {other:>10.3} s = {ratio:.2} times"));
+        }
+    }
     if let Some(peer) = &bench.peer {
         compare(bench, peer, &mut lines);
     }
@@ -131,7 +162,25 @@ fn compare(bench: &ImageBench, peer: &ImagePeerBench, lines: &mut Vec<String>) {
         ("VAE", bench.decode_s, peer.decode_s),
         ("picture", bench.image_s, peer.image_s),
     ] {
-        let ratio = other / own;
-        lines.push(format!("  {what:<18} {own:>10.3} to {other:>10.3} s = {ratio:.2}x"));
+        lines.push(beside(what, own, other));
     }
+    if let Some(failure) = &peer.compiled_failure {
+        lines.push(format!("  compiled by torch: not measured: {failure}"));
+    }
+    if let Some(compiled) = &peer.compiled {
+        lines.push("  compiled by torch".to_owned());
+        for (what, own, other) in [
+            ("step", bench.step_s, compiled.step_s),
+            ("VAE", bench.decode_s, compiled.decode_s),
+            ("picture", bench.image_s, compiled.image_s),
+        ] {
+            lines.push(beside(what, own, other));
+        }
+    }
+}
+
+/// Two times, and how many times faster the first is.
+fn beside(what: &str, own: f64, other: f64) -> String {
+    let ratio = other / own;
+    format!("  {what:<18} {own:>10.3} to {other:>10.3} s = {ratio:.2}x")
 }

@@ -135,6 +135,7 @@ fn usual_of(job: &ImageJob) -> ImageDefaults {
         guidance: job.guidance,
         negative_prompt: job.negative_prompt.clone(),
         side_multiple: ImageJob::SIDE_MULTIPLE,
+        sampler: None,
     }
 }
 
@@ -208,7 +209,8 @@ async fn together(
         let seed = picture.job.seed;
         data.push(match asked.form {
             Form::Base64 => {
-                let png = file(output, asked.embed_settings.then_some(&picture.job));
+                let settings = asked.embed_settings.then_some(&picture.job);
+                let png = file(output, settings, asked.sampler.as_deref());
                 json!({ "b64_json": png, "seed": seed })
             }
             Form::Link => {
@@ -253,8 +255,8 @@ fn picture_of(output: JobOutput) -> Result<ImageOutput, ErrorBody> {
 }
 
 /// The file of a picture; with what it was made with, if that is given.
-fn file(output: ImageOutput, settings: Option<&ImageJob>) -> Png {
-    let described = settings.and_then(|job| output.png.with_settings(job));
+fn file(output: ImageOutput, settings: Option<&ImageJob>, sampler: Option<&str>) -> Png {
+    let described = settings.and_then(|job| output.png.with_settings(job, sampler));
     described.unwrap_or(output.png)
 }
 

@@ -74,6 +74,7 @@ pub(super) fn usual() -> ImageDefaults {
         guidance: 5.0,
         side_multiple: 8,
         negative_prompt: String::new(),
+        sampler: None,
     }
 }
 

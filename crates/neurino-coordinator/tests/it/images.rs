@@ -93,7 +93,10 @@ async fn a_file_says_what_it_was_made_with_only_if_that_is_asked_for() {
     for (at, seed) in [(0, 7), (1, 8)] {
         let (texts, found) = read(&as_file(&told["data"][at]["b64_json"]));
         let job = ImageJob { prompt: prompt.into(), ..crate::pictures::job(seed) };
-        assert_eq!(texts, [("parameters".to_owned(), job.settings_text())]);
+        assert_eq!(
+            texts,
+            [("parameters".to_owned(), job.settings_text(Some("DPM++ 2M SDE Karras")))]
+        );
         assert_eq!(found, read(&with_seed(seed)).1, "the same picture");
     }
 

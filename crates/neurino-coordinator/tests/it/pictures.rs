@@ -27,6 +27,7 @@ pub(crate) fn usual() -> ImageDefaults {
         guidance: 5.5,
         side_multiple: 8,
         negative_prompt: "blurry".into(),
+        sampler: Some("DPM++ 2M SDE Karras".into()),
     }
 }
 

@@ -123,6 +123,11 @@ pub struct ImageDefaults {
     /// What the sides of its pictures are multiples of: 8, and 16 for Flux.
     #[serde(default = "side_multiple")]
     pub side_multiple: u32,
+    /// Which sampler makes its pictures, by the name that picture programs know: for who asks what a
+    /// picture was made with. At most [`ImageDefaults::SAMPLER_BYTES_LIMIT`] letters, digits and signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub sampler: Option<String>,
 }
 
 fn side_multiple() -> u32 {
@@ -130,11 +135,36 @@ fn side_multiple() -> u32 {
 }
 
 impl ImageDefaults {
+    /// Longest name of a sampler.
+    pub const SAMPLER_BYTES_LIMIT: usize = 64;
+
+    /// The sampler of an architecture's pictures, where no model says otherwise; `None` for one that is
+    /// not known.
+    ///
+    /// - `arch`: as catalogues name it, for example `sd15`
+    pub fn sampler_of(arch: &str) -> Option<&'static str> {
+        match arch {
+            "sd15" => Some("DPM++ 2M SDE Karras"),
+            "sdxl" => Some("Euler"),
+            "flux" => Some("Flow-match Euler"),
+            _ => None,
+        }
+    }
+
     /// Checks that they go together: a job with them is one that the model takes.
     ///
     /// # Errors
     /// [`InvalidJob`] naming the field and its rule.
     pub fn validate(&self, model: &ModelId) -> Result<(), InvalidJob> {
+        if let Some(sampler) = &self.sampler {
+            let limit = Self::SAMPLER_BYTES_LIMIT;
+            // It becomes part of a line whose entries commas separate.
+            let plain = |c: char| c == ' ' || (c.is_ascii_graphic() && c != ',');
+            if !(1..=limit).contains(&sampler.len()) || !sampler.chars().all(plain) {
+                let rule = format!("must be 1 to {limit} ASCII characters without commas");
+                return Err(InvalidJob { field: "sampler", rule });
+            }
+        }
         let job = self.job(model.clone(), "");
         job.validate()?;
         self.check(&job)

@@ -13,7 +13,9 @@ const HEADER_END: usize = 8 + 4 + 4 + 13 + 4;
 
 impl ImageJob {
     /// What it takes to make the picture again, in the lines that picture programs know.
-    pub fn settings_text(&self) -> String {
+    ///
+    /// - `sampler`: its name, where it is known
+    pub fn settings_text(&self, sampler: Option<&str>) -> String {
         let Self { model, prompt, negative_prompt, width, height, steps, guidance, seed, .. } =
             self;
         let mut text = plain(prompt);
@@ -22,8 +24,9 @@ impl ImageJob {
             text.push_str(&plain(negative_prompt));
         }
         let size = format!("{width}x{height}");
+        let sampler = sampler.map(|name| format!(", Sampler: {name}")).unwrap_or_default();
         format!(
-            "{text}\nSteps: {steps}, CFG scale: {guidance}, Seed: {seed}, Size: {size}, Model: {model}"
+            "{text}\nSteps: {steps}{sampler}, CFG scale: {guidance}, Seed: {seed}, Size: {size}, Model: {model}"
         )
     }
 }
@@ -36,12 +39,12 @@ fn plain(text: &str) -> String {
 impl Png {
     /// The same picture with [`ImageJob::settings_text`] in an `iTXt` chunk before its pixels. `None`
     /// if this is no PNG file.
-    pub fn with_settings(&self, job: &ImageJob) -> Option<Self> {
+    pub fn with_settings(&self, job: &ImageJob, sampler: Option<&str>) -> Option<Self> {
         if !self.0.starts_with(OPENING) || self.0.len() < HEADER_END {
             return None;
         }
         // Name, not compressed, no language, no translated name.
-        let text = job.settings_text();
+        let text = job.settings_text(sampler);
         let chunk = [b"iTXt", SETTINGS_KEYWORD.as_bytes(), &[0; 5], text.as_bytes()].concat();
         let length = u32::try_from(chunk.len() - 4).ok()?;
         let (header, rest) = self.0.split_at(HEADER_END);
@@ -67,9 +70,11 @@ mod tests {
         let mut job =
             ImageJob { seed: 7, guidance: 6.5, ..ImageJob::new(model, "a cat\0\u{1b}", 64) };
         let last = "Steps: 20, CFG scale: 6.5, Seed: 7, Size: 64x64, Model: m";
-        assert_eq!(job.settings_text(), format!("a cat\n{last}"));
+        assert_eq!(job.settings_text(None), format!("a cat\n{last}"));
+        let named = last.replace(", CFG", ", Sampler: DPM++ 2M SDE Karras, CFG");
+        assert_eq!(job.settings_text(Some("DPM++ 2M SDE Karras")), format!("a cat\n{named}"));
         job.negative_prompt = "rain\nfog".into();
-        assert_eq!(job.settings_text(), format!("a cat\nNegative prompt: rain\nfog\n{last}"));
+        assert_eq!(job.settings_text(None), format!("a cat\nNegative prompt: rain\nfog\n{last}"));
     }
 
     #[test]
@@ -78,7 +83,7 @@ mod tests {
         assert_eq!(crc32(b"IEND"), 0xae42_6082);
         let job = ImageJob::new(ModelId::new("m").expect("valid"), "x", 64);
         for other in [&b""[..], b"GIF89a", &OPENING[..12], OPENING] {
-            assert_eq!(Png(other.to_vec()).with_settings(&job), None);
+            assert_eq!(Png(other.to_vec()).with_settings(&job, None), None);
         }
     }
 }

@@ -21,6 +21,13 @@ const SD1_TEXT: &str = "cond_stage_model.transformer.";
 const SDXL_TEXT: &str = "conditioner.embedders.0.transformer.";
 const SDXL_TEXT_2: &str = "conditioner.embedders.1.model.";
 
+/// Under which name of the metadata trainers say what a network tells.
+///
+/// Source: Stability-AI/ModelSpec, `modelspec.prediction_type`.
+const PREDICTS: &str = "modelspec.prediction_type";
+/// What stands there if it is the noise.
+const NOISE: [&str; 2] = ["epsilon", "eps"];
+
 /// Whose checkpoint a single file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LdmFamily {
@@ -62,6 +69,12 @@ impl LdmTensors {
             supported: SUPPORTED,
         };
         let family = family(&file).map_err(unsupported)?;
+        if let Some(other) = file.note(PREDICTS).filter(|told| !NOISE.contains(told)) {
+            return Err(unsupported(&format!(
+                "a checkpoint that predicts `{other}` (`{PREDICTS}` in its metadata) and not noise; \
+                 take the model's version that predicts noise (epsilon)"
+            )));
+        }
         let own = file.names().filter_map(|name| name.strip_prefix(UNET));
         let layers_per_block = names::unet_layers_per_block(own);
         let vae = match separate_vae {

@@ -14,7 +14,7 @@ use crate::t5::T5Encoder;
 
 /// All text encoders of a family.
 pub trait TextEncoders: Sized + Send + Sync + 'static {
-    /// Replaces their low-rank updates, as trained.
+    /// Replaces their low-rank updates.
     #[doc(hidden)]
     fn set_loras(&mut self, files: &LoraFiles) -> Result<(), LoraError>;
 }
@@ -33,10 +33,11 @@ impl TextEncoders for [ClipTextEncoder; 2] {
     }
 }
 
-/// No updates of T5 are known.
+/// No updates of T5 are known. The reference's pipeline scales CLIP's with the transformer's; those of the
+/// other families, which read weighted prompts, do not.
 impl TextEncoders for (ClipTextEncoder, T5Encoder) {
     fn set_loras(&mut self, files: &LoraFiles) -> Result<(), LoraError> {
-        set_loras(&mut self.0, Part::TextEncoder, &files.as_trained())
+        set_loras(&mut self.0, Part::TextEncoder, &files.scaled())
     }
 }
 

@@ -56,6 +56,21 @@ impl Method {
         NAMES.iter().find_map(|(known, method)| (*known == name).then_some(*method))
     }
 
+    /// What picture programs call it.
+    pub fn sampler(self) -> &'static str {
+        match self {
+            Self::DpmSolver { stochastic: true, levels: DpmLevels::Karras } => {
+                "DPM++ 2M SDE Karras"
+            }
+            Self::DpmSolver { stochastic: true, .. } => "DPM++ 2M SDE",
+            Self::DpmSolver { levels: DpmLevels::Karras, .. } => "DPM++ 2M Karras",
+            Self::DpmSolver { .. } => "DPM++ 2M",
+            Self::Euler(_) => "Euler",
+            Self::EulerAncestral(_) => "Euler a",
+            Self::Ddim { .. } => "DDIM",
+        }
+    }
+
     /// All names, for messages.
     pub fn names() -> String {
         NAMES.map(|(name, _)| name).join(", ")

@@ -70,7 +70,10 @@ fn blocks_in_4_bits_are_the_references() {
 fn every_step_of_a_run_is_the_references() {
     let plain = transformer("flux/transformer", Precision::Full);
     let packed = transformer("flux/transformer_nf4", Precision::Full);
-    for run in json("flux/runs.json")["runs"].as_array().unwrap() {
+    // Those with updates are compared on the way to whole pictures.
+    let runs = json("flux/runs.json");
+    let plain_runs = runs["runs"].as_array().unwrap().iter().filter(|run| run["lora"].is_null());
+    for run in plain_runs {
         let name = run["name"].as_str().unwrap();
         let transformer = if run["quantized"] == true { &packed } else { &plain };
         let bytes = std::fs::read(fixture(&format!("flux/run_{name}.safetensors"))).unwrap();

@@ -328,6 +328,17 @@ pub(crate) fn changed_file(
     path
 }
 
+/// A copy of a file with a note in its metadata.
+fn noted(from: &Path, name: &str, key: &str, text: &str) -> PathBuf {
+    let path = changed_file(from, name, |_| None);
+    let bytes = std::fs::read(from).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let notes = [(key, text), ("ss_tag_frequency", "{}")];
+    let notes = notes.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+    std::fs::write(&path, safetensors::serialize(file.tensors(), Some(notes)).unwrap()).unwrap();
+    path
+}
+
 #[test]
 fn damaged_files_are_refused_with_the_reason() {
     let device = Device::flex();
@@ -398,6 +409,16 @@ fn a_file_that_is_something_else_is_named() {
     };
     let velocity = found(&changed_file(&model, "velocity", velocity));
     assert!(velocity.contains("v_pred") && velocity.contains("epsilon"), "{velocity}");
+    // Others say it in the file's metadata alone, whatever else stands there.
+    for (told, refused) in [("v", true), ("epsilon", false)] {
+        let path = noted(&model, "modelspec.safetensors", "modelspec.prediction_type", told);
+        assert_eq!(LdmTensors::open(&path, None).is_err(), refused, "{told}");
+        if refused {
+            let words = found(&path);
+            let part = ["`v`", "modelspec.prediction_type", "epsilon"];
+            assert!(part.iter().all(|part| words.contains(part)), "{words}");
+        }
+    }
 
     let wrong_vae = LdmTensors::open(&model, Some(&folder("sd15").join("lora_kohya.safetensors")));
     assert!(wrong_vae.unwrap_err().to_string().contains("no autoencoder"));

@@ -120,7 +120,7 @@ fn stable_diffusion_xl_makes_the_references_pictures() {
 
 #[test]
 fn flux_makes_the_references_pictures() {
-    assert_eq!(all_runs("flux", Family::Flux), 3);
+    assert_eq!(all_runs("flux", Family::Flux), 5);
 }
 
 fn all_runs(folder: &str, family: Family) -> usize {

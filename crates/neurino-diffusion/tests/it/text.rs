@@ -124,6 +124,10 @@ fn flux_prompts_are_encoded_as_by_the_reference() {
         let prompt = FluxPrompt::new(&clip_words, &t5_words, prompt).unwrap();
         assert_eq!(prompt.clip_ids, ids(&file, "clip_ids"), "{name}");
         assert_eq!(prompt.t5_ids, ids(&file, "t5_ids"), "{name}");
+        // Encoders with updates are compared on the way to whole pictures.
+        if run["lora"].is_string() {
+            continue;
+        }
         for precision in [Precision::Full, Precision::Stored] {
             let packed = quantized && precision == Precision::Stored;
             let limit = if packed { PACKED_LIMIT } else { LIMIT };

@@ -18,7 +18,7 @@ use crate::device::{self, OpenDevice};
 use crate::fault;
 use crate::image::from_diffusion;
 
-pub use image_peer::ImagePeerBench;
+pub use image_peer::{CompiledBench, ImagePeerBench};
 
 /// Tokens of a chunk of a prompt, as text encoders and UNets see it.
 pub(super) const PROMPT_TOKENS: usize = 77;
@@ -38,6 +38,11 @@ pub struct ImageBenchOptions {
     pub runs: u32,
     /// Whether to measure diffusers in the same rounds.
     pub compare: bool,
+    /// Whether to have torch compile diffusers' networks, too, and measure both.
+    pub compiled: bool,
+    /// A second shape of our own, measured in the same rounds: the same networks with weights of 16 bits,
+    /// for those of 4.
+    pub against: Option<String>,
     /// A Python that has torch and diffusers, beside what is found by itself.
     pub python: Option<PathBuf>,
 }
@@ -78,8 +83,8 @@ pub struct ImageBench {
     /// What was planned for weights and activations together.
     pub planned_bytes: u64,
     /// By how much the memory in use rose at most, from before the model was read to the last picture: of
-    /// this process on a CPU, of the card on a card. `None` where nobody tells, and where a peer was
-    /// measured on the same card.
+    /// this process on a CPU, of the card on a card. `None` where nobody tells, where a second shape was
+    /// measured, and where a peer was on the same card.
     pub peak_bytes: Option<u64>,
     /// Multiplications and additions of one step.
     pub step_flop: f64,
@@ -87,12 +92,32 @@ pub struct ImageBench {
     pub decode_flop: f64,
     /// What the device can do at best, measured now.
     pub ceilings: Ceilings,
+    /// A second shape, measured in the same rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<AgainstBench>,
     /// Diffusers, measured in the same rounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<ImagePeerBench>,
     /// Why there is none, if one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_missing: Option<String>,
+}
+
+/// The speeds of a second shape of our own: medians over the same rounds.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgainstBench {
+    /// The shape.
+    pub model: String,
+    /// Memory of its weights.
+    pub weights_bytes: u64,
+    /// Reading the prompts.
+    pub text_s: f64,
+    /// One step.
+    pub step_s: f64,
+    /// Decoding the latents and writing the PNG.
+    pub decode_s: f64,
+    /// The whole picture.
+    pub image_s: f64,
 }
 
 impl ImageBench {
@@ -141,6 +166,11 @@ pub(super) struct Medians {
 }
 
 impl Medians {
+    /// A whole picture of so many steps.
+    pub(super) fn image_s(self, steps: u32) -> f64 {
+        self.text_s + f64::from(steps) * self.step_s + self.decode_s
+    }
+
     pub(super) fn of(rounds: &[Round]) -> Self {
         let of = |value: &dyn Fn(&Round) -> Vec<f64>| {
             median(&mut rounds.iter().flat_map(value).collect::<Vec<f64>>())
@@ -169,8 +199,9 @@ pub fn image(
         device.clean_up();
         let work = || measure_all(subject, options, &device, ceilings, say);
         let (bench, rise) = peak::rise_of(|| device.used_bytes(), work);
-        // What diffusers holds on the same card is in the number, too.
-        let own = rise.filter(|_| device.is_cpu() || !options.compare);
+        // What diffusers holds on the same card is in the number, too, and a second shape anywhere.
+        let alone = (device.is_cpu() || !options.compare) && options.against.is_none();
+        let own = rise.filter(|_| alone);
         bench.map(|bench| ImageBench { peak_bytes: own, ..bench })
     };
     fault::guarded("the measurement", measure).flatten()
@@ -195,6 +226,13 @@ fn measure_all(
     say("loading the model".into());
     let Subject { name, mut pipeline, memory, side } = open(subject, device)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut second = match &options.against {
+        Some(name) => {
+            say(format!("loading {name}"));
+            Some(open(&BenchSubject::Shape { name: name.clone(), format: None }, device)?)
+        }
+        None => None,
+    };
     let family = pipeline.facts().family;
     let [width, height] = options.size.unwrap_or([side, side]);
     let guidance = if family == Family::Flux { 3.5 } else { 7.0 };
@@ -208,17 +246,22 @@ fn measure_all(
     let mut peer = options.compare.then(|| {
         say("preparing diffusers".into());
         let python = options.python.as_deref();
-        image_peer::start(memory.dims(), [width, height], python, device.is_cpu())
+        let [on_cpu, compiled] = [device.is_cpu(), options.compiled];
+        image_peer::start(memory.dims(), [width, height], python, on_cpu, compiled)
     });
     say("measuring".into());
     if let Some(Ok(peer)) = &mut peer {
         // It chooses its kernels at the first pass.
         peer.round(1, false);
     }
-    let mut rounds = Vec::new();
+    let (mut rounds, mut others) = (Vec::new(), Vec::new());
     let warm_ups = u32::from(!device.is_cpu());
     for run in 0..warm_ups + options.runs {
         let round = picture(pipeline.as_mut(), &job, run, device)?;
+        if let Some(second) = &mut second {
+            let round = picture(second.pipeline.as_mut(), &job, run, device)?;
+            others.extend((run >= warm_ups).then_some(round));
+        }
         if let Some(Ok(peer)) = &mut peer {
             peer.round(steps, run >= warm_ups);
         }
@@ -232,6 +275,13 @@ fn measure_all(
         Some(Err(missing)) => (None, Some(missing)),
         None => (None, None),
     };
+    let against = second.map(|second| {
+        let medians = Medians::of(&others);
+        let Medians { text_s, step_s, decode_s } = medians;
+        let weights_bytes = second.pipeline.facts().weights_bytes;
+        let image_s = medians.image_s(steps);
+        AgainstBench { model: second.name, weights_bytes, text_s, step_s, decode_s, image_s }
+    });
     let dims = memory.dims();
     let needs = memory.picture(Residence::Stay, [width, height], passes == 2);
     Ok(ImageBench {
@@ -248,13 +298,14 @@ fn measure_all(
         text_s: medians.text_s,
         step_s: medians.step_s,
         decode_s: medians.decode_s,
-        image_s: medians.text_s + f64::from(steps) * medians.step_s + medians.decode_s,
+        image_s: medians.image_s(steps),
         weights_bytes: pipeline.facts().weights_bytes,
         planned_bytes: memory.weights_bytes() + needs.peak_bytes(Plan::default()),
         peak_bytes: None,
         step_flop: f64::from(passes) * dims.denoising_flop(width, height, PROMPT_TOKENS),
         decode_flop: dims.decoding_flop(width, height),
         ceilings,
+        against,
         peer,
         peer_missing,
     })
@@ -323,15 +374,6 @@ fn picture(
     Ok(round)
 }
 
-/// Which of the peer's networks a model has.
-pub(super) fn family_of(dims: &Dims) -> Family {
-    match dims {
-        Dims::Sd15 { .. } => Family::Sd15,
-        Dims::Sdxl { .. } => Family::Sdxl,
-        Dims::Flux { .. } => Family::Flux,
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -344,6 +386,8 @@ mod tests {
             size: None,
             runs: 2,
             compare: false,
+            compiled: false,
+            against: None,
             python: None,
         }
     }
@@ -361,6 +405,24 @@ mod tests {
         assert!(bench.step_share().unwrap() > 0.0 && bench.step_flop > 1e6);
         assert!(bench.planned_bytes > bench.weights_bytes);
         assert!(bench.peak_share().is_some_and(|share| share > 0.0), "{:?}", bench.peak_bytes);
+    }
+
+    /// What the same networks take with other weights is measured in the same rounds.
+    #[test]
+    fn two_shapes_are_measured_beside_each_other() {
+        let against = Some("tiny-flux".to_owned());
+        let bench =
+            image(&shape("tiny-flux-nf4"), &ImageBenchOptions { against, ..options() }, &|_| {});
+        let bench = bench.unwrap();
+        let other = bench.against.as_ref().unwrap();
+        assert_eq!((bench.family, other.model.as_str()), ("flux", "tiny-flux"));
+        assert!(other.step_s > 0.0 && other.decode_s > 0.0 && other.text_s > 0.0);
+        // Packed weights, and not the same model twice.
+        assert!(other.weights_bytes > bench.weights_bytes, "{bench:?}");
+        assert_eq!(bench.peak_bytes, None, "it would be the peak of both");
+        let against = Some("sd9".to_owned());
+        let error = image(&shape("tiny"), &ImageBenchOptions { against, ..options() }, &|_| {});
+        assert!(error.unwrap_err().message.contains("there are "));
     }
 
     #[test]

@@ -6,13 +6,12 @@ use std::process::{Child, ChildStdin, ChildStdout};
 
 use neurino_diffusion::clip::{ClipActivation, ClipConfig};
 use neurino_diffusion::memory::Dims;
-use neurino_diffusion::pipeline::Family;
 use neurino_diffusion::unet::UnetConfig;
 use neurino_diffusion::vae::VaeConfig;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::image::{Medians, PROMPT_TOKENS, Round, family_of};
+use super::image::{Medians, PROMPT_TOKENS, Round};
 use super::peer::{Driver, PYTHONS, imports, on_path, read_answer, start_python};
 
 const SCRIPT: &str = include_str!("peer_diffusers.py");
@@ -32,9 +31,26 @@ pub struct ImagePeerBench {
     pub decode_s: f64,
     /// All of it together.
     pub image_s: f64,
+    /// The same with networks that torch compiled, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compiled: Option<CompiledBench>,
+    /// Why there is nothing compiled, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compiled_failure: Option<String>,
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// The speeds of diffusers' networks as torch compiled them; text encoders are not.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompiledBench {
+    /// One step of the denoiser, without its scheduler.
+    pub step_s: f64,
+    /// Decoding.
+    pub decode_s: f64,
+    /// All of it together.
+    pub image_s: f64,
 }
 
 /// Diffusers, running.
@@ -45,17 +61,24 @@ pub(super) struct ImagePeer {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     rounds: Vec<Round>,
+    compiled: Vec<Round>,
+    compiled_failure: Option<String>,
     failure: Option<String>,
 }
 
 /// Starts diffusers with networks of `dims` for pictures of `size`; the error says why not.
+///
+/// - `compiled`: whether torch compiles them, too
 pub(super) fn start(
     dims: &Dims,
     size: [u32; 2],
     python: Option<&Path>,
     on_cpu: bool,
+    compiled: bool,
 ) -> Result<ImagePeer, String> {
-    if family_of(dims) == Family::Flux && on_cpu {
+    // The tiny ones fit anywhere.
+    let is_real = |width: usize| width >= 1024;
+    if matches!(dims, Dims::Flux { t5, .. } if is_real(t5.width)) && on_cpu {
         return Err("diffusers: Flux in f32 takes about 60 GB of memory on a CPU".into());
     }
     let found = python
@@ -77,13 +100,24 @@ pub(super) fn start(
     told["tokens"] = PROMPT_TOKENS.into();
     told["threads"] = threads.into();
     told["gpu"] = (!on_cpu).into();
+    told["compile"] = compiled.into();
     let (driver, version) = start_python(&python, SCRIPT, &told)?;
     let Driver::Python { child, input, output } = driver else {
         return Err("diffusers: it was not started".into());
     };
     let weights = if on_cpu { "random f32" } else { "random f16" };
     let name = format!("diffusers {version}");
-    Ok(ImagePeer { name, weights, child, input, output, rounds: Vec::new(), failure: None })
+    Ok(ImagePeer {
+        name,
+        weights,
+        child,
+        input,
+        output,
+        rounds: Vec::new(),
+        compiled: Vec::new(),
+        compiled_failure: None,
+        failure: None,
+    })
 }
 
 impl ImagePeer {
@@ -93,16 +127,21 @@ impl ImagePeer {
             return;
         }
         match self.ask(steps) {
-            Ok(round) if counts => self.rounds.push(round),
-            Ok(_) => {}
+            Ok(answer) => {
+                if counts {
+                    self.rounds.push(answer.eager);
+                    self.compiled.extend(answer.compiled);
+                }
+                self.compiled_failure = answer.compiled_failure.or(self.compiled_failure.take());
+            }
             Err(failure) => self.failure = Some(failure),
         }
     }
 
-    fn ask(&mut self, steps: u32) -> Result<Round, String> {
+    fn ask(&mut self, steps: u32) -> Result<Answer, String> {
         let input = self.input.as_mut().ok_or("it has ended")?;
         writeln!(input, "{steps}").and_then(|()| input.flush()).map_err(|e| e.to_string())?;
-        round(&read_answer(&mut self.output)?)
+        answer(&read_answer(&mut self.output)?)
     }
 
     pub(super) fn finish(mut self, steps: u32) -> ImagePeerBench {
@@ -110,20 +149,48 @@ impl ImagePeer {
         // It ends with its input; if not, it is not needed any more.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let Medians { text_s, step_s, decode_s } = Medians::of(&self.rounds);
+        let medians = Medians::of(&self.rounds);
+        let Medians { text_s, step_s, decode_s } = medians;
+        let compiled = (!self.compiled.is_empty()).then(|| {
+            let medians = Medians::of(&self.compiled);
+            let Medians { step_s, decode_s, .. } = medians;
+            CompiledBench { step_s, decode_s, image_s: medians.image_s(steps) }
+        });
         ImagePeerBench {
             name: self.name,
             weights: self.weights,
             text_s,
             step_s,
             decode_s,
-            image_s: text_s + f64::from(steps) * step_s + decode_s,
+            image_s: medians.image_s(steps),
+            compiled,
+            compiled_failure: self.compiled_failure,
             failure: self.failure,
         }
     }
 }
 
-/// A line of the script as a round.
+/// What a line of the script tells.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    eager: Round,
+    compiled: Option<Round>,
+    compiled_failure: Option<String>,
+}
+
+/// A line of the script: the networks as they are, and compiled ones under `compiled`.
+fn answer(line: &Value) -> Result<Answer, String> {
+    let compiled = &line["compiled"];
+    let failure = compiled["failure"].as_str().map(str::to_owned);
+    let has_times = compiled.is_object() && failure.is_none();
+    Ok(Answer {
+        eager: round(line)?,
+        compiled: has_times.then(|| round(compiled)).transpose()?,
+        compiled_failure: failure,
+    })
+}
+
+/// Times of a line of the script as a round.
 fn round(answer: &Value) -> Result<Round, String> {
     let seconds = |value: &Value| value.as_f64().filter(|s| *s > 0.0);
     let lacks = || "its answer lacks a time".to_owned();
@@ -238,6 +305,7 @@ fn vae(config: &VaeConfig) -> Value {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 
@@ -250,7 +318,18 @@ mod tests {
             let mut less = line.clone();
             less[missing] = Value::Null;
             assert!(round(&less).is_err(), "{missing}");
+            let mut with = line.clone();
+            with["compiled"] = less;
+            assert!(answer(&with).is_err(), "{missing}");
         }
+        let mut with = line.clone();
+        with["compiled"] = line.clone();
+        let both = answer(&with).unwrap();
+        assert_eq!((both.compiled.as_ref(), &both.compiled_failure), (Some(&both.eager), &None));
+        with["compiled"] = json!({ "failure": "no compiler" });
+        let one = answer(&with).unwrap();
+        assert_eq!((one.compiled, one.compiled_failure), (None, Some("no compiler".into())));
+        assert_eq!(answer(&line).unwrap().compiled, None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 # Measures diffusers and transformers on random weights: one round for each line of input, which is the
-# number of steps.
+# number of steps. With "compile" torch compiles denoiser and decoder, and each round measures both forms.
 import json
 import sys
 import time
@@ -29,11 +29,13 @@ def random(*shape):
 
 texts = [make(transformers.CLIPTextModelWithProjection, transformers.CLIPTextConfig(**c)) for c in options["texts"]]
 t5 = make(transformers.T5EncoderModel, transformers.T5Config(**options["t5"])) if "t5" in options else None
-vae = make(diffusers.AutoencoderKL, options["vae"])
+# Convolutions of cards are quickest with channels last.
+layout = {"memory_format": torch.channels_last} if device == "cuda" else {}
+vae = make(diffusers.AutoencoderKL, options["vae"]).to(**layout)
 height, width = options["height"] // options["factor"], options["width"] // options["factor"]
 latents = random(1, options["vae"]["latent_channels"], height, width)
 if "unet" in options:
-    unet = make(diffusers.UNet2DConditionModel, options["unet"])
+    network = make(diffusers.UNet2DConditionModel, options["unet"]).to(**layout)
     sample = random(2, options["unet"]["in_channels"], height, width)
     context = random(2, options["tokens"], options["unet"]["cross_attention_dim"])
     extra = {}
@@ -41,20 +43,20 @@ if "unet" in options:
         pooled = options["unet"]["projection_class_embeddings_input_dim"] - 6 * options["unet"]["addition_time_embed_dim"]
         extra["added_cond_kwargs"] = {"text_embeds": random(2, pooled), "time_ids": random(2, 6)}
 
-    def denoise():
-        return unet(sample, 500, encoder_hidden_states=context, **extra).sample
+    def denoise(network):
+        return network(sample, 500, encoder_hidden_states=context, **extra).sample
 else:
     config = options["flux"]
-    flux = make(diffusers.FluxTransformer2DModel, config)
+    network = make(diffusers.FluxTransformer2DModel, config)
     rows, columns = height // 2, width // 2
     tokens = random(1, rows * columns, config["in_channels"])
     states, pooled = random(1, 512, config["joint_attention_dim"]), random(1, config["pooled_projection_dim"])
     image_ids, text_ids = torch.zeros(rows * columns, 3, device=device), torch.zeros(512, 3, device=device)
     one = torch.ones(1, device=device, dtype=dtype)
 
-    def denoise():
-        return flux(hidden_states=tokens, timestep=one, guidance=one, pooled_projections=pooled,
-                    encoder_hidden_states=states, txt_ids=text_ids, img_ids=image_ids).sample
+    def denoise(network):
+        return network(hidden_states=tokens, timestep=one, guidance=one, pooled_projections=pooled,
+                       encoder_hidden_states=states, txt_ids=text_ids, img_ids=image_ids).sample
 
 
 def read():
@@ -76,8 +78,33 @@ def timed(work):
 name = f"{diffusers.__version__} with torch {torch.__version__}"
 print(json.dumps({"version": name}), flush=True)
 
+compiled, failure = None, None
+
+
+def prepared():
+    """Denoiser and decoder as torch compiles them, run until nothing is compiled any more."""
+    mode = {"mode": "max-autotune"} if device == "cuda" else {}
+    forms = torch.compile(network, **mode), torch.compile(vae.decode, **mode)
+    for _ in range(3):
+        denoise(forms[0])
+        forms[1](latents)
+    return forms
+
+
+def measured(steps, network, decode):
+    step_s = [timed(lambda: denoise(network)) for _ in range(steps)]
+    return {"step_s": step_s, "decode_s": timed(lambda: decode(latents).sample)}
+
+
 for line in sys.stdin:
-    text_s = timed(read)
-    step_s = [timed(denoise) for _ in range(int(line))]
-    decode_s = timed(lambda: vae.decode(latents).sample)
-    print(json.dumps({"text_s": text_s, "step_s": step_s, "decode_s": decode_s}), flush=True)
+    if options["compile"] and compiled is None and failure is None:
+        try:
+            compiled = prepared()
+        except Exception as error:  # it needs a compiler of C, and a card that its Triton knows
+            failure = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    answer = {"text_s": timed(read), **measured(int(line), network, vae.decode)}
+    if compiled is not None:
+        answer["compiled"] = {"text_s": answer["text_s"], **measured(int(line), *compiled)}
+    elif failure is not None:
+        answer["compiled"] = {"failure": failure}
+    print(json.dumps(answer), flush=True)

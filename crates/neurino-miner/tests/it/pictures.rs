@@ -25,6 +25,7 @@ pub(crate) fn usual() -> ImageDefaults {
         guidance: 7.0,
         negative_prompt,
         side_multiple: 8,
+        sampler: None,
     }
 }
 

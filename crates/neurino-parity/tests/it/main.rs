@@ -72,6 +72,11 @@ fn this_builds_own_cases_pass() {
         "flux networks_nf4 single_transformer_blocks.2",
         "flux run quantized t5_hidden",
         "flux run wide share of pixels that differ",
+        "flux lora bfl.scale0.75.transformer",
+        "flux lora kohya.scale-0.5.transformer",
+        "flux lora peft.text_encoder",
+        "flux run lora_peft pooled",
+        "flux run lora_kohya PNG pixels",
     ] {
         let found = lines.iter().any(|line| line.starts_with(&format!("ok {part} ")));
         assert!(found, "{part} is not among the cases that passed");

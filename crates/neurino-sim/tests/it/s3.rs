@@ -42,6 +42,7 @@ fn usual() -> ImageDefaults {
         guidance: 5.,
         side_multiple: 8,
         negative_prompt: String::new(),
+        sampler: None,
     }
 }
 

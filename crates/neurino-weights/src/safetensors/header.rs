@@ -1,10 +1,11 @@
 //! The head of a safetensors file: its length, then a JSON table of tensors.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::file::WeightFile;
 use crate::tensor::StoredTensor;
@@ -14,6 +15,8 @@ use crate::{DType, WeightsError};
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Bytes of the header's length.
 const LENGTH_BYTES: u64 = 8;
+/// Longest note that is kept: trainers write whole lists of their pictures' words.
+const NOTE_BYTES_MAX: usize = 1024;
 
 /// What the table says about a tensor.
 #[derive(Deserialize)]
@@ -24,8 +27,73 @@ struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// The table; a name that occurs twice is an error.
-struct Table(Vec<(String, Entry)>);
+/// The table, and the exporter's notes; a tensor that occurs twice is an error.
+struct Table {
+    rows: Vec<(String, Entry)>,
+    notes: BTreeMap<String, String>,
+}
+
+/// A value in the exporter's notes. The format allows texts by their names alone; whatever else is there
+/// says nothing and hurts nobody.
+enum Note {
+    Text(String),
+    Table(BTreeMap<String, String>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Note {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Note;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("notes")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Note, E> {
+                let short = text.len() <= NOTE_BYTES_MAX;
+                Ok(if short { Note::Text(text.to_owned()) } else { Note::Other })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Note, A::Error> {
+                let mut texts = BTreeMap::new();
+                while let Some((name, note)) = map.next_entry::<String, Note>()? {
+                    if let Note::Text(text) = note {
+                        texts.insert(name, text);
+                    }
+                }
+                Ok(Note::Table(texts))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Note, A::Error> {
+                while values.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Note::Other)
+            }
+
+            fn visit_unit<E>(self) -> Result<Note, E> {
+                Ok(Note::Other)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Note, E> {
+                Ok(Note::Other)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Note, E> {
+                Ok(Note::Other)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Note, E> {
+                Ok(Note::Other)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Note, E> {
+                Ok(Note::Other)
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
 
 impl<'de> Deserialize<'de> for Table {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -38,10 +106,12 @@ impl<'de> Deserialize<'de> for Table {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table, A::Error> {
-                let mut rows = Vec::new();
+                let (mut rows, mut notes) = (Vec::new(), BTreeMap::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        if let Note::Table(texts) = map.next_value()? {
+                            notes = texts;
+                        }
                     } else {
                         rows.push((name, map.next_value()?));
                     }
@@ -51,7 +121,7 @@ impl<'de> Deserialize<'de> for Table {
                     Some(twice) => {
                         Err(A::Error::custom(format!("tensor `{}` is stored twice", twice[0].0)))
                     }
-                    None => Ok(Table(rows)),
+                    None => Ok(Table { rows, notes }),
                 }
             }
         }
@@ -59,8 +129,15 @@ impl<'de> Deserialize<'de> for Table {
     }
 }
 
+/// What the head of a file says.
+pub(super) struct Head {
+    pub(super) tensors: Vec<StoredTensor>,
+    /// The exporter's notes, as far as they are short texts.
+    pub(super) notes: BTreeMap<String, String>,
+}
+
 /// Reads and validates the head of `file`.
-pub(super) fn read(file: &Arc<WeightFile>) -> Result<Vec<StoredTensor>, WeightsError> {
+pub(super) fn read(file: &Arc<WeightFile>) -> Result<Head, WeightsError> {
     let corrupt = |reason: String| WeightsError::CorruptHeader { file: file.path().into(), reason };
     let truncated = |expected_bytes| {
         let (file, size_bytes) = (file.path().to_owned(), file.size_bytes());
@@ -79,7 +156,8 @@ pub(super) fn read(file: &Arc<WeightFile>) -> Result<Vec<StoredTensor>, WeightsE
     }
     let mut header = vec![0; length as usize];
     file.read_at(LENGTH_BYTES, &mut header)?;
-    let Table(mut rows) = serde_json::from_slice(&header).map_err(|e| corrupt(e.to_string()))?;
+    let Table { mut rows, notes } =
+        serde_json::from_slice(&header).map_err(|e| corrupt(e.to_string()))?;
 
     // Tensors follow each other without holes, to the end of the file.
     rows.sort_by_key(|(_, entry)| entry.data_offsets);
@@ -94,7 +172,7 @@ pub(super) fn read(file: &Arc<WeightFile>) -> Result<Vec<StoredTensor>, WeightsE
         tensors.push(stored(file, name, entry, data).map_err(corrupt)?);
     }
     match data.checked_add(next) {
-        Some(end) if end == file.size_bytes() => Ok(tensors),
+        Some(end) if end == file.size_bytes() => Ok(Head { tensors, notes }),
         Some(end) if end > file.size_bytes() => Err(truncated(end)),
         Some(_) => Err(corrupt("it is longer than its header says".to_owned())),
         None => Err(corrupt("its tensors are larger than any file".to_owned())),

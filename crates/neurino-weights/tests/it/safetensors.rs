@@ -41,6 +41,28 @@ fn reads_tensors() {
     assert!(matches!(file.tensor("c"), Err(WeightsError::TensorAbsent { .. })));
 }
 
+/// Short texts of the metadata are there to be asked for; what else stands in it says nothing.
+#[test]
+fn notes_of_exporters_are_read_and_strange_ones_passed_over() {
+    assert_eq!(open(&well_formed()).unwrap().note("format"), Some("pt"));
+    let long = "x".repeat(2000);
+    let values = [
+        r#"{"kept":"v","number":1,"less":-1.5,"none":null,"yes":true,"list":["kept",[2]],"in":{"kept":"other"}}"#.to_owned(),
+        format!(r#"{{"long":"{long}","kept":"v"}}"#),
+    ];
+    for values in values {
+        let file = open(&write(&format!(r#"{{"__metadata__":{values}}}"#), &[])).unwrap();
+        assert_eq!(file.note("kept"), Some("v"), "{values}");
+        for other in ["number", "less", "none", "yes", "list", "in", "long"] {
+            assert_eq!(file.note(other), None, "{other}");
+        }
+    }
+    for strange in ["null", "7", "-1", "0.5", "true", r#""text""#, r#"["a"]"#] {
+        let file = open(&write(&format!(r#"{{"__metadata__":{strange}}}"#), &[])).unwrap();
+        assert_eq!(file.note("a"), None);
+    }
+}
+
 #[test]
 fn refuses_what_does_not_fit_the_file() {
     let tensor = |shape: &str, offsets: &str| {

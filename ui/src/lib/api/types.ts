@@ -1286,7 +1286,12 @@ negative_prompt: string,
 /**
  * What the sides of its pictures are multiples of: 8, and 16 for Flux.
  */
-side_multiple: number, };
+side_multiple: number,
+/**
+ * Which sampler makes its pictures, by the name that picture programs know: for who asks what a
+ * picture was made with. At most [`ImageDefaults::SAMPLER_BYTES_LIMIT`] letters, digits and signs.
+ */
+sampler?: string, };
 
 /**
  * A picture to make from words. Several pictures are several jobs.

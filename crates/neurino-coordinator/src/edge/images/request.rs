@@ -42,6 +42,8 @@ pub(super) struct PictureRequest {
     pub(super) partial_images: u32,
     /// Whether each picture's file says what it was made with.
     pub(super) embed_settings: bool,
+    /// What makes the pictures, where it is known.
+    pub(super) sampler: Option<String>,
 }
 
 fn fields(body: &Value) -> Result<&Fields, Refusal> {
@@ -114,7 +116,8 @@ pub(super) fn translate(
     })?;
     let with_seed = |at| ImageJob { seed: first.wrapping_add(u64::from(at)), ..job.clone() };
     let jobs = (0..count).map(with_seed).collect();
-    Ok(PictureRequest { jobs, form, stream, partial_images, embed_settings })
+    let sampler = usual.sampler.clone();
+    Ok(PictureRequest { jobs, form, stream, partial_images, embed_settings, sampler })
 }
 
 /// Refuses what would make the picture another one than asked for.
@@ -183,6 +186,7 @@ mod tests {
             guidance: 6.5,
             negative_prompt: "blurry".into(),
             side_multiple: 16,
+            sampler: None,
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) struct PictureStream {
     guard: Option<CancelGuard>,
     /// What the file of the picture is to say it was made with.
     settings: Option<ImageJob>,
+    sampler: Option<String>,
     /// Most previews to send; they are spread over the steps.
     partial_images: u32,
     /// Previews sent so far.
@@ -53,6 +54,7 @@ impl PictureStream {
             watch,
             guard: Some(guard),
             settings: asked.embed_settings.then_some(job),
+            sampler: asked.sampler.clone(),
             partial_images: asked.partial_images,
             sent: 0,
             next: 1,
@@ -96,7 +98,8 @@ impl PictureStream {
             JobUpdate::Finished { output, .. } => match picture_of(output) {
                 Ok(picture) => {
                     let size = size_name(picture.width, picture.height);
-                    let png = file(picture, self.settings.as_ref());
+                    let (settings, sampler) = (self.settings.as_ref(), self.sampler.as_deref());
+                    let png = file(picture, settings, sampler);
                     self.send(COMPLETED, &png, &size, None);
                     self.done = true;
                     if let Some(guard) = self.guard.take() {
