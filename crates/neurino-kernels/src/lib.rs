@@ -1,7 +1,7 @@
 //! The GPU kernels of the engines, where burn's own operations are not enough.
 //!
 //! Reading order: [`format`] (how packed weights lie in memory, plain Rust); [`lanes`] and [`math`]
-//! (what the kernels share); then one module a kernel: [`matvec`], [`norm`], [`rope`],
+//! (what the kernels share); then one module a kernel: [`matvec`], [`product`], [`norm`], [`rope`],
 //! [`attention`], [`gate`], [`sample`], and [`group_norm`] and [`nf4`] for pictures; last [`tensor`], the
 //! same on burn's tensors, and [`watch`], which counts launches. Beside each stands its oracle in plain
 //! Rust.
@@ -39,6 +39,8 @@ pub mod matvec;
 pub mod nf4;
 #[cfg(feature = "cube")]
 pub mod norm;
+#[cfg(feature = "cube")]
+pub mod product;
 #[cfg(feature = "cpu-runtime")]
 pub mod ptx;
 #[cfg(feature = "cube")]

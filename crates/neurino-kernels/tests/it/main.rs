@@ -12,6 +12,7 @@ mod layer;
 mod math;
 mod matvec;
 mod picture;
+mod product;
 mod ptx;
 mod sample;
 mod step;

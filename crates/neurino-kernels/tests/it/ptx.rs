@@ -3,20 +3,24 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use neurino_kernels::ptx::{ARCHITECTURES, cases};
+use neurino_kernels::ptx::{ARCHITECTURES, Case, cases, tile_cases};
 
 /// With `NEURINO_PTXAS` naming NVIDIA's assembler, the PTX is assembled too, and hot kernels may not spill.
-#[test]
-fn every_kernel_is_compiled_for_every_card() {
+fn compile(cases: &[Case], architectures: &[(u32, bool)]) {
     let assembler = std::env::var_os("NEURINO_PTXAS").map(PathBuf::from);
     let mut spilled = Vec::new();
-    for case in cases() {
-        for (architecture, specific) in ARCHITECTURES {
+    for case in cases {
+        for &(architecture, specific) in architectures {
+            if !case.architectures.contains(&architecture) {
+                continue;
+            }
             let name = format!("{} for sm_{architecture}", case.name);
             let ptx =
                 case.compile(architecture, specific).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(ptx.contains(".visible .entry"), "{name}:\n{ptx}");
             assert!(!ptx.contains(".extern .func"), "{name} calls a library:\n{ptx}");
+            let multiplies = ptx.contains("mma.sync.aligned.m16n8k");
+            assert_eq!(multiplies, case.name.starts_with("tiles"), "{name}:\n{ptx}");
             if let Some(assembler) = &assembler {
                 let suffix = if specific { "a" } else { "" };
                 let report = assemble(assembler, &ptx, &format!("sm_{architecture}{suffix}"));
@@ -35,6 +39,31 @@ fn every_kernel_is_compiled_for_every_card() {
         }
     }
     assert!(spilled.is_empty(), "{spilled:?}");
+}
+
+#[test]
+fn every_kernel_is_compiled_for_every_card() {
+    compile(&cases(), &ARCHITECTURES);
+}
+
+#[test]
+fn tiles_are_compiled_for_cards_of_2018() {
+    compile(&tile_cases(), &ARCHITECTURES[..1]);
+}
+
+#[test]
+fn tiles_are_compiled_for_gaming_cards() {
+    compile(&tile_cases(), &ARCHITECTURES[1..3]);
+}
+
+#[test]
+fn tiles_are_compiled_for_cards_of_data_centres() {
+    compile(&tile_cases(), &ARCHITECTURES[3..4]);
+}
+
+#[test]
+fn tiles_are_compiled_for_cards_of_2025() {
+    compile(&tile_cases(), &ARCHITECTURES[4..]);
 }
 
 fn spilled_bytes(report: &str) -> u32 {
