@@ -37,7 +37,7 @@ use crate::gpu::{Gpu, Unsupported};
 use crate::matvec::{Matrix, Weights};
 
 /// Columns that a warp multiplies together: a unit for each of the four lanes of a row.
-const WINDOW: usize = 32;
+pub const WINDOW: usize = 32;
 /// Units of a window.
 const QUAD: usize = WINDOW / UNIT;
 /// Rows of the matrix in an instruction.
@@ -919,6 +919,12 @@ fn parts_of(matrix: &Matrix) -> Result<Parts<'_>, Unsupported> {
     }
 }
 
+/// Whether a device has tensor cores that multiply f16, or bf16, as [`multiply`] needs it.
+pub fn has_tensor_cores(gpu: &Gpu, bf16: bool) -> bool {
+    let stored = if bf16 { Stored::Bf16 } else { Stored::F16 };
+    matches!(Unit::of(gpu, stored), Some(Unit::TensorCores(_)))
+}
+
 /// Whether [`multiply`] takes a matrix on this device.
 ///
 /// # Errors
@@ -969,7 +975,8 @@ fn plan([out, inner, group]: [usize; 3], stored: Stored, unit: Unit, rows: usize
         17..=32 => (2, 4, [1, 1]),
         33..=FEW_ROWS => (2, 8, [1, 1]),
         65..=256 => (2, 2, [2, 4]),
-        _ => (4, 4, [2, 4]),
+        // Larger tiles of a warp, with two sets of sums, would not fit its registers.
+        _ => (2, 4, [4, 2]),
     };
     // Barriers of the imitation are busy threads.
     let warps = if unit == Unit::Imitation { warps.map(|warps| warps.min(2)) } else { warps };
