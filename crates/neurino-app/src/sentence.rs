@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn a_lost_engine_is_told_while_another_starts() {
         let problem = ErrorBody::new(ErrorCode::EngineFailed, "the engine ended unexpectedly");
-        let loading = Preparing::Loading { model: ModelId::new("a-model").expect("valid") };
+        let model = ModelId::new("a-model").expect("valid");
+        let loading = Preparing::Loading { model, percent: None, warm_percent: None };
         let expect = "The engine ended unexpectedly. Getting ready again: loading a-model.";
         let doing = Doing::Preparing(loading);
         assert_eq!(told_of(MiningState::Starting, doing, Some(&problem), None), expect);

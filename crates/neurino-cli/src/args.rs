@@ -81,6 +81,9 @@ pub enum Role {
         #[command(subcommand)]
         action: BenchAction,
     },
+    /// Let this machine's cards prepare for the models now, once for each driver and version, instead of
+    /// when a model is first loaded.
+    Tune(TuneArgs),
     /// Measure how sure the checks of results are, and when cheating pays.
     Audit {
         /// What to do.
@@ -888,6 +891,14 @@ pub struct BenchDownloadArgs {
     /// Where the file goes while it is measured, instead of the model library's drive.
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
+}
+
+/// `neurino tune`
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// A model that is on this machine, once for each; all of them when absent.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub models: Vec<ModelId>,
 }
 
 /// `neurino bench memory`

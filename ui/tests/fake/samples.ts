@@ -267,7 +267,12 @@ const sayings: Record<MiningState, MiningSaying> = {
   stopped: { say: 'stopped' },
   starting: {
     say: 'starting',
-    what: { what: 'loading', model: 'smollm2-135m-instruct' },
+    what: {
+      what: 'loading',
+      model: 'smollm2-135m-instruct',
+      percent: 40,
+      warm_percent: null,
+    },
     problem: null,
   },
   waiting: { say: 'waiting', notice: null, no_job: null },
