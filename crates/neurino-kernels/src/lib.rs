@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`format`] (how packed weights lie in memory, plain Rust); [`lanes`] and [`math`]
 //! (what the kernels share); then one module a kernel: [`matvec`], [`product`], [`norm`], [`rope`],
-//! [`attention`], [`gate`], [`sample`], and [`group_norm`] and [`nf4`] for pictures; last [`tensor`], the
+//! [`attention`], [`gate`], [`experts`], [`sample`], and [`group_norm`] and [`nf4`] for pictures; last [`tensor`], the
 //! same on burn's tensors, and [`watch`], which counts launches. Beside each stands its oracle in plain
 //! Rust.
 //!
@@ -21,6 +21,8 @@ pub mod format;
 pub mod attention;
 #[cfg(feature = "cube")]
 pub mod buffer;
+#[cfg(feature = "cube")]
+pub mod experts;
 #[cfg(feature = "cube")]
 pub mod gate;
 #[cfg(feature = "cube")]

@@ -154,9 +154,24 @@ struct Plan {
     wide: bool,
     /// `many`: warps of a cube side by side over the matrix, and over `x`.
     warps: [usize; 2],
+    /// Which rows are multiplied.
+    taken: Taken,
+}
+
+/// Which rows of `x` are multiplied, and which of `y` are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Taken {
+    All,
+    /// Those of a list of pairs of a row and an expert: see [`crate::experts`]. `x` has a row for each
+    /// so many pairs.
+    Listed(usize),
 }
 
 impl Plan {
+    fn is_listed(&self) -> bool {
+        self.taken != Taken::All
+    }
+
     fn windows(&self) -> usize {
         self.inner / WINDOW
     }
@@ -436,16 +451,34 @@ fn scale(
     }
 }
 
-/// A unit of row `row` of `x`, narrowed. Rows beyond the last repeat it and are not written.
+/// How many rows there are for this launch.
+#[cube]
+fn rows_of_launch(rows: u32, lists: &[u32], list: u32, #[comptime] plan: Plan) -> usize {
+    if comptime!(plan.is_listed()) { lists[list as usize] as usize } else { rows as usize }
+}
+
+/// The pair at place `row`, or that row. Places beyond the last repeat it and are not written.
+#[cube]
+fn taken_row(lists: &[u32], first: u32, row: usize, rows: usize, #[comptime] plan: Plan) -> usize {
+    let row = usize::min(row, rows - 1);
+    if comptime!(plan.is_listed()) { lists[first as usize + row] as usize } else { row }
+}
+
+/// The row of `x` that a pair is about.
+#[cube]
+fn x_row(taken: usize, #[comptime] plan: Plan) -> usize {
+    if let Taken::Listed(pairs) = comptime!(plan.taken) { taken / pairs } else { taken }
+}
+
+/// A unit of a row of `x`, narrowed.
 #[cube]
 fn x_unit<E: Float>(
     x: &[Vector<u32, Const<4>>],
     row: usize,
-    rows: usize,
     unit: usize,
     #[comptime] plan: Plan,
 ) -> Vector<u32, Const<4>> {
-    let at = usize::min(row, rows - 1) * comptime!(plan.units()) + unit;
+    let at = row * comptime!(plan.units()) + unit;
     if comptime!(plan.wide) { narrowed::<E>(x[2 * at], x[2 * at + 1], plan.stored) } else { x[at] }
 }
 
@@ -492,17 +525,25 @@ fn few_kernel<E: Float, W: Size>(
     weights: &[Vector<u32, W>],
     scales: &[f16],
     offsets: &[f16],
+    lists: &[u32],
     y: &mut [f32],
     rows: u32,
+    windows: u32,
+    list: u32,
+    first: u32,
     #[comptime] plan: Plan,
 ) {
-    let rows = rows as usize;
+    let rows = rows_of_launch(rows, lists, list, plan);
     let part = UNIT_POS_Y as usize;
     let first_row = CUBE_POS_X as usize * comptime!(plan.few_rows());
+    if first_row >= rows {
+        terminate!();
+    }
     let first_out = CUBE_POS_Y as usize * comptime!(plan.few_outs());
     let last_out = comptime!(plan.out - 1);
     let units = comptime!(plan.units());
-    let windows = comptime!(plan.windows());
+    // Not known to the compiler, which would write all of them out.
+    let windows = windows as usize;
     let begin = part * comptime!(plan.part_windows());
     let end = usize::min(begin + comptime!(plan.part_windows()), windows);
     let halves = comptime!(2 * plan.out_tiles);
@@ -521,11 +562,17 @@ fn few_kernel<E: Float, W: Size>(
         let mut b = Array::<Vector<u32, Const<4>>>::new(plan.row_tiles);
         let mut scale_of = Array::<f32>::new(halves);
         let mut offset_of = Array::<f32>::new(halves);
-        let mut first = begin;
-        while first < end {
+        let mut x_rows = Array::<usize>::new(plan.row_tiles);
+        #[unroll]
+        for n in 0..plan.row_tiles {
+            let at = first_row + n * TILE_ROWS + row;
+            x_rows[n] = x_row(taken_row(lists, first, at, rows, plan), plan);
+        }
+        let mut next = begin;
+        while next < end {
             #[unroll]
             for step in 0..plan.ahead {
-                let window = usize::min(first + step, windows - 1);
+                let window = usize::min(next + step, windows - 1);
                 #[unroll]
                 for h in 0..halves {
                     let out = usize::min(first_out + h * 8 + row, last_out);
@@ -534,8 +581,8 @@ fn few_kernel<E: Float, W: Size>(
             }
             #[unroll]
             for step in 0..plan.ahead {
-                let inside = first + step < end;
-                let window = usize::min(first + step, windows - 1);
+                let inside = next + step < end;
+                let window = usize::min(next + step, windows - 1);
                 #[unroll]
                 for h in 0..halves {
                     let out = usize::min(first_out + h * 8 + row, last_out);
@@ -546,8 +593,7 @@ fn few_kernel<E: Float, W: Size>(
                 }
                 #[unroll]
                 for n in 0..plan.row_tiles {
-                    let at = first_row + n * TILE_ROWS + row;
-                    let unit = x_unit::<E>(x, at, rows, window * QUAD + quad, plan);
+                    let unit = x_unit::<E>(x, x_rows[n], window * QUAD + quad, plan);
                     // What is multiplied with zero changes no sum.
                     b[n] = if comptime!(plan.windows() % plan.ahead == 0) {
                         unit
@@ -557,14 +603,14 @@ fn few_kernel<E: Float, W: Size>(
                 }
                 multiply_window::<E>(&a, &b, &scale_of, &offset_of, &mut sums, plan, depth);
             }
-            first += plan.ahead;
+            next += plan.ahead;
         }
     } else {
         for window in begin..end {
             for lane in 0..32usize {
                 imitate_few::<E, W>(
-                    x, weights, scales, offsets, &mut sums, first_row, first_out, rows, window,
-                    lane, plan,
+                    x, weights, scales, offsets, lists, &mut sums, first_row, first_out, rows,
+                    first, window, lane, plan,
                 );
             }
         }
@@ -601,6 +647,7 @@ fn few_kernel<E: Float, W: Size>(
                 let out = first_out + m * TILE_OUTS + i / 2 * 8 + lane / QUAD;
                 let row = first_row + n * TILE_ROWS + lane % QUAD * 2 + i % 2;
                 if out < comptime!(plan.out) && row < rows {
+                    let row = taken_row(lists, first, row, rows, plan);
                     y[row * comptime!(plan.out) + out] = total;
                 }
             }
@@ -618,10 +665,12 @@ fn imitate_few<E: Float, W: Size>(
     weights: &[Vector<u32, W>],
     scales: &[f16],
     offsets: &[f16],
+    lists: &[u32],
     sums: &mut Array<f32>,
     first_row: usize,
     first_out: usize,
     rows: usize,
+    first: u32,
     window: usize,
     lane: usize,
     #[comptime] plan: Plan,
@@ -634,13 +683,14 @@ fn imitate_few<E: Float, W: Size>(
                 let out = first_out + m * TILE_OUTS + i / 2 * 8 + lane / QUAD;
                 let out = usize::min(out, comptime!(plan.out - 1));
                 let row = first_row + n * TILE_ROWS + lane % QUAD * 2 + i % 2;
+                let row = x_row(taken_row(lists, first, row, rows, plan), plan);
                 let zero = zero_at(offsets, out, window, plan);
                 let mut product = f32::new(0.0f32);
                 let mut total = f32::new(0.0f32);
                 for quad in 0..QUAD {
                     let unit = window * QUAD + quad;
                     let a = unpacked::<W>(weights[out * units + unit], zero, plan.stored);
-                    let b = x_unit::<E>(x, row, rows, unit, plan);
+                    let b = x_unit::<E>(x, row, unit, plan);
                     product += unit_product::<E>(a, b);
                     total += unit_product::<E>(Vector::<u32, Const<4>>::new(ONES), b);
                 }
@@ -658,18 +708,26 @@ fn many_kernel<E: Float, W: Size>(
     weights: &[Vector<u32, W>],
     scales: &[f16],
     offsets: &[f16],
+    lists: &[u32],
     y: &mut [f32],
     rows: u32,
+    windows: u32,
+    list: u32,
+    first: u32,
     #[comptime] plan: Plan,
 ) {
-    let rows = rows as usize;
+    let rows = rows_of_launch(rows, lists, list, plan);
     let warp = UNIT_POS_Y as usize;
     let me = warp * comptime!(32 / plan.played()) + UNIT_POS_X as usize;
     let first_row = CUBE_POS_X as usize * comptime!(plan.many_rows());
+    if first_row >= rows {
+        terminate!();
+    }
     let first_out = CUBE_POS_Y as usize * comptime!(plan.many_outs());
     let last_out = comptime!(plan.out - 1);
     let units = comptime!(plan.units());
-    let windows = comptime!(plan.windows());
+    // Not known to the compiler, which would write all of them out.
+    let windows = windows as usize;
     let everyone = comptime!(plan.many_units());
     let halves = comptime!(2 * plan.out_tiles);
     // Where this warp's tiles begin within the cube's.
@@ -701,8 +759,15 @@ fn many_kernel<E: Float, W: Size>(
     let mut row_units = Array::<Vector<u32, Const<4>>>::new(row_turns);
     let mut zeros = Array::<f32>::new(out_turns);
 
+    let mut row_places = Array::<usize>::new(row_turns);
+    #[unroll(plan.unrolls())]
+    for i in 0..row_turns {
+        let at = first_row + (i * everyone + me) / QUAD;
+        row_places[i] = x_row(taken_row(lists, first, at, rows, plan), plan);
+    }
+
     // In the first turn nothing has arrived that could be multiplied, in the last nothing comes.
-    for turn in 0..comptime!(plan.windows() + 1) {
+    for turn in 0..windows + 1 {
         let coming = usize::min(turn, windows - 1);
         #[unroll(plan.unrolls())]
         for i in 0..out_turns {
@@ -714,7 +779,7 @@ fn many_kernel<E: Float, W: Size>(
         #[unroll(plan.unrolls())]
         for i in 0..row_turns {
             let at = i * everyone + me;
-            let row = usize::min(first_row + at / QUAD, rows - 1);
+            let row = row_places[i];
             row_units[i] = x[row * units + coming * QUAD + at % QUAD];
         }
 
@@ -811,6 +876,7 @@ fn many_kernel<E: Float, W: Size>(
                     let out = first_out + own_out + m * TILE_OUTS + i / 2 * 8 + lane / QUAD;
                     let row = first_row + own_row + n * TILE_ROWS + lane % QUAD * 2 + i % 2;
                     if out < comptime!(plan.out) && row < rows {
+                        let row = taken_row(lists, first, row, rows, plan);
                         y[row * comptime!(plan.out) + out] =
                             totals[player * count + (m * plan.row_tiles + n) * SUMS + i];
                     }
@@ -960,9 +1026,58 @@ pub fn multiply(
     let unit = Unit::of(gpu, parts.stored).ok_or(Unsupported("cards without such tensor cores"))?;
     let shape = [matrix.out(), matrix.inner(), parts.group];
     let plan = plan(shape, parts.stored, unit, rows);
+    // Bound, never read.
+    let list = List { lists: y, count_at: 0, first_at: 0 };
     match parts.stored {
-        Stored::Bf16 => launch::<bf16>(gpu, plan, &parts, [x, y], rows),
-        Stored::F16 | Stored::Packed(_) => launch::<f16>(gpu, plan, &parts, [x, y], rows),
+        Stored::Bf16 => launch::<bf16>(gpu, plan, &parts, [x, y], rows, &list),
+        Stored::F16 | Stored::Packed(_) => launch::<f16>(gpu, plan, &parts, [x, y], rows, &list),
+    }
+    Ok(())
+}
+
+/// Pairs of a row and an expert, on the device.
+#[derive(Debug, Clone, Copy)]
+pub struct List<'a> {
+    /// 32-bit integers, among which it lies.
+    pub lists: &'a Buffer,
+    /// Where its length is.
+    pub count_at: usize,
+    /// Where its first pair is.
+    pub first_at: usize,
+}
+
+/// As [`multiply`] for the pairs of a list, of which only the device knows how many there are: those rows of
+/// `y` are written and no others, with the bits that [`multiply`] gives them.
+///
+/// # Shapes
+/// - `x`: a row for each `pairs_of_row` pairs, f32; `y`: a row for each pair, f32
+/// - `most`: the most pairs that the list may hold
+///
+/// # Errors
+/// `Unsupported` as [`check`].
+///
+/// # Panics
+/// If a buffer has another length than that.
+pub fn multiply_listed(
+    gpu: &Gpu,
+    matrix: &Matrix,
+    [x, y]: [&Buffer; 2],
+    list: &List<'_>,
+    pairs_of_row: usize,
+    most: usize,
+) -> Result<(), Unsupported> {
+    let pairs = y.len() / matrix.out();
+    assert_eq!(y.len(), pairs * matrix.out(), "results of {pairs} pairs");
+    assert_eq!(x.len() * pairs_of_row, pairs * matrix.inner(), "activations of {pairs} pairs");
+    assert!(list.first_at + most <= list.lists.len() && list.count_at < list.lists.len());
+    let parts = parts_of(matrix)?;
+    let unit = Unit::of(gpu, parts.stored).ok_or(Unsupported("cards without such tensor cores"))?;
+    let shape = [matrix.out(), matrix.inner(), parts.group];
+    let plan = plan(shape, parts.stored, unit, most);
+    let plan = Plan { taken: Taken::Listed(pairs_of_row), ..plan };
+    match parts.stored {
+        Stored::Bf16 => launch::<bf16>(gpu, plan, &parts, [x, y], most, list),
+        Stored::F16 | Stored::Packed(_) => launch::<f16>(gpu, plan, &parts, [x, y], most, list),
     }
     Ok(())
 }
@@ -992,10 +1107,18 @@ fn plan([out, inner, group]: [usize; 3], stored: Stored, unit: Unit, rows: usize
         ahead: if out_tiles > 1 { 2 } else { 4 },
         wide: rows <= WIDE_ROWS,
         warps,
+        taken: Taken::All,
     }
 }
 
-fn launch<E: Float>(gpu: &Gpu, plan: Plan, parts: &Parts<'_>, [x, y]: [&Buffer; 2], rows: usize) {
+fn launch<E: Float>(
+    gpu: &Gpu,
+    plan: Plan,
+    parts: &Parts<'_>,
+    [x, y]: [&Buffer; 2],
+    rows: usize,
+    list: &List<'_>,
+) {
     let narrowed = (!plan.wide).then(|| narrow_rows::<E>(gpu, plan, x));
     // As words: four of a unit's eight values in 32 bits each, or all of them as pairs.
     let x = narrowed.unwrap_or_else(|| x.clone());
@@ -1023,8 +1146,12 @@ fn launch<E: Float>(gpu: &Gpu, plan: Plan, parts: &Parts<'_>, [x, y]: [&Buffer; 
                 parts.weights.arg(weight_values),
                 parts.scales.arg(1),
                 parts.offsets.arg(1),
+                list.lists.arg(1),
                 y.arg(1),
                 rows as u32,
+                plan.windows() as u32,
+                list.count_at as u32,
+                list.first_at as u32,
                 plan,
             );
         } else {
@@ -1037,8 +1164,12 @@ fn launch<E: Float>(gpu: &Gpu, plan: Plan, parts: &Parts<'_>, [x, y]: [&Buffer; 
                 parts.weights.arg(weight_values),
                 parts.scales.arg(1),
                 parts.offsets.arg(1),
+                list.lists.arg(1),
                 y.arg(1),
                 rows as u32,
+                plan.windows() as u32,
+                list.count_at as u32,
+                list.first_at as u32,
                 plan,
             );
         }
@@ -1100,6 +1231,10 @@ pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
                             BUFFER,
                             BUFFER,
                             BUFFER,
+                            BUFFER,
+                            (),
+                            (),
+                            (),
                             (),
                             stored.unit_words(),
                             plan,

@@ -79,6 +79,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = crate::matvec::ptx_cases();
     cases.extend(crate::norm::ptx_cases());
     cases.extend(crate::gate::ptx_cases());
+    cases.extend(crate::experts::ptx_cases());
     cases.extend(crate::rope::ptx_cases());
     cases.extend(crate::attention::ptx_cases());
     cases.extend(crate::sample::ptx_cases());

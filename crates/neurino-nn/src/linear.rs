@@ -104,6 +104,25 @@ impl Linear {
         }
     }
 
+    /// The products of an expert's rows, written into their pairs' rows of `y`; `None` if its weights are
+    /// not multiplied in tiles.
+    #[cfg(feature = "kernels")]
+    pub(crate) fn forward_pairs(
+        &self,
+        x: Tensor<2>,
+        routes: &neurino_kernels::tensor::tiles::RouteTensor,
+        expert: usize,
+        y: Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        match &self.0 {
+            Weight::Tensor(CardMatrix { weight, in_tiles: true }) => {
+                routes.dense(x, weight, expert, y).ok()
+            }
+            Weight::Packed(weight) => weight.multiply_pairs(x, routes, expert, y),
+            Weight::Tensor(_) | Weight::Cpu(_) => None,
+        }
+    }
+
     /// # Shapes
     /// - `x`: `[seq, in]`, f32; returns `[seq, out]`, f32
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {

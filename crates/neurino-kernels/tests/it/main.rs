@@ -8,6 +8,7 @@
     reason = "a failed unwrap is a failed test; equality is meant; the assembler's report is shown"
 )]
 
+mod experts;
 mod layer;
 mod math;
 mod matvec;

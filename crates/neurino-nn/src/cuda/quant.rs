@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use half::f16;
 use neurino_kernels::product::WINDOW;
-use neurino_kernels::tensor::tiles::packed_tiles;
+use neurino_kernels::tensor::tiles::{RouteTensor, packed_tiles};
 use neurino_kernels::tensor::{PackedTensors, packed_product};
 
 use super::tiles::{self, Kind};
@@ -63,12 +63,19 @@ impl CudaMatrix {
     }
 }
 
-impl QuantMatmul for CudaMatrix {
-    fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = match &self.permutation {
+impl CudaMatrix {
+    /// Inputs in the order of the columns.
+    fn ordered(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.permutation {
             Some(order) => x.select(1, order.clone()),
             None => x,
-        };
+        }
+    }
+}
+
+impl QuantMatmul for CudaMatrix {
+    fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = self.ordered(x);
         if self.in_tiles
             && let Ok(y) = packed_tiles(x.clone(), &self.tensors)
         {
@@ -78,6 +85,19 @@ impl QuantMatmul for CudaMatrix {
             Ok(y) => y,
             Err(error) => unreachable!("the shape was checked when the matrix was made: {error}"),
         }
+    }
+
+    fn multiply_pairs(
+        &self,
+        x: Tensor<2>,
+        routes: &RouteTensor,
+        expert: usize,
+        y: Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        if !self.in_tiles {
+            return None;
+        }
+        routes.packed(self.ordered(x), &self.tensors, expert, y).ok()
     }
 
     fn shape(&self) -> [usize; 2] {
