@@ -255,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn a_load_tells_how_far_it_is() {
+        let told = |percent, warm_percent| {
+            let model = ModelId::new("a-model").expect("valid");
+            let loading = Preparing::Loading { model, percent, warm_percent };
+            told_of(MiningState::Starting, Doing::Preparing(loading), None, None)
+        };
+        assert_eq!(told(Some(40), None), "Getting ready: loading a-model (40 %).");
+        let expect = "Getting ready: preparing a-model for this machine (30 %).";
+        assert_eq!(told(Some(100), Some(30)), expect);
+    }
+
+    #[test]
     fn each_state_says_what_happens() {
         check(MiningState::Stopped, None, "Not mining. Press Start to earn points.");
         check(MiningState::Waiting, None, "Connected to the practice network. Waiting for a job.");

@@ -341,3 +341,34 @@ fn miner_state(state: &MinerState) -> (MiningState, Option<Preparing>) {
         MinerState::Stopped => (MiningState::Stopped, None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::ModelId;
+
+    use super::*;
+
+    #[test]
+    fn a_load_takes_its_progress_from_the_engine() {
+        let id = |id: &str| ModelId::new(id).expect("valid");
+        let loading = |percent, warm_percent| Preparing::Loading {
+            model: id("a-model"),
+            percent,
+            warm_percent,
+        };
+        let engine = |name: &str, done_bytes, total_bytes, warm_percent| EngineStatus::Loading {
+            model: id(name),
+            done_bytes,
+            total_bytes,
+            warm_percent,
+        };
+        let told = |engine| with_progress(loading(None, None), &engine);
+        assert_eq!(told(engine("a-model", 1, 4, 0)), loading(Some(25), None));
+        assert_eq!(told(engine("a-model", 4, 4, 60)), loading(Some(100), Some(60)));
+        assert_eq!(told(engine("a-model", 0, 0, 0)), loading(None, None), "not counted yet");
+        assert_eq!(told(engine("another", 1, 4, 0)), loading(None, None));
+        assert_eq!(told(EngineStatus::Idle), loading(None, None));
+        let what = with_progress(Preparing::Looking, &engine("a-model", 1, 4, 0));
+        assert_eq!(what, Preparing::Looking);
+    }
+}

@@ -81,8 +81,7 @@ pub enum Role {
         #[command(subcommand)]
         action: BenchAction,
     },
-    /// Let this machine's cards prepare for the models now, once for each driver and version, instead of
-    /// when a model is first loaded.
+    /// Have the cards prepare for the models now, not when one is first loaded.
     Tune(TuneArgs),
     /// Measure how sure the checks of results are, and when cheating pays.
     Audit {

@@ -75,8 +75,8 @@ impl Routes {
     }
 }
 
-/// Softmax over all experts, the best of them (of equals, the lower number), renormalised. The best come
-/// first where scores are no numbers, too: then their weights are none either.
+/// Softmax over all experts, the best of them (of equals, the lower number), renormalised. A row whose scores
+/// are no numbers gets experts that there are; it has no numbers itself, and they make none of it.
 #[cube(launch_unchecked)]
 fn choose_kernel(scores: &[f32], routes: &mut [u32], #[comptime] of: Routes) {
     let row = ABSOLUTE_POS;
@@ -100,7 +100,7 @@ fn choose_kernel(scores: &[f32], routes: &mut [u32], #[comptime] of: Routes) {
             let share = shares[expert];
             let mut better = 0u32;
             for other in 0..of.experts {
-                let is_better = shares[other] > share || (shares[other] == share && other < expert);
+                let is_better = shares[other] > share || (other < expert && shares[other] >= share);
                 better += u32::cast_from(is_better);
             }
             if better < comptime!(of.per_row as u32) && place < end {

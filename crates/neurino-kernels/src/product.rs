@@ -595,7 +595,7 @@ fn few_kernel<E: Float, W: Size>(
                 for n in 0..plan.row_tiles {
                     let unit = x_unit::<E>(x, x_rows[n], window * QUAD + quad, plan);
                     // What is multiplied with zero changes no sum.
-                    b[n] = if comptime!(plan.windows() % plan.ahead == 0) {
+                    b[n] = if comptime!(plan.windows().is_multiple_of(plan.ahead)) {
                         unit
                     } else {
                         select(inside, unit, Vector::<u32, Const<4>>::new(0u32))
@@ -767,7 +767,8 @@ fn many_kernel<E: Float, W: Size>(
     }
 
     // In the first turn nothing has arrived that could be multiplied, in the last nothing comes.
-    for turn in 0..windows + 1 {
+    let turns = windows + 1;
+    for turn in 0..turns {
         let coming = usize::min(turn, windows - 1);
         #[unroll(plan.unrolls())]
         for i in 0..out_turns {

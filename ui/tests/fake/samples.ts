@@ -270,7 +270,7 @@ const sayings: Record<MiningState, MiningSaying> = {
     what: {
       what: 'loading',
       model: 'smollm2-135m-instruct',
-      percent: 40,
+      percent: null,
       warm_percent: null,
     },
     problem: null,

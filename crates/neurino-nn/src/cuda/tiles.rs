@@ -111,7 +111,7 @@ struct Made {
 
 enum OnDevice {
     Dense(Tensor<2>),
-    Packed(PackedTensors),
+    Packed(Box<PackedTensors>),
 }
 
 impl Made {
@@ -170,7 +170,7 @@ impl Made {
         };
         let scales = halves(packed.scales);
         let tensors = PackedTensors { format, words, scales, offsets };
-        Self { weights, on_device: OnDevice::Packed(tensors) }
+        Self { weights, on_device: OnDevice::Packed(Box::new(tensors)) }
     }
 
     fn multiply(&self, x: &[f32], device: &Device) -> Result<Tensor<2>, NnError> {
