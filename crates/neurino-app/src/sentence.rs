@@ -247,10 +247,23 @@ mod tests {
     #[test]
     fn a_lost_engine_is_told_while_another_starts() {
         let problem = ErrorBody::new(ErrorCode::EngineFailed, "the engine ended unexpectedly");
-        let loading = Preparing::Loading { model: ModelId::new("a-model").expect("valid") };
+        let model = ModelId::new("a-model").expect("valid");
+        let loading = Preparing::Loading { model, percent: None, warm_percent: None };
         let expect = "The engine ended unexpectedly. Getting ready again: loading a-model.";
         let doing = Doing::Preparing(loading);
         assert_eq!(told_of(MiningState::Starting, doing, Some(&problem), None), expect);
+    }
+
+    #[test]
+    fn a_load_tells_how_far_it_is() {
+        let told = |percent, warm_percent| {
+            let model = ModelId::new("a-model").expect("valid");
+            let loading = Preparing::Loading { model, percent, warm_percent };
+            told_of(MiningState::Starting, Doing::Preparing(loading), None, None)
+        };
+        assert_eq!(told(Some(40), None), "Getting ready: loading a-model (40 %).");
+        let expect = "Getting ready: preparing a-model for this machine (30 %).";
+        assert_eq!(told(Some(100), Some(30)), expect);
     }
 
     #[test]

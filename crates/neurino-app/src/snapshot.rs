@@ -106,8 +106,9 @@ impl App {
             connected: status.as_ref().is_some_and(|s| s.connected),
             gateway_url: self.gateway_url(),
         };
-        let mining =
-            mining_status(&phase, since_ms, again, status.as_ref(), &network, job.as_ref());
+        let engine = self.engine().status().borrow().clone();
+        let now = (status.as_ref(), &engine);
+        let mining = mining_status(&phase, since_ms, again, now, &network, job.as_ref());
         let control = self.control_status();
         let mining = decided(mining, &phase, &control.decision);
         MiningNow { mining, control, network, job }
@@ -196,7 +197,7 @@ fn mining_status(
     phase: &Phase,
     since_ms: i64,
     again: bool,
-    status: Option<&MinerStatus>,
+    (status, engine): (Option<&MinerStatus>, &EngineStatus),
     network: &NetworkStatus,
     job: Option<&CurrentJob>,
 ) -> MiningStatus {
@@ -221,7 +222,7 @@ fn mining_status(
             let advised = status.advice.as_ref().and_then(|advice| advised(&status.state, advice));
             let doing = match (advised, preparing, why) {
                 (Some(doing), ..) => doing,
-                (None, Some(what), _) => Doing::Preparing(what),
+                (None, Some(what), _) => Doing::Preparing(with_progress(what, engine)),
                 (None, None, Some(why)) => Doing::Idle(why.clone()),
                 (None, None, None) => Doing::Nothing,
             };
@@ -235,6 +236,24 @@ fn mining_status(
         said,
         since_ms: status.map_or(since_ms, |s| s.since_ms),
         problem: shown_problem(state, network.connected, problem),
+    }
+}
+
+/// How far the engine is with the model that is being loaded.
+fn with_progress(what: Preparing, engine: &EngineStatus) -> Preparing {
+    match (what, engine) {
+        (
+            Preparing::Loading { model, .. },
+            EngineStatus::Loading { model: loaded, done_bytes, total_bytes, warm_percent },
+        ) if model == *loaded => {
+            let percent = (done_bytes * 100).checked_div(*total_bytes);
+            Preparing::Loading {
+                model,
+                percent: percent.map(|percent| percent.min(100) as u8),
+                warm_percent: (*warm_percent > 0).then_some(*warm_percent),
+            }
+        }
+        (what, _) => what,
     }
 }
 
@@ -313,11 +332,43 @@ fn miner_state(state: &MinerState) -> (MiningState, Option<Preparing>) {
             (MiningState::Starting, Some(Preparing::Connecting { attempt: *attempt }))
         }
         MinerState::LoadingModel { model, .. } => {
-            (MiningState::Starting, Some(Preparing::Loading { model: model.clone() }))
+            let (model, percent, warm_percent) = (model.clone(), None, None);
+            (MiningState::Starting, Some(Preparing::Loading { model, percent, warm_percent }))
         }
         MinerState::Working => (MiningState::Working, None),
         MinerState::Finishing => (MiningState::Finishing, None),
         MinerState::NeedsYou { .. } => (MiningState::NeedsYou, None),
         MinerState::Stopped => (MiningState::Stopped, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neurino_core::ModelId;
+
+    use super::*;
+
+    #[test]
+    fn a_load_takes_its_progress_from_the_engine() {
+        let id = |id: &str| ModelId::new(id).expect("valid");
+        let loading = |percent, warm_percent| Preparing::Loading {
+            model: id("a-model"),
+            percent,
+            warm_percent,
+        };
+        let engine = |name: &str, done_bytes, total_bytes, warm_percent| EngineStatus::Loading {
+            model: id(name),
+            done_bytes,
+            total_bytes,
+            warm_percent,
+        };
+        let told = |engine| with_progress(loading(None, None), &engine);
+        assert_eq!(told(engine("a-model", 1, 4, 0)), loading(Some(25), None));
+        assert_eq!(told(engine("a-model", 4, 4, 60)), loading(Some(100), Some(60)));
+        assert_eq!(told(engine("a-model", 0, 0, 0)), loading(None, None), "not counted yet");
+        assert_eq!(told(engine("another", 1, 4, 0)), loading(None, None));
+        assert_eq!(told(EngineStatus::Idle), loading(None, None));
+        let what = with_progress(Preparing::Looking, &engine("a-model", 1, 4, 0));
+        assert_eq!(what, Preparing::Looking);
     }
 }

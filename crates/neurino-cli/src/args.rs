@@ -83,6 +83,8 @@ pub enum Role {
         #[command(subcommand)]
         action: BenchAction,
     },
+    /// Have the cards prepare for the models now, not when one is first loaded.
+    Tune(TuneArgs),
     /// Measure how sure the checks of results are, and when cheating pays.
     Audit {
         /// What to do.
@@ -927,6 +929,14 @@ pub struct BenchDownloadArgs {
     /// Where the file goes while it is measured, instead of the model library's drive.
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
+}
+
+/// `neurino tune`
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// A model that is on this machine, once for each; all of them when absent.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub models: Vec<ModelId>,
 }
 
 /// `neurino bench memory`

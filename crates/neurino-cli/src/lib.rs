@@ -17,6 +17,7 @@ mod models;
 mod node;
 mod output;
 mod practice;
+mod tune;
 pub mod update;
 mod voucher;
 mod wallet;
@@ -102,6 +103,7 @@ fn run(
             Role::Earnings(args) => earnings::run(&setting, &args),
             Role::Doctor(args) => doctor::run(setting, args).await,
             Role::Bench { action } => bench::run(setting, action).await,
+            Role::Tune(args) => tune::run(setting, args).await,
             Role::Audit { action } => audit::run(setting, action).await,
             Role::Update { action } => update::run(setting, action, edition).await,
             Role::Epoch { action } => epoch::run(setting, action).await,

@@ -20,6 +20,7 @@ use std::time::Instant;
 use neurino_llm::config::{ModelConfig, shapes};
 use neurino_llm::models::random::WeightFormat;
 use neurino_llm::{LanguageModel, ModelSource};
+use neurino_nn::device::{TileVerdict, Tiles, tile_verdicts};
 use serde::Serialize;
 
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
@@ -111,6 +112,9 @@ pub struct TextBench {
     pub rates: Rates,
     /// Whether the device chooses tokens, so that no scores come to the host.
     pub chooses_on_device: bool,
+    /// How the card multiplies each kind of the weights, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub products: Vec<String>,
     /// Memory of the weights.
     pub weights_bytes: u64,
     /// Bytes of weights that one generated token reads.
@@ -268,6 +272,7 @@ fn measure_all(
         runs: options.runs,
         rates: rates(&rounds, options),
         chooses_on_device: model.chooses(),
+        products: products(),
         weights_bytes: model.weights_bytes(),
         bytes_per_token: model.bytes_per_token(),
         flop_per_token: flop_per_token(model.config()),
@@ -277,6 +282,20 @@ fn measure_all(
         peers: peers.into_iter().map(|peer| peer.finish(options)).collect(),
         peers_missing,
     })
+}
+
+/// What was found of the tensor cores while weights were put on cards.
+fn products() -> Vec<String> {
+    let words = |verdict: TileVerdict| {
+        let how = match verdict.tiles {
+            Tiles::Right => "in tiles",
+            Tiles::NoTensorCores => "without tiles: no tensor cores for them",
+            Tiles::Wrong => "without tiles: the tensor cores multiply wrongly",
+            Tiles::NotTheSame => "without tiles: the tensor cores change a row with its company",
+        };
+        format!("{} {how}", verdict.weights)
+    };
+    tile_verdicts().into_iter().map(words).collect()
 }
 
 fn open(

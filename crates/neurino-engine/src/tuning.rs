@@ -36,7 +36,8 @@ impl TuningKey {
         let hardware = Hardware::probe();
         let NvidiaStatus::Ready { driver, .. } = hardware.nvidia().status() else { return None };
         let visible = std::env::var(VISIBLE_CARDS).unwrap_or_default();
-        Some(Self::new(hardware.gpus(), &format!("{choice:?} {visible}"), &driver, &build()))
+        let seat = format!("{} {visible}", seat(choice, hardware.gpus().len()));
+        Some(Self::new(hardware.gpus(), &seat, &driver, &build()))
     }
 
     /// - `seat`: which of the cards a process computes on
@@ -62,6 +63,15 @@ impl TuningKey {
         // Beside the file itself lie what its database notes on the way.
         let is_own = file.strip_prefix(&own).is_some_and(|rest| rest.starts_with('.'));
         file.starts_with(&format!("{}_", self.card)) && !is_own
+    }
+}
+
+/// Which of a machine's cards a process computes on: the same words for every choice that comes to the
+/// same cards, so that what the window, the benchmark and `neurino tune` find out is one another's.
+fn seat(choice: DeviceChoice, cards: usize) -> String {
+    match choice {
+        DeviceChoice::Cuda(index) if cards > 1 => format!("card {index}"),
+        _ => "all".into(),
     }
 }
 
@@ -183,6 +193,14 @@ mod tests {
         let left = |key: &TuningKey| below.join(format!("{}.db", key.name())).exists();
         assert!(!old.iter().any(left) && kept.iter().all(left));
         assert_eq!(fs::read_dir(&below).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn choices_of_the_same_cards_share_a_file() {
+        let one = [DeviceChoice::Auto, DeviceChoice::Cards, DeviceChoice::Cuda(0)];
+        assert!(one.iter().all(|choice| seat(*choice, 1) == "all"));
+        let several = [DeviceChoice::Auto, DeviceChoice::Cuda(0), DeviceChoice::Cuda(1)];
+        assert_eq!(several.map(|choice| seat(choice, 2)), ["all", "card 0", "card 1"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use neurino_llm::LlmError;
 use neurino_llm::model::LanguageModel;
 use neurino_llm::self_check::{self, Deviation};
 use neurino_llm::serving::{ServingLimits, StepShape, StepShapes};
+use neurino_nn::device::{TileVerdict, Tiles, tile_verdicts};
 
 use crate::api::{EngineError, EngineErrorCode};
 use crate::fault;
@@ -43,6 +44,31 @@ fn verdict(
     }
     tracing::warn!(%fault, "tokens are drawn on the host, because the card could not be checked");
     Ok(false)
+}
+
+/// Writes into the log how cards multiply each kind of weights, as `neurino_nn` found it out while they were
+/// put there.
+pub(crate) fn tell_products() {
+    for TileVerdict { device, weights, tiles } in tile_verdicts() {
+        match tiles {
+            Tiles::Right => tracing::info!(weights, ?device, "multiplied in tiles"),
+            Tiles::NoTensorCores => {
+                tracing::info!(
+                    weights,
+                    ?device,
+                    "multiplied without tiles: no tensor cores for them"
+                );
+            }
+            Tiles::Wrong | Tiles::NotTheSame => {
+                tracing::warn!(
+                    weights,
+                    ?device,
+                    ?tiles,
+                    "multiplied without tiles: the tensor cores failed their check"
+                );
+            }
+        }
+    }
 }
 
 /// Runs steps of every shape that jobs will need, on a small cache of their own. `go_on` is told,

@@ -16,6 +16,7 @@ use neurino_kernels::format::{Format, Packed};
 use neurino_kernels::gpu::Gpu;
 use neurino_kernels::matvec::Matrix;
 use neurino_kernels::norm::add_rms_norm;
+use neurino_kernels::product;
 use neurino_kernels::rope::{BLOCK_TOKENS, Heads, LayerCache};
 use neurino_kernels::sample::{Batch, CHOICE, ENTRY, PARAMS, sample};
 
@@ -130,6 +131,29 @@ fn multiply(bench: &Bench, matrices: &[Matrix], name: &str, bytes: usize) {
             matrices[at % matrices.len()].multiply(&bench.gpu, &x, &y, rows, false);
         });
         bench.report(&format!("{name} {out} x {inner}, {rows} rows"), bytes, seconds);
+    }
+    if product::check(&bench.gpu, &matrices[0]).is_err() {
+        return;
+    }
+    // The imitation is there to be right.
+    let (few, many) =
+        if bench.card { (&[1, 8, 32, 64][..], &[256, 1024][..]) } else { (&[1][..], &[][..]) };
+    let tiles = |rows: usize| {
+        let x = Buffer::upload(&bench.gpu.client, &vec![0.5_f32; rows * inner]);
+        let y = Buffer::empty::<f32>(&bench.gpu.client, rows * out);
+        bench.time(|at| {
+            let matrix = &matrices[at % matrices.len()];
+            product::multiply(&bench.gpu, matrix, &x, &y, rows).expect("a kernel");
+        })
+    };
+    for &rows in few {
+        bench.report(&format!("{name} in tiles, {rows} rows"), bytes, tiles(rows));
+    }
+    for &rows in many {
+        let seconds = tiles(rows);
+        let rate = (2 * rows * out * inner) as f64 / seconds;
+        let name = format!("{name} in tiles, {rows} rows");
+        println!("{name:44} {:9.1} us {:8.1} TFLOP/s", seconds * 1e6, rate / 1e12);
     }
 }
 

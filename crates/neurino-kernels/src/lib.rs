@@ -1,8 +1,8 @@
 //! The GPU kernels of the engines, where burn's own operations are not enough.
 //!
 //! Reading order: [`format`] (how packed weights lie in memory, plain Rust); [`lanes`] and [`math`]
-//! (what the kernels share); then one module a kernel: [`matvec`], [`norm`], [`rope`],
-//! [`attention`], [`gate`], [`sample`], and [`group_norm`] and [`nf4`] for pictures; last [`tensor`], the
+//! (what the kernels share); then one module a kernel: [`matvec`], [`product`], [`norm`], [`rope`],
+//! [`attention`], [`gate`], [`experts`], [`sample`], and [`group_norm`] and [`nf4`] for pictures; last [`tensor`], the
 //! same on burn's tensors, and [`watch`], which counts launches. Beside each stands its oracle in plain
 //! Rust.
 //!
@@ -22,6 +22,8 @@ pub mod attention;
 #[cfg(feature = "cube")]
 pub mod buffer;
 #[cfg(feature = "cube")]
+pub mod experts;
+#[cfg(feature = "cube")]
 pub mod gate;
 #[cfg(feature = "cube")]
 pub mod gpu;
@@ -39,6 +41,8 @@ pub mod matvec;
 pub mod nf4;
 #[cfg(feature = "cube")]
 pub mod norm;
+#[cfg(feature = "cube")]
+pub mod product;
 #[cfg(feature = "cpu-runtime")]
 pub mod ptx;
 #[cfg(feature = "cube")]

@@ -396,7 +396,7 @@ pub struct Matrix {
 }
 
 #[derive(Debug, Clone)]
-enum Weights {
+pub(crate) enum Weights {
     Packed { format: Format, group: usize, words: Buffer, scales: Buffer, offsets: Buffer },
     F16(Buffer),
     Bf16(Buffer),
@@ -485,6 +485,10 @@ impl Matrix {
             return Err(Unsupported("a buffer of another length than its matrix"));
         }
         Ok(())
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     /// Rows.

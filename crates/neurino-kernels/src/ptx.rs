@@ -4,9 +4,12 @@ use std::ffi::CStr;
 use std::sync::Arc;
 
 use cubecl::Compiler;
+use cubecl::cmma::MatrixLayout;
 use cubecl::ir::features::Features;
 use cubecl::ir::nvidia::SmArch;
-use cubecl::ir::{DeviceIdentity, HardwareProperties, MemoryDeviceProperties};
+use cubecl::ir::{
+    ContiguousElements, DeviceIdentity, HardwareProperties, MemoryDeviceProperties, MmaProperties,
+};
 use cubecl::prelude::*;
 use cubecl_llvm::nvptx::ptx_version::PtxVersion;
 use cubecl_llvm::{LlvmTarget, PlironArtifact, PlironCompiler, PlironOptions};
@@ -23,11 +26,23 @@ pub struct Case {
     pub name: String,
     /// Itself.
     pub kernel: Box<dyn CubeKernel>,
+    /// The architectures that it is meant for.
+    pub architectures: std::ops::RangeInclusive<u32>,
 }
 
 impl Case {
     pub(crate) fn new(name: impl Into<String>, kernel: impl CubeKernel) -> Self {
-        Self { name: name.into(), kernel: Box::new(kernel) }
+        Self { name: name.into(), kernel: Box::new(kernel), architectures: 0..=u32::MAX }
+    }
+
+    /// The same, for cards of `architecture` and later ones.
+    pub(crate) fn since(self, architecture: u32) -> Self {
+        Self { architectures: architecture..=u32::MAX, ..self }
+    }
+
+    /// The same, for cards of `architecture` and earlier ones.
+    pub(crate) fn until(self, architecture: u32) -> Self {
+        Self { architectures: 0..=architecture, ..self }
     }
 
     /// PTX for `sm_{architecture}`, with its special instructions if `specific`.
@@ -54,11 +69,17 @@ impl Case {
     }
 }
 
-/// Every kernel in the forms that Llama-3-8B needs, and its rarer forms.
+/// The products in tiles, in the forms that Llama-3-8B needs.
+pub fn tile_cases() -> Vec<Case> {
+    crate::product::ptx_cases()
+}
+
+/// Every other kernel in the forms that Llama-3-8B needs, and its rarer forms.
 pub fn cases() -> Vec<Case> {
     let mut cases = crate::matvec::ptx_cases();
     cases.extend(crate::norm::ptx_cases());
     cases.extend(crate::gate::ptx_cases());
+    cases.extend(crate::experts::ptx_cases());
     cases.extend(crate::rope::ptx_cases());
     cases.extend(crate::attention::ptx_cases());
     cases.extend(crate::sample::ptx_cases());
@@ -68,11 +89,28 @@ pub fn cases() -> Vec<Case> {
 }
 
 pub(crate) fn settings(cut: Cut) -> KernelSettings {
-    KernelSettings::new(*cut.dim(), ExecutionMode::Unchecked, AddressType::U32)
+    settings_of(cut.dim())
 }
 
+pub(crate) fn settings_of(dim: CubeDim) -> KernelSettings {
+    KernelSettings::new(*dim, ExecutionMode::Unchecked, AddressType::U32)
+}
+
+/// What CubeCL says of NVIDIA's tensor cores.
 pub(crate) fn target() -> Arc<TargetProperties> {
-    Arc::new(TargetProperties::default())
+    Arc::new(TargetProperties {
+        mma: MmaProperties {
+            register_size_bits: 32,
+            const_plane_size: 32,
+            register_layout_a: MatrixLayout::RowMajor,
+            register_layout_b: MatrixLayout::ColMajor,
+            register_layout_acc: MatrixLayout::RowMajor,
+            register_duplication_a: 1,
+            register_duplication_b: 1,
+            register_duplication_acc: 1,
+            contiguous_elements: ContiguousElements::new(|_, _, _| 2),
+        },
+    })
 }
 
 pub(crate) const BUFFER: BufferCompilationArg = BufferCompilationArg { inplace: None };

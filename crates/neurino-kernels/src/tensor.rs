@@ -6,6 +6,7 @@
 
 pub mod choice;
 pub mod fence;
+pub mod tiles;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};

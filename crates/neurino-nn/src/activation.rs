@@ -20,6 +20,11 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
         rows::swiglu(&mut gate, &mut up);
         return upload(gate, shape, &device);
     }
+    // One launch, and the same bits on every card.
+    #[cfg(feature = "kernels")]
+    if let Ok(y) = neurino_kernels::tensor::swiglu(gate.clone(), up.clone()) {
+        return y;
+    }
     activation::silu(gate) * up
 }
 

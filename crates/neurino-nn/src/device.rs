@@ -27,6 +27,43 @@ pub fn keep_tunings(folder: &Path, name: &str) -> bool {
     }
 }
 
+/// How a kind of weights is multiplied on a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tiles {
+    /// In tiles, on tensor cores: the host's products, and a row's bits are the same in every step.
+    Right,
+    /// Not in tiles: the card has no such tensor cores.
+    NoTensorCores,
+    /// Not in tiles: its products are not the host's.
+    Wrong,
+    /// Not in tiles: a row's bits depend on how many there are.
+    NotTheSame,
+}
+
+/// What a check of a card's tensor cores found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TileVerdict {
+    /// The card.
+    pub device: Device,
+    /// The kind of weights.
+    pub weights: String,
+    /// What was found.
+    pub tiles: Tiles,
+}
+
+/// What was found of the tensor cores of cards while weights were put on them; nothing in a build without
+/// cards.
+pub fn tile_verdicts() -> Vec<TileVerdict> {
+    #[cfg(feature = "kernels")]
+    {
+        crate::cuda::tiles::verdicts()
+    }
+    #[cfg(not(feature = "kernels"))]
+    {
+        Vec::new()
+    }
+}
+
 /// Runs `work` where nested parallel loops are cheapest: on a CPU device inside the thread pool
 /// (a caller outside it would be woken once per loop), elsewhere on the calling thread, which
 /// owns the device's stream.
@@ -53,8 +90,13 @@ pub fn downloads() -> u64 {
 /// # Errors
 /// `Device` if the computation that the tensor waits for failed.
 pub fn download<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> {
-    DOWNLOADS.fetch_add(1, Ordering::Relaxed);
+    count_download();
     read(tensor)
+}
+
+/// Counts what [`downloads`] tells.
+pub(crate) fn count_download() {
+    DOWNLOADS.fetch_add(1, Ordering::Relaxed);
 }
 
 fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, NnError> {

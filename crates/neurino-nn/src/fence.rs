@@ -13,7 +13,7 @@ enum Place {
     /// The processor computes at once.
     Reached,
     #[cfg(feature = "kernels")]
-    Ahead(neurino_kernels::tensor::fence::Fence),
+    Ahead(Box<neurino_kernels::tensor::fence::Fence>),
 }
 
 impl Fence {
@@ -29,7 +29,7 @@ impl Fence {
         #[cfg(feature = "kernels")]
         {
             let fence = neurino_kernels::tensor::fence::behind(x).map_err(failed)?;
-            Ok(Self(Place::Ahead(fence)))
+            Ok(Self(Place::Ahead(Box::new(fence))))
         }
         #[cfg(not(feature = "kernels"))]
         {

@@ -1,7 +1,7 @@
 //! Layers that models share and burn lacks, or has in a form that does not fit them.
 //!
 //! Reading order for language models: [`linear`] and [`embedding`] (weights, dense or packed),
-//! [`rms_norm`], [`rotary`], [`paged`], [`attention`], [`choice`]; then [`quant`], the packed weights. What the CPU
+//! [`rms_norm`], [`rotary`], [`paged`], [`attention`], [`choice`], [`experts`]; then [`quant`], the packed weights. What the CPU
 //! computes is in `cpu`, `dense`, `rows` and `quant::kernel`, over the vectors of `simd`.
 //!
 //! For image models: [`affine`], [`conv`], [`norm`], [`attention::full`], [`activation`], [`resize`];
@@ -26,6 +26,7 @@ pub mod device;
 mod elementwise;
 pub mod embedding;
 pub mod error;
+pub mod experts;
 pub mod fence;
 pub mod launches;
 pub mod linear;

@@ -19,9 +19,28 @@ pub struct Linear(Weight);
 #[expect(clippy::large_enum_variant, reason = "bytes beside megabytes of weights")]
 enum Weight {
     /// `[out, in]`, on a device that is not the CPU.
-    Tensor(Tensor<2>),
+    Tensor(CardMatrix),
     Cpu(CpuMatrix),
     Packed(Arc<dyn QuantMatmul>),
+}
+
+/// Dense weights on a card.
+#[derive(Debug, Clone)]
+struct CardMatrix {
+    weight: Tensor<2>,
+    /// Whether they are multiplied in tiles, for any number of rows.
+    #[cfg(feature = "kernels")]
+    in_tiles: bool,
+}
+
+impl CardMatrix {
+    fn new(weight: Tensor<2>) -> Self {
+        Self {
+            #[cfg(feature = "kernels")]
+            in_tiles: crate::cuda::dense::in_tiles(&weight),
+            weight,
+        }
+    }
 }
 
 impl Linear {
@@ -30,7 +49,7 @@ impl Linear {
         if is_cpu(&weight.device()) {
             return Self(Weight::Cpu(CpuMatrix::Dense(Arc::new(DenseMatrix::new(weight)))));
         }
-        Self(Weight::Tensor(weight))
+        Self(Weight::Tensor(CardMatrix::new(weight)))
     }
 
     /// Packed weights.
@@ -45,7 +64,7 @@ impl Linear {
     /// table is packed.
     pub fn tied(embedding: &Embedding) -> Option<Self> {
         match embedding.table() {
-            Table::Tensor(table) => Some(Self(Weight::Tensor(table.clone()))),
+            Table::Tensor(table) => Some(Self(Weight::Tensor(CardMatrix::new(table.clone())))),
             Table::Dense(table) => Some(Self(Weight::Cpu(CpuMatrix::Dense(Arc::clone(table))))),
             Table::Packed(_) => None,
         }
@@ -62,7 +81,7 @@ impl Linear {
     /// `[out, in]`.
     pub fn shape(&self) -> [usize; 2] {
         match &self.0 {
-            Weight::Tensor(weight) => weight.dims(),
+            Weight::Tensor(matrix) => matrix.weight.dims(),
             Weight::Cpu(matrix) => [matrix.out_features(), matrix.in_features()],
             Weight::Packed(weight) => weight.shape(),
         }
@@ -85,6 +104,25 @@ impl Linear {
         }
     }
 
+    /// The products of an expert's rows, written into their pairs' rows of `y`; `None` if its weights are
+    /// not multiplied in tiles.
+    #[cfg(feature = "kernels")]
+    pub(crate) fn forward_pairs(
+        &self,
+        x: Tensor<2>,
+        routes: &neurino_kernels::tensor::tiles::RouteTensor,
+        expert: usize,
+        y: Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        match &self.0 {
+            Weight::Tensor(CardMatrix { weight, in_tiles: true }) => {
+                routes.dense(x, weight, expert, y).ok()
+            }
+            Weight::Packed(weight) => weight.multiply_pairs(x, routes, expert, y),
+            Weight::Tensor(_) | Weight::Cpu(_) => None,
+        }
+    }
+
     /// # Shapes
     /// - `x`: `[seq, in]`, f32; returns `[seq, out]`, f32
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
@@ -95,9 +133,11 @@ impl Linear {
                 y
             }
             #[cfg(feature = "kernels")]
-            Weight::Tensor(weight) => crate::cuda::dense::multiply(x, weight),
+            Weight::Tensor(CardMatrix { weight, in_tiles }) => {
+                crate::cuda::dense::multiply(x, weight, *in_tiles)
+            }
             #[cfg(not(feature = "kernels"))]
-            Weight::Tensor(weight) => {
+            Weight::Tensor(CardMatrix { weight }) => {
                 let x = x.cast(weight.dtype());
                 x.matmul(weight.clone().transpose()).cast(burn::tensor::DType::F32)
             }

@@ -43,6 +43,19 @@ pub trait QuantMatmul: Debug + Send + Sync {
     /// `[out, in]`.
     fn shape(&self) -> [usize; 2];
 
+    /// The products of an expert's rows, written into their pairs' rows of `y`; `None` if they are not
+    /// multiplied in tiles.
+    #[cfg(feature = "kernels")]
+    fn multiply_pairs(
+        &self,
+        _x: Tensor<2>,
+        _routes: &neurino_kernels::tensor::tiles::RouteTensor,
+        _expert: usize,
+        _y: Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
     /// The weights themselves if they lie in this machine's memory for its CPU.
     fn on_cpu(&self) -> Option<&Arc<PackedMatrix>> {
         None

@@ -93,6 +93,13 @@ pub enum Preparing {
     Loading {
         /// It.
         model: ModelId,
+        /// How much of its files is read, 0 to 100, where that is known.
+        #[serde(default)]
+        percent: Option<u8>,
+        /// How many of its first steps are done, 0 to 100, once its files are read: in them a card
+        /// compiles and tunes what it needs.
+        #[serde(default)]
+        warm_percent: Option<u8>,
     },
 }
 
@@ -104,7 +111,13 @@ impl Display for Preparing {
             Self::Fetching { percent } => write!(f, "fetching the starter model ({percent} %)"),
             Self::Unpacking => f.write_str("unpacking the image model"),
             Self::Connecting { attempt } => write!(f, "connecting, attempt {attempt}"),
-            Self::Loading { model } => write!(f, "loading {model}"),
+            Self::Loading { model, warm_percent: Some(percent), .. } => {
+                write!(f, "preparing {model} for this machine ({percent} %)")
+            }
+            Self::Loading { model, percent: Some(percent), .. } => {
+                write!(f, "loading {model} ({percent} %)")
+            }
+            Self::Loading { model, .. } => write!(f, "loading {model}"),
         }
     }
 }

@@ -269,7 +269,12 @@ const sayings: Record<MiningState, MiningSaying> = {
   stopped: { say: 'stopped' },
   starting: {
     say: 'starting',
-    what: { what: 'loading', model: 'smollm2-135m-instruct' },
+    what: {
+      what: 'loading',
+      model: 'smollm2-135m-instruct',
+      percent: null,
+      warm_percent: null,
+    },
     problem: null,
   },
   waiting: { say: 'waiting', notice: null, no_job: null },

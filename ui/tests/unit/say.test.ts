@@ -39,6 +39,14 @@ describe('the German sentences', () => {
     expect(Object.keys(said).sort()).toEqual(all);
   });
 
+  it('tell how far a load is', () => {
+    const said = (percent: number | null, warm_percent: number | null) =>
+      words.preparing.loading({ what: 'loading', model: 'm', percent, warm_percent });
+    expect(said(null, null)).toBe('lädt m');
+    expect(said(40, null)).toBe('lädt m (40 %)');
+    expect(said(100, 30)).toBe('richtet m für diesen Rechner ein (30 %)');
+  });
+
   const causes: Cause[] = [
     { cause: 'crash' },
     { cause: 'game', program: 'doom', sign: 'full_screen' },

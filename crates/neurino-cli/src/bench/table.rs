@@ -39,6 +39,9 @@ pub(super) fn lines(bench: &TextBench, peak_memory_bytes: Option<u64>) -> Vec<St
     if !bench.on_cpu {
         let drawn = if bench.chooses_on_device { "on the card" } else { "on the host" };
         lines.push(format!("  {:<14} {drawn}", "tokens drawn"));
+        for product in &bench.products {
+            lines.push(format!("  {:<14} {product}", "products"));
+        }
     }
     lines.push(row("weights", bench.weights_bytes as f64 / 1e6, "MB", ""));
     if let Some(peak) = peak_memory_bytes {

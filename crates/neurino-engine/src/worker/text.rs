@@ -18,7 +18,7 @@ use crate::fault::{self, guarded_on_device};
 use crate::memory::{self, MemoryPlan, Verdict};
 use crate::served::Served;
 use crate::serving::{Parts, Serving, Steps, smaller};
-use crate::warm_up::{prove_choices, warm_up};
+use crate::warm_up::{prove_choices, tell_products, warm_up};
 
 impl Worker {
     /// Loads a language model as planned; with 4-bit weights where memory turns out to be too short for
@@ -126,6 +126,7 @@ impl Worker {
             prove_choices(&model).map_err(|lack| no_room(&lack))
         })?;
         let model = if chooses { model } else { model.drawing_on_host() };
+        tell_products();
         loop {
             let ready = guarded_on_device("the warm-up", || {
                 if !warm_up(&model, &limits, steps, go_on).map_err(|error| unloadable(&error))? {

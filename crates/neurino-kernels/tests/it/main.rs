@@ -8,10 +8,12 @@
     reason = "a failed unwrap is a failed test; equality is meant; the assembler's report is shown"
 )]
 
+mod experts;
 mod layer;
 mod math;
 mod matvec;
 mod picture;
+mod product;
 mod ptx;
 mod sample;
 mod step;

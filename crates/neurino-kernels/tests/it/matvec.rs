@@ -8,10 +8,10 @@ use neurino_kernels::matvec::Matrix;
 
 use crate::support::{assert_close, floats, gpu, noise, warps};
 
-const FORMATS: [Format; 6] =
+pub(crate) const FORMATS: [Format; 6] =
     [Format::Q4, Format::Q4Offset, Format::Q4Zero, Format::Q8, Format::Q8Offset, Format::Q8Zero];
 
-fn packed(format: Format, shape: [usize; 3], seed: u64) -> Packed {
+pub(crate) fn packed(format: Format, shape: [usize; 3], seed: u64) -> Packed {
     let [out, inner, group] = shape;
     let (spread, middle) = if format.bits() == 8 { (128.0, 0.0) } else { (8.0, 8.0) };
     let quants: Vec<i8> =
@@ -32,7 +32,7 @@ fn packed(format: Format, shape: [usize; 3], seed: u64) -> Packed {
 }
 
 /// In f64, so that its own rounding does not matter.
-fn oracle(weights: &[f32], x: &[f32], inner: usize) -> Vec<f32> {
+pub(crate) fn oracle(weights: &[f32], x: &[f32], inner: usize) -> Vec<f32> {
     let dot = |x: &[f32], w: &[f32]| {
         x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>() as f32
     };

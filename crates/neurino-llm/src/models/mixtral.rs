@@ -3,8 +3,11 @@
 //!
 //! Source: Jiang et al. 2024; `transformers@4.44.2 modeling_mixtral.py`. Names are the checkpoint's.
 
+use std::sync::OnceLock;
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use neurino_nn::device::{download, upload};
+use neurino_nn::device::{download, is_cpu, upload};
+use neurino_nn::experts::Choice;
 use neurino_nn::{Linear, RmsNorm, swiglu};
 
 use super::attention::Attention;
@@ -68,7 +71,17 @@ struct SparseMoe {
     experts: Vec<Expert>,
     /// Experts that compute each row.
     per_row: usize,
+    /// Whether a card chooses, which it has to prove when the layer computes for the first time.
+    on_card: OnceLock<bool>,
 }
+
+/// From so many rows on, every expert is asked on the card, where those that nobody chose end at once.
+/// Fewer rows choose few, and asking the host which costs less.
+const ASKED_ROWS_MIN: usize = 4;
+/// Rows that a card proves its choice with.
+const PROOF_ROWS: usize = 24;
+/// How far a card's layer may lie from the host's, relative to its largest value.
+const PROOF_TOLERANCE: f32 = 1e-4;
 
 impl SparseMoe {
     fn load(
@@ -82,20 +95,92 @@ impl SparseMoe {
         let experts = (0..n_experts)
             .map(|expert| Expert::load(config, layers, &format!("{name}.experts.{expert}")))
             .collect::<Result<_, _>>()?;
-        Ok(Self { gate, experts, per_row: config.num_experts_per_tok })
+        let (per_row, on_card) = (config.num_experts_per_tok, OnceLock::new());
+        Ok(Self { gate, experts, per_row, on_card })
     }
 
-    /// Each expert computes the rows that chose it; each row then gathers what its own experts made
-    /// of it, in the order of their numbers. So no row's sum depends on the other rows.
-    ///
-    /// The choice is made on the host, which costs a device one wait a layer and saves it the
-    /// weights of all the experts that nobody chose.
+    /// Each row gets what its experts make of it, by their weights, in the order of their numbers: no
+    /// row's sum depends on the other rows. A card decides that by itself where it has proven to do it as
+    /// the host does.
     ///
     /// `x`: `[rows, hidden_size]`; returns the same.
     fn forward(&self, x: &Tensor<2>) -> Result<Tensor<2>, LlmError> {
+        let scores = self.gate.forward(x.clone());
+        if self.chooses_on_card(x) {
+            let asked = x.dims()[0] >= ASKED_ROWS_MIN;
+            if let Some(y) = self.forward_on_card(x, &scores, asked)? {
+                return Ok(y);
+            }
+        }
+        self.forward_by_host(x, scores)
+    }
+
+    /// Whether a card's choice is the host's. Found out once, in the warm-up.
+    fn chooses_on_card(&self, x: &Tensor<2>) -> bool {
+        if is_cpu(&x.device()) {
+            return false;
+        }
+        *self.on_card.get_or_init(|| {
+            let proven = self.prove(x);
+            if !matches!(proven, Ok(true)) {
+                tracing::warn!(?proven, "the host chooses the experts of a layer");
+            }
+            proven.unwrap_or(false)
+        })
+    }
+
+    /// Holds the card's layer to the host's, and its two ways to each other, bit by bit.
+    fn prove(&self, x: &Tensor<2>) -> Result<bool, LlmError> {
+        let [_, features] = x.dims();
+        let values =
+            (0..PROOF_ROWS * features).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let x: Tensor<2> = upload(values, [PROOF_ROWS, features], &x.device());
+        let scores = self.gate.forward(x.clone());
+        let ways = [true, false].map(|asked| self.forward_on_card(&x, &scores, asked));
+        let [Ok(Some(asked)), Ok(Some(gathered))] = ways else { return Ok(false) };
+        let (asked, gathered) = (download(asked)?, download(gathered)?);
+        let expect = download(self.forward_by_host(&x, scores)?)?;
+        let largest = expect.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+        let is_close = |(y, e): (&f32, &f32)| (y - e).abs() <= PROOF_TOLERANCE * largest;
+        let same = asked.iter().zip(&gathered).all(|(a, b)| a.to_bits() == b.to_bits());
+        Ok(same && asked.iter().zip(&expect).all(is_close))
+    }
+
+    /// With the choice made on the card. With `asked`, every expert is launched there for the rows that
+    /// chose it, however many those are, and nobody waits; else the host learns who was chosen, and
+    /// launches only them. `None` if the card cannot.
+    fn forward_on_card(
+        &self,
+        x: &Tensor<2>,
+        scores: &Tensor<2>,
+        asked: bool,
+    ) -> Result<Option<Tensor<2>>, LlmError> {
+        let Some(choice) = Choice::of(scores, self.per_row) else { return Ok(None) };
+        let parts = if asked {
+            let [w1, w2, w3] = [|e: &Expert| &e.w1, |e: &Expert| &e.w2, |e: &Expert| &e.w3].map(
+                |part: fn(&Expert) -> &Linear| self.experts.iter().map(part).collect::<Vec<_>>(),
+            );
+            let Some(gate) = choice.forward(x, &w1) else { return Ok(None) };
+            let Some(up) = choice.forward(x, &w3) else { return Ok(None) };
+            choice.forward(&swiglu(gate, up), &w2)
+        } else {
+            let (rows_of, places) = gathered(&choice.read()?, self.experts.len(), self.per_row);
+            let device = x.device();
+            let chosen = self.experts.iter().zip(&rows_of).filter(|(_, rows)| !rows.is_empty());
+            let outputs = chosen
+                .map(|(expert, rows)| expert.forward(x.clone().select(0, indices(rows, &device))))
+                .collect();
+            Some(Tensor::cat(outputs, 0).select(0, indices(&places, &device)))
+        };
+        Ok(parts.map(|parts| choice.combine(parts)).transpose()?)
+    }
+
+    /// With the choice made on the host, which costs a device one wait a layer and saves it the weights of
+    /// all the experts that nobody chose.
+    fn forward_by_host(&self, x: &Tensor<2>, scores: Tensor<2>) -> Result<Tensor<2>, LlmError> {
         let [rows, _] = x.dims();
         let device = x.device();
-        let scores = download(self.gate.forward(x.clone()))?;
+        let scores = download(scores)?;
         let routing = Routing::new(&scores, rows, self.per_row);
 
         let mut outputs = Vec::new();
@@ -130,6 +215,24 @@ fn indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
     let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let count = rows.len();
     Tensor::from_data(TensorData::new(rows, [count]), (device, DType::I32))
+}
+
+/// Of each expert the rows that chose it, and of each pair of a row and its choice the place among the
+/// outputs of all experts, one below the other. `chosen` has an expert for each pair.
+fn gathered(chosen: &[usize], n_experts: usize, per_row: usize) -> (Vec<Vec<usize>>, Vec<usize>) {
+    let mut rows_of = vec![Vec::new(); n_experts];
+    let mut within = Vec::with_capacity(chosen.len());
+    for (pair, &expert) in chosen.iter().enumerate() {
+        within.push(rows_of[expert].len());
+        rows_of[expert].push(pair / per_row);
+    }
+    let first_of: Vec<usize> = rows_of
+        .iter()
+        .scan(0, |next, rows: &Vec<usize>| Some(std::mem::replace(next, *next + rows.len())))
+        .collect();
+    let places = chosen.iter().zip(within).map(|(&expert, place)| first_of[expert] + place);
+    let places = places.collect();
+    (rows_of, places)
 }
 
 /// Which rows go to which expert, and where each row finds its experts' outputs.
@@ -240,6 +343,14 @@ mod tests {
             assert!(expert_rows(most).all(|rows| rows <= most), "a step has no more: {warm:?}");
             assert!(warm.len() <= 11, "{warm:?}");
         }
+    }
+
+    #[test]
+    fn pairs_find_their_experts_outputs() {
+        // The choices of `every_row_finds_its_experts_outputs`, as a card tells them.
+        let (rows_of, places) = gathered(&[0, 2, 1, 2, 0, 1], 3, 2);
+        assert_eq!(rows_of, [vec![0, 2], vec![1, 2], vec![0, 1]]);
+        assert_eq!(places, [0, 4, 2, 5, 1, 3]);
     }
 
     #[test]

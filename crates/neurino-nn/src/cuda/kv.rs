@@ -174,10 +174,10 @@ impl KvStore for CudaKv {
             // Taken out, so that the only owner is changed in place.
             let copied = keys.clone().select(0, from.clone());
             let all = std::mem::replace(keys, copied.clone());
-            *keys = all.select_assign(0, to.clone(), copied, assign.clone());
+            *keys = all.select_assign(0, to.clone(), copied, assign);
             let copied = values.clone().select(0, from.clone());
             let all = std::mem::replace(values, copied.clone());
-            *values = all.select_assign(0, to.clone(), copied, assign.clone());
+            *values = all.select_assign(0, to.clone(), copied, assign);
         }
         Ok(())
     }

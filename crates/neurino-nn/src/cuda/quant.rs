@@ -1,9 +1,12 @@
-//! Packed weights on a card: unpacked in registers for a few rows, in memory for many.
+//! Packed weights on a card, unpacked in registers: on tensor cores where those are right.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use half::f16;
+use neurino_kernels::product::WINDOW;
+use neurino_kernels::tensor::tiles::{RouteTensor, packed_tiles};
 use neurino_kernels::tensor::{PackedTensors, packed_product};
 
+use super::tiles::{self, Kind};
 use crate::device::upload;
 use crate::quant::card::repack;
 use crate::quant::{PackedMatrix, QuantMatmul};
@@ -16,12 +19,16 @@ pub struct CudaMatrix {
     tensors: PackedTensors,
     /// The input that is multiplied with column `i`, if that is not input `i`.
     permutation: Option<Tensor<1, Int>>,
+    /// Whether it is multiplied in tiles, for any number of rows.
+    in_tiles: bool,
 }
 
 impl CudaMatrix {
     /// Uploads `matrix`.
     pub fn new(matrix: &PackedMatrix, device: &Device) -> Self {
         let packed = repack(matrix);
+        let in_tiles = packed.group.is_multiple_of(WINDOW)
+            && tiles::are_right(device, Kind::Packed(packed.format));
         let groups = packed.inner / packed.group;
         let words: Vec<i32> = packed.words.iter().map(|word| word.cast_signed()).collect();
         let row_words = words.len() / packed.out;
@@ -51,20 +58,46 @@ impl CudaMatrix {
                 offsets,
             },
             permutation: order,
+            in_tiles,
+        }
+    }
+}
+
+impl CudaMatrix {
+    /// Inputs in the order of the columns.
+    fn ordered(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.permutation {
+            Some(order) => x.select(1, order.clone()),
+            None => x,
         }
     }
 }
 
 impl QuantMatmul for CudaMatrix {
     fn matmul(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = match &self.permutation {
-            Some(order) => x.select(1, order.clone()),
-            None => x,
-        };
+        let x = self.ordered(x);
+        if self.in_tiles
+            && let Ok(y) = packed_tiles(x.clone(), &self.tensors)
+        {
+            return y;
+        }
         match packed_product(x, &self.tensors, false) {
             Ok(y) => y,
             Err(error) => unreachable!("the shape was checked when the matrix was made: {error}"),
         }
+    }
+
+    fn multiply_pairs(
+        &self,
+        x: Tensor<2>,
+        routes: &RouteTensor,
+        expert: usize,
+        y: Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        if !self.in_tiles {
+            return None;
+        }
+        routes.packed(self.ordered(x), &self.tensors, expert, y).ok()
     }
 
     fn shape(&self) -> [usize; 2] {

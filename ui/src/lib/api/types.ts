@@ -2492,7 +2492,16 @@ attempt: number, } | { "what": "loading",
 /**
  * It.
  */
-model: ModelId, };
+model: ModelId,
+/**
+ * How much of its files is read, 0 to 100, where that is known.
+ */
+percent: number | null,
+/**
+ * How many of its first steps are done, 0 to 100, once its files are read: in them a card
+ * compiles and tunes what it needs.
+ */
+warm_percent: number | null, };
 
 /**
  * A QR code as the path of an SVG.

@@ -107,7 +107,10 @@ export const preparing: Said<Preparing, 'what'> = {
   fetching: ({ percent }) => `holt das Startmodell (${percent} %)`,
   unpacking: () => 'packt das Bildmodell aus',
   connecting: ({ attempt }) => `verbindet sich, Versuch ${attempt}`,
-  loading: ({ model }) => `lädt ${model}`,
+  loading: ({ model, percent, warm_percent }) => {
+    if (warm_percent !== null) return `richtet ${model} für diesen Rechner ein (${warm_percent} %)`;
+    return percent === null ? `lädt ${model}` : `lädt ${model} (${percent} %)`;
+  },
 };
 
 export const skips: Said<SkipCount, 'why'> = {
