@@ -343,11 +343,17 @@ impl App {
         self.network.gateway().map(|g| g.base_url.clone())
     }
 
+    /// Writes down that the program ends as it should, which the next start would otherwise take for a
+    /// crash. The first step of [`App::shutdown`], for a shell whose time may not suffice for the rest.
+    pub fn will_end(&self) {
+        self.end.cancel();
+        self.guard_ends();
+    }
+
     /// Hands the running job back, ends the engine and the practice network. Returns within five
     /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
     pub async fn shutdown(self: &Arc<Self>) {
-        self.end.cancel();
-        self.guard_ends();
+        self.will_end();
         self.mining_stop(StopMode::Now).await;
         self.power_back().await;
         let mut chats: Vec<_> = lock(&self.chats).drain().collect();
