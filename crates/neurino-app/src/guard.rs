@@ -133,6 +133,7 @@ impl Seen {
             device,
             mining,
             idle_secs: self.view.idle_secs,
+            other_user: self.view.other_user,
             on_battery: self.view.on_battery,
             metered: self.view.metered,
             card_c: self.card_c,

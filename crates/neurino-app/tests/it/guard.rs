@@ -28,6 +28,7 @@ impl Desk {
         desk.change(|view| {
             *view = View {
                 idle_secs: Some(0),
+                other_user: Some(false),
                 on_battery: Some(false),
                 metered: Some(false),
                 programs: Some(vec![Program::at("/usr/bin/firefox")]),
