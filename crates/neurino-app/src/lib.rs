@@ -159,7 +159,7 @@ impl App {
         let autostart = autostart::Autostart::new(engine.program(), desktop.as_deref(), &dirs);
         let store = match store {
             Some(store) => store,
-            None => ModelStore::open(&dirs.models)?,
+            None => open_library(&dirs),
         };
         let hardware = Arc::new(LiveHardware::open(card_script));
         let limited = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
@@ -397,6 +397,14 @@ impl App {
         *lock(&self.preferences) = preferences;
         Ok(())
     }
+}
+
+/// The library. One that is not there keeps nothing from starting: the window tells it.
+fn open_library(dirs: &Dirs) -> ModelStore {
+    if let Err(error) = dirs.create_models() {
+        tracing::warn!("{}", told_with_causes(&error));
+    }
+    ModelStore::open_as_is(&dirs.models)
 }
 
 /// A lock that outlives a panic: every guarded value is whole between two statements.

@@ -105,8 +105,15 @@ const machine: readonly Phrase[] = [
   ['check the address', 'prüf die Adresse'],
   ['Nobody answers at {}.', 'unter {0} antwortet niemand'],
   ['check the address and the internet connection', 'prüf die Adresse und die Internetverbindung'],
-  ['The model library cannot be opened: {}.', 'die Modellbibliothek lässt sich nicht öffnen: {0}'],
-  ['choose another folder with NEURINO_MODELS', 'wähle mit NEURINO_MODELS einen anderen Ordner'],
+  ['The model library in {} is not there.', 'die Modellbibliothek in {0} ist nicht da'],
+  [
+    'connect its drive, or choose another folder with `neurino models move FOLDER`',
+    'schließ ihr Laufwerk an oder wähl mit `neurino models move ORDNER` einen anderen Ordner',
+  ],
+  [
+    'the folder of the model library, `{}`, is not there; connect its drive, or choose another folder with `neurino models move FOLDER`',
+    'der Ordner der Modellbibliothek, `{0}`, ist nicht da; schließ ihr Laufwerk an oder wähl mit `neurino models move ORDNER` einen anderen Ordner',
+  ],
   ['No model is on this machine yet.', 'auf diesem Rechner ist noch kein Modell'],
   [
     'press Start, or run `neurino models get smollm2-135m-instruct`',
