@@ -6,8 +6,9 @@ use neurino_protocol::earnings::Tariff;
 
 use crate::error::{RecordError, replace};
 
-/// Dearest price taken seriously, in millionths of the currency's unit: a thousand units.
-const KWH_MICRO_MAX: u64 = 1_000_000_000;
+/// Dearest price taken seriously, in millionths of the currency's unit: a million units, since some
+/// currencies count a kilowatt hour in thousands.
+const KWH_MICRO_MAX: u64 = 1_000_000_000_000;
 
 /// Reads the price; none where there is no file or it is damaged.
 pub fn load(path: &Path) -> Option<Tariff> {
@@ -39,7 +40,7 @@ fn check(tariff: &Tariff) -> Result<(), RecordError> {
         return Err(RecordError::Tariff("the currency is one to eight characters, such as EUR"));
     }
     if tariff.kwh_micro > KWH_MICRO_MAX {
-        return Err(RecordError::Tariff("the price of a kilowatt hour is 0 to 1000"));
+        return Err(RecordError::Tariff("the price of a kilowatt hour is 0 to 1000000"));
     }
     Ok(())
 }
@@ -68,7 +69,11 @@ mod tests {
         assert_eq!(cost_micro(1_800_000, &tariff), 160);
         save(&path, None).unwrap();
         assert_eq!(load(&path), None);
-        for (kwh_micro, currency) in [(1, ""), (1, "a currency"), (2_000_000_000, "EUR")] {
+        let mut dong = tariff.clone();
+        (dong.kwh_micro, dong.currency) = (2_500_000_000, "VND".into());
+        save(&path, Some(&dong)).unwrap();
+        assert_eq!(load(&path), Some(dong));
+        for (kwh_micro, currency) in [(1, ""), (1, "a currency"), (2_000_000_000_000, "EUR")] {
             let wrong = Tariff { kwh_micro, currency: currency.into() };
             assert!(save(&path, Some(&wrong)).is_err(), "{wrong:?}");
         }

@@ -404,8 +404,11 @@ impl ModelStore {
         (self.inner.free_space)(path).ok()
     }
 
-    /// Free on the drive of the library, if it tells.
+    /// Free on the drive of the library, if it is there and tells.
     pub fn free_bytes(&self) -> Option<u64> {
+        if !self.is_there() {
+            return None;
+        }
         (self.inner.free_space)(&self.root())
             .inspect_err(|error| warn!(%error, "the free space cannot be read: {error}"))
             .ok()

@@ -39,7 +39,7 @@ impl App {
         LibraryStatus {
             folder: self.store.root().display().to_string(),
             used_bytes,
-            free_bytes: if away.is_some() { None } else { self.store.free_bytes() },
+            free_bytes: self.store.free_bytes(),
             away,
             settings: state.settings.clone(),
             models,

@@ -106,7 +106,7 @@ export const income: Catalogue['income'] = {
   currency: 'Währung',
   priceSave: 'Preis speichern',
   priceHelp: 'Zum Beispiel 0,32 und EUR. Lass den Preis leer, um ihn zu vergessen.',
-  priceWrong: 'Das ist kein Preis zwischen 0 und 1000.',
+  priceWrong: 'Das ist kein Preis zwischen 0 und 1.000.000.',
   breakdown: 'Modelle und Faktoren',
   breakdownHelp:
     'Die letzten 30 Tage. Punkte = Grundwert × Faktor des Modells × dein Multiplikator.',

@@ -314,8 +314,8 @@ const machine: readonly Phrase[] = [
     'die Währung hat ein bis acht Zeichen, etwa EUR',
   ],
   [
-    'the price of a kilowatt hour is 0 to 1000',
-    'der Preis einer Kilowattstunde liegt zwischen 0 und 1000',
+    'the price of a kilowatt hour is 0 to 1000000',
+    'der Preis einer Kilowattstunde liegt zwischen 0 und 1000000',
   ],
   ['note the new folder', 'den neuen Ordner merken'],
 ];
