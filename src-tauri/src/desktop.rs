@@ -25,6 +25,8 @@ use crate::{rpc, window};
 
 /// How long the application gets to hand its job back and close its files.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+/// The same where the system ends the session: Windows kills a program that takes five seconds.
+const SESSION_END_WAIT: Duration = Duration::from_secs(4);
 
 /// Runs the program until it is quit; `hidden` leaves the window closed at first, `mine` presses
 /// Start.
@@ -48,11 +50,11 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
         Ok(program) => program,
         Err(error) => return failed(&error),
     };
-    let code = program.run_return(|_, event| {
+    let code = program.run_return(|handle, event| match event {
         // Closing the last window leaves the tray; only `quit` ends the program.
-        if let RunEvent::ExitRequested { code: None, api, .. } = event {
-            api.prevent_exit();
-        }
+        RunEvent::ExitRequested { code: None, api, .. } => api.prevent_exit(),
+        RunEvent::Exit => end_with_session(&handle.state::<Arc<Shell>>()),
+        _ => {}
     });
     if let Some(next) = ended.next() {
         ended.ended();
@@ -228,8 +230,22 @@ pub(crate) fn quit(handle: &AppHandle) {
         {
             tracing::error!("the application did not stop in {SHUTDOWN_WAIT:?}");
         }
+        shell.ended();
         handle.exit(0);
     });
+}
+
+/// The event loop ends, and on Windows the process with it. Nothing is left to do after [`quit`];
+/// but a shutdown, a restart and a log-off of Windows and macOS come here without it. They are no crash:
+/// that much is written first, and then as much is put in order as there is time for.
+fn end_with_session(shell: &Shell) {
+    let Some(app) = shell.app_now() else { return };
+    app.will_end();
+    let ending = async { tokio::time::timeout(SESSION_END_WAIT, app.shutdown()).await };
+    if tauri::async_runtime::block_on(ending).is_err() {
+        tracing::error!("the application did not stop in {SESSION_END_WAIT:?}");
+    }
+    shell.ended();
 }
 
 /// A second start shows the first one's window and ends. Programs with different data folders do

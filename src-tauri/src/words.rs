@@ -279,6 +279,7 @@ fn german_cause(cause: &Cause) -> String {
         Cause::Exclusive { program, device: JobDevice::Cpu } => {
             format!("{program} hat den Prozessor für sich")
         }
+        Cause::OtherUser => "jemand anderes benutzt den Rechner gerade".into(),
         Cause::Battery => "der Rechner läuft im Akkubetrieb".into(),
         Cause::Hot { reached_c, .. } => format!("die Grafikkarte hat {reached_c} °C erreicht"),
         Cause::InUse { .. } => "du benutzt den Rechner gerade".into(),

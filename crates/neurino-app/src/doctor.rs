@@ -34,7 +34,7 @@ fn with_fix(mut check: Check, fix: impl Into<String>) -> Check {
 
 /// Checks this machine before anything runs on it.
 pub async fn examine(dirs: &Dirs, settings: &Settings) -> Vec<Check> {
-    let (mut checks, library) = (hardware().await, ModelStore::open(&dirs.models));
+    let (mut checks, library) = (hardware().await, crate::open_library(dirs));
     checks.push(disk(&dirs.models));
     let opened = neurino_wallet::open_identity(identity_options(dirs, settings)).await;
     checks.push(match &opened {
@@ -43,10 +43,7 @@ pub async fn examine(dirs: &Dirs, settings: &Settings) -> Vec<Check> {
     });
     checks.push(network(settings, false).await);
     checks.push(content_filter(&filter::of_settings(settings)));
-    checks.push(match library {
-        Ok(store) => models(&store).await,
-        Err(error) => no_library(&error),
-    });
+    checks.push(models(&library).await);
     checks
 }
 
@@ -272,12 +269,12 @@ async fn coordinator(url: &str, protocol: ProtocolSetting) -> Check {
 
 const MODELS: &str = "Models";
 
-fn no_library(error: &neurino_model_store::StoreError) -> Check {
-    let finding = format!("The model library cannot be opened: {}.", told_with_causes(error));
-    with_fix(check(MODELS, CheckStatus::Fail, finding), "choose another folder with NEURINO_MODELS")
-}
-
 async fn models(store: &ModelStore) -> Check {
+    if !store.is_there() {
+        let finding = format!("The model library in {} is not there.", store.root().display());
+        let fix = "connect its drive, or choose another folder with `neurino models move FOLDER`";
+        return with_fix(check(MODELS, CheckStatus::Fail, finding), fix);
+    }
     let store = store.clone();
     let look = move || {
         let catalog = store.catalog();

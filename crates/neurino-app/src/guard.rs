@@ -39,6 +39,8 @@ pub(crate) struct Guard {
     written: Saved,
     /// The last program that looked like a game.
     suspect: Option<String>,
+    /// The program ends as it should; a look that is still under way changes nothing about it.
+    ending: bool,
 }
 
 struct Files {
@@ -72,7 +74,7 @@ impl Guard {
         // A first look, so that what is remembered is not judged blindly.
         let seen = Seen::of(view.unwrap_or_default(), None, None);
         let control = Control::new(rules, saved.clone(), &seen.facts(device, false));
-        Self { control, seen, gave_back: None, files, written: saved, suspect: None }
+        Self { control, seen, gave_back: None, files, written: saved, suspect: None, ending: false }
     }
 
     /// Whether nobody has used the machine for so many seconds and it is not on its battery. What the
@@ -87,12 +89,12 @@ impl Guard {
         ControlStatus { decision: self.control.decision().clone(), gave_back: self.gave_back }
     }
 
-    /// Writes down what has to outlive the program, if it changed. `running` says whether a start
-    /// that finds this means that the program ended without a word.
-    fn remember(&mut self, running: bool) {
+    /// Writes down what has to outlive the program, if it changed. Before the end, a start that finds
+    /// it means that the program ended without a word.
+    fn remember(&mut self) {
         let Some(files) = &self.files else { return };
         let saved = self.control.saved();
-        let saved = Saved { running: saved.running && running, ..saved };
+        let saved = Saved { running: saved.running && !self.ending, ..saved };
         if saved != self.written {
             match files.control.save(&saved) {
                 Ok(()) => self.written = saved,
@@ -132,6 +134,7 @@ impl Seen {
             device,
             mining,
             idle_secs: self.view.idle_secs,
+            other_user: self.view.other_user,
             on_battery: self.view.on_battery,
             metered: self.view.metered,
             card_c: self.card_c,
@@ -221,7 +224,7 @@ impl App {
             }
             self.changed.notify_one();
         }
-        guard.remember(true);
+        guard.remember();
     }
 
     /// Does what the decision in force asks for, if the miner does something else.
@@ -298,7 +301,7 @@ impl App {
             let Guard { control, seen, .. } = &mut *guard;
             seen.updating = updating;
             control.observe(&seen.facts(device, mining));
-            guard.remember(true);
+            guard.remember();
         }
         self.changed.notify_one();
         self.carry_out().await;
@@ -319,7 +322,7 @@ impl App {
             let mut guard = lock(&self.guard);
             let Guard { control, seen, .. } = &mut *guard;
             let action = control.order(order, &seen.facts(device, mining)).action;
-            guard.remember(true);
+            guard.remember();
             action
         };
         self.changed.notify_one();
@@ -387,7 +390,7 @@ impl App {
             files.rules.save(&rules).map_err(|e| internal(told_with_causes(&e)))?;
             let Guard { control, seen, .. } = &mut *guard;
             control.set_rules(rules, &seen.facts(device, mining));
-            guard.remember(true);
+            guard.remember();
         }
         self.changed.notify_one();
         self.carry_out().await;
@@ -401,7 +404,9 @@ impl App {
 
     /// The program ends as it should: what was on is on again at the next start.
     pub(crate) fn guard_ends(&self) {
-        lock(&self.guard).remember(false);
+        let mut guard = lock(&self.guard);
+        guard.ending = true;
+        guard.remember();
     }
 
     /// The control's words for the state line, where they are what counts.

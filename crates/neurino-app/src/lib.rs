@@ -161,7 +161,7 @@ impl App {
         let autostart = autostart::Autostart::new(engine.program(), desktop.as_deref(), &dirs);
         let store = match store {
             Some(store) => store,
-            None => ModelStore::open(&dirs.models)?,
+            None => open_library(&dirs),
         };
         let hardware = Arc::new(LiveHardware::open(card_script));
         let limited = cards.unwrap_or_else(|| Arc::clone(&hardware) as Arc<dyn CardPower>);
@@ -349,12 +349,18 @@ impl App {
         self.network.gateway().map(|g| g.base_url.clone())
     }
 
-    /// Hands the running job back, ends the engine and the practice network. Returns within five
-    /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
-    pub async fn shutdown(self: &Arc<Self>) {
+    /// Writes down that the program ends as it should, which the next start would otherwise take for a
+    /// crash. The first step of [`App::shutdown`], for a shell whose time may not suffice for the rest.
+    pub fn will_end(&self) {
         self.end.cancel();
         self.hotkey.release();
         self.guard_ends();
+    }
+
+    /// Hands the running job back, ends the engine and the practice network. Returns within five
+    /// seconds whatever happens. Commands sent from then on are refused, or find nothing to do.
+    pub async fn shutdown(self: &Arc<Self>) {
+        self.will_end();
         self.mining_stop(StopMode::Now).await;
         self.power_back().await;
         let mut chats: Vec<_> = lock(&self.chats).drain().collect();
@@ -398,6 +404,14 @@ impl App {
         *lock(&self.preferences) = preferences;
         Ok(())
     }
+}
+
+/// The library. One that is not there keeps nothing from starting: the window tells it.
+fn open_library(dirs: &Dirs) -> ModelStore {
+    if let Err(error) = dirs.create_models() {
+        tracing::warn!("{}", told_with_causes(&error));
+    }
+    ModelStore::open_as_is(&dirs.models)
 }
 
 /// A lock that outlives a panic: every guarded value is whole between two statements.

@@ -16,7 +16,9 @@ use std::time::Instant;
 
 use neurino_config::{Dirs, LibraryFile, Scrubbed, ScrubbedFile};
 use neurino_core::ModelId;
-use neurino_model_store::{DownloadQueue, ModelStore, ModelUsage, SpeedMeter, Throttle};
+use neurino_model_store::{
+    DownloadQueue, ModelStore, ModelUsage, SpeedMeter, StoreError, Throttle,
+};
 use neurino_protocol::library::{LibraryAction, LibrarySettings, Outcome};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::Notify;
@@ -137,6 +139,7 @@ impl App {
             LibraryAction::Remove { models } => self.remove_models(&models).await?,
             LibraryAction::Set { settings } => self.set_library(settings)?,
             LibraryAction::Move { folder } => self.move_library(&whole_path(&folder)?)?,
+            LibraryAction::LookAgain => self.look_for_library().await?,
             LibraryAction::Scrub => self.scrub_library()?,
             LibraryAction::Replace { model } => self.replace_unreadable(&model).await?,
             LibraryAction::Reuse { folder } => self.reuse_files(&whole_path(&folder)?)?,
@@ -150,7 +153,7 @@ impl App {
     /// Changes the queue and wakes it. A list that cannot be written is told, and holds all the same.
     fn queued(
         &self,
-        change: impl FnOnce(&mut DownloadQueue) -> Result<(), neurino_model_store::StoreError>,
+        change: impl FnOnce(&mut DownloadQueue) -> Result<(), StoreError>,
     ) -> Result<(), ErrorBody> {
         let outcome = change(&mut lock(&self.library.state).queue);
         self.library.wake.notify_one();
@@ -198,6 +201,29 @@ impl App {
         } else if !self.is_here(model) {
             self.remove_models(std::slice::from_ref(model)).await?;
         }
+        Ok(())
+    }
+
+    /// Why the library cannot be used.
+    pub(crate) fn library_away(&self) -> Option<ErrorBody> {
+        let path = self.store.root();
+        let error = StoreError::Away { path };
+        (!self.store.is_there()).then(|| crate::models::not_ready(&error))
+    }
+
+    /// Looks whether a library that was away is there again.
+    async fn look_for_library(self: &Arc<Self>) -> Result<(), ErrorBody> {
+        // One that could not be created at the start may be possible now.
+        if self.store.root() == self.dirs.models
+            && let Err(error) = self.dirs.create_models()
+        {
+            tracing::warn!("{}", told_with_causes(&error));
+        }
+        if let Some(error) = self.library_away() {
+            return Err(error);
+        }
+        self.store.read_again();
+        self.models_changed().await;
         Ok(())
     }
 

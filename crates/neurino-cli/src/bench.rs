@@ -42,7 +42,7 @@ async fn measure(setting: Setting, args: BenchTextArgs) -> anyhow::Result<ExitCo
         compare: args.compare,
         peer: args.peer,
     };
-    let store = ModelStore::open(&setting.dirs.models)?;
+    let store = setting.library()?;
     let quiet = setting.format == Format::Json;
     let tunings = setting.dirs.tunings();
     let work = move || -> anyhow::Result<TextBench> {

@@ -38,7 +38,7 @@ async fn remove(setting: &Setting, keep: Keep, yes: bool) -> anyhow::Result<Exit
         error => error.into(),
     })?;
     let dirs = setting.dirs.clone();
-    let plan = tokio::task::spawn_blocking(move || Removal::plan(&dirs, keep)).await??;
+    let plan = tokio::task::spawn_blocking(move || Removal::plan(&dirs, keep)).await?;
     if setting.format == Format::Text {
         tell_plan(setting, &plan, keep);
     }
@@ -78,7 +78,7 @@ fn of_plan(plan: &Removal) -> serde_json::Value {
     });
     json!({
         "removed": false, "would_remove": kinds, "own_models": plan.own_models,
-        "kept_keys": plan.keys, "strangers": plan.strangers,
+        "kept_keys": plan.keys, "strangers": plan.strangers, "library_away": plan.library_away,
     })
 }
 
@@ -114,6 +114,9 @@ fn tell_plan(setting: &Setting, plan: &Removal, keep: Keep) {
         if folder.is_dir() {
             output::line(format!("  What you kept in {}", folder.display()));
         }
+    }
+    if let Some(folder) = &plan.library_away {
+        output::line(format!("  The models in {}: that drive is not connected", folder.display()));
     }
     for path in plan.strangers.iter().take(NAMED_MAX) {
         output::line(format!(

@@ -28,6 +28,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use neurino_app::telemetry::{self, Telemetry};
 use neurino_config::{Dirs, Settings};
+use neurino_model_store::ModelStore;
 pub use neurino_update::Edition;
 
 pub use args::{Cli, Role};
@@ -71,6 +72,17 @@ struct Setting {
     settings: Settings,
     format: Format,
     _telemetry: Telemetry,
+}
+
+impl Setting {
+    /// The model library, for who works with it.
+    ///
+    /// # Errors
+    /// Its drive is not connected, or its folder cannot be created.
+    fn library(&self) -> anyhow::Result<ModelStore> {
+        self.dirs.create_models()?;
+        Ok(ModelStore::open(&self.dirs.models)?)
+    }
 }
 
 fn run(

@@ -22,7 +22,13 @@ use crate::output::{self, Format};
 use crate::{Setting, interrupted};
 
 pub(crate) async fn run(setting: Setting, action: ModelsAction) -> anyhow::Result<ExitCode> {
-    let store = ModelStore::open(&setting.dirs.models)?;
+    // A library whose drive is gone is told where it is now.
+    let store = match setting.library() {
+        Err(_) if matches!(action, ModelsAction::Move { .. }) => {
+            ModelStore::open_as_is(&setting.dirs.models)
+        }
+        library => library?,
+    };
     match action {
         ModelsAction::List => list(&store, setting.format)?,
         ModelsAction::Get { model } => get(&setting, &store, id(&model)?).await?,

@@ -50,8 +50,8 @@ impl Dirs {
         self.data.join("tuning")
     }
 
-    /// Creates what is missing; on unix only the user may look inside. Folders that exist keep
-    /// their mode.
+    /// Creates what is missing but the library's folder, which may lie on a drive that is not there:
+    /// [`Dirs::create_models`]. On unix only the user may look inside. Folders that exist keep their mode.
     ///
     /// # Errors
     /// [`ConfigError::CreateDir`] with the folder and a way out.
@@ -60,7 +60,6 @@ impl Dirs {
             ("data", &self.data),
             ("configuration", &self.config),
             ("log", &self.logs),
-            ("model", &self.models),
             ("outbox", &self.outbox),
         ] {
             create_private(path).map_err(|source| ConfigError::CreateDir {
@@ -70,6 +69,25 @@ impl Dirs {
             })?;
         }
         Ok(())
+    }
+
+    /// Creates the library's folder if it is missing. One that the library was moved to is not created:
+    /// there its drive is missing, and models would be fetched anew to wherever its name leads now.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoLibrary`] with a way out.
+    pub fn create_models(&self) -> Result<(), ConfigError> {
+        let away = |source| ConfigError::NoLibrary { path: self.models.clone(), source };
+        if self.is_library_away() {
+            return Err(away(None));
+        }
+        create_private(&self.models).map_err(|error| away(Some(error)))
+    }
+
+    /// Whether the library was moved to a folder that is not there now.
+    pub fn is_library_away(&self) -> bool {
+        let moved = LibraryFile::moved_to(&self.config).is_some_and(|to| to == self.models);
+        moved && !self.models.is_dir()
     }
 
     /// [`Dirs::discover`] with the environment and the program's path given.
@@ -189,6 +207,7 @@ mod tests {
         let dirs = Dirs::resolve(Some(home), &nothing, None).unwrap();
         dirs.create().unwrap();
         dirs.create().unwrap();
+        dirs.create_models().unwrap();
         for path in [&dirs.data, &dirs.config, &dirs.logs, &dirs.models, &dirs.outbox] {
             assert!(path.is_dir());
             #[cfg(unix)]
@@ -198,6 +217,24 @@ mod tests {
             }
         }
         assert!(!dirs.resources.exists() || dirs.resources.is_dir());
+    }
+
+    #[test]
+    fn a_library_on_a_drive_that_is_not_there_keeps_nothing_from_being_created() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::resolve(Some(root.path().join("home")), &nothing, None).unwrap();
+        dirs.create().unwrap();
+        assert!(!dirs.models.exists());
+        let drive = root.path().join("drive/neurino-models");
+        LibraryFile::new(&dirs).set_folder(&drive).unwrap();
+        let dirs = Dirs::resolve(Some(root.path().join("home")), &nothing, None).unwrap();
+        dirs.create().unwrap();
+        let error = dirs.create_models().unwrap_err().to_string();
+        assert!(error.contains("neurino-models") && !error.contains(env::HOME), "{error}");
+        assert!(dirs.is_library_away());
+        assert!(!drive.exists(), "the folder would lie on another drive");
+        std::fs::create_dir_all(&drive).unwrap();
+        dirs.create_models().unwrap();
     }
 
     #[test]

@@ -34,6 +34,18 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// The folder of the model library is not there and is not to be created, or could not be.
+    #[error(
+        "the folder of the model library, `{path}`, is not there; connect its drive, or choose \
+         another folder with `neurino models move FOLDER`"
+    )]
+    NoLibrary {
+        /// The folder.
+        path: PathBuf,
+        /// Why it could not be created, if that was tried.
+        #[source]
+        source: Option<io::Error>,
+    },
     /// A file exists but could not be read.
     #[error("cannot read `{path}`; check that this user may read it")]
     Read {

@@ -238,7 +238,12 @@ impl Watch {
 
     fn replace(&mut self, now: BTreeMap<AlertKind, Alert>, now_ms: i64) -> bool {
         let before = std::mem::replace(&mut self.current, now);
-        let mut news = self.current.keys().any(|kind| !before.contains_key(kind));
+        let mut news = false;
+        for (kind, alert) in self.current.iter().filter(|(kind, _)| !before.contains_key(kind)) {
+            news = true;
+            // One that another rule had ended while its cause went on is the same alert.
+            self.past.retain(|past| past.kind != *kind || past.since_ms != alert.since_ms);
+        }
         for (kind, alert) in before {
             if !self.current.contains_key(&kind) {
                 news = true;
@@ -301,6 +306,23 @@ mod tests {
         assert_eq!(kinds(&watch), [AlertKind::NoPoints]);
         watch.observe(&rules, &mined(12, 9));
         assert_eq!(kinds(&watch), []);
+    }
+
+    #[test]
+    fn an_alert_that_another_rule_ended_is_taken_up_again() {
+        let (mut watch, rules) = (Watch::default(), AlertRules::default());
+        let mined = |hour: i64| AlertFacts { mining: true, points_micro: 7, ..facts(hour * 60) };
+        let patient = AlertRules { no_points_hours: 8, ..rules.clone() };
+        watch.observe(&rules, &AlertFacts { mining: false, ..mined(0) });
+        watch.observe(&rules, &mined(1));
+        assert!(watch.observe(&rules, &mined(6)));
+        assert!(watch.observe(&patient, &mined(7)));
+        assert_eq!((kinds(&watch), watch.past().len()), (vec![], 1));
+        assert!(watch.observe(&patient, &mined(10)));
+        assert_eq!(kinds(&watch), [AlertKind::NoPoints]);
+        watch.observe(&patient, &facts(11 * 60));
+        let past: Vec<_> = watch.past().iter().map(|alert| (alert.kind, alert.since_ms)).collect();
+        assert_eq!(past, [(AlertKind::NoPoints, HOUR_MS)]);
     }
 
     #[test]

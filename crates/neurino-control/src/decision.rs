@@ -113,6 +113,8 @@ pub enum Cause {
         /// The device.
         device: JobDevice,
     },
+    /// Another person's session is in front, and what they run cannot be seen.
+    OtherUser,
     /// The machine runs on its battery.
     Battery,
     /// The card is hot.
@@ -145,7 +147,7 @@ impl Cause {
     pub fn section(&self) -> Option<Section> {
         match self {
             Self::Crash | Self::Update => None,
-            Self::Game { .. } | Self::CoolDown { .. } => Some(Section::Games),
+            Self::Game { .. } | Self::CoolDown { .. } | Self::OtherUser => Some(Section::Games),
             Self::Exclusive { .. } => Some(Section::Programs),
             Self::Battery => Some(Section::Battery),
             Self::Hot { .. } => Some(Section::Heat),

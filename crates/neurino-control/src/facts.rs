@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub mining: bool,
     /// Seconds since mouse or keyboard was last used.
     pub idle_secs: Option<u32>,
+    /// Whether another person's session is the one in front of this machine.
+    pub other_user: Option<bool>,
     /// Whether the machine runs on its battery.
     pub on_battery: Option<bool>,
     /// Whether the network is metered.

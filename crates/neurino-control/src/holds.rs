@@ -47,6 +47,8 @@ pub(crate) enum Lift {
     Away,
     /// The hours of the week, until the person follows the rules again.
     Schedule,
+    /// Until no other person's session is in front.
+    OtherUser,
     /// Until the machine is back on mains.
     Battery,
     /// Until the network is no longer metered.
@@ -68,6 +70,7 @@ impl Lift {
             Cause::Crash | Cause::CoolDown { .. } => return None,
             Cause::Game { program, .. } => Self::Game { program: program.clone(), last_ms: now_ms },
             Cause::Exclusive { program, .. } => Self::Exclusive { program: program.clone() },
+            Cause::OtherUser => Self::OtherUser,
             Cause::Battery => Self::Battery,
             Cause::Hot { .. } => Self::Hot,
             Cause::InUse { .. } | Cause::AwayUnknown => Self::Away,
@@ -107,6 +110,7 @@ impl Memory {
         lifts.retain(|lift| match lift {
             Lift::Away => rules.when.wants_away(),
             Lift::Schedule => rules.when.wants_schedule(),
+            Lift::OtherUser => steps_aside_for_others(rules) && facts.other_user == Some(true),
             Lift::Battery => rules.pause_on_battery && facts.on_battery == Some(true),
             Lift::Metered => rules.pause_on_metered && facts.metered == Some(true),
             Lift::Hot => self.hot.is_some(),
@@ -189,6 +193,9 @@ impl Memory {
             let cause = Cause::Exclusive { program: program.clone(), device: facts.device };
             add(cause, Action::HandBack, None);
         }
+        if steps_aside_for_others(rules) && facts.other_user == Some(true) {
+            add(Cause::OtherUser, Action::HandBack, None);
+        }
         if rules.pause_on_battery && facts.on_battery == Some(true) {
             add(Cause::Battery, Action::HandBack, None);
         }
@@ -231,6 +238,11 @@ pub(crate) fn counting(mut holds: Vec<Hold>, lifts: &[Lift]) -> Vec<Hold> {
 
 fn runs(facts: &Facts<'_>, program: &str) -> bool {
     facts.programs.unwrap_or_default().iter().any(|p| p.name == program)
+}
+
+/// Whether another person at this machine counts: they may play, or simply be there.
+fn steps_aside_for_others(rules: &Rules) -> bool {
+    rules.game_guard || rules.when.wants_away()
 }
 
 fn cool_down_ms(rules: &Rules) -> i64 {

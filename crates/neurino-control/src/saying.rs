@@ -70,6 +70,8 @@ pub enum Ending {
         /// So many seconds later; at once for 0.
         after_secs: u32,
     },
+    /// When the person's own session is in front again.
+    OwnSession,
     /// When the program ends.
     ProgramEnds,
     /// On mains power.
@@ -118,6 +120,8 @@ pub enum Lifted {
     Away,
     /// The hours of the week, until the person follows the rules again.
     Schedule,
+    /// Another person at this machine, until they are gone.
+    OtherUser,
     /// Battery, until mains power is back.
     Battery,
     /// Metered networks, until this one is left.
@@ -185,6 +189,7 @@ impl Display for Seen<'_> {
                 };
                 write!(f, "{program} is running and has the {device} for itself")
             }
+            Cause::OtherUser => f.write_str("another person is using this machine"),
             Cause::Battery => f.write_str("this machine runs on its battery"),
             Cause::Hot { reached_c, .. } => write!(f, "the graphics card reached {reached_c} °C"),
             Cause::InUse { .. } => f.write_str("you are using this machine"),
@@ -212,6 +217,7 @@ impl Display for Ending {
                 write!(f, "Resumes {} after it is gone.", spell(*after_secs))
             }
             Self::ProgramEnds => f.write_str("Resumes when it ends."),
+            Self::OwnSession => f.write_str("Resumes when your session is in front again."),
             Self::Mains => f.write_str("Resumes on mains power."),
             Self::Cooled { resume_c } => write!(f, "Resumes at {resume_c} °C."),
             Self::Idle { minutes } => {
@@ -240,6 +246,9 @@ impl Display for Lifted {
                 f.write_str("the rule about being away, until you follow your rules again")
             }
             Self::Schedule => f.write_str("your schedule, until you follow your rules again"),
+            Self::OtherUser => {
+                f.write_str("the rule about other people at this machine, until they are gone")
+            }
             Self::Battery => f.write_str("the rule about the battery, until mains power is back"),
             Self::Metered => f.write_str("the rule about metered networks, until this one is left"),
             Self::Hot => f.write_str("the rule about temperature, until the card has cooled"),

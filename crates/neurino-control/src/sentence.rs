@@ -21,6 +21,7 @@ fn ending(hold: &Hold, rules: &Rules, facts: &Facts<'_>) -> Ending {
         (Cause::Crash, _) => Ending::Checked,
         (Cause::Game { .. }, _) => Ending::GameGone { after_secs: rules.cool_down_secs },
         (Cause::Exclusive { .. }, _) => Ending::ProgramEnds,
+        (Cause::OtherUser, _) => Ending::OwnSession,
         (Cause::Battery, _) => Ending::Mains,
         (Cause::Hot { resume_c, .. }, _) => Ending::Cooled { resume_c: *resume_c },
         (Cause::InUse { minutes }, _) => Ending::Idle { minutes: *minutes },
@@ -88,6 +89,7 @@ pub(crate) fn lifted(lifts: &[Lift]) -> Vec<Lifted> {
     let name = |lift: &Lift| match lift {
         Lift::Away => Lifted::Away,
         Lift::Schedule => Lifted::Schedule,
+        Lift::OtherUser => Lifted::OtherUser,
         Lift::Battery => Lifted::Battery,
         Lift::Metered => Lifted::Metered,
         Lift::Hot => Lifted::Hot,

@@ -4,12 +4,12 @@
 //! is not synced, and a damaged one is left out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use neurino_protocol::earnings::{JobFilter, JobOutcome, JobPage, JobRecord, OutcomeCount};
 
+use crate::append::Appended;
 use crate::error::{RecordError, open_private, replace};
 
 /// Jobs that are kept.
@@ -29,7 +29,7 @@ pub const OUTCOMES: [JobOutcome; 6] = [
 #[derive(Debug)]
 pub struct JobHistory {
     path: PathBuf,
-    file: File,
+    file: Appended,
     jobs: VecDeque<JobRecord>,
     /// Jobs that were dropped from the front since the start: what positions count from.
     dropped: u32,
@@ -41,7 +41,7 @@ impl JobHistory {
     /// # Errors
     /// [`RecordError::Io`].
     pub fn open(path: &Path) -> Result<Self, RecordError> {
-        let file = open_private(path)?;
+        let mut file = open_private(path)?;
         let mut jobs = VecDeque::new();
         let mut lines = 0_usize;
         let failed = || RecordError::io("read", path);
@@ -54,24 +54,23 @@ impl JobHistory {
                 jobs.pop_front();
             }
         }
-        let mut history = Self { path: path.to_owned(), file, jobs, dropped: 0 };
         if lines > KEPT + KEPT / 5 {
-            let bytes: Vec<u8> = history.jobs.iter().flat_map(line).collect();
+            let bytes: Vec<u8> = jobs.iter().flat_map(line).collect();
             replace(path, &bytes)?;
-            history.file = open_private(path)?;
+            file = open_private(path)?;
         }
-        let end = history.file.seek(SeekFrom::End(0)).map_err(failed())?;
+        let end = file.seek(SeekFrom::End(0)).map_err(failed())?;
         if end > 0 {
             // A line that a crash cut short is ended, so that it costs only itself.
             let mut last = [0];
-            let file = &mut history.file;
             let read = file.seek(SeekFrom::End(-1));
-            read.and_then(|_| std::io::Read::read_exact(file, &mut last)).map_err(failed())?;
+            read.and_then(|_| std::io::Read::read_exact(&mut file, &mut last)).map_err(failed())?;
             if last != *b"\n" {
                 file.write_all(b"\n").map_err(failed())?;
             }
         }
-        Ok(history)
+        let file = Appended::new(file).map_err(failed())?;
+        Ok(Self { path: path.to_owned(), file, jobs, dropped: 0 })
     }
 
     /// Adds a job that ended.
@@ -79,7 +78,7 @@ impl JobHistory {
     /// # Errors
     /// [`RecordError::Io`]; memory has it all the same.
     pub fn append(&mut self, job: JobRecord) -> Result<(), RecordError> {
-        let written = self.file.write_all(&line(&job));
+        let written = self.file.append(&line(&job));
         self.jobs.push_back(job);
         if self.jobs.len() > KEPT {
             self.jobs.pop_front();
@@ -204,6 +203,19 @@ mod tests {
         assert_eq!(seen, (0..19).rev().filter(|n| n % 2 == 1).collect::<Vec<_>>());
         let why = JobFilter { text: "reason 7".into(), ..JobFilter::default() };
         assert_eq!(history.page(&why, None, 9).jobs[0].outcome, JobOutcome::HandedBack);
+    }
+
+    #[test]
+    fn a_line_that_a_full_drive_cut_off_does_not_swallow_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jobs.jsonl");
+        let mut history = JobHistory::open(&path).unwrap();
+        history.append(job(1, JobOutcome::Paid)).unwrap();
+        history.file.tear(b"{\"half\": ");
+        history.append(job(2, JobOutcome::Late)).unwrap();
+        drop(history);
+        let again = JobHistory::open(&path).unwrap();
+        assert_eq!(again.since(0).count(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! energy), [`history`] (how jobs ended), [`recorder`] (what the sensors said), [`export`]. Nothing
 //! here has a clock or knows a network: times arrive as parameters.
 
+mod append;
 pub mod calendar;
 pub mod change;
 mod error;

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use neurino_protocol::earnings::Energy;
 
+use crate::append::Appended;
 use crate::error::{RecordError, open_private, replace};
 
 const MINUTE_MS: i64 = 60_000;
@@ -53,11 +54,13 @@ pub enum Watts {
 pub struct Meter {
     path: PathBuf,
     /// Absent in a record of nothing.
-    file: Option<File>,
+    file: Option<Appended>,
     quarters: BTreeMap<i64, Metered>,
     minutes: BTreeMap<i64, Metered>,
     /// The minute that runs and what of it is not in the file yet.
     running: (i64, Metered),
+    /// What the drive did not take yet, by the time it counts for.
+    unwritten: BTreeMap<i64, Metered>,
 }
 
 impl Meter {
@@ -96,13 +99,10 @@ impl Meter {
     fn with(path: &Path, mut file: File) -> Result<Self, RecordError> {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(RecordError::io("read", path))?;
-        let mut meter = Self {
-            path: path.to_owned(),
-            file: Some(file),
-            quarters: BTreeMap::new(),
-            minutes: BTreeMap::new(),
-            running: (0, Metered::default()),
-        };
+        let file = Appended::new(file).map_err(RecordError::io("read", path))?;
+        let mut meter = Self::none();
+        meter.path = path.to_owned();
+        meter.file = Some(file);
         for record in bytes.chunks_exact(RECORD_BYTES) {
             if let Some((at_ms, metered)) = decode(record) {
                 meter.note(at_ms, metered);
@@ -136,14 +136,28 @@ impl Meter {
     /// Writes what the running minute holds. Call it when mining ends.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
+    /// [`RecordError::Io`]; it is kept for the next time.
     pub fn flush(&mut self) -> Result<(), RecordError> {
         let (minute, metered) = (self.running.0, std::mem::take(&mut self.running.1));
-        if metered == Metered::default() {
-            return Ok(());
-        }
         let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(&encode(minute, metered)).map_err(RecordError::io("write", &self.path))
+        if metered != Metered::default() {
+            self.unwritten.entry(minute).or_default().add(metered);
+        }
+        while let Some((at_ms, metered)) = self.unwritten.pop_first() {
+            if let Err(error) = file.append(&encode(at_ms, metered)) {
+                self.unwritten.insert(at_ms, metered);
+                self.keep_by_quarters();
+                return Err(RecordError::io("write", &self.path)(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// A drive may be full for days: what waits for it is kept no finer than needed.
+    fn keep_by_quarters(&mut self) {
+        for (at_ms, metered) in std::mem::take(&mut self.unwritten) {
+            self.unwritten.entry(quarter_of(at_ms)).or_default().add(metered);
+        }
     }
 
     /// Mining from one quarter of an hour on and before another; other times count as the beginning
@@ -173,8 +187,7 @@ impl Meter {
     }
 
     fn note(&mut self, at_ms: i64, metered: Metered) {
-        let quarter = at_ms.div_euclid(QUARTER_MS) * QUARTER_MS;
-        self.quarters.entry(quarter).or_default().add(metered);
+        self.quarters.entry(quarter_of(at_ms)).or_default().add(metered);
         self.minutes.entry(at_ms).or_default().add(metered);
         let oldest = at_ms - 4 * QUARTER_MS;
         while self.minutes.first_key_value().is_some_and(|(minute, _)| *minute < oldest) {
@@ -188,9 +201,8 @@ impl Meter {
             bytes.extend_from_slice(&encode(*at_ms, *metered));
         }
         replace(&self.path, &bytes)?;
-        let mut file = open_private(&self.path)?;
-        file.seek(SeekFrom::End(0)).map_err(RecordError::io("write", &self.path))?;
-        self.file = Some(file);
+        let file = Appended::new(open_private(&self.path)?);
+        self.file = Some(file.map_err(RecordError::io("write", &self.path))?);
         Ok(())
     }
 }
@@ -201,6 +213,10 @@ impl Drop for Meter {
             tracing::warn!(%error, "the last minute of the meter is lost: {error}");
         }
     }
+}
+
+fn quarter_of(at_ms: i64) -> i64 {
+    at_ms.div_euclid(QUARTER_MS) * QUARTER_MS
 }
 
 fn sum<'a>(slots: impl Iterator<Item = (&'a i64, &'a Metered)>) -> Metered {
@@ -259,6 +275,34 @@ mod tests {
         let again = Meter::open(&path).unwrap();
         assert_eq!(again.between(0, i64::MAX), all);
         assert_eq!(again.since_ms(), Some(START));
+    }
+
+    #[test]
+    fn what_a_full_drive_did_not_take_is_written_later_and_nothing_behind_it_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meter.bin");
+        let mut meter = Meter::open(&path).unwrap();
+        mine(&mut meter, START, 120, Watts::Measured(300.0));
+        meter.flush().unwrap();
+        // A record was cut off, and the drive is full for a while.
+        let file = meter.file.as_mut().unwrap();
+        file.tear(&[7; 20]);
+        let writable = file.exchange(File::open(&path).unwrap());
+        for minute in 2..40 {
+            let at_ms = START + minute * MINUTE_MS;
+            let _ = meter.add(at_ms, 2000, Watts::Measured(300.0));
+        }
+        assert!(meter.flush().is_err());
+        assert!(meter.unwritten.len() <= 3, "{:?}", meter.unwritten);
+        meter.file.as_mut().unwrap().exchange(writable);
+        mine(&mut meter, START + 4 * QUARTER_MS, 120, Watts::Measured(300.0));
+        let all = meter.between(0, i64::MAX);
+        assert_eq!(all.mined_ms, 120_000 + 38 * 2000 + 120_000);
+        let quarters = meter.quarters.clone();
+        drop(meter);
+        let again = Meter::open(&path).unwrap();
+        assert_eq!(again.quarters, quarters);
+        assert_eq!(again.between(0, i64::MAX), all);
     }
 
     #[test]

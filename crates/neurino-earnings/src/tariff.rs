@@ -9,8 +9,9 @@ use neurino_protocol::earnings::Tariff;
 
 use crate::error::{RecordError, replace};
 
-/// Dearest price taken seriously, in millionths of the currency's unit: a thousand units.
-const KWH_MICRO_MAX: u64 = 1_000_000_000;
+/// Dearest price taken seriously, in millionths of the currency's unit: a million units, since some
+/// currencies count a kilowatt hour in thousands.
+const KWH_MICRO_MAX: u64 = 1_000_000_000_000;
 
 /// Reads the price; none where there is no file or it is damaged.
 pub fn load(path: &Path) -> Option<Tariff> {
@@ -43,7 +44,7 @@ fn check(tariff: &Tariff) -> Result<(), RecordError> {
     }
     let prices = [Some(tariff.kwh_micro), tariff.cheap_kwh_micro];
     if prices.into_iter().flatten().any(|price| price > KWH_MICRO_MAX) {
-        return Err(RecordError::Tariff("the price of a kilowatt hour is 0 to 1000"));
+        return Err(RecordError::Tariff("the price of a kilowatt hour is 0 to 1000000"));
     }
     Ok(())
 }
@@ -171,11 +172,15 @@ mod tests {
         assert_eq!(load(&path), Some(tariff.clone()));
         save(&path, None).unwrap();
         assert_eq!(load(&path), None);
-        for (kwh_micro, currency) in [(1, ""), (1, "a currency"), (2_000_000_000, "EUR")] {
+        let mut dong = tariff.clone();
+        (dong.kwh_micro, dong.currency) = (2_500_000_000, "VND".into());
+        save(&path, Some(&dong)).unwrap();
+        assert_eq!(load(&path), Some(dong));
+        for (kwh_micro, currency) in [(1, ""), (1, "a currency"), (2_000_000_000_000, "EUR")] {
             let wrong = Tariff { kwh_micro, cheap_kwh_micro: None, currency: currency.into() };
             assert!(save(&path, Some(&wrong)).is_err(), "{wrong:?}");
         }
-        assert!(save(&path, Some(&tariff_of(1, Some(2_000_000_000)))).is_err());
+        assert!(save(&path, Some(&tariff_of(1, Some(2_000_000_000_000)))).is_err());
         // A file of an earlier version has one price.
         std::fs::write(&path, r#"{"kwh_micro":320000,"currency":"EUR"}"#).unwrap();
         assert_eq!(load(&path), Some(tariff_of(320_000, None)));

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::fetch::SPACE_RESERVE_BYTES;
 use crate::part;
 use crate::scrub::{Pace, hash_slowly};
-use crate::store::{ModelStore, blocking, settle};
+use crate::store::{ModelState, ModelStore, blocking, settle};
 
 /// What is said about a person's own model; its files' names, sizes and digests are added.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,8 @@ impl ModelStore {
     /// named files that did not come along.
     ///
     /// # Errors
-    /// [`StoreError::IdTaken`], [`StoreError::NotAFile`], [`StoreError::BadManifest`],
+    /// [`StoreError::IdTaken`], but for a model of one's own that is not whole and has these files;
+    /// [`StoreError::Away`], [`StoreError::NotAFile`], [`StoreError::BadManifest`],
     /// [`StoreError::Busy`], [`StoreError::NoSpace`], [`StoreError::Io`].
     pub async fn adopt(
         &self,
@@ -81,12 +82,17 @@ impl ModelStore {
         progress: &dyn Fn(u64, u64),
         cancel: &CancellationToken,
     ) -> Result<ModelManifest, StoreError> {
+        self.check_there()?;
         // Ids that differ in a slash or in capitals would share a folder on one system or another.
         let folder = |id: &ModelId| self.folder(id).to_string_lossy().to_lowercase();
         self.refresh();
-        let taken =
-            self.catalog().models().iter().any(|model| folder(&model.id) == folder(&own.id));
-        if taken || self.catalog_folder().join(manifest_name(&own.id)).exists() {
+        let catalog = self.catalog();
+        let mut same = catalog.models().iter().filter(|model| folder(&model.id) == folder(&own.id));
+        let former = same.next();
+        let noted = self.catalog_folder().join(manifest_name(&own.id)).exists();
+        // One of the person's own that is not whole any more comes back by being added again.
+        let lost = former.filter(|model| model.id == own.id && self.is_lost_own(model));
+        if lost.is_none() && (former.is_some() || noted) {
             return Err(StoreError::IdTaken { model: own.id });
         }
         if own.id.as_str().split('/').any(|part| part.trim_matches('.').is_empty()) {
@@ -98,6 +104,9 @@ impl ModelStore {
         let sources = files_of(path)?;
         let manifest = manifest_of(own, path, &sources, progress, cancel)?;
         let id = &manifest.id;
+        if lost.is_some_and(|lost| !has_same_files(lost, &manifest)) {
+            return Err(StoreError::IdTaken { model: id.clone() });
+        }
         let lock = self.lock(id)?;
         for (file, source) in manifest.files.iter().zip(&sources) {
             self.take(id, file, &source.path)?;
@@ -126,6 +135,13 @@ impl ModelStore {
         Ok(manifest)
     }
 
+    /// Whether a model is a person's own and files of it are missing or were set aside.
+    fn is_lost_own(&self, model: &ModelManifest) -> bool {
+        let is_own = model.files.iter().all(|file| file.sources.is_empty());
+        let state = self.state(&model.id);
+        is_own && matches!(state, Ok(ModelState::Absent | ModelState::Partial { .. }))
+    }
+
     fn take(&self, id: &ModelId, file: &ModelFile, source: &Path) -> Result<(), StoreError> {
         let target = self.folder(id).join(&file.name);
         if let Some(folder) = target.parent() {
@@ -146,6 +162,15 @@ impl ModelStore {
         // The source may have changed since it was hashed; what counts is what lies here now.
         self.check_file(id, file)
     }
+}
+
+/// Whether both name the same files with the same content.
+fn has_same_files(a: &ModelManifest, b: &ModelManifest) -> bool {
+    let files = |model: &ModelManifest| {
+        let files = model.files.iter().map(|file| (file.name.clone(), file.sha256.to_string()));
+        files.collect::<std::collections::BTreeSet<_>>()
+    };
+    files(a) == files(b)
 }
 
 /// A file to take.
@@ -291,7 +316,6 @@ pub(crate) fn manifest_name(id: &ModelId) -> String {
 mod tests {
     use super::*;
     use crate::catalog::Catalog;
-    use crate::store::ModelState;
 
     fn own(id: &str) -> OwnModel {
         OwnModel {
@@ -303,6 +327,34 @@ mod tests {
             image: None,
             memory_bytes_min: 1000,
         }
+    }
+
+    #[tokio::test]
+    async fn a_model_of_ones_own_that_lost_a_file_is_taken_in_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (library, mine) = (place.path().join("library"), place.path().join("mine"));
+        fs::create_dir_all(&mine).expect("created");
+        for (name, text) in [("config.json", "{}"), ("a.safetensors", "w")] {
+            fs::write(mine.join(name), text).expect("written");
+        }
+        let store = ModelStore::open(&library).expect("opened");
+        let take = async || {
+            store
+                .adopt(own("mine"), &mine, |_| Ok(()), |_, _| {}, CancellationToken::new())
+                .await
+                .map(|manifest| manifest.id)
+        };
+        let id = take().await.expect("taken in");
+        assert!(matches!(take().await, Err(StoreError::IdTaken { .. })), "it is whole");
+        let file = store.folder(&id).join("a.safetensors");
+        fs::rename(&file, crate::store::damaged_path(&file)).expect("set aside");
+        fs::write(mine.join("config.json"), "{ }").expect("written");
+        assert!(matches!(take().await, Err(StoreError::IdTaken { .. })), "it is another model");
+        fs::remove_file(mine.join("config.json")).expect("removed");
+        fs::write(mine.join("config.json"), "{}").expect("written");
+        take().await.expect("taken in again");
+        assert_eq!(store.state(&id).expect("known"), ModelState::Verified);
+        assert!(!crate::store::damaged_path(&file).exists());
     }
 
     #[tokio::test]

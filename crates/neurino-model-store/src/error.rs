@@ -65,6 +65,16 @@ pub enum StoreError {
         /// Why.
         problem: &'static str,
     },
+    /// The library's folder is not there: its drive is not connected, or has another name now.
+    #[error(
+        "the folder of the model library, `{}`, is not there; connect its drive, or choose another \
+         folder with `neurino models move FOLDER`",
+        path.display()
+    )]
+    Away {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The model is not on this machine, or not whole.
     #[error("`{model}` is not on this machine; get it with `neurino models get {model}`")]
     Absent {

@@ -3,6 +3,7 @@
 use std::fs::{self, File, Metadata};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use neurino_core::ModelId;
 use sha2::{Digest as _, Sha256};
@@ -26,6 +27,10 @@ pub struct MoveProgress {
 
 /// What the library is called in a folder that holds other things as well.
 const OWN_FOLDER: &str = "neurino-models";
+/// The coarsest time that a file system keeps: FAT's. That of exFAT is 10 ms.
+const TIME_STEP_MAX: Duration = Duration::from_secs(2);
+/// Files up to this size count as copied only where their time is exact.
+const EXACT_BYTES_MAX: u64 = 1 << 16;
 /// A file that changes more often while it is copied is left to a quieter moment.
 const COPIES_MAX: usize = 3;
 
@@ -35,6 +40,9 @@ impl ModelStore {
     /// folder stays. Each file is copied under another name, read again and compared before it gets its
     /// own; an interrupted move goes on where it was. `switch` is called when everything is there, and
     /// must note the new place for the next start; only after it agreed are the files here deleted.
+    ///
+    /// A library that is not there is not moved: what lies in `target`, as on a drive that has another
+    /// name now, is the library from then on, and where nothing does an empty one.
     ///
     /// # Errors
     /// [`StoreError::BadTarget`], [`StoreError::NoSpace`], [`StoreError::Busy`] if a model is being
@@ -57,6 +65,9 @@ impl ModelStore {
         switch: impl FnOnce(&Path) -> Result<(), StoreError>,
         cancel: &CancellationToken,
     ) -> Result<PathBuf, StoreError> {
+        if !self.is_there() {
+            return self.found_in(target, switch);
+        }
         let root = self.root();
         let place = self.place_in(target)?;
         // Nobody else changes a model meanwhile; a fetch that runs has to be paused first.
@@ -99,6 +110,47 @@ impl ModelStore {
             }
         }
         owned.remove_empty_folders(&root);
+        Ok(place)
+    }
+
+    /// Takes what lies in `target` for the library, which is not where it was.
+    fn found_in(
+        &self,
+        target: &Path,
+        switch: impl FnOnce(&Path) -> Result<(), StoreError>,
+    ) -> Result<PathBuf, StoreError> {
+        let refused =
+            |problem: &'static str| StoreError::BadTarget { path: target.to_owned(), problem };
+        if !target.is_absolute() {
+            return Err(refused("it is not a whole path"));
+        }
+        let make = |path: &Path| {
+            fs::create_dir_all(path).map_err(|error| StoreError::io("create", path, error))
+        };
+        make(target)?;
+        let inside = target.join(OWN_FOLDER);
+        let is_library = |folder: &Path| !self.seen_in(folder).owned().files.is_empty();
+        let is_empty =
+            |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+        let place = if is_library(target) {
+            target.to_owned()
+        } else if is_library(&inside) {
+            inside
+        } else if is_empty(target) {
+            target.to_owned()
+        } else {
+            make(&inside)?;
+            if !is_empty(&inside) {
+                return Err(refused(
+                    "it holds other things, and so does `neurino-models` in there",
+                ));
+            }
+            inside
+        };
+        switch(&place)?;
+        self.set_root(&place);
+        self.read_again();
+        info!("the library is elsewhere now");
         Ok(place)
     }
 
@@ -179,8 +231,8 @@ fn copy_settled(
     Err(StoreError::io("copy", from, busy))
 }
 
-/// Copies one file and reads the copy again. What is there already and has the same size and time is
-/// left: an earlier attempt checked it before it got this name and time.
+/// Copies one file and reads the copy again. What [`was_copied`] is left: an earlier attempt checked it
+/// before it got this name and time.
 fn copy(
     from: &Path,
     to: &Path,
@@ -192,7 +244,7 @@ fn copy(
         let path = path.to_owned();
         move |error| StoreError::io("copy", &path, error)
     };
-    if fs::metadata(to).is_ok_and(|there| is_same(&there, metadata)) {
+    if fs::metadata(to).is_ok_and(|there| was_copied(&there, metadata)) {
         tell(metadata.len());
         return Ok(());
     }
@@ -235,7 +287,17 @@ fn copy(
 /// Whether the file is at the new place as it is at the old one.
 fn is_there(root: &Path, place: &Path, file: &Path) -> bool {
     let both = (fs::metadata(root.join(file)), fs::metadata(place.join(file)));
-    matches!(both, (Ok(a), Ok(b)) if is_same(&a, &b))
+    matches!(both, (Ok(from), Ok(to)) if was_copied(&to, &from))
+}
+
+/// Whether the file at the new place is the copy of the one at the old, by size and time. The file systems
+/// of many portable drives keep no exact time; a small file costs nothing and is copied again then.
+fn was_copied(copy: &Metadata, from: &Metadata) -> bool {
+    let near = || match (copy.modified(), from.modified()) {
+        (Ok(a), Ok(b)) => a.duration_since(b).unwrap_or_else(|e| e.duration()) <= TIME_STEP_MAX,
+        _ => false,
+    };
+    is_same(copy, from) || copy.len() == from.len() && from.len() > EXACT_BYTES_MAX && near()
 }
 
 /// Whether size and time agree.

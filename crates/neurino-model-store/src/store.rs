@@ -138,6 +138,16 @@ impl ModelStore {
         free_space: Box<FreeSpace>,
     ) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(|error| StoreError::io("create", folder, error))?;
+        Ok(Self::found_at(folder, given, free_space))
+    }
+
+    /// The library in `folder` as it is; nothing is created. On a drive that is not connected all of its
+    /// models are absent, and what would change them is [`StoreError::Away`], until the folder is there.
+    pub fn open_as_is(folder: &Path) -> Self {
+        Self::found_at(folder, None, Box::new(|path| fs4::available_space(path)))
+    }
+
+    fn found_at(folder: &Path, given: Option<Catalog>, free_space: Box<FreeSpace>) -> Self {
         let known = Known::read(folder, given.as_ref());
         let inner = Inner {
             folder: RwLock::new(folder.to_owned()),
@@ -149,7 +159,23 @@ impl ModelStore {
         };
         let store = Self { inner: Arc::new(inner) };
         store.keep_formers(None);
-        Ok(store)
+        store
+    }
+
+    /// What would lie in `folder` if it were this catalogue's library.
+    pub(crate) fn seen_in(&self, folder: &Path) -> Self {
+        Self::found_at(folder, self.inner.given.clone(), Box::new(|_| Ok(0)))
+    }
+
+    /// Whether the folder of the library is there.
+    pub fn is_there(&self) -> bool {
+        self.root().is_dir()
+    }
+
+    /// Asked before anything is created in the library: on a drive that is not connected its folder
+    /// would be made on another.
+    pub(crate) fn check_there(&self) -> Result<(), StoreError> {
+        if self.is_there() { Ok(()) } else { Err(StoreError::Away { path: self.root() }) }
     }
 
     /// The models there are, as of the last [`ModelStore::refresh`].
@@ -171,8 +197,8 @@ impl ModelStore {
         self.read_again()
     }
 
-    /// Reads the catalogue again, whatever its folder looks like.
-    pub(crate) fn read_again(&self) -> bool {
+    /// Reads the catalogue again, whatever its folder looks like; returns whether it has changed.
+    pub fn read_again(&self) -> bool {
         let fresh = Known::read(&self.root(), self.inner.given.as_ref());
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
         let changed = *known.catalog != *fresh.catalog;
@@ -272,9 +298,10 @@ impl ModelStore {
     /// Deletes a model's files, unfinished and set-aside ones too. Nothing to delete is fine.
     ///
     /// # Errors
-    /// [`StoreError::UnknownModel`], [`StoreError::Busy`], [`StoreError::Io`].
+    /// [`StoreError::UnknownModel`], [`StoreError::Away`], [`StoreError::Busy`], [`StoreError::Io`].
     pub async fn remove(&self, model: &ModelId) -> Result<(), StoreError> {
         let manifest = self.manifest(model)?;
+        self.check_there()?;
         // A person's own model: nothing could bring it back, so it leaves the catalogue as well.
         let own = manifest.files.iter().all(|file| file.sources.is_empty());
         let (store, model) = (self.clone(), model.clone());
@@ -416,8 +443,11 @@ impl ModelStore {
         (self.inner.free_space)(path).ok()
     }
 
-    /// Free on the drive of the library, if it tells.
+    /// Free on the drive of the library, if it is there and tells.
     pub fn free_bytes(&self) -> Option<u64> {
+        if !self.is_there() {
+            return None;
+        }
         (self.inner.free_space)(&self.root())
             .inspect_err(|error| warn!(%error, "the free space cannot be read: {error}"))
             .ok()
@@ -425,6 +455,7 @@ impl ModelStore {
 
     /// One change of a model at a time, over all processes. Freed when dropped.
     pub(crate) fn lock(&self, model: &ModelId) -> Result<File, StoreError> {
+        self.check_there()?;
         let folder = self.folder(model);
         fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
         let path = folder.join(LOCK);

@@ -1,11 +1,14 @@
-//! What services on D-Bus tell: GNOME's idle time, and NetworkManager's metered networks.
+//! What services on D-Bus tell: GNOME's idle time, NetworkManager's metered networks, and logind's word on
+//! who sits at the machine.
 
 use std::time::{Duration, Instant};
 
 use zbus::blocking::Connection;
 use zbus::blocking::connection::Builder;
-use zbus::zvariant::OwnedValue;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value};
 
+const LOGIN: &str = "org.freedesktop.login1";
+const SEAT0: &str = "/org/freedesktop/login1/seat/seat0";
 /// A service that does not answer by then does not know.
 const ANSWER_LIMIT: Duration = Duration::from_millis(400);
 /// Who did not answer is left alone so long, and twice as long with every further time.
@@ -13,15 +16,17 @@ const PAUSE_LEAST: Duration = Duration::from_secs(1);
 /// But never longer: a service may start later, and a busy one gets over it.
 const PAUSE_MOST: Duration = Duration::from_mins(1);
 
-/// The two services, each with a connection of its own.
+/// The services, each with a connection of its own.
 pub(crate) struct Bus {
     idle: Service,
     network: Service,
+    seat: Service,
 }
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { idle: Service::on(Which::Session), network: Service::on(Which::System) }
+        let system = || Service::on(Which::System);
+        Self { idle: Service::on(Which::Session), network: system(), seat: system() }
     }
 }
 
@@ -36,15 +41,16 @@ impl Bus {
         u32::try_from(idle_ms? / 1000).ok()
     }
 
+    /// Whether another person's session is the one in front.
+    pub(crate) fn other_user(&mut self, now: Instant) -> Option<bool> {
+        self.seat.ask(now, other_user)
+    }
+
     /// Whether the network is metered: 1 and 3 mean yes and probably yes, 2 and 4 no.
     pub(crate) fn metered(&mut self, now: Instant) -> Option<bool> {
         let value = self.network.ask(now, |bus| {
             let service = "org.freedesktop.NetworkManager";
-            let path = "/org/freedesktop/NetworkManager";
-            let properties = Some("org.freedesktop.DBus.Properties");
-            let reply =
-                bus.call_method(Some(service), path, properties, "Get", &(service, "Metered"))?;
-            reply.body().deserialize::<OwnedValue>()
+            property(bus, service, "/org/freedesktop/NetworkManager", service, "Metered")
         });
         match u32::try_from(value?).ok()? {
             1 | 3 => Some(true),
@@ -52,6 +58,41 @@ impl Bus {
             _ => None,
         }
     }
+}
+
+/// A property of a service's object.
+fn property(
+    bus: &Connection,
+    service: &str,
+    path: &str,
+    interface: &str,
+    name: &str,
+) -> zbus::Result<OwnedValue> {
+    let properties = Some("org.freedesktop.DBus.Properties");
+    let reply = bus.call_method(Some(service), path, properties, "Get", &(interface, name))?;
+    reply.body().deserialize()
+}
+
+/// Whether the session in front is another person's, as logind tells. Nobody's are those that show who may
+/// sign in, as some desktops do while the screen is locked.
+fn other_user(bus: &Connection) -> zbus::Result<bool> {
+    let get = |path: &str, what: &str, name: &str| {
+        let interface = format!("{LOGIN}.{what}");
+        property(bus, LOGIN, path, &interface, name).map(Value::from)
+    };
+    // This program's session, or the one that its person sees where it is in none.
+    let own = "/org/freedesktop/login1/session/auto";
+    let user = |path: &str| <(u32, OwnedObjectPath)>::try_from(get(path, "Session", "User")?);
+    let (_, seat) = <(String, OwnedObjectPath)>::try_from(get(own, "Session", "Seat")?)?;
+    // A session from afar has no seat; who is at the machine counts for it, too.
+    let seat = if seat.as_str() == "/" { SEAT0 } else { seat.as_str() };
+    let active = get(seat, "Seat", "ActiveSession")?;
+    let (name, active) = <(String, OwnedObjectPath)>::try_from(active)?;
+    if name.is_empty() || user(own)?.0 == user(&active)?.0 {
+        return Ok(false);
+    }
+    let class = String::try_from(get(&active, "Session", "Class")?)?;
+    Ok(class.starts_with("user"))
 }
 
 /// A bus.
@@ -154,7 +195,62 @@ mod tests {
 
     fn asking(address: &str) -> Bus {
         let service = || Service::on(Which::At(address.to_owned()));
-        Bus { idle: service(), network: service() }
+        Bus { idle: service(), network: service(), seat: service() }
+    }
+
+    /// A session as logind shows it.
+    struct Session {
+        uid: u32,
+        class: &'static str,
+    }
+
+    #[zbus::interface(name = "org.freedesktop.login1.Session")]
+    impl Session {
+        #[zbus(property)]
+        fn user(&self) -> (u32, OwnedObjectPath) {
+            (self.uid, OwnedObjectPath::try_from("/org/freedesktop/login1/user/_1").unwrap())
+        }
+
+        #[zbus(property)]
+        fn class(&self) -> &str {
+            self.class
+        }
+
+        #[zbus(property)]
+        fn seat(&self) -> (String, OwnedObjectPath) {
+            ("seat0".into(), OwnedObjectPath::try_from(SEAT0).unwrap())
+        }
+    }
+
+    struct Seat(&'static str);
+
+    #[zbus::interface(name = "org.freedesktop.login1.Seat")]
+    impl Seat {
+        #[zbus(property)]
+        fn active_session(&self) -> (String, OwnedObjectPath) {
+            let path = format!("/org/freedesktop/login1/session/{}", self.0);
+            (self.0.to_owned(), OwnedObjectPath::try_from(path).unwrap())
+        }
+    }
+
+    #[test]
+    fn another_persons_session_in_front_is_told_and_a_greeter_is_nobody() {
+        let Some(daemon) = private_bus::start(None) else { return };
+        for (active, expect) in [("own", false), ("child", true), ("greeter", false)] {
+            let at = |name: &str| format!("/org/freedesktop/login1/session/{name}");
+            let session = |uid, class| Session { uid, class };
+            let builder = Builder::address(daemon.address()).unwrap().name(LOGIN).unwrap();
+            let _login = builder
+                .serve_at(at("auto"), session(1000, "user"))
+                .and_then(|b| b.serve_at(at("own"), session(1000, "user")))
+                .and_then(|b| b.serve_at(at("child"), session(1001, "user")))
+                .and_then(|b| b.serve_at(at("greeter"), session(42, "greeter")))
+                .and_then(|b| b.serve_at(SEAT0, Seat(active)))
+                .and_then(Builder::build)
+                .unwrap();
+            let mut bus = asking(daemon.address());
+            assert_eq!(bus.other_user(Instant::now()), Some(expect), "{active}");
+        }
     }
 
     #[test]

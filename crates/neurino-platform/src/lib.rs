@@ -63,6 +63,9 @@ pub trait Surroundings: Send {
 pub struct View {
     /// Seconds since mouse or keyboard was last used.
     pub idle_secs: Option<u32>,
+    /// Whether another person's session is the one in front of this machine: their programs may not be
+    /// looked at.
+    pub other_user: Option<bool>,
     /// Whether the machine runs on its battery; a machine without one does not.
     pub on_battery: Option<bool>,
     /// Whether the network is metered.

@@ -10,6 +10,8 @@ use crate::{Front, Surroundings, View};
 
 /// Looks between two questions about the network, which changes seldom.
 const NETWORK_EVERY: u32 = 15;
+/// Looks between two questions about who sits at the machine.
+const SEAT_EVERY: u32 = 3;
 /// Looks between two attempts to reach an X server.
 const DISPLAY_EVERY: u32 = 15;
 
@@ -22,6 +24,7 @@ pub(crate) struct Linux {
     bus: Bus,
     processes: Processes,
     metered: Option<bool>,
+    other_user: Option<bool>,
 }
 
 impl Linux {
@@ -34,6 +37,7 @@ impl Linux {
             bus: Bus::default(),
             processes: Processes::default(),
             metered: None,
+            other_user: None,
         }
     }
 
@@ -74,10 +78,14 @@ impl Surroundings for Linux {
         if self.looks.is_multiple_of(NETWORK_EVERY) {
             self.metered = self.bus.metered(Instant::now());
         }
+        if self.looks.is_multiple_of(SEAT_EVERY) {
+            self.other_user = self.bus.other_user(Instant::now());
+        }
         self.looks = self.looks.wrapping_add(1);
         let programs = self.processes.programs();
         View {
             idle_secs: self.idle_secs(),
+            other_user: self.other_user,
             on_battery: on_battery(Path::new("/sys/class/power_supply")),
             metered: self.metered,
             programs,

@@ -56,7 +56,8 @@ impl Processes {
 fn read(id: u32, folders: &GameFolders) -> Program {
     let folder = PathBuf::from(format!("/proc/{id}"));
     let Ok(file) = std::fs::read_link(folder.join("exe")) else {
-        return Program { name: String::new(), in_library: false };
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap_or_default();
+        return of_another(&read("cmdline"), &read("comm"), folders);
     };
     // A replaced file is marked so; the program is the same.
     let file = file.to_string_lossy();
@@ -68,6 +69,22 @@ fn read(id: u32, folders: &GameFolders) -> Program {
         }
     }
     folders.program(file)
+}
+
+/// What a process of another person runs: which file that is nobody else may know, but its arguments and
+/// its name. The kernel's own have no arguments.
+fn of_another(command: &[u8], comm: &[u8], folders: &GameFolders) -> Program {
+    let first = command.split(|&byte| byte == 0).next().unwrap_or_default();
+    if first.is_empty() {
+        return Program { name: String::new(), in_library: false };
+    }
+    if let Some(program) = windows_program(command, folders) {
+        return program;
+    }
+    match String::from_utf8_lossy(first) {
+        path if path.starts_with('/') => folders.program(&path),
+        _ => folders.program(String::from_utf8_lossy(comm).trim()),
+    }
 }
 
 /// The Windows program that wine runs, from the arguments of its process.
@@ -106,6 +123,20 @@ mod tests {
         killed.unwrap();
         assert_eq!(processes.name(child.id()).as_deref(), Some("tinygame"));
         assert_eq!(runs(&mut processes), None, "it is gone");
+    }
+
+    #[test]
+    fn what_another_person_runs_is_known_by_its_arguments() {
+        let folders = GameFolders::of(&["/media/big/witcher"]);
+        let check = |command: &[u8], comm: &[u8], name: &str, in_library| {
+            let program = of_another(command, comm, &folders);
+            assert_eq!(program, Program { name: name.into(), in_library });
+        };
+        let doom = b"/home/kid/.steam/steamapps/common/DOOM/doom\0-x\0";
+        check(doom, b"doom\n", "doom", true);
+        check(b"./doom\0", b"doom\n", "doom", false);
+        check(b"Z:\\media\\big\\Witcher\\witcher3.exe\0", b"Main\n", "witcher3", true);
+        check(b"", b"kworker/0:1\n", "", false);
     }
 
     #[test]

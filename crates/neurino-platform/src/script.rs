@@ -12,7 +12,7 @@ use crate::{Front, Surroundings, View};
 /// left out, and is not known then:
 ///
 /// ```json
-/// { "idle_secs": 3, "on_battery": false, "metered": false,
+/// { "idle_secs": 3, "other_user": false, "on_battery": false, "metered": false,
 ///   "programs": ["/games/steamapps/common/DOOM/doom"],
 ///   "front": { "program": "doom", "full_screen": true, "load_percent": 80 } }
 /// ```
@@ -26,6 +26,7 @@ pub struct Script {
 #[serde(deny_unknown_fields)]
 struct Scene {
     idle_secs: Option<u32>,
+    other_user: Option<bool>,
     on_battery: Option<bool>,
     metered: Option<bool>,
     programs: Option<Vec<String>>,
@@ -65,6 +66,7 @@ fn view(scene: Scene) -> View {
     let programs = scene.programs.map(|paths| paths.iter().map(|p| Program::at(p)).collect());
     View {
         idle_secs: scene.idle_secs,
+        other_user: scene.other_user,
         on_battery: scene.on_battery,
         metered: scene.metered,
         programs,

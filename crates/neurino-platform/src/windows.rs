@@ -17,9 +17,14 @@ use windows::Win32::System::Diagnostics::ToolHelp::{
     CreateToolhelp32Snapshot, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPPROCESS,
 };
 use windows::Win32::System::Power::{GetSystemPowerStatus, SYSTEM_POWER_STATUS};
+use windows::Win32::System::RemoteDesktop::{
+    ProcessIdToSessionId, WTS_SESSION_INFOW, WTSActive, WTSEnumerateSessionsW, WTSFreeMemory,
+    WTSGetActiveConsoleSessionId,
+};
 use windows::Win32::System::SystemInformation::GetTickCount;
 use windows::Win32::System::Threading::{
-    OpenProcess, PROCESS_NAME_WIN32, PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
+    GetCurrentProcessId, OpenProcess, PROCESS_NAME_WIN32, PROCESS_QUERY_LIMITED_INFORMATION,
+    QueryFullProcessImageNameW,
 };
 use windows::Win32::UI::Input::KeyboardAndMouse::{GetLastInputInfo, LASTINPUTINFO};
 use windows::Win32::UI::Shell::{QUNS_RUNNING_D3D_FULL_SCREEN, SHQueryUserNotificationState};
@@ -74,6 +79,7 @@ impl Surroundings for Windows {
         let front = self.front();
         View {
             idle_secs: idle_secs(),
+            other_user: other_user(),
             on_battery: on_battery(),
             metered: self.metered,
             programs,
@@ -143,6 +149,32 @@ fn idle_secs() -> Option<u32> {
     let now_ms = unsafe { GetTickCount() };
     // Both count milliseconds since start and wrap together.
     known.then(|| now_ms.wrapping_sub(info.dwTime) / 1000)
+}
+
+/// Whether another person's session is on the screen of this machine. One in which nobody has signed in
+/// yet is nobody's.
+fn other_user() -> Option<bool> {
+    let mut own = 0;
+    // SAFETY: the pointer is to a local that outlives the calls.
+    unsafe { ProcessIdToSessionId(GetCurrentProcessId(), &raw mut own) }.ok()?;
+    // SAFETY: no arguments.
+    let shown = unsafe { WTSGetActiveConsoleSessionId() };
+    if shown == own {
+        return Some(false);
+    }
+    let mut sessions: *mut WTS_SESSION_INFOW = std::ptr::null_mut();
+    let mut count = 0;
+    // SAFETY: both pointers are to locals; no handle means this machine, 0 and 1 are what the call wants.
+    unsafe { WTSEnumerateSessionsW(None, 0, 1, &raw mut sessions, &raw mut count) }.ok()?;
+    if sessions.is_null() {
+        return None;
+    }
+    // SAFETY: the call filled so many entries, which live until they are freed below.
+    let all = unsafe { std::slice::from_raw_parts(sessions, count as usize) };
+    let signed_in = all.iter().any(|one| one.SessionId == shown && one.State == WTSActive);
+    // SAFETY: what the call gave is freed once, and nothing refers to it any more.
+    unsafe { WTSFreeMemory(sessions.cast()) };
+    Some(signed_in)
 }
 
 fn on_battery() -> Option<bool> {

@@ -12,6 +12,8 @@ use crate::error::ErrorBody;
 pub struct LibraryStatus {
     /// Where it lies.
     pub folder: String,
+    /// Why it cannot be used: its folder is not there, as on a drive that is not connected.
+    pub away: Option<ErrorBody>,
     /// What it takes on its drive, in bytes.
     #[ts(type = "number")]
     pub used_bytes: u64,
@@ -265,11 +267,14 @@ pub enum LibraryAction {
         /// All of them.
         settings: LibrarySettings,
     },
-    /// Moves the library to a folder; progress and outcome follow in the snapshot.
+    /// Moves the library to a folder; progress and outcome follow in the snapshot. One that is away is
+    /// not moved: the folder and what lies in it is the library from then on.
     Move {
         /// The folder, a whole path.
         folder: String,
     },
+    /// Looks whether the folder of a library that was away is there again.
+    LookAgain,
     /// Reads every file again and sets aside what has changed.
     Scrub,
     /// Sets a file aside that the drive does not give, and fetches it again.

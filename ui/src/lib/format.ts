@@ -32,6 +32,13 @@ export function points(micro: number, least = 3, most = 6): string {
   return fraction === '' ? whole : `${whole}${decimal()}${fraction}`;
 }
 
+/** An amount for a field, in which it can be read again: without anything between thousands. */
+export function fieldAmount(micro: number, least = 2, most = 6): string {
+  const { whole, fraction } = amountParts(micro, least, most);
+  const digits = whole.replace(/[^\d-]/g, '');
+  return fraction === '' ? digits : `${digits}${decimal()}${fraction}`;
+}
+
 /** A factor in millionths as text, for example `1.15` or `1`. */
 export function factor(millionths: number): string {
   return points(millionths, 0, 6);

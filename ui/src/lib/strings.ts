@@ -220,6 +220,10 @@ export const en = {
     disconnectedTitle: 'The network cannot be reached right now',
     disconnected: 'Neurino keeps trying. Finished jobs are kept and sent later.',
     check: 'Check this machine',
+    pageTitle: 'This page could not be shown',
+    page: 'Something on it went wrong. Mining is not affected.',
+    pageHint: 'Load the page again. If that does not help, tell us the words below.',
+    pageAgain: 'Load this page again',
   },
   chat: {
     title: 'Playground',
@@ -353,6 +357,19 @@ export const en = {
     moveText: (size: string) =>
       `${size} are copied and checked first. Only then the old files are deleted.`,
     moveBlocked: 'Stop mining first: its models are in use.',
+    away: {
+      title: 'Your model library is not there',
+      look: 'Look again',
+      choose: 'Choose another folder',
+    },
+    elsewhere: {
+      title: 'Where are your models?',
+      label: 'Folder',
+      placeholder: '/media/games/models',
+      go: 'Use this folder',
+    },
+    elsewhereText:
+      'Models that lie there are used as they are. Where there are none, a new library begins.',
     now: 'Now in',
     reuse: {
       open: 'Use files I already have',

@@ -22,6 +22,8 @@ export const wallet = {
   wordsHelp: 'Write them on paper in this order. Never photograph, type or send them.',
   hold: 'Press and hold to show the words',
   holding: 'Let go to hide them',
+  showAWhile: 'Show for 60 seconds',
+  hideNow: 'Hide the words',
   hidden: 'Hidden',
   prove: 'I wrote them down',
   quizTitle: 'Enter three of the words',

@@ -210,6 +210,19 @@ describe('energy and files', () => {
     expect(backend.overview.tariff).toEqual({ ...tariff, cheap_kwh_micro: null });
   });
 
+  it('keep a price in thousands, which can be saved again as it is shown', async () => {
+    const { backend } = await earnings();
+    const price = screen.getByTestId<HTMLInputElement>('tariff-price');
+    for (let time = 0; time < 2; time += 1) {
+      if (time === 0) await fireEvent.input(price, { target: { value: '2500' } });
+      await fireEvent.click(screen.getByTestId('tariff-save'));
+      await settle();
+      expect(backend.overview.tariff?.kwh_micro).toBe(2_500_000_000);
+      expect(price.value).toBe('2500.00');
+      expect(screen.queryByRole('alert')).toBeNull();
+    }
+  });
+
   it('say where a file lies', async () => {
     await earnings();
     await fireEvent.click(screen.getByTestId('export-receipts-csv'));

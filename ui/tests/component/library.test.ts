@@ -249,3 +249,54 @@ describe('a file that the drive does not give', () => {
     expect(screen.queryByTestId('model-replace')).toBeNull();
   });
 });
+
+describe('a library that is away', () => {
+  const away = {
+    code: 'model_not_ready' as const,
+    message:
+      'the folder of the model library, `/media/big/models`, is not there; connect its drive',
+  };
+
+  it('is told on Home and among the models, and looked for again', async () => {
+    const { backend, emit } = await open(withLibrary({ away }));
+    expect(screen.getByTestId('library-away').textContent).toContain('/media/big/models');
+    await fireEvent.click(screen.getByTestId('library-choose'));
+    expect(screen.queryByTestId('move-library')).toBeNull();
+    await fireEvent.click(screen.getByTestId('library-look'));
+    expect(backend.sent('library').at(-1)?.payload).toEqual({ action: 'look_again' });
+    emit({ event: 'snapshot', payload: withLibrary({}) });
+    expect(screen.queryByTestId('library-away')).toBeNull();
+    expect(screen.getByTestId('move-library')).toBeTruthy();
+  });
+
+  it('can be another folder, without a word of copying', async () => {
+    const { backend } = await open(withLibrary({ away }), 'models');
+    await fireEvent.click(screen.getByTestId('library-choose'));
+    const dialog = screen.getByTestId('move-dialog');
+    expect(dialog.textContent).toContain('used as they are');
+    expect(dialog.textContent).not.toContain('copied');
+    const field = screen.getByTestId('folder-input');
+    await fireEvent.input(field, { target: { value: '/media/other' } });
+    await fireEvent.click(screen.getByTestId('folder-go'));
+    await settle();
+    const sent = backend.sent('library').at(-1)?.payload;
+    expect(sent).toEqual({ action: 'move', folder: '/media/other' });
+  });
+});
+
+describe('a model of one’s own that is damaged', () => {
+  it('can be removed, and is not to be had', async () => {
+    const model = models[3];
+    if (!model) throw new Error('a model');
+    const told = library.models.map((one) =>
+      one.model === model.id ? { ...one, own: true, damaged: 'w.bin' } : one,
+    );
+    const state = { ...model, state: { state: 'absent' as const } };
+    await open(
+      snapshot('stopped', { models: [state], library: { ...library, models: told } }),
+      'models',
+    );
+    expect(screen.queryByTestId('model-get')).toBeNull();
+    expect(screen.getByTestId('model-remove')).toBeTruthy();
+  });
+});

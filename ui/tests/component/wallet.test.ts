@@ -1,6 +1,6 @@
 import { fireEvent, screen } from '@testing-library/svelte';
 import axe from 'axe-core';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import type { OnboardingStep } from '../../src/lib/api/types';
 import { order } from '../../src/features/guide/steps';
@@ -89,6 +89,34 @@ describe('the recovery words', () => {
       expect(document.body.textContent).not.toContain('sausage');
       expect(session.wallet.words).toBeNull();
     }
+  });
+
+  it('are shown for a while to who presses by a click alone, and read from the list', async () => {
+    const { session } = await settings();
+    await fireEvent.click(screen.getByTestId('backup-open'));
+    vi.useFakeTimers();
+    const toggle = screen.getByTestId('words-show');
+    const press = async () => {
+      await fireEvent.click(toggle);
+      await vi.advanceTimersByTimeAsync(1);
+    };
+    await press();
+    expect(screen.getByTestId('words').textContent).toContain('sausage');
+    expect(document.activeElement).toBe(screen.getByTestId('words'));
+    expect(screen.getByTestId<HTMLButtonElement>('words-written').disabled).toBe(false);
+    // A pointer that only passes over the other button takes nothing away.
+    await fireEvent.pointerLeave(screen.getByTestId('words-hold'));
+    expect(session.wallet.words).not.toBeNull();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(session.wallet.words).toBeNull();
+    expect(document.activeElement).toBe(toggle);
+    await press();
+    await press();
+    expect(session.wallet.words).toBeNull();
+    await press();
+    await fireEvent.blur(window);
+    expect(session.wallet.words).toBeNull();
+    vi.useRealTimers();
   });
 
   it('do not appear when the button was let go before they came', async () => {

@@ -148,6 +148,7 @@ function demand(model: number, changes: Partial<ModelDemand>): ModelDemand {
 /** The library of the sample models, with nothing under way. */
 export const library: LibraryStatus = {
   folder: '/home/ada/.local/share/neurino/models',
+  away: null,
   used_bytes: 114_700_000,
   free_bytes: 182_400_000_000,
   settings: { cap_bytes: null, bytes_per_s_max: null, connections: 2, window: null },

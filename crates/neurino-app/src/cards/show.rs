@@ -1,6 +1,6 @@
 //! The devices as the window shows them.
 
-use neurino_hardware::{GpuSample, Sample};
+use neurino_hardware::{Gpu, GpuSample, Sample};
 use neurino_protocol::app::{Device, DeviceKind};
 use neurino_protocol::cards::{CardChoice, PROCESSOR};
 
@@ -15,27 +15,43 @@ impl State {
     }
 
     /// What a card is called: the person's name for it, else its maker's, with a number where several
-    /// of a kind are here.
-    fn name(&self, card: &KnownCard) -> String {
+    /// of a kind are among `all`.
+    fn name(&self, card: &KnownCard, all: &[KnownCard]) -> String {
         if let Some(name) = self.choice(&card.id()).name {
             return name;
         }
-        let alike = || self.known.iter().filter(|other| other.gpu.name == card.gpu.name);
-        let number = alike().position(|other| other.id() == card.id()).unwrap_or(0) + 1;
-        if alike().count() > 1 {
-            format!("{} ({number})", card.gpu.name)
-        } else {
-            card.gpu.name.clone()
-        }
+        numbered(card, all)
+    }
+
+    /// All cards: those that are known, then what the driver shows beyond them, which is hidden by the
+    /// environment or cannot compute.
+    fn all_cards(&self, shown: &[Gpu]) -> Vec<KnownCard> {
+        let hidden =
+            shown.iter().filter(|gpu| self.known.iter().all(|card| card.id() != id_of(gpu)));
+        let hidden = hidden.map(|gpu| KnownCard { gpu: gpu.clone(), here: true });
+        self.known.iter().cloned().chain(hidden).collect()
+    }
+}
+
+/// The maker's name of a card, with a number where several of `all` have it.
+fn numbered(card: &KnownCard, all: &[KnownCard]) -> String {
+    let alike = || all.iter().filter(|other| other.gpu.name == card.gpu.name);
+    let number = alike().position(|other| other.id() == card.id()).unwrap_or(0) + 1;
+    if alike().count() > 1 {
+        format!("{} ({number})", card.gpu.name)
+    } else {
+        card.gpu.name.clone()
     }
 }
 
 impl App {
     /// The name of a card for people.
     pub(crate) fn card_name(&self, gpu: &neurino_hardware::Gpu) -> String {
+        let hardware = self.hardware();
         let state = lock(&self.cards.state);
+        let all = state.all_cards(hardware.gpus());
         let known = state.known.iter().find(|card| card.id() == id_of(gpu));
-        known.map_or_else(|| gpu.name.clone(), |card| state.name(card))
+        known.map_or_else(|| gpu.name.clone(), |card| state.name(card, &all))
     }
 
     /// The name of the processor for people.
@@ -57,15 +73,9 @@ impl App {
     fn card_devices(&self, sample: &Sample, busy: bool) -> Vec<Device> {
         let hardware = self.hardware();
         let state = lock(&self.cards.state);
-        // What the driver shows and is not known is hidden by the environment, or cannot compute.
-        let hidden = hardware
-            .gpus()
-            .iter()
-            .filter(|gpu| state.known.iter().all(|card| card.id() != id_of(gpu)));
-        let hidden = hidden.map(|gpu| KnownCard { gpu: gpu.clone(), here: true });
-        let all = state.known.iter().cloned().map(|card| (card, true));
-        let all = all.chain(hidden.map(|card| (card, false)));
-        let device = |(card, known): (KnownCard, bool)| {
+        let all = state.all_cards(hardware.gpus());
+        let device = |(index, card): (usize, &KnownCard)| {
+            let known = index < state.known.len();
             let (id, gpu) = (card.id(), &card.gpu);
             let planned = |plan: &Plan| plan.cards().iter().find(|c| c.id == id).map(|c| c.role);
             let in_use = planned(&state.plan).is_some();
@@ -74,11 +84,11 @@ impl App {
             let now = now.unwrap_or(&none);
             let own = state.choice(&id).name.is_some();
             Device {
-                name: state.name(&card),
+                name: state.name(card, &all),
                 product: own.then(|| gpu.name.clone()),
                 kind: DeviceKind::Gpu,
                 in_use,
-                note: now.lost.clone().or_else(|| self.card_note(&state, &card, known, in_use)),
+                note: now.lost.clone().or_else(|| self.card_note(&state, card, known, in_use)),
                 choice: (known && self.cards.may_choose_cards()).then(|| state.choice(&id)),
                 gone: !card.here,
                 pending: busy && planned(&state.plan) != planned(&state.in_force),
@@ -91,7 +101,7 @@ impl App {
                 card: id,
             }
         };
-        all.map(device).collect()
+        all.iter().enumerate().map(device).collect()
     }
 
     fn processor(&self, sample: &Sample, busy: bool) -> Device {
@@ -162,3 +172,27 @@ impl App {
 }
 
 const SWITCHED_OFF: &str = "Switched off in the settings.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_are_numbered_over_all_cards_whether_they_compute_or_not() {
+        let card = |index: u32, name: &str| KnownCard {
+            gpu: Gpu {
+                index,
+                name: name.into(),
+                uuid: Some(format!("GPU-{index}")),
+                pci_address: None,
+                memory_bytes: None,
+                compute_capability: None,
+            },
+            here: true,
+        };
+        // The last two are hidden from this program.
+        let all = [card(0, "RTX 4090"), card(1, "RTX 3060"), card(2, "RTX 4090"), card(3, "T4")];
+        let names = all.each_ref().map(|one| numbered(one, &all));
+        assert_eq!(names, ["RTX 4090 (1)", "RTX 3060", "RTX 4090 (2)", "T4"]);
+    }
+}

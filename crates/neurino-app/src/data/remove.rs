@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use neurino_config::Dirs;
-use neurino_model_store::{ModelStore, StoreError};
+use neurino_model_store::ModelStore;
 use neurino_protocol::data::DataKind;
 
 use crate::autostart::{self, Autostart};
@@ -34,6 +34,8 @@ pub struct Removal {
     pub keys: Vec<PathBuf>,
     /// Models of the person's own, which no download brings back, among what goes.
     pub own_models: usize,
+    /// The folder of a library that is not there, so that its files stay where they are.
+    pub library_away: Option<PathBuf>,
     store: Option<ModelStore>,
 }
 
@@ -65,6 +67,7 @@ const RECORDS: &[&str] = &[
     "notices.json",
     "updates.json",
     "downloads.json",
+    "scrubbed.json",
     "window.toml",
     "practice/coordinator.sqlite*",
     "practice/coordinator-pictures/*.png",
@@ -78,6 +81,7 @@ const RECORDS: &[&str] = &[
     "machine/recorder.bin",
     "machine/power-limits.*",
     "updates/neurino*",
+    "tuning/*",
     ".neurino-*",
 ];
 /// The same of each network's records.
@@ -91,7 +95,8 @@ const KEYS: &[&str] = &[
     "wallet.json",
     "wallet.json.damaged",
 ];
-const OUTBOX: &[&str] = &["*.json"];
+/// Results that wait for their receipt, in a folder for each network: other people's answers in clear.
+const OUTBOX: &[&str] = &["*.json", ".writing-*"];
 const LOGS: &[&str] = &["neurino.*.log"];
 const SETTINGS: &[&str] = &[
     "settings.toml",
@@ -113,12 +118,10 @@ const WINDOW: &str = "com.neurino.app";
 
 impl Removal {
     /// Looks at what is there. Changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the library cannot be read.
-    pub fn plan(dirs: &Dirs, keep: Keep) -> Result<Self, StoreError> {
-        let store = ModelStore::open(&dirs.models)?;
+    pub fn plan(dirs: &Dirs, keep: Keep) -> Self {
+        let store = ModelStore::open_as_is(&dirs.models);
         let mut plan = Self::default();
+        plan.library_away = dirs.is_library_away().then(|| store.root());
         for path in store.library_files() {
             plan.add(DataKind::Models, path);
         }
@@ -134,10 +137,13 @@ impl Removal {
         } else {
             plan.add_named(DataKind::Records, &dirs.data, KEYS);
         }
-        plan.add_named(DataKind::Outbox, &dirs.outbox, OUTBOX);
+        for network in networks(&dirs.outbox) {
+            plan.add_named(DataKind::Outbox, &network, OUTBOX);
+            plan.folders.insert(network);
+        }
         plan.add_named(DataKind::Logs, &dirs.logs, LOGS);
         plan.folders.extend(
-            ["practice/coordinator-pictures", "practice", "machine", "updates"]
+            ["practice/coordinator-pictures", "practice", "machine", "updates", "tuning"]
                 .map(|name| dirs.data.join(name)),
         );
         plan.folders.extend(networks(&dirs.data));
@@ -158,7 +164,7 @@ impl Removal {
             plan.add(DataKind::Settings, entry);
         }
         plan.count_strangers(dirs, keep);
-        Ok(plan)
+        plan
     }
 
     /// What goes of a kind: files and their bytes.
@@ -306,7 +312,7 @@ fn window_folders() -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    const OURS: [&str; 16] = [
+    const OURS: [&str; 19] = [
         "data/neurino.lock",
         "data/control.json",
         "data/control.json.damaged",
@@ -315,8 +321,11 @@ mod tests {
         "data/practice/receipts.jsonl",
         "data/network-club-example/meter.bin",
         "data/machine/recorder.bin",
-        "data/outbox/0193.json",
-        "data/outbox/0194.json.damaged",
+        "data/scrubbed.json",
+        "data/tuning/rtx-4090-0a1b2c3d_580_7.json.log",
+        "data/outbox/practice/0193.json",
+        "data/outbox/network-club-example/0194.json.damaged",
+        "data/outbox/network-club-example/.writing-0195",
         "logs/neurino.2026-11-22.log",
         "config/settings.toml",
         "config/rules.toml.damaged",
@@ -329,7 +338,7 @@ mod tests {
     const STRANGERS: [&str; 9] = [
         "data/my notes.txt",
         "data/practice/photo.jpg",
-        "data/outbox/list.txt",
+        "data/outbox/practice/list.txt",
         "data/coordinator/coordinator.sqlite",
         "config/other.toml",
         "logs/another.log",
@@ -367,7 +376,7 @@ mod tests {
     #[test]
     fn only_what_neurino_wrote_goes_and_keys_stay() {
         let (_home, dirs) = home();
-        let plan = Removal::plan(&dirs, Keep { settings: false, keys: true }).unwrap();
+        let plan = Removal::plan(&dirs, Keep { settings: false, keys: true });
         assert_eq!(plan.keys.len(), KEY_FILES.len());
         assert_eq!(plan.strangers.len(), STRANGERS.len(), "{:?}", plan.strangers);
         assert_eq!((plan.own_models, plan.of(DataKind::Settings).0), (1, 3));
@@ -390,13 +399,26 @@ mod tests {
             fs::remove_file(dirs.data.parent().unwrap().join(name)).unwrap();
         }
         fs::remove_dir(dirs.data.join("coordinator")).unwrap();
-        Removal::plan(&dirs, Keep { settings: true, keys: true }).unwrap().carry_out();
+        Removal::plan(&dirs, Keep { settings: true, keys: true }).carry_out();
         assert!(dirs.config.join("settings.toml").exists() && !dirs.models.exists());
-        let plan = Removal::plan(&dirs, Keep { settings: false, keys: false }).unwrap();
+        let plan = Removal::plan(&dirs, Keep { settings: false, keys: false });
         assert!(plan.strangers.is_empty() && plan.keys.is_empty());
         plan.carry_out();
         assert!(!dirs.data.exists() && !dirs.config.exists() && !dirs.logs.exists());
         assert!(dirs.pictures.join("p.png").exists(), "what the person kept is theirs");
+    }
+
+    #[test]
+    fn a_library_on_a_drive_that_is_not_there_is_told_and_not_created() {
+        let (home, dirs) = home();
+        let drive = home.path().join("drive/neurino-models");
+        neurino_config::LibraryFile::new(&dirs).set_folder(&drive).unwrap();
+        let dirs = Dirs { models: drive.clone(), ..dirs };
+        let plan = Removal::plan(&dirs, Keep::default());
+        assert_eq!(plan.library_away.as_deref(), Some(drive.as_path()));
+        assert_eq!(plan.of(DataKind::Models), (0, 0));
+        plan.carry_out();
+        assert!(!drive.exists());
     }
 
     #[cfg(unix)]
@@ -408,7 +430,7 @@ mod tests {
         fs::write(&elsewhere, "precious").unwrap();
         symlink(&elsewhere, dirs.logs.join("neurino.2026-01-01.log")).unwrap();
         symlink(home.path(), dirs.data.join("network-x")).unwrap();
-        let plan = Removal::plan(&dirs, Keep::default()).unwrap();
+        let plan = Removal::plan(&dirs, Keep::default());
         plan.carry_out();
         assert!(elsewhere.exists());
         assert!(dirs.logs.join("neurino.2026-01-01.log").symlink_metadata().is_ok());

@@ -27,6 +27,7 @@ impl App {
         let models = catalog.models().iter();
         let models = models.map(|manifest| self.library_model(manifest, &usage, devices)).collect();
         let queue = self.queue_items();
+        let away = self.library_away();
         let state = lock(&self.library.state);
         let keep: Vec<ModelId> = self.kept_models();
         let clean_up = match state.settings.cap_bytes {
@@ -39,6 +40,7 @@ impl App {
             folder: self.store.root().display().to_string(),
             used_bytes,
             free_bytes: self.store.free_bytes(),
+            away,
             settings: state.settings.clone(),
             models,
             resting: state.resting.clone().filter(|_| !queue.is_empty()),
@@ -94,7 +96,7 @@ impl App {
             model: manifest.id.clone(),
             disk_bytes: used.map_or(0, |usage| usage.disk_bytes),
             used_ms: used_at.and_then(|at| i64::try_from(at.as_millis()).ok()),
-            own: used.is_some_and(|usage| usage.own),
+            own: self.is_own(&manifest.id),
             damaged: self.damaged_file(&manifest.id),
             unreadable: self.unreadable_file(&manifest.id),
             newer: self.newer_version(&manifest.id),

@@ -54,6 +54,8 @@ impl App {
                 move |place: &Path| file.set_folder(place).map_err(|error| refused(place, &error))
             };
             let place = app.model_store().relocate(&folder, tell, switch, stop).await?;
+            // Where the library was away, other models are here now.
+            app.models_changed().await;
             Ok(format!("The library is in {} now.", place.display()))
         })
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use neurino_app::AppOptions;
+use neurino_config::{Dirs, LibraryFile};
 use neurino_core::ModelId;
 use neurino_model_store::{Catalog, Source};
 use neurino_protocol::ErrorCode;
@@ -198,6 +200,38 @@ async fn the_library_moves_is_checked_and_knows_what_fits() {
     assert_eq!(viewer.snapshot().await.library.outcome, None);
     viewer.end().await;
     // The next start finds it where it is now.
-    let dirs = neurino_config::Dirs::discover(Some(world.home.path().to_owned())).unwrap();
+    let dirs = Dirs::discover(Some(world.home.path().to_owned())).unwrap();
     assert_eq!(dirs.models, target);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_whose_drive_is_gone_keeps_nothing_from_starting() {
+    let world = World::without_model(vec![]);
+    let dirs = world.dirs();
+    dirs.create().unwrap();
+    let drive = world.home.path().join("drive/neurino-models");
+    LibraryFile::new(&dirs).set_folder(&drive).unwrap();
+    let dirs = Dirs { models: drive.clone(), ..dirs };
+    let options = AppOptions { dirs, store: None, ..world.options() };
+    let viewer = Viewer::start(options).await.unwrap();
+    let away = viewer.snapshot().await.library.away.unwrap();
+    assert!(away.message.contains("neurino-models") && away.message.contains("drive"), "{away:?}");
+    assert_eq!(library(&viewer, LibraryAction::LookAgain).await, Err(ErrorCode::ModelNotReady));
+    viewer.command(Command::ModelFetch { model: Catalog::starter() }).await.unwrap();
+    viewer.until("failed", |s| s.library.queue.iter().any(|i| i.problem.is_some())).await;
+    assert!(!drive.exists(), "it would be fetched to another drive");
+    let Ok(Reply::Doctor(checks)) = viewer.command(Command::Doctor).await else { panic!() };
+    assert!(checks.iter().any(|check| check.finding.ends_with("is not there.")), "{checks:?}");
+    std::fs::create_dir_all(&drive).unwrap();
+    library(&viewer, LibraryAction::LookAgain).await.unwrap();
+    assert_eq!(viewer.snapshot().await.library.away, None);
+    std::fs::remove_dir_all(&drive).unwrap();
+    let other = world.home.path().join("other drive");
+    let folder = other.display().to_string();
+    library(&viewer, LibraryAction::Move { folder: folder.clone() }).await.unwrap();
+    let chosen = viewer.until("chosen", |s| s.library.outcome.is_some()).await.library;
+    assert_eq!((chosen.folder, chosen.away), (folder, None));
+    viewer.end().await;
+    let dirs = Dirs::discover(Some(world.home.path().to_owned())).unwrap();
+    assert_eq!(dirs.models, other);
 }

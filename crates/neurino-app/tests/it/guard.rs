@@ -28,6 +28,7 @@ impl Desk {
         desk.change(|view| {
             *view = View {
                 idle_secs: Some(0),
+                other_user: Some(false),
                 on_battery: Some(false),
                 metered: Some(false),
                 programs: Some(vec![Program::at("/usr/bin/firefox")]),
@@ -151,6 +152,33 @@ async fn away_starts_by_itself_and_a_clean_end_is_remembered() {
     let Ok(Reply::Rules(view)) = again.command(Command::Rules).await else { panic!("rules") };
     assert_eq!(view.rules, rules);
     assert!(view.abilities.idle && view.abilities.programs && !view.abilities.heat);
+    again.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_before_the_shutdown_is_done_is_no_crash() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    let file = world.dirs().data.join("control.json");
+    let viewer = desk.start(&world).await;
+    viewer.mine_until_ready().await;
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"running\": true"), "{text}");
+    viewer.app.will_end();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"running\": false"), "{text}");
+    // A person's last word is still written down, and it is still no crash.
+    let rules = Rules { when: When::Always, cool_down_secs: 7, ..Rules::default() };
+    set_rules(&viewer, rules).await;
+    let snooze = Command::MiningOrder { order: Order::Snooze { minutes: None } };
+    viewer.command(snooze).await.unwrap();
+    let follow = Command::MiningOrder { order: Order::FollowRules };
+    let _ = viewer.command(follow).await;
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"running\": false"), "{text}");
+    viewer.app.shutdown().await;
+    drop(viewer);
+    let again = desk.start(&world).await;
+    again.until("mining", mines).await;
     again.app.shutdown().await;
 }
 

@@ -86,7 +86,7 @@ impl Subject {
 pub(super) async fn run(setting: Setting, args: CalibrateArgs) -> anyhow::Result<ExitCode> {
     let device = neurino_app::device_choice(args.device.unwrap_or(setting.settings.engine.device));
     let against = args.against.map_or(device, neurino_app::device_choice);
-    let store = ModelStore::open(&setting.dirs.models)?;
+    let store = setting.library()?;
     let of = args.clone();
     let subject = tokio::task::spawn_blocking(move || subject(&store, &of))
         .await

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use neurino_engine::bench::{BenchSubject, ImageBench, ImageBenchOptions, ImagePeerBench, image};
 use neurino_hardware::peak_memory_bytes;
-use neurino_model_store::ModelStore;
 use serde_json::{Value, json};
 
 use super::{model_path, table};
@@ -24,7 +23,7 @@ pub(super) async fn run(setting: Setting, args: BenchImageArgs) -> anyhow::Resul
         against: args.against,
         python: args.python,
     };
-    let store = ModelStore::open(&setting.dirs.models)?;
+    let store = setting.library()?;
     let quiet = setting.format == Format::Json;
     let work = move || -> anyhow::Result<ImageBench> {
         let subject = if let Some(name) = args.shape {

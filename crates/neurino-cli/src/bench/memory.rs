@@ -9,7 +9,6 @@ use neurino_core::ModelId;
 use neurino_engine::device::available;
 use neurino_engine::{DeviceChoice, Engine, ModelRef, ProcessEngine, ProcessEngineConfig};
 use neurino_hardware::{CardMemoryMeter, resident_memory_bytes_of};
-use neurino_model_store::ModelStore;
 use serde::Serialize;
 
 use super::table::row;
@@ -82,7 +81,7 @@ impl Found {
 }
 
 pub(super) async fn run(setting: Setting, args: BenchMemoryArgs) -> anyhow::Result<ExitCode> {
-    let store = ModelStore::open(&setting.dirs.models)?;
+    let store = setting.library()?;
     let model = tokio::task::spawn_blocking(move || -> anyhow::Result<ModelRef> {
         let (name, path) = super::model_path(&store, &args.model, args.file)?;
         // A file's name need not be one that the network would take.

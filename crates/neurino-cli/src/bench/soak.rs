@@ -8,7 +8,6 @@ use neurino_core::ModelId;
 use neurino_engine::soak::{SoakOptions, SoakReport, soak};
 use neurino_engine::{Engine, ModelRef, ProcessEngine, ProcessEngineConfig};
 use neurino_hardware::{resident_memory_bytes, resident_memory_bytes_of};
-use neurino_model_store::ModelStore;
 use serde_json::json;
 
 use crate::Setting;
@@ -23,7 +22,7 @@ const GROWTH_BYTES_MIN: u64 = 8 << 20;
 const LONGEST_TOKENS: u32 = 480;
 
 pub(super) async fn run(setting: Setting, args: BenchSoakArgs) -> anyhow::Result<ExitCode> {
-    let store = ModelStore::open(&setting.dirs.models)?;
+    let store = setting.library()?;
     let model = tokio::task::spawn_blocking(move || -> anyhow::Result<ModelRef> {
         let (name, path) = super::model_path(&store, &args.model, args.file)?;
         // A file's name need not be one that the network would take.

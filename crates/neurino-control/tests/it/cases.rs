@@ -225,3 +225,23 @@ fn a_system_that_tells_nothing_pauses_for_nothing_but_says_what_it_cannot_do() {
          settings."
     );
 }
+
+#[test]
+fn another_person_at_the_machine_holds_as_a_game_would() {
+    let mut world = World::at_hour(12);
+    let mut control = Control::new(Rules::default(), Saved::default(), &world.facts());
+    assert_eq!(control.order(Order::FollowRules, &world.facts()).state, State::Running);
+    world.other_user = Some(true);
+    let decision = control.observe(&world.facts()).clone();
+    assert_eq!((decision.state, decision.action), (State::Paused, Action::HandBack));
+    let says = "Paused: another person is using this machine. Resumes when your session is in \
+                front again.";
+    assert_eq!(decision.sentence, says);
+    assert_eq!(control.order(Order::Start, &world.facts()).state, State::Running);
+    world.other_user = Some(false);
+    control.observe(&world.facts());
+    world.other_user = Some(true);
+    assert_eq!(control.observe(&world.facts()).state, State::Paused, "they are there again");
+    let free = Rules { game_guard: false, ..Rules::default() };
+    assert_eq!(control.set_rules(free, &world.facts()).state, State::Running);
+}

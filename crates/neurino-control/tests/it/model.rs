@@ -159,6 +159,7 @@ impl Model {
             Some(("game", _)) => now - *last < cool.max(60_000),
             Some(("exclusive", program)) => runs(world, program),
             _ => match reason.as_str() {
+                "other_user" => for_others(rules) && world.other_user == Some(true),
                 "battery" => rules.pause_on_battery && world.on_battery == Some(true),
                 "metered" => rules.pause_on_metered && world.metered == Some(true),
                 "hot" => hot > 0,
@@ -185,6 +186,9 @@ impl Model {
             if runs(world, program) {
                 reasons.insert(format!("exclusive {program}"), 3);
             }
+        }
+        if for_others(rules) && world.other_user == Some(true) {
+            reasons.insert("other_user".into(), 3);
         }
         if rules.pause_on_battery && world.on_battery == Some(true) {
             reasons.insert("battery".into(), 3);
@@ -219,6 +223,10 @@ impl Model {
     pub(crate) fn sets_aside(&self) -> bool {
         !self.aside.is_empty()
     }
+}
+
+fn for_others(rules: &Rules) -> bool {
+    rules.game_guard || rules.when.wants_away()
 }
 
 fn runs(world: &World, program: &str) -> bool {

@@ -105,7 +105,7 @@ fn change(random: &mut ChaCha8Rng, world: &mut World) {
     let maybe =
         |random: &mut ChaCha8Rng| [None, Some(false), Some(true)][random.random_range(0..3)];
     match random.random_range(0..24) {
-        0 => world.on_battery = maybe(random),
+        0 => (world.on_battery, world.other_user) = (maybe(random), maybe(random)),
         1 => (world.metered, world.updating) = (maybe(random), random.random_bool(0.2)),
         2..4 => world.card_c = random.random_bool(0.9).then(|| random.random_range(55..100)),
         4..7 => {
@@ -220,6 +220,7 @@ fn reason(cause: &Cause) -> String {
         Cause::Game { program, .. } => format!("game {program}"),
         Cause::CoolDown { program } => format!("cool {program}"),
         Cause::Exclusive { program, .. } => format!("exclusive {program}"),
+        Cause::OtherUser => "other_user".into(),
         Cause::Battery => "battery".into(),
         Cause::Hot { .. } => "hot".into(),
         Cause::InUse { .. } | Cause::AwayUnknown => "away".into(),
@@ -269,6 +270,7 @@ fn consistent(decision: &Decision, world: &World, step: u32) {
             Cause::Game { program, .. }
             | Cause::CoolDown { program }
             | Cause::Exclusive { program, .. } => program,
+            Cause::OtherUser => "another person",
             Cause::Battery => "battery",
             Cause::Hot { .. } => "°C",
             Cause::InUse { .. } => "you are using this machine",

@@ -179,6 +179,54 @@ async fn the_space_for_a_move_counts_the_library_and_nothing_beside_it() {
 }
 
 #[tokio::test]
+async fn a_move_to_a_drive_with_coarse_times_goes_on_where_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, target) = (place.path().join("models"), place.path().join("target"));
+    drop(filled(&root).await);
+    // The large file arrived at the first attempt; the drive keeps every second second.
+    let (from, to) =
+        (root.join("test--model").join(NESTED), target.join("test--model").join(NESTED));
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::copy(&from, &to).unwrap();
+    let since = fs::metadata(&from).unwrap().modified().unwrap();
+    let since = since.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let coarse = std::time::UNIX_EPOCH + Duration::from_secs(since.as_secs() / 2 * 2);
+    fs::File::options().write(true).open(&to).unwrap().set_modified(coarse).unwrap();
+    let files = vec![file(NESTED, &content(), vec![]), file("model_index.json", b"{}", vec![])];
+    let catalog = Catalog::of(vec![manifest(files)]);
+    let free = |_: &Path| Ok(64_000_000 + 100_000);
+    let store = ModelStore::open_with(&root, catalog, Box::new(free)).unwrap();
+    store.relocate(&target, |_| {}, |_| Ok(()), CancellationToken::new()).await.unwrap();
+    assert_eq!(fs::metadata(&to).unwrap().modified().unwrap(), coarse, "it was not copied again");
+    store.verified(&model()).await.unwrap();
+    assert!(!from.exists());
+}
+
+#[tokio::test]
+async fn a_library_whose_drive_has_another_name_is_found_there_and_nothing_is_made_meanwhile() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, renamed) = (place.path().join("drive/neurino-models"), place.path().join("renamed"));
+    let store = filled(&root).await;
+    fs::rename(place.path().join("drive"), &renamed).unwrap();
+    assert!(!store.is_there());
+    assert_eq!(store.state(&model()).unwrap(), ModelState::Absent);
+    assert!(matches!(fetch(&store).await, Err(StoreError::Away { .. })));
+    assert!(matches!(store.remove(&model()).await, Err(StoreError::Away { .. })));
+    assert!(!root.exists() && !place.path().join("drive").exists());
+    let found = store.relocate(&renamed, |_| {}, |_| Ok(()), CancellationToken::new());
+    assert_eq!(found.await.unwrap(), renamed.join("neurino-models"));
+    assert_eq!(store.state(&model()).unwrap(), ModelState::Verified);
+    // Where none lies, one begins: beside what others have there.
+    fs::rename(&renamed, place.path().join("away")).unwrap();
+    let other = place.path().join("other");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("photo.jpg"), b"a cat").unwrap();
+    let made = store.relocate(&other, |_| {}, |_| Ok(()), CancellationToken::new());
+    assert_eq!(made.await.unwrap(), other.join("neurino-models"));
+    assert!(store.is_there());
+}
+
+#[tokio::test]
 async fn a_folder_in_itself_is_no_target_and_a_busy_model_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("models");

@@ -23,6 +23,7 @@ import type {
   TelemetrySeries,
   TelemetrySpan,
 } from '../../lib/api/types';
+import { once } from '../../lib/once';
 
 export type EarningsView = 'overview' | 'receipts' | 'jobs' | 'sensors';
 
@@ -51,6 +52,21 @@ const anyReceipt: ReceiptFilter = {
 };
 const anyJob: JobFilter = { text: '', outcome: null, since_ms: null };
 
+const receiptKey = (receipt: Receipt) => receipt.event;
+const jobKey = (job: JobRecord) => `${job.lease} ${job.ended_ms}`;
+
+/** The newest rows on top of those below, and whether these still follow: where so much is new that rows
+ * between them are missing, only the newest stay. */
+function onTop<Row>(
+  newest: readonly Row[],
+  below: readonly Row[],
+  key: (row: Row) => string,
+): [Row[], boolean] {
+  const fresh = new Set(newest.map(key));
+  const follows = below.length > newest.length && below.some((row) => fresh.has(key(row)));
+  return follows ? [once([...newest, ...below], key), true] : [[...newest], false];
+}
+
 export class Ledger {
   view = $state<EarningsView>('overview');
   overview = $state.raw<EarningsOverview | null>(null);
@@ -65,6 +81,8 @@ export class Ledger {
   jobs = $state.raw<JobRecord[]>([]);
   span = $state<TelemetrySpan>('ten_minutes');
   sensors = $state.raw<TelemetrySeries | null>(null);
+  /** Older rows are on their way. */
+  loadingOlder = $state(false);
   /** Where the last file lies. */
   savedAs = $state<string | null>(null);
   saving = $state(false);
@@ -76,6 +94,9 @@ export class Ledger {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #typing: ReturnType<typeof setTimeout> | undefined;
   #asked = 0;
+  /** What the rows at hand were looked for with. */
+  #receiptsOf: ReceiptFilter | null = null;
+  #jobsOf: JobFilter | null = null;
   /** What went wrong since the last refresh began. */
   #trouble: ErrorBody | null = null;
 
@@ -104,7 +125,7 @@ export class Ledger {
     if (this.#watched > 0 && this.view !== 'sensors') void this.refresh();
   }
 
-  /** Reads what the shown view needs; what was loaded further down stays. */
+  /** Reads what the shown view needs. A reader who has gone further down is not thrown back to the top. */
   async refresh(): Promise<void> {
     clearTimeout(this.#timer);
     this.#trouble = null;
@@ -126,10 +147,9 @@ export class Ledger {
       if (overview) this.overview = overview;
       if (bars) this.bars = bars;
     } else if (this.view === 'receipts') {
-      // A reader who has gone further down is not thrown back to the top.
-      if (this.receipts.length <= PAGE) await this.#firstReceipts();
+      await this.#firstReceipts();
     } else if (this.view === 'jobs') {
-      if (this.jobs.length <= PAGE) await this.#firstJobs();
+      await this.#firstJobs();
     } else {
       const sensors = await this.#ask({ ask: 'telemetry', span: this.span }, 'telemetry');
       if (sensors) this.sensors = sensors;
@@ -165,22 +185,23 @@ export class Ledger {
 
   async olderReceipts(): Promise<void> {
     const before = this.receiptPage?.next ?? null;
-    if (before === null) return;
-    const ask = { ask: 'receipts' as const, filter: this.receiptFilter, before, limit: PAGE };
-    const page = await this.#ask(ask, 'receipts');
-    if (!page) return;
+    if (before === null || this.loadingOlder) return;
+    const filter = this.receiptFilter;
+    const page = await this.#older({ ask: 'receipts', filter, before, limit: PAGE }, 'receipts');
+    // Meanwhile something else may have been looked for.
+    if (!page || filter !== this.receiptFilter || before !== this.receiptPage?.next) return;
     this.receiptPage = page;
-    this.receipts = [...this.receipts, ...page.receipts];
+    this.receipts = once([...this.receipts, ...page.receipts], receiptKey);
   }
 
   async olderJobs(): Promise<void> {
     const before = this.jobPage?.next ?? null;
-    if (before === null) return;
-    const ask = { ask: 'jobs' as const, filter: this.jobFilter, before, limit: PAGE };
-    const page = await this.#ask(ask, 'jobs');
-    if (!page) return;
+    if (before === null || this.loadingOlder) return;
+    const filter = this.jobFilter;
+    const page = await this.#older({ ask: 'jobs', filter, before, limit: PAGE }, 'jobs');
+    if (!page || filter !== this.jobFilter || before !== this.jobPage?.next) return;
     this.jobPage = page;
-    this.jobs = [...this.jobs, ...page.jobs];
+    this.jobs = once([...this.jobs, ...page.jobs], jobKey);
   }
 
   /** A receipt computed again by the program, by the rules it names. */
@@ -213,23 +234,42 @@ export class Ledger {
     else void read();
   }
 
+  async #older<K extends Answered['answer']>(
+    about: EarningsAsk,
+    kind: K,
+  ): Promise<Payloads[K] | null> {
+    this.loadingOlder = true;
+    const page = await this.#ask(about, kind);
+    this.loadingOlder = false;
+    return page;
+  }
+
   async #firstReceipts(): Promise<void> {
     const number = (this.#asked += 1);
-    const ask = { ask: 'receipts' as const, filter: this.receiptFilter, before: null, limit: PAGE };
-    const page = await this.#ask(ask, 'receipts');
+    const filter = this.receiptFilter;
+    const page = await this.#ask(
+      { ask: 'receipts', filter, before: null, limit: PAGE },
+      'receipts',
+    );
     // An answer to an older question comes too late.
     if (!page || number !== this.#asked) return;
-    this.receiptPage = page;
-    this.receipts = page.receipts;
+    const below = filter === this.#receiptsOf ? this.receipts : [];
+    this.#receiptsOf = filter;
+    const [rows, deeper] = onTop(page.receipts, below, receiptKey);
+    this.receipts = rows;
+    this.receiptPage = deeper ? { ...page, next: this.receiptPage?.next ?? null } : page;
   }
 
   async #firstJobs(): Promise<void> {
     const number = (this.#asked += 1);
-    const ask = { ask: 'jobs' as const, filter: this.jobFilter, before: null, limit: PAGE };
-    const page = await this.#ask(ask, 'jobs');
+    const filter = this.jobFilter;
+    const page = await this.#ask({ ask: 'jobs', filter, before: null, limit: PAGE }, 'jobs');
     if (!page || number !== this.#asked) return;
-    this.jobPage = page;
-    this.jobs = page.jobs;
+    const below = filter === this.#jobsOf ? this.jobs : [];
+    this.#jobsOf = filter;
+    const [rows, deeper] = onTop(page.jobs, below, jobKey);
+    this.jobs = rows;
+    this.jobPage = deeper ? { ...page, next: this.jobPage?.next ?? null } : page;
   }
 
   async #do(about: EarningsAsk): Promise<boolean> {

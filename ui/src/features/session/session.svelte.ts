@@ -26,6 +26,7 @@ import { Alerts } from '../alerts/alerts.svelte';
 import { Chat } from '../chat/chat.svelte';
 import { Ledger } from '../earnings/ledger.svelte';
 import { InTurn } from '../../lib/in-turn';
+import { once } from '../../lib/once';
 import { Journal } from '../help/journal.svelte';
 import { Control } from '../control/control.svelte';
 import { Filter } from '../filter/filter.svelte';
@@ -77,6 +78,7 @@ export class Session {
   /** Receipts older than those of the snapshot, once asked for. */
   older = $state.raw<Receipt[]>([]);
   olderEnd = $state(false);
+  loadingOlder = $state(false);
 
   /** The settings should open where cards are switched. */
   cardsWanted = $state(false);
@@ -242,10 +244,13 @@ export class Session {
   }
 
   async loadOlderReceipts(limit = 50): Promise<void> {
+    if (this.loadingOlder) return;
+    this.loadingOlder = true;
     const shown = this.receipts;
     const last = shown[shown.length - 1];
     const payload = { before_ms: last?.settled_at_ms ?? null, limit };
     const reply = await this.#call({ cmd: 'receipts', payload });
+    this.loadingOlder = false;
     if (reply?.reply !== 'receipts') return;
     this.older = [...this.older, ...reply.payload];
     this.olderEnd = reply.payload.length < limit;
@@ -253,9 +258,7 @@ export class Session {
 
   /** All receipts at hand, newest first, each once. */
   get receipts(): Receipt[] {
-    const latest = this.snapshot?.receipts ?? [];
-    const seen = new Set(latest.map((receipt) => receipt.event));
-    return [...latest, ...this.older.filter((receipt) => !seen.has(receipt.event))];
+    return once([...(this.snapshot?.receipts ?? []), ...this.older], (receipt) => receipt.event);
   }
 
   /** Shows a change at once and saves it; false where it was refused and is taken back. */

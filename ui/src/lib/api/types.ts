@@ -263,7 +263,7 @@ program: string,
 /**
  * The device.
  */
-device: JobDevice, } | { "cause": "battery" } | { "cause": "hot",
+device: JobDevice, } | { "cause": "other_user" } | { "cause": "battery" } | { "cause": "hot",
 /**
  * What it reached, in degrees Celsius.
  */
@@ -937,7 +937,7 @@ cause: Cause, } | { "end": "checked" } | { "end": "game_gone",
 /**
  * So many seconds later; at once for 0.
  */
-after_secs: number, } | { "end": "program_ends" } | { "end": "mains" } | { "end": "cooled",
+after_secs: number, } | { "end": "own_session" } | { "end": "program_ends" } | { "end": "mains" } | { "end": "cooled",
 /**
  * Down to this, in degrees Celsius.
  */
@@ -1600,6 +1600,10 @@ export type LibraryStatus = {
  */
 folder: string,
 /**
+ * Why it cannot be used: its folder is not there, as on a drive that is not connected.
+ */
+away: ErrorBody | null,
+/**
  * What it takes on its drive, in bytes.
  */
 used_bytes: number,
@@ -1639,7 +1643,7 @@ clean_up: Array<ModelId>, };
 /**
  * A rule that the person's own choice sets aside.
  */
-export type Lifted = { "rule": "away" } | { "rule": "schedule" } | { "rule": "battery" } | { "rule": "metered" } | { "rule": "hot" } | { "rule": "update" } | { "rule": "game",
+export type Lifted = { "rule": "away" } | { "rule": "schedule" } | { "rule": "other_user" } | { "rule": "battery" } | { "rule": "metered" } | { "rule": "hot" } | { "rule": "update" } | { "rule": "game",
 /**
  * The game.
  */

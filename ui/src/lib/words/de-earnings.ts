@@ -108,7 +108,7 @@ export const income: Catalogue['income'] = {
   priceSave: 'Preis speichern',
   priceHelp:
     'Zum Beispiel 0,32 und EUR. Lass den Preis leer, um ihn zu vergessen. Günstig sind die Stunden, die der Wochenplan so nennt; die Energie jeder Stunde zählt mit ihrem Preis.',
-  priceWrong: 'Das ist kein Preis zwischen 0 und 1000.',
+  priceWrong: 'Das ist kein Preis zwischen 0 und 1.000.000.',
   breakdown: 'Modelle und Faktoren',
   breakdownHelp:
     'Die letzten 30 Tage. Punkte = Grundwert × Faktor des Modells × dein Multiplikator.',

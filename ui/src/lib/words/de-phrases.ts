@@ -106,8 +106,15 @@ const machine: readonly Phrase[] = [
   ['check the address', 'prüf die Adresse'],
   ['Nobody answers at {}.', 'unter {0} antwortet niemand'],
   ['check the address and the internet connection', 'prüf die Adresse und die Internetverbindung'],
-  ['The model library cannot be opened: {}.', 'die Modellbibliothek lässt sich nicht öffnen: {0}'],
-  ['choose another folder with NEURINO_MODELS', 'wähle mit NEURINO_MODELS einen anderen Ordner'],
+  ['The model library in {} is not there.', 'die Modellbibliothek in {0} ist nicht da'],
+  [
+    'connect its drive, or choose another folder with `neurino models move FOLDER`',
+    'schließ ihr Laufwerk an oder wähl mit `neurino models move ORDNER` einen anderen Ordner',
+  ],
+  [
+    'the folder of the model library, `{}`, is not there; connect its drive, or choose another folder with `neurino models move FOLDER`',
+    'der Ordner der Modellbibliothek, `{0}`, ist nicht da; schließ ihr Laufwerk an oder wähl mit `neurino models move ORDNER` einen anderen Ordner',
+  ],
   ['No model is on this machine yet.', 'auf diesem Rechner ist noch kein Modell'],
   [
     'press Start, or run `neurino models get smollm2-135m-instruct`',
@@ -308,8 +315,8 @@ const machine: readonly Phrase[] = [
     'die Währung hat ein bis acht Zeichen, etwa EUR',
   ],
   [
-    'the price of a kilowatt hour is 0 to 1000',
-    'der Preis einer Kilowattstunde liegt zwischen 0 und 1000',
+    'the price of a kilowatt hour is 0 to 1000000',
+    'der Preis einer Kilowattstunde liegt zwischen 0 und 1000000',
   ],
   ['note the new folder', 'den neuen Ordner merken'],
 ];

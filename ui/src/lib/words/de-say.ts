@@ -39,6 +39,7 @@ export const causes: Said<Cause, 'cause'> = {
   exclusive: ({ program, device }) =>
     `${program} läuft und hat ${device === 'gpu' ? 'die Grafikkarte' : 'den Prozessor'} für sich`,
   battery: () => 'der Rechner läuft im Akkubetrieb',
+  other_user: () => 'jemand anderes benutzt den Rechner gerade',
   hot: ({ reached_c }) => `die Grafikkarte hat ${reached_c} °C erreicht`,
   in_use: () => 'du benutzt den Rechner gerade',
   away_unknown: () => 'dieses System verrät nicht, ob du weg bist',
@@ -58,6 +59,7 @@ export const endings: Said<Ending, 'end'> = {
       ? 'Weiter geht es, sobald es beendet ist.'
       : `Weiter geht es ${spell(after_secs)} nach seinem Ende.`,
   program_ends: () => 'Weiter geht es, wenn es beendet ist.',
+  own_session: () => 'Weiter geht es, sobald du wieder vorn angemeldet bist.',
   mains: () => 'Weiter geht es am Netzstrom.',
   cooled: ({ resume_c }) => `Weiter geht es bei ${resume_c} °C.`,
   idle: ({ minutes }) => `Weiter geht es nach ${spell(minutes * 60)} ohne Maus und Tastatur.`,
@@ -95,6 +97,7 @@ export const lifted: Said<Lifted, 'rule'> = {
   schedule: () => 'deinen Zeitplan, bis du wieder deinen Regeln folgst',
   battery: () => 'die Regel zum Akku, bis wieder Netzstrom da ist',
   metered: () => 'die Regel zu getakteten Netzwerken, bis du dieses verlässt',
+  other_user: () => 'die Regel zu anderen Leuten am Rechner, bis sie weg sind',
   hot: () => 'die Regel zur Temperatur, bis die Karte abgekühlt ist',
   update: () => 'die andere Version von Neurino, die dann später installiert wird',
   game: ({ program }) => `den Spielschutz für ${program}, bis es beendet ist`,

@@ -15,6 +15,8 @@ export const wallet: Catalogue['wallet'] = {
     'Schreib sie in dieser Reihenfolge auf Papier. Nie fotografieren, eintippen oder verschicken.',
   hold: 'Gedrückt halten, um die Wörter zu sehen',
   holding: 'Loslassen, um sie zu verbergen',
+  showAWhile: '60 Sekunden lang zeigen',
+  hideNow: 'Wörter verbergen',
   hidden: 'Verborgen',
   prove: 'Ich habe sie aufgeschrieben',
   quizTitle: 'Gib drei der Wörter ein',

@@ -195,6 +195,10 @@ export const de: Catalogue = {
     disconnected:
       'Neurino versucht es weiter. Fertige Jobs bleiben gespeichert und werden später geschickt.',
     check: 'Diesen Rechner prüfen',
+    pageTitle: 'Diese Seite ließ sich nicht zeigen',
+    page: 'Auf ihr ging etwas schief. Das Mining läuft davon unberührt weiter.',
+    pageHint: 'Lade die Seite neu. Wenn das nicht hilft, schick uns die Worte darunter.',
+    pageAgain: 'Diese Seite neu laden',
   },
   chat: {
     title: 'Ausprobieren',
@@ -331,6 +335,19 @@ export const de: Catalogue = {
     moveText: (size: string) =>
       `${size} werden erst kopiert und geprüft. Erst danach werden die alten Dateien gelöscht.`,
     moveBlocked: 'Halte erst das Mining an: Es benutzt die Modelle gerade.',
+    away: {
+      title: 'Deine Modellbibliothek ist nicht da',
+      look: 'Noch mal nachsehen',
+      choose: 'Anderen Ordner wählen',
+    },
+    elsewhere: {
+      title: 'Wo sind deine Modelle?',
+      label: 'Ordner',
+      placeholder: '/media/spiele/modelle',
+      go: 'Diesen Ordner nehmen',
+    },
+    elsewhereText:
+      'Modelle, die dort liegen, werden benutzt, wie sie sind. Wo keine sind, beginnt eine neue Bibliothek.',
     now: 'Jetzt in',
     reuse: {
       open: 'Vorhandene Dateien nutzen',

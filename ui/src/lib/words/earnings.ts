@@ -144,7 +144,7 @@ export const income = {
   priceSave: 'Save the price',
   priceHelp:
     'For example 0.32 and EUR. Leave the price empty to forget it. Cheap hours are those of the weekly schedule; each hour’s energy counts with its own price.',
-  priceWrong: 'That is no price between 0 and 1000.',
+  priceWrong: 'That is no price between 0 and 1,000,000.',
   breakdown: 'Models and factors',
   breakdownHelp: 'The last 30 days. Points = base × model factor × your multiplier.',
   breakdownNone: 'Each model that earned something appears here.',
