@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use neurino_core::{ImageJob, ModelId};
 use neurino_diffusion::checkpoint::Loading;
-use neurino_diffusion::memory::{Dims, ImageMemory, usual_precision};
+use neurino_diffusion::memory::{ImageMemory, usual_precision};
 use neurino_diffusion::pipeline::{Decoding, Family, Pipeline, Plan, Residence};
 use neurino_diffusion::{DiffusionError, ImageSource, shapes};
 use neurino_nn::quant::UNPACKING_BYTES;
