@@ -82,16 +82,19 @@ fn other_user(bus: &Connection) -> zbus::Result<bool> {
     };
     // This program's session, or the one that its person sees where it is in none.
     let own = "/org/freedesktop/login1/session/auto";
-    let user = |path: &str| <(u32, OwnedObjectPath)>::try_from(get(path, "Session", "User")?);
+    let user = |path: &str| -> zbus::Result<u32> {
+        let (id, _) = <(u32, OwnedObjectPath)>::try_from(get(path, "Session", "User")?)?;
+        Ok(id)
+    };
     let (_, seat) = <(String, OwnedObjectPath)>::try_from(get(own, "Session", "Seat")?)?;
     // A session from afar has no seat; who is at the machine counts for it, too.
     let seat = if seat.as_str() == "/" { SEAT0 } else { seat.as_str() };
     let active = get(seat, "Seat", "ActiveSession")?;
     let (name, active) = <(String, OwnedObjectPath)>::try_from(active)?;
-    if name.is_empty() || user(own)?.0 == user(&active)?.0 {
+    if name.is_empty() || user(own)? == user(active.as_str())? {
         return Ok(false);
     }
-    let class = String::try_from(get(&active, "Session", "Class")?)?;
+    let class = String::try_from(get(active.as_str(), "Session", "Class")?)?;
     Ok(class.starts_with("user"))
 }
 
@@ -235,8 +238,8 @@ mod tests {
 
     #[test]
     fn another_persons_session_in_front_is_told_and_a_greeter_is_nobody() {
-        let Some(daemon) = private_bus::start(None) else { return };
         for (active, expect) in [("own", false), ("child", true), ("greeter", false)] {
+            let Some(daemon) = private_bus::start(None) else { return };
             let at = |name: &str| format!("/org/freedesktop/login1/session/{name}");
             let session = |uid, class| Session { uid, class };
             let builder = Builder::address(daemon.address()).unwrap().name(LOGIN).unwrap();
