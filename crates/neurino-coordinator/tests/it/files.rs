@@ -28,6 +28,7 @@ fn limits() -> Limits {
         files_every_ms: 3_600_000,
         files_retry_ms: 60,
         files_within_ms: 2_000,
+        silence_ms: 60_000,
         ..short_limits()
     }
 }
@@ -137,8 +138,7 @@ async fn who_has_another_file_gets_no_jobs_for_the_model_until_it_shows_the_righ
 
 #[tokio::test]
 async fn no_answer_a_refusal_and_going_away_count_as_wrong_ones_and_mark_the_owner() {
-    let limits =
-        Limits { files_within_ms: 1_500, silence_ms: 60_000, audit_round_ms: 40, ..limits() };
+    let limits = Limits { files_within_ms: 1_500, audit_round_ms: 40, ..limits() };
     let world = world(limits).await;
     let who = Identity::new("rig1");
     let mut silent = node(&world.coordinator, &who).await;
