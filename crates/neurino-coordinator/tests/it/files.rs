@@ -104,7 +104,9 @@ async fn who_has_another_file_gets_no_jobs_for_the_model_until_it_shows_the_righ
     let who = Identity::new("rig1");
     let mut node = node(&world.coordinator, &who).await;
     let mut other = file();
-    other.iter_mut().for_each(|byte| *byte ^= 1);
+    for byte in &mut other {
+        *byte ^= 1;
+    }
     let first = asked(&mut node).await;
     node.say(NodeMessage::FileShown(shown(&first, &other))).await;
     eventually("it is withheld", async || files_of(&world, &who).await["withheld"] == true).await;
