@@ -241,7 +241,7 @@ impl Shape {
                 JobSpec::Text(job)
             }
             JobSpec::Image(mut job) => {
-                job.prompt = words.to_owned();
+                words.clone_into(&mut job.prompt);
                 job.seed = seed_like(job.seed);
                 JobSpec::Image(job)
             }

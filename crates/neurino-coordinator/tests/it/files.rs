@@ -28,6 +28,7 @@ fn limits() -> Limits {
         files_every_ms: 3_600_000,
         files_retry_ms: 60,
         files_within_ms: 2_000,
+        silence_ms: 60_000,
         ..short_limits()
     }
 }
@@ -103,7 +104,9 @@ async fn who_has_another_file_gets_no_jobs_for_the_model_until_it_shows_the_righ
     let who = Identity::new("rig1");
     let mut node = node(&world.coordinator, &who).await;
     let mut other = file();
-    other.iter_mut().for_each(|byte| *byte ^= 1);
+    for byte in &mut other {
+        *byte ^= 1;
+    }
     let first = asked(&mut node).await;
     node.say(NodeMessage::FileShown(shown(&first, &other))).await;
     eventually("it is withheld", async || files_of(&world, &who).await["withheld"] == true).await;
@@ -137,8 +140,7 @@ async fn who_has_another_file_gets_no_jobs_for_the_model_until_it_shows_the_righ
 
 #[tokio::test]
 async fn no_answer_a_refusal_and_going_away_count_as_wrong_ones_and_mark_the_owner() {
-    let limits =
-        Limits { files_within_ms: 1_500, silence_ms: 60_000, audit_round_ms: 40, ..limits() };
+    let limits = Limits { files_within_ms: 1_500, audit_round_ms: 40, ..limits() };
     let world = world(limits).await;
     let who = Identity::new("rig1");
     let mut silent = node(&world.coordinator, &who).await;

@@ -28,7 +28,8 @@ fn rules() -> AuditRules {
 }
 
 async fn world(rules: AuditRules) -> World {
-    let mut world = World::with(Limits { honeypot_wait_ms: 0, ..limits() }).await;
+    let mut world =
+        World::with(Limits { honeypot_wait_ms: 0, silence_ms: 60_000, ..limits() }).await;
     open(&mut world, rules).await;
     world
 }

@@ -8,7 +8,7 @@ use crate::world::{MODEL, World, short_limits};
 
 /// Without second leases, which would come first.
 fn limits() -> Limits {
-    Limits { first_piece_ms: 300, hedge_permille: 0, ..short_limits() }
+    Limits { first_piece_ms: 300, hedge_permille: 0, silence_ms: 60_000, ..short_limits() }
 }
 
 /// A node whose first words come at once, three times.
