@@ -74,9 +74,10 @@ async fn what_was_earned_is_told_exported_and_survives_a_restart() {
         "points stand where they were credited"
     );
 
-    let tariff = Tariff { kwh_micro: 320_000, currency: "EUR".into() };
+    let tariff =
+        Tariff { kwh_micro: 320_000, cheap_kwh_micro: Some(210_000), currency: "EUR".into() };
     viewer.about(EarningsAsk::Tariff { tariff: Some(tariff.clone()) }).await;
-    let wrong = Tariff { kwh_micro: 1, currency: String::new() };
+    let wrong = Tariff { kwh_micro: 1, cheap_kwh_micro: None, currency: String::new() };
     let refused = Command::Earnings { about: EarningsAsk::Tariff { tariff: Some(wrong) } };
     assert_eq!(code(viewer.command(refused).await), ErrorCode::InvalidRequest);
 

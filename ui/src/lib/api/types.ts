@@ -1510,7 +1510,7 @@ settings: LibrarySettings, } | { "action": "move",
 /**
  * The folder, a whole path.
  */
-folder: string, } | { "action": "scrub" } | { "action": "replace",
+folder: string, } | { "action": "look_again" } | { "action": "scrub" } | { "action": "replace",
 /**
  * The model.
  */
