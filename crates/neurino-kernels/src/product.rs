@@ -1091,8 +1091,8 @@ fn plan([out, inner, group]: [usize; 3], stored: Stored, unit: Unit, rows: usize
         17..=32 => (2, 4, [1, 1]),
         33..=FEW_ROWS => (2, 8, [1, 1]),
         65..=256 => (2, 2, [2, 4]),
-        // Larger tiles of a warp, with two sets of sums, would not fit its registers.
-        _ => (2, 4, [4, 2]),
+        257..=512 => (2, 4, [4, 2]),
+        _ => (4, 4, [2, 4]),
     };
     // Barriers of the imitation are busy threads.
     let warps = if unit == Unit::Imitation { warps.map(|warps| warps.min(2)) } else { warps };
@@ -1203,22 +1203,28 @@ pub(crate) fn ptx_cases() -> Vec<crate::ptx::Case> {
     let packed = Stored::Packed;
     let mut cases = Vec::new();
     // Turing has the shorter instruction, and no bf16.
-    for (stored, depth, rows) in [
-        (Stored::F16, 16, &[1, 16, 32, 64, 200, 1024][..]),
-        (Stored::Bf16, 16, &[1, 1024]),
-        (packed(Format::Q4), 16, &[1, 32, 1024]),
-        (packed(Format::Q4Offset), 16, &[1, 1024]),
-        (packed(Format::Q4Zero), 16, &[1, 1024]),
-        (packed(Format::Q8), 16, &[1, 1024]),
-        (Stored::F16, 8, &[1, 1024]),
-        (packed(Format::Q4), 8, &[1, 1024]),
+    let (wide, odd) = ([4096, 4096, 32], [216, 2080, 32]);
+    for (shape, stored, depth, rows) in [
+        (wide, Stored::F16, 16, &[1, 16, 32, 64, 200, 300, 1024][..]),
+        (wide, Stored::Bf16, 16, &[1, 1024]),
+        (wide, packed(Format::Q4), 16, &[1, 32, 1024]),
+        (wide, packed(Format::Q4Offset), 16, &[1, 1024]),
+        (wide, packed(Format::Q4Zero), 16, &[1, 1024]),
+        (wide, packed(Format::Q8), 16, &[1, 1024]),
+        // Parts that are no multiple of what is loaded together.
+        (odd, Stored::F16, 16, &[1, 64, 200]),
+        (wide, Stored::F16, 8, &[1, 1024]),
+        (wide, packed(Format::Q4), 8, &[1, 1024]),
     ] {
         for &rows in rows {
-            let plan = plan([4096, 4096, 32], stored, Unit::TensorCores(depth), rows);
+            let plan = plan(shape, stored, Unit::TensorCores(depth), rows);
+            // Lists of experts on the way.
+            let taken = if rows == 200 { Taken::Listed(2) } else { Taken::All };
+            let plan = Plan { taken, ..plan };
             let few = rows <= FEW_ROWS;
             let warps = if few { plan.split } else { plan.warps[0] * plan.warps[1] };
             let settings = settings_of(plan.dim(warps));
-            let name = format!("tiles of {stored:?} by {depth}, rows {rows}");
+            let name = format!("tiles of {stored:?} {shape:?} by {depth}, rows {rows}");
             macro_rules! case {
                 ($kernel:ident :: $name:ident, $float:ty) => {
                     Case::new(
