@@ -109,9 +109,10 @@ struct Made {
     on_device: OnDevice,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum OnDevice {
     Dense(Tensor<2>),
-    Packed(Box<PackedTensors>),
+    Packed(PackedTensors),
 }
 
 impl Made {
@@ -170,7 +171,7 @@ impl Made {
         };
         let scales = halves(packed.scales);
         let tensors = PackedTensors { format, words, scales, offsets };
-        Self { weights, on_device: OnDevice::Packed(Box::new(tensors)) }
+        Self { weights, on_device: OnDevice::Packed(tensors) }
     }
 
     fn multiply(&self, x: &[f32], device: &Device) -> Result<Tensor<2>, NnError> {
