@@ -70,7 +70,7 @@ impl Stored {
 
 /// What multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Unit {
+pub(super) enum Unit {
     /// Tensor cores with instructions over so many columns: 16, or 8.
     TensorCores(usize),
     /// Plain products, for tests.
