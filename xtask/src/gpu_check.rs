@@ -119,7 +119,7 @@ fn correctness(workspace: &Workspace) -> Vec<Step<'_>> {
         ),
         planned(
             "kernels",
-            "every kernel against its oracle; a recorded step against a launched one",
+            "every kernel against its oracle, tensor cores included; a recorded step against a launched one",
             || {
                 let tests = kernels(workspace, "test", BOTH_RUNTIMES)?.args(["--test", "it"]);
                 Ok(vec![on_card(tests.args(["--", "--test-threads=1", "--nocapture"]))])
@@ -147,6 +147,11 @@ fn measurements(workspace: &Workspace) -> Vec<Step<'_>> {
         _ => Ok(vec![what]),
     };
     vec![
+        planned("tune", "what a first start compiles and tunes, done ahead", || {
+            starter::for_the_user(&workspace.program())?;
+            let starter = ["tune", "--model", starter::STARTER];
+            Ok(vec![program(workspace).args(starter)])
+        }),
         planned(
             "memory",
             "the memory plan beside NVML, and how fast an unload gives it back",

@@ -66,7 +66,7 @@ fn tunes(choice: DeviceChoice, available: &[DeviceChoice]) -> bool {
 
 /// The named models, or all that are on this machine.
 fn wanted(store: &ModelStore, named: Vec<ModelId>) -> anyhow::Result<Vec<ModelRef>> {
-    let ids = if named.is_empty() {
+    let ids: Vec<ModelId> = if named.is_empty() {
         let here = |id: &ModelId| {
             let state = store.state(id);
             matches!(state, Ok(ModelState::Verified | ModelState::Unverified))
@@ -77,9 +77,9 @@ fn wanted(store: &ModelStore, named: Vec<ModelId>) -> anyhow::Result<Vec<ModelRe
     };
     anyhow::ensure!(
         !ids.is_empty(),
-        "no model is on this machine; `neurino models` lists those that can be fetched"
+        "no model is on this machine; `neurino models list` shows those that can be fetched"
     );
-    let found = ids.into_iter().map(|id| {
+    let found = ids.into_iter().map(|id| -> anyhow::Result<ModelRef> {
         let path = store.verified_blocking(&id)?;
         Ok(ModelRef::new(id, path))
     });

@@ -71,7 +71,7 @@ impl Case {
 
 /// The products in tiles, in the forms that Llama-3-8B needs.
 pub fn tile_cases() -> Vec<Case> {
-    crate::product::ptx_cases()
+    crate::product::cases::ptx_cases()
 }
 
 /// Every other kernel in the forms that Llama-3-8B needs, and its rarer forms.

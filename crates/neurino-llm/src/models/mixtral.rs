@@ -157,9 +157,7 @@ impl SparseMoe {
     ) -> Result<Option<Tensor<2>>, LlmError> {
         let Some(choice) = Choice::of(scores, self.per_row) else { return Ok(None) };
         let parts = if asked {
-            let [w1, w2, w3] = [|e: &Expert| &e.w1, |e: &Expert| &e.w2, |e: &Expert| &e.w3].map(
-                |part: fn(&Expert) -> &Linear| self.experts.iter().map(part).collect::<Vec<_>>(),
-            );
+            let [w1, w2, w3] = self.projections();
             let Some(gate) = choice.forward(x, &w1) else { return Ok(None) };
             let Some(up) = choice.forward(x, &w3) else { return Ok(None) };
             choice.forward(&swiglu(gate, up), &w2)
@@ -173,6 +171,12 @@ impl SparseMoe {
             Some(Tensor::cat(outputs, 0).select(0, indices(&places, &device)))
         };
         Ok(parts.map(|parts| choice.combine(parts)).transpose()?)
+    }
+
+    /// The first projections of all experts, the second, the third.
+    fn projections(&self) -> [Vec<&Linear>; 3] {
+        let all = |part: fn(&Expert) -> &Linear| self.experts.iter().map(part).collect();
+        [all(|expert| &expert.w1), all(|expert| &expert.w2), all(|expert| &expert.w3)]
     }
 
     /// With the choice made on the host, which costs a device one wait a layer and saves it the weights of

@@ -118,6 +118,18 @@ fn the_device_chooses_what_the_host_does_in_company_and_alone() {
 }
 
 #[test]
+fn a_mixture_of_experts_answers_the_same_in_company_and_alone() {
+    let Some(device) = device() else { return };
+    let jobs: BTreeMap<_, _> = jobs().into_iter().take(3).collect();
+    let mut runner = runner("mixtral", &device, false);
+    let found = together(&mut runner, &jobs);
+    for (id, job) in &jobs {
+        let alone = answer(&mut runner, job).unwrap();
+        assert_eq!(&alone, &found[id], "{id:?}: to the last bit");
+    }
+}
+
+#[test]
 fn the_device_passes_its_self_check() {
     let Some(device) = device() else { return };
     let (_, model) = model("mistral", &device);
