@@ -81,9 +81,9 @@ impl Dims {
 
     /// A Stable Diffusion XL that is quick to try on any machine.
     pub fn tiny() -> Self {
-        let second = ClipConfig { projection: Some(32), ..small(clip_g(), 64) };
+        let second = ClipConfig { projection: Some(32), ..small(&clip_g(), 64) };
         Self::Sdxl {
-            texts: [small(clip_l(), 32), second],
+            texts: [small(&clip_l(), 32), second],
             unet: UnetConfig {
                 channels: vec![32, 64, 64],
                 depths: vec![0, 1, 1],
@@ -100,7 +100,7 @@ impl Dims {
     /// A Flux that is quick to try on any machine; its matrices are whole blocks of 4-bit weights.
     pub fn tiny_flux() -> Self {
         Self::Flux {
-            text: small(clip_l(), 64),
+            text: small(&clip_l(), 64),
             t5: T5Config {
                 width: 64,
                 head_width: 16,
@@ -125,8 +125,8 @@ impl Dims {
 }
 
 /// An encoder of fewer and narrower layers.
-fn small(clip: ClipConfig, width: usize) -> ClipConfig {
-    ClipConfig { width, mlp_width: 2 * width, layers: 2, heads: 2, ..clip }
+fn small(clip: &ClipConfig, width: usize) -> ClipConfig {
+    ClipConfig { width, mlp_width: 2 * width, layers: 2, heads: 2, ..clip.clone() }
 }
 
 fn clip_l() -> ClipConfig {

@@ -52,6 +52,8 @@ else:
     tokens = random(1, rows * columns, config["in_channels"])
     states, pooled = random(1, 512, config["joint_attention_dim"]), random(1, config["pooled_projection_dim"])
     image_ids, text_ids = torch.zeros(rows * columns, 3, device=device), torch.zeros(512, 3, device=device)
+    if tuple(map(int, diffusers.__version__.split(".")[:2])) < (0, 31):  # a batch of them, until then
+        image_ids, text_ids = image_ids[None], text_ids[None]
     one = torch.ones(1, device=device, dtype=dtype)
 
     def denoise(network):
