@@ -14,7 +14,7 @@ use crate::pulse::Pulse;
 
 mod tokenizer;
 
-pub use tokenizer::ClipTokenizer;
+pub use tokenizer::{ClipTokenizer, STANDARD_MERGES};
 
 /// Features of a head where no configuration says otherwise.
 const HEAD_WIDTH: usize = 64;

@@ -156,6 +156,20 @@ pub trait Pipeline: Send {
     /// `InvalidRequest` for what this model cannot make, `Tokenizer`, `Nn`.
     fn begin(&mut self, job: &ImageJob) -> Result<Box<dyn Denoising>, DiffusionError>;
 
+    /// The same with a network that is told another size (width, height) than the picture has, where it is
+    /// told one.
+    ///
+    /// # Errors
+    /// As [`Pipeline::begin`].
+    fn begin_told(
+        &mut self,
+        job: &ImageJob,
+        size: [u32; 2],
+    ) -> Result<Box<dyn Denoising>, DiffusionError> {
+        let _ = size;
+        self.begin(job)
+    }
+
     /// Replaces all low-rank updates (LoRA files) by `loras`. No picture may be under way.
     ///
     /// # Errors

@@ -5,8 +5,6 @@
 //! into chunks that fit the encoder ([`Sd15Prompt`], [`SdxlPrompt`]), and the states of the chunks are
 //! weighted. Flux has neither weights nor chunks ([`FluxPrompt`]).
 
-use half::f16;
-
 use crate::DiffusionError;
 use crate::clip::ClipTokenizer;
 
@@ -70,7 +68,6 @@ fn weighted_tokens(
 ) -> Result<Chunk, DiffusionError> {
     let mut all = Chunk::default();
     for Fragment { text, weight } in parse(prompt, syntax) {
-        let weight = bounded(weight);
         for id in tokenizer.tokens(&text)? {
             all.push(id, weight);
         }
@@ -83,8 +80,31 @@ fn weighted_tokens(
     Ok(all)
 }
 
-/// A weight within f16, in which the reference has them: what is beyond would be no number later on.
-fn bounded(weight: f64) -> f64 {
-    let most = f16::MAX.to_f64();
+/// A weight of at most `most` either way: what is beyond would be no number later on.
+fn bounded(weight: f64, most: f64) -> f64 {
     if weight.is_nan() { 1.0 } else { weight.clamp(-most, most) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reference puts them into numbers of few bits when it uses them, not when it reads them.
+    #[test]
+    fn weights_are_kept_as_they_are_written() {
+        let tokenizer = ClipTokenizer::standard();
+        let prompt = "(cat:100000) (dog:-3)";
+        let of_sd15 = Sd15Prompt::new(&tokenizer, prompt, None).expect("tokens").prompt;
+        let of_sdxl = SdxlPrompt::new([&tokenizer; 2], prompt, "").expect("tokens").first;
+        for chunk in [&of_sd15[0], &of_sdxl[0][0]] {
+            assert_eq!(chunk.weights[1..3], [100_000.0, -3.0]);
+        }
+    }
+
+    #[test]
+    fn weights_are_bounded_where_they_are_used() {
+        let most = 65_504.0;
+        let found = [1e5, -1e300, f64::NAN, 1.5, f64::INFINITY].map(|weight| bounded(weight, most));
+        assert_eq!(found[..], [most, -most, 1.0, 1.5, most]);
+    }
 }

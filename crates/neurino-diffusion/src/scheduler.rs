@@ -32,7 +32,7 @@ pub use ddim::Ddim;
 pub use discrete::{DiscreteSchedule, Spacing};
 pub use dpm::{DpmLevels, DpmSolver};
 pub use euler::{Euler, EulerAncestral};
-pub use flow::{FlowMatchEuler, flow_mu};
+pub use flow::{FlowMatchEuler, FlowShift};
 pub use method::Method;
 
 /// What the schedulers ask of a caller and did not get.

@@ -10,6 +10,7 @@ use crate::clip::{ClipActivation, ClipConfig, ClipTokenizer};
 use crate::flux::FluxConfig;
 use crate::memory::Dims;
 use crate::pipeline::Pipeline;
+use crate::scheduler::FlowShift;
 use crate::source::assembly::{Assembly, Vocabularies};
 use crate::t5::T5Config;
 use crate::unet::{AddedConfig, UnetConfig};
@@ -194,6 +195,7 @@ impl Shape {
             visitors: None,
             again: None,
             method: None,
+            shift: FlowShift::DEV,
         }
         .assemble()
     }

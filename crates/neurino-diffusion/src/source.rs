@@ -21,7 +21,7 @@ use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxConfig, FluxTransformer};
 use crate::memory::{Dims, ImageMemory, Layers, Turn};
 use crate::pipeline::{Family, LoraFile, LoraFiles, Pipeline, Residence};
-use crate::scheduler::Method;
+use crate::scheduler::{FlowShift, Method};
 use crate::t5::{T5Config, T5Encoder};
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{LatentScaling, Vae, VaeConfig};
@@ -51,6 +51,8 @@ pub struct ImageSource {
     dims: Dims,
     /// Instead of the network's.
     method: Option<Method>,
+    /// Of Flux: how its noise levels are shifted.
+    shift: FlowShift,
 }
 
 /// `model_index.json`.
@@ -121,7 +123,8 @@ impl ImageSource {
         LoraFiles::open(&manifest.loras, family.low_rank_parts())?;
         let method = method(family, &folder, manifest.schedule)?;
         let (loras, digests) = (manifest.loras, BTreeMap::new());
-        Ok(Self { family, folder, files, loras, digests, dims, method })
+        let shift = shift(&folder, &dims)?;
+        Ok(Self { family, folder, files, loras, digests, dims, method, shift })
     }
 
     fn open_folder(
@@ -173,6 +176,7 @@ impl ImageSource {
         let (own, theirs) = (self.files.weights(), other.files.weights());
         self.family == other.family
             && self.method == other.method
+            && self.shift == other.shift
             && self.dims == other.dims
             && own.len() == theirs.len()
             && own.into_iter().zip(theirs).all(is_same)
@@ -300,6 +304,7 @@ impl ImageSource {
             visitors,
             again,
             method: self.method,
+            shift: self.shift,
         };
         let mut pipeline = assembly.assemble()?;
         if !self.loras.is_empty() {
@@ -473,6 +478,23 @@ fn method(
     match schedule {
         Schedule::Named(method) => Ok(Some(method)),
         Schedule::OfBase => Method::open(&file).map(Some),
+    }
+}
+
+/// How the noise levels of a model of Flux are shifted: as its folder says, else as the one of its two
+/// releases does that has an input for guidance as it has, or none.
+fn shift(folder: &Path, dims: &Dims) -> Result<FlowShift, DiffusionError> {
+    let guided = match dims {
+        Dims::Flux { transformer, .. } => transformer.guidance_embeds,
+        Dims::Sd15 { .. } | Dims::Sdxl { .. } => return Ok(FlowShift::DEV),
+    };
+    let file = folder.join("scheduler").join("scheduler_config.json");
+    if file.is_file() {
+        FlowShift::open(&file)
+    } else if guided {
+        Ok(FlowShift::DEV)
+    } else {
+        Ok(FlowShift::SCHNELL)
     }
 }
 

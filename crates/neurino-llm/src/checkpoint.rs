@@ -272,6 +272,17 @@ impl<'a> LayerLoader<'a> {
         Ok(RmsNorm::new(upload(values, [features], self.device.get()), eps))
     }
 
+    /// A projection's bias, `[1, features]`, f32.
+    ///
+    /// # Errors
+    /// As [`LayerLoader::rms_norm`].
+    pub fn bias(&self, name: &str, features: usize) -> Result<Tensor<2>, LlmError> {
+        let bias = self.fetch(&self.checkpoint.stored(name)?.with_shape(&[features])?)?;
+        let values = bias.view().to_f32()?;
+        self.count(bias.len(), features * size_of::<f32>())?;
+        Ok(upload(values, [1, features], self.device.get()))
+    }
+
     /// A projection of shape `[out, in]`; an expert's too, by its Hugging Face name, even if the file
     /// keeps all experts in one tensor.
     ///

@@ -35,6 +35,52 @@ pub struct ModelConfig {
     pub num_local_experts: usize,
     /// Experts that compute each token.
     pub num_experts_per_tok: usize,
+    /// Whether the projections of attention have biases.
+    pub attention_bias: bool,
+    /// Whether those of the feed-forward network have.
+    pub mlp_bias: bool,
+    pub hidden_act: Activation,
+}
+
+/// What a feed-forward network does to its gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`.
+    #[default]
+    Silu,
+    /// With the error function.
+    Gelu,
+    /// With a hyperbolic tangent in its place.
+    GeluTanh,
+    /// With a logistic function in its place.
+    QuickGelu,
+    /// Nothing below zero.
+    Relu,
+}
+
+impl Activation {
+    /// By the names of `transformers@4.44.2 activations.py`.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "silu" | "swish" => Self::Silu,
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => Self::GeluTanh,
+            "quick_gelu" => Self::QuickGelu,
+            "relu" => Self::Relu,
+            _ => return None,
+        })
+    }
+
+    /// Its first name, for other programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::QuickGelu => "quick_gelu",
+            Self::Relu => "relu",
+        }
+    }
 }
 
 /// `config.json`. What a checkpoint leaves out has the default of its architecture.
@@ -49,6 +95,8 @@ struct Keys {
     head_dim: Option<usize>,
     vocab_size: Option<usize>,
     max_position_embeddings: Option<usize>,
+    /// Of LongRoPE: the context before it was extended.
+    original_max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f32>,
     rope_scaling: Option<RopeKeys>,
@@ -104,6 +152,8 @@ struct RopeKeys {
     attention_factor: Option<f32>,
     beta_fast: Option<f32>,
     beta_slow: Option<f32>,
+    short_factor: Option<Vec<f32>>,
+    long_factor: Option<Vec<f32>>,
 }
 
 /// What `transformers@4.44.2` takes for a key that `config.json` lacks (`configuration_*.py`).
@@ -153,13 +203,9 @@ impl ModelConfig {
         let unsupported =
             |feature: String| LlmError::UnsupportedFeature { path: path.to_owned(), feature };
         let keys: Keys = serde_json::from_slice(json).map_err(|e| bad(e.to_string()))?;
-        if keys.attention_bias == Some(true) || keys.mlp_bias == Some(true) {
-            return Err(unsupported("layers with biases".to_owned()));
-        }
-        if let Some(act) = keys.hidden_act.filter(|act| act != "silu") {
-            return Err(unsupported(format!("the activation `{act}`")));
-        }
-
+        let act = keys.hidden_act.as_deref().unwrap_or("silu");
+        let hidden_act = Activation::named(act)
+            .ok_or_else(|| unsupported(format!("the activation `{}`", printable(act))))?;
         let defaults = Defaults::of(arch);
         let rope = keys.rope_parameters.or(keys.rope_scaling).unwrap_or_default();
         let heads = keys.num_attention_heads.unwrap_or(32);
@@ -168,7 +214,7 @@ impl ModelConfig {
             return Err(bad("the hidden size cannot be shared out over the heads".to_owned()));
         }
         let window = keys.sliding_window.or(defaults.sliding_window);
-        let mixture = arch == ModelArch::Mixtral;
+        let (llama, mixture) = (arch == ModelArch::Llama, arch == ModelArch::Mixtral);
         let context = keys.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
         Self {
             arch,
@@ -185,14 +231,21 @@ impl ModelConfig {
             max_position_embeddings: context,
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
             rope_theta: keys.rope_theta.or(rope.rope_theta).unwrap_or(defaults.rope_theta),
-            // The reference's YaRN reads `max_position_embeddings` and never the original's.
-            rope_scaling: rope.scaling(context, None).map_err(unsupported)?,
+            // The others' attention takes neither scaling nor biases from a configuration.
+            rope_scaling: if llama {
+                rope.scaling(context, keys.original_max_position_embeddings).map_err(unsupported)?
+            } else {
+                RopeScaling::None
+            },
             tie_word_embeddings: keys.tie_word_embeddings.unwrap_or(false),
             // The others have none, whatever their configuration says: early files of Mixtral
             // name one that it was never trained with.
             sliding_window: window.filter(|_| arch == ModelArch::Mistral),
             num_local_experts: if mixture { keys.num_local_experts.unwrap_or(8) } else { 1 },
             num_experts_per_tok: if mixture { keys.num_experts_per_tok.unwrap_or(2) } else { 1 },
+            attention_bias: llama && keys.attention_bias == Some(true),
+            mlp_bias: llama && keys.mlp_bias == Some(true),
+            hidden_act,
         }
         .validated(path)
     }
@@ -238,6 +291,9 @@ impl ModelConfig {
             sliding_window: optional("attention.sliding_window")?.filter(|window| *window > 0),
             num_local_experts: optional("expert_count")?.filter(|n| *n > 0).unwrap_or(1),
             num_experts_per_tok: optional("expert_used_count")?.filter(|n| *n > 0).unwrap_or(1),
+            attention_bias: false,
+            mlp_bias: false,
+            hidden_act: Activation::Silu,
         }
         .validated(gguf.path())
     }
@@ -275,12 +331,18 @@ impl ModelConfig {
         if !positive(self.rope_theta) || !(f64::MIN_POSITIVE..1.0).contains(&self.rms_norm_eps) {
             return bad("rope_theta or rms_norm_eps is out of range");
         }
-        if let RopeScaling::Divisors(divisors) = &self.rope_scaling
-            && (divisors.len() != self.head_dim / 2 || !divisors.iter().all(|d| positive(*d)))
-        {
-            return bad("`rope_freqs.weight` is not one positive number for each pair of a head");
+        let one_each = |divisors: &[f32]| {
+            divisors.len() == self.head_dim / 2 && divisors.iter().all(|d| positive(*d))
+        };
+        match &self.rope_scaling {
+            RopeScaling::Divisors(divisors) if !one_each(divisors) => {
+                bad("`rope_freqs.weight` is not one positive number for each pair of a head")
+            }
+            RopeScaling::LongRope { divisors, .. } if !one_each(divisors) => {
+                bad("longrope's factors are not one positive number for each pair of a head")
+            }
+            _ => Ok(self),
         }
-        Ok(self)
     }
 
     /// The model's position embedding.
@@ -312,17 +374,29 @@ impl ModelConfig {
 }
 
 impl RopeKeys {
-    /// For a model made for `context` tokens, which YaRN takes for what it was trained on unless
-    /// `original` says otherwise. The error is the missing feature, in words.
-    fn scaling(&self, context: usize, original: Option<f32>) -> Result<RopeScaling, String> {
+    /// For a model of this `context`. `original` is the one before it was extended, if that is told
+    /// outside of these keys. The error is the missing feature, in words.
+    fn scaling(&self, context: usize, original: Option<usize>) -> Result<RopeScaling, String> {
         let kind = self.rope_type.as_ref().or(self.r#type.as_ref()).map_or("default", |kind| kind);
         let incomplete = || format!("rope scaling `{}` with these values", printable(kind));
         let positive = |x: Option<f32>| x.filter(|x| x.is_finite() && *x > 0.0);
         let factor = || positive(self.factor).ok_or_else(incomplete);
         match kind {
             "default" => Ok(RopeScaling::None),
-            // It stretches only texts beyond the context, where we end.
-            "dynamic" => factor().map(|_| RopeScaling::None),
+            "dynamic" => Ok(RopeScaling::Dynamic { factor: factor()?, context }),
+            "longrope" => {
+                let trained = original.unwrap_or(context);
+                let factor = match original {
+                    Some(original) if original > 0 => context as f32 / original as f32,
+                    _ => factor()?,
+                };
+                let divisors = if factor > 1.0 { &self.long_factor } else { &self.short_factor };
+                // As YaRN's, it is what the paper suggests unless the file says otherwise.
+                let suggested = || (1.0 + factor.max(1.0).ln() / (trained as f32).ln()).sqrt();
+                let magnitude = positive(self.attention_factor).unwrap_or_else(suggested);
+                let divisors = divisors.clone().ok_or_else(incomplete)?;
+                Ok(RopeScaling::LongRope { divisors, magnitude })
+            }
             "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
             "llama3" => {
                 let value = |x| positive(x).ok_or_else(incomplete);
@@ -340,7 +414,7 @@ impl RopeKeys {
                     magnitude: positive(self.attention_factor).unwrap_or(0.1 * factor.ln() + 1.0),
                     beta_fast: positive(self.beta_fast).unwrap_or(32.0),
                     beta_slow: positive(self.beta_slow).unwrap_or(1.0),
-                    context: original.unwrap_or(context as f32),
+                    context: context as f32,
                 })
             }
             other => Err(format!("rope scaling `{}`", printable(other))),
@@ -375,10 +449,11 @@ fn gguf_rope_scaling(gguf: &Gguf, context: usize) -> Result<RopeScaling, LlmErro
     }
     let keys = RopeKeys { rope_type: Some(kind.to_owned()), factor, ..RopeKeys::default() };
     let original = gguf.uint("llama.rope.scaling.original_context_length")?;
-    let original = original.filter(|tokens| *tokens > 0).map(|tokens| tokens as f32);
+    // YaRN goes by what the model was trained on.
+    let original = original.filter(|tokens| *tokens > 0 && kind == "yarn");
+    let context = original.and_then(|tokens| usize::try_from(tokens).ok()).unwrap_or(context);
     let path = gguf.path().to_owned();
-    keys.scaling(context, original)
-        .map_err(|feature| LlmError::UnsupportedFeature { path, feature })
+    keys.scaling(context, None).map_err(|feature| LlmError::UnsupportedFeature { path, feature })
 }
 
 #[cfg(test)]
@@ -444,7 +519,7 @@ mod tests {
         let found = read(theta).expect("valid").rope_theta;
         assert!((found - 7.0).abs() < f32::EPSILON, "{found}");
         let dynamic = r#""rope_scaling":{"type":"dynamic","factor":2.0},"#;
-        assert_eq!(scaling(dynamic), RopeScaling::None);
+        assert_eq!(scaling(dynamic), RopeScaling::Dynamic { factor: 2.0, context: 8192 });
         assert_eq!(scaling(r#""rope_scaling":null,"#), RopeScaling::None);
         let yarn = r#""rope_scaling":{"type":"yarn","factor":4.0,"beta_fast":16,
             "original_max_position_embeddings":2048},"#;
@@ -452,6 +527,40 @@ mod tests {
         let (beta_fast, beta_slow, context) = (16.0, 1.0, 8192.0);
         let expect = RopeScaling::Yarn { factor: 4.0, magnitude, beta_fast, beta_slow, context };
         assert_eq!(scaling(yarn), expect);
+    }
+
+    #[test]
+    fn longrope_goes_by_the_factor_or_by_both_contexts() {
+        let factors = r#""short_factor":[1,1,1,1,1,1,1,2],"long_factor":[1,2,3,4,5,6,7,8]"#;
+        let scaling = |change: &str| match read(change).expect("valid").rope_scaling {
+            RopeScaling::LongRope { divisors, magnitude } => (divisors[7], magnitude),
+            other => panic!("{other:?}"),
+        };
+        let close = |(divisor, magnitude): (f32, f32), expect: (f32, f64)| {
+            assert!((divisor - expect.0).abs() < f32::EPSILON, "{divisor}");
+            assert!((f64::from(magnitude) - expect.1).abs() < 1e-6, "{magnitude}");
+        };
+        let rope = |more: &str| format!(r#""rope_scaling":{{"type":"longrope",{factors}{more}}},"#);
+        let suggested = |factor: f64, context: f64| (1.0 + factor.ln() / context.ln()).sqrt();
+        close(scaling(&rope(r#","factor":4.0"#)), (8.0, suggested(4.0, 8192.0)));
+        close(scaling(&rope(r#","factor":0.5"#)), (2.0, 1.0));
+        close(scaling(&rope(r#","factor":4.0,"attention_factor":1.5"#)), (8.0, 1.5));
+        let extended = format!(r#""original_max_position_embeddings":2048,{}"#, rope(""));
+        close(scaling(&extended), (8.0, suggested(4.0, 2048.0)));
+    }
+
+    #[test]
+    fn only_llama_scales_its_rotation_and_has_biases() {
+        let json = r#"{"rope_scaling":{"type":"linear","factor":2.0},"attention_bias":true,
+            "mlp_bias":true}"#;
+        for arch in [ModelArch::Mistral, ModelArch::Mixtral] {
+            let config = read_as(arch, json).expect("valid");
+            assert_eq!(config.rope_scaling, RopeScaling::None, "{arch:?}");
+            assert!(!config.attention_bias && !config.mlp_bias, "{arch:?}");
+        }
+        let config = read_as(ModelArch::Llama, json).expect("valid");
+        assert_eq!(config.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+        assert!(config.attention_bias && config.mlp_bias);
     }
 
     /// Expected values: `transformers@4.44.2` `_compute_yarn_parameters` with the same configuration,
@@ -479,10 +588,10 @@ mod tests {
     #[test]
     fn refuses_what_it_cannot_compute() {
         for feature in [
-            r#""attention_bias":true,"#,
-            r#""mlp_bias":true,"#,
-            r#""hidden_act":"gelu","#,
+            r#""hidden_act":"mish","#,
             r#""rope_scaling":{"type":"longrope","factor":4.0},"#,
+            r#""rope_scaling":{"type":"longrope","long_factor":[1,2,3,4,5,6,7,8]},"#,
+            r#""rope_scaling":{"type":"llama4","factor":4.0},"#,
             r#""rope_scaling":{"type":"linear","factor":0.0},"#,
             r#""rope_scaling":{"rope_type":"llama3","factor":8.0},"#,
         ] {
@@ -494,6 +603,7 @@ mod tests {
             r#""rope_theta":-1.0,"#,
             r#""head_dim":"wide","#,
             r#""sliding_window":"wide","#,
+            r#""rope_scaling":{"type":"longrope","factor":4.0,"long_factor":[1,2,3]},"#,
         ] {
             assert!(matches!(read(damage), Err(LlmError::BadConfig { .. })), "{damage}");
         }

@@ -208,6 +208,12 @@ impl LanguageModel {
         Self { chooses: false, ..self }
     }
 
+    /// Computes as the reference does after a text of so many tokens, for comparing with it: see
+    /// [`neurino_nn::RotaryEmbedding::grown_to`].
+    pub fn grow_rotation(&mut self, tokens: usize) {
+        self.decoder.grow_rotation(tokens);
+    }
+
     /// How the weights are kept; `None` for random ones.
     pub fn precision(&self) -> Option<Precision> {
         self.precision

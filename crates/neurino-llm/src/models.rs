@@ -8,3 +8,5 @@ pub mod llama;
 pub mod mistral;
 pub mod mixtral;
 pub mod random;
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,14 @@
-//! JSON text as Python's `json.dumps(.., ensure_ascii=False)` writes it, which the models have seen.
+//! JSON text as Python's `json.dumps(.., ensure_ascii=False)` writes it, which the models have seen, and as
+//! its `json.loads` reads it ([`Read`]).
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+mod read;
+
+pub(crate) use read::Read;
 
 /// The JSON text of a value: `", "` between items, `": "` behind keys, numbers as Python prints
 /// them. With `indent`, one item a line.

@@ -8,7 +8,7 @@ use neurino_core::job::{ToolCall, ToolDefinition};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::python_json;
+use crate::python_json::{self, Read};
 use crate::tokenizer::Tokenizer;
 
 /// How a model writes function calls.
@@ -195,13 +195,6 @@ impl ToolStream {
     }
 }
 
-/// A Hermes call.
-#[derive(Deserialize)]
-struct Tagged {
-    name: String,
-    arguments: Value,
-}
-
 /// A call whose arguments may go by either word.
 #[derive(Deserialize)]
 struct Written {
@@ -237,9 +230,13 @@ fn hermes(reply: &str, cut_off: bool) -> Option<Found> {
     (!calls.is_empty()).then_some(calls)
 }
 
+/// An object with a name and arguments, read and written as the reference's Python does.
 fn tagged(call: &str) -> Option<(String, String)> {
-    let call: Tagged = serde_json::from_str(call.trim()).ok()?;
-    Some((call.name, python_json::to_text(&call.arguments, None).ok()?))
+    let mut call = Read::from_text(call)?;
+    match (call.take("name")?, call.take("arguments")?) {
+        (Read::Text(name), arguments) => Some((name, arguments.to_text())),
+        _ => None,
+    }
 }
 
 /// One object after the other; all of them known functions, nothing else beside them.
@@ -484,5 +481,23 @@ mod tests {
         assert_eq!(ToolSyntax::of_template("[TOOL_CALLS]"), Some(ToolSyntax::Mistral));
         assert_eq!(ToolSyntax::of_template("<|python_tag|>"), Some(ToolSyntax::Llama3Json));
         assert_eq!(ToolSyntax::of_template("{{ messages }}"), None);
+    }
+
+    /// Expected values: `json.loads` and `json.dumps` of Python 3.11, which the reference uses.
+    #[test]
+    fn hermes_calls_are_read_as_python_reads_them() {
+        let found = |call: &str| hermes(&format!("<tool_call>{call}</tool_call>"), false);
+        let is = |name: &str, arguments: &str| Some(vec![(name.to_owned(), arguments.to_owned())]);
+        let numbers = r#"{"name":"a","arguments":{"n":123456789012345678901234567890,"m":-0}}"#;
+        assert_eq!(found(numbers), is("a", r#"{"n": 123456789012345678901234567890, "m": 0}"#));
+        let nan = r#"{"name":"a","arguments":{"x":NaN}}"#;
+        assert_eq!(found(nan), is("a", r#"{"x": NaN}"#));
+        assert_eq!(found(r#"{"name":"a","name":"b","arguments":{}}"#), is("b", "{}"));
+        assert_eq!(found("\n\t{\"name\":\"a\",\"arguments\":[]}\r "), is("a", "[]"));
+        for text in
+            [r#"["a",{"x":1}]"#, "\u{a0}{\"name\":\"a\",\"arguments\":{}}", r#"{"name":"a"}"#, "7"]
+        {
+            assert_eq!(found(text), None, "{text}");
+        }
     }
 }

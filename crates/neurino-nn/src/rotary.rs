@@ -1,10 +1,12 @@
 //! Rotary position embedding in Hugging Face's layout: the pair of feature `i` is `i + d/2`.
 
+use std::borrow::Cow;
 use std::f32::consts::PI;
 
 use burn::tensor::{Device, Tensor, s};
 
 use crate::device::upload;
+use crate::paged::BatchLayout;
 
 /// How a model stretches its rotation frequencies to reach longer texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,26 @@ pub enum RopeScaling {
         /// Tokens the model was first trained on.
         context: f32,
     },
+    /// Dynamic NTK: a text of more than `context` tokens turns by a base that grows with its length, a
+    /// shorter one as trained.
+    ///
+    /// Source: `transformers@4.44.2 modeling_rope_utils.py` `_compute_dynamic_ntk_parameters`.
+    Dynamic {
+        /// How fast the base grows.
+        factor: f32,
+        /// Tokens the model was trained on.
+        context: usize,
+    },
+    /// LongRoPE: one divisor for each frequency; all are stretched by `magnitude`.
+    ///
+    /// Source: Ding et al. 2024; `transformers@4.44.2 modeling_rope_utils.py`
+    /// `_compute_longrope_parameters`.
+    LongRope {
+        /// By the pair's number.
+        divisors: Vec<f32>,
+        /// What cosines and sines are multiplied by.
+        magnitude: f32,
+    },
     /// One divisor for each frequency, as GGUF files store Llama 3.1's.
     Divisors(Vec<f32>),
 }
@@ -56,16 +78,43 @@ pub struct RotaryEmbedding {
     inv_freq: Vec<f32>,
     /// What cosines and sines are multiplied by.
     magnitude: f32,
+    /// Where the frequencies depend on a text's length.
+    dynamic: Option<Dynamic>,
+}
+
+/// See [`RopeScaling::Dynamic`].
+#[derive(Debug, Clone, Copy)]
+struct Dynamic {
+    theta: f32,
+    factor: f32,
+    context: usize,
+    /// See [`RotaryEmbedding::grown_to`].
+    grown: usize,
+}
+
+impl Dynamic {
+    /// The base for a text of `tokens`, which are more than the context.
+    fn base(self, head_dim: usize, tokens: usize) -> f32 {
+        let (factor, dim) = (f64::from(self.factor), head_dim as f64);
+        let growth = factor * tokens as f64 / self.context as f64 - (factor - 1.0);
+        (f64::from(self.theta) * growth.powf(dim / (dim - 2.0))) as f32
+    }
+}
+
+/// The frequencies of a base, as trained.
+fn frequencies(head_dim: usize, base: f32) -> impl Iterator<Item = f32> {
+    (0..head_dim / 2).map(move |i| 1.0 / base.powf((2 * i) as f32 / head_dim as f32))
 }
 
 impl RotaryEmbedding {
     /// Frequencies for heads of `head_dim` features (even) and base `theta`.
     pub fn new(head_dim: usize, theta: f32, scaling: &RopeScaling) -> Self {
-        let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32);
-        let plain: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
-        let mut magnitude = 1.0;
-        let mut inv_freq: Vec<f32> =
-            plain.into_iter().enumerate().map(|(i, freq)| scaled(freq, i, scaling)).collect();
+        let plain = frequencies(head_dim, theta).enumerate();
+        let mut inv_freq: Vec<f32> = plain.map(|(i, freq)| scaled(freq, i, scaling)).collect();
+        let mut magnitude = match scaling {
+            RopeScaling::LongRope { magnitude, .. } => *magnitude,
+            _ => 1.0,
+        };
         if let RopeScaling::Yarn { factor, magnitude: stretch, beta_fast, beta_slow, context } =
             *scaling
         {
@@ -76,21 +125,54 @@ impl RotaryEmbedding {
             }
             magnitude = stretch;
         }
-        Self { inv_freq, magnitude }
+        let dynamic = match *scaling {
+            RopeScaling::Dynamic { factor, context } => {
+                Some(Dynamic { theta, factor, context, grown: 0 })
+            }
+            _ => None,
+        };
+        Self { inv_freq, magnitude, dynamic }
     }
 
-    /// Radians per token of each feature pair.
+    /// Radians per token of each feature pair, in a text within the model's context.
     pub fn inv_freq(&self) -> &[f32] {
         &self.inv_freq
     }
 
-    /// The rotations of rows at these positions, shared by all layers of a step.
-    pub fn tables(&self, positions: &[usize], device: &Device) -> RotaryTables {
-        let angles: Vec<f32> = positions
-            .iter()
-            .flat_map(|&position| self.inv_freq.iter().map(move |freq| position as f32 * freq))
-            .collect();
-        let shape = [positions.len(), 1, self.inv_freq.len()];
+    /// Radians per token in a text that holds so many tokens at the end of a step. What is in the cache
+    /// keeps the rotation that it had when the text was shorter.
+    fn of_text(&self, tokens: usize) -> Cow<'_, [f32]> {
+        match self.dynamic {
+            // At the context itself the reference neither grows nor begins anew.
+            Some(dynamic)
+                if tokens >= dynamic.context && tokens.max(dynamic.grown) > dynamic.context =>
+            {
+                let (head_dim, tokens) = (2 * self.inv_freq.len(), tokens.max(dynamic.grown));
+                frequencies(head_dim, dynamic.base(head_dim, tokens)).collect()
+            }
+            _ => Cow::Borrowed(&self.inv_freq),
+        }
+    }
+
+    /// The same after a text of so many tokens. With dynamic scaling the reference keeps the frequencies
+    /// of the longest text until one comes that is shorter than the context; here every text has its own
+    /// unless this is asked for.
+    pub fn grown_to(&mut self, tokens: usize) {
+        if let Some(dynamic) = &mut self.dynamic {
+            dynamic.grown = tokens;
+        }
+    }
+
+    /// The rotations of a step's rows, shared by all layers.
+    pub fn tables(&self, batch: &BatchLayout, device: &Device) -> RotaryTables {
+        let mut angles = Vec::with_capacity(batch.rows() * self.inv_freq.len());
+        for text in &batch.sequences {
+            let inv_freq = self.of_text(text.len());
+            for position in text.start..text.len() {
+                angles.extend(inv_freq.iter().map(|freq| position as f32 * freq));
+            }
+        }
+        let shape = [batch.rows(), 1, self.inv_freq.len()];
         let table = |f: fn(f32) -> f32| {
             let values = angles.iter().map(|angle| f(*angle) * self.magnitude).collect();
             upload(values, shape, device)
@@ -101,7 +183,7 @@ impl RotaryEmbedding {
 
 fn scaled(inv_freq: f32, index: usize, scaling: &RopeScaling) -> f32 {
     match *scaling {
-        RopeScaling::None | RopeScaling::Yarn { .. } => inv_freq,
+        RopeScaling::None | RopeScaling::Yarn { .. } | RopeScaling::Dynamic { .. } => inv_freq,
         RopeScaling::Linear { factor } => inv_freq / factor,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
             let wavelength = 2.0 * PI / inv_freq;
@@ -115,7 +197,7 @@ fn scaled(inv_freq: f32, index: usize, scaling: &RopeScaling) -> f32 {
                 inv_freq * ((1.0 - smooth) / factor + smooth)
             }
         }
-        RopeScaling::Divisors(ref divisors) => {
+        RopeScaling::Divisors(ref divisors) | RopeScaling::LongRope { ref divisors, .. } => {
             inv_freq / divisors.get(index).copied().unwrap_or(1.0)
         }
     }
@@ -185,6 +267,13 @@ impl RotaryTables {
 mod tests {
     use super::*;
     use crate::device::download;
+    use crate::paged::SequenceSpan;
+
+    /// Texts of which each gets `rows` tokens after `start`.
+    fn batch(texts: &[(usize, usize)]) -> BatchLayout {
+        let span = |&(start, rows): &(usize, usize)| SequenceSpan { rows, start, blocks: vec![] };
+        BatchLayout { sequences: texts.iter().map(span).collect() }
+    }
 
     #[test]
     fn rotates_pairs_half_a_head_apart() {
@@ -192,7 +281,7 @@ mod tests {
         let rotary = RotaryEmbedding::new(4, 100.0, &RopeScaling::None);
         assert_eq!(rotary.inv_freq(), [1.0, 0.1]);
         let x = upload(vec![1.0, 0.0, 0.0, 2.0], [1, 1, 4], &device);
-        let found = download(rotary.tables(&[3], &device).apply(x)).expect("download");
+        let found = download(rotary.tables(&batch(&[(3, 1)]), &device).apply(x)).expect("download");
         let expect = [3f32.cos(), -2.0 * 0.3f32.sin(), 3f32.sin(), 2.0 * 0.3f32.cos()];
         for (found, expect) in found.iter().zip(expect) {
             assert!((found - expect).abs() < 1e-6, "{found} {expect}");
@@ -213,9 +302,48 @@ mod tests {
         let ratio = |i: usize| plain.inv_freq()[i] / yarn.inv_freq()[i];
         assert!((ratio(0) - 1.0).abs() < 1e-6 && (ratio(31) - 4.0).abs() < 1e-5);
         assert!((0..31).all(|i| ratio(i) <= ratio(i + 1) + 1e-6), "a ramp in between");
-        let tables = yarn.tables(&[0], &Device::flex());
+        let tables = yarn.tables(&batch(&[(0, 1)]), &Device::flex());
         let cosines = download(tables.cos().clone()).expect("download");
         assert!(cosines.iter().all(|cosine| (cosine - 1.5).abs() < 1e-6));
+    }
+
+    /// Expected values: the formula of the reference in 64 bits, `10000 * (2 * 48 / 32 - 1)^(8 / 6)` for 48
+    /// tokens of 32.
+    #[test]
+    fn dynamic_scaling_goes_by_the_length_of_each_text() {
+        let scaling = RopeScaling::Dynamic { factor: 2.0, context: 32 };
+        let rotary = RotaryEmbedding::new(8, 10_000.0, &scaling);
+        let plain = RotaryEmbedding::new(8, 10_000.0, &RopeScaling::None);
+        assert_eq!(rotary.inv_freq(), plain.inv_freq());
+        let base = 10_000f64 * 2f64.powf(8.0 / 6.0);
+        let expect: Vec<f32> =
+            (0..4).map(|i| (47.0 / base.powf(f64::from(i) / 4.0)).cos() as f32).collect();
+        let device = Device::flex();
+        let cosines = |rotary: &RotaryEmbedding, texts: &[(usize, usize)]| {
+            download(rotary.tables(&batch(texts), &device).cos().clone()).expect("download")
+        };
+        let found = cosines(&rotary, &[(0, 32), (46, 2)]);
+        for (found, expect) in found[33 * 4..].iter().zip(&expect) {
+            assert!((found - expect).abs() < 1e-5, "{found} {expect}");
+        }
+        assert_eq!(found[..32 * 4], cosines(&plain, &[(0, 32)]), "within the context");
+        assert_ne!(found[32 * 4..], cosines(&plain, &[(46, 2)]), "beyond it");
+        let mut grown = rotary.clone();
+        grown.grown_to(48);
+        let short = cosines(&grown, &[(0, 31), (31, 1), (32, 1)]);
+        assert_eq!(short[..31 * 4], found[..31 * 4], "shorter than the context");
+        let rows = |start| cosines(&rotary, &[(start, 48 - start)])[..4].to_vec();
+        assert_eq!(short[31 * 4..], [rows(31), rows(32)].concat(), "as in a text of 48");
+    }
+
+    #[test]
+    fn longrope_divides_each_pair_and_stretches_all() {
+        let plain = RotaryEmbedding::new(4, 100.0, &RopeScaling::None);
+        let scaling = RopeScaling::LongRope { divisors: vec![2.0, 5.0], magnitude: 1.25 };
+        let long = RotaryEmbedding::new(4, 100.0, &scaling);
+        assert_eq!(long.inv_freq(), [plain.inv_freq()[0] / 2.0, plain.inv_freq()[1] / 5.0]);
+        let tables = long.tables(&batch(&[(0, 1)]), &Device::flex());
+        assert_eq!(download(tables.cos().clone()).expect("download"), [1.25, 1.25]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use neurino_llm::model::Logits;
 use neurino_llm::{LanguageModel, LlmError, ModelSource, Tokenizer};
 use neurino_nn::PagedKvCache;
 use neurino_nn::paged::{BLOCK_TOKENS, BatchLayout, SequenceSpan};
+use neurino_nn::rotary::RopeScaling;
 use serde::Deserialize;
 
 use crate::Options;
@@ -103,7 +104,7 @@ fn run_model(
 ) -> Result<(), AnyError> {
     let tensors = Tensors::open(&folder.join("reference.safetensors"))?;
     let source = ModelSource::open(folder)?;
-    let model = LanguageModel::load_as(&source, &options.device, Precision::Full, &|_, _| ())?;
+    let mut model = LanguageModel::load_as(&source, &options.device, Precision::Full, &|_, _| ())?;
     if tensors.has("rope.inv_freq") {
         let expect = tensors.floats("rope.inv_freq")?;
         let found = source.config.rotary();
@@ -115,18 +116,69 @@ fn run_model(
         prompts.push(prompt);
     }
     tokens(folder, &source, case, &prompts, report)?;
+    let mut growth = Growth::of(&source.config.rope_scaling);
     for (number, prompt) in prompts.iter().enumerate() {
         let case = format!("{case} p{number}");
+        model.grow_rotation(growth.before(prompt.ids.len()));
         one_pass(&model, &case, prompt, tensors.has(&format!("p{number}.hidden")), report, || {
             tensors.floats(&format!("p{number}.hidden"))
         })?;
         if let Some(greedy) = &prompt.greedy {
             decode(&model, &case, &prompt.ids, greedy, report)?;
-            pieces(&model, &case, &prompt.ids, greedy, report)?;
+            if !growth.reaches(prompt.ids.len()) {
+                pieces(&model, &case, &prompt.ids, greedy, report)?;
+            }
+            growth.after(prompt.ids.len() + greedy.ids.len());
+        }
+        growth.after(prompt.ids.len());
+    }
+    model.grow_rotation(0);
+    if !growth.carried {
+        batch(&model, case, &prompts, report)?;
+    }
+    long_greedy(&model, folder, case, report)
+}
+
+/// Dynamic scaling as the reference has it: what a call turns by depends on the longest text since one
+/// that was shorter than the context. Beyond the context the outcome depends on how a prompt is cut, too.
+#[derive(Debug, Default)]
+struct Growth {
+    /// None without dynamic scaling.
+    context: Option<usize>,
+    longest: usize,
+    /// Whether a prompt was turned by an earlier one's length.
+    carried: bool,
+}
+
+impl Growth {
+    fn of(scaling: &RopeScaling) -> Self {
+        let context = match scaling {
+            RopeScaling::Dynamic { context, .. } => Some(*context),
+            _ => None,
+        };
+        Self { context, ..Self::default() }
+    }
+
+    /// Whether frequencies have been stretched for a prompt of so many tokens.
+    fn reaches(&self, tokens: usize) -> bool {
+        self.context.is_some_and(|context| tokens >= context && tokens.max(self.longest) > context)
+    }
+
+    /// The length by which a prompt of so many tokens is turned at least.
+    fn before(&mut self, tokens: usize) -> usize {
+        if self.context.is_none_or(|context| tokens < context) {
+            self.longest = 0;
+        }
+        self.carried |= self.longest > tokens;
+        self.longest
+    }
+
+    /// Notes a call at whose end a text had so many tokens.
+    fn after(&mut self, tokens: usize) {
+        if self.context.is_some_and(|context| tokens > context) {
+            self.longest = self.longest.max(tokens);
         }
     }
-    batch(&model, case, &prompts, report)?;
-    long_greedy(&model, folder, case, report)
 }
 
 /// The model's own tokenizer turns the prompts into the reference's tokens.
@@ -416,6 +468,21 @@ mod tests {
         assert_eq!(same_ids(&[1, 2], &[1, 2]), Ok(2));
         let found = same_ids(&[1, 2, 3], &[1, 9]).expect_err("different");
         assert_eq!(found, "from token 1 on [2 3 ..] instead of [9 ..]");
+    }
+
+    #[test]
+    fn dynamic_scaling_is_carried_on_until_a_text_within_the_context() {
+        let mut growth = Growth::of(&RopeScaling::Dynamic { factor: 2.0, context: 32 });
+        assert_eq!(growth.before(40), 0);
+        growth.after(50);
+        assert_eq!((growth.before(45), growth.carried), (50, true));
+        assert!(growth.reaches(45) && growth.reaches(32) && !growth.reaches(31));
+        assert_eq!(growth.before(31), 0, "begins anew");
+        growth.after(36);
+        assert_eq!((growth.before(32), growth.before(10)), (36, 0));
+        let mut none = Growth::of(&RopeScaling::None);
+        none.after(1 << 20);
+        assert_eq!((none.before(1 << 20), none.reaches(1 << 20), none.carried), (0, false, false));
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub enum ParityError {
     },
 }
 
-/// Runs every case found below `folder`; each outcome goes to `report` as it is known.
+/// Runs every case found below `folder`, or below the folders in it if it holds none itself; each outcome
+/// goes to `report` as it is known.
 ///
 /// # Errors
 /// [`ParityError`]. A case that fails is no error.
@@ -68,12 +69,12 @@ pub fn run(
     if !folder.is_dir() {
         return Err(ParityError::NoFolder(folder.to_owned()));
     }
-    quant::run(&folder.join("quant"), report);
-    text::run(&folder.join("text"), options, report);
-    sampling::run(&folder.join("llm"), report);
-    language::run(&folder.join("llm"), options, report);
-    starter::run(&folder.join("llm_real"), options, report);
-    image::run(folder, options, report);
+    run_cases(folder, options, report);
+    if report.tally() == Tally::default() {
+        for name in reference::folders(folder) {
+            run_cases(&folder.join(name), options, report);
+        }
+    }
     match report.tally() {
         Tally { passed: 0, failed: 0, skipped: 0 } => Err(ParityError::NoCases(folder.to_owned())),
         Tally { passed: 0, failed: 0, skipped } => {
@@ -81,4 +82,13 @@ pub fn run(
         }
         tally => Ok(tally),
     }
+}
+
+fn run_cases(folder: &Path, options: &Options, report: &mut Report<'_>) {
+    quant::run(&folder.join("quant"), report);
+    text::run(&folder.join("text"), options, report);
+    sampling::run(&folder.join("llm"), report);
+    language::run(&folder.join("llm"), options, report);
+    starter::run(&folder.join("llm_real"), options, report);
+    image::run(folder, options, report);
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use neurino_weights::{DType, Safetensors, WeightsError};
 use safetensors::SafeTensors;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer};
 
 /// Why a file of cases cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,13 @@ pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ReferenceError
         .map_err(|source| ReferenceError::Unreadable { path: path.to_owned(), source })?;
     serde_json::from_slice(&bytes)
         .map_err(|source| ReferenceError::Malformed { path: path.to_owned(), source })
+}
+
+/// A seed as PyTorch takes it: a negative one stands for the number of the same 64 bits.
+pub(crate) fn seed<'de, D: Deserializer<'de>>(json: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(json)?;
+    let seed = number.as_u64().or(number.as_i64().map(i64::cast_unsigned));
+    seed.ok_or_else(|| D::Error::custom(format!("{number} is no seed of 64 bits")))
 }
 
 /// Names of the folders in a folder, sorted.

@@ -10,7 +10,7 @@ use crate::case::{Comparison, Report};
 use crate::reference::{Tensors, json};
 
 /// Largest difference of a probability.
-const LIMIT: f64 = 1e-6;
+const LIMIT: f64 = 1e-5;
 
 #[derive(Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the reference's key")]

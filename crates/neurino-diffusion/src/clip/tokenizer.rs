@@ -9,8 +9,11 @@ use serde_json::Value;
 
 use crate::DiffusionError;
 
+/// The merges of [`ClipTokenizer::standard`], one pair a line.
+pub const STANDARD_MERGES: &str = include_str!("../../data/clip/merges.txt");
+
 static STANDARD: LazyLock<ClipTokenizer> = LazyLock::new(|| {
-    Tokenizer::from_clip_merges(include_str!("../../data/clip/merges.txt"))
+    Tokenizer::from_clip_merges(STANDARD_MERGES)
         .map_err(|e| e.to_string())
         .and_then(|words| ClipTokenizer::new(words, None))
         .expect("the vocabulary in this crate is whole")

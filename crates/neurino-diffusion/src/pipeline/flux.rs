@@ -23,7 +23,7 @@ use crate::flux::{FluxCondition, FluxTransformer, pack, unpack};
 use crate::lora::{Part, set_loras};
 use crate::prompt::{FluxEmbeddings, FluxPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
-use crate::scheduler::{FlowMatchEuler, flow_mu};
+use crate::scheduler::{FlowMatchEuler, FlowShift};
 use crate::t5::T5Encoder;
 use crate::vae::Vae;
 use crate::{DiffusionError, RgbImage};
@@ -50,6 +50,7 @@ pub struct FluxPipeline {
     preview: Arc<OnceLock<LinearPreview>>,
     prompts: RecentlyUsed<String, FluxEmbeddings>,
     facts: PipelineFacts,
+    shift: FlowShift,
 }
 
 impl FluxPipeline {
@@ -61,7 +62,14 @@ impl FluxPipeline {
             preview: Arc::default(),
             prompts: RecentlyUsed::new(),
             facts: PipelineFacts { family: Family::Flux, vae_factor, weights_bytes },
+            shift: FlowShift::DEV,
         }
+    }
+
+    /// The same with noise levels that are shifted otherwise than FLUX.1-dev's.
+    #[must_use]
+    pub fn shifted(self, shift: FlowShift) -> Self {
+        Self { shift, ..self }
     }
 }
 
@@ -89,8 +97,8 @@ impl Pipeline for FluxPipeline {
             let FluxEmbeddings { states, pooled } = embeddings.clone();
             model.transformer.condition(states, pooled, job.guidance, size_tokens)
         });
-        let scheduler =
-            FlowMatchEuler::new(job.steps as usize, flow_mu(size_tokens[0] * size_tokens[1]))?;
+        let image_tokens = size_tokens[0] * size_tokens[1];
+        let scheduler = FlowMatchEuler::new(job.steps as usize, self.shift, image_tokens)?;
         let mut rng = TorchRng::new(job.seed);
         let noise = rng.randn(shape.count(), NoiseDtype::BF16);
         let latents = pack(shape.upload(&noise, &model.device)).flatten(0, 2);

@@ -80,7 +80,16 @@ impl Pipeline for SdxlPipeline {
         size::floored(job, self.facts.vae_factor)
     }
 
+    /// The picture is whole: it looks like one of its own size, with nothing cut off.
     fn begin(&mut self, job: &ImageJob) -> Result<Box<dyn Denoising>, DiffusionError> {
+        self.begin_told(job, [job.width, job.height])
+    }
+
+    fn begin_told(
+        &mut self,
+        job: &ImageJob,
+        size: [u32; 2],
+    ) -> Result<Box<dyn Denoising>, DiffusionError> {
         let model = Arc::clone(&self.model);
         let [width, height] = size::latent(self.picture_size(job), self.facts.vae_factor)?;
         let shape = LatentShape { channels: model.unet.config().in_channels, height, width };
@@ -92,8 +101,7 @@ impl Pipeline for SdxlPipeline {
             model.text_encoders.with(&model.device, encode)
         })?;
         let [sides, _, _] = embeddings.states.dims();
-        // The picture is whole: it looks like one of its own size, with nothing cut off.
-        let (h, w) = (job.height as f32, job.width as f32);
+        let [w, h] = size.map(|side| side as f32);
         let added = AddedCondition {
             pooled: embeddings.pooled,
             sizes: model.unet.sizes(&vec![[h, w, 0.0, 0.0, h, w]; sides]),

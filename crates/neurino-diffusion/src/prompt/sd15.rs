@@ -3,10 +3,12 @@
 use burn::tensor::Tensor;
 use neurino_nn::device::{download, upload};
 
-use super::{CHUNK_TOKENS, Chunk, Syntax, weighted_tokens};
+use super::{CHUNK_TOKENS, Chunk, Syntax, bounded, weighted_tokens};
 use crate::DiffusionError;
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
 
+/// The most that a weight counts: states times it are far from the end of f32.
+const WEIGHT_MAX: f64 = 1e30;
 /// Chunks of a prompt; what is longer is dropped.
 const CHUNKS_MAX: usize = 3;
 
@@ -52,8 +54,8 @@ impl Sd15Prompt {
             self.negative.iter().chain([&self.prompt]).map(|c| &**c).collect();
         let chunks = || sides.iter().copied().flatten();
         let ids: Vec<Vec<u32>> = chunks().map(|chunk| chunk.ids.clone()).collect();
-        let weights: Vec<f32> =
-            chunks().flat_map(|chunk| &chunk.weights).map(|weight| *weight as f32).collect();
+        let weights = chunks().flat_map(|chunk| &chunk.weights);
+        let weights: Vec<f32> = weights.map(|weight| bounded(*weight, WEIGHT_MAX) as f32).collect();
         let hidden = encoder.encode(&ids)?.last_hidden;
         let width = encoder.config().width;
         let (device, tokens) = (hidden.device(), weights.len() / sides.len());

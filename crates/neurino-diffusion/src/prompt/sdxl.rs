@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use half::f16;
 use neurino_nn::device::{download, upload};
 
-use super::{Chunk, Syntax, weighted_tokens};
+use super::{Chunk, Syntax, bounded, weighted_tokens};
 use crate::DiffusionError;
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
 
@@ -113,7 +113,7 @@ fn weighed<'a>(
     for (side, weights) in hidden.chunks_exact_mut(tokens * width).zip(weights) {
         let (states, end) = side.split_at_mut((tokens - 1) * width);
         for (state, weight) in states.chunks_exact_mut(width).zip(weights) {
-            let weight = f16::from_f32(*weight as f32);
+            let weight = f16::from_f64(bounded(*weight, f16::MAX.to_f64()));
             if weight != f16::ONE {
                 let pairs = state.iter_mut().zip(&*end);
                 pairs.for_each(|(x, end)| *x = end + (*x - end) * weight.to_f32());

@@ -14,11 +14,11 @@ impl DiscreteSchedule {
 
     /// Betas from `start` to `end`, linear in their square roots.
     pub fn scaled_linear(start: f64, end: f64, levels: usize) -> Self {
-        // As the reference: f32 throughout.
+        // As the reference: f32, but for the running product.
         let (start, end) = (start.sqrt() as f32, end.sqrt() as f32);
         let step = (end - start) / (levels.max(2) - 1) as f32;
         let half = levels / 2;
-        let mut product = 1.0f32;
+        let mut product = 1.0f64;
         let alphas_cumprod = (0..levels)
             .map(|i| {
                 // torch.linspace counts from both ends.
@@ -27,8 +27,8 @@ impl DiscreteSchedule {
                 } else {
                     end - step * (levels - 1 - i) as f32
                 };
-                product *= 1.0 - root * root;
-                product
+                product *= f64::from(1.0 - root * root);
+                product as f32
             })
             .collect();
         Self { alphas_cumprod }

@@ -16,7 +16,7 @@ use crate::pipeline::sd15::{Sd15, Sd15Pipeline};
 use crate::pipeline::sdxl::{Sdxl, SdxlPipeline};
 use crate::pipeline::{Encoders, Pipeline, TextEncoders};
 use crate::pulse::Pulse;
-use crate::scheduler::Method;
+use crate::scheduler::{FlowShift, Method};
 use crate::t5::T5Encoder;
 use crate::unet::{Unet, UnetConfig};
 use crate::vae::{Reserve, Vae};
@@ -37,6 +37,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) again: Option<Visitors>,
     /// Instead of the network's schedule.
     pub(crate) method: Option<Method>,
+    /// How Flux's noise levels are shifted.
+    pub(crate) shift: FlowShift,
 }
 
 /// Brings parts of a model when they are wanted.
@@ -147,7 +149,7 @@ impl Assembly<'_> {
                     vae: self.decoder()?,
                     device,
                 };
-                Ok(Box::new(FluxPipeline::new(model, held())))
+                Ok(Box::new(FluxPipeline::new(model, held()).shifted(self.shift)))
             }
             _ => Err(incomplete()),
         }

@@ -457,6 +457,42 @@ fn a_checkpoint_without_an_autoencoder_says_how_to_give_one() {
     picture(load(&source, Precision::Stored).as_mut(), &job(1, 1));
 }
 
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn flux_takes_the_noise_levels_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_tree(&fixture("flux"), folder.path());
+    let file = folder.path().join("scheduler/scheduler_config.json");
+    let made = || {
+        let source = ImageSource::open(folder.path()).unwrap();
+        (picture(load(&source, Precision::Stored).as_mut(), &job(2, 4)), source)
+    };
+    let (dev, source) = made();
+    std::fs::write(&file, r#"{"shift": 1.0, "use_dynamic_shifting": false}"#).unwrap();
+    let (schnell, other) = made();
+    assert_ne!(dev, schnell);
+    assert!(!source.has_base_of(&other), "a loaded model is not used for it");
+    // A model with guidance is taken for FLUX.1-dev.
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(made().0, dev);
+    std::fs::write(&file, r#"{"_class_name": "EulerDiscreteScheduler"}"#).unwrap();
+    let error = ImageSource::open(folder.path()).unwrap_err();
+    assert!(matches!(error, DiffusionError::Config { .. }), "{error}");
+    assert!(error.to_string().contains("EulerDiscreteScheduler"), "{error}");
+}
+
 #[test]
 fn a_separate_autoencoder_of_a_folder_may_be_a_file() {
     let folder = fixture("flux");

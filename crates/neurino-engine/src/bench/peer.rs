@@ -295,6 +295,7 @@ impl Setting<'_> {
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.max_position_embeddings,
             "tie_word_embeddings": config.tie_word_embeddings,
+            "hidden_act": config.hidden_act.name(),
         });
         if config.arch == ModelArch::Mixtral {
             told["config"]["num_local_experts"] = config.num_local_experts.into();

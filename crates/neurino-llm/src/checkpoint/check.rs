@@ -33,7 +33,10 @@ impl Checkpoint {
         for tensor in self.tensors() {
             if is_used(tensor.name(), config) {
                 check_shape(tensor, config)?;
-            } else if would_matter(tensor.name()) && !is_zero_bias(tensor)? {
+            } else if would_matter(tensor.name())
+                && !is_known_bias(tensor.name(), config)
+                && !is_zero_bias(tensor)?
+            {
                 let name = tensor.name().chars().filter(|c| !c.is_control()).take(120);
                 let feature = format!("layers with `{}`", name.collect::<String>());
                 return Err(LlmError::UnsupportedFeature { path: path.to_owned(), feature });
@@ -69,6 +72,22 @@ fn is_used(name: &str, config: &ModelConfig) -> bool {
 fn would_matter(name: &str) -> bool {
     let in_layer = plan::in_layer(name).is_some() && !COMPUTED.iter().any(|c| name.contains(c));
     in_layer || OUTSIDE.iter().any(|start| name.starts_with(start))
+}
+
+/// Whether a model of `config` asks for the bias. Its shape is checked when it is loaded.
+fn is_known_bias(name: &str, config: &ModelConfig) -> bool {
+    let Some((layer, part)) = plan::in_layer(name) else { return false };
+    let (of, part) = match part.strip_suffix(BIAS).and_then(|part| part.split_once('.')) {
+        Some(parts) if layer < config.num_hidden_layers => parts,
+        _ => return false,
+    };
+    match of {
+        "self_attn" => {
+            config.attention_bias && ["q_proj", "k_proj", "v_proj", "o_proj"].contains(&part)
+        }
+        "mlp" => config.mlp_bias && ["gate_proj", "up_proj", "down_proj"].contains(&part),
+        _ => false,
+    }
 }
 
 /// Whether the tensor is a bias that adds nothing: early tools for GPTQ wrote such for every matrix.

@@ -93,7 +93,7 @@ struct Form {
 fn memory(checkpoint: &Checkpoint, config: &ModelConfig, form: Form) -> ModelMemory {
     let mut memory = ModelMemory {
         token_table_bytes: 0,
-        layer_bytes: vec![0; config.num_hidden_layers],
+        layer_bytes: vec![bias_bytes(config); config.num_hidden_layers],
         head_bytes: 0,
         tied_head_bytes: 0,
         layer_block_bytes: KvShape {
@@ -142,6 +142,15 @@ fn memory(checkpoint: &Checkpoint, config: &ModelConfig, form: Form) -> ModelMem
         }
     }
     memory
+}
+
+/// Of a layer's biases, which are f32 in every precision.
+fn bias_bytes(config: &ModelConfig) -> u64 {
+    let (features, inner) = (config.hidden_size, config.intermediate_size);
+    let attention = config.q_size() + 2 * config.kv_size() + features;
+    let of_attention = if config.attention_bias { attention } else { 0 };
+    let of_mlp = if config.mlp_bias { 2 * inner + features } else { 0 };
+    ((of_attention + of_mlp) * size_of::<f32>()) as u64
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -2,7 +2,7 @@
 
 use neurino_nn::rotary::RopeScaling;
 
-use super::ModelConfig;
+use super::{Activation, ModelConfig};
 use crate::source::ModelArch;
 
 /// The names of the shapes.
@@ -35,6 +35,9 @@ pub fn named(name: &str) -> Option<ModelConfig> {
         sliding_window: None,
         num_local_experts: 1,
         num_experts_per_tok: 1,
+        attention_bias: false,
+        mlp_bias: false,
+        hidden_act: Activation::Silu,
     };
     let tiny = ModelConfig {
         hidden_size: 256,

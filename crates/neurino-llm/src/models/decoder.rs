@@ -206,6 +206,11 @@ impl Decoder {
         Self { stores, ..self }
     }
 
+    /// See [`RotaryEmbedding::grown_to`].
+    pub fn grow_rotation(&mut self, tokens: usize) {
+        self.rotary.grown_to(tokens);
+    }
+
     /// The dimensions.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -288,7 +293,7 @@ impl Decoder {
     ) -> Result<Tensor<2>, LlmError> {
         cache.begin(batch)?;
         let mut device = self.first_device();
-        let mut rotations = self.rotary.tables(&batch.positions(), device);
+        let mut rotations = self.rotary.tables(batch, device);
         let mut x = self.embed_tokens.forward(tokens, device);
         for part in &self.parts {
             if part.device != *device {

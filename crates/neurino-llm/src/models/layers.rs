@@ -1,6 +1,6 @@
 //! Where a model's layers come from: a checkpoint, or random numbers of the same shapes.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use neurino_nn::{Embedding, Linear, RmsNorm};
 
 use crate::LlmError;
@@ -19,6 +19,12 @@ pub trait LayerSource<'a> {
     /// # Errors
     /// `Weights` if the checkpoint does not hold it: as for all that follow.
     fn rms_norm(&self, name: &str, features: usize, eps: f64) -> Result<RmsNorm, LlmError>;
+
+    /// A projection's bias, `[1, features]`, f32.
+    ///
+    /// # Errors
+    /// As [`LayerSource::rms_norm`].
+    fn bias(&self, name: &str, features: usize) -> Result<Tensor<2>, LlmError>;
 
     /// A projection of shape `[out, in]`.
     ///
@@ -60,6 +66,10 @@ impl<'a> LayerSource<'a> for LayerLoader<'a> {
 
     fn rms_norm(&self, name: &str, features: usize, eps: f64) -> Result<RmsNorm, LlmError> {
         self.rms_norm(name, features, eps)
+    }
+
+    fn bias(&self, name: &str, features: usize) -> Result<Tensor<2>, LlmError> {
+        self.bias(name, features)
     }
 
     fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, LlmError> {

@@ -4,13 +4,13 @@
 //! checkpoint's. `rows` are the new tokens of all sequences of a step, see `neurino_nn::paged`.
 
 use burn::tensor::Tensor;
-use neurino_nn::{Linear, RmsNorm, swiglu};
+use neurino_nn::{Linear, RmsNorm, activation};
 
 use super::attention::Attention;
 use super::decoder::{Block, LayerStep};
 use super::layers::LayerSource;
 use crate::LlmError;
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig};
 
 /// One layer: attention, then a feed-forward network, each on a normalised copy of what it adds to.
 #[derive(Debug)]
@@ -50,15 +50,17 @@ impl Block for LlamaBlock {
     }
 }
 
-/// The feed-forward network: down(silu(gate(x)) * up(x)).
+/// The feed-forward network: down(act(gate(x)) * up(x)).
 ///
 /// Source: Shazeer 2020 (SwiGLU).
 #[derive(Debug)]
-#[expect(clippy::struct_field_names, reason = "the checkpoint's names")]
 pub struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
+    /// Of the three, in their order.
+    biases: Option<[Tensor<2>; 3]>,
+    hidden_act: Activation,
 }
 
 impl Mlp {
@@ -72,8 +74,15 @@ impl Mlp {
         name: &str,
     ) -> Result<Self, LlmError> {
         let (features, inner) = (config.hidden_size, config.intermediate_size);
+        let bias = |part: &str, features| layers.bias(&format!("{name}.{part}.bias"), features);
+        let biases = || -> Result<_, LlmError> {
+            Ok([bias("gate_proj", inner)?, bias("up_proj", inner)?, bias("down_proj", features)?])
+        };
+        let biases = config.mlp_bias.then(biases).transpose()?;
         let name = |part: &str| format!("{name}.{part}.weight");
         Ok(Self {
+            biases,
+            hidden_act: config.hidden_act,
             gate_proj: layers.linear(&name("gate_proj"), [inner, features])?,
             up_proj: layers.linear(&name("up_proj"), [inner, features])?,
             down_proj: layers.linear(&name("down_proj"), [features, inner])?,
@@ -83,7 +92,28 @@ impl Mlp {
     /// # Shapes
     /// - `x`: `[rows, hidden_size]`; returns the same
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let [gate, up] = Linear::forward_each([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(swiglu(gate, up))
+        let [mut gate, mut up] = Linear::forward_each([&self.gate_proj, &self.up_proj], x);
+        if let Some([of_gate, of_up, _]) = &self.biases {
+            (gate, up) = (gate + of_gate.clone(), up + of_up.clone());
+        }
+        let out = self.down_proj.forward(gated(self.hidden_act, gate, up));
+        match &self.biases {
+            Some([.., of_down]) => out + of_down.clone(),
+            None => out,
+        }
+    }
+}
+
+/// `act(gate) * up`.
+///
+/// # Shapes
+/// - `gate`, `up`: `[rows, features]`, f32; returns the same
+pub(super) fn gated(act: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    match act {
+        Activation::Silu => activation::swiglu(gate, up),
+        Activation::Gelu => activation::gelu(gate) * up,
+        Activation::GeluTanh => activation::gelu_tanh(gate) * up,
+        Activation::QuickGelu => activation::quick_gelu(gate) * up,
+        Activation::Relu => gate.clamp_min(0.0) * up,
     }
 }

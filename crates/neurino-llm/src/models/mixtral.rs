@@ -13,8 +13,9 @@ use neurino_nn::{Linear, RmsNorm, swiglu};
 use super::attention::Attention;
 use super::decoder::{Block, LayerStep};
 use super::layers::LayerSource;
+use super::llama::gated;
 use crate::LlmError;
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig};
 
 /// One layer: attention, then a mixture of experts.
 #[derive(Debug)]
@@ -292,12 +293,13 @@ fn choose(scores: &[f32], count: usize) -> Vec<(usize, f32)> {
     experts.into_iter().map(|(expert, probability)| (expert, probability / kept)).collect()
 }
 
-/// One expert: w2(silu(w1 x) * w3 x).
+/// One expert: w2(act(w1 x) * w3 x).
 #[derive(Debug)]
 struct Expert {
     w1: Linear,
     w2: Linear,
     w3: Linear,
+    hidden_act: Activation,
 }
 
 impl Expert {
@@ -312,13 +314,14 @@ impl Expert {
             w1: layers.linear(&name("w1"), [inner, features])?,
             w2: layers.linear(&name("w2"), [features, inner])?,
             w3: layers.linear(&name("w3"), [inner, features])?,
+            hidden_act: config.hidden_act,
         })
     }
 
     /// `x`: `[rows, hidden_size]`; returns the same.
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let [gate, up] = Linear::forward_each([&self.w1, &self.w3], x);
-        self.w2.forward(swiglu(gate, up))
+        self.w2.forward(gated(self.hidden_act, gate, up))
     }
 }
 

@@ -144,6 +144,11 @@ impl<'a> LayerSource<'a> for RandomLayers<'a> {
         Ok(RmsNorm::new(upload(vec![1.0; features], [features], self.device.get()), eps))
     }
 
+    fn bias(&self, _name: &str, features: usize) -> Result<Tensor<2>, LlmError> {
+        self.count(features * size_of::<f32>());
+        Ok(upload(vec![0.0; features], [1, features], self.device.get()))
+    }
+
     fn linear(&self, name: &str, shape: [usize; 2]) -> Result<Linear, LlmError> {
         match self.format {
             WeightFormat::F32 | WeightFormat::F16 => Ok(Linear::dense(self.dense(shape, shape[1]))),

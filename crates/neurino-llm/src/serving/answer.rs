@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     ratings: Option<Ratings>,
     /// Its tokens, if it was claimed and is not to be written.
     claim: Option<Claimed>,
+    /// Whether a stop string has ended it: what follows in the same token is cut off with it.
+    stopped: bool,
     tokens: u32,
     max_tokens: u32,
     so_far: TextChoice,
@@ -105,6 +107,7 @@ impl Answer {
             tools: syntax.map(|syntax| ToolStream::new(syntax, &job.tools, seed)),
             ratings: job.logprobs.map(|_| Ratings::default()),
             claim: job.claim.as_ref().and_then(|claim| Claimed::new(claim, choice)),
+            stopped: false,
             tokens: 0,
             max_tokens: job.max_tokens,
             so_far: TextChoice {
@@ -244,6 +247,7 @@ impl Answer {
         let passed = self.stop.push(&piece);
         self.pass(&passed.text, delta);
         if passed.stopped {
+            self.stopped = true;
             self.ratings.iter_mut().for_each(Ratings::cut);
             return Ok(Some(FinishReason::Stop));
         }
@@ -269,14 +273,16 @@ impl Answer {
 
     /// Lets go of what was held back, which may complete a stop string after all.
     fn finish(&mut self, mut reason: FinishReason, delta: &mut TextDelta) {
-        let characters = self.characters.clone().finish();
-        let last = self.stop.push(&characters);
-        self.pass(&last.text, delta);
-        if last.stopped {
-            reason = FinishReason::Stop;
-        } else {
-            let held = self.stop.clone().finish();
-            self.pass(&held, delta);
+        if !self.stopped {
+            let characters = self.characters.clone().finish();
+            let last = self.stop.push(&characters);
+            self.pass(&last.text, delta);
+            if last.stopped {
+                reason = FinishReason::Stop;
+            } else {
+                let held = self.stop.clone().finish();
+                self.pass(&held, delta);
+            }
         }
         if let Some(ratings) = &mut self.ratings {
             delta.logprobs.extend(ratings.rest());
@@ -345,6 +351,10 @@ impl Ratings {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use neurino_core::{ChatMessage, ModelId, Role};
+
     use super::*;
 
     fn rating(byte: u8) -> TokenLogprob {
@@ -379,5 +389,48 @@ mod tests {
         assert_eq!(bytes(ratings.pass(4)), b"a");
         ratings.cut();
         assert_eq!(bytes(ratings.rest()), b"b");
+    }
+
+    /// A tokenizer of these tokens in GPT-2's spelling.
+    fn tokenizer(tokens: &[&str]) -> Tokenizer {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vocab: BTreeMap<&str, usize> = tokens.iter().copied().zip(0..).collect();
+        let vocab = serde_json::to_vec(&vocab).expect("JSON");
+        for (name, bytes) in [("vocab.json", &vocab[..]), ("merges.txt", b"#version: 0.2\n")] {
+            std::fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        Tokenizer::open_folder(folder.path()).expect("a tokenizer")
+    }
+
+    /// The token that completes a stop string may begin a character behind it.
+    #[test]
+    fn nothing_behind_a_stop_string_gets_out() {
+        // The last is a space and the first two bytes of an emoji.
+        let tokenizer = tokenizer(&["Hi", "!", "\u{120}\u{f0}\u{141}"]);
+        assert_eq!(tokenizer.token_bytes(2), b" \xf0\x9f");
+        let job = |stop: &str| {
+            let messages = vec![ChatMessage::new(Role::User, "Hello")];
+            let model = ModelId::new("tiny").expect("a name");
+            TextJob { stop: vec![stop.to_owned()], ..TextJob::new(model, messages, 3) }
+        };
+        for (stop, text, reason) in [
+            ("! ", "Hi", FinishReason::Stop),
+            ("!?", "Hi! \u{fffd}", FinishReason::Length),
+            // Only the end of the text makes it one.
+            (" \u{fffd}", "Hi!", FinishReason::Stop),
+        ] {
+            let mut answer = Answer::new(&job(stop), 0, &[], None, None, &tokenizer);
+            let mut streamed = String::new();
+            let mut end = None;
+            for token in 0..3 {
+                let mut logits = vec![-1e9; 3];
+                logits[token] = 0.0;
+                let advance = answer.advance(Next::Copied(logits), &tokenizer).expect("scores");
+                streamed.push_str(&advance.delta.text);
+                end = advance.end;
+            }
+            let end = end.expect("three tokens");
+            assert_eq!((&*end.text, &*streamed, end.finish_reason), (text, text, reason), "{stop}");
+        }
     }
 }

@@ -6,12 +6,11 @@ use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
-use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior};
+use tokenizers::{AddedToken, NormalizedString, SplitDelimiterBehavior};
 
 use super::{TokenizerError, folder};
 
@@ -39,7 +38,6 @@ pub(super) fn build(
         let mut inner = tokenizers::Tokenizer::new(builder.build().map_err(failed)?);
         let pattern = SplitPattern::Regex(CLIP_PATTERN.to_owned());
         let split = Split::new(pattern, SplitDelimiterBehavior::Removed, true).map_err(failed)?;
-        inner.with_normalizer(Some(NFC)).map_err(failed)?;
         inner.with_pre_tokenizer(Some(Sequence::new(vec![
             PreTokenizerWrapper::Split(split),
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
@@ -99,7 +97,8 @@ pub(super) fn byte_pairs(
 }
 
 /// CLIP's cleaning where its text fixer is not installed: no control characters, spaces around
-/// Chinese characters, single spaces, lower case; accents stay.
+/// Chinese characters, composed characters, single spaces, lower case; accents stay. Small letters are
+/// not composed again: some exist with their accent where the capital does not.
 pub(super) fn clean(text: &str) -> String {
     let mut spaced = String::with_capacity(text.len());
     for character in text.chars() {
@@ -112,7 +111,9 @@ pub(super) fn clean(text: &str) -> String {
             c => spaced.push(c),
         }
     }
-    let words: Vec<&str> = spaced.split(' ').filter(|word| !word.is_empty()).collect();
+    let mut composed = NormalizedString::from(spaced);
+    composed.nfc();
+    let words: Vec<&str> = composed.get().split(' ').filter(|word| !word.is_empty()).collect();
     words.join(" ").to_lowercase()
 }
 
@@ -163,6 +164,21 @@ mod tests {
             "gr\u{f6}\u{df}e \u{3c3}\u{3b1}\u{3c2}"
         );
     }
+
+    /// Expected values: `unicodedata.normalize("NFC", text).lower()` of Python 3.11.
+    #[test]
+    fn characters_are_composed_before_they_become_small() {
+        for (text, expect) in [
+            ("J\u{30c}", "j\u{30c}"),
+            ("H\u{331}", "h\u{331}"),
+            ("T\u{308}", "t\u{308}"),
+            ("j\u{30c}", "\u{1f0}"),
+            ("A\u{30a}", "\u{e5}"),
+        ] {
+            assert_eq!(clean(text), expect, "{text}");
+        }
+    }
+
     /// Python 3.11's `unicodedata` over every character there is: how many are of a category whose
     /// name begins with C, and FNV-1a over them, one step a character.
     #[test]

@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use neurino_llm::checkpoint::Precision;
 use neurino_llm::{LanguageModel, LlmError, ModelSource};
+use neurino_nn::quant::Holder;
 use neurino_nn::rotary::RopeScaling;
 use neurino_weights::WeightsError;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
-use crate::{device, fixtures, gguf};
+use crate::{device, fixtures, gguf, load};
 
 /// A copy of a fixture that may be damaged.
 pub(crate) fn copy(name: &str) -> TempDir {
@@ -219,6 +221,59 @@ fn biases_in_safetensors_that_the_configuration_does_not_speak_of() {
     for (name, value) in [(bias, 0.0), ("model.layers.0.self_attn.rotary_emb.inv_freq", 0.5)] {
         ModelSource::open(with(name, value).path()).unwrap();
     }
+}
+
+/// Zeros change nothing, so that the model computes what it does without them; their memory is counted.
+#[test]
+fn biases_of_which_the_configuration_speaks_are_loaded() {
+    let tokens = [1, 2, 3, 4];
+    let plain = load(&fixtures().join("llm/llama31")).trace(&tokens).unwrap();
+    let folder = copy("llama31");
+    let path = folder.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let size = |key: &str| config[key].as_u64().unwrap() as usize;
+    let (features, inner, layers) =
+        (size("hidden_size"), size("intermediate_size"), size("num_hidden_layers"));
+    let head = features / size("num_attention_heads");
+    let (q_size, kv_size) = (features, head * size("num_key_value_heads"));
+    let parts = [
+        ("self_attn.q_proj", q_size),
+        ("self_attn.k_proj", kv_size),
+        ("self_attn.v_proj", kv_size),
+        ("self_attn.o_proj", features),
+        ("mlp.gate_proj", inner),
+        ("mlp.up_proj", inner),
+        ("mlp.down_proj", features),
+    ];
+    config["attention_bias"] = true.into();
+    config["mlp_bias"] = true.into();
+    fs::write(&path, config.to_string()).unwrap();
+    let source = ModelSource::open(folder.path()).unwrap();
+    let error = LanguageModel::load(&source, &device(), &|_, _| ()).unwrap_err();
+    assert!(matches!(error, LlmError::Weights(WeightsError::TensorAbsent { .. })), "{error}");
+
+    let add = |value: f32| {
+        edit(&folder.path().join("model.safetensors"), |bytes| {
+            let values = value.to_le_bytes().repeat(features.max(inner));
+            let all = SafeTensors::deserialize(bytes).unwrap();
+            let mut tensors = all.tensors();
+            tensors.retain(|(name, _)| !name.contains(".bias"));
+            for (layer, (part, size)) in (0..layers).flat_map(|at| parts.map(|part| (at, part))) {
+                let view = TensorView::new(Dtype::F32, vec![size], &values[..4 * size]).unwrap();
+                tensors.push((format!("model.layers.{layer}.{part}.bias"), view));
+            }
+            let changed = safetensors::serialize(tensors, None).unwrap();
+            *bytes = changed;
+        });
+    };
+    add(0.0);
+    let model = load(folder.path());
+    assert_eq!(model.trace(&tokens).unwrap().logits, plain.logits);
+    let source = ModelSource::open(folder.path()).unwrap();
+    let planned = source.memory(Precision::Full, Holder::Cpu).weights_bytes();
+    assert_eq!(planned, model.weights_bytes());
+    add(0.5);
+    assert_ne!(load(folder.path()).trace(&tokens).unwrap().logits, plain.logits);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn step(
         upload(parts.iter().flat_map(part).collect(), [rows, heads, dim], &device)
     };
     let rotary = RotaryEmbedding::new(dim, 10_000.0, &RopeScaling::None);
-    let rotations = rotary.tables(&batch.positions(), &device);
+    let rotations = rotary.tables(&batch, &device);
     store.begin(&batch).expect("begin");
     let queries = store
         .rotate_and_write(0, side(0, heads), side(1, kv_heads), side(2, kv_heads), &rotations)

@@ -6,7 +6,7 @@ use neurino_diffusion::{NoiseDtype, TorchRng};
 use serde::Deserialize;
 
 use crate::case::{Comparison, Report};
-use crate::reference::{ReferenceError, Tensors, json};
+use crate::reference::{ReferenceError, Tensors, json, seed};
 
 /// Largest difference of f32 numbers; 16-bit ones are equal.
 const LIMIT: f64 = 1e-6;
@@ -25,12 +25,14 @@ struct Reference {
 
 #[derive(Deserialize)]
 struct Words {
+    #[serde(deserialize_with = "seed")]
     seed: u64,
     words: Vec<u32>,
 }
 
 #[derive(Deserialize)]
 struct Single {
+    #[serde(deserialize_with = "seed")]
     seed: u64,
     #[serde(flatten)]
     draw: Draw,
@@ -45,6 +47,7 @@ struct Draw {
 
 #[derive(Deserialize)]
 struct Sequence {
+    #[serde(deserialize_with = "seed")]
     seed: u64,
     draws: Vec<Draw>,
 }
@@ -58,9 +61,9 @@ pub(super) fn run(folder: &Path, report: &mut Report<'_>) {
         (Ok(cases), Ok(tensors)) => (cases, tensors),
         (Err(error), _) | (_, Err(error)) => return report.failed("rng/randn", &error),
     };
-    for seed in &cases.mt19937 {
-        let name = format!("rng/mt19937 seed {}", seed.seed);
-        report.equal(&name, words(seed, &cases.mt19937_word_positions));
+    for case in &cases.mt19937 {
+        let name = format!("rng/mt19937 seed {}", case.seed);
+        report.equal(&name, words(case, &cases.mt19937_word_positions));
     }
     for single in &cases.single {
         let mut rng = TorchRng::new(single.seed);

@@ -5,16 +5,16 @@ use std::path::Path;
 use neurino_core::job::Png;
 use neurino_core::{ImageJob, ModelId};
 use neurino_diffusion::checkpoint::{Loading, Precision};
-use neurino_diffusion::pipeline::{Decoding, LoraFile};
+use neurino_diffusion::pipeline::{Decoding, Denoising, LoraFile};
 use neurino_diffusion::source::Changes;
-use neurino_diffusion::{ImageSource, Pipeline, RgbImage};
+use neurino_diffusion::{ImageSource, RgbImage};
 use neurino_nn::device::{download, is_cpu};
 use serde::Deserialize;
 
 use super::{AnyError, NETWORK_LIMIT, whole, whole_picture};
 use crate::Options;
 use crate::case::{Comparison, Report};
-use crate::reference::{Tensors, json};
+use crate::reference::{Tensors, json, seed};
 
 /// Largest difference of the first latents, which are exact numbers times one: relative to the largest.
 const NOISE_LIMIT: f64 = 1e-6;
@@ -51,6 +51,7 @@ struct Run {
     height: u32,
     steps: u32,
     guidance: f32,
+    #[serde(deserialize_with = "seed")]
     seed: u64,
     /// The form of a file of updates.
     lora: Option<String>,
@@ -81,15 +82,16 @@ pub(super) fn run(folder: &Path, case: &str, options: &Options, report: &mut Rep
 }
 
 impl Run {
-    fn job(&self) -> Result<ImageJob, AnyError> {
+    /// The job of a picture of this size (width, height).
+    fn job(&self, [width, height]: [u32; 2]) -> Result<ImageJob, AnyError> {
         Ok(ImageJob {
             negative_prompt: self.negative.clone().unwrap_or_default(),
-            width: self.width,
-            height: self.height,
+            width,
+            height,
             steps: self.steps,
             guidance: self.guidance,
             seed: self.seed,
-            ..ImageJob::new(ModelId::new("case")?, &self.prompt, self.width)
+            ..ImageJob::new(ModelId::new("case")?, &self.prompt, width)
         })
     }
 
@@ -117,9 +119,12 @@ fn one(
 ) -> Result<(), AnyError> {
     let source = ImageSource::open_with(folder, &run.changes(folder, scale))?;
     let tensors = Tensors::open(&folder.join(format!("run_{}.safetensors", run.name)))?;
-    let job = run.job()?;
+    // The reference draws latents for an autoencoder of 8 pixels a latent one, whichever the model has: its
+    // picture tells how many they were. SDXL is told the size of the run.
+    let asked = [run.width, run.height];
+    let job = run.job(size_of(&tensors, asked)?)?;
     let mut pipeline = source.load(&Loading::quiet(&options.device, Precision::Full))?;
-    let picture = steps(pipeline.as_mut(), &job, case, &tensors, report)?;
+    let picture = steps(pipeline.begin_told(&job, asked)?, case, &tensors, report)?;
     drop(pipeline);
     let pixels = tensors.file().tensor("pixels")?.into_bytes();
     levels(case, picture.pixels(), &pixels, report);
@@ -137,7 +142,7 @@ fn one(
     }
     if !is_cpu(&options.device) {
         let mut pipeline = source.load(&Loading::quiet(&options.device, Precision::Half))?;
-        let mut made = pipeline.begin(&job)?;
+        let mut made = pipeline.begin_told(&job, asked)?;
         while made.done() < made.steps() {
             made.step()?;
         }
@@ -147,15 +152,22 @@ fn one(
     Ok(())
 }
 
+/// Width and height of the reference's picture; `asked` if it kept none.
+fn size_of(tensors: &Tensors, asked: [u32; 2]) -> Result<[u32; 2], AnyError> {
+    let Ok(pixels) = tensors.file().stored("pixels") else { return Ok(asked) };
+    let &[height, width, _] = pixels.shape() else {
+        return Err(format!("`pixels` has {} dimensions instead of 3", pixels.shape().len()).into());
+    };
+    Ok([width.try_into()?, height.try_into()?])
+}
+
 /// Makes the picture and compares everything on the way to it.
 fn steps(
-    pipeline: &mut dyn Pipeline,
-    job: &ImageJob,
+    mut made: Box<dyn Denoising>,
     case: &str,
     tensors: &Tensors,
     report: &mut Report<'_>,
 ) -> Result<RgbImage, AnyError> {
-    let mut made = pipeline.begin(job)?;
     for (part, found) in made.conditions()? {
         if tensors.has(part) {
             report.close(&format!("{case} {part}"), &whole(&found, tensors, part, NETWORK_LIMIT)?);

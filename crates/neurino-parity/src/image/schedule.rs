@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use neurino_diffusion::NoiseScheduler;
 use neurino_diffusion::scheduler::{
-    Coefficients, DiscreteSchedule, DpmSolver, Euler, FlowMatchEuler, Method, flow_mu,
+    Coefficients, DiscreteSchedule, DpmSolver, Euler, FlowMatchEuler, FlowShift, Method,
 };
 use neurino_nn::device::{download, upload};
 use serde::Deserialize;
@@ -26,6 +26,8 @@ struct Reference {
     sd15: Trained,
     #[serde(default)]
     sdxl: Trained,
+    /// A `scheduler_config.json` of Flux.
+    flux: Option<Value>,
     cases: Vec<Case>,
 }
 
@@ -81,6 +83,16 @@ fn of_file(folder: &Path, name: &str, device: &Device, report: &mut Report<'_>) 
             return report.failed(&format!("sched/{name}"), &error);
         }
     };
+    let shift = match &reference.flux {
+        Some(flux) => match FlowShift::from_json(flux.to_string().as_bytes()) {
+            Ok(shift) => shift,
+            Err(why) => {
+                let why = format!("the schedule of Flux {why}");
+                return report.equal(&format!("sched/{name}"), Err(why));
+            }
+        },
+        None => FlowShift::DEV,
+    };
     if tensors.has("alphas_cumprod") {
         let found = reference.sd15.schedule();
         match tensors.floats("alphas_cumprod") {
@@ -109,7 +121,7 @@ fn of_file(folder: &Path, name: &str, device: &Device, report: &mut Report<'_>) 
                 .map(|scheduler| Box::new(scheduler) as Box<dyn NoiseScheduler>),
             "euler" => Euler::new(&reference.sdxl.schedule(), case.steps)
                 .map(|scheduler| Box::new(scheduler) as _),
-            "flow" => FlowMatchEuler::new(case.steps, flow_mu(case.image_tokens.unwrap_or(0)))
+            "flow" => FlowMatchEuler::new(case.steps, shift, case.image_tokens.unwrap_or(0))
                 .map(|scheduler| Box::new(scheduler) as _),
             other => {
                 report.skipped(&name, &format!("this build does not know the schedule `{other}`"));
@@ -117,7 +129,7 @@ fn of_file(folder: &Path, name: &str, device: &Device, report: &mut Report<'_>) 
             }
         };
         let done = made.map_err(AnyError::from).and_then(|scheduler| {
-            tables(scheduler.as_ref(), case, &tensors, report)?;
+            tables(scheduler.as_ref(), case, shift, &tensors, report)?;
             walk(scheduler.as_ref(), case, &tensors, device, report)
         });
         if let Err(error) = done {
@@ -143,6 +155,7 @@ impl Case {
 fn tables(
     scheduler: &dyn NoiseScheduler,
     case: &Case,
+    shift: FlowShift,
     tensors: &Tensors,
     report: &mut Report<'_>,
 ) -> Result<(), AnyError> {
@@ -163,8 +176,10 @@ fn tables(
         let found = Comparison::of_ratios(&[scheduler.init_noise_sigma()], &[start], TABLE_LIMIT);
         report.close(&name("init_noise_sigma"), &found);
     }
-    if let (Some(mu), Some(tokens)) = (case.mu, case.image_tokens) {
-        let found = Comparison::of_ratios(&[flow_mu(tokens) as f32], &[mu as f32], TABLE_LIMIT);
+    // One without dynamic shifting makes no use of it.
+    let found = case.image_tokens.and_then(|tokens| shift.mu(tokens));
+    if let (Some(mu), Some(found)) = (case.mu, found) {
+        let found = Comparison::of_ratios(&[found as f32], &[mu as f32], TABLE_LIMIT);
         report.close(&name("mu"), &found);
     }
     Ok(())

@@ -118,6 +118,112 @@ fn a_picture_of_another_seed_fails() {
     assert!(lines.iter().any(|line| line.starts_with("ok sd/other run weighted pixels")));
 }
 
+/// The first run of a fixture alone, with changed settings.
+fn one_run(from: &str, to: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    copy_tree(&fixtures().join(from), to);
+    for other in ["networks.safetensors", "lora_reference.safetensors"] {
+        fs::remove_file(to.join(other)).unwrap();
+    }
+    let path = to.join("runs.json");
+    let mut runs: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut run = runs["runs"][0].clone();
+    change(&mut run);
+    runs["runs"] = serde_json::json!([run]);
+    fs::write(path, runs.to_string()).unwrap();
+}
+
+/// The reference divides a run's size by 8 whatever its autoencoder does, and tells SDXL the run's.
+#[test]
+fn the_references_picture_says_how_large_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let double = |run: &mut serde_json::Value| {
+        run["width"] = (2 * run["width"].as_u64().unwrap()).into();
+    };
+    one_run("sd/sd15", &folder.path().join("sd/sd15"), double);
+    one_run("sd/sdxl", &folder.path().join("sd/sdxl"), double);
+    let (_, lines) = run(folder.path()).unwrap();
+    let of = |model: &str| lines.iter().filter(|line| line.contains(model)).collect::<Vec<_>>();
+    assert!(of("sd/sd15 run").len() > 4, "{lines:#?}");
+    assert!(of("sd/sd15 run").iter().all(|line| line.starts_with("ok")), "{lines:#?}");
+    for (part, told) in [("latents0", "ok"), ("outputs", "FAILED")] {
+        let line = of("sd/sdxl run").into_iter().find(|line| line.contains(part)).unwrap();
+        assert!(line.starts_with(told), "{line}");
+    }
+}
+
+/// A seed below zero is the number of the same 64 bits.
+#[test]
+fn seeds_may_be_negative() {
+    let folder = tempfile::tempdir().unwrap();
+    one_run("sd/sd15", &folder.path().join("sd/sd15"), |run| run["seed"] = (-1).into());
+    copy(&fixtures().join("rng"), &folder.path().join("rng"));
+    let path = folder.path().join("rng/randn.json");
+    let mut cases: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let seed = cases["single"][0]["seed"].as_i64().unwrap();
+    // The generator takes the lower half of the bits.
+    let below = seed - (1 << 32);
+    for case in cases["single"].as_array_mut().unwrap() {
+        if case["seed"] == seed {
+            case["seed"] = below.into();
+        }
+    }
+    fs::write(path, cases.to_string()).unwrap();
+    let (_, lines) = run(folder.path()).unwrap();
+    let named = cases["single"][0]["name"].as_str().unwrap();
+    assert!(lines.iter().any(|line| line.starts_with(&format!("ok rng/{named} "))), "{lines:#?}");
+    let latents = lines.iter().find(|line| line.contains("latents0")).unwrap();
+    assert!(latents.starts_with("FAILED sd/sd15 run"), "computed with another seed: {latents}");
+}
+
+#[test]
+fn clips_vocabulary_is_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    fs::create_dir_all(&text).unwrap();
+    let cat = serde_json::json!([{ "text": "a photo of a cat", "ids": [49406, 320, 1125, 539, 320, 2368, 49407] }]);
+    let cases = serde_json::json!({ "clip": cat, "llama3": [{ "text": "a", "ids": [1] }] });
+    fs::write(text.join("real_tokenizers.json"), cases.to_string()).unwrap();
+    let (tally, lines) = run(folder.path()).unwrap();
+    assert_eq!(tally, Tally { passed: 1, failed: 0, skipped: 1 }, "{lines:#?}");
+}
+
+/// What a conversation holds that our own messages do not, and an empty stop string, which jobs are refused
+/// with.
+#[test]
+fn conversations_are_rendered_as_they_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    copy(&fixtures().join("text/llama3"), &text.join("llama3"));
+    let template =
+        "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}{{ tools | tojson }}";
+    let message = serde_json::json!([{ "role": "developer", "content": null }]);
+    let tools =
+        serde_json::json!([{ "function": { "strict": true, "name": "f" }, "type": "function" }]);
+    let shown =
+        r#"[developer:None][{"function": {"strict": true, "name": "f"}, "type": "function"}]"#;
+    let source = text.join("llama3");
+    let ids = neurino_llm::Tokenizer::open_folder(&source).unwrap().encode(shown, false).unwrap();
+    let chats = serde_json::json!({
+        "templates": { "t": template },
+        "cases": [{ "tokenizer": "llama3", "template": "t", "messages": message, "tools": tools,
+            "text": shown, "ids": ids }],
+    });
+    fs::write(text.join("chat.json"), chats.to_string()).unwrap();
+    let stops = serde_json::json!([{ "pieces": ["a"], "stop": [""], "text": "", "pieces_used": 1,
+        "finish_reason": "stop" }]);
+    fs::write(text.join("stop.json"), stops.to_string()).unwrap();
+    let (tally, lines) = run(folder.path()).unwrap();
+    assert_eq!(tally, Tally { passed: 1, failed: 0, skipped: 1 }, "{lines:#?}");
+}
+
+#[test]
+fn cases_may_lie_one_folder_further_down() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("llm/llama3"), &folder.path().join("fixtures/llm/llama3"));
+    let (tally, lines) = run(folder.path()).unwrap();
+    assert!(tally.passed > 10 && tally.failed == 0, "{lines:#?}");
+}
+
 fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
