@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use neurino_nn::device::{download, is_cpu, upload};
 use neurino_nn::experts::Choice;
-use neurino_nn::{Linear, RmsNorm, swiglu};
+use neurino_nn::{Linear, RmsNorm};
 
 use super::attention::Attention;
 use super::decoder::{Block, LayerStep};
@@ -161,7 +161,8 @@ impl SparseMoe {
             let [w1, w2, w3] = self.projections();
             let Some(gate) = choice.forward(x, &w1) else { return Ok(None) };
             let Some(up) = choice.forward(x, &w3) else { return Ok(None) };
-            choice.forward(&swiglu(gate, up), &w2)
+            let Some(first) = self.experts.first() else { return Ok(None) };
+            choice.forward(&gated(first.hidden_act, gate, up), &w2)
         } else {
             let (rows_of, places) = gathered(&choice.read()?, self.experts.len(), self.per_row);
             let device = x.device();
