@@ -113,6 +113,8 @@ export const phrases: readonly Phrase[] = [
     'dort wird Version {0} gesprochen, hier Version {1}; aktualisiere die ältere',
   ],
   ["its key's address is not an address", 'die Adresse seines Schlüssels ist keine'],
+  ["its network's name is not a name", 'der Name seines Netzwerks ist keiner'],
+  ['what it wants signed is not a nonce', 'was es unterschrieben haben will, ist keine Nonce'],
   ['it did not answer the hello', 'auf die Begrüßung kam keine Antwort'],
   ['it is not a URL such as https://pool.example', 'sie ist keine URL wie https://pool.example'],
   [
