@@ -192,10 +192,10 @@ impl App {
         }
         self.changed.notify_one();
         // Giving the memory back is part of stopping.
-        if let Err(error) = self.engine().unload().await {
-            warn!("the model could not be unloaded: {error}");
+        match self.engine().unload().await {
+            Ok(()) => self.forget_formers(true).await,
+            Err(error) => warn!("the model could not be unloaded: {error}"),
         }
-        self.forget_formers().await;
         self.changed.notify_one();
     }
 

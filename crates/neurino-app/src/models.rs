@@ -274,15 +274,17 @@ impl App {
             self.mine_anew(false);
         }
         self.models_changed().await;
-        self.forget_formers().await;
+        self.forget_formers(false).await;
     }
 
-    /// Deletes versions before of models whose new ones are whole, unless one may be in memory.
-    pub(crate) async fn forget_formers(&self) {
+    /// Deletes versions before of models whose new ones are whole, unless one may be in memory. What an
+    /// engine says of itself may be a moment old; `unloaded` says that it has just given all of it back.
+    pub(crate) async fn forget_formers(&self, unloaded: bool) {
         let catalog = self.store.catalog();
         let models = catalog.models().iter().map(|model| model.id.clone());
         let needless: Vec<_> = models.filter(|id| self.store.keeps_needless_former(id)).collect();
-        if needless.is_empty() || !matches!(*self.engine().status().borrow(), EngineStatus::Idle) {
+        let idle = || matches!(*self.engine().status().borrow(), EngineStatus::Idle);
+        if needless.is_empty() || !(unloaded || idle()) {
             return;
         }
         let store = self.store.clone();

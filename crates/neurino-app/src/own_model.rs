@@ -115,7 +115,7 @@ impl App {
         let app = Arc::clone(self);
         self.tasks.spawn(async move {
             // Of a run that ended before they could go.
-            app.forget_formers().await;
+            app.forget_formers(false).await;
             loop {
                 tokio::select! {
                     () = app.end.cancelled() => return,

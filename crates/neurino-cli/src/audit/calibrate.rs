@@ -204,7 +204,7 @@ async fn handed_in(
     // Each job is answered with the honest result of the one before.
     let honest = &results[&Manner::Honest];
     let cached =
-        (0..jobs.len()).map(|n| n.checked_sub(1).and_then(|n| honest[n].clone())).collect();
+        (0..jobs.len()).map(|n: usize| n.checked_sub(1).and_then(|n| honest[n].clone())).collect();
     results.insert(Manner::Cached, cached);
     own.unload().await?;
     drop(own);
@@ -386,6 +386,7 @@ mod tests {
             steps: if jobs.is_some() { 20 } else { 4 },
             guidance: 3.0,
             side_multiple: 8,
+            sampler: None,
             negative_prompt: String::new(),
         };
         let model = ModelRef::new("neurino-toybox-64".parse().unwrap(), path);

@@ -318,6 +318,7 @@ mod tests {
             guidance: 7.0,
             negative_prompt: "my ex".into(),
             side_multiple: 8,
+            sampler: None,
         };
         assert!(Shape::of(&JobSpec::Image(picture), Some(&usual)).is_some());
     }
