@@ -124,6 +124,7 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
     ("NEURINO_MINER_OPTIONS", "The flags that one of those programs gets; set by them."),
     ("NEURINO_STATISTICS_PORT", "Where its statistics are led to; set by them."),
     ("NEURINO_PTXAS", "NVIDIA's assembler, for the test that assembles every kernel."),
+    ("NEURINO_PTX_FOLDER", "Where that test leaves what it assembles, to be looked at."),
     ("NEURINO_CALIBRATE", "How many jobs the test of the audits' calibration computes."),
     (
         "NEURINO_RELEASE_KEY",
@@ -175,6 +176,11 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "NEURINO_TEST_S3_URL",
         "An S3 server that runs, as `http://KEY:SECRET@HOST:PORT`, for the tests that make buckets in it; \
          set by the test step.",
+    ),
+    (
+        "NEURINO_TEST_CLAIM_MODELS",
+        "Two files of a model, with a comma between: its own weights and another checkpoint's, for the \
+         test that measures margins.",
     ),
     ("NEURINO_TEST_PYTHON_PACKAGES", "A folder with OpenAI's Python client, for its tests."),
     ("NEURINO_TEST_STARTER_MODEL", "The starter model's file, for the tests that run it."),

@@ -80,7 +80,7 @@ fn a_loaded_model_is_preferred() {
 #[test]
 fn an_owner_at_its_limit_is_looked_at_by_no_job() {
     let mut router = Router::default().with_new_owners_holding(2);
-    let of_one = |n: u8| NodeId::new(format!("0x01-gpu{n}")).expect("valid");
+    let of_one = |n: u8| NodeId::new(format!("0x{:040x}-gpu{n}", 1)).expect("valid");
     let free = |router: &Router| router.free.get(&model("a")).is_some_and(Free::any);
     for n in 0..3 {
         router.set_node(&of_one(n), vec![model("a")], 9, 0, Standing::default());
@@ -109,7 +109,7 @@ fn an_owner_at_its_limit_is_looked_at_by_no_job() {
 #[test]
 fn a_node_that_will_ask_again_takes_none_of_its_owners_room() {
     let mut router = Router::default().with_new_owners_holding(2);
-    let of_one = |n: u8| NodeId::new(format!("0x01-gpu{n}")).expect("valid");
+    let of_one = |n: u8| NodeId::new(format!("0x{:040x}-gpu{n}", 1)).expect("valid");
     for n in 0..4 {
         router.set_node(&of_one(n), vec![model("a")], 1, 0, Standing::default());
         router.park(&of_one(n));
