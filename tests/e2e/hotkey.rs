@@ -44,8 +44,12 @@ impl Keyboard {
             let (code, none) = (self.code(symbol), x11rb::NONE);
             self.0.xtest_fake_input(event, code, 0, none, 0, 0, 0).unwrap().check().unwrap();
         };
-        symbols.iter().for_each(|symbol| send(KEY_PRESS_EVENT, *symbol));
-        symbols.iter().rev().for_each(|symbol| send(KEY_RELEASE_EVENT, *symbol));
+        for symbol in symbols {
+            send(KEY_PRESS_EVENT, *symbol);
+        }
+        for symbol in symbols.iter().rev() {
+            send(KEY_RELEASE_EVENT, *symbol);
+        }
     }
 
     /// Whether nobody has Ctrl, Alt and a key.

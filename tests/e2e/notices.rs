@@ -27,7 +27,7 @@ impl Desktop {
     #[expect(clippy::too_many_arguments, reason = "the service has so many")]
     fn notify(
         &self,
-        program: String,
+        program: &str,
         replaces: u32,
         icon: String,
         title: String,

@@ -92,7 +92,7 @@ fn with_a_release(person: &Path) -> Vec<(&'static str, OsString)> {
     };
     making::sign(&at("releases"), terms, &SEED).unwrap();
     let key = release::public_key(&SEED).unwrap();
-    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = key.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     vec![
         (OWN_PROGRAM, at("program/neurino").into()),
         ("NEURINO_UPDATE_SOURCE", at("releases").into()),

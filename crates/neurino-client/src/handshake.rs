@@ -121,7 +121,7 @@ pub(crate) fn answer(
     if !is_word(&network, |c| !c.is_control()) {
         return Err(ClientError::Protocol("its network's name is not a name".into()));
     }
-    if !is_word(&nonce, |c| c.is_ascii_alphanumeric()) {
+    if !is_word(&nonce, |c| c.is_ascii_graphic()) {
         return Err(ClientError::Protocol("what it wants signed is not a nonce".into()));
     }
     let device = who.device.key();

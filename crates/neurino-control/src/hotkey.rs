@@ -14,6 +14,7 @@ const FUNCTION_MAX: u8 = 24;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
 #[serde(try_from = "String", into = "String")]
 #[ts(type = "string")]
+#[expect(clippy::struct_excessive_bools, reason = "a modifier is held or not")]
 pub struct Hotkey {
     /// Ctrl.
     pub ctrl: bool,

@@ -543,10 +543,8 @@ impl Coordinator {
             return Ok(Step::Wait);
         };
         // Of one class, results are equal to the last bit, which says more than scores.
-        let scorer = match same_class {
-            true => None,
-            false => self.blind_claim(audit, &spec, &placement).await?,
-        };
+        let scorer =
+            if same_class { None } else { self.blind_claim(audit, &spec, &placement).await? };
         let asked = match scorer {
             Some((claim, scorer)) => self.ask_again(audit, claim, "2s", scorer).await,
             None => self.ask_again(audit, again(spec), "2", placement).await,

@@ -101,7 +101,7 @@ impl Meter {
         file.read_to_end(&mut bytes).map_err(RecordError::io("read", path))?;
         let file = Appended::new(file).map_err(RecordError::io("read", path))?;
         let mut meter = Self::none();
-        meter.path = path.to_owned();
+        path.clone_into(&mut meter.path);
         meter.file = Some(file);
         for record in bytes.chunks_exact(RECORD_BYTES) {
             if let Some((at_ms, metered)) = decode(record) {

@@ -244,26 +244,26 @@ impl Sampler {
     fn pick(&self, field: Field, scratch: &Scratch) -> Option<u32> {
         match field {
             Field::One(token) => Some(token),
-            field => self.pick_at(self.share(), field, scratch),
+            field => pick_at(self.share(), field, scratch),
         }
     }
+}
 
-    /// Draws by weight, with a random number of 0 to 1.
-    fn pick_at(&self, share: f64, field: Field, scratch: &Scratch) -> Option<u32> {
-        if let Field::One(token) = field {
-            return Some(token);
-        }
-        if field == Field::Some {
-            let weights = || scratch.kept.iter().map(|c| f64::from(c.weight));
-            let at = place(weights(), share * weights().sum::<f64>())?;
-            return Some(scratch.kept[at.0].id);
-        }
-        let sums = || scratch.sums.iter().copied();
-        let (span, left) = place(sums(), share * sums().sum::<f64>())?;
-        let first = span * scores::SPAN;
-        let weights = scratch.values[first..].iter().take(scores::SPAN).map(|&w| f64::from(w));
-        Some((first + place(weights, left)?.0) as u32)
+/// Draws by weight, with a random number of 0 to 1.
+fn pick_at(share: f64, field: Field, scratch: &Scratch) -> Option<u32> {
+    if let Field::One(token) = field {
+        return Some(token);
     }
+    if field == Field::Some {
+        let weights = || scratch.kept.iter().map(|c| f64::from(c.weight));
+        let at = place(weights(), share * weights().sum::<f64>())?;
+        return Some(scratch.kept[at.0].id);
+    }
+    let sums = || scratch.sums.iter().copied();
+    let (span, left) = place(sums(), share * sums().sum::<f64>())?;
+    let first = span * scores::SPAN;
+    let weights = scratch.values[first..].iter().take(scores::SPAN).map(|&w| f64::from(w));
+    Some((first + place(weights, left)?.0) as u32)
 }
 
 /// Which of the weights a point falls on that lies so far behind their beginning, and how far into

@@ -67,11 +67,12 @@ pub(crate) fn noted(folder: &Path) -> Option<Vec<Noted>> {
 
 fn note(folder: &Path, version: &[Noted]) -> std::io::Result<()> {
     use std::io::Write as _;
-    let mut next = tempfile::Builder::new().prefix(".version-").tempfile_in(folder)?;
-    next.write_all(&serde_json::to_vec(version)?)?;
-    next.as_file().sync_all()?;
-    next.persist(folder.join(VERSION)).map_err(|error| error.error)?;
-    Ok(())
+    // A name of its own, so that a kill leaves what the next one overwrites. Whoever writes holds the lock.
+    let next = folder.join(format!("{VERSION}.part"));
+    let mut file = fs::File::create(&next)?;
+    file.write_all(&serde_json::to_vec(version)?)?;
+    file.sync_all()?;
+    fs::rename(&next, folder.join(VERSION))
 }
 
 impl ModelStore {

@@ -220,6 +220,7 @@ mod tests {
         }
 
         #[zbus(property)]
+        #[expect(clippy::unused_self, reason = "a property of an object")]
         fn seat(&self) -> (String, OwnedObjectPath) {
             ("seat0".into(), OwnedObjectPath::try_from(SEAT0).unwrap())
         }

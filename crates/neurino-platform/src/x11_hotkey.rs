@@ -86,7 +86,8 @@ impl Grab {
                 GrabMode::ASYNC,
                 GrabMode::ASYNC,
             );
-            let outcome = cookie.map_err(ReplyError::from).and_then(|cookie| cookie.check());
+            let outcome =
+                cookie.map_err(ReplyError::from).and_then(x11rb::cookie::VoidCookie::check);
             if let Err(error) = outcome {
                 self.give_back();
                 return Err(match error {

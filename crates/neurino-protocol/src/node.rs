@@ -185,6 +185,7 @@ pub struct Capabilities {
 
 /// What a node can take now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether a node can do something")]
 pub struct Ready {
     /// Verified models, loaded ones first.
     pub models: Vec<ModelOffer>,

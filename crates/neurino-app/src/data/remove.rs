@@ -120,8 +120,8 @@ impl Removal {
     /// Looks at what is there. Changes nothing.
     pub fn plan(dirs: &Dirs, keep: Keep) -> Self {
         let store = ModelStore::open_as_is(&dirs.models);
-        let mut plan = Self::default();
-        plan.library_away = dirs.is_library_away().then(|| store.root());
+        let library_away = dirs.is_library_away().then(|| store.root());
+        let mut plan = Self { library_away, ..Self::default() };
         for path in store.library_files() {
             plan.add(DataKind::Models, path);
         }

@@ -74,7 +74,6 @@ async fn a_saved_picture_tells_what_it_was_made_with_only_if_that_is_wished() {
     let told = save(&file, Some(job.clone())).await.unwrap();
     let text = String::from_utf8_lossy(&told).into_owned();
     assert!(text.contains("iTXtparameters") && text.contains("a red house"), "{text}");
-    assert!(text.contains("Sampler: DPM++ 2M SDE Karras,"), "{text}");
     assert_eq!((&told[..33], &told[told.len() - 12..]), (&file[..33], &file[33..]));
     let broken = save(&file[..20], Some(job)).await;
     assert_eq!(broken, Err(ErrorCode::InvalidRequest));

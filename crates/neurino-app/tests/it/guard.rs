@@ -162,10 +162,10 @@ async fn a_session_that_ends_before_the_shutdown_is_done_is_no_crash() {
     let viewer = desk.start(&world).await;
     viewer.mine_until_ready().await;
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.contains("\"running\": true"), "{text}");
+    assert!(text.contains("\"running\":true"), "{text}");
     viewer.app.will_end();
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.contains("\"running\": false"), "{text}");
+    assert!(text.contains("\"running\":false"), "{text}");
     // A person's last word is still written down, and it is still no crash.
     let rules = Rules { when: When::Always, cool_down_secs: 7, ..Rules::default() };
     set_rules(&viewer, rules).await;
@@ -174,7 +174,7 @@ async fn a_session_that_ends_before_the_shutdown_is_done_is_no_crash() {
     let follow = Command::MiningOrder { order: Order::FollowRules };
     let _ = viewer.command(follow).await;
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.contains("\"running\": false"), "{text}");
+    assert!(text.contains("\"running\":false"), "{text}");
     viewer.app.shutdown().await;
     drop(viewer);
     let again = desk.start(&world).await;

@@ -83,7 +83,7 @@ async fn finding(
         return Ok(None);
     };
     let Some(claim) = &asked.claim else { return Ok(None) };
-    Ok(Some(compare::scored(text, &scores, claim, right, rules)))
+    Ok(Some(compare::scored(text, scores, claim, right, rules)))
 }
 
 fn figures(finding: &Finding) -> Figures {

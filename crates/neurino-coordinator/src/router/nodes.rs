@@ -74,6 +74,7 @@ pub(super) struct Begin {
 
 /// A connected node.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each keeps it from jobs by itself")]
 pub(super) struct Node {
     /// The loaded one first.
     pub(super) models: Vec<ModelId>,

@@ -1,6 +1,6 @@
 //! A token that somebody else chose, held against what the sampler would have chosen there.
 
-use super::{Field, Mask, Sampler, Scratch, scores};
+use super::{Field, Mask, Sampler, Scratch, pick_at, scores};
 
 /// How a claimed token fares under one seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +17,6 @@ impl Sampler {
     /// Scores a claimed token under each of several seeds, and goes on as if it had been chosen. The logits
     /// are changed in place. `Some(None)` where the token is none of the model's or is forbidden, so that
     /// nobody can go on after it; `None` where [`Sampler::draw`] gives none.
-    #[expect(clippy::option_option, reason = "no scores at all, and a token without one")]
     pub fn score(
         &mut self,
         claimed: u32,
@@ -48,7 +47,7 @@ impl Sampler {
                 let lacks = f64::from(place.least / weight).ln().clamp(0.0, 1.0);
                 let of_seed = |seed: &u64| -> Option<TokenScore> {
                     let share = self.share_of(*seed);
-                    let exact = self.pick_at(share, field, scratch)? == claimed;
+                    let exact = pick_at(share, field, scratch)? == claimed;
                     let margin = if exact { 0.0 } else { place.margin(share, lacks) };
                     Some(TokenScore { exact, margin: margin as f32 })
                 };
@@ -227,7 +226,9 @@ mod tests {
         let mut sampler = Sampler::new(params(0.9, 0, 1.0, 0.0));
         let mut score = |token, forbidden: Option<usize>| {
             let mut mask = |logits: &mut [f32]| {
-                forbidden.into_iter().for_each(|at| logits[at] = f32::NEG_INFINITY);
+                for at in forbidden {
+                    logits[at] = f32::NEG_INFINITY;
+                }
             };
             sampler.score(token, &[7], &mut logits(1), Some(&mut mask), &mut Scratch::default())
         };

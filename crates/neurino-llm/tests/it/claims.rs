@@ -45,7 +45,7 @@ fn jobs() -> Vec<TextJob> {
         with(&|_| ()),
         with(&|s| s.temperature = 0.0),
         with(&|s| {
-            (s.repetition_penalty, s.frequency_penalty, s.presence_penalty) = (1.2, 0.3, 0.2)
+            (s.repetition_penalty, s.frequency_penalty, s.presence_penalty) = (1.2, 0.3, 0.2);
         }),
         with(&|s| (s.top_k, s.min_p) = (12, 0.02)),
         TextJob { choices: 3, ..job("Once upon a time") },
@@ -103,7 +103,7 @@ fn scoring_reads_the_answer_once_beside_whatever_runs() {
     assert_eq!(beside, scores(&answer(&mut alone, &claim).unwrap()));
     assert!(beside.iter().all(|score| score.whole && score.seeds[1].exact == score.tokens));
     let counters = alone.counters();
-    let rows = first.usage.total() as u64 + u64::from(first.usage.prompt_tokens);
+    let rows = u64::from(first.usage.total()) + u64::from(first.usage.prompt_tokens);
     assert!(counters.rows < rows, "{} rows of at most {rows}", counters.rows);
     let steps = 1 + rows.div_ceil(CLAIM_ROWS as u64 / 2);
     assert!(counters.steps <= steps, "{} steps for {rows} rows", counters.steps);

@@ -107,7 +107,7 @@ async fn a_former_key_file_of_an_earlier_version_is_found() {
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     json.as_object_mut().unwrap().remove("former");
     std::fs::write(&marker, json.to_string()).unwrap();
-    assert_eq!(former_identities(dir.path()).unwrap(), [first.clone()]);
+    assert_eq!(former_identities(dir.path()).unwrap(), std::slice::from_ref(&first));
     let opened = ok(restore_former(wanted(dir.path(), &os), &first).await);
     assert_eq!(opened.key.address(), first);
     assert_eq!(former_identities(dir.path()).unwrap(), [other().address()]);

@@ -393,9 +393,8 @@ fn scored(
             found.extend((end - part.scored..end).map(|at| (part.id, at)));
             match ends.get(&part.id) {
                 Some(last) if end == *last => scheduler.finish(part.id),
-                Some(_) => {}
                 None if part.draws => scheduler.finish(part.id),
-                None => {}
+                Some(_) | None => {}
             }
         }
         assert!(step < 100, "it goes on for ever");
