@@ -81,7 +81,7 @@ impl Ledger {
                     let expected = choice.logprobs.as_deref().unwrap_or_default();
                     assert_eq!(joined.logprobs.as_deref().unwrap_or_default(), expected);
                 }
-                assert_eq!(self.tokens.remove(&id), Some(output.usage.completion_tokens));
+                assert_eq!(self.tokens.remove(&id).unwrap_or(0), output.usage.completion_tokens);
                 assert!(self.outputs.insert(id, output).is_none(), "one end");
             }
             RunnerEvent::Failed { id, error } => {
