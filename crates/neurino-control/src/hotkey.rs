@@ -87,11 +87,12 @@ impl FromStr for Hotkey {
     type Err = HotkeyTextError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (modifiers, last) = text.rsplit_once('+').map_or(("", text), |(m, last)| (m, last));
+        let (modifiers, last) =
+            text.rsplit_once('+').map_or((None, text), |(m, last)| (Some(m), last));
         let no_key = |part: &str| HotkeyTextError::NoKey(part.to_owned());
         let key = key(last).ok_or_else(|| no_key(last))?;
         let mut it = Self { ctrl: false, alt: false, shift: false, logo: false, key };
-        for part in modifiers.split('+').filter(|_| !modifiers.is_empty()) {
+        for part in modifiers.into_iter().flat_map(|modifiers| modifiers.split('+')) {
             let held = match part {
                 "Ctrl" => &mut it.ctrl,
                 "Alt" => &mut it.alt,
