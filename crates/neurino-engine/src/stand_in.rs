@@ -154,7 +154,7 @@ impl Watch {
 }
 
 /// More than a warm-up's cache has, and fewer than one for jobs.
-const WARM_UP_BLOCKS_MAX: usize = 64;
+const WARM_UP_BLOCKS_MAX: usize = 1024;
 
 #[derive(Debug)]
 struct Watched {
