@@ -38,7 +38,7 @@ pub(crate) struct World {
 /// Waiting times that tests can afford.
 pub(crate) fn short_limits() -> Limits {
     Limits {
-        silence_ms: 1_500,
+        silence_ms: 6_000,
         reconnect_grace_ms: 300,
         recovery_grace_ms: 2_000,
         chat_no_node_wait_ms: 400,
