@@ -612,10 +612,11 @@ impl Store {
         payer: &PayerId,
         prefix: &str,
     ) -> Result<Vec<(JobId, String)>, StoreError> {
+        // PostgreSQL takes no larger integer for a length.
         let length = i64::try_from(prefix.len()).unwrap_or(i64::MAX);
         let rows: Vec<(String, String)> = query(
             "SELECT id, idempotency_key FROM job WHERE payer = $1 AND idempotency_key IS NOT NULL \
-             AND substr(idempotency_key, 1, $2) = $3 ORDER BY created_at_ms, id",
+             AND substr(idempotency_key, 1, CAST($2 AS INTEGER)) = $3 ORDER BY created_at_ms, id",
         )
         .bind(payer.as_str())
         .bind(length)
