@@ -204,7 +204,7 @@ async fn a_second_session_replaces_the_first_and_takes_its_leases() {
 
 #[tokio::test]
 async fn a_lease_that_heartbeats_do_not_name_is_given_to_another_attempt() {
-    let world = World::new().await;
+    let world = World::with(Limits { silence_ms: 1_500, ..short_limits() }).await;
     world.submit("hi").await;
     let mut node = Node::ready(&world.coordinator).await;
     let lease = node.lease().await;
