@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use neurino_config::DeviceSetting;
-use neurino_coordinator::{PayerId, Scope};
+use neurino_coordinator::{Account, PayerId, Scope};
 use neurino_core::{FrontendId, JobId, MicroCredits, ModelId, NodeId};
 use neurino_update::Version;
 
@@ -607,6 +607,16 @@ pub enum CreditsAction {
         #[arg(allow_negative_numbers = true)]
         amount: MicroCredits,
         /// Names the purchase; a repeat with the same reference books nothing.
+        #[arg(long, value_name = "TEXT")]
+        reference: String,
+    },
+    /// Book that somebody who earned credits was paid for them.
+    PayOut {
+        /// Who, as `list` names it: `node:`, `deployer:`, `frontend:` or `voters:` with a name, or `protocol`.
+        account: Account,
+        /// How many, for example 12 or 0.25. What can still be called back stays.
+        amount: MicroCredits,
+        /// Names the payment; a repeat with the same reference books nothing.
         #[arg(long, value_name = "TEXT")]
         reference: String,
     },

@@ -7,7 +7,9 @@ use std::path::Path;
 use neurino_core::audit::{AuditRules, Record, TrustStage};
 use neurino_core::{JobId, MicroCredits, MicroPoints, ModelId, NodeId};
 use neurino_ledger::epoch::Address;
-use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of_deposit};
+use neurino_ledger::{
+    Account, EntryKind, Event, PayerId, Unit, event_of_deposit, event_of_pay_out,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -103,8 +105,8 @@ pub async fn deposit(
     if amount.0 == 0 {
         return Err(CoordinatorError::Deposit("the amount is nothing"));
     }
-    if reference.is_empty() || reference.len() > 200 || reference.chars().any(char::is_control) {
-        return Err(CoordinatorError::Deposit("a reference is 1 to 200 printable bytes"));
+    if !is_reference(reference) {
+        return Err(CoordinatorError::Deposit(NO_REFERENCE));
     }
     let event = Event::transfer(
         event_of_deposit(payer, reference),
@@ -119,6 +121,63 @@ pub async fn deposit(
     let booked = books.deposit(payer, &event, now_ms()).await;
     let about = json!({ "payer": payer, "amount_micro": amount, "reference": reference });
     noted(&mut books, "credits booked", about, booked).await
+}
+
+const NO_REFERENCE: &str = "a reference is 1 to 200 printable bytes";
+
+fn is_reference(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 200 && !text.chars().any(char::is_control)
+}
+
+/// Books that somebody who earned credits (a node, a deployer, a frontend, a model's voters, the network) was
+/// paid for them outside of the books. What can still be called back stays. A repeat with the same reference
+/// books nothing. Returns the balance.
+///
+/// # Errors
+/// `PayOut` (an account that earns nothing, nothing or less, more than there is to pay out, or another amount
+/// under the same reference), `NoBooks`, `Store`.
+pub async fn pay_out(
+    database: &Database,
+    account: &Account,
+    amount: MicroCredits,
+    reference: &str,
+) -> Result<MicroCredits, CoordinatorError> {
+    let refused = |why: &str| Err(CoordinatorError::PayOut(why.to_owned()));
+    if amount.0 <= 0 {
+        return refused("the amount is nothing");
+    }
+    if !is_reference(reference) {
+        return refused(NO_REFERENCE);
+    }
+    let earns = match account {
+        Account::Node(_)
+        | Account::Deployer(_)
+        | Account::Frontend(_)
+        | Account::Voters(_)
+        | Account::Protocol => true,
+        Account::Pool | Account::Issuance | Account::Payer(_) | Account::Held(_) => false,
+    };
+    if !earns {
+        return refused(
+            "only `node:`, `deployer:`, `frontend:` and `voters:` with a name, and `protocol`, earn \
+             credits; a payer gets back what it bought by a negative deposit",
+        );
+    }
+    let event = Event::transfer(
+        event_of_pay_out(account, reference),
+        EntryKind::CreditPayOut,
+        Unit::Credit,
+        account.clone(),
+        Account::Issuance,
+        MicroPoints(amount.0),
+    )
+    .map_err(|_| CoordinatorError::PayOut("the amount is too large".into()))?;
+    let mut books = Beside::begin_act(database).await?;
+    let now = now_ms();
+    let escrow_from_ms = now.saturating_sub(AuditRules::built_in().escrow_ms);
+    let booked = books.pay_out(account, &event, escrow_from_ms, now).await;
+    let about = json!({ "account": account, "amount_micro": amount, "reference": reference });
+    noted(&mut books, "credits paid out", about, booked).await
 }
 
 /// What payers of credits have and what is set aside.

@@ -59,6 +59,9 @@ pub enum CoordinatorError {
     /// Credits cannot be booked.
     #[error("the credits were not booked: {0}")]
     Deposit(&'static str),
+    /// Earned credits cannot be paid out.
+    #[error("nothing was paid out: {0}")]
+    PayOut(String),
     /// The database belongs to another network.
     #[error("the database belongs to the network `{found}`, not `{asked}`; choose another file")]
     OtherNetwork {

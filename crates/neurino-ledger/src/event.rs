@@ -88,6 +88,8 @@ pub enum EntryKind {
     JobReward,
     /// A payer bought credits, or gave some back.
     CreditDeposit,
+    /// Who earned credits was paid for them outside of the books.
+    CreditPayOut,
     /// A job was accepted, and what it may cost set aside.
     CreditHold,
     /// A job ended without success; what was set aside returned.
@@ -106,6 +108,7 @@ impl EntryKind {
         match self {
             Self::JobReward => "job_reward",
             Self::CreditDeposit => "credit_deposit",
+            Self::CreditPayOut => "credit_pay_out",
             Self::CreditHold => "credit_hold",
             Self::CreditRelease => "credit_release",
             Self::CreditCharge => "credit_charge",
@@ -127,6 +130,7 @@ impl FromStr for EntryKind {
         match text {
             "job_reward" => Ok(Self::JobReward),
             "credit_deposit" => Ok(Self::CreditDeposit),
+            "credit_pay_out" => Ok(Self::CreditPayOut),
             "credit_hold" => Ok(Self::CreditHold),
             "credit_release" => Ok(Self::CreditRelease),
             "credit_charge" => Ok(Self::CreditCharge),
@@ -181,6 +185,11 @@ pub fn event_of_restoring(lease: LeaseId) -> EventId {
 /// The event of a deposit. Whoever books it names it, so that a repeat is the same one.
 pub fn event_of_deposit(payer: &PayerId, reference: &str) -> EventId {
     derived("deposit", format!("{payer}\n{reference}").as_bytes())
+}
+
+/// The event of paying somebody out. Whoever books it names it, so that a repeat is the same one.
+pub fn event_of_pay_out(account: &Account, reference: &str) -> EventId {
+    derived("pay out", format!("{account}\n{reference}").as_bytes())
 }
 
 /// An id that depends on nothing but what the event is about.

@@ -13,6 +13,6 @@ pub mod ledger;
 pub use account::{Account, InvalidAccount, PayerId};
 pub use event::{
     EntryKind, Event, LedgerError, Posting, Unit, event_of, event_of_clawback, event_of_deposit,
-    event_of_hold, event_of_release, event_of_restoring,
+    event_of_hold, event_of_pay_out, event_of_release, event_of_restoring,
 };
 pub use ledger::{Appended, Balances, Ledger};

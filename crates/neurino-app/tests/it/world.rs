@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 /// Longest wait for anything that should happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// The content of the model's file.
 pub(crate) const WEIGHTS: &[u8] = b"the weights of a scripted engine";
 const FILE: &str = "weights.gguf";

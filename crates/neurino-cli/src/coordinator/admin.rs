@@ -133,6 +133,15 @@ pub(super) async fn credits(
                 Format::Text => output::line(format!("{payer} has {balance} credits.")),
             }
         }
+        CreditsAction::PayOut { account, amount, reference } => {
+            let balance = admin::pay_out(database, account, *amount, reference).await?;
+            match format {
+                Format::Json => {
+                    output::json(&json!({ "account": account, "balance_micro": balance }))?;
+                }
+                Format::Text => output::line(format!("{account} has {balance} credits left.")),
+            }
+        }
     }
     Ok(())
 }

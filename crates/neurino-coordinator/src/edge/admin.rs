@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use neurino_core::{MicroCredits, ModelId, NodeId};
-use neurino_ledger::PayerId;
+use neurino_ledger::{Account, PayerId};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -51,6 +51,7 @@ impl Coordinator {
             .route("/admin/keys/{id}", delete(revoke_key))
             .route("/admin/keys/{id}/rotate", post(rotate_key))
             .route("/admin/credits", get(credits).post(add_credits))
+            .route("/admin/pay-outs", post(pay_out))
             .route("/admin/pods", put(set_pod))
             .route("/admin/votes", put(set_votes))
             .route("/admin/bindings/{reward}", delete(unbind))
@@ -210,6 +211,22 @@ async fn add_credits(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct NewPayOut {
+    account: Account,
+    amount_micro: MicroCredits,
+    reference: String,
+}
+
+async fn pay_out(State(admin): State<Admin>, request: Request) -> Result<Json<Value>, ApiError> {
+    let new: NewPayOut = read_json(&admin.coordinator, request, ApiError::plain).await?;
+    let database = &admin.coordinator.config.database;
+    let paid = admin::pay_out(database, &new.account, new.amount_micro, &new.reference).await;
+    let balance = paid.map_err(refused)?;
+    Ok(Json(json!({ "account": new.account, "balance_micro": balance })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewPod {
     model: ModelId,
     #[serde(default)]
@@ -350,7 +367,8 @@ fn refused(error: CoordinatorError) -> ApiError {
         CoordinatorError::Appeal(_)
         | CoordinatorError::KeyName
         | CoordinatorError::KeyTerms(_)
-        | CoordinatorError::Deposit(_) => ErrorCode::InvalidRequest,
+        | CoordinatorError::Deposit(_)
+        | CoordinatorError::PayOut(_) => ErrorCode::InvalidRequest,
         _ => {
             tracing::error!(?error, "an admin request failed: {error}");
             ErrorCode::Internal

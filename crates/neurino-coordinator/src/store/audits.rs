@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use neurino_core::audit::margins::Margins;
 use neurino_core::audit::{AuditRules, Outcome, Record};
-use neurino_core::{JobId, JobSpec, LeaseId, MicroPoints, NodeId, Receipt};
-use neurino_ledger::{
-    Account, EntryKind, Event, PayerId, Unit, event_of, event_of_clawback, event_of_restoring,
-};
+use neurino_core::{JobId, JobSpec, LeaseId, NodeId, Receipt};
+use neurino_ledger::PayerId;
 use serde::{Deserialize, Serialize};
 
 use super::sql::{Connection, Row, query};
-use super::{Store, parse, parse_id, parse_json, to_json, writer};
+use super::{Store, clawback, parse, parse_id, parse_json, to_json};
 use crate::admin_log::Act;
 use crate::compare::Finding;
 use crate::error::StoreError;
@@ -392,48 +390,6 @@ async fn convict(
     super::admin_log::append(c, &Act::by_the_rules("node convicted", about), at_ms).await
 }
 
-/// What a node got for a lease, and where it goes when it is called back.
-async fn pay_of(
-    c: &mut Connection,
-    lease: LeaseId,
-    node: &NodeId,
-) -> Result<Vec<(Unit, i64, Account)>, StoreError> {
-    let rows: Vec<(String, i64)> = query(
-        "SELECT points, CAST(SUM(amount_micro) AS BIGINT) FROM posting WHERE event = $1 AND account = $2 \
-         GROUP BY points HAVING SUM(amount_micro) > 0",
-    )
-    .bind(event_of(lease).to_string())
-    .bind(Account::Node(node.clone()).to_string())
-    .fetch_all(c)
-    .await?;
-    let pay = rows.into_iter().map(|(unit, amount)| {
-        let unit: Unit = parse(&unit, "points")?;
-        // Points were emitted; credits were somebody's, and the network keeps them for its payers.
-        let to = if unit == Unit::Credit { Account::Protocol } else { Account::Pool };
-        Ok((unit, amount, to))
-    });
-    pay.collect()
-}
-
-/// The event that takes a lease's pay back, or gives it back again.
-fn compensation(
-    lease: LeaseId,
-    node: &NodeId,
-    pay: &[(Unit, i64, Account)],
-    restoring: bool,
-) -> Result<Event, StoreError> {
-    let (id, kind, sign) = if restoring {
-        (event_of_restoring(lease), EntryKind::ClawbackReturn, 1)
-    } else {
-        (event_of_clawback(lease), EntryKind::Clawback, -1)
-    };
-    let lines = pay.iter().flat_map(|(unit, amount, other)| {
-        let own = (Account::Node(node.clone()), kind, *unit, MicroPoints(sign * amount));
-        [own, (other.clone(), kind, *unit, MicroPoints(-sign * amount))]
-    });
-    Event::new(id, lines).map_err(|_| StoreError::Unreadable { what: "pay of a lease" })
-}
-
 async fn claw_back(
     c: &mut Connection,
     node: &NodeId,
@@ -456,10 +412,7 @@ async fn claw_back(
     for (lease, node, conviction) in &due {
         let lease: LeaseId = parse_id(lease, "lease id")?;
         let node: &NodeId = &parse_id(node, "node id")?;
-        let pay = pay_of(c, lease, node).await?;
-        if !pay.is_empty() {
-            writer::post(c, &compensation(lease, node, &pay, false)?, at_ms).await?;
-        }
+        clawback::take_back(c, lease, node, at_ms).await?;
         query("INSERT INTO clawback (lease, node, conviction, at_ms) VALUES ($1, $2, $3, $4)")
             .bind(lease.to_string())
             .bind(node.as_str())
@@ -514,20 +467,16 @@ pub(super) async fn decide_appeal(
         return Ok(done == 1);
     }
     set_record(c, node, &Record::pardoned()).await?;
-    let leases: Vec<(String, String)> = query(
-        "SELECT b.lease, b.node FROM clawback b JOIN conviction v ON v.id = b.conviction \
+    let leases: Vec<String> = query(
+        "SELECT b.lease FROM clawback b JOIN conviction v ON v.id = b.conviction \
          WHERE v.node = $1 AND b.restored_at_ms IS NULL",
     )
     .bind(node.as_str())
     .fetch_all(&mut *c)
     .await?;
-    for (lease, node) in &leases {
+    for lease in &leases {
         let lease: LeaseId = parse_id(lease, "lease id")?;
-        let node: &NodeId = &parse_id(node, "node id")?;
-        let pay = pay_of(c, lease, node).await?;
-        if !pay.is_empty() {
-            writer::post(c, &compensation(lease, node, &pay, true)?, at_ms).await?;
-        }
+        clawback::give_back(c, lease, at_ms).await?;
         query("UPDATE clawback SET restored_at_ms = $1 WHERE lease = $2")
             .bind(at_ms)
             .bind(lease.to_string())
@@ -663,10 +612,11 @@ impl Store {
         payer: &PayerId,
         prefix: &str,
     ) -> Result<Vec<(JobId, String)>, StoreError> {
+        // PostgreSQL takes no larger integer for a length.
         let length = i64::try_from(prefix.len()).unwrap_or(i64::MAX);
         let rows: Vec<(String, String)> = query(
             "SELECT id, idempotency_key FROM job WHERE payer = $1 AND idempotency_key IS NOT NULL \
-             AND substr(idempotency_key, 1, $2) = $3 ORDER BY created_at_ms, id",
+             AND substr(idempotency_key, 1, CAST($2 AS INTEGER)) = $3 ORDER BY created_at_ms, id",
         )
         .bind(payer.as_str())
         .bind(length)

@@ -129,31 +129,50 @@ impl Beside {
         event: &Event,
         at_ms: i64,
     ) -> Result<MicroCredits, CoordinatorError> {
-        let fault = StoreError::from;
         let booking = &mut self.0;
         let account = Account::Payer(payer.clone()).to_string();
-        let known: Option<i64> =
-            query("SELECT amount_micro FROM posting WHERE event = $1 AND account = $2")
-                .bind(event.id().to_string())
-                .bind(&account)
-                .fetch_optional(&mut *booking)
-                .await
-                .map_err(fault)?;
-        let asked = event.postings().iter().find(|line| line.account.to_string() == account);
-        let asked = asked.map_or(0, |line| line.amount_micro.0);
+        let (known, asked) = booked(booking, event, &account).await?;
         if known.is_some_and(|known| known != asked) {
-            return Err(CoordinatorError::Deposit(
-                "another amount was booked under this reference; choose another reference",
-            ));
+            return Err(CoordinatorError::Deposit(OTHER_AMOUNT));
         }
-        let before = balance(booking, &account).await.map_err(fault)?;
         if known.is_none() {
-            if before.saturating_add(asked) < 0 {
+            if balance(booking, &account).await?.saturating_add(asked) < 0 {
                 return Err(CoordinatorError::Deposit("the payer has fewer credits than that"));
             }
             writer::post(booking, event, at_ms).await?;
         }
-        Ok(MicroCredits(balance(booking, &account).await.map_err(fault)?))
+        Ok(MicroCredits(balance(booking, &account).await?))
+    }
+
+    /// Books once, within an act, that somebody who earned credits was paid for them. What came since
+    /// `escrow_from_ms` stays: it can still be called back. Returns the balance.
+    pub(crate) async fn pay_out(
+        &mut self,
+        account: &Account,
+        event: &Event,
+        escrow_from_ms: i64,
+        at_ms: i64,
+    ) -> Result<MicroCredits, CoordinatorError> {
+        let (booking, account) = (&mut self.0, account.to_string());
+        let (known, asked) = booked(booking, event, &account).await?;
+        if known.is_some_and(|known| known != asked) {
+            return Err(CoordinatorError::PayOut(OTHER_AMOUNT.into()));
+        }
+        let before = balance(booking, &account).await?;
+        if known.is_none() {
+            let held = in_escrow(booking, &account, escrow_from_ms).await?;
+            let free = before.saturating_sub(held).max(0);
+            if free.saturating_add(asked) < 0 {
+                let (has, free) = (MicroCredits(before), MicroCredits(free));
+                let message = format!(
+                    "{account} has {has} credits, of which {free} can be paid out; the others can \
+                     still be called back"
+                );
+                return Err(CoordinatorError::PayOut(message));
+            }
+            writer::post(booking, event, at_ms).await?;
+        }
+        Ok(MicroCredits(balance(booking, &account).await?))
     }
 
     pub(crate) async fn credit_balances(
@@ -269,7 +288,40 @@ impl Beside {
     }
 }
 
-async fn balance(c: &mut Connection, account: &str) -> Result<i64, sqlx::Error> {
+const OTHER_AMOUNT: &str =
+    "another amount was booked under this reference; choose another reference";
+
+/// What an event that is in the books already moved of an account, and what it is to move.
+async fn booked(
+    c: &mut Connection,
+    event: &Event,
+    account: &str,
+) -> Result<(Option<i64>, i64), StoreError> {
+    let known = query("SELECT amount_micro FROM posting WHERE event = $1 AND account = $2")
+        .bind(event.id().to_string())
+        .bind(account)
+        .fetch_optional(c)
+        .await?;
+    let asked = event.postings().iter().find(|line| line.account.to_string() == account);
+    Ok((known, asked.map_or(0, |line| line.amount_micro.0)))
+}
+
+/// An account's parts of charges since a time that were not called back.
+async fn in_escrow(c: &mut Connection, account: &str, from_ms: i64) -> Result<i64, StoreError> {
+    let held: Option<i64> = query(
+        "SELECT CAST(COALESCE(SUM(p.amount_micro), 0) AS BIGINT) FROM posting p \
+         WHERE p.account = $1 AND p.points = 'credit' AND p.kind = 'credit_charge' \
+         AND p.at_ms >= $2 AND NOT EXISTS \
+         (SELECT 1 FROM clawback b WHERE b.lease = p.event AND b.restored_at_ms IS NULL)",
+    )
+    .bind(account)
+    .bind(from_ms)
+    .fetch_optional(c)
+    .await?;
+    Ok(held.unwrap_or(0))
+}
+
+async fn balance(c: &mut Connection, account: &str) -> Result<i64, StoreError> {
     let balance: Option<i64> = query("SELECT amount_micro FROM credit_balance WHERE account = $1")
         .bind(account)
         .fetch_optional(c)

@@ -50,6 +50,7 @@ on_both! {
     a_pardon_covers_what_comes_to_light_later
 }
 
+mod clawback;
 mod payloads;
 
 /// Who coordinates in these tests.

@@ -8,6 +8,7 @@
 mod admin_log;
 mod audits;
 mod beside;
+mod clawback;
 #[cfg(test)]
 mod contract;
 mod epochs;

@@ -519,7 +519,7 @@ fn month_of(at_ms: i64) -> String {
 }
 
 /// Adds to what a key's jobs of a month cost; the month is that of the job's acceptance.
-async fn add_spend(
+pub(super) async fn add_spend(
     c: &mut Connection,
     key: &str,
     accepted_at_ms: i64,

@@ -75,6 +75,14 @@ async fn keys_and_credits_are_made_and_the_metrics_count() {
     let nothing = json!({ "payer": "lab", "amount_micro": 0, "reference": "r" });
     let (status, _) = admin(&world, Method::POST, "/admin/credits", nothing).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+    let pay_out = json!({ "account": "protocol", "amount_micro": 1, "reference": "r" });
+    let (status, refused) = admin(&world, Method::POST, "/admin/pay-outs", pay_out).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(refused["message"].as_str().unwrap().contains("can still be called back"), "{refused}");
+    let payer = json!({ "account": "payer:lab", "amount_micro": 1, "reference": "r" });
+    let (status, refused) = admin(&world, Method::POST, "/admin/pay-outs", payer).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(refused["message"].as_str().unwrap().contains("negative deposit"), "{refused}");
     let bad = json!({ "name": "x", "terms": { "budget": 5 } });
     let (status, _) = admin(&world, Method::POST, "/admin/keys", bad).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

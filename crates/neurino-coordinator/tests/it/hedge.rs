@@ -8,7 +8,13 @@ use crate::node::{Identity, Node, output};
 use crate::world::{MODEL, World, eventually, short_limits, spec};
 
 fn hedging() -> Limits {
-    Limits { hedge_permille: 1000, hedge_after_ms: 200, timed_tokens_min: 1, ..short_limits() }
+    Limits {
+        hedge_permille: 1000,
+        hedge_after_ms: 200,
+        timed_tokens_min: 1,
+        silence_ms: 60_000,
+        ..short_limits()
+    }
 }
 
 /// A node that was timed, and one that was not.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::audits::{limits, report};
 use crate::node::{Identity, output};
-use crate::world::{MODEL, World, eventually};
+use crate::world::{MODEL, PATIENCE, World, eventually};
 
 /// Only honeypots check anything, and one follows each result.
 fn rules() -> AuditRules {
@@ -98,7 +98,23 @@ async fn ask(world: &World, n: u32) {
     job.sampling.seed = u64::from(n) << 32 | 7;
     let payer = PayerId::new("customer").unwrap();
     let job = world.coordinator.submit_job(payer, None, JobSpec::Text(job)).await.unwrap();
-    world.coordinator.watch_job(job).await.unwrap().finished().await.unwrap();
+    let mut watch = world.coordinator.watch_job(job).await.unwrap();
+    tokio::time::timeout(PATIENCE, watch.finished()).await.expect("a job ends").unwrap();
+}
+
+/// Sends customers' jobs until a condition holds: so many of them, however slow the machine is.
+async fn ask_until(
+    world: &World,
+    asked: &mut u32,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
+    let last = *asked + 500;
+    while !condition().await {
+        assert!(*asked < last, "not after {asked} jobs: {what}");
+        ask(world, *asked).await;
+        *asked += 1;
+    }
 }
 
 /// Those of a node's jobs that no customer sent.
@@ -117,9 +133,7 @@ async fn who_is_honest_only_where_it_smells_a_check_is_convicted_by_what_it_cann
     let _sly = node(&world.coordinator, &sly_one, &seen, sly).await;
     let _judge = node(&world.coordinator, &judge, &of_judge, honest).await;
     let mut asked = 0;
-    eventually("it is convicted", async || {
-        ask(&world, asked).await;
-        asked += 1;
+    ask_until(&world, &mut asked, "it is convicted", async || {
         report(&world, &sly_one.id).await["stage"] == "convicted"
     })
     .await;
@@ -164,9 +178,7 @@ async fn nothing_sets_one_apart_and_no_owner_gets_one_twice_not_even_after_a_res
             node(&world.coordinator, &other, &of_other, honest).await,
             node(&world.coordinator, &judge, &of_judge, honest).await,
         ];
-        eventually("both get some", async || {
-            ask(&world, asked).await;
-            asked += 1;
+        ask_until(&world, &mut asked, "both get some", async || {
             honeypots(&seen).len() >= 3 * round && honeypots(&of_other).len() >= 3 * round
         })
         .await;

@@ -204,7 +204,7 @@ async fn a_second_session_replaces_the_first_and_takes_its_leases() {
 
 #[tokio::test]
 async fn a_lease_that_heartbeats_do_not_name_is_given_to_another_attempt() {
-    let world = World::new().await;
+    let world = World::with(Limits { silence_ms: 1_500, ..short_limits() }).await;
     world.submit("hi").await;
     let mut node = Node::ready(&world.coordinator).await;
     let lease = node.lease().await;
@@ -235,7 +235,7 @@ async fn a_forgotten_lease_can_still_be_submitted_right_after_the_heartbeat() {
 
 #[tokio::test]
 async fn silence_ends_a_session() {
-    let world = World::new().await;
+    let world = World::with(Limits { silence_ms: 1_500, ..short_limits() }).await;
     let mut node = Node::ready(&world.coordinator).await;
     assert!(matches!(node.hear().await, CoordinatorMessage::Bye(_)));
     eventually("the node is gone", async || world.coordinator.jobs_overview().nodes == 0).await;

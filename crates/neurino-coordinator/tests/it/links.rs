@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use neurino_client::{ClientError, Coordinator as _, HttpCoordinator};
-use neurino_coordinator::PayerId;
+use neurino_coordinator::{Limits, PayerId};
 use neurino_core::{ImageJob, JobOutput, JobSpec, ModelId, NodeId};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::{Identity, Node, capabilities, output};
 use crate::pictures::noise;
-use crate::world::{MODEL, World, code, eventually};
+use crate::world::{MODEL, World, code, eventually, short_limits};
 
 /// A signed hello for a fresh challenge.
 async fn hello(world: &World, identity: &Identity) -> Hello {
@@ -182,7 +182,7 @@ async fn web_pages_cannot_connect_as_nodes() {
 
 #[tokio::test]
 async fn a_job_is_done_by_long_poll() {
-    let world = World::new().await;
+    let world = World::with(Limits { silence_ms: 1_500, ..short_limits() }).await;
     let identity = Identity::new("rig1");
     let (_, opened) = open_session(&world, &identity).await;
     let token = opened["token"].as_str().unwrap().to_owned();

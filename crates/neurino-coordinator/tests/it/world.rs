@@ -21,7 +21,7 @@ pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 /// Priced like the other one, served by fewer nodes.
 pub(crate) const OTHER_MODEL: &str = "hermes-3-llama3.1-8b";
 /// Nothing in these tests takes longer unless it is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct World {
     folder: TempDir,
@@ -38,7 +38,7 @@ pub(crate) struct World {
 /// Waiting times that tests can afford.
 pub(crate) fn short_limits() -> Limits {
     Limits {
-        silence_ms: 1_500,
+        silence_ms: 6_000,
         reconnect_grace_ms: 300,
         recovery_grace_ms: 2_000,
         chat_no_node_wait_ms: 400,

@@ -226,7 +226,7 @@ mod tests {
         let mut sampler = Sampler::new(params(0.9, 0, 1.0, 0.0));
         let mut score = |token, forbidden: Option<usize>| {
             let mut mask = |logits: &mut [f32]| {
-                for at in forbidden {
+                if let Some(at) = forbidden {
                     logits[at] = f32::NEG_INFINITY;
                 }
             };
