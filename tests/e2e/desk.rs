@@ -336,6 +336,11 @@ impl View {
         &self.display
     }
 
+    /// The desk's session bus.
+    pub(crate) fn bus(&self) -> &str {
+        &self.bus
+    }
+
     /// The program's own home.
     pub(crate) fn home(&self) -> PathBuf {
         self.home.join("neurino")
