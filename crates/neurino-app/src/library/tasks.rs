@@ -168,6 +168,8 @@ impl App {
             state.task = Some(Running { task, activity, stop: stop.clone() });
             state.outcome = None;
         }
+        // Mining does not begin to read from files that are on their way elsewhere.
+        self.see_library();
         let app = Arc::clone(self);
         self.tasks.spawn(async move {
             let ended = work(stop).await;
@@ -184,6 +186,8 @@ impl App {
             };
             drop(state);
             app.library.wake.notify_one();
+            app.see_library();
+            app.carry_out().await;
             app.changed.notify_one();
         });
         Ok(())
