@@ -173,10 +173,7 @@ impl App {
         let app = Arc::clone(self);
         self.tasks.spawn(async move {
             let ended = work(stop).await;
-            let mut state = lock(&app.library.state);
-            state.task = None;
-            state.usage = None;
-            state.outcome = match ended {
+            let outcome = match ended {
                 Ok(sentence) => Some(Outcome { task, sentence: Some(sentence), problem: None }),
                 Err(StoreError::Cancelled) => None,
                 Err(error) => {
@@ -184,7 +181,10 @@ impl App {
                     Some(Outcome { task, sentence: None, problem })
                 }
             };
-            drop(state);
+            {
+                let mut state = lock(&app.library.state);
+                (state.task, state.usage, state.outcome) = (None, None, outcome);
+            }
             app.library.wake.notify_one();
             app.see_library();
             app.carry_out().await;
