@@ -64,9 +64,11 @@ pub(crate) fn run(home: Option<PathBuf>, hidden: bool, mine: bool) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// What the program was started with, for the next one: the window is open there if it is open here.
+/// What the program was started with, for the next one: the window is open there if it is open here, and
+/// it mines there if the person's last word, which is kept, says so. What a login asked for is over.
 fn arguments_again(given: impl Iterator<Item = OsString>, hidden: bool) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = given.filter(|argument| argument != "--hidden").collect();
+    let of_the_login = |argument: &OsString| argument == "--hidden" || argument == "--mine";
+    let mut arguments: Vec<OsString> = given.filter(|argument| !of_the_login(argument)).collect();
     if hidden {
         arguments.push("--hidden".into());
     }
@@ -298,4 +300,20 @@ fn end_on_signals(handle: &AppHandle) {
             quit(&handle);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(given: &[&str], hidden: bool) -> Vec<OsString> {
+        arguments_again(given.iter().map(OsString::from), hidden)
+    }
+
+    #[test]
+    fn another_version_does_not_start_what_the_person_stopped() {
+        assert_eq!(again(&["--hidden", "--mine"], true), ["--hidden"]);
+        assert_eq!(again(&["--mine", "--home", "/data"], false), ["--home", "/data"]);
+        assert_eq!(again(&["--home", "/data"], true), ["--home", "/data", "--hidden"]);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use neurino_config::Dirs;
 use neurino_protocol::ErrorBody;
+use neurino_update::Place;
 
 use crate::{internal, wallet};
 
@@ -23,6 +24,18 @@ struct Entry {
     file: PathBuf,
     text: String,
 }
+
+/// What is started with the computer. An AppImage's own file lies where the image is mounted, which is
+/// another place after each start.
+pub(crate) fn program_to_start<'a>(
+    own: Option<&'a Path>,
+    place: Option<&'a Place>,
+) -> Option<&'a Path> {
+    own.map(|own| place.map_or(own, |place| place.program.as_path()))
+}
+
+/// Begins the place where an AppImage is mounted.
+const MOUNTED: &str = "/.mount_";
 
 impl Autostart {
     /// For this program. `config` is the desktop's folder of settings; without either nothing can
@@ -62,6 +75,19 @@ impl Autostart {
             .lines()
             .any(|line| matches!(line.trim(), "Hidden=true" | "X-GNOME-Autostart-enabled=false"));
         Some(!text.is_empty() && !off)
+    }
+
+    /// Writes an entry anew that names a place where an AppImage was mounted once.
+    pub(crate) fn mend(&self) {
+        let Some(entry) = &self.entry else { return };
+        let text = std::fs::read_to_string(&entry.file).unwrap_or_default();
+        let stale = text.contains(MOUNTED) && !entry.text.contains(MOUNTED);
+        if stale
+            && self.is_on() == Some(true)
+            && let Err(error) = self.set(true)
+        {
+            tracing::warn!("the entry that starts the program is out of date: {error}");
+        }
     }
 
     /// Writes the entry, or removes it.
@@ -170,6 +196,34 @@ mod tests {
         assert_eq!(autostart.is_on(), Some(true));
         autostart.set(false).unwrap();
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn an_appimage_starts_as_its_own_file_and_not_where_it_was_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::discover(Some(root.path().join("home"))).unwrap();
+        let config = root.path().join("config");
+        let mounted = Path::new("/tmp/.mount_NeurinA1/usr/bin/neurino");
+        let image = root.path().join("Neurino.AppImage");
+        std::fs::write(&image, "").unwrap();
+        let edition = neurino_update::Edition::Desktop;
+        let place = Place::of(mounted.into(), Some(image.clone()), edition);
+        let program = program_to_start(Some(mounted), Some(&place)).unwrap();
+        assert_eq!(program, image);
+        assert_eq!(program_to_start(None, Some(&place)), None, "nothing to start on its own");
+
+        // One that an earlier version wrote is put right, unless it was switched off.
+        Autostart::new(Some(mounted), Some(&config), &dirs).set(true).unwrap();
+        let file = config.join("autostart/neurino.desktop");
+        let now = Autostart::new(Some(program), Some(&config), &dirs);
+        let stale = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{stale}Hidden=true\n")).unwrap();
+        now.mend();
+        assert!(std::fs::read_to_string(&file).unwrap().contains("/.mount_"));
+        std::fs::write(&file, stale).unwrap();
+        now.mend();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("Neurino.AppImage") && !text.contains("/.mount_"), "{text}");
     }
 
     #[test]

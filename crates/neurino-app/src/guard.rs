@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use neurino_config::{ControlFile, Dirs, RulesFile};
 use neurino_control::{
-    Action, Control, Decision, Entry, Facts, Foreground, JobDevice, Order, Rules, Saved, State,
-    Week,
+    Action, Cause, Control, Decision, Entry, Facts, Foreground, JobDevice, Order, Rules, Saved,
+    State, Week,
 };
 use neurino_engine::EngineStatus;
+use neurino_hardware::GpuSample;
 use neurino_platform::{Front, Surroundings, View};
 use neurino_protocol::app::StopMode;
 use neurino_protocol::control::{Abilities, ControlStatus, GaveBack, RulesView};
@@ -57,6 +58,8 @@ struct Seen {
     card_load: bool,
     /// A newer version of this program waits for the jobs to end.
     updating: bool,
+    /// The library is being moved.
+    moving: bool,
 }
 
 /// The surroundings of a program with a window.
@@ -77,11 +80,24 @@ impl Guard {
         Self { control, seen, gave_back: None, files, written: saved, suspect: None, ending: false }
     }
 
-    /// Whether nobody has used the machine for so many seconds and it is not on its battery. What the
-    /// desktop does not tell holds nothing back.
+    /// Whether nobody has used the machine for so many seconds, it is not on its battery, and nothing has
+    /// it for itself: who plays with a gamepad touches neither mouse nor keyboard. What the desktop does
+    /// not tell holds nothing back.
     pub(crate) fn is_left_alone(&self, idle_secs: u32) -> bool {
         let view = &self.seen.view;
-        view.idle_secs.is_none_or(|idle| idle >= idle_secs) && view.on_battery != Some(true)
+        let free = self.control.in_the_way().is_none_or(|cause| *cause == Cause::Metered);
+        let idle = view.idle_secs.is_none_or(|idle| idle >= idle_secs);
+        free && idle && view.on_battery != Some(true)
+    }
+
+    /// What downloads and the like leave the machine alone for.
+    pub(crate) fn in_the_way(&self) -> Option<Cause> {
+        self.control.in_the_way().cloned()
+    }
+
+    /// Whether it goes by rules, and looks again by itself.
+    pub(crate) fn has_rules(&self) -> bool {
+        self.files.is_some()
     }
 
     /// What the window is told.
@@ -120,7 +136,7 @@ impl Seen {
             }
             _ => None,
         };
-        Self { view, front, card_c, card_load: load.is_some(), updating: false }
+        Self { view, front, card_c, card_load: load.is_some(), updating: false, moving: false }
     }
 
     fn facts(&self, device: JobDevice, mining: bool) -> Facts<'_> {
@@ -139,6 +155,7 @@ impl Seen {
             metered: self.view.metered,
             card_c: self.card_c,
             updating: self.updating,
+            moving: self.moving,
             programs: self.view.programs.as_deref(),
             foreground: self.front.as_ref(),
         }
@@ -203,7 +220,7 @@ impl App {
         let cards = self.used_gpus();
         let used = sample.gpus.iter().filter(|s| cards.iter().any(|gpu| gpu.index == s.index));
         // The hottest of those that compute.
-        let card_c = used.filter_map(|s| s.temperature_c).map(|c| c.round() as i16).max();
+        let card_c = used.filter_map(GpuSample::hottest_c).map(|c| c.round() as i16).max();
         Some(Seen::of(view, load, card_c))
     }
 
@@ -212,7 +229,9 @@ impl App {
         let mut guard = lock(&self.guard);
         let before = guard.control.decision().clone();
         let card_load = guard.seen.card_load || seen.card_load;
-        guard.seen = Seen { card_load, updating: guard.seen.updating, ..seen };
+        let (updating, moving) = (guard.seen.updating, self.library.is_moving());
+        guard.seen = Seen { card_load, updating, moving, ..seen };
+        let in_the_way = guard.in_the_way();
         let Guard { control, seen, suspect, .. } = &mut *guard;
         if let Some(front) = seen.front.as_ref().filter(|front| front.full_screen) {
             *suspect = Some(front.program.clone());
@@ -224,11 +243,26 @@ impl App {
             }
             self.changed.notify_one();
         }
+        if in_the_way.as_ref() != control.in_the_way() {
+            self.library.look_around();
+        }
         guard.remember();
     }
 
+    /// Looks whether the library moves: it waits for nothing, and nothing begins meanwhile.
+    pub(crate) fn see_library(&self) {
+        let (device, mining, moving) =
+            (self.job_device(), self.is_mining(), self.library.is_moving());
+        let mut guard = lock(&self.guard);
+        let Guard { control, seen, .. } = &mut *guard;
+        seen.moving = moving;
+        control.observe(&seen.facts(device, mining));
+        guard.remember();
+        self.changed.notify_one();
+    }
+
     /// Does what the decision in force asks for, if the miner does something else.
-    async fn carry_out(self: &Arc<Self>) {
+    pub(crate) async fn carry_out(self: &Arc<Self>) {
         let decision = lock(&self.guard).control.decision().clone();
         let phase = lock(&self.mining).phase.clone();
         if let Phase::Running(miner) = &phase {
@@ -239,6 +273,10 @@ impl App {
             (Action::Run, Phase::Off | Phase::Finishing(_)) => {
                 lock(&self.guard).gave_back = None;
                 // Refused only while the application ends.
+                let _ = self.mining_start();
+            }
+            // Whoever had the memory may have given it back.
+            (Action::Run, Phase::Problem(_)) if self.retry_is_due() => {
                 let _ = self.mining_start();
             }
             (
@@ -325,6 +363,8 @@ impl App {
             guard.remember();
             action
         };
+        // What was set aside is no longer waited for, either.
+        self.library.look_around();
         self.changed.notify_one();
         match (action, order) {
             (Action::Run, _) => {
@@ -392,6 +432,7 @@ impl App {
             control.set_rules(rules, &seen.facts(device, mining));
             guard.remember();
         }
+        self.library.look_around();
         self.changed.notify_one();
         self.carry_out().await;
         Ok(self.rules_view())

@@ -158,7 +158,10 @@ impl App {
         let identity = neurino_wallet::open_identity(identity_options(&dirs, &settings)).await?;
         let wallet = wallet::Wallet::open(&dirs.data)?;
         let desktop = autostart::Autostart::config_folder();
-        let autostart = autostart::Autostart::new(engine.program(), desktop.as_deref(), &dirs);
+        let place = updates.as_ref().map(|updates| &updates.place);
+        let program = autostart::program_to_start(engine.program(), place);
+        let autostart = autostart::Autostart::new(program, desktop.as_deref(), &dirs);
+        autostart.mend();
         let store = match store {
             Some(store) => store,
             None => open_library(&dirs),

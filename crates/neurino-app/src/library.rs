@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use neurino_config::{Dirs, LibraryFile, Scrubbed, ScrubbedFile};
+use neurino_control::Cause;
 use neurino_core::ModelId;
 use neurino_model_store::{
     DownloadQueue, ModelStore, ModelUsage, SpeedMeter, StoreError, Throttle,
@@ -51,6 +52,10 @@ struct State {
     retry_at: HashMap<ModelId, Instant>,
     /// Why the queue rests.
     resting: Option<String>,
+    /// What it rests for, where that is somebody or something else at this machine.
+    waits_for: Option<Cause>,
+    /// The same, where the person wants downloads all the same.
+    anyway: Option<Cause>,
     task: Option<tasks::Running>,
     outcome: Option<Outcome>,
     /// What was read through in the background, and what was found damaged.
@@ -74,6 +79,8 @@ impl Library {
             last_bytes_per_s: None,
             retry_at: HashMap::new(),
             resting: None,
+            waits_for: None,
+            anyway: None,
             task: None,
             outcome: None,
             scrubbed: scrubbed_file.load(),
@@ -89,6 +96,29 @@ impl Library {
 
     pub(crate) fn connections(&self) -> u32 {
         lock(&self.state).settings.connections.clamp(*CONNECTIONS.start(), *CONNECTIONS.end())
+    }
+
+    /// Something else at this machine came or went that downloads wait for.
+    pub(crate) fn look_around(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether the library is being moved.
+    pub(crate) fn is_moving(&self) -> bool {
+        let state = lock(&self.state);
+        state.task.as_ref().is_some_and(tasks::Running::holds_downloads)
+    }
+
+    /// Whether a long task runs that an end of the program would break off.
+    pub(crate) fn has_task(&self) -> bool {
+        lock(&self.state).task.is_some()
+    }
+
+    /// Whether the person has a download on the list, and paused it; `None` where it is not there.
+    pub(crate) fn is_paused(&self, model: &ModelId) -> Option<bool> {
+        let state = lock(&self.state);
+        let entry = state.queue.entries().iter().find(|entry| entry.model == *model)?;
+        Some(entry.paused)
     }
 
     /// What is on the drive has changed.
@@ -129,7 +159,14 @@ impl App {
                 lock(&library.state).retry_at.remove(&model);
                 self.queued(|queue| queue.add(&model))?;
             }
+            LibraryAction::Anyway => {
+                let mut state = lock(&library.state);
+                state.anyway = state.waits_for.take();
+                drop(state);
+                library.wake.notify_one();
+            }
             LibraryAction::Cancel { model } => {
+                self.give_up_fetch(&model);
                 self.queued(|queue| queue.remove(&model))?;
                 self.forget_download(&model).await?;
             }
@@ -237,6 +274,7 @@ impl App {
             }
         }
         for model in models {
+            self.give_up_fetch(model);
             self.queued(|queue| queue.remove(model))?;
             self.stop_fetch(model).await;
             let removed = self.store.remove(model).await;

@@ -35,7 +35,13 @@ pub(crate) struct Mining {
     run: Run,
     /// Start was pressed while the miner was ending, or the cards changed.
     pub(crate) start_again: bool,
+    /// What ended the last run may pass by itself: it is tried again after a while.
+    may_pass: bool,
 }
+
+/// How long after a run that ended for a lack of memory the next one is tried.
+const RETRY_AFTER_MS: i64 = 10 * 60_000;
+const TRIED_AGAIN: &str = "close other programs that use the memory, or choose a smaller model; it is tried again every ten minutes";
 
 /// What a run does.
 #[derive(Clone)]
@@ -71,7 +77,7 @@ impl Mining {
     pub(crate) fn new(now_ms: i64) -> Self {
         let run =
             Run { number: 0, stop: CancellationToken::new(), ended: CancellationToken::new() };
-        Self { phase: Phase::Off, since_ms: now_ms, run, start_again: false }
+        Self { phase: Phase::Off, since_ms: now_ms, run, start_again: false, may_pass: false }
     }
 
     /// The miner, while there is one.
@@ -87,6 +93,13 @@ impl Mining {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since_ms = now_ms();
+    }
+
+    /// Whether a problem that may pass by itself has lasted so long that it is tried again.
+    fn retry_is_due(&self, now_ms: i64) -> bool {
+        let lasts = matches!(self.phase, Phase::Problem(_)) && self.may_pass;
+        // A clock that was set back is not waited for.
+        lasts && !(0..RETRY_AFTER_MS).contains(&(now_ms - self.since_ms))
     }
 
     /// Whether the phase is this run's to change: it is the last one and nobody stopped it while
@@ -108,6 +121,10 @@ impl App {
         if self.end.is_cancelled() {
             return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
         }
+        if self.library.is_moving() {
+            // The decision says so, and mining begins when it has moved.
+            return Ok(());
+        }
         let run = {
             let mut mining = lock(&self.mining);
             match &mining.phase {
@@ -123,7 +140,7 @@ impl App {
                 stop: self.end.child_token(),
                 ended: CancellationToken::new(),
             };
-            mining.start_again = false;
+            (mining.start_again, mining.may_pass) = (false, false);
             mining.enter(Phase::Preparing(Preparing::Looking));
             mining.run.clone()
         };
@@ -201,6 +218,7 @@ impl App {
 
     /// Enters the phase after a run; says whether to start again.
     fn run_ended(&self, run: &Run, outcome: Result<(), ErrorBody>) -> bool {
+        let has_rules = lock(&self.guard).has_rules();
         let mut mining = lock(&self.mining);
         let again = mining.belongs_to(run) && std::mem::take(&mut mining.start_again);
         if mining.belongs_to(run) {
@@ -210,6 +228,8 @@ impl App {
                     warn!(code = ?error.code, "mining ended: {error}");
                     // Its card may be gone.
                     self.cards_look();
+                    mining.may_pass = has_rules && neurino_miner::lacks_memory(&error);
+                    let error = if mining.may_pass { error.with_hint(TRIED_AGAIN) } else { error };
                     mining.enter(Phase::Problem(error));
                 }
             }
@@ -226,10 +246,7 @@ impl App {
         if models.is_empty() && self.computes(JobKind::Text) {
             // A damaged one that comes back is what the person chose.
             let starter = self.being_repaired().unwrap_or_else(Self::starter_model);
-            self.fetch_and_wait(&starter, |percent| {
-                self.preparing(Preparing::Fetching { percent });
-            })
-            .await?;
+            self.fetch_and_wait(&starter, |what| self.preparing(what)).await?;
             models.push(self.model_ref(&starter).await?);
         }
         let pictures = self.computes(JobKind::Image)
@@ -238,7 +255,11 @@ impl App {
             let starter = Self::image_starter_model();
             self.preparing(Preparing::Unpacking);
             // Text is served without it; the list of models names what went wrong.
-            match self.fetch_and_wait(&starter, |_| {}).await {
+            let tell = |what| match what {
+                Preparing::Paused { .. } => self.preparing(what),
+                _ => self.preparing(Preparing::Unpacking),
+            };
+            match self.fetch_and_wait(&starter, tell).await {
                 Ok(()) => models.extend(self.model_ref(&starter).await),
                 Err(error) if error.code == ErrorCode::Cancelled || models.is_empty() => {
                     return Err(error);
@@ -309,6 +330,11 @@ impl App {
             // Refused only while the application ends.
             let _ = self.mining_start();
         }
+    }
+
+    /// Whether a lack of memory is to be tried again.
+    pub(crate) fn retry_is_due(&self) -> bool {
+        lock(&self.mining).retry_is_due(now_ms())
     }
 
     /// Cards or driver changed: what the engine failed at may work now.
@@ -476,5 +502,25 @@ impl App {
                 referred_by: referred_by(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_tried_again_and_nothing_else_is() {
+        let mut mining = Mining::new(0);
+        let error = ErrorBody::new(ErrorCode::EngineFailed, "no room");
+        mining.enter(Phase::Problem(error));
+        mining.since_ms = 0;
+        assert!(!mining.retry_is_due(RETRY_AFTER_MS), "the person must see to it");
+        mining.may_pass = true;
+        assert!(!mining.retry_is_due(RETRY_AFTER_MS - 1));
+        assert!(mining.retry_is_due(RETRY_AFTER_MS));
+        assert!(mining.retry_is_due(-1), "the clock was set back");
+        mining.phase = Phase::Off;
+        assert!(!mining.retry_is_due(RETRY_AFTER_MS));
     }
 }

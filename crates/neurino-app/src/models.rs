@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
 use neurino_engine::{EngineStatus, ModelRef};
 use neurino_model_store::{Catalog, FailureReason, FetchOptions, ModelManifest, StoreError};
 use neurino_protocol::app::{ModelState, ModelStatus};
+use neurino_protocol::saying::Preparing;
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,12 @@ struct Running {
     stop: CancellationToken,
     /// Whether the person asked for it. If not it ends with the preparation that needs it.
     asked: bool,
+    /// The person took it off the list: nobody begins it again by himself.
+    given_up: bool,
 }
+
+/// How often is looked whether a download that the person paused goes on.
+const PAUSED_LOOK: Duration = Duration::from_millis(500);
 
 /// How far a fetch is.
 #[derive(Debug, Clone)]
@@ -122,6 +129,13 @@ impl App {
         }
     }
 
+    /// Notes that the person wants this fetch no longer, whoever waits for it.
+    pub(crate) fn give_up_fetch(&self, id: &ModelId) {
+        if let Some(running) = lock(&self.models).running.get_mut(id) {
+            running.given_up = true;
+        }
+    }
+
     /// Ends all fetches.
     pub(crate) async fn stop_all_fetches(&self) {
         let running: Vec<ModelId> = lock(&self.models).running.keys().cloned().collect();
@@ -178,19 +192,23 @@ impl App {
     }
 
     /// Starts a fetch, or joins the one that runs, and waits for its end. Dropping this future ends
-    /// the fetch unless the person asked for it; what has arrived is kept.
+    /// the fetch unless the person asked for it; what has arrived is kept. One that the person paused is
+    /// waited for, and one that they take off the list is an error.
     pub(crate) async fn fetch_and_wait(
         self: &Arc<Self>,
         id: &ModelId,
-        percent: impl Fn(u64),
+        tell: impl Fn(Preparing),
     ) -> Result<(), ErrorBody> {
+        let mut last = 0;
         loop {
+            self.until_wanted(id, || tell(Preparing::Paused { percent: last })).await?;
             let mut progress = self.fetch(id, false)?;
             let _leave = Leave { app: self, id };
             let outcome = loop {
                 match progress.borrow_and_update().clone() {
                     Fetch::Running { done_bytes, total_bytes } => {
-                        percent(done_bytes * 100 / total_bytes.max(1));
+                        last = done_bytes * 100 / total_bytes.max(1);
+                        tell(Preparing::Fetching { percent: last });
                     }
                     Fetch::Done(outcome) => break outcome,
                 }
@@ -199,11 +217,32 @@ impl App {
                 }
             };
             match outcome {
-                // It was the fetch of a preparation that was stopped; this one wants its own.
+                // It was the fetch of a preparation that was stopped, and this one wants its own; or the
+                // person paused it.
                 Err(error) if error.code == ErrorCode::Cancelled && !self.end.is_cancelled() => {}
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Waits while the person has paused this download.
+    async fn until_wanted(&self, id: &ModelId, tell: impl Fn()) -> Result<(), ErrorBody> {
+        let mut was_paused = false;
+        while !self.is_here(id) {
+            match self.library.is_paused(id) {
+                Some(true) => was_paused = true,
+                None if was_paused => return Err(given_up(id)),
+                Some(false) | None => break,
+            }
+            tell();
+            tokio::select! {
+                () = self.end.cancelled() => {
+                    return Err(ErrorBody::new(ErrorCode::Cancelled, "Neurino is closing."));
+                }
+                () = tokio::time::sleep(PAUSED_LOOK) => {}
+            }
+        }
+        Ok(())
     }
 
     fn fetch(
@@ -219,7 +258,8 @@ impl App {
         }
         let (sender, progress) = watch::channel(Fetch::Running { done_bytes: 0, total_bytes });
         let stop = self.end.child_token();
-        let running = Running { progress: progress.clone(), stop: stop.clone(), asked };
+        let running =
+            Running { progress: progress.clone(), stop: stop.clone(), asked, given_up: false };
         models.running.insert(id.clone(), running);
         models.problems.remove(id);
         drop(models);
@@ -247,13 +287,16 @@ impl App {
             self.changed.notify_one();
         };
         let outcome = self.store.fetch(id, &options, tell, stop).await;
-        let outcome = outcome.map(|_| ()).map_err(|error| not_ready(&error));
+        let mut outcome = outcome.map(|_| ()).map_err(|error| not_ready(&error));
         self.library.note_end(id);
         {
             let mut models = lock(&self.models);
-            models.running.remove(id);
-            if let Err(error) = &outcome
-                && error.code != ErrorCode::Cancelled
+            let was_given_up = models.running.remove(id).is_some_and(|running| running.given_up);
+            let cancelled = matches!(&outcome, Err(error) if error.code == ErrorCode::Cancelled);
+            if cancelled && was_given_up {
+                outcome = Err(given_up(id));
+            } else if let Err(error) = &outcome
+                && !cancelled
             {
                 models.problems.insert(id.clone(), error.clone());
             }
@@ -344,6 +387,13 @@ impl App {
         let catalog = self.store.catalog();
         catalog.models().iter().filter(|m| wanted(&m.id)).map(status).collect()
     }
+}
+
+/// What mining is told of a download that the person took off the list.
+fn given_up(id: &ModelId) -> ErrorBody {
+    let message = format!("the download of {id} was cancelled");
+    ErrorBody::new(ErrorCode::ModelNotReady, message)
+        .with_hint("press Start to fetch it again, or fetch another model first")
 }
 
 /// Every model of a catalogue.

@@ -21,6 +21,8 @@ use crate::{App, internal, lock, told_with_causes};
 
 /// So many jobs in a row that brought nothing are told.
 const FAILED_IN_A_ROW: u32 = 3;
+/// The same trouble is told again when it was gone for so long.
+const NEEDS_QUIET_MS: i64 = 30 * 60_000;
 const WEEK_MS: i64 = 7 * 24 * 3_600_000;
 
 /// Shows notifications in the words of the language that the person chose.
@@ -60,6 +62,8 @@ struct Told {
     /// The state before.
     mined: bool,
     needed: bool,
+    /// What the person was last needed for, and when.
+    needs: Option<(String, i64)>,
     /// Models that were being fetched.
     fetching: BTreeSet<String>,
     alerts: BTreeSet<(String, i64)>,
@@ -98,6 +102,8 @@ struct Day {
     today: String,
     /// The Monday of this week.
     monday: String,
+    /// Milliseconds since the Unix epoch.
+    now_ms: i64,
 }
 
 impl Told {
@@ -107,7 +113,15 @@ impl Told {
         let needs = now.mining.state == MiningState::NeedsYou;
         if needs && !self.needed {
             let problem = now.mining.problem.as_ref().map(|problem| problem.message.clone());
-            news.push(Notice::NeedsYou(problem.unwrap_or_else(|| now.mining.sentence.clone())));
+            let text = problem.unwrap_or_else(|| now.mining.sentence.clone());
+            let told = self.needs.replace((text.clone(), day.now_ms));
+            // What comes and goes is told once, until it was quiet for a while.
+            let lately = told.is_some_and(|(before, at_ms)| {
+                before == text && (0..NEEDS_QUIET_MS).contains(&(day.now_ms - at_ms))
+            });
+            if !lately {
+                news.push(Notice::NeedsYou(text));
+            }
         }
         self.needed = needs;
         let decision = now.decision;
@@ -158,7 +172,8 @@ impl Told {
                 news.push(Notice::Alert(alert.kind, alert.sentence.clone()));
             }
         }
-        self.alerts = alerts;
+        // One that a pause of mining ended for a while is not another one afterwards.
+        self.alerts.extend(alerts);
         let before = self.failed.replace(failed_in_a_row);
         if failed_in_a_row >= FAILED_IN_A_ROW && before.is_some_and(|n| n < FAILED_IN_A_ROW) {
             news.push(Notice::JobsFail(failed_in_a_row));
@@ -197,7 +212,11 @@ fn day(now: &jiff::Zoned) -> Day {
     let today = now.date();
     let since_monday = i64::from(now.weekday().to_monday_zero_offset());
     let monday = today.saturating_sub(jiff::Span::new().days(since_monday));
-    Day { today: today.to_string(), monday: monday.to_string() }
+    Day {
+        today: today.to_string(),
+        monday: monday.to_string(),
+        now_ms: now.timestamp().as_millisecond(),
+    }
 }
 
 impl App {
@@ -290,7 +309,7 @@ mod tests {
     use super::*;
 
     fn day(today: &str, monday: &str) -> Day {
-        Day { today: today.into(), monday: monday.into() }
+        Day { today: today.into(), monday: monday.into(), now_ms: 0 }
     }
 
     fn kinds(news: &[Notice]) -> Vec<String> {
@@ -372,6 +391,40 @@ mod tests {
         assert!(look(&machine, 3).is_empty());
         machine.alerts[0].since_ms = 9;
         assert_eq!(look(&machine, 3), ["Alert"], "another one");
+    }
+
+    #[test]
+    fn trouble_that_comes_and_goes_is_told_once() {
+        let mut told = Told::default();
+        let mut look = |minute: i64, state, words: &str| {
+            let today = day("2026-11-23", "2026-11-23");
+            let mut machine = Machine::new();
+            machine.mining.state = state;
+            machine.mining.sentence = words.into();
+            let day = Day { now_ms: minute * 60_000, ..today };
+            kinds(&told.observe(machine.seen(), &day, 0))
+        };
+        assert_eq!(look(0, MiningState::NeedsYou, "the engine failed"), ["NeedsYou"]);
+        for minute in [2, 4, 6] {
+            assert!(look(minute - 1, MiningState::Waiting, "").is_empty());
+            assert!(look(minute, MiningState::NeedsYou, "the engine failed").is_empty());
+        }
+        assert!(look(7, MiningState::Waiting, "").is_empty());
+        assert_eq!(look(8, MiningState::NeedsYou, "no card"), ["NeedsYou"], "something else");
+        assert!(look(9, MiningState::Waiting, "").is_empty());
+        assert_eq!(look(38, MiningState::NeedsYou, "no card"), ["NeedsYou"], "it was quiet");
+    }
+
+    #[test]
+    fn an_alert_that_a_pause_ended_is_not_told_again() {
+        let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
+        let mut machine = Machine::new();
+        let (kind, sentence) = (AlertKind::NoPoints, "nothing".to_owned());
+        let alert = Alert { kind, sentence, since_ms: 7, until_ms: None };
+        for (alerts, expected) in [(vec![alert.clone()], 1), (vec![], 0), (vec![alert], 0)] {
+            machine.alerts = alerts;
+            assert_eq!(told.observe(machine.seen(), &today, 0).len(), expected);
+        }
     }
 
     #[test]

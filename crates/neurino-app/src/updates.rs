@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use neurino_config::{Dirs, SavedUpdates, Settings, UpdatesFile};
+use neurino_control::Cause;
 use neurino_protocol::update::{UpdateCommand, UpdateKeeper, UpdateStatus, UpdateView};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_update::swap::locks::SignOfLife;
@@ -26,6 +27,8 @@ use crate::{App, internal, lock, now_ms, told_with_causes};
 const FIRST_LOOK_AFTER: Duration = Duration::from_secs(45);
 const LOOK_EVERY: Duration = Duration::from_hours(6);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_mins(20);
+/// The same where something at this machine was in the way.
+const HELD_FOR: Duration = Duration::from_mins(1);
 /// A program that ran so long came up.
 const CAME_UP_AFTER: Duration = Duration::from_secs(15);
 /// After so long the end of the trial is written down again where that failed.
@@ -147,6 +150,14 @@ impl State {
     }
 }
 
+/// How a look for a newer version ended.
+enum Looked {
+    /// What there is, is here.
+    Done,
+    /// Something has the machine or the line: it is fetched when that is over.
+    Held(Cause),
+}
+
 /// A version that can be put in place.
 #[derive(Clone)]
 struct Ready {
@@ -236,17 +247,22 @@ impl App {
         self.tasks.spawn(async move {
             let mut wait = options.first_look_after;
             loop {
-                tokio::select! {
+                let asked = tokio::select! {
                     () = app.end.cancelled() => return,
-                    () = app.updates.look_now.notified() => {}
+                    () = app.updates.look_now.notified() => true,
                     () = tokio::time::sleep(wait) => {
                         if !lock(&app.updates.state).saved.preferences.check {
                             wait = LOOK_EVERY;
                             continue;
                         }
+                        if lock(&app.guard).in_the_way().is_some() {
+                            wait = HELD_FOR;
+                            continue;
+                        }
+                        false
                     }
-                }
-                wait = app.look_for_update(&updater).await;
+                };
+                wait = app.look_for_update(&updater, asked).await;
                 app.changed.notify_one();
             }
         });
@@ -260,9 +276,10 @@ impl App {
         }
     }
 
-    /// Looks once, and fetches what is new; says when to look again.
-    async fn look_for_update(self: &Arc<Self>, updater: &Updater) -> Duration {
-        let outcome = self.try_update(updater).await;
+    /// Looks once, and fetches what is new; says when to look again. What the person did not ask for stays
+    /// out of the way of games and the like.
+    async fn look_for_update(self: &Arc<Self>, updater: &Updater, asked: bool) -> Duration {
+        let outcome = self.try_update(updater, asked).await;
         let mut state = lock(&self.updates.state);
         if !matches!(state.status, UpdateStatus::Installing { .. }) {
             state.status = state.resting();
@@ -272,9 +289,15 @@ impl App {
         state.saved.checked_at_ms = Some(now_ms());
         self.updates.save(&state.saved);
         match outcome {
-            Ok(()) => {
+            Ok(Looked::Done) => {
                 state.problem = None;
                 LOOK_EVERY
+            }
+            Ok(Looked::Held(cause)) => {
+                info!(?cause, "a newer version is fetched later");
+                let held = "the newer version is fetched when games and the like leave room for it";
+                state.problem = Some(ErrorBody::new(ErrorCode::Unreachable, held));
+                HELD_FOR
             }
             Err(error) => {
                 warn!("no update: {}", told_with_causes(&error));
@@ -284,13 +307,19 @@ impl App {
         }
     }
 
-    async fn try_update(self: &Arc<Self>, updater: &Updater) -> Result<(), UpdateError> {
+    async fn try_update(
+        self: &Arc<Self>,
+        updater: &Updater,
+        asked: bool,
+    ) -> Result<Looked, UpdateError> {
         let seen = lock(&self.updates.state).saved.seen.clone();
         let seen = seen.and_then(|text| Version::from_str(&text).ok());
-        let Some(offer) = updater.look(seen, jiff::Timestamp::now()).await? else { return Ok(()) };
+        let Some(offer) = updater.look(seen, jiff::Timestamp::now()).await? else {
+            return Ok(Looked::Done);
+        };
         let version = offer.release.version;
         if !self.begin_fetching(version, offer.package.size_bytes) {
-            return Ok(());
+            return Ok(Looked::Done);
         }
         info!("version {version} is offered");
         let tell = |progress: neurino_model_store::Progress| {
@@ -298,7 +327,26 @@ impl App {
             let version = version.to_string();
             self.go_on_fetching(UpdateStatus::Fetching { version, done_bytes, total_bytes });
         };
-        let package = updater.fetch(&offer, tell, self.end.child_token()).await?;
+        let stop = self.end.child_token();
+        let fetching = updater.fetch(&offer, tell, stop.clone());
+        tokio::pin!(fetching);
+        let mut held = None;
+        let fetched = loop {
+            tokio::select! {
+                fetched = &mut fetching => break fetched,
+                () = tokio::time::sleep(STEP_EVERY), if !asked && held.is_none() => {
+                    held = lock(&self.guard).in_the_way();
+                    if held.is_some() {
+                        stop.cancel();
+                    }
+                }
+            }
+        };
+        let package = match (fetched, held) {
+            (Ok(package), _) => package,
+            (Err(_), Some(cause)) => return Ok(Looked::Held(cause)),
+            (Err(error), None) => return Err(error),
+        };
         let notes = offer.release.notes.clone();
         if !updater.place.replaces_itself() {
             let file = package.display().to_string();
@@ -307,13 +355,13 @@ impl App {
             let by_hand = UpdateStatus::ByHand { version, notes, command };
             lock(&self.updates.state).before = by_hand.clone();
             self.go_on_fetching(by_hand);
-            return Ok(());
+            return Ok(Looked::Done);
         }
         {
             let mut state = lock(&self.updates.state);
             // What lies staged is not touched while it is put in place.
             if !matches!(state.status, UpdateStatus::Fetching { .. }) {
-                return Ok(());
+                return Ok(Looked::Done);
             }
             if state.ready.take().is_some()
                 && !matches!(state.before, UpdateStatus::TakenBack { .. })
@@ -324,7 +372,7 @@ impl App {
         self.stage(updater, package, version).await?;
         let failed_before = taken_back_of(self).is_some_and(|failed| failed == version);
         lock(&self.updates.state).ready = Some(Ready { version, notes, failed_before });
-        Ok(())
+        Ok(Looked::Done)
     }
 
     /// Whether a version that is offered is to be fetched: not while one is put in place, and not twice.
@@ -389,8 +437,9 @@ impl App {
 
     /// Whether a version is being installed, or is from now on.
     fn begin_installing(&self) -> bool {
+        let in_the_way = lock(&self.guard).in_the_way().is_some();
         let mut state = lock(&self.updates.state);
-        let watched = self.updates.watched.load(Ordering::Relaxed);
+        let watched = self.updates.watched.load(Ordering::Relaxed) || in_the_way;
         let wanted = match (&state.ready, &state.status, state.back) {
             (_, UpdateStatus::Installing { .. }, _) => return true,
             (_, _, Some(version)) => Some(version.to_string()),
@@ -412,7 +461,10 @@ impl App {
     /// Whether nothing runs that an end of the program would break off.
     fn rests(&self) -> bool {
         let mines = !matches!(lock(&self.mining).phase, Phase::Off | Phase::Problem(_));
-        !mines && lock(&self.chats).is_empty() && lock(&self.pictures).is_empty()
+        !mines
+            && lock(&self.chats).is_empty()
+            && lock(&self.pictures).is_empty()
+            && !self.library.has_task()
     }
 
     /// Cancelled when a newer version is to be put in place now: nothing runs any more. The shell ends

@@ -139,6 +139,10 @@ pub struct Watch {
     past: VecDeque<Alert>,
     points_micro: i64,
     download: Option<(String, u64)>,
+    /// The last look: when, and whether it mined then.
+    looked: Option<(i64, bool)>,
+    /// Mining since the last points: when it began, and how long it was without the pauses.
+    unpaid: Option<(i64, i64)>,
 }
 
 impl Watch {
@@ -167,8 +171,18 @@ impl Watch {
         let now_ms = facts.now_ms;
         let earned = std::mem::replace(&mut self.points_micro, facts.points_micro);
         let moved = std::mem::replace(&mut self.download, facts.download.clone());
+        let looked = self.looked.replace((now_ms, facts.mining));
         if earned != facts.points_micro {
-            self.since.remove(&AlertKind::NoPoints);
+            self.unpaid = None;
+        }
+        if facts.mining {
+            // A clock that was set back makes nothing last longer.
+            let (since_ms, mined_ms) = self.unpaid.unwrap_or((now_ms, 0));
+            let passed_ms = match looked {
+                Some((at_ms, true)) if self.unpaid.is_some() => (now_ms - at_ms).max(0),
+                _ => 0,
+            };
+            self.unpaid = Some((since_ms.min(now_ms), mined_ms + passed_ms));
         }
         if moved != facts.download {
             self.since.remove(&AlertKind::Stuck);
@@ -196,10 +210,15 @@ impl Watch {
             }
         };
         look(AlertKind::Hot, hot_c.is_some(), minutes(rules.hot_minutes));
-        look(AlertKind::NoPoints, rules.no_points && facts.mining, no_points_ms);
         look(AlertKind::Stuck, stuck.is_some(), minutes(rules.stuck_minutes));
         look(AlertKind::LowDisk, low_gb.is_some(), 0);
         look(AlertKind::Frozen, frozen.is_some(), 0);
+        // Pauses do not count, and begin nothing anew: with a game an hour it would never be told.
+        if let Some((since_ms, mined_ms)) = self.unpaid
+            && (rules.no_points && facts.mining && mined_ms >= no_points_ms)
+        {
+            told.push((AlertKind::NoPoints, since_ms));
+        }
         let sentence = |kind| match kind {
             AlertKind::Hot => format!(
                 "The graphics card has been at {} °C or more for {} minutes. Give it air, or limit \
@@ -298,13 +317,18 @@ mod tests {
         watch.observe(&rules, &mined(3, 8));
         watch.observe(&rules, &mined(6, 8));
         assert_eq!(kinds(&watch), []);
-        watch.observe(&rules, &facts(6 * 60 + 1));
-        watch.observe(&rules, &mined(7, 8));
-        watch.observe(&rules, &mined(10, 8));
-        assert_eq!(kinds(&watch), [], "the pause began it anew");
-        watch.observe(&rules, &mined(11, 8));
-        assert_eq!(kinds(&watch), [AlertKind::NoPoints]);
-        watch.observe(&rules, &mined(12, 9));
+        let paused = |hour, points_micro| AlertFacts { mining: false, ..mined(hour, points_micro) };
+        watch.observe(&rules, &paused(6, 8));
+        watch.observe(&rules, &mined(20, 8));
+        assert_eq!(kinds(&watch), [], "the pause does not count");
+        watch.observe(&rules, &mined(21, 8));
+        assert_eq!(kinds(&watch), [AlertKind::NoPoints], "nor does it begin anew");
+        let since_ms = watch.current().next().expect("one").since_ms;
+        watch.observe(&rules, &paused(22, 8));
+        assert_eq!(kinds(&watch), []);
+        watch.observe(&rules, &mined(23, 8));
+        assert_eq!(watch.current().next().expect("the same").since_ms, since_ms);
+        watch.observe(&rules, &mined(24, 9));
         assert_eq!(kinds(&watch), []);
     }
 

@@ -1,11 +1,13 @@
 //! What the machine decides.
 
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
 use crate::facts::JobDevice;
 use crate::games::Sign;
-use crate::saying::{Lifted, Saying};
+use crate::saying::{Lifted, Saying, Seen};
 
 /// The one decision that is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
@@ -140,13 +142,20 @@ pub enum Cause {
     Metered,
     /// A newer version of this program is about to be installed.
     Update,
+    /// The library of models is being moved to another folder.
+    Moving,
 }
 
 impl Cause {
+    /// What was seen, as the end of a sentence: `doom is running`.
+    pub fn seen(&self) -> impl Display + '_ {
+        Seen(self)
+    }
+
     /// Where its rule is found in the settings; `None` where no rule is behind it.
     pub fn section(&self) -> Option<Section> {
         match self {
-            Self::Crash | Self::Update => None,
+            Self::Crash | Self::Update | Self::Moving => None,
             Self::Game { .. } | Self::CoolDown { .. } | Self::OtherUser => Some(Section::Games),
             Self::Exclusive { .. } => Some(Section::Programs),
             Self::Battery => Some(Section::Battery),

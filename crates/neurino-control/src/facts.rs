@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     pub programs: Option<&'a [Program]>,
     /// Whether a newer version of this program waits for the running jobs to end.
     pub updating: bool,
+    /// Whether the library of models is being moved: nothing may read from it meanwhile.
+    pub moving: bool,
     /// The window in front; `None` also where there is none.
     pub foreground: Option<&'a Foreground>,
 }

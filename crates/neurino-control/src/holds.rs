@@ -4,6 +4,7 @@ use crate::decision::{Action, Cause};
 use crate::facts::{Facts, JobDevice};
 use crate::games::{Sighting, Sign, sightings};
 use crate::rules::Rules;
+use crate::saying::Lifted;
 
 /// Degrees beyond the temperature to stop at, from which running jobs are handed back.
 pub(crate) const HOT_BEYOND_C: i16 = 5;
@@ -64,10 +65,11 @@ pub(crate) enum Lift {
 }
 
 impl Lift {
-    /// What sets this cause aside; a crash and a cool-down are forgotten instead.
+    /// What sets this cause aside; a crash and a cool-down are forgotten instead, and a library that
+    /// moves is waited for, whoever wants to mine.
     pub(crate) fn of(cause: &Cause, now_ms: i64) -> Option<Self> {
         Some(match cause {
-            Cause::Crash | Cause::CoolDown { .. } => return None,
+            Cause::Crash | Cause::CoolDown { .. } | Cause::Moving => return None,
             Cause::Game { program, .. } => Self::Game { program: program.clone(), last_ms: now_ms },
             Cause::Exclusive { program, .. } => Self::Exclusive { program: program.clone() },
             Cause::OtherUser => Self::OtherUser,
@@ -78,6 +80,15 @@ impl Lift {
             Cause::Metered => Self::Metered,
             Cause::Update => Self::Update,
         })
+    }
+
+    /// What outlives the program: a choice that ends on the person's word, not with what is seen.
+    pub(crate) fn kept(lifted: &Lifted) -> Option<Self> {
+        match lifted {
+            Lifted::Away => Some(Self::Away),
+            Lifted::Schedule => Some(Self::Schedule),
+            _ => None,
+        }
     }
 
     /// Whether two set aside the same thing.
@@ -222,6 +233,9 @@ impl Memory {
         }
         if facts.updating {
             add(Cause::Update, Action::FinishThenStop, None);
+        }
+        if facts.moving {
+            add(Cause::Moving, Action::FinishThenStop, None);
         }
         holds
     }

@@ -10,7 +10,7 @@ use crate::facts::Facts;
 use crate::games::sightings;
 use crate::holds::{Hold, Lift, Memory, counting};
 use crate::rules::Rules;
-use crate::saying::Saying;
+use crate::saying::{Lifted, Saying};
 use crate::sentence;
 
 /// Most decisions that are remembered.
@@ -64,6 +64,8 @@ pub struct Saved {
     /// Whether mining was to run when this was written; still set at the next start, the program
     /// ended without a word.
     pub running: bool,
+    /// What the person set aside for longer than a run of the program.
+    pub aside: Vec<Lifted>,
     /// The last decisions, oldest first.
     pub history: VecDeque<Entry>,
 }
@@ -93,6 +95,7 @@ pub struct Control {
     memory: Memory,
     lifts: Vec<Lift>,
     decision: Decision,
+    in_the_way: Option<Cause>,
     history: VecDeque<Entry>,
 }
 
@@ -103,13 +106,15 @@ impl Control {
         let wish = if saved.wish == Wish::Finish { Wish::Off } else { saved.wish };
         let said = sentence::stopped(&rules);
         let decision = plain(State::Stopped, Action::HandBack, Why::Person, said);
+        let lifts = if wish == Wish::Off { Vec::new() } else { saved.aside };
         let mut control = Self {
             rules,
             wish,
             crashed: saved.running && wish == Wish::On,
             memory: Memory::default(),
-            lifts: Vec::new(),
+            lifts: lifts.iter().filter_map(Lift::kept).collect(),
             decision,
+            in_the_way: None,
             history: saved.history,
         };
         control.observe(facts);
@@ -152,7 +157,9 @@ impl Control {
             }
             Order::Finish if self.wish != Wish::Off => self.wish = Wish::Finish,
             Order::Snooze { minutes } if self.wish != Wish::Off => {
-                self.switch_off();
+                // The rules that the person set aside stay aside: the pause is theirs as well.
+                self.crashed = false;
+                self.memory.stopped();
                 let minutes = minutes.map(|m| m.clamp(1, SNOOZE_MINUTES_MAX));
                 let until_ms = minutes.map(|m| facts.now_ms + i64::from(m) * 60_000);
                 self.wish = Wish::Snoozed { until_ms };
@@ -197,7 +204,27 @@ impl Control {
     pub fn saved(&self) -> Saved {
         let running =
             matches!(self.decision.state, State::Running | State::Cooling | State::Finishing);
-        Saved { wish: self.wish, running, history: self.history.clone() }
+        let mut aside = sentence::lifted(&self.lifts);
+        aside.retain(|lifted| Lift::kept(lifted).is_some());
+        Saved { wish: self.wish, running, aside, history: self.history.clone() }
+    }
+
+    /// What else than mining has to leave the machine alone for, whether or not mining is wanted: a game,
+    /// a program that has the device for itself, another person, a metered network. What the person set
+    /// aside does not count.
+    pub fn in_the_way(&self) -> Option<&Cause> {
+        self.in_the_way.as_ref()
+    }
+
+    fn look_what_is_in_the_way(&self, facts: &Facts<'_>) -> Option<Cause> {
+        let holds = counting(self.memory.holds(&self.rules, facts), &self.lifts);
+        let in_the_way = |cause: &Cause| match cause {
+            Cause::Game { .. } | Cause::CoolDown { .. } | Cause::Exclusive { .. } => true,
+            Cause::OtherUser | Cause::Metered => true,
+            Cause::Crash | Cause::Battery | Cause::Hot { .. } | Cause::InUse { .. } => false,
+            Cause::AwayUnknown | Cause::Schedule { .. } | Cause::Update | Cause::Moving => false,
+        };
+        holds.into_iter().map(|hold| hold.cause).find(in_the_way)
     }
 
     /// What the person wants.
@@ -243,6 +270,7 @@ impl Control {
     }
 
     fn decide(&mut self, facts: &Facts<'_>) {
+        self.in_the_way = self.look_what_is_in_the_way(facts);
         let decision = self.decision_for(facts);
         let news = decision.state != self.decision.state || decision.why != self.decision.why;
         // The last entry may be of a run before this one.
@@ -273,7 +301,7 @@ impl Control {
             let said = sentence::snoozed(until_ms, facts);
             let snooze = plain(State::Snoozed, Action::HandBack, Why::Snooze, said);
             let resume_lifts = sentence::lifted(&self.would_set_aside(facts));
-            let resume = Some(sentence::resume(&resume_lifts));
+            let resume = (!facts.moving).then(|| sentence::resume(&resume_lifts));
             return Decision { until_ms, resume, resume_lifts, ..snooze };
         }
         let counting = counting(holds, &self.lifts);
@@ -315,7 +343,8 @@ impl Control {
         let why = Why::Rule { cause: first.cause.clone() };
         Decision {
             until_ms: ends.and_then(|ends| ends.into_iter().max()),
-            resume: Some(sentence::resume(&resume_lifts)),
+            // A library that moves cannot be set aside.
+            resume: (!facts.moving).then(|| sentence::resume(&resume_lifts)),
             resume_lifts,
             change: first.cause.section(),
             gentle: action != Action::HandBack && self.rules.gently(facts),

@@ -94,6 +94,8 @@ pub enum Ending {
     OtherNetwork,
     /// When the new version runs.
     Updated,
+    /// When the library lies in its new folder.
+    Moved,
     /// At a time.
     At {
         /// It.
@@ -168,7 +170,7 @@ impl Display for Saying {
 }
 
 /// What a rule saw, as the beginning of a sentence after "Paused: ".
-struct Seen<'a>(&'a Cause);
+pub(crate) struct Seen<'a>(pub(crate) &'a Cause);
 
 impl Display for Seen<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -202,6 +204,7 @@ impl Display for Seen<'_> {
             }
             Cause::Metered => f.write_str("the network is metered"),
             Cause::Update => f.write_str("another version of Neurino is about to be installed"),
+            Cause::Moving => f.write_str("the library of models is moving to another folder"),
         }
     }
 }
@@ -227,6 +230,7 @@ impl Display for Ending {
             Self::NoHour => f.write_str("No hour of the week is allowed."),
             Self::OtherNetwork => f.write_str("Resumes on another network."),
             Self::Updated => f.write_str("Resumes when it runs."),
+            Self::Moved => f.write_str("Resumes when it has moved."),
             Self::At { time } => write!(f, "Resumes at {time}."),
             Self::Unknown => Ok(()),
         }

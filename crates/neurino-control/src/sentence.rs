@@ -29,6 +29,7 @@ fn ending(hold: &Hold, rules: &Rules, facts: &Facts<'_>) -> Ending {
         (Cause::Schedule { .. }, None) => Ending::NoHour,
         (Cause::Metered, _) => Ending::OtherNetwork,
         (Cause::Update, _) => Ending::Updated,
+        (Cause::Moving, _) => Ending::Moved,
         (Cause::CoolDown { .. } | Cause::Schedule { .. }, Some(until_ms)) => {
             Ending::At { time: at(facts, until_ms) }
         }

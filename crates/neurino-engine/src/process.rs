@@ -67,6 +67,9 @@ pub struct ProcessLimits {
     pub silence: Duration,
     /// Without a step of work while it has work.
     pub stall: Duration,
+    /// From an unload, once no job is wanted any more: somebody else waits for the memory, and a step
+    /// or a load that goes on is not waited for.
+    pub unload: Duration,
     /// Before the first restart; doubles with each failure.
     pub first_wait: Duration,
     /// Longest wait before a restart.
@@ -81,6 +84,7 @@ impl Default for ProcessLimits {
             hello: Duration::from_secs(30),
             silence: Duration::from_secs(30),
             stall: Duration::from_mins(5),
+            unload: Duration::from_secs(2),
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(30),
             healthy: Duration::from_mins(1),

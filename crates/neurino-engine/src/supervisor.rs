@@ -141,7 +141,11 @@ impl Supervisor {
             let status = EngineStatus::Restarting { attempt: backoff.failures, wait_ms };
             self.shared.status.send_replace(status);
             tokio::time::sleep(wait).await;
-            restart = true;
+            // Without a model a child would hold memory of the card for nothing.
+            restart = self.shared.model().is_some();
+            if !restart {
+                self.shared.status.send_replace(EngineStatus::Idle);
+            }
         }
     }
 
@@ -171,7 +175,8 @@ impl Supervisor {
         self.shared.process_id.store(link.process_id().unwrap_or(0), Ordering::Relaxed);
         let mut session = Session::new(link, Arc::clone(&self.shared));
         let limits = self.config.limits;
-        let mut look = tokio::time::interval((limits.silence / 4).min(Duration::from_secs(1)));
+        let look = (limits.silence.min(limits.unload) / 4).min(Duration::from_secs(1));
+        let mut look = tokio::time::interval(look);
         let mut step = first.map_or(Ok(()), |command| session.command(command));
         while step.is_ok() && !session.done() {
             step = tokio::select! {
@@ -195,10 +200,16 @@ impl Supervisor {
                 None
             }
             Err(reason) => {
-                let error = EngineError::crashed(reason);
+                let (error, unwanted) = (EngineError::crashed(reason), session.unwanted);
                 session.link.kill().await;
                 session.fail_all(&error);
-                Some(error)
+                if !unwanted {
+                    return Some(error);
+                }
+                // Its end is what was asked for.
+                tracing::warn!("{error}");
+                self.shared.status.send_replace(EngineStatus::Idle);
+                None
             }
         }
     }
@@ -214,6 +225,8 @@ enum Request {
 struct Job {
     outlet: Outlet,
     watcher: AbortHandle,
+    /// Nobody wants it any more.
+    cancelled: bool,
 }
 
 /// Everything in flight with one child. Methods fail, in words, when the child must be given up.
@@ -228,6 +241,8 @@ struct Session {
     loaded: bool,
     /// Set by an unload: the child ends once nothing is in flight.
     unwanted: bool,
+    /// Since when it has nothing to do but to end.
+    unload_at: Option<Instant>,
     reload_error: Option<EngineError>,
     last_id: u64,
     steps: u64,
@@ -245,6 +260,7 @@ impl Session {
             watchers: JoinSet::new(),
             loaded: false,
             unwanted: false,
+            unload_at: None,
             reload_error: None,
             last_id: 0,
             steps: 0,
@@ -272,10 +288,12 @@ impl Session {
         match command {
             Command::Load { model, reply } => {
                 self.unwanted = false;
+                self.unload_at = None;
                 self.load(model.clone(), Request::Load(model, reply))
             }
             Command::Unload { reply } => {
                 self.unwanted = true;
+                self.unload_at.get_or_insert_with(Instant::now);
                 self.loaded = false;
                 self.shared.set_model(None);
                 let request = self.request(Request::Unload(reply));
@@ -347,12 +365,22 @@ impl Session {
             }
             job
         });
-        self.jobs.insert(job, Job { outlet, watcher });
+        self.jobs.insert(job, Job { outlet, watcher, cancelled: false });
         Ok(())
     }
 
     fn cancel(&mut self, job: u64) -> Result<(), String> {
-        if self.jobs.contains_key(&job) { self.send(&ToChild::Cancel { job }) } else { Ok(()) }
+        let Some(cancelled) = self.jobs.get_mut(&job) else { return Ok(()) };
+        cancelled.cancelled = true;
+        self.less_to_wait_for();
+        self.send(&ToChild::Cancel { job })
+    }
+
+    /// One job fewer is wanted: from now on there is time to unload.
+    fn less_to_wait_for(&mut self) {
+        if let Some(at) = &mut self.unload_at {
+            *at = Instant::now();
+        }
     }
 
     fn frame(&mut self, frame: FromChild) -> Result<(), String> {
@@ -429,8 +457,12 @@ impl Session {
             JobEvent::Started { prompt_tokens } => job.outlet.started(prompt_tokens),
             JobEvent::Delta { delta, tokens } => job.outlet.delta(delta, tokens),
             JobEvent::Step { step } => job.outlet.step(step),
-            JobEvent::Finished { output } => return job.end(|outlet| outlet.finish(output)),
+            JobEvent::Finished { output } => {
+                self.less_to_wait_for();
+                return job.end(|outlet| outlet.finish(output));
+            }
             JobEvent::Failed { error } => {
+                self.less_to_wait_for();
                 // The job waited for a model that could not be loaded again: say why.
                 let why = match error.code {
                     EngineErrorCode::ModelNotLoaded => self.reload_error.clone(),
@@ -442,10 +474,16 @@ impl Session {
         self.jobs.insert(id, job);
     }
 
-    /// Whether the child has been silent or idle for too long while it has work.
+    /// Whether the child has been silent or idle for too long while it has work, or keeps its memory
+    /// though nothing is wanted of it.
     fn check(&self, limits: &ProcessLimits) -> Result<(), String> {
         if self.is_busy() && self.heard_at.elapsed() > limits.silence {
             return Err("the engine's process stopped answering".into());
+        }
+        if self.unload_at.is_some_and(|at| at.elapsed() > limits.unload)
+            && self.jobs.values().all(|job| job.cancelled)
+        {
+            return Err("the engine's process did not give its memory back in time".into());
         }
         if self.is_busy() && self.moved_at.elapsed() > limits.stall {
             return Err("the engine's process stopped making progress".into());

@@ -2,14 +2,19 @@
 
 use std::ffi::OsStr;
 
-use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::{Device, Nvml};
 use serde::Serialize;
 use tracing::debug;
 
 use crate::nvidia::{CudaVersion, NvmlState};
 use crate::probe::GpuSample;
+
+/// `NVML_FI_DEV_MEMORY_TEMP`.
+const MEMORY_TEMPERATURE: u32 = 82;
 
 /// An NVIDIA card as its driver describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -122,6 +127,24 @@ pub(crate) fn is_lost(nvml: &Nvml, index: u32) -> bool {
     memory.is_err_and(|error| !matches!(error, NvmlError::NotSupported | NvmlError::NoPermission))
 }
 
+/// The hottest place of a card's memory (`NVML_FI_DEV_MEMORY_TEMP`), where the driver tells it.
+fn memory_temperature_c(device: &Device<'_>) -> Option<f32> {
+    let fields = device.field_values_for(&[FieldId(MEMORY_TEMPERATURE)]).ok()?;
+    let value = fields.into_iter().next()?.ok()?.value.ok()?;
+    memory_degrees(&value)
+}
+
+/// Some drivers answer with 0 for "not told".
+fn memory_degrees(value: &SampleValue) -> Option<f32> {
+    let degrees = match *value {
+        SampleValue::F64(degrees) => degrees as f32,
+        SampleValue::U32(degrees) => degrees as f32,
+        SampleValue::U64(degrees) => degrees as f32,
+        SampleValue::I64(degrees) => degrees as f32,
+    };
+    (degrees > 0.0 && degrees < 200.0).then_some(degrees)
+}
+
 /// How busy a card is now; what the driver does not tell stays `None`.
 pub(crate) fn sample(nvml: &Nvml, index: u32) -> GpuSample {
     let mut sample = GpuSample { index, ..GpuSample::default() };
@@ -143,6 +166,7 @@ pub(crate) fn sample(nvml: &Nvml, index: u32) -> GpuSample {
     sample.load_percent = device.utilization_rates().ok().map(|rates| rates.gpu as f32);
     sample.temperature_c =
         device.temperature(TemperatureSensor::Gpu).ok().map(|degrees| degrees as f32);
+    sample.memory_temperature_c = memory_temperature_c(&device);
     sample.power_w = device.power_usage().ok().map(|milliwatts| milliwatts as f32 / 1000.0);
     sample
 }
@@ -157,6 +181,22 @@ mod tests {
         assert_eq!(state_of(&NvmlError::DriverNotLoaded), NvmlState::DriverNotLoaded);
         assert_eq!(state_of(&NvmlError::LibRmVersionMismatch), NvmlState::VersionMismatch);
         assert!(matches!(state_of(&NvmlError::GpuLost), NvmlState::Failed { .. }));
+    }
+
+    #[test]
+    fn a_memory_temperature_that_is_not_told_is_none() {
+        assert_eq!(memory_degrees(&SampleValue::U32(94)), Some(94.0));
+        assert_eq!(memory_degrees(&SampleValue::I64(71)), Some(71.0));
+        assert_eq!(memory_degrees(&SampleValue::U32(0)), None);
+        assert_eq!(memory_degrees(&SampleValue::U64(u64::MAX)), None);
+        let sample = |card, memory| GpuSample {
+            temperature_c: card,
+            memory_temperature_c: memory,
+            ..GpuSample::default()
+        };
+        assert_eq!(sample(Some(60.0), Some(88.0)).hottest_c(), Some(88.0));
+        assert_eq!(sample(Some(60.0), None).hottest_c(), Some(60.0));
+        assert_eq!(sample(None, None).hottest_c(), None);
     }
 
     #[test]

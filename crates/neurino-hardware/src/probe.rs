@@ -70,10 +70,19 @@ pub struct GpuSample {
     pub memory_used_bytes: Option<u64>,
     /// Degrees Celsius.
     pub temperature_c: Option<f32>,
+    /// The hottest place of its memory, in degrees Celsius; drivers of most cards for games do not tell.
+    pub memory_temperature_c: Option<f32>,
     /// Watts.
     pub power_w: Option<f32>,
     /// Why the card no longer answers, in its driver's words.
     pub lost: Option<String>,
+}
+
+impl GpuSample {
+    /// The hottest place that the driver tells of, in degrees Celsius.
+    pub fn hottest_c(&self) -> Option<f32> {
+        self.temperature_c.into_iter().chain(self.memory_temperature_c).reduce(f32::max)
+    }
 }
 
 impl Hardware {

@@ -347,14 +347,20 @@ fn blame(error: &EngineError) -> (ErrorBody, bool) {
     (ErrorBody::new(code, error.message.clone()), engine)
 }
 
+/// What helps where a model does not fit.
+const MEMORY_HINT: &str = "close other programs that use the memory, or choose a smaller model";
+
+/// Whether a miner needs its person because memory is lacking: that may pass when another program ends.
+pub fn lacks_memory(error: &ErrorBody) -> bool {
+    error.code == ErrorCode::EngineFailed && error.hint.as_deref() == Some(MEMORY_HINT)
+}
+
 /// The same for the window, when loading failed.
 pub(crate) fn load_problem(error: &EngineError) -> ErrorBody {
     let body = blame(error).0;
     match error.code {
         EngineErrorCode::ModelUnreadable => body.with_hint("fetch the model again"),
-        EngineErrorCode::OutOfMemory => {
-            body.with_hint("close other programs that use the memory, or choose a smaller model")
-        }
+        EngineErrorCode::OutOfMemory => body.with_hint(MEMORY_HINT),
         EngineErrorCode::NoSuchDevice => body.with_hint("choose another device, or `auto`"),
         _ => body,
     }
@@ -369,6 +375,14 @@ mod tests {
     use neurino_testkit::ScriptedEngine;
 
     use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_told_from_other_failures() {
+        let of = |code| load_problem(&EngineError::new(code, "no room"));
+        assert!(lacks_memory(&of(EngineErrorCode::OutOfMemory)));
+        assert!(!lacks_memory(&of(EngineErrorCode::NoSuchDevice)));
+        assert!(!lacks_memory(&of(EngineErrorCode::Crashed)));
+    }
 
     fn model(name: &str) -> ModelRef {
         ModelRef::new(ModelId::new(name).unwrap(), name)

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::advice::Advised;
 use crate::backoff::BackOff;
 use crate::ends::{Ends, Times};
+use crate::faults::Faults;
 use crate::filter::ContentFilter;
 use crate::job::{JobUpdate, Loaded};
 use crate::miner::{MinerConfig, Offers, Pace};
@@ -134,6 +135,10 @@ pub(crate) struct Run {
 
     pub(crate) link_back_off: BackOff,
     pub(crate) engine_back_off: BackOff,
+    /// Failures of the engine, by model.
+    pub(crate) faults: Faults,
+    /// What was given up because the engine kept failing; said until mining starts anew.
+    pub(crate) stepped_down: Option<ErrorBody>,
     /// Next attempts; `None` while one is under way or none is due.
     pub(crate) connect_at: Option<Instant>,
     pub(crate) load_at: Option<Instant>,
@@ -216,6 +221,8 @@ impl Run {
             finishing: false,
             link_back_off: BackOff::default(),
             engine_back_off: BackOff::default(),
+            faults: Faults::default(),
+            stepped_down: None,
             connect_at: Some(now),
             load_at: Some(now),
             beat_at: None,
@@ -319,7 +326,8 @@ impl Run {
         // A job may have brought another model into memory than the one that was loaded first.
         let held = self.ready.as_ref().unwrap_or(&self.loading.id);
         let stays = models.iter().find(|model| model.id == *held).cloned();
-        self.config.models = models;
+        let stays = stays.filter(|model| !self.faults.dropped(&model.id));
+        self.config.models = self.faults.without_dropped(models);
         self.config.image_models = image_models;
         // A model that came may be one that can be loaded.
         let stuck = self.engine_needs_you.take().is_some();
@@ -469,7 +477,8 @@ impl Run {
     /// Jobs this node takes at once: what the engine takes. After a failure that is the engine's,
     /// one at a time until one succeeds: a job that makes the engine fail takes no others along.
     pub(crate) fn slots(&self) -> u32 {
-        if self.engine_back_off.failures() > 0 { 1 } else { self.engine_slots.max(1) }
+        let careful = self.engine_back_off.failures() > 0 || self.faults.is_gentle();
+        if careful { 1 } else { self.engine_slots.max(1) }
     }
 
     fn publish(&self) {
@@ -519,7 +528,7 @@ impl Run {
             jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
             unsettled: u32::try_from(self.outbox.len()).unwrap_or(u32::MAX),
             unsettled_since_ms: self.outbox.oldest_ms(),
-            problem: self.problem.clone(),
+            problem: self.problem.clone().or_else(|| self.stepped_down.clone()),
             no_job: self.no_job.clone(),
             advice: self.advised.followed.clone(),
             counters: self.counters,

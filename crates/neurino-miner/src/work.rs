@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Instant as StdInstant;
 
 use neurino_client::{ClientError, Session};
-use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, Receipt, RuleSets};
+use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, ModelId, Receipt, RuleSets};
 use neurino_engine::{
     EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef, PictureFacts,
 };
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ends::Times;
+use crate::faults::StepDown;
 use crate::job::{JobTask, JobUpdate, load_problem};
 use crate::outbox::Finished;
 use crate::predict::{Marks, Work};
@@ -484,18 +485,65 @@ impl Run {
         if !hopeless {
             let pause = self.engine_back_off.failed();
             self.load_at = Some(Instant::now() + pause);
+            self.step_down(&model.id);
             return;
         }
         self.problem = Some(problem.clone());
-        if self.config.models.len() > 1 {
-            self.config.models.retain(|m| m.id != model.id);
-        }
-        if self.config.models[0].id == model.id {
+        if !self.drop_model(&model.id) {
             self.engine_needs_you = Some(problem);
-        } else {
-            self.loading = self.config.models[0].clone();
-            self.load_at = Some(Instant::now());
         }
+    }
+
+    /// Serves another model instead of this one; false where there is none.
+    fn drop_model(&mut self, model: &ModelId) -> bool {
+        if self.config.models.len() > 1 {
+            self.config.models.retain(|m| m.id != *model);
+        }
+        if self.config.models[0].id == *model {
+            return false;
+        }
+        self.loading = self.config.models[0].clone();
+        self.load_at = Some(Instant::now());
+        true
+    }
+
+    /// The engine failed with this model. Where that happens too often, something is given up for the
+    /// rest of the run: the model, or else several jobs at once, or else mining.
+    fn step_down(&mut self, model: &ModelId) {
+        let others = self.config.models.iter().any(|m| m.id != *model);
+        let told = |words: String| ErrorBody::new(ErrorCode::EngineFailed, words);
+        match self.faults.count(model, Instant::now(), others) {
+            StepDown::Stay => return,
+            StepDown::Drop => {
+                self.drop_model(model);
+                let error = told(format!(
+                    "the engine failed three times in ten minutes with {model}, so {} is served \
+                     instead",
+                    self.loading.id
+                ));
+                let hint = "start mining anew to try it again, or update the graphics driver";
+                self.stepped_down = Some(error.with_hint(hint));
+            }
+            StepDown::Gentle => {
+                let error = told(format!(
+                    "the engine failed three times in ten minutes with {model}, so jobs are \
+                     computed one at a time"
+                ));
+                let hint = "start mining anew to try several again, or update the graphics driver";
+                self.stepped_down = Some(error.with_hint(hint));
+            }
+            StepDown::GiveUp => {
+                let error = told(format!(
+                    "the engine failed three times in ten minutes with {model}, also with one job \
+                     at a time"
+                ));
+                let hint =
+                    "update the graphics driver, or fetch a smaller model; Start tries again";
+                self.engine_needs_you = Some(error.with_hint(hint));
+                self.load_at = None;
+            }
+        }
+        tracing::warn!(model.id = %model, "the engine keeps failing with {model}: stepping down");
     }
 
     pub(crate) fn on_engine_status(&mut self) {
@@ -511,12 +559,14 @@ impl Run {
     /// jobs keep failing.
     fn see_to_engine(&mut self, error: &ErrorBody) {
         let Some(model) = self.ready.take() else { return };
+        let failed = model.clone();
         if let Some(model) = self.config.models.iter().find(|m| m.id == model) {
             self.loading = model.clone();
         }
         self.load_error = Some(error.clone());
         let pause = self.engine_back_off.failed();
         self.load_at = Some(Instant::now() + pause);
+        self.step_down(&failed);
     }
 }
 

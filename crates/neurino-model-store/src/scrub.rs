@@ -10,6 +10,7 @@ use neurino_core::ModelId;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::catalog::ModelFile;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::store::{ModelState, ModelStore, blocking};
@@ -46,6 +47,8 @@ pub enum Found {
     Sound,
     /// Changed, and set aside: the next fetch brings the wrong pieces again.
     Damaged,
+    /// Changed, and it cannot be set aside: what the system says. It is not served any more.
+    Stuck(String),
     /// Removed meanwhile.
     Gone,
     /// The drive does not give it: what the system says.
@@ -94,27 +97,22 @@ impl ModelStore {
                 done_bytes += file.size_bytes;
                 continue;
             }
-            let path = self.folder(&model).join(&file.name);
             let begin = done_bytes;
             let tell = |bytes| progress(ScrubProgress { done_bytes: begin + bytes, total_bytes });
-            match self.hash(&path, &pace, &tell, cancel) {
-                Some(Ok(found)) if found == file.sha256 => report.files += 1,
-                Some(Ok(_)) => {
-                    self.set_file_aside(&model, &file);
-                    report.damaged.push((model.clone(), file.name.clone()));
-                }
-                Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Some(Err(error)) => {
-                    warn!(%error, "`{}` cannot be read: {error}", path.display());
-                    let why = error.to_string();
+            done_bytes += file.size_bytes;
+            match self.read_twice(&model, &file, &pace, &tell, cancel) {
+                Ok(Found::Sound) => report.files += 1,
+                Ok(Found::Damaged) => report.damaged.push((model.clone(), file.name.clone())),
+                Ok(Found::Gone) => {}
+                Ok(Found::Unreadable(why) | Found::Stuck(why)) => {
                     report.unreadable.push((model.clone(), file.name.clone(), why));
-                    done_bytes += file.size_bytes;
                     // The next run reads it again, also where this one is stopped.
                     continue;
                 }
-                None => return Err(StoreError::Cancelled),
+                // It is being written, and whoever writes it hashes it.
+                Err(StoreError::Busy { .. }) => continue,
+                Err(error) => return Err(error),
             }
-            done_bytes += file.size_bytes;
             seen.insert(name);
             let lines: Vec<&str> = seen.iter().map(String::as_str).collect();
             let _ = fs::write(&note, lines.join("\n"));
@@ -149,7 +147,8 @@ impl ModelStore {
     ///
     /// # Errors
     /// [`StoreError::UnknownModel`], also for a file that the model does not have,
-    /// [`StoreError::Busy`] if the model is being fetched, [`StoreError::Cancelled`].
+    /// [`StoreError::Busy`] if the model is being fetched or the file was written meanwhile,
+    /// [`StoreError::Cancelled`].
     pub async fn read_through(
         &self,
         model: &ModelId,
@@ -161,7 +160,7 @@ impl ModelStore {
         blocking(move || store.read_through_blocking(&model, &name, &pace, &cancel)).await
     }
 
-    fn read_through_blocking(
+    pub(crate) fn read_through_blocking(
         &self,
         model: &ModelId,
         name: &str,
@@ -171,9 +170,29 @@ impl ModelStore {
         let manifest = self.manifest(model)?;
         let file = manifest.files.iter().find(|file| file.name == name);
         let file = file.ok_or_else(|| StoreError::UnknownModel { model: model.clone() })?;
+        self.read_twice(model, file, pace, &|_| {}, cancel)
+    }
+
+    /// Reads a file, twice where it is not what it should be, and then sets it aside if it is still the
+    /// one that was read.
+    fn read_twice(
+        &self,
+        model: &ModelId,
+        file: &ModelFile,
+        pace: &Pace,
+        tell: &dyn Fn(u64),
+        cancel: &CancellationToken,
+    ) -> Result<Found, StoreError> {
         let path = self.folder(model).join(&file.name);
+        let mut was = None;
         for again in [false, true] {
-            match self.hash(&path, pace, &|_| {}, cancel).ok_or(StoreError::Cancelled)? {
+            was = Looks::of(&path);
+            let tell = |bytes| {
+                if !again {
+                    tell(bytes)
+                }
+            };
+            match self.hash(&path, pace, &tell, cancel).ok_or(StoreError::Cancelled)? {
                 Ok(found) if found == file.sha256 => {
                     if again {
                         warn!("`{}` was read wrong once: memory or drive err", path.display());
@@ -191,22 +210,35 @@ impl ModelStore {
             }
         }
         let _lock = self.lock(model)?;
-        self.set_file_aside(model, file);
-        Ok(Found::Damaged)
+        // Whoever changes a model has its lock, but had it not all the while.
+        let manifest = self.manifest(model)?;
+        let same = manifest.files.iter().any(|f| f.name == file.name && f.sha256 == file.sha256);
+        if !same || was.is_none() || Looks::of(&path) != was {
+            return Err(StoreError::Busy { model: model.clone() });
+        }
+        Ok(match self.set_file_aside(model, file) {
+            Ok(()) => Found::Damaged,
+            Err(error) => {
+                Found::Stuck(format!("it has changed, and it cannot be set aside: {error}"))
+            }
+        })
     }
 
     /// Sets a file aside that is there and cannot be read, so that a fetch brings it again.
     ///
     /// # Errors
-    /// [`StoreError::UnknownModel`], also for a file that the model does not have, [`StoreError::Busy`].
+    /// [`StoreError::UnknownModel`], also for a file that the model does not have, [`StoreError::Busy`],
+    /// [`StoreError::Io`].
     pub fn give_up_file(&self, model: &ModelId, name: &str) -> Result<(), StoreError> {
         let manifest = self.manifest(model)?;
         let file = manifest.files.iter().find(|file| file.name == name);
         let file = file.ok_or_else(|| StoreError::UnknownModel { model: model.clone() })?;
         let _lock = self.lock(model)?;
-        self.set_file_aside(model, file);
+        let path = self.folder(model).join(name);
+        let aside = self.set_file_aside(model, file);
+        aside.map_err(|error| StoreError::io("set aside", &path, error))?;
         // Nothing of it can be read, so nothing of it is kept for the fetch.
-        let _ = fs::remove_file(crate::chunks::kept_path(&self.folder(model).join(name)));
+        let _ = fs::remove_file(crate::chunks::kept_path(&path));
         Ok(())
     }
 
@@ -221,6 +253,27 @@ impl ModelStore {
             Ok(file) => hash_of(file, pace, tell, cancel),
             Err(error) => Some(Err(error)),
         }
+    }
+}
+
+/// What tells a file from one that was put in its place.
+#[derive(PartialEq, Eq)]
+struct Looks {
+    size_bytes: u64,
+    modified: Option<SystemTime>,
+    /// The file's number on its drive, where there is such a thing.
+    number: u64,
+}
+
+impl Looks {
+    /// `None` where it is not there.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        #[cfg(unix)]
+        let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+        #[cfg(not(unix))]
+        let number = 0;
+        Some(Self { size_bytes: metadata.len(), modified: metadata.modified().ok(), number })
     }
 }
 

@@ -36,6 +36,15 @@ pub(crate) fn read(folder: &Path) -> BTreeMap<String, Stamp> {
         .unwrap_or_default()
 }
 
+/// Forgets what was noted of a file.
+pub(crate) fn forget(folder: &Path, file: &str) -> io::Result<()> {
+    let mut stamps = read(folder);
+    if stamps.remove(file).is_none() {
+        return Ok(());
+    }
+    write(folder, &stamps)
+}
+
 /// Notes one file, keeping the others.
 pub(crate) fn note(folder: &Path, file: &str, stamp: Stamp) -> io::Result<()> {
     let mut stamps = read(folder);
@@ -43,8 +52,12 @@ pub(crate) fn note(folder: &Path, file: &str, stamp: Stamp) -> io::Result<()> {
         return Ok(());
     }
     stamps.insert(file.to_owned(), stamp);
+    write(folder, &stamps)
+}
+
+fn write(folder: &Path, stamps: &BTreeMap<String, Stamp>) -> io::Result<()> {
     let mut next = tempfile::Builder::new().prefix(".stamp-").tempfile_in(folder)?;
-    next.write_all(&serde_json::to_vec(&stamps)?)?;
+    next.write_all(&serde_json::to_vec(stamps)?)?;
     next.persist(folder.join(NAME)).map_err(|error| error.error)?;
     Ok(())
 }

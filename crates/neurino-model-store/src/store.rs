@@ -12,12 +12,13 @@
 //!     .former/                          the version before, while the new one is not here
 //! ```
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use neurino_core::ModelId;
 use tracing::{info, warn};
@@ -35,6 +36,9 @@ const ALWAYS_HASHED_BYTES_MAX: u64 = 1 << 30;
 
 /// The lock of a model, in its folder.
 pub(crate) const LOCK: &str = ".lock";
+
+/// A program that another thread starts has the locks of this one for a moment, until it is itself.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Answers how many bytes this user may still write on the drive of a path.
 pub type FreeSpace = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
@@ -57,6 +61,9 @@ pub(crate) struct Inner {
     free_space: Box<FreeSpace>,
     always_hashed_bytes_max: u64,
     pub(crate) open_file: Box<OpenFile>,
+    /// Files that were read and are not what they should be, whatever was noted of them. The drive may
+    /// not let that note be changed.
+    distrusted: Mutex<HashSet<PathBuf>>,
 }
 
 /// The catalogue, and what its folder looked like when it was read.
@@ -156,6 +163,7 @@ impl ModelStore {
             free_space,
             always_hashed_bytes_max: ALWAYS_HASHED_BYTES_MAX,
             open_file: Box::new(open_plainly),
+            distrusted: Mutex::default(),
         };
         let store = Self { inner: Arc::new(inner) };
         store.keep_formers(None);
@@ -240,10 +248,12 @@ impl ModelStore {
         let stamps = stamp::read(&folder);
         let (mut done_bytes, mut whole, mut verified) = (0, true, true);
         for file in &manifest.files {
-            match fs::metadata(folder.join(&file.name)) {
+            let path = folder.join(&file.name);
+            match fs::metadata(&path) {
                 Ok(metadata) if metadata.len() == file.size_bytes => {
                     done_bytes += file.size_bytes;
                     let stamp = Stamp::new(file.sha256, &metadata).ok();
+                    verified &= !self.distrusted().contains(&path);
                     verified &= stamp.is_some() && stamps.get(&file.name) == stamp.as_ref();
                 }
                 _ => {
@@ -374,6 +384,7 @@ impl ModelStore {
         let stamp = Stamp::new(file.sha256, &metadata)
             .map_err(|error| StoreError::io("read", &path, error))?;
         if file.size_bytes > self.inner.always_hashed_bytes_max
+            && !self.distrusted().contains(&path)
             && stamp::read(folder).get(&file.name) == Some(&stamp)
         {
             return Ok(());
@@ -387,13 +398,27 @@ impl ModelStore {
                 set_aside: set_aside(&path),
             });
         }
+        self.distrusted().remove(&path);
         note(folder, &file.name, stamp);
         Ok(())
     }
 
-    /// Sets a file aside that was found to be damaged, whatever was noted of it.
-    pub(crate) fn set_file_aside(&self, model: &ModelId, file: &ModelFile) {
-        set_aside(&self.folder(model).join(&file.name));
+    /// Sets a file aside that was found to be damaged, whatever was noted of it. Where it cannot be moved
+    /// it is not believed any more: whoever wants it has it hashed.
+    pub(crate) fn set_file_aside(&self, model: &ModelId, file: &ModelFile) -> io::Result<()> {
+        let folder = self.folder(model);
+        let path = folder.join(&file.name);
+        self.distrusted().insert(path.clone());
+        if let Err(error) = stamp::forget(&folder, &file.name) {
+            warn!(%error, "what was noted of `{}` stays: {error}", path.display());
+        }
+        move_aside(&path)?;
+        self.distrusted().remove(&path);
+        Ok(())
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.inner.distrusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a complete, hashed part file its name.
@@ -460,10 +485,20 @@ impl ModelStore {
         fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
         let path = folder.join(LOCK);
         let file = File::create(&path).map_err(|error| StoreError::io("create", &path, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { model: model.clone() }),
-            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path, error)),
+        let begin = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(LOCK_PATIENCE / 20);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::Busy { model: model.clone() });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(StoreError::io("lock", &path, error));
+                }
+            }
         }
     }
 }
@@ -536,15 +571,19 @@ pub(crate) fn damaged_path(path: &Path) -> PathBuf {
 
 /// Renames a damaged file out of the way; one is kept, the latest.
 fn set_aside(path: &Path) -> Option<PathBuf> {
+    move_aside(path).ok()
+}
+
+fn move_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = damaged_path(path);
     match fs::rename(path, &aside) {
         Ok(()) => {
             warn!("`{}` is damaged and was set aside", path.display());
-            Some(aside)
+            Ok(aside)
         }
         Err(error) => {
             warn!(%error, "`{}` is damaged and cannot be moved: {error}", path.display());
-            None
+            Err(error)
         }
     }
 }
@@ -595,6 +634,7 @@ mod tests {
             free_space: Box::new(|_| Ok(u64::MAX)),
             always_hashed_bytes_max: 0,
             open_file: Box::new(open_plainly),
+            distrusted: Mutex::default(),
         };
         let store = ModelStore { inner: Arc::new(inner) };
         let path = store.folder(&model).join("tiny.gguf");
@@ -624,6 +664,74 @@ mod tests {
         let error = store.verified_blocking(&model).unwrap_err();
         assert!(matches!(error, StoreError::WrongDigest { set_aside: Some(_), .. }), "{error}");
         assert_eq!(store.state(&model).unwrap(), ModelState::Absent);
+    }
+
+    #[test]
+    fn a_damaged_file_that_cannot_be_moved_is_told_and_never_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, model, path) = store(folder.path());
+        fs::write(&path, CONTENT).unwrap();
+        store.verified_blocking(&model).unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, b"weighty").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_eq!(
+            store.state(&model).unwrap(),
+            ModelState::Verified,
+            "neither size nor time tells"
+        );
+        // What the file would be renamed to is in the way.
+        fs::create_dir_all(damaged_path(&path).join("full")).unwrap();
+
+        let (pace, stop) = (crate::Pace::default(), tokio_util::sync::CancellationToken::new());
+        let found = store.read_through_blocking(&model, "tiny.gguf", &pace, &stop).unwrap();
+        assert!(matches!(found, crate::Found::Stuck(_)), "{found:?}");
+        assert_eq!(store.state(&model).unwrap(), ModelState::Unverified);
+        assert!(store.verified_blocking(&model).is_err(), "the note of it is not believed");
+        assert!(store.give_up_file(&model, "tiny.gguf").is_err());
+
+        fs::write(&path, CONTENT).unwrap();
+        assert!(store.verified_blocking(&model).is_ok(), "it was written anew");
+        assert_eq!(store.state(&model).unwrap(), ModelState::Verified);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, model, path) = store(folder.path());
+        fs::write(&path, b"weighty").unwrap();
+        // A fetch puts the right file there while the wrong one is read for the second time.
+        let (opened, place) = (std::sync::atomic::AtomicU32::new(0), path.clone());
+        let open = move |path: &Path| {
+            let file = open_plainly(path)?;
+            if opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+                let next = place.with_extension("next");
+                fs::write(&next, CONTENT)?;
+                fs::rename(&next, &place)?;
+            }
+            Ok(file)
+        };
+        Arc::get_mut(&mut store.inner).unwrap().open_file = Box::new(open);
+        let (pace, stop) = (crate::Pace::default(), tokio_util::sync::CancellationToken::new());
+        let found = store.read_through_blocking(&model, "tiny.gguf", &pace, &stop);
+        assert!(matches!(found, Err(StoreError::Busy { .. })), "{found:?}");
+        assert_eq!(fs::read(&path).unwrap(), CONTENT);
+        let found = store.read_through_blocking(&model, "tiny.gguf", &pace, &stop).unwrap();
+        assert_eq!(found, crate::Found::Sound);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, model, _) = store(folder.path());
+        let held = store.lock(&model).unwrap();
+        let (other, id) = (store.clone(), model.clone());
+        let waiting = std::thread::spawn(move || other.lock(&id).map(drop));
+        std::thread::sleep(LOCK_PATIENCE / 4);
+        drop(held);
+        waiting.join().unwrap().unwrap();
+        let _held = store.lock(&model).unwrap();
+        assert!(matches!(store.lock(&model), Err(StoreError::Busy { .. })));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! `windows`), then `script`.
 
 mod awake;
+#[cfg(any(windows, test))]
+mod full_screen;
 mod hotkey;
 mod language;
 #[cfg(any(target_os = "linux", windows))]

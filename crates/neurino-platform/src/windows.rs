@@ -29,10 +29,12 @@ use windows::Win32::System::Threading::{
 use windows::Win32::UI::Input::KeyboardAndMouse::{GetLastInputInfo, LASTINPUTINFO};
 use windows::Win32::UI::Shell::{QUNS_RUNNING_D3D_FULL_SCREEN, SHQueryUserNotificationState};
 use windows::Win32::UI::WindowsAndMessaging::{
-    GetClassNameW, GetForegroundWindow, GetWindowRect, GetWindowThreadProcessId,
+    GWL_STYLE, GetClassNameW, GetForegroundWindow, GetWindowLongPtrW, GetWindowRect,
+    GetWindowThreadProcessId, IsZoomed,
 };
 use windows::core::PWSTR;
 
+use crate::full_screen::Shown;
 use crate::libraries::GameFolders;
 use crate::windows_load::CardLoad;
 use crate::{Front, Surroundings, View, once_each};
@@ -218,12 +220,12 @@ fn fills_its_screen(window: HWND) -> bool {
         GetWindowRect(window, &raw mut place).is_ok()
             && GetMonitorInfoW(monitor, &raw mut screen).as_bool()
     };
-    let all = screen.rcMonitor;
-    known
-        && place.left <= all.left
-        && place.top <= all.top
-        && place.right >= all.right
-        && place.bottom >= all.bottom
+    // SAFETY: both calls only read; of a window that is gone they say no.
+    let (zoomed, style) =
+        unsafe { (IsZoomed(window).as_bool(), GetWindowLongPtrW(window, GWL_STYLE)) };
+    let edges = |rect: RECT| [rect.left, rect.top, rect.right, rect.bottom];
+    let seen = Shown { place: edges(place), screen: edges(screen.rcMonitor), zoomed, style };
+    known && seen.is_full_screen()
 }
 
 fn direct3d_full_screen() -> bool {

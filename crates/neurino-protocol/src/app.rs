@@ -441,6 +441,8 @@ pub struct Device {
     pub load_percent: Option<f32>,
     /// Degrees Celsius.
     pub temperature_c: Option<f32>,
+    /// The hottest place of its memory, in degrees Celsius, where the driver tells it.
+    pub memory_temperature_c: Option<f32>,
     /// Watts.
     pub power_w: Option<f32>,
     /// The limit that this program holds on its power, in watts.

@@ -1,5 +1,6 @@
 //! The model library in the window: the drive, the downloads, and what fits this machine.
 
+use neurino_control::Cause;
 use neurino_core::ModelId;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -28,6 +29,9 @@ pub struct LibraryStatus {
     pub queue: Vec<QueueItem>,
     /// Why the queue rests though something is in it.
     pub resting: Option<String>,
+    /// What it rests for, where that is somebody or something else at this machine; the person may
+    /// download all the same.
+    pub waits_for: Option<Cause>,
     /// The one long task under way.
     pub activity: Option<Activity>,
     /// How the last one ended, until dismissed.
@@ -245,6 +249,8 @@ pub enum LibraryAction {
         /// The model.
         model: ModelId,
     },
+    /// Downloads all the same, until what the queue waits for is over.
+    Anyway,
     /// Takes a download off the queue; what has arrived is deleted.
     Cancel {
         /// The model.

@@ -82,6 +82,12 @@ pub enum Preparing {
         #[ts(type = "number")]
         percent: u64,
     },
+    /// Waiting for a download that the person paused.
+    Paused {
+        /// How much of it is here, 0 to 100.
+        #[ts(type = "number")]
+        percent: u64,
+    },
     /// Unpacking the image model that comes with the program.
     Unpacking,
     /// Connecting once more.
@@ -109,6 +115,9 @@ impl Display for Preparing {
             Self::Looking => f.write_str("looking at the models on this machine"),
             Self::Checking => f.write_str("checking the model's files"),
             Self::Fetching { percent } => write!(f, "fetching the starter model ({percent} %)"),
+            Self::Paused { percent } => {
+                write!(f, "waiting for the download that you paused ({percent} %)")
+            }
             Self::Unpacking => f.write_str("unpacking the image model"),
             Self::Connecting { attempt } => write!(f, "connecting, attempt {attempt}"),
             Self::Loading { model, warm_percent: Some(percent), .. } => {

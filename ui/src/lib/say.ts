@@ -1,10 +1,25 @@
 // What the program says, in the language shown. English sentences come from the program as they
 // are; another language is made from the codes beside them. See docs/adr/0015.
 
-import type { Check, Decision, Entry, ErrorBody, ErrorCode, Snapshot } from './api/types';
+import type {
+  Check,
+  Decision,
+  Entry,
+  ErrorBody,
+  ErrorCode,
+  LibraryStatus,
+  Snapshot,
+} from './api/types';
 import { tongue } from './language.svelte';
 import { codes, summaries } from './words/de-errors';
-import { asideWords, gentleWords, miningWords, resumeWords, sayingWords } from './words/de-say';
+import {
+  asideWords,
+  downloadsWait,
+  gentleWords,
+  miningWords,
+  resumeWords,
+  sayingWords,
+} from './words/de-say';
 import { phrase } from './words/say-tools';
 
 /** An error as the window shows it. */
@@ -39,6 +54,12 @@ export function resumeSentence(decision: Decision): string {
 export function asideSentence(decision: Decision): string {
   const { aside, aside_lifts } = decision;
   return tongue() === 'en' || aside === null ? (aside ?? '') : asideWords(aside_lifts);
+}
+
+/** Why downloads rest; nothing where they do not. */
+export function restingSentence({ resting, waits_for }: LibraryStatus): string {
+  if (tongue() === 'en' || resting === null) return resting ?? '';
+  return waits_for === null ? shown(resting) : downloadsWait(waits_for);
 }
 
 /** An error's words. */

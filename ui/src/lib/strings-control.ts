@@ -31,6 +31,7 @@ export const control = {
   resume: 'Resume anyway',
   resumeShort: 'Resume',
   change: 'Change rule',
+  lastMinutes: 'See the last 10 minutes',
   follow: 'Follow my rules',
   letRules: 'Let my rules decide',
   history: 'Past decisions',

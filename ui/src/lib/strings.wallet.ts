@@ -95,6 +95,10 @@ export const wallet = {
   minerOpen: 'Other users of this machine can read this file.',
   minerTakeKey: 'Use this identity and its reward address',
   minerTakeReward: 'Use this reward address',
+  minerAsk: 'Another reward address, too?',
+  minerAskText: 'The miner’s points go to another address than yours.',
+  minerTakeBoth: 'Use its reward address',
+  minerKeepReward: 'Keep mine',
   minerTaken: 'Taken over.',
   minerModels: (count: number, size: string, folder: string) =>
     `${count} model ${count === 1 ? 'file' : 'files'}, ${size}, in ${folder}`,

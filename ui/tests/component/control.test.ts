@@ -17,9 +17,21 @@ describe('a rule that holds', () => {
     );
     await fireEvent.click(screen.getByTestId('resume-anyway'));
     expect(backend.sent('mining_start')).toHaveLength(1);
+    expect(screen.queryByTestId('last-minutes')).toBeNull();
     await fireEvent.click(screen.getByTestId('change-rule'));
     await settle();
     expect(document.activeElement?.getAttribute('data-section')).toBe('games');
+  });
+
+  it('leads to the last minutes of the sensors after a crash', async () => {
+    const cause = { cause: 'crash' } as const;
+    const decision = { ...coolingDown(0), why: { by: 'rule', cause } as const, until_ms: null };
+    const { backend } = await open(snapshot('paused', { control: { decision, gave_back: null } }));
+    await fireEvent.click(screen.getByTestId('last-minutes'));
+    await settle();
+    const asked = backend.sent('earnings').map((command) => command.payload.about);
+    expect(asked).toContainEqual({ ask: 'telemetry', span: 'ten_minutes' });
+    expect(screen.getByTestId('earnings-view-sensors')).toBeTruthy();
   });
 
   it('counts the time that is left', async () => {

@@ -4,6 +4,7 @@ import { fireEvent, screen, within } from '@testing-library/svelte';
 import { describe, expect, it } from 'vitest';
 
 import type { LibraryStatus, QueueItem } from '../../src/lib/api/types';
+import { speak } from '../../src/lib/language.svelte';
 import { library, models, snapshot } from '../fake/samples';
 import { open, settle } from './render';
 
@@ -35,12 +36,15 @@ describe('the downloads', () => {
     expect(first.textContent).toContain('2.0 GB of 8.0 GB · 10.0 MB/s · 10 min 00 s left');
     expect(last.textContent).toContain('Paused · 2.0 GB of 8.0 GB');
     expect(within(first).queryByTestId('queue-first')).toBeNull();
+    expect(within(last).queryByTestId('queue-later')).toBeNull();
+    await fireEvent.click(within(first).getByTestId('queue-later'));
     await fireEvent.click(within(first).getByTestId('queue-pause'));
     await fireEvent.click(within(last).getByTestId('queue-pause'));
     await fireEvent.click(within(last).getByTestId('queue-first'));
     await fireEvent.click(within(last).getByTestId('queue-cancel'));
     const sent = backend.sent('library').map((command) => command.payload);
     expect(sent).toEqual([
+      { action: 'place', model: models[2]?.id, index: 1 },
       { action: 'pause', model: models[2]?.id },
       { action: 'resume', model: models[3]?.id },
       { action: 'place', model: models[3]?.id, index: 0 },
@@ -58,6 +62,23 @@ describe('the downloads', () => {
     await open(withLibrary({ queue, resting: 'Downloads run from 23:00 to 07:00.' }), 'models');
     expect(screen.getByText('Downloads run from 23:00 to 07:00.')).toBeTruthy();
     expect(screen.getByText('It wants a sign-in.')).toBeTruthy();
+    expect(screen.queryByTestId('queue-anyway')).toBeNull();
+  });
+
+  it('wait for a game, and run all the same if the person wants it', async () => {
+    const waits_for = { cause: 'game', program: 'doom', sign: 'listed' } as const;
+    const resting = 'Downloads wait: doom is running.';
+    const waiting = withLibrary({ queue: [item({ state: 'waiting' })], resting, waits_for });
+    const { backend } = await open(waiting, 'models');
+    expect(screen.getByTestId('queue-rests').textContent).toContain(resting);
+    await fireEvent.click(screen.getByTestId('queue-anyway'));
+    expect(backend.sent('library')[0]?.payload).toEqual({ action: 'anyway' });
+    speak('german');
+    await settle();
+    expect(screen.getByTestId('queue-rests').textContent).toContain(
+      'Downloads warten: doom läuft.',
+    );
+    speak('system');
   });
 });
 

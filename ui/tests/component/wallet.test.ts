@@ -322,6 +322,45 @@ describe('the guide', () => {
   });
 });
 
+describe('a miner with another reward address', () => {
+  async function found(reward: string | null) {
+    const { backend, session } = await settings(richWallet());
+    const view = session.wallet.view;
+    if (!view) throw new Error('a wallet');
+    const present = view.reward && reward !== null ? { ...view.reward, address: reward } : null;
+    session.wallet.view = { ...view, reward: present };
+    await settle();
+    await fireEvent.click(screen.getByTestId('miner-open'));
+    await settle();
+    await enter('miner-folder', '/home/ada/miner-release');
+    await fireEvent.submit(screen.getByTestId('miner-folder'));
+    await settle();
+    await fireEvent.click(screen.getByTestId('miner-take-key'));
+    await settle();
+    const taken = () => {
+      const asked = backend.sent('wallet').map((one) => one.payload);
+      return asked.filter((one) => one.ask === 'key_import').map((one) => one.take_reward);
+    };
+    return taken;
+  }
+
+  it('is asked about before points go there', async () => {
+    const taken = await found(FORMER);
+    expect(taken()).toEqual([]);
+    expect(screen.getByTestId('miner-ask').textContent).toContain('Another reward address');
+    await fireEvent.click(screen.getByTestId('miner-keep-reward'));
+    await settle();
+    expect(taken()).toEqual([false]);
+    expect(screen.queryByTestId('miner-ask')).toBeNull();
+    await fireEvent.click(screen.getByTestId('miner-look'));
+  });
+
+  it('is taken at once where there is none yet', async () => {
+    const taken = await found(null);
+    expect(taken()).toEqual([true]);
+  });
+});
+
 describe('a former identity', () => {
   it('is gone back to only after a question that says what it means', async () => {
     const { backend } = await settings(richWallet());

@@ -160,6 +160,7 @@ export const library: LibraryStatus = {
   }),
   queue: [],
   resting: null,
+  waits_for: null,
   activity: null,
   outcome: null,
   clean_up: [],
@@ -179,6 +180,7 @@ export const cpu: Device = {
   memory_used_bytes: 11_811_160_064,
   load_percent: 38.4,
   temperature_c: 61,
+  memory_temperature_c: null,
   power_w: null,
   limit_w: null,
 };
@@ -197,6 +199,7 @@ export const gpu: Device = {
   memory_used_bytes: 9_234_567_168,
   load_percent: 94,
   temperature_c: 67,
+  memory_temperature_c: null,
   power_w: 318.4,
   limit_w: null,
 };

@@ -96,6 +96,7 @@ impl App {
                 memory_used_bytes: now.memory_used_bytes.unwrap_or(0),
                 load_percent: now.load_percent,
                 temperature_c: now.temperature_c,
+                memory_temperature_c: now.memory_temperature_c,
                 power_w: now.power_w,
                 limit_w: gpu.uuid.as_deref().and_then(|card| self.power.held_w(card)),
                 card: id,
@@ -129,6 +130,7 @@ impl App {
             memory_used_bytes: sample.cpu.memory_used_bytes,
             load_percent: sample.cpu.load_percent,
             temperature_c: sample.cpu.temperature_c,
+            memory_temperature_c: None,
             power_w: None,
             limit_w: None,
         }

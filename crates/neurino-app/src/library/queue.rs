@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use neurino_control::Cause;
 use neurino_core::ModelId;
 use neurino_model_store::Window;
 use neurino_protocol::library::DayWindow;
@@ -46,6 +47,7 @@ impl App {
 
     /// The model whose turn it is, if downloads may run now.
     fn turn_of(&self) -> Option<ModelId> {
+        let in_the_way = lock(&self.guard).in_the_way();
         let mut state = lock(&self.library.state);
         let now = Instant::now();
         let due: Vec<ModelId> =
@@ -57,18 +59,26 @@ impl App {
         }
         let next = state.queue.next().cloned();
         let moving = state.task.as_ref().is_some_and(super::tasks::Running::holds_downloads);
+        // What the person set aside counts again when it comes again.
+        let anyway =
+            state.anyway.take_if(|aside| !in_the_way.as_ref().is_some_and(|c| same(c, aside)));
+        let changed = anyway.is_some();
+        let waits_for = in_the_way.filter(|_| state.anyway.is_none());
         let closed = state.settings.window.filter(|window| !holds_now(*window));
-        let resting = match (closed, moving) {
-            (_, true) => Some("Downloads wait until the library has moved.".to_owned()),
-            (Some(window), _) => Some(format!(
+        let resting = match (closed, moving, &waits_for) {
+            (_, true, _) => Some("Downloads wait until the library has moved.".to_owned()),
+            (_, _, Some(cause)) => Some(format!("Downloads wait: {}.", cause.seen())),
+            (Some(window), ..) => Some(format!(
                 "Downloads run from {} to {}.",
                 clock(window.from_minute),
                 clock(window.until_minute)
             )),
             _ => None,
         };
-        let changed = state.resting != resting;
+        let waits_for = waits_for.filter(|_| !moving);
+        let changed = changed || state.resting != resting || state.waits_for != waits_for;
         state.resting = resting;
+        state.waits_for = waits_for;
         let free = state.resting.is_none();
         drop(state);
         if changed {
@@ -105,6 +115,19 @@ impl App {
         }
         drop(state);
         self.changed.notify_one();
+    }
+}
+
+/// Whether two causes are the same game, program, person or network; how a game was recognised, and that it
+/// ended a moment ago, makes no other one of it.
+fn same(one: &Cause, other: &Cause) -> bool {
+    let game = |cause: &Cause| match cause {
+        Cause::Game { program, .. } | Cause::CoolDown { program } => Some(program.clone()),
+        _ => None,
+    };
+    match (game(one), game(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
     }
 }
 

@@ -85,14 +85,26 @@ impl App {
     /// Notes that a file was damaged and set aside, and puts its model among the downloads, unless
     /// nothing could bring it back.
     pub(super) async fn note_damage(self: &Arc<Self>, model: &ModelId, file: &str) {
-        self.change_scrubbed(|scrubbed| {
-            scrubbed.damaged.insert(model.to_string(), file.to_owned());
-        });
-        if !self.is_own(model)
-            && let Err(error) = self.queued(|queue| queue.add(model))
-        {
-            warn!(model.id = %model, "the list of downloads is not saved: {}", error.message);
+        let fetched = !self.is_own(model);
+        let (scrubbed, listed) = {
+            // Under one lock: whoever sees the damage sees as well that it is repaired.
+            let mut state = lock(&self.library.state);
+            state.scrubbed.damaged.insert(model.to_string(), file.to_owned());
+            let listed = if fetched { state.queue.add(model) } else { Ok(()) };
+            // It was read, and that is written down with what was found, or not at all.
+            state.scrubbed.read_ms.insert(format!("{model}/{file}"), now_ms());
+            (state.scrubbed.clone(), listed)
+        };
+        self.save_scrubbed(&scrubbed);
+        if let Err(error) = listed {
+            warn!(model.id = %model, "the list of downloads is not saved: {}", told_with_causes(&error));
         }
+        self.library.wake.notify_one();
+        self.no_longer_served(model).await;
+    }
+
+    /// A file of this model is not what it should be.
+    async fn no_longer_served(self: &Arc<Self>, model: &ModelId) {
         if self.is_loaded(model) {
             // What is in memory came from a file that nobody can check any more: running jobs are
             // finished, and it is loaded again once it is whole.
@@ -209,7 +221,11 @@ impl App {
             change(&mut state.scrubbed);
             state.scrubbed.clone()
         };
-        if let Err(error) = self.library.scrubbed_file.save(&scrubbed) {
+        self.save_scrubbed(&scrubbed);
+    }
+
+    fn save_scrubbed(&self, scrubbed: &neurino_config::Scrubbed) {
+        if let Err(error) = self.library.scrubbed_file.save(scrubbed) {
             warn!("what was read of the library is not saved: {}", told_with_causes(&error));
         }
     }
@@ -255,17 +271,24 @@ impl App {
         if matches!(found, Err(StoreError::Cancelled | StoreError::Busy { .. })) {
             return false;
         }
+        if matches!(found, Ok(Found::Damaged)) {
+            self.note_damage(&file.model, &file.name).await;
+            return true;
+        }
         self.change_scrubbed(|scrubbed| {
             scrubbed.read_ms.insert(name_of(file), now_ms());
         });
         match found {
-            Ok(Found::Damaged) => self.note_damage(&file.model, &file.name).await,
+            Ok(Found::Stuck(why)) => {
+                self.note_unreadable(&file.model, &file.name, &why);
+                self.no_longer_served(&file.model).await;
+            }
             Ok(Found::Sound) => {
                 info!(model.id = %file.model, "`{}` is sound", file.name);
                 self.note_read(&file.model, &file.name);
             }
             Ok(Found::Unreadable(why)) => self.note_unreadable(&file.model, &file.name, &why),
-            Ok(Found::Gone) => {}
+            Ok(Found::Gone | Found::Damaged) => {}
             Err(error) => warn!(model.id = %file.model, "{}", told_with_causes(&error)),
         }
         true

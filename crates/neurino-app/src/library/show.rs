@@ -43,6 +43,7 @@ impl App {
             away,
             settings: state.settings.clone(),
             models,
+            waits_for: state.waits_for.clone().filter(|_| !queue.is_empty()),
             resting: state.resting.clone().filter(|_| !queue.is_empty()),
             queue,
             activity: state.task.as_ref().map(|running| running.activity.clone()),

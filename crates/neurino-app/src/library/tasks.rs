@@ -168,13 +168,12 @@ impl App {
             state.task = Some(Running { task, activity, stop: stop.clone() });
             state.outcome = None;
         }
+        // Mining does not begin to read from files that are on their way elsewhere.
+        self.see_library();
         let app = Arc::clone(self);
         self.tasks.spawn(async move {
             let ended = work(stop).await;
-            let mut state = lock(&app.library.state);
-            state.task = None;
-            state.usage = None;
-            state.outcome = match ended {
+            let outcome = match ended {
                 Ok(sentence) => Some(Outcome { task, sentence: Some(sentence), problem: None }),
                 Err(StoreError::Cancelled) => None,
                 Err(error) => {
@@ -182,8 +181,13 @@ impl App {
                     Some(Outcome { task, sentence: None, problem })
                 }
             };
-            drop(state);
+            {
+                let mut state = lock(&app.library.state);
+                (state.task, state.usage, state.outcome) = (None, None, outcome);
+            }
             app.library.wake.notify_one();
+            app.see_library();
+            app.carry_out().await;
             app.changed.notify_one();
         });
         Ok(())

@@ -7,7 +7,7 @@ use neurino_config::{Dirs, LibraryFile};
 use neurino_core::ModelId;
 use neurino_model_store::{Catalog, Source};
 use neurino_protocol::ErrorCode;
-use neurino_protocol::app::{Command, ModelState, Reply};
+use neurino_protocol::app::{Command, MiningState, ModelState, Reply, Snapshot};
 use neurino_protocol::library::{
     DayWindow, FitVerdict, LibraryAction, LibrarySettings, QueueState, Task,
 };
@@ -23,6 +23,32 @@ async fn library(viewer: &Viewer, action: LibraryAction) -> Result<Reply, ErrorC
 /// A web server that answers with `status` so many times, then gives the file; slowly if asked to.
 async fn web(status: &'static str, times: usize, slow: bool) -> Source {
     web_with(WEIGHTS, status, times, slow).await
+}
+
+/// A web server that takes more than a second for this file.
+pub(crate) async fn slow_web(weights: &'static [u8]) -> Source {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/weights.gguf", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let length = weights.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+                );
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&weights[..length / 2]).await;
+                // Longer than a look at the desktop and what follows from it.
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                let _ = stream.write_all(&weights[length / 2..]).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    Source::Http { url }
 }
 
 /// [`web`] with another file.
@@ -92,6 +118,34 @@ async fn a_download_can_be_paused_goes_on_after_a_restart_and_leaves_the_queue()
         .await;
     let size = WEIGHTS.len() as u64;
     viewer.until("counted", |s| s.library.used_bytes >= size).await;
+    viewer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mining_waits_for_a_download_that_the_person_paused_and_gives_up_with_it() {
+    let world = World::without_model(vec![slow_web(WEIGHTS).await]);
+    let viewer = world.start().await;
+    let model = Catalog::starter();
+    viewer.command(get()).await.unwrap();
+    viewer.mine().await;
+    let fetches = |s: &Snapshot| matches!(s.models[0].state, ModelState::Fetching { .. });
+    viewer.until("joined", |s| s.mining.sentence.contains("fetching") && fetches(s)).await;
+
+    library(&viewer, LibraryAction::Pause { model: model.clone() }).await.unwrap();
+    let waits = |s: &Snapshot| s.mining.sentence.contains("the download that you paused");
+    viewer.until("waiting", |s| waits(s) && !fetches(s)).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let paused = viewer.snapshot().await;
+    assert!(waits(&paused) && !fetches(&paused), "no byte flows: {}", paused.mining.sentence);
+    assert_eq!(paused.library.queue[0].state, QueueState::Paused);
+
+    library(&viewer, LibraryAction::Resume { model: model.clone() }).await.unwrap();
+    viewer.until("going on", fetches).await;
+    assert!(library(&viewer, LibraryAction::Cancel { model }).await.is_ok(), "nothing is busy");
+    let over = viewer.until_state(MiningState::NeedsYou).await;
+    assert!(over.mining.sentence.contains("was cancelled"), "{}", over.mining.sentence);
+    assert!(over.library.queue.is_empty() && !fetches(&over));
+    assert!(!world.model_file().parent().unwrap().exists(), "what had arrived is deleted");
     viewer.end().await;
 }
 

@@ -3,13 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use neurino_app::AppOptions;
+use neurino_app::{AppOptions, ScrubPace};
+use neurino_config::ScrubbedFile;
 use neurino_control::{Order, Program, Rules, State, When};
+use neurino_model_store::Catalog;
 use neurino_platform::{Front, Surroundings, View};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::app::{Command, MiningState, ModelState, Reply, Snapshot, StopMode};
+use neurino_protocol::library::LibraryAction;
 
-use crate::world::{Viewer, World};
+use crate::downloads::slow_web;
+use crate::world::{PATIENCE, Viewer, WEIGHTS, World};
 
 /// A desktop that the test changes.
 #[derive(Clone, Default)]
@@ -93,6 +97,64 @@ async fn a_game_gets_the_machine_and_gives_it_back() {
     let expect = [State::Running, State::Paused, State::Paused, State::Running, State::Stopped];
     assert_eq!(states, expect, "{decisions:#?}");
     viewer.app.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_wait_for_a_game_though_mining_is_off_and_the_person_may_not_wait() {
+    let desk = Desk::quiet();
+    let world = World::without_model(vec![slow_web(WEIGHTS).await]);
+    let viewer = desk.start(&world).await;
+    set_rules(&viewer, Rules { cool_down_secs: 0, ..Rules::default() }).await;
+    let get = Command::ModelFetch { model: Catalog::starter() };
+    viewer.command(get.clone()).await.unwrap();
+    let runs = |s: &Snapshot| matches!(s.models[0].state, ModelState::Fetching { .. });
+    viewer.until("fetching", runs).await;
+    desk.play();
+    let waits = |s: &Snapshot| s.library.waits_for.is_some() && !runs(s);
+    let resting = viewer.until("resting", waits).await;
+    assert_eq!(resting.library.resting.as_deref(), Some("Downloads wait: doom is running."));
+    assert_eq!(resting.library.queue.len(), 1, "it is not lost");
+    desk.quit_the_game();
+    viewer.until("going on", runs).await;
+
+    desk.change(|view| view.metered = Some(true));
+    let resting = viewer.until("resting again", waits).await;
+    let sentence = resting.library.resting.as_deref();
+    assert_eq!(sentence, Some("Downloads wait: the network is metered."));
+    viewer.command(Command::Library(LibraryAction::Anyway)).await.unwrap();
+    viewer.until("all the same", runs).await;
+    desk.play();
+    viewer.until("a game is something else", waits).await;
+    desk.quit_the_game();
+    let metered = |s: &Snapshot| s.library.resting.as_ref().is_some_and(|r| r.contains("metered"));
+    viewer.until("still metered, and set aside no longer", |s| waits(s) && metered(s)).await;
+    desk.change(|view| view.metered = Some(false));
+    viewer.until("here", |s| s.models[0].state == ModelState::Ready).await;
+    viewer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_library_is_not_read_during_a_game_that_is_played_with_a_gamepad() {
+    let (world, desk) = (World::answering("fine"), Desk::quiet());
+    // Nobody touches mouse or keyboard.
+    desk.change(|view| view.idle_secs = Some(10_000));
+    desk.play();
+    let look_every = Duration::from_millis(10);
+    let scrub = ScrubPace { look_every, again_after: Duration::ZERO, ..ScrubPace::default() };
+    let surroundings: Option<Box<dyn Surroundings>> = Some(Box::new(desk.clone()));
+    let options = AppOptions { surroundings, scrub, ..world.options() };
+    let viewer = Viewer::start(options).await.unwrap();
+    set_rules(&viewer, Rules { cool_down_secs: 0, ..Rules::default() }).await;
+    let read = || ScrubbedFile::new(&world.dirs()).load().read_ms.len();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(read(), 0);
+    desk.quit_the_game();
+    let begin = std::time::Instant::now();
+    while read() == 0 {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    viewer.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,12 +39,18 @@ async fn web(stalls: usize) -> Source {
                     return;
                 }
                 let n = asked.fetch_add(1, Ordering::Relaxed);
-                let answer =
-                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", WEIGHTS.len());
+                // Each connection answers once: the next request of the same client needs another.
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    WEIGHTS.len()
+                );
                 let sent = if n < stalls { &WEIGHTS[..8] } else { WEIGHTS };
                 let _ = stream.write_all(&[answer.as_bytes(), sent].concat()).await;
-                // Silent, not gone.
-                std::future::pending::<()>().await;
+                if n < stalls {
+                    // Silent, not gone.
+                    std::future::pending::<()>().await;
+                }
+                let _ = stream.shutdown().await;
             });
         }
     });

@@ -245,3 +245,67 @@ fn another_person_at_the_machine_holds_as_a_game_would() {
     let free = Rules { game_guard: false, ..Rules::default() };
     assert_eq!(control.set_rules(free, &world.facts()).state, State::Running);
 }
+
+#[test]
+fn a_pause_and_a_restart_keep_what_was_set_aside_for_good() {
+    let mut world = World::at_hour(9);
+    let rules = Rules { when: When::Schedule, cheap_only: true, ..Rules::default() };
+    let mut control = machine(rules.clone(), &world);
+    let aside = control.order(Order::Start, &world.facts()).aside.clone();
+    assert_eq!(control.decision().action, Action::Run);
+    control.order(Order::Snooze { minutes: Some(15) }, &world.facts());
+    world.pass_secs(15 * 60);
+    assert_eq!(control.observe(&world.facts()).action, Action::Run, "the pause was a pause");
+    assert_eq!(control.decision().aside, aside);
+
+    world.run_program(GAME);
+    control.observe(&world.facts());
+    control.order(Order::Start, &world.facts());
+    let text = serde_json::to_string(&control.saved()).unwrap();
+    let saved: Saved = serde_json::from_str(&text).unwrap();
+    let saved = Saved { running: false, ..saved };
+    let again = Control::new(rules.clone(), saved, &world.facts());
+    let decision = again.decision();
+    assert_eq!(decision.state, State::Paused, "a game is looked at anew: {decision:?}");
+    world.end_program("doom");
+    let mut again = Control::new(rules, again.saved(), &world.facts());
+    assert_eq!(again.decision().action, Action::Run, "the schedule stays aside");
+    again.order(Order::Stop, &world.facts());
+    assert!(again.saved().aside.is_empty(), "a stop undoes the choice");
+}
+
+#[test]
+fn a_library_that_moves_is_waited_for_also_by_who_presses_start() {
+    let mut world = World::at_hour(9);
+    let mut control = machine(Rules::default(), &world);
+    world.moving = true;
+    let text = "Paused: the library of models is moving to another folder. Resumes when it has \
+                moved.";
+    control.order(Order::Start, &world.facts());
+    check(&mut control, &world, State::Paused, Action::FinishThenStop, text);
+    assert_eq!(control.decision().resume, None, "there is no way around it");
+    world.moving = false;
+    check(&mut control, &world, State::Running, Action::Run, "Mining.");
+}
+
+#[test]
+fn what_downloads_wait_for_is_known_though_mining_is_off() {
+    let mut world = World::at_hour(9);
+    let mut control = machine(Rules::default(), &world);
+    assert_eq!(control.in_the_way(), None);
+    world.run_program(GAME);
+    assert_eq!(control.observe(&world.facts()).state, State::Stopped);
+    let cause = control.in_the_way().unwrap().clone();
+    assert_eq!(cause.seen().to_string(), "doom is running");
+    world.end_program("doom");
+    world.pass_secs(1);
+    control.observe(&world.facts());
+    assert!(control.in_the_way().is_some(), "the cool-down counts, too");
+    world.pass_secs(180);
+    world.metered = Some(true);
+    control.observe(&world.facts());
+    let cause = control.in_the_way().unwrap().clone();
+    assert_eq!(cause.seen().to_string(), "the network is metered");
+    control.order(Order::Start, &world.facts());
+    assert_eq!(control.in_the_way(), None, "the person set it aside");
+}

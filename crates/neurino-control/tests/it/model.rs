@@ -43,7 +43,7 @@ impl Model {
                 self.look(rules, world);
                 let games = games(rules, world);
                 for reason in self.reasons(rules, world).into_keys() {
-                    if !reason.starts_with("cool ") {
+                    if !reason.starts_with("cool ") && reason != "moving" {
                         self.aside.insert(reason, world.now_ms);
                     }
                 }
@@ -65,7 +65,7 @@ impl Model {
             }
             Order::Snooze { minutes } => {
                 if self.said != Said::Nothing {
-                    self.off();
+                    (self.crashed, self.away) = (false, false);
                     let end = |m: u32| world.now_ms + i64::from(m.clamp(1, 1440)) * 60_000;
                     self.said = Said::Pause(minutes.map(end));
                 }
@@ -209,6 +209,9 @@ impl Model {
         if world.updating {
             reasons.insert("update".into(), 2);
         }
+        if world.moving {
+            reasons.insert("moving".into(), 2);
+        }
         reasons
     }
 
@@ -217,6 +220,17 @@ impl Model {
         let mut reasons = self.reasons(rules, world);
         reasons.retain(|reason, _| !self.aside.contains_key(reason));
         reasons
+    }
+
+    /// The program ended and runs again.
+    pub(crate) fn restarted(&mut self) {
+        let mut kept = std::mem::take(&mut self.aside);
+        kept.retain(|reason, _| reason == "away" || reason == "schedule");
+        let said = if self.said == Said::Finish { Said::Nothing } else { self.said };
+        if said == Said::Nothing {
+            kept.clear();
+        }
+        *self = Self { said, aside: kept, ..Self::new() };
     }
 
     /// Whether the person set anything aside.

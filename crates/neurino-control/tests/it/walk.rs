@@ -77,8 +77,7 @@ fn restart(control: &mut Control, model: &mut Model, rules: &Rules, world: &Worl
     let saved = control.saved();
     let (was, running) = (model.said, saved.running);
     *control = Control::new(rules.clone(), saved, &world.facts());
-    *model = Model::new();
-    model.said = if was == Said::Finish { Said::Nothing } else { was };
+    model.restarted();
     model.crashed = running && was == Said::Mine;
     model.passed(rules, world);
 }
@@ -106,7 +105,10 @@ fn change(random: &mut ChaCha8Rng, world: &mut World) {
         |random: &mut ChaCha8Rng| [None, Some(false), Some(true)][random.random_range(0..3)];
     match random.random_range(0..24) {
         0 => (world.on_battery, world.other_user) = (maybe(random), maybe(random)),
-        1 => (world.metered, world.updating) = (maybe(random), random.random_bool(0.2)),
+        1 => {
+            (world.metered, world.updating) = (maybe(random), random.random_bool(0.2));
+            world.moving = random.random_bool(0.1);
+        }
         2..4 => world.card_c = random.random_bool(0.9).then(|| random.random_range(55..100)),
         4..7 => {
             world.idle_secs = match random.random_range(0..8) {
@@ -227,6 +229,7 @@ fn reason(cause: &Cause) -> String {
         Cause::Schedule { .. } => "schedule".into(),
         Cause::Metered => "metered".into(),
         Cause::Update => "update".into(),
+        Cause::Moving => "moving".into(),
     }
 }
 
@@ -279,12 +282,13 @@ fn consistent(decision: &Decision, world: &World, step: u32) {
             Cause::Schedule { cheap_only: true } => "cheap",
             Cause::Metered => "metered",
             Cause::Update => "another version",
+            Cause::Moving => "library",
         };
         assert!(sentence.contains(word), "{}", context());
         assert_eq!(decision.change, cause.section(), "{}", context());
     }
     let held = !matches!(decision.why, Why::Free | Why::Person | Why::PersonFinishes);
-    assert_eq!(decision.resume.is_some(), held, "{}", context());
+    assert_eq!(decision.resume.is_some(), held && !world.moving, "{}", context());
     assert!(decision.until_ms.is_none_or(|until| held && until > world.now_ms), "{}", context());
 }
 
@@ -294,7 +298,8 @@ fn promises(control: &Control, world: &World, step: u32) {
     let context = || format!("step {step}: {decision:?}");
     let mut started = control.clone();
     let after = started.order(Order::Start, &world.facts()).clone();
-    assert_eq!(after.action, Action::Run, "{}\n{after:?}", context());
+    let starts = if world.moving { Action::FinishThenStop } else { Action::Run };
+    assert_eq!(after.action, starts, "{}\n{after:?}", context());
     let offered = decision.resume.as_deref().and_then(|text| text.split_once("sets aside "));
     if let Some((_, what)) = offered {
         let aside = after.aside.as_deref().unwrap_or_default();
@@ -317,6 +322,14 @@ fn promises(control: &Control, world: &World, step: u32) {
         then.now_ms = until_ms;
         let after = waiting.observe(&then.facts());
         assert_ne!(after.why, decision.why, "{}", context());
+    }
+    if let Some(cause) = control.in_the_way() {
+        let word = reason(cause);
+        let kinds = ["game", "cool", "exclusive", "other_user", "metered"];
+        assert!(kinds.contains(&word.split(' ').next().unwrap()), "{}", context());
+        assert_ne!(decision.action, Action::Run, "{}", context());
+        // Who sets everything aside wants downloads as well.
+        assert_eq!(started.in_the_way(), None, "{}", context());
     }
     let saved = control.saved();
     let stays_away = matches!(decision.state, State::Stopped | State::Paused | State::Snoozed);

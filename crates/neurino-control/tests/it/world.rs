@@ -17,6 +17,7 @@ pub(crate) struct World {
     pub(crate) metered: Option<bool>,
     pub(crate) card_c: Option<i16>,
     pub(crate) updating: bool,
+    pub(crate) moving: bool,
     pub(crate) programs: Option<Vec<Program>>,
     pub(crate) foreground: Option<Foreground>,
 }
@@ -34,6 +35,7 @@ impl World {
             metered: Some(false),
             card_c: Some(60),
             updating: false,
+            moving: false,
             programs: Some(vec![Program::at("/usr/bin/firefox")]),
             foreground: None,
         }
@@ -55,6 +57,7 @@ impl World {
             metered: self.metered,
             card_c: self.card_c,
             updating: self.updating,
+            moving: self.moving,
             programs: self.programs.as_deref(),
             foreground: self.foreground.as_ref(),
         }

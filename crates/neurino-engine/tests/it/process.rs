@@ -181,6 +181,62 @@ mod unix {
     }
 
     #[tokio::test]
+    async fn a_child_that_does_not_unload_in_time_is_killed_and_not_replaced() {
+        let mut config = config();
+        config.limits.unload = Duration::from_millis(300);
+        config.limits.first_wait = Duration::from_millis(50);
+        let engine = ProcessEngine::start(config);
+        engine.load(&model()).await.unwrap();
+        let first = engine.process_id().unwrap();
+        let mut stream = engine.run(&job(4000), CancellationToken::new()).await.unwrap();
+        until_running(&mut stream).await;
+        // One long step: it hears of nothing.
+        signal("-STOP", first);
+        drop(stream);
+        let asked = std::time::Instant::now();
+        engine.unload().await.unwrap();
+        assert!(
+            asked.elapsed() < Duration::from_secs(10),
+            "not after the silence of half a minute"
+        );
+        gone(first).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(engine.process_id(), None, "nobody wants another one");
+        assert!(matches!(*engine.status().borrow(), EngineStatus::Idle));
+        engine.load(&model()).await.unwrap();
+        let stream = engine.run(&job(5), CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(&rest(stream).await), Ok(5));
+    }
+
+    #[tokio::test]
+    async fn an_unload_waits_for_a_job_that_somebody_reads() {
+        let mut config = config();
+        config.limits.unload = Duration::from_millis(20);
+        let engine = ProcessEngine::start(config);
+        engine.load(&model()).await.unwrap();
+        let mut stream = engine.run(&job(2000), CancellationToken::new()).await.unwrap();
+        until_running(&mut stream).await;
+        let (unloaded, ended) = tokio::join!(engine.unload(), rest(stream));
+        unloaded.unwrap();
+        assert!(!matches!(ending(&ended), Err(EngineErrorCode::Crashed)), "{:?}", ended.last());
+    }
+
+    #[tokio::test]
+    async fn a_lost_child_without_a_model_is_not_replaced() {
+        let starts = tempfile::NamedTempFile::new().unwrap();
+        let mut words = hello(frame::VERSION);
+        words.extend(b"\0\0\0\x04oops");
+        let count = format!("echo started >> '{}'; sleep 60", starts.path().display());
+        let (_file, config) = script(&words, &count);
+        let engine = ProcessEngine::start(config);
+        engine.load(&model()).await.unwrap_err();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let started = std::fs::read_to_string(starts.path()).unwrap();
+        assert!(started.lines().count() <= 1, "{started}");
+        assert_eq!(engine.process_id(), None);
+    }
+
+    #[tokio::test]
     async fn what_a_library_prints_does_not_reach_the_frames() {
         let mut noisy = config();
         noisy.args = vec!["noisy".into()];

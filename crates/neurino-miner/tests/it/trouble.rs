@@ -130,6 +130,54 @@ async fn where_one_model_is_unreadable_another_one_serves() {
 }
 
 #[tokio::test]
+async fn a_model_with_which_the_engine_keeps_failing_is_left_for_another() {
+    let mut bench = Bench::new(Script::answer("text"));
+    let mut config = bench.config();
+    config.models.push(model("other"));
+    let miner = bench.start_with(config);
+    let mut peer = bench.peers.ready().await;
+    let mut last = Vec::new();
+    for _ in 0..3 {
+        bench.engine.crash();
+        peer.paused().await;
+        last = peer.ready().await.models;
+    }
+    assert_eq!(last, super::offers(&["other"]));
+    let status = until(&miner, |s| s.state == MinerState::Waiting && s.problem.is_some()).await;
+    let problem = status.problem.unwrap();
+    assert_eq!(problem.code, ErrorCode::EngineFailed);
+    assert!(problem.message.contains("so other is served instead"), "{problem}");
+}
+
+#[tokio::test]
+async fn the_only_model_is_computed_gently_before_the_person_is_needed() {
+    let mut bench = Bench::new(Script::answer("text"));
+    bench.engine = bench.engine.clone().with_slots(4);
+    let miner = bench.start();
+    let mut peer = bench.peers.ready().await;
+    for _ in 0..3 {
+        bench.engine.crash();
+        peer.paused().await;
+        peer.ready().await;
+    }
+    let status = until(&miner, |s| s.state == MinerState::Waiting && s.problem.is_some()).await;
+    assert!(status.problem.unwrap().message.contains("one at a time"));
+    // A job that goes well clears what failed before, and the gentleness stays.
+    let lease = lease(LONG_MS);
+    peer.assign(&lease).await;
+    assert_eq!(peer.submission().await.statement.lease, lease.id);
+    for _ in 0..2 {
+        bench.engine.crash();
+        peer.paused().await;
+        assert_eq!(peer.ready().await.slots, 1);
+    }
+    bench.engine.crash();
+    let status = until(&miner, |s| matches!(s.state, MinerState::NeedsYou { .. })).await;
+    let MinerState::NeedsYou { error } = status.state else { unreachable!() };
+    assert!(error.message.contains("also with one job at a time"), "{error}");
+}
+
+#[tokio::test]
 async fn loading_is_tried_again_after_a_crash() {
     let mut bench = Bench::new(Script::answer("text"));
     bench.engine.fail_next_load(EngineError::new(EngineErrorCode::Crashed, "it died"));

@@ -279,7 +279,7 @@ minutes: number, } | { "cause": "away_unknown" } | { "cause": "schedule",
 /**
  * Whether cheap hours alone count.
  */
-cheap_only: boolean, } | { "cause": "metered" } | { "cause": "update" };
+cheap_only: boolean, } | { "cause": "metered" } | { "cause": "update" } | { "cause": "moving" };
 
 /**
  * What public chains say.
@@ -737,6 +737,10 @@ load_percent: number | null,
  */
 temperature_c: number | null,
 /**
+ * The hottest place of its memory, in degrees Celsius, where the driver tells it.
+ */
+memory_temperature_c: number | null,
+/**
  * Watts.
  */
 power_w: number | null,
@@ -945,7 +949,7 @@ resume_c: number, } | { "end": "idle",
 /**
  * For so many minutes.
  */
-minutes: number, } | { "end": "other_rule" } | { "end": "no_hour" } | { "end": "other_network" } | { "end": "updated" } | { "end": "at",
+minutes: number, } | { "end": "other_rule" } | { "end": "no_hour" } | { "end": "other_network" } | { "end": "updated" } | { "end": "moved" } | { "end": "at",
 /**
  * It.
  */
@@ -1486,7 +1490,7 @@ model: ModelId, } | { "action": "resume",
 /**
  * The model.
  */
-model: ModelId, } | { "action": "cancel",
+model: ModelId, } | { "action": "anyway" } | { "action": "cancel",
 /**
  * The model.
  */
@@ -1627,6 +1631,11 @@ queue: Array<QueueItem>,
  * Why the queue rests though something is in it.
  */
 resting: string | null,
+/**
+ * What it rests for, where that is somebody or something else at this machine; the person may
+ * download all the same.
+ */
+waits_for: Cause | null,
 /**
  * The one long task under way.
  */
@@ -2485,6 +2494,10 @@ language: Language, };
  * What a miner does before it can take jobs.
  */
 export type Preparing = { "what": "looking" } | { "what": "checking" } | { "what": "fetching",
+/**
+ * How much of it is here, 0 to 100.
+ */
+percent: number, } | { "what": "paused",
 /**
  * How much of it is here, 0 to 100.
  */

@@ -6,6 +6,7 @@ export const control: Catalogue['control'] = {
   resume: 'Trotzdem weiter',
   resumeShort: 'Weiter',
   change: 'Regel ändern',
+  lastMinutes: 'Die letzten 10 Minuten ansehen',
   follow: 'Meinen Regeln folgen',
   letRules: 'Meine Regeln entscheiden lassen',
   history: 'Frühere Entscheidungen',

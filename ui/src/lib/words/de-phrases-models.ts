@@ -25,6 +25,48 @@ export const phrases: readonly Phrase[] = [
     'Downloads wait until the library has moved.',
     'Downloads warten, bis die Bibliothek verschoben ist.',
   ],
+  ['Downloads wait: {}.', 'Downloads warten: {0}.'],
+  [
+    'the newer version is fetched when games and the like leave room for it',
+    'die neuere Version wird geladen, wenn Spiele und Ähnliches Platz dafür lassen',
+  ],
+  ['the download of {} was cancelled', 'der Download von {0} wurde abgebrochen'],
+  [
+    'press Start to fetch it again, or fetch another model first',
+    'drück auf Start, um es neu zu laden, oder lade erst ein anderes Modell',
+  ],
+  [
+    'close other programs that use the memory, or choose a smaller model; it is tried again every ten minutes',
+    'schließ andere Programme, die den Speicher nutzen, oder wähle ein kleineres Modell; alle zehn Minuten gibt es einen neuen Versuch',
+  ],
+  [
+    'the engine failed three times in ten minutes with {}, so {} is served instead',
+    'die Engine ist mit {0} dreimal in zehn Minuten gescheitert, deshalb wird nun {1} angeboten',
+  ],
+  [
+    'the engine failed three times in ten minutes with {}, so jobs are computed one at a time',
+    'die Engine ist mit {0} dreimal in zehn Minuten gescheitert, deshalb werden Jobs nun einzeln gerechnet',
+  ],
+  [
+    'the engine failed three times in ten minutes with {}, also with one job at a time',
+    'die Engine ist mit {0} dreimal in zehn Minuten gescheitert, auch mit nur einem Job auf einmal',
+  ],
+  [
+    'start mining anew to try it again, or update the graphics driver',
+    'starte das Mining neu, um es noch einmal zu versuchen, oder aktualisiere den Grafiktreiber',
+  ],
+  [
+    'start mining anew to try several again, or update the graphics driver',
+    'starte das Mining neu, um wieder mehrere zu versuchen, oder aktualisiere den Grafiktreiber',
+  ],
+  [
+    'update the graphics driver, or fetch a smaller model; Start tries again',
+    'aktualisiere den Grafiktreiber oder lade ein kleineres Modell; Start versucht es noch einmal',
+  ],
+  [
+    "the engine's process did not give its memory back in time",
+    'der Prozess der Engine gab seinen Speicher nicht rechtzeitig zurück',
+  ],
   ['Downloads run from {} to {}.', 'Downloads laufen von {0} bis {1} Uhr.'],
   [
     'the folder of the library is set from outside',

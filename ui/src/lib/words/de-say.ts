@@ -49,6 +49,7 @@ export const causes: Said<Cause, 'cause'> = {
       : 'diese Stunde steht nicht in deinem Zeitplan',
   metered: () => 'das Netzwerk ist getaktet',
   update: () => 'eine andere Version von Neurino wird gleich installiert',
+  moving: () => 'die Bibliothek der Modelle zieht in einen anderen Ordner um',
 };
 
 export const endings: Said<Ending, 'end'> = {
@@ -67,6 +68,7 @@ export const endings: Said<Ending, 'end'> = {
   no_hour: () => 'Keine Stunde der Woche ist erlaubt.',
   other_network: () => 'Weiter geht es in einem anderen Netzwerk.',
   updated: () => 'Weiter geht es, sobald sie läuft.',
+  moved: () => 'Weiter geht es nach dem Umzug.',
   at: ({ time }) => `Weiter geht es ${time.day === null ? 'um ' : ''}${clockWords(time)}.`,
   unknown: () => '',
 };
@@ -108,6 +110,7 @@ export const preparing: Said<Preparing, 'what'> = {
   looking: () => 'sieht nach, welche Modelle da sind',
   checking: () => 'prüft die Dateien des Modells',
   fetching: ({ percent }) => `holt das Startmodell (${percent} %)`,
+  paused: ({ percent }) => `wartet auf den Download, den du pausiert hast (${percent} %)`,
   unpacking: () => 'packt das Bildmodell aus',
   connecting: ({ attempt }) => `verbindet sich, Versuch ${attempt}`,
   loading: ({ model, percent, warm_percent }) => {
@@ -243,6 +246,11 @@ function pick<Enum, Tag extends keyof Enum>(
   code: Enum[Tag] & string,
 ): string {
   return (words[code] as unknown as (said: Enum) => string)(said);
+}
+
+/** Why downloads wait. */
+export function downloadsWait(cause: Cause): string {
+  return `Downloads warten: ${causeWords(cause)}.`;
 }
 
 function causeWords(cause: Cause): string {

@@ -92,6 +92,10 @@ export const wallet: Catalogue['wallet'] = {
   minerOpen: 'Andere Benutzer dieses Rechners können diese Datei lesen.',
   minerTakeKey: 'Diese Identität und ihre Auszahlungsadresse benutzen',
   minerTakeReward: 'Diese Auszahlungsadresse benutzen',
+  minerAsk: 'Auch eine andere Auszahlungsadresse?',
+  minerAskText: 'Die Punkte des Miners gehen an eine andere Adresse als deine.',
+  minerTakeBoth: 'Seine Auszahlungsadresse benutzen',
+  minerKeepReward: 'Meine behalten',
   minerTaken: 'Übernommen.',
   minerModels: (count: number, size: string, folder: string) =>
     `${count} ${count === 1 ? 'Modelldatei' : 'Modelldateien'}, ${size}, in ${folder}`,
