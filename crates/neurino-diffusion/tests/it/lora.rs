@@ -184,15 +184,17 @@ fn written(
     file
 }
 
-/// A layer of 1 by 1, and what an update whose factors are ones adds to it.
-fn strength(lora: Lora) -> f32 {
+/// Checks what an update whose factors are ones adds to a layer of 1 by 1.
+#[track_caller]
+fn assert_strength(lora: Lora, expect: f32, what: &str) {
     let device = Device::flex();
     let layer = Affine::new(Linear::dense(upload(vec![0.0], [1, 1], &device)), None);
     let placement = Placement { device: device.clone(), dtype: burn::tensor::DType::F32 };
     let mut block = Block { layers: vec![("layers.0.to_q", layer)], placement };
     set_loras(&mut block, Part::Denoiser, &[(Arc::new(lora), 1.0)]).unwrap();
     let x: Tensor<2> = upload(vec![1.0], [1, 1], &device);
-    download(block.layers[0].1.forward(x)).unwrap()[0]
+    let found = download(block.layers[0].1.forward(x)).unwrap()[0];
+    assert!((found - expect).abs() < 1e-6, "{what}: {found}, not {expect}");
 }
 
 /// Factors of one layer whose update is the rank of 4 times the scale.
@@ -226,7 +228,7 @@ fn alpha_is_a_number_of_any_type() {
     ] {
         for shape in [[].as_slice(), &[1]] {
             let lora = Lora::open(&file(dtype, shape, bytes)).unwrap();
-            assert_eq!(strength(lora), 8.0, "{dtype:?} {shape:?}");
+            assert_strength(lora, 8.0, &format!("{dtype:?} {shape:?}"));
         }
     }
     for (dtype, shape, bytes) in [
@@ -261,7 +263,7 @@ fn updates_of_peft_are_as_strong_as_its_configuration_says() {
         (r#"{ "r": 4, "lora_alpha": 8, "use_rslora": true }"#, 16.0),
     ] {
         std::fs::write(&config, json).unwrap();
-        assert_eq!(strength(Lora::open(&file).unwrap()), expect, "{json}");
+        assert_strength(Lora::open(&file).unwrap(), expect, json);
     }
     std::fs::write(&config, r#"{ "alpha_pattern": { ".*q": 1 } }"#).unwrap();
     let error = Lora::open(&file).unwrap_err();
@@ -271,9 +273,9 @@ fn updates_of_peft_are_as_strong_as_its_configuration_says() {
     let names = ["unet.layers.0.to_q.lora_A.weight", "unet.layers.0.to_q.lora_B.weight"];
     let note = r#"{ "unet.r": 4, "unet.lora_alpha": 8 }"#;
     let file = written("noted", &ones(names[0], names[1]), &[("lora_adapter_metadata", note)]);
-    assert_eq!(strength(Lora::open(&file).unwrap()), 8.0);
+    assert_strength(Lora::open(&file).unwrap(), 8.0, note);
     let file = written("unnoted", &ones(names[0], names[1]), &[]);
-    assert_eq!(strength(Lora::open(&file).unwrap()), 4.0);
+    assert_strength(Lora::open(&file).unwrap(), 4.0, "without a note");
 }
 
 /// Trainers of Flux change T5, too; what they make acts as merged weights do.
