@@ -42,7 +42,7 @@ cargo xtask COMMAND [OPTIONS]
   run [-- ARGS]    set up, build, and start Neurino on the practice network
                    (without a display: `neurino practice` in this terminal; ARGS go to the program)
   test [STEP ...]  set up, then format, clippy, unit, integration, UI and end-to-end tests
-                   (STEP picks single steps, `--list` names them)
+                   (STEP picks single steps, `--list` names them; `flux` runs by name alone)
   ci               the same as test
   setup            only install what is missing: system packages, the web UI's packages, LLVM
   gen [--check]    write the generated files anew (TypeScript types, docs/ENVIRONMENT.md)

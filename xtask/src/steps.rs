@@ -76,6 +76,8 @@ pub(crate) enum Place {
     OnTop,
     /// Makes sense alone.
     Alone,
+    /// As [`Place::OnTop`], and too long for every run: only when it is named.
+    ByName,
 }
 
 /// One step.
@@ -191,8 +193,12 @@ pub(crate) fn choose<'a>(steps: Vec<Step<'a>>, names: &[String]) -> Result<Vec<S
         let known: Vec<&str> = steps.iter().map(|step| step.name).collect();
         bail!("there is no step `{name}`; the steps are {}", known.join(", "));
     }
-    let named = |step: &Step<'_>| names.is_empty() || names.iter().any(|name| name == step.name);
-    let any_on_top = steps.iter().any(|step| named(step) && step.place == Place::OnTop);
+    let named = |step: &Step<'_>| match names {
+        [] => step.place != Place::ByName,
+        names => names.iter().any(|name| name == step.name),
+    };
+    let is_on_top = |place| matches!(place, Place::OnTop | Place::ByName);
+    let any_on_top = steps.iter().any(|step| named(step) && is_on_top(step.place));
     Ok(steps
         .into_iter()
         .filter(|step| named(step) || any_on_top && step.place == Place::Foundation)
@@ -432,6 +438,7 @@ mod tests {
                 step("alone", Place::Alone, &ran, false),
                 step("base", Place::Foundation, &ran, false),
                 step("top", Place::OnTop, &ran, false),
+                step("long", Place::ByName, &ran, false),
             ];
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
             Ok(choose(steps, &names)?.iter().map(|step| step.name).collect())
@@ -439,6 +446,7 @@ mod tests {
         assert_eq!(names(&["alone"]).ok(), Some(vec!["alone"]));
         assert_eq!(names(&["top"]).ok(), Some(vec!["base", "top"]));
         assert_eq!(names(&[]).ok(), Some(vec!["alone", "base", "top"]));
+        assert_eq!(names(&["long"]).ok(), Some(vec!["base", "long"]));
         assert!(names(&["other"]).is_err());
     }
 }

@@ -123,22 +123,15 @@ fn program_steps(workspace: &Workspace) -> Vec<Step<'_>> {
             what: "image networks of real size, and loads, keep to their memory",
             place: Place::OnTop,
             action: Action::Planned(Box::new(|| {
-                // One process each, whose peak of memory is theirs alone.
-                let alone = |name: &str| -> Result<Cmd> {
-                    // A name that fits no test would pass.
-                    let (module, test) = name.split_once("::").context("a test in a module")?;
-                    let file = format!("tests/it/{module}.rs");
-                    let known = ["neurino-diffusion", "neurino-engine"].iter().any(|owner| {
-                        let path = workspace.path(format!("crates/{owner}/{file}"));
-                        let text = std::fs::read_to_string(path).unwrap_or_default();
-                        text.contains(&format!("fn {test}("))
-                    });
-                    anyhow::ensure!(known, "no crate's {file} has {test}");
-                    let tests = cargo_test(workspace)?.args(["--test", "it"]);
-                    Ok(tests.args(["--", "--ignored", "--exact", "--nocapture", name]))
-                };
-                REAL_SIZES.iter().map(|name| alone(name)).collect()
+                REAL_SIZES.iter().map(|name| real_size(workspace, name)).collect()
             })),
+        },
+        Step {
+            name: "flux",
+            what: "a whole picture of Flux in 4 bits at its own size keeps to its memory (by name alone: \
+                   16 GB, and minutes)",
+            place: Place::ByName,
+            action: Action::Planned(Box::new(|| Ok(vec![real_size(workspace, FLUX)?]))),
         },
         Step {
             name: "kill",
@@ -235,6 +228,24 @@ fn build_variants(workspace: &Workspace) -> Vec<Step<'_>> {
     }
     steps
 }
+
+/// A test in a process of its own, whose peak of memory is its alone.
+fn real_size(workspace: &Workspace, name: &str) -> Result<Cmd> {
+    // A name that fits no test would pass.
+    let (module, test) = name.split_once("::").context("a test in a module")?;
+    let file = format!("tests/it/{module}.rs");
+    let known = ["neurino-diffusion", "neurino-engine"].iter().any(|owner| {
+        let path = workspace.path(format!("crates/{owner}/{file}"));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.contains(&format!("fn {test}("))
+    });
+    anyhow::ensure!(known, "no crate's {file} has {test}");
+    let tests = cargo_test(workspace)?.args(["--test", "it"]);
+    Ok(tests.args(["--", "--ignored", "--exact", "--nocapture", name]))
+}
+
+/// The one that also takes minutes.
+const FLUX: &str = "real_size::a_whole_picture_of_flux_in_4_bits";
 
 /// Tests that take gigabytes.
 const REAL_SIZES: [&str; 8] = [

@@ -9,12 +9,12 @@ use std::cell::Cell;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use burn::tensor::{DType as TensorType, Device, Tensor, TensorData};
+use burn::tensor::{Bytes, DType as TensorType, Device, ExecutionError, Tensor, TensorData};
 use neurino_nn::conv::{Conv2d, Padding};
 use neurino_nn::device::{is_cpu, upload};
 use neurino_nn::norm::{GroupNorm, LayerNorm};
 use neurino_nn::quant::{hqq_on, nf4_on};
-use neurino_nn::{Affine, Linear, RmsNorm};
+use neurino_nn::{Affine, Linear, NnError, RmsNorm};
 use neurino_weights::hqq::HqqMatrix;
 use neurino_weights::nf4::Nf4Matrix;
 use neurino_weights::{DType, WeightsError};
@@ -24,13 +24,19 @@ use crate::lora::Placement;
 use crate::pulse::Pulse;
 
 pub mod folder;
+pub mod kept;
 pub mod ldm;
 pub mod random;
 pub mod streaming;
 
+use kept::KeptTensors;
 use streaming::Conveyor;
 
-/// One tensor as it was read.
+/// Bytes that may be on their way to a device before it is waited for.
+const PENDING_BYTES_MAX: u64 = 1 << 29;
+
+/// One tensor as it was read. A copy of packed weights shares their bytes; so does one of plain weights
+/// that are shared ([`Bytes::shared`]).
 #[derive(Debug, Clone)]
 pub enum Weight {
     /// Numbers in row-major order.
@@ -38,15 +44,20 @@ pub enum Weight {
         /// As stored: f32, f16 or bf16.
         dtype: DType,
         /// Little-endian.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A matrix in bitsandbytes' 4 bits.
-    Nf4(Nf4Matrix),
+    Nf4(Arc<Nf4Matrix>),
     /// A matrix in HQQ's integers.
-    Hqq(HqqMatrix),
+    Hqq(Arc<HqqMatrix>),
 }
 
 impl Weight {
+    /// Plain numbers of little-endian bytes.
+    pub fn plain(dtype: DType, bytes: Vec<u8>) -> Self {
+        Self::Plain { dtype, bytes: Bytes::from_bytes_vec(bytes) }
+    }
+
     /// Memory it takes as it is, in bytes.
     pub fn size_bytes(&self) -> usize {
         match self {
@@ -81,6 +92,9 @@ pub enum Precision {
     Full,
     /// 16 bits (f16 for what is stored wider), packed ones packed: what cards run.
     Half,
+    /// As [`Precision::Half`], and the 16 bits are bf16 whatever is stored: for networks that were
+    /// trained with the range of f32, which f16 has not.
+    HalfWide,
 }
 
 impl Precision {
@@ -88,9 +102,14 @@ impl Precision {
     fn kept(self, dtype: DType) -> TensorType {
         match (self, dtype) {
             (Self::Full, _) | (Self::Stored, DType::F32) => TensorType::F32,
-            (_, DType::BF16) => TensorType::BF16,
+            (_, DType::BF16) | (Self::HalfWide, _) => TensorType::BF16,
             _ => TensorType::F16,
         }
+    }
+
+    /// Whether it is what cards run.
+    pub fn is_half(self) -> bool {
+        matches!(self, Self::Half | Self::HalfWide)
     }
 }
 
@@ -120,12 +139,18 @@ pub struct Loading<'a> {
     pub precision: Precision,
     read_bytes: Cell<u64>,
     held_bytes: Cell<u64>,
+    /// Handed to the device since it was last waited for.
+    pending_bytes: Cell<u64>,
     progress: &'a dyn Fn(u64),
     cancelled: &'a dyn Fn() -> bool,
     /// Brings the denoiser's layers, if they stream.
     conveyor: Option<Arc<Conveyor>>,
     /// Hears of each block that the layers compute.
     pulse: Pulse,
+    /// Keeps what was read in host memory, for components that are read often.
+    kept: Option<Arc<KeptTensors>>,
+    /// Host memory that such components may take.
+    host_room_bytes: u64,
 }
 
 impl<'a> Loading<'a> {
@@ -137,15 +162,50 @@ impl<'a> Loading<'a> {
         progress: &'a dyn Fn(u64),
         cancelled: &'a dyn Fn() -> bool,
     ) -> Self {
-        let (read_bytes, held_bytes) = (Cell::new(0), Cell::new(0));
+        let (read_bytes, held_bytes, pending_bytes) = (Cell::new(0), Cell::new(0), Cell::new(0));
         let (conveyor, pulse) = (None, Pulse::default());
-        Self { device, precision, read_bytes, held_bytes, progress, cancelled, conveyor, pulse }
+        Self {
+            device,
+            precision,
+            read_bytes,
+            held_bytes,
+            pending_bytes,
+            progress,
+            cancelled,
+            conveyor,
+            pulse,
+            kept: None,
+            host_room_bytes: 0,
+        }
     }
 
     /// The same, of layers that beat with `pulse` while they compute.
     #[must_use]
     pub fn beating(self, pulse: &Pulse) -> Self {
         Self { pulse: pulse.clone(), ..self }
+    }
+
+    /// The same, of a model that may keep components in so much memory of the host which come to the device
+    /// again and again.
+    #[must_use]
+    pub fn with_host_room(self, host_room_bytes: u64) -> Self {
+        Self { host_room_bytes, ..self }
+    }
+
+    /// Host memory that components may take which come again and again, in bytes.
+    pub fn host_room_bytes(&self) -> u64 {
+        self.host_room_bytes
+    }
+
+    /// The same, with what is read kept in host memory.
+    #[must_use]
+    pub fn keeping(self, kept: &Arc<KeptTensors>) -> Self {
+        Self { kept: Some(Arc::clone(kept)), ..self }
+    }
+
+    /// Where what is read is kept, if it is.
+    pub(crate) fn kept(&self) -> Option<&KeptTensors> {
+        self.kept.as_deref()
     }
 
     /// What the layers beat with while they compute.
@@ -181,7 +241,21 @@ impl<'a> Loading<'a> {
         self.read_bytes.set(self.read_bytes.get() + read_bytes as u64);
         self.held_bytes.set(self.held_bytes.get() + held_bytes as u64);
         (self.progress)(self.read_bytes.get());
+        self.bound(held_bytes as u64)?;
         if (self.cancelled)() { Err(DiffusionError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Waits for the device once too much is on its way to it: what a card has not copied yet still lies
+    /// in this machine's memory, and a file may be read quicker than a card takes it.
+    fn bound(&self, handed_bytes: u64) -> Result<(), DiffusionError> {
+        let pending_bytes = self.pending_bytes.get() + handed_bytes;
+        let full = pending_bytes > PENDING_BYTES_MAX && !is_cpu(self.device);
+        self.pending_bytes.set(if full { 0 } else { pending_bytes });
+        if full {
+            let lost = |error: ExecutionError| NnError::Device { reason: error.to_string() };
+            self.device.sync().map_err(lost)?;
+        }
+        Ok(())
     }
 }
 
@@ -204,6 +278,17 @@ impl<'a> Component<'a> {
     #[must_use]
     pub fn kept_in(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same of a network whose numbers leave the range of f16: where it is kept in 16 bits, these
+    /// are bf16. The reference runs such networks in that.
+    #[must_use]
+    pub fn with_range(self) -> Self {
+        let precision = match self.precision {
+            Precision::Half => Precision::HalfWide,
+            other => other,
+        };
+        self.kept_in(precision)
     }
 
     /// The part whose names begin with `part` and a dot.
@@ -229,14 +314,18 @@ impl<'a> Component<'a> {
 
     /// Whether activations may lose precision where that is quicker, as weights did.
     pub fn in_half(&self) -> bool {
-        self.precision == Precision::Half
+        self.precision.is_half()
     }
 
     /// Where updates of low rank of these layers are put: in full on the CPU, which computes in f32, and
-    /// in 16 bits elsewhere.
+    /// in the layers' 16 bits elsewhere.
     pub fn placement(&self) -> Placement {
         let full = self.precision == Precision::Full || is_cpu(self.loading.device);
-        let dtype = if full { TensorType::F32 } else { TensorType::F16 };
+        let dtype = match self.precision {
+            _ if full => TensorType::F32,
+            Precision::HalfWide => TensorType::BF16,
+            _ => TensorType::F16,
+        };
         Placement { device: self.loading.device.clone(), dtype }
     }
 
@@ -270,7 +359,9 @@ impl<'a> Component<'a> {
             Weight::Hqq(matrix) if full => self.unpacked(matrix.to_f32(), shape, read),
             Weight::Nf4(mut matrix) => {
                 // Without the trailing dimensions of 1 that the file may have.
-                matrix.shape = shape.to_vec();
+                if matrix.shape != shape {
+                    Arc::make_mut(&mut matrix).shape = shape.to_vec();
+                }
                 self.loading.count(read, read)?;
                 Ok(Linear::packed(nf4_on(matrix, self.loading.device, TensorType::BF16)))
             }
@@ -369,7 +460,7 @@ impl<'a> Component<'a> {
         &self,
         name: &str,
         dtype: DType,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         shape: [usize; D],
     ) -> Result<Tensor<D>, DiffusionError> {
         let Some(stored) = stored_type(dtype) else {
@@ -379,7 +470,7 @@ impl<'a> Component<'a> {
         let kept = self.precision.kept(dtype);
         let count = shape.iter().product::<usize>();
         self.loading.count(bytes.len(), count * kept.size())?;
-        let data = TensorData::from_bytes_vec(bytes, shape, stored);
+        let data = TensorData::from_bytes(bytes, shape, stored);
         let device = self.loading.device;
         Ok(Tensor::from_data(data.convert_dtype(kept), (device, kept)))
     }

@@ -142,6 +142,8 @@ impl FluxTransformer {
     /// # Errors
     /// `Weights` if a tensor is absent or of another shape, `Cancelled`.
     pub fn load(component: &Component<'_>, config: &FluxConfig) -> Result<Self, DiffusionError> {
+        // Trained in bf16: its residual stream leaves the range of f16.
+        let component = &component.clone().with_range();
         let width = config.width();
         let embed = component.sub("time_text_embed");
         let mlp = |name: &str, features: usize| Mlp::load(&embed.sub(name), features, width);

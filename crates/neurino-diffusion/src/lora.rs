@@ -1,28 +1,32 @@
 //! Updates of low rank (LoRA) from files, applied to layers while the weights stay.
 //!
-//! Reading order: this file; `keys`, the names in files of all trainers; `aliases`, the names of a
-//! layer; `update`, the factors for one layer; [`layer`], what a network shows of itself.
+//! Reading order: this file; `keys`, the names in files of all trainers; `scale`, what peft says of an
+//! update's strength; `aliases`, the names of a layer; `update`, the factors for one layer; [`layer`],
+//! what a network shows of itself; `apply`, from files to networks.
 //!
 //! Source: Hu et al. 2021: a layer's weights become `W + scale * (alpha / rank) * up down`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use neurino_weights::{Safetensors, StoredTensor};
 
 mod aliases;
+mod apply;
 mod error;
 mod keys;
 mod layer;
+mod scale;
 mod update;
 
+pub(crate) use apply::prepare_loras;
+pub use apply::{check_fit, set_loras};
 pub use error::LoraError;
 pub(crate) use layer::{HeldUpdates, LowRankPart};
 pub use layer::{Layer, LowRankLayers, Placement};
 
 use keys::Role;
-use update::{LayerShape, LayerUpdate};
+use scale::PeftScale;
 
 /// Names that a message lists.
 const NAMES_SHOWN: usize = 4;
@@ -34,8 +38,10 @@ pub enum Part {
     Denoiser,
     /// The (first) text encoder.
     TextEncoder,
-    /// The second text encoder.
+    /// The second text encoder, where that is CLIP.
     TextEncoder2,
+    /// Flux's T5. Files name it as the second text encoder, or as the third, which it is to SD 3.
+    T5,
 }
 
 /// A LoRA's file: where its updates lie. They are read when they are applied.
@@ -63,6 +69,8 @@ struct Update {
 #[derive(Default)]
 struct Found<'a> {
     name: &'a str,
+    /// Whether peft alone knows how strong the update is.
+    of_peft: bool,
     down: Option<&'a StoredTensor>,
     up: Option<&'a StoredTensor>,
     alpha: Option<&'a StoredTensor>,
@@ -73,8 +81,9 @@ impl Lora {
     /// header and the scales.
     ///
     /// # Errors
-    /// `Weights` if the file cannot be read, `Unsupported` if it holds something else or updates of
-    /// another kind, `Damaged` if tensors are absent or do not go together.
+    /// `Weights` if the file cannot be read, `Unsupported` if it holds something else, updates of
+    /// another kind or such whose strength is nowhere told, `Damaged` if tensors are absent or do not
+    /// go together.
     pub fn open(path: &Path) -> Result<Self, LoraError> {
         let file = Safetensors::open_file(path)?;
         let mut found = BTreeMap::<(Part, String), Found<'_>>::new();
@@ -91,14 +100,15 @@ impl Lora {
                 let problem = format!("it has two updates for the layer of `{}`", tensor.name());
                 return Err(LoraError::Damaged { file: path.to_owned(), problem });
             }
-            entry.name = key.base;
+            (entry.name, entry.of_peft) = (key.base, key.of_peft);
         }
         if found.is_empty() {
             let found = "it is empty".to_owned();
             return Err(LoraError::Unsupported { file: path.to_owned(), found });
         }
+        let scale = PeftScale::read(path, &file)?;
         let update = |((part, layer), found): ((Part, String), Found<'_>)| {
-            Update::new(path, part, layer, &found)
+            Update::new(path, part, layer, &found, scale.as_ref())
         };
         let updates = found.into_iter().map(update).collect::<Result<_, _>>()?;
         Ok(Self { path: path.to_owned(), updates })
@@ -130,32 +140,54 @@ impl Lora {
         self.updates.iter().any(|update| update.part == part)
     }
 
-    /// Refuses a LoRA that changes networks other than `parts`.
+    /// Memory of its updates of `parts` on a device, in numbers: where a file keeps several layers in
+    /// one update, each of them has the first factor for itself.
+    pub fn numbers(&self, parts: &[Part]) -> u64 {
+        let count = |tensor: &StoredTensor| tensor.shape().iter().product::<usize>() as u64;
+        let ours = self.updates.iter().filter(|update| parts.contains(&update.part));
+        ours.map(|update| {
+            let copies = aliases::layers_in(&update.layer) as u64;
+            count(&update.up) + copies * count(&update.down)
+        })
+        .sum()
+    }
+
+    /// Refuses a LoRA of which nothing changes any of `parts`.
     ///
     /// # Errors
     /// `NoSuchLayer`.
     pub fn check_parts(&self, parts: &[Part]) -> Result<(), LoraError> {
-        let strange = self.updates.iter().filter(|update| !parts.contains(&update.part));
-        let names: Vec<&str> = strange.map(|update| update.name.as_str()).collect();
-        self.fit_or(&names, self.updates.len())
-    }
-
-    fn fit_or(&self, strange: &[&str], total: usize) -> Result<(), LoraError> {
-        if strange.is_empty() {
+        if self.updates.iter().any(|update| parts.contains(&update.part)) {
             return Ok(());
         }
-        let mut names = strange.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
-        if strange.len() > NAMES_SHOWN {
-            names.push_str(", ...");
-        }
-        let (file, count) = (self.path.clone(), strange.len());
-        Err(LoraError::NoSuchLayer { file, count, total, names })
+        let names: Vec<&str> = self.updates.iter().map(|update| update.name.as_str()).collect();
+        Err(self.fits_nothing(&names))
+    }
+
+    fn fits_nothing(&self, strange: &[&str]) -> LoraError {
+        let (file, count, total) = (self.path.clone(), strange.len(), self.updates.len());
+        LoraError::NoSuchLayer { file, count, total, names: listed(strange) }
     }
 }
 
+/// The first of some names.
+fn listed(names: &[&str]) -> String {
+    let mut listed = names.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMES_SHOWN {
+        listed.push_str(", ...");
+    }
+    listed
+}
+
 impl Update {
-    fn new(path: &Path, part: Part, layer: String, found: &Found<'_>) -> Result<Self, LoraError> {
-        let Found { name, down, up, alpha } = *found;
+    fn new(
+        path: &Path,
+        part: Part,
+        layer: String,
+        found: &Found<'_>,
+        scale: Option<&PeftScale>,
+    ) -> Result<Self, LoraError> {
+        let Found { name, of_peft, down, up, alpha } = *found;
         let damaged = |problem: String| LoraError::Damaged { file: path.to_owned(), problem };
         let (Some(down), Some(up)) = (down, up) else {
             return Err(damaged(format!("its update `{name}` has not both factors")));
@@ -171,81 +203,30 @@ impl Update {
                 return Err(damaged(problem));
             }
         };
-        let alpha = alpha.map_or(Ok(rank as f32), |tensor| match tensor.size_bytes() {
-            0..=8 => match tensor.read()?.to_f32()?.as_slice() {
-                &[alpha] if alpha.is_finite() => Ok(alpha),
-                _ => Err(damaged(format!("`{name}.alpha` is no number"))),
-            },
-            _ => Err(damaged(format!("`{name}.alpha` is no number"))),
-        })?;
+        let factor = match (alpha, scale) {
+            (Some(alpha), _) => {
+                let number = scale::number(alpha)?.filter(|alpha| alpha.is_finite());
+                number.ok_or_else(|| damaged(format!("`{name}.alpha` is no number")))? / rank as f64
+            }
+            (None, Some(scale)) => scale.factor(name, rank),
+            (None, None) if of_peft => {
+                return Err(LoraError::Unsupported {
+                    file: path.to_owned(),
+                    found:
+                        "it is a file of peft without its `adapter_config.json`, which says how \
+                            strong the updates are: put that file beside it"
+                            .to_owned(),
+                });
+            }
+            (None, None) => 1.0,
+        };
         Ok(Self {
             part,
             layer,
             name: name.to_owned(),
             down: down.clone(),
             up: up.clone(),
-            factor: alpha / rank as f32,
+            factor: factor as f32,
         })
     }
-}
-
-/// Makes `loras`, each with its scale, the updates of `network`, in place of those it had; none
-/// restores the network. Nothing changes if it fails. Text encoders of the reference's pipelines of
-/// Stable Diffusion take the scale 1, whatever the UNet's is.
-///
-/// - `part`: which network of a pipeline it is
-///
-/// # Errors
-/// `NoSuchLayer`, `WrongShape`; `Weights` if a file changed since it was opened.
-pub fn set_loras(
-    network: &mut (impl LowRankLayers + ?Sized),
-    part: Part,
-    loras: &[(Arc<Lora>, f32)],
-) -> Result<(), LoraError> {
-    let mut layers: Vec<(String, LayerShape)> = Vec::new();
-    network.low_rank_layers(&mut |path, layer| {
-        layers.push((path.to_owned(), LayerShape::of(&layer)));
-    });
-    let layers_per_block = layers_per_block(layers.iter().map(|(path, _)| path.as_str()));
-    let mut by_name = HashMap::<String, Vec<(usize, aliases::Rows)>>::new();
-    for (i, (path, _)) in layers.iter().enumerate() {
-        for (name, rows) in aliases::of(path, layers_per_block) {
-            by_name.entry(name).or_default().push((i, rows));
-        }
-    }
-    let placement = network.placement().clone();
-    let mut updates: Vec<Vec<LayerUpdate>> = layers.iter().map(|_| Vec::new()).collect();
-    for (lora, scale) in loras {
-        let ours: Vec<&Update> = lora.updates.iter().filter(|u| u.part == part).collect();
-        let strange = ours.iter().filter(|update| !by_name.contains_key(&update.layer));
-        let names: Vec<&str> = strange.map(|update| update.name.as_str()).collect();
-        lora.fit_or(&names, ours.len())?;
-        for update in ours {
-            let factors = update::read(update)?;
-            for &(i, rows) in by_name.get(&update.layer).into_iter().flatten() {
-                let made = factors.for_layer(&layers[i].1, rows, update.factor * scale, &placement);
-                let made = made.map_err(|found| LoraError::WrongShape {
-                    file: lora.path.clone(),
-                    name: update.name.clone(),
-                    found,
-                    expected: format!("{} ({})", layers[i].1, layers[i].0),
-                })?;
-                updates[i].push(made);
-            }
-        }
-    }
-    let mut updates = updates.into_iter();
-    network.low_rank_layers(&mut |_, layer| {
-        update::set(layer, updates.next().unwrap_or_default());
-    });
-    Ok(())
-}
-
-/// How many resnets a level of the UNet with these layers has; 0 for other networks.
-fn layers_per_block<'a>(paths: impl Iterator<Item = &'a str>) -> usize {
-    paths
-        .filter_map(|path| path.strip_prefix("down_blocks.0.resnets.")?.split_once('.'))
-        .filter_map(|(number, _)| number.parse::<usize>().ok())
-        .max()
-        .map_or(0, |last| last + 1)
 }

@@ -271,6 +271,11 @@ impl ImageMemory {
         self.encoders_bytes
     }
 
+    /// Memory of the low-rank updates.
+    pub fn updates_bytes(&self) -> u64 {
+        self.updates_bytes
+    }
+
     /// Memory on the device of what is there all the time: weights and low-rank updates.
     pub fn resident_bytes(&self, residence: Residence) -> u64 {
         let away_bytes = match residence {
@@ -383,7 +388,8 @@ impl PictureMemory {
         };
         let last = match plan.decoding {
             Decoding::Whole => self.decoding_bytes,
-            Decoding::Tiled => self.tiled_bytes,
+            // Smaller ones are for what was planned wrongly, and take less than these.
+            Decoding::Tiled | Decoding::SmallTiles => self.tiled_bytes,
         };
         OTHER_BYTES + steps.max(last)
     }

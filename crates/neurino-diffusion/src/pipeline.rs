@@ -52,7 +52,8 @@ impl Family {
     /// The networks that updates of low rank may change.
     pub(crate) fn low_rank_parts(self) -> &'static [Part] {
         match self {
-            Self::Sd15 | Self::Flux => &[Part::Denoiser, Part::TextEncoder],
+            Self::Sd15 => &[Part::Denoiser, Part::TextEncoder],
+            Self::Flux => &[Part::Denoiser, Part::TextEncoder, Part::T5],
             Self::Sdxl => &[Part::Denoiser, Part::TextEncoder, Part::TextEncoder2],
         }
     }
@@ -94,6 +95,20 @@ pub enum Decoding {
     Whole,
     /// In overlapping tiles, which takes less memory and moves a few pixels at their seams.
     Tiled,
+    /// In tiles of half the side, with more seams: where the device turns out to have less memory than
+    /// was planned.
+    SmallTiles,
+}
+
+impl Decoding {
+    /// The next way that takes less memory.
+    pub fn smaller(self) -> Option<Self> {
+        match self {
+            Self::Whole => Some(Self::Tiled),
+            Self::Tiled => Some(Self::SmallTiles),
+            Self::SmallTiles => None,
+        }
+    }
 }
 
 /// Whether the two halves of a guided step, with the prompt and without it, are one batch.
@@ -127,7 +142,8 @@ pub enum Residence {
     /// On the device.
     #[default]
     Stay,
-    /// Text encoders in their files: they come for each new prompt. The rest on the device.
+    /// Text encoders in host memory, where that has room, or in their files: they come for each new prompt.
+    /// The rest on the device.
     Visit,
     /// As [`Residence::Visit`], and the layers of the denoiser in host memory: two of them are on the
     /// device while a step computes.
@@ -182,7 +198,8 @@ pub trait Pipeline: Send {
 pub struct LoraFile {
     /// The file.
     pub path: PathBuf,
-    /// 1 as trained. Text encoders always take their updates as trained, as on the network.
+    /// 1 as trained. Text encoders of Stable Diffusion always take their updates as trained, as on the
+    /// network.
     pub scale: f32,
 }
 
@@ -191,6 +208,12 @@ pub struct LoraFile {
 pub struct LoraFiles(Vec<(Arc<Lora>, f32)>);
 
 impl LoraFiles {
+    /// Whether any of them changes a text encoder.
+    fn change_encoders(&self) -> bool {
+        let encoders = [Part::TextEncoder, Part::TextEncoder2, Part::T5];
+        self.0.iter().any(|(lora, _)| encoders.into_iter().any(|part| lora.changes(part)))
+    }
+
     /// Opens files for a model that has `parts`.
     pub(crate) fn open(files: &[LoraFile], parts: &[Part]) -> Result<Self, LoraError> {
         let open = |file: &LoraFile| {
@@ -205,7 +228,7 @@ impl LoraFiles {
         self.0.is_empty()
     }
 
-    /// For the denoising network, and Flux's text encoder.
+    /// For the denoising network, and Flux's text encoders.
     fn scaled(&self) -> Vec<(Arc<Lora>, f32)> {
         self.0.clone()
     }

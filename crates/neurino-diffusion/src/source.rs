@@ -15,10 +15,12 @@ use serde::Deserialize;
 
 use crate::DiffusionError;
 use crate::checkpoint::folder::FolderTensors;
+use crate::checkpoint::kept::{Kept, KeptTensors};
 use crate::checkpoint::ldm::{LdmFamily, LdmTensors};
 use crate::checkpoint::{Component, Loading, Precision, Tensors};
 use crate::clip::{ClipConfig, ClipKind, ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxConfig, FluxTransformer};
+use crate::lora::Lora;
 use crate::memory::{Dims, ImageMemory, Layers, Turn};
 use crate::pipeline::{Family, LoraFile, LoraFiles, Pipeline, Residence};
 use crate::scheduler::{FlowShift, Method};
@@ -242,15 +244,12 @@ impl ImageSource {
         memory.on_card(on_card).unpacking(if unpacks && on_card { UNPACKING_BYTES } else { 0 })
     }
 
-    /// Memory of its low-rank updates: all of what their files hold, apart from the scales.
+    /// Memory of its low-rank updates.
     fn updates_bytes(&self, precision: Precision) -> u64 {
         let each = if precision == Precision::Half { 2 } else { 4 };
         // One that cannot be opened says so when it is loaded.
-        let files = self.loras.iter().filter_map(|lora| Safetensors::open_file(&lora.path).ok());
-        let count = |file: Safetensors| {
-            file.tensors().map(|t| t.shape().iter().product::<usize>() as u64).sum::<u64>()
-        };
-        each * files.map(count).sum::<u64>()
+        let files = self.loras.iter().filter_map(|lora| Lora::open(&lora.path).ok());
+        each * files.map(|lora| lora.numbers(self.family.low_rank_parts())).sum::<u64>()
     }
 
     /// Loads it with its low-rank updates.
@@ -275,12 +274,23 @@ impl ImageSource {
             device: loading.device.clone(),
             precision: loading.precision,
             pulse: loading.pulse().clone(),
+            kept: self.keeps_encoders(loading).map(Arc::new),
         };
         let visitors = (residence != Residence::Stay).then(|| again.clone());
         if residence == Residence::Stream {
             return self.assemble(&loading.clone().streaming(), visitors, Some(again));
         }
         self.assemble(loading, visitors, Some(again))
+    }
+
+    /// Where text encoders are kept that come for each prompt, if the host has the memory for all of them.
+    fn keeps_encoders(&self, loading: &Loading<'_>) -> Option<KeptTensors> {
+        let stored = self.files.stored();
+        let texts = stored.iter().filter(|tensor| tensor.reads_prompts);
+        let bytes: u64 = texts.map(|tensor| tensor.size_bytes).sum();
+        // Scales of packed weights are wider in memory than in their files.
+        let limit_bytes = bytes + bytes / 4;
+        (limit_bytes <= loading.host_room_bytes()).then(|| KeptTensors::new(limit_bytes))
     }
 
     fn assemble(
@@ -375,7 +385,9 @@ impl ImageSource {
             (Dims::Sdxl { texts, .. }, true) => (Part::TextEncoder2, &texts[1]),
             _ => return Err(self.lacks("a second text encoder of CLIP")),
         };
-        ClipTextEncoder::load(&Component::new(&self.files.part(part)?, loading), config)
+        let tensors = self.files.part(part)?;
+        let tensors = self.kept(part, &tensors, loading);
+        ClipTextEncoder::load(&Component::new(&tensors, loading), config)
     }
 
     /// Loads Flux's T5 alone.
@@ -385,7 +397,13 @@ impl ImageSource {
     pub fn load_t5(&self, loading: &Loading<'_>) -> Result<T5Encoder, DiffusionError> {
         let Dims::Flux { t5, .. } = &self.dims else { return Err(self.lacks("T5")) };
         let tensors = self.files.part(Part::TextEncoder2)?;
+        let tensors = self.kept(Part::TextEncoder2, &tensors, loading);
         T5Encoder::load(&Component::new(&tensors, loading), t5)
+    }
+
+    /// The tensors of a text encoder, of which those that `loading` has kept are not read again.
+    fn kept<'a>(&self, part: Part, tensors: &'a dyn Tensors, loading: &'a Loading<'_>) -> Kept<'a> {
+        Kept { tensors, component: part.folder_name(self.family), among: loading.kept() }
     }
 
     fn lacks(&self, what: &str) -> DiffusionError {

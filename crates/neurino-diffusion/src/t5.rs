@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use neurino_llm::Tokenizer;
 use neurino_nn::attention::{self, Mask};
 use neurino_nn::device::{download, upload};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::lora::{Layer, LowRankLayers, Placement};
 use crate::pulse::Pulse;
 
 /// The token that fills a sequence up.
@@ -128,7 +129,7 @@ pub struct T5Encoder {
     position_bias: Vec<f32>,
     blocks: Vec<Block>,
     final_norm: RmsNorm,
-    device: Device,
+    placement: Placement,
     pulse: Pulse,
 }
 
@@ -151,6 +152,8 @@ impl T5Encoder {
     /// # Errors
     /// `Weights` if a tensor is absent or of another shape, `Cancelled`.
     pub fn load(component: &Component<'_>, config: &T5Config) -> Result<Self, DiffusionError> {
+        // What goes into the last layer of a feed-forward network is beyond f16.
+        let component = &component.clone().with_range();
         let table = ["shared.weight", "encoder.embed_tokens.weight"]
             .into_iter()
             .find(|name| component.shape(name).is_some())
@@ -163,9 +166,9 @@ impl T5Encoder {
             .map(|index| Block::load(&part.sub("block").sub(index).sub("layer"), config))
             .collect::<Result<_, _>>()?;
         let final_norm = part.rms_norm("final_layer_norm", config.width, config.norm_epsilon)?;
-        let device = component.device().clone();
+        let placement = component.placement();
         let (config, pulse) = (config.clone(), component.pulse());
-        Ok(Self { config, tokens, position_bias, blocks, final_norm, device, pulse })
+        Ok(Self { config, tokens, position_bias, blocks, final_norm, placement, pulse })
     }
 
     /// The dimensions.
@@ -188,7 +191,7 @@ impl T5Encoder {
             return Err(DiffusionError::Tokenizer(problem));
         }
         let bias = self.bias(ids.len());
-        let mut x: Tensor<3> = self.tokens.forward(ids, &self.device).unsqueeze();
+        let mut x: Tensor<3> = self.tokens.forward(ids, &self.placement.device).unsqueeze();
         for block in &self.blocks {
             self.pulse.beat();
             x = block.forward(x, &bias, self.config.heads);
@@ -211,7 +214,26 @@ impl T5Encoder {
                 values.extend_from_slice(&by_distance[tokens - 1 - query..][..tokens]);
             }
         }
-        upload(values, [heads, tokens, tokens], &self.device)
+        upload(values, [heads, tokens, tokens], &self.placement.device)
+    }
+}
+
+impl LowRankLayers for T5Encoder {
+    fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    fn low_rank_layers(&mut self, visit: &mut dyn FnMut(&str, Layer<'_>)) {
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            let path = format!("encoder.block.{index}.layer");
+            let Block { q, k, v, out, gate, up, down, .. } = block;
+            for (name, layer) in [("q", q), ("k", k), ("v", v), ("o", out)] {
+                visit(&format!("{path}.0.SelfAttention.{name}"), Layer::Affine(layer));
+            }
+            for (name, layer) in [("wi_0", gate), ("wi_1", up), ("wo", down)] {
+                visit(&format!("{path}.1.DenseReluDense.{name}"), Layer::Affine(layer));
+            }
+        }
     }
 }
 

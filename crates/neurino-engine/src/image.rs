@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use neurino_core::job::{ImageOutput, ImageStep};
 use neurino_core::{ImageJob, JobOutput, JobSpec};
 use neurino_diffusion::memory::{Fit, ImageMemory, usual_precision};
-use neurino_diffusion::pipeline::{Decoding, Denoising, Guidance, Pipeline, Plan, Residence};
+use neurino_diffusion::pipeline::{Denoising, Guidance, Pipeline, Plan, Residence};
 use neurino_diffusion::pulse::Pulse;
 use neurino_diffusion::{DiffusionError, ImageSource};
 use neurino_nn::NnError;
@@ -349,7 +349,8 @@ impl Pictures {
         None
     }
 
-    /// Makes the picture of its latents: in tiles, if the device does not hold it as a whole.
+    /// Makes the picture of its latents: in tiles, and then in smaller ones, if the device does not hold
+    /// it as a whole.
     fn decode(&mut self, running: Running) -> Option<Ended> {
         let Running { picture, job, plan, mut denoising } = running;
         let (pulse, watched) = (&self.pulse, &job);
@@ -357,17 +358,17 @@ impl Pictures {
             let finish = || pulse.during(watched.watch(), || denoising.finish(decoding));
             computing("decoding the picture", finish)
         };
-        let decoded = match decode(plan.decoding) {
-            Err(error)
-                if error.code == EngineErrorCode::OutOfMemory
-                    && plan.decoding == Decoding::Whole =>
-            {
-                tracing::warn!("the picture is decoded in tiles: {error}");
-                self.device.memory_cleanup();
-                decode(Decoding::Tiled)
-            }
-            decoded => decoded,
-        };
+        let mut way = plan.decoding;
+        let mut decoded = decode(way);
+        while let Err(error) = &decoded
+            && error.code == EngineErrorCode::OutOfMemory
+            && let Some(smaller) = way.smaller()
+        {
+            tracing::warn!(?smaller, "the picture is decoded in tiles: {error}");
+            self.device.memory_cleanup();
+            way = smaller;
+            decoded = decode(way);
+        }
         drop(denoising);
         match decoded {
             Ok(made) => {
@@ -390,16 +391,35 @@ impl Pictures {
     }
 
     /// Becomes `source`, if that differs in its low-rank updates alone. Jobs must have ended. `false`
-    /// if it is another model, or its updates do not fit.
-    pub(crate) fn switch_to(&mut self, source: ImageSource) -> bool {
-        let Some(pipeline) = &mut self.pipeline else { return false };
-        let fits = source.has_base_of(&self.source)
-            && computing("changing the model", || pipeline.set_loras(source.loras())).is_ok();
-        if fits {
-            self.memory = source.memory(usual_precision(is_cpu(&self.device)));
-            self.source = Arc::new(source);
+    /// if it is another model, its updates do not fit, or there is no memory for them beside those that
+    /// are there.
+    pub(crate) fn switch_to(
+        &mut self,
+        source: ImageSource,
+        free: &dyn Fn() -> DeviceMemory,
+    ) -> bool {
+        if !source.has_base_of(&self.source) {
+            return false;
         }
-        fits
+        let memory = source.memory(usual_precision(is_cpu(&self.device)));
+        let Some(pipeline) = &mut self.pipeline else { return false };
+        let has_room = || {
+            let free = free();
+            memory.updates_bytes() <= free.free_bytes.saturating_sub(free.reserve_bytes())
+        };
+        if !has_room() {
+            // What earlier pictures left in the allocator's pools counts as used.
+            self.device.memory_cleanup();
+            if !has_room() {
+                return false;
+            }
+        }
+        if computing("changing the model", || pipeline.set_loras(source.loras())).is_err() {
+            return false;
+        }
+        self.memory = memory;
+        self.source = Arc::new(source);
+        true
     }
 
     /// Jobs, running and waiting.

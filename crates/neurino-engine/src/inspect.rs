@@ -48,7 +48,7 @@ pub fn inspect(path: &Path) -> Result<ModelFacts, EngineError> {
             .map_err(|e| unreadable(&e));
     }
     let source = ModelSource::open(path).map_err(|e| unreadable(&e))?;
-    Tokenizer::open(&source.tokenizer, &source.eos).map_err(|e| unreadable(&e))?;
+    Tokenizer::of_model(&source).map_err(|e| unreadable(&e))?;
     let context_tokens = source.config.max_position_embeddings;
     let (packed, small) = (
         source.memory(Precision::Packed, Holder::Cpu),

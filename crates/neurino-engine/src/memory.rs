@@ -67,7 +67,9 @@ pub enum Verdict {
 pub struct MemoryPlan {
     /// How weights are kept.
     pub precision: Precision,
-    /// The layers of each device that is used, in the order of the devices.
+    /// The devices that are used, by their index, in the order of their layers.
+    pub devices: Vec<usize>,
+    /// The layers of each of them.
     pub runs: Vec<Range<usize>>,
     /// Memory of the weights.
     pub weights_bytes: u64,
@@ -77,7 +79,7 @@ pub struct MemoryPlan {
     pub block_bytes: u64,
     /// Most memory of what a step computes on its way, on each device.
     pub activation_bytes: u64,
-    /// What is left to others on the first device.
+    /// What is left to others on the first of them.
     pub reserve_bytes: u64,
     /// Most sequences that decode together.
     pub sequences_max: usize,
@@ -126,8 +128,8 @@ impl MemoryPlan {
     }
 }
 
-/// Plans a model on `devices`, of which there is at least one, in their [`precision`]: on the first
-/// alone or else on as many as it takes.
+/// Plans a model on `devices`, of which there is at least one, in their [`precision`]: on one alone, the
+/// roomiest that holds it, or else on as many as it takes.
 pub fn plan(source: &ModelSource, devices: &[DeviceMemory]) -> MemoryPlan {
     plan_as(source, devices, precision(source, devices))
 }
@@ -174,16 +176,22 @@ pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precis
         let allowed = usize::try_from(allowed_bytes / block_bytes.max(1)).unwrap_or(usize::MAX);
         most_blocks = most_blocks.min(allowed);
     }
-    // With fewer devices in use a block is the same, so the first that holds enough is taken.
-    let best_on = |count: usize| {
-        let runs = |blocks: usize| memory.split(&budgets[..count], blocks as u64);
-        largest(least_blocks, most_blocks.max(least_blocks), |n| runs(n).is_some())
-            .and_then(|blocks| Some((blocks, runs(blocks)?)))
+    // With fewer devices in use a block is the same, so the first that hold enough are taken.
+    let best_on = |some: &[usize]| {
+        let room: Vec<u64> = some.iter().map(|&index| budgets[index]).collect();
+        let runs = |blocks: usize| memory.split(&room, blocks as u64);
+        let blocks = largest(least_blocks, most_blocks.max(least_blocks), |n| runs(n).is_some())?;
+        let runs = runs(blocks)?;
+        Some((blocks, some[..runs.len()].to_vec(), runs))
     };
-    let found = (1..=devices.len()).find_map(best_on);
+    let order = by_room(&budgets);
+    let alone = order.chunks(1);
+    let together = (2..=order.len()).map(|count| &order[..count]);
+    let found = alone.chain(together).find_map(best_on);
     let fits = found.is_some();
     let whole = 0..config.num_hidden_layers;
-    let (kv_blocks, runs) = found.unwrap_or((least_blocks, vec![whole]));
+    let first = order.first().copied().unwrap_or(0);
+    let (kv_blocks, used, runs) = found.unwrap_or((least_blocks, vec![first], vec![whole]));
     let needed_bytes =
         memory.weights_bytes() + activation_bytes + block_bytes * least_blocks as u64;
     let available_bytes = devices.iter().map(available).sum();
@@ -194,7 +202,8 @@ pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precis
         kv_blocks,
         block_bytes,
         activation_bytes,
-        reserve_bytes: devices.first().map_or(0, DeviceMemory::reserve_bytes),
+        reserve_bytes: used.first().map_or(0, |&index| devices[index].reserve_bytes()),
+        devices: used,
         // Each with room for a conversation of some length.
         sequences_max: (kv_blocks * BLOCK_TOKENS / TOKENS_EACH).clamp(1, sequences),
         rows_per_step,
@@ -204,6 +213,19 @@ pub fn plan_as(source: &ModelSource, devices: &[DeviceMemory], precision: Precis
             Verdict::TooLarge { needed_bytes, available_bytes }
         },
     }
+}
+
+/// The devices in the order in which they are tried: the roomiest first. Of those that have nearly as
+/// much as it the first comes, so that equal devices keep their order whatever a desktop takes of them.
+pub(crate) fn by_room(room_bytes: &[u64]) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..room_bytes.len()).collect();
+    let mut order = Vec::with_capacity(left.len());
+    while let Some(most) = left.iter().map(|&index| room_bytes[index]).max() {
+        let nearly = |index: &usize| room_bytes[*index] >= most - most / 8;
+        let Some(at) = left.iter().position(nearly) else { break };
+        order.push(left.remove(at));
+    }
+    order
 }
 
 /// The largest number from `least` to `most` that fits; all below it do, too.
@@ -332,6 +354,31 @@ mod tests {
         assert_eq!(split.runs[1].end, source.config.num_hidden_layers);
         let roomy = plan(&source, &[card(4 * GIB), card(4 * GIB)]);
         assert_eq!(roomy.runs.len(), 1, "one card is enough");
+    }
+
+    #[test]
+    fn one_card_alone_is_taken_wherever_it_is() {
+        let source = ModelSource::open(&fixtures()[0]).unwrap();
+        let whole = plan(&source, &[card(4 * GIB)]);
+        let small = card(least_card(&whole) - 1);
+        let found = plan(&source, &[small, card(4 * GIB)]);
+        assert_eq!((found.precision, &found.verdict), (Precision::Half, &Verdict::Fits));
+        assert_eq!((found.devices.as_slice(), found.runs.len()), ([1].as_slice(), 1));
+        // A card without any room for it does not stand in the way of the others.
+        let full = DeviceMemory { free_bytes: 0, ..card(4 * GIB) };
+        let found = plan(&source, &[full, card(4 * GIB)]);
+        assert_eq!((found.devices.as_slice(), &found.verdict), ([1].as_slice(), &Verdict::Fits));
+        let found = plan(&source, &[full, small, small]);
+        assert_eq!((found.devices.as_slice(), &found.verdict), ([1, 2].as_slice(), &Verdict::Fits));
+        assert_eq!(found.runs.len(), 2);
+    }
+
+    #[test]
+    fn nearly_equal_devices_keep_their_order() {
+        assert_eq!(by_room(&[80, 81, 82]), [0, 1, 2]);
+        assert_eq!(by_room(&[60, 240]), [1, 0]);
+        assert_eq!(by_room(&[0, 160, 240, 230]), [2, 3, 1, 0]);
+        assert_eq!(by_room(&[]), [0; 0]);
     }
 
     #[test]

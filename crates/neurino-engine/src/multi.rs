@@ -78,6 +78,15 @@ impl Places {
         Some(index)
     }
 
+    /// Gives the model to the first engine without one of those that `may` have it.
+    fn free_place(&mut self, model: &ModelRef, may: impl Fn(usize) -> bool) -> Option<usize> {
+        let free = self.held.iter().enumerate();
+        let (index, _) = free.into_iter().find(|(index, held)| held.is_none() && may(*index))?;
+        self.time += 1;
+        self.held[index] = Some((model.clone(), self.time));
+        Some(index)
+    }
+
     fn of(&mut self, model: &ModelId) -> Option<usize> {
         self.time += 1;
         let time = self.time;
@@ -199,15 +208,26 @@ fn tell(status: &watch::Sender<EngineStatus>, all: &[watch::Receiver<EngineStatu
 
 #[async_trait]
 impl Engine for MultiEngine {
-    /// Loads a model into a free engine of those that are kept for its kind; if there is none, in place of the model that was not asked
-    /// for the longest. Where memory is lacking, all others of these engines make way and the first of
-    /// them tries.
+    /// Loads a model into a free engine of those that are kept for its kind; if there is none, in place
+    /// of the model that was not asked for the longest. Where memory is lacking, the other free ones are
+    /// asked; then all others of these engines make way and the first of them tries.
     async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
         let index = self.place(model)?;
         let first = (0..self.engines.len()).find(|&index| self.fits_place(&model.id, index));
-        let loaded = self.load_into(index, model).await;
-        let lacks_memory =
-            matches!(&loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
+        let lacks = |loaded: &Result<_, EngineError>| matches!(loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
+        let mut loaded = self.load_into(index, model).await;
+        let mut asked = vec![index];
+        while lacks(&loaded) {
+            let may = |index: usize| !asked.contains(&index) && self.fits_place(&model.id, index);
+            let Some(next) = self.held().free_place(model, may) else { break };
+            let beside = self.load_into(next, model).await;
+            asked.push(next);
+            // The first, which may have the cards of all, knows best what is lacking.
+            if !lacks(&beside) {
+                loaded = beside;
+            }
+        }
+        let lacks_memory = lacks(&loaded);
         // Cards that are kept for another kind would not get this model anyway: theirs stays.
         let may: Vec<usize> =
             (0..self.engines.len()).filter(|&index| self.fits_place(&model.id, index)).collect();
@@ -313,6 +333,20 @@ mod tests {
         ending(stream).await.unwrap();
         let error = both.run(&job(5), CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.code, EngineErrorCode::ModelNotLoaded);
+    }
+
+    #[tokio::test]
+    async fn an_engine_without_memory_for_a_model_leaves_it_to_a_free_one() {
+        let small = vec![device::small_cpu(1 << 20)];
+        let first = Arc::new(LocalEngine::start_on(small, Faults::Reload).unwrap());
+        let second = Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap());
+        let both = MultiEngine::new(vec![first, second]);
+        let facts = both.load(&named("one")).await.unwrap();
+        assert_eq!(both.statuses(), [EngineStatus::Idle, EngineStatus::Ready(facts)]);
+        let JobSpec::Text(mut one) = job(5) else { unreachable!("a text job") };
+        one.model = named("one").id;
+        let stream = both.run(&JobSpec::Text(one), CancellationToken::new()).await.unwrap();
+        ending(stream).await.unwrap();
     }
 
     /// An engine that takes its time to unload.

@@ -36,6 +36,8 @@ pub(crate) struct Loaded {
     reference: ModelRef,
     facts: LoadedModel,
     serving: Served,
+    /// The index of its device; of the first, if it has several.
+    device: usize,
 }
 
 /// The thread's state.
@@ -138,8 +140,8 @@ impl Worker {
         self.steps.fetch_add(1, Ordering::Relaxed);
         let (published, queue, steps) = (&self.counters, &self.queue, &self.steps);
         let computed = |counters| publish(published, counters, &queue.borrow(), steps);
-        let devices = &self.devices;
-        let memory = || devices[0].memory();
+        let device = &self.devices[loaded.device];
+        let memory = || device.memory();
         match guarded("a step", || loaded.serving.step(&memory, computed)) {
             Ok(ended) => {
                 let fault = ended.iter().find_map(Ended::fault).cloned();
@@ -195,12 +197,14 @@ impl Worker {
     /// Goes on with a smaller cache after the device ran out of memory; without a model if that is
     /// not enough.
     fn shrink(&mut self, fault: &EngineError) {
-        let Some(Loaded { reference, mut facts, serving }) = self.loaded.take() else { return };
+        let Some(Loaded { reference, mut facts, serving, device }) = self.loaded.take() else {
+            return;
+        };
         let mut serving = match serving {
             Served::Text(serving) => serving,
             // A picture's memory went with it; the next one may need less.
             Served::Image(_) => {
-                self.loaded = Some(Loaded { reference, facts, serving });
+                self.loaded = Some(Loaded { reference, facts, serving, device });
                 return self.clean_up();
             }
         };
@@ -220,7 +224,7 @@ impl Worker {
             tracing::warn!(cache_bytes = facts.memory.cache_bytes, "going on with less memory");
             self.status.send_replace(EngineStatus::Ready(facts.clone()));
             let serving = Served::Text(Box::new(serving));
-            self.loaded = Some(Loaded { reference, facts, serving });
+            self.loaded = Some(Loaded { reference, facts, serving, device });
         } else {
             self.forget();
         }

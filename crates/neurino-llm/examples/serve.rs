@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         batches = vec![1, 8, 32];
     }
     let source = ModelSource::open(Path::new(&path))?;
-    let tokenizer = Tokenizer::open(&source.tokenizer, &source.eos)?;
+    let tokenizer = Tokenizer::of_model(&source)?;
     let template = ChatTemplate::open(&source, &tokenizer)?;
     let model = LanguageModel::load(&source, &Device::flex(), &|_, _| ())?;
     let limits = ServingLimits { n_blocks: 1024, rows_per_step: 512, sequences_max: 64 };

@@ -18,6 +18,7 @@ mod functions;
 mod plain;
 #[cfg(test)]
 mod tests;
+pub(crate) mod usual;
 mod values;
 
 use engine::{Engine, EngineError};
@@ -35,7 +36,7 @@ pub fn prompt_date() -> Zoned {
 /// Why a conversation could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
-    /// The model's files hold no template.
+    /// The model's files hold no template, and its vocabulary has the marks of no usual one.
     #[error("the model brings no chat template; choose one that was made for chats")]
     Missing,
     /// The template is not valid Jinja, or uses what this build lacks.
@@ -69,12 +70,19 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of a model.
+    /// The template of a model; where it brings none, the one that its vocabulary was made for.
     ///
     /// # Errors
     /// `Missing`, `Malformed`, `TooMuch`.
     pub fn open(source: &ModelSource, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
-        let template = source.chat_template.as_deref().ok_or(ChatError::Missing)?;
+        let usual = || {
+            let format = usual::format(tokenizer)?;
+            tracing::info!(
+                "the model brings no chat template; its vocabulary tells which one it knows"
+            );
+            Some(format.template)
+        };
+        let template = source.chat_template.as_deref().or_else(usual).ok_or(ChatError::Missing)?;
         let with_tools = source.tool_template.as_deref();
         let mut opened = Self::new(template, with_tools, tokenizer.bos(), tokenizer.eos())?;
         let silent = ToolSyntax::of_template(with_tools.unwrap_or(template)).is_none();

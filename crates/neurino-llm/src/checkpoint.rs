@@ -151,7 +151,7 @@ impl Checkpoint {
     fn largest_file_bytes(&self) -> u64 {
         match self {
             Self::Safetensors(file) | Self::Gptq(file, _) => file.largest_shard_bytes(),
-            Self::Gguf(file) => file.size_bytes(),
+            Self::Gguf(file) => file.largest_file_bytes(),
         }
     }
 

@@ -288,7 +288,9 @@ impl ModelConfig {
             rope_theta: gguf.float("llama.rope.freq_base")?.map_or(10_000.0, |theta| theta as f32),
             rope_scaling: gguf_rope_scaling(gguf, context)?,
             tie_word_embeddings: !gguf.names().any(|name| name == "output.weight"),
-            sliding_window: optional("attention.sliding_window")?.filter(|window| *window > 0),
+            // As for configurations: early files of Mixtral name a window that it was never trained with.
+            sliding_window: optional("attention.sliding_window")?
+                .filter(|window| *window > 0 && arch == ModelArch::Mistral),
             num_local_experts: optional("expert_count")?.filter(|n| *n > 0).unwrap_or(1),
             num_experts_per_tok: optional("expert_used_count")?.filter(|n| *n > 0).unwrap_or(1),
             attention_bias: false,

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use crate::chat::usual;
 use crate::guide::Vocabulary;
-use crate::source::{GgufTokenizer, TokenizerSource};
+use crate::source::{GgufTokenizer, ModelSource, TokenizerSource};
 use crate::tools::ToolSyntax;
 
 mod charsmap;
@@ -72,6 +73,22 @@ impl Tokenizer {
             TokenizerSource::Gguf(vocabulary) => gguf::open(vocabulary)?,
         };
         Self::from_parts(parts, ends)
+    }
+
+    /// Opens the tokenizer of a model that is to answer in a chat: where the model brings no template, the
+    /// usual one's end token ends its answers, too (see [`crate::chat::ChatTemplate::open`]).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open`].
+    pub fn of_model(source: &ModelSource) -> Result<Self, TokenizerError> {
+        let mut opened = Self::open(&source.tokenizer, &source.eos)?;
+        if source.chat_template.is_none()
+            && let Some(end) = usual::format(&opened).and_then(|form| opened.token_id(form.end))
+            && let Some(shared) = Arc::get_mut(&mut opened.shared)
+        {
+            shared.ends.insert(end);
+        }
+        Ok(opened)
     }
 
     /// Opens the tokenizer that lies in a folder, in whichever format it has.

@@ -5,6 +5,7 @@ use std::path::Path;
 use neurino_core::SamplingParams;
 use neurino_llm::sampler::Sampler;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::case::{Comparison, Report};
 use crate::reference::{Tensors, json};
@@ -18,11 +19,13 @@ struct Case {
     case: usize,
     prompt: Vec<u32>,
     output: Vec<u32>,
+    /// Under settings' names; read once their names are known.
     #[serde(flatten)]
-    settings: Settings,
+    settings: Map<String, Value>,
 }
 
-/// Settings in vLLM's words; what is absent changes nothing.
+/// Settings in vLLM's words; what is absent changes nothing. One that is not known must not be left out
+/// in silence.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -61,10 +64,17 @@ pub(crate) fn run(folder: &Path, report: &mut Report<'_>) {
     };
     for case in cases {
         let name = format!("llm/sampling case {}", case.case);
+        let settings = match case.settings() {
+            Ok(settings) => settings,
+            Err(reason) => {
+                report.skipped(&name, &reason);
+                continue;
+            }
+        };
         let tensor = |part: &str| tensors.floats(&format!("case{}.{part}", case.case));
         match (tensor("logits"), tensor("probabilities")) {
             (Ok(mut logits), Ok(expect)) => {
-                let found = case.sampler().probabilities(&mut logits).unwrap_or_default();
+                let found = case.sampler(&settings).probabilities(&mut logits).unwrap_or_default();
                 let found: Vec<f32> = found.into_iter().map(|p| p as f32).collect();
                 report.close(&name, &Comparison::of_values(&found, &expect, LIMIT));
             }
@@ -74,8 +84,13 @@ pub(crate) fn run(folder: &Path, report: &mut Report<'_>) {
 }
 
 impl Case {
-    fn sampler(&self) -> Sampler {
-        let settings = &self.settings;
+    /// Its settings; or why this build cannot run it.
+    fn settings(&self) -> Result<Settings, String> {
+        serde_json::from_value(Value::Object(self.settings.clone()))
+            .map_err(|error| format!("its settings are not known here: {error}"))
+    }
+
+    fn sampler(&self, settings: &Settings) -> Sampler {
         let params = SamplingParams {
             temperature: settings.temperature,
             top_p: settings.top_p,
@@ -87,5 +102,22 @@ impl Case {
             ..SamplingParams::default()
         };
         Sampler::after(params, &self.prompt, &self.output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_is_not_known_is_named() {
+        let case = |settings: &str| {
+            let json = format!(r#"{{"case": 1, "prompt": [], "output": [], {settings}}}"#);
+            serde_json::from_str::<Case>(&json).map_err(|error| error.to_string())?.settings()
+        };
+        let found = case(r#""top_k": 5, "min_p": 0.1"#).map(|settings| settings.top_k);
+        assert_eq!(found, Ok(5));
+        let refused = case(r#""top_k": 5, "logit_bias": {"3": 1.0}"#).err().unwrap_or_default();
+        assert!(refused.contains("logit_bias"), "{refused}");
     }
 }

@@ -35,6 +35,8 @@ pub enum DType {
     Q5K,
     /// GGUF: 6 bits, blocks of 256 with sixteen 8-bit scales.
     Q6K,
+    /// 64-bit float: scales beside weights.
+    F64,
     /// 64-bit integer: dimensions beside quantised weights.
     I64,
     /// 32-bit integer: packed integers of quantised weights.
@@ -55,7 +57,7 @@ impl DType {
         match self {
             Self::F32 | Self::I32 => Some((1, 4)),
             Self::F16 | Self::BF16 => Some((1, 2)),
-            Self::I64 => Some((1, 8)),
+            Self::I64 | Self::F64 => Some((1, 8)),
             Self::U8 => Some((1, 1)),
             Self::Q4_0 => Some((BLOCK, 18)),
             Self::Q4_1 => Some((BLOCK, 20)),
@@ -73,6 +75,7 @@ impl DType {
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
+            Self::F64 => "F64",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
             Self::Q4_0 => "Q4_0",
@@ -118,6 +121,11 @@ impl DType {
             Self::F32 => {
                 for (out, &chunk) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
                     *out = f32::from_le_bytes(chunk);
+                }
+            }
+            Self::F64 => {
+                for (out, &chunk) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                    *out = f64::from_le_bytes(chunk) as f32;
                 }
             }
             Self::F16 => widen_f16(bytes, out),
@@ -166,6 +174,7 @@ mod tests {
     #[test]
     fn plain_formats() {
         check(DType::F32, &1.5f32.to_le_bytes(), &[1.5]);
+        check(DType::F64, &(-2.25f64).to_le_bytes(), &[-2.25]);
         check(DType::BF16, &[0x80, 0x3f, 0x20, 0xc1], &[1.0, -10.0]);
         check(DType::F16, &[0x00, 0x3c, 0x01, 0x00], &[1.0, 5.960_464_5e-8]);
         let bytes: Vec<u8> =

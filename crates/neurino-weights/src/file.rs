@@ -5,11 +5,13 @@
 
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use same_file::Handle;
 
 use crate::WeightsError;
+use crate::prefetch::Prefetch;
 
 /// A file that stays open, with the size it had when it was opened.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct WeightFile {
     file: File,
     size_bytes: u64,
     modified: Option<SystemTime>,
+    /// Who reads its tensors ahead, if anybody does.
+    ahead: Mutex<Weak<Prefetch>>,
 }
 
 impl WeightFile {
@@ -37,12 +41,23 @@ impl WeightFile {
             let file = path.to_owned();
             return Err(WeightsError::Truncated { file, size_bytes, expected_bytes: 8 });
         }
-        Ok(Self { path: path.to_owned(), file, size_bytes, modified })
+        let ahead = Mutex::default();
+        Ok(Self { path: path.to_owned(), file, size_bytes, modified, ahead })
     }
 
     /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Who reads its tensors ahead.
+    pub(crate) fn ahead(&self) -> Option<Arc<Prefetch>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Lets `ahead` read its tensors as long as that lives.
+    pub(crate) fn set_ahead(&self, ahead: &Arc<Prefetch>) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(ahead);
     }
 
     /// The size it had when it was opened.

@@ -1,7 +1,8 @@
-//! GGUF versions 2 and 3: typed metadata and tensors in one file.
+//! GGUF versions 2 and 3: typed metadata and tensors in one file, or in the parts of one that was split:
+//! `NAME-00001-of-00003.gguf`, the first of which has the metadata.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::file::WeightFile;
@@ -19,21 +20,74 @@ const DIMENSIONS_MAX: u32 = 4;
 /// Where data starts unless `general.alignment` says otherwise.
 const ALIGNMENT_DEFAULT: u64 = 32;
 
+/// How many parts a file was split into.
+const SPLIT_COUNT: &str = "split.count";
+/// Parts that a file may have: digits of their number in names.
+const PARTS_MAX: u64 = 99_999;
+
 /// A GGUF file with its metadata read and its tensor table validated.
 #[derive(Debug)]
 pub struct Gguf {
+    /// The file, or the first of its parts.
     file: Arc<WeightFile>,
+    /// Further parts.
+    parts: Vec<Arc<WeightFile>>,
     version: u32,
     metadata: HashMap<String, Value>,
     tensors: HashMap<String, StoredTensor>,
 }
 
 impl Gguf {
-    /// Opens and validates `path`; reads no tensor.
+    /// Opens and validates `path`, with all others if it is a part of a file that was split; reads no
+    /// tensor.
     ///
     /// # Errors
-    /// `Truncated`, `CorruptHeader`, `UnsupportedVersion`, `Unreadable`.
+    /// `Truncated`, `CorruptHeader`, `UnsupportedVersion`, `Unreadable`, `MissingShard`.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let opened = Self::open_one(path)?;
+        let count = opened.uint(SPLIT_COUNT)?.filter(|count| (2..=PARTS_MAX).contains(count));
+        match count.and_then(|count| Some((part_names(path, count)?, count))) {
+            Some((paths, count)) => Self::open_parts(&paths, count),
+            None => Ok(opened),
+        }
+    }
+
+    /// - `paths`: of all parts, the first one first
+    fn open_parts(paths: &[PathBuf], count: u64) -> Result<Self, WeightsError> {
+        let absent = paths.iter().find(|path| !path.is_file());
+        if let (Some(shard), Some(first)) = (absent, paths.first()) {
+            let (shard, index) = (shard.clone(), first.clone());
+            return Err(WeightsError::MissingShard { shard, index });
+        }
+        let mut parts = paths.iter().zip(0..).map(|(path, number)| {
+            let part = Self::open_one(path)?;
+            let is = |key, value| Ok::<_, WeightsError>(part.uint(key)? == Some(value));
+            if !is(SPLIT_COUNT, count)? || !is("split.no", number)? {
+                let reason = format!("it is not part {} of {count}", number + 1);
+                return Err(WeightsError::CorruptHeader { file: path.clone(), reason });
+            }
+            Ok(part)
+        });
+        let first = parts.next().ok_or_else(|| WeightsError::CorruptHeader {
+            file: PathBuf::new(),
+            reason: "it has no parts".to_owned(),
+        })?;
+        let mut all = first?;
+        for part in parts {
+            let part = part?;
+            for (name, tensor) in part.tensors {
+                if all.tensors.insert(name.clone(), tensor).is_some() {
+                    let (file, reason) =
+                        (part.file.path().to_owned(), format!("tensor `{name}` is stored twice"));
+                    return Err(WeightsError::CorruptHeader { file, reason });
+                }
+            }
+            all.parts.push(part.file);
+        }
+        Ok(all)
+    }
+
+    fn open_one(path: &Path) -> Result<Self, WeightsError> {
         let file = Arc::new(WeightFile::open(path)?);
         let mut cursor = Cursor::new(&file);
         let version = read_magic(&mut cursor)?;
@@ -42,7 +96,7 @@ impl Gguf {
         let metadata = read_metadata(&mut cursor, n_values)?;
         let alignment = alignment(&cursor, &metadata)?;
         let tensors = read_tensors(&mut cursor, n_tensors, alignment, &file)?;
-        Ok(Self { file, version, metadata, tensors })
+        Ok(Self { file, parts: Vec::new(), version, metadata, tensors })
     }
 
     /// Whether the file at `path` starts as a GGUF file does. Unreadable files do not.
@@ -55,9 +109,26 @@ impl Gguf {
         self.file.path()
     }
 
-    /// The file's size.
-    pub fn size_bytes(&self) -> u64 {
-        self.file.size_bytes()
+    /// The size of the file, or of its largest part.
+    pub fn largest_file_bytes(&self) -> u64 {
+        let files = std::iter::once(&self.file).chain(&self.parts);
+        files.map(|file| file.size_bytes()).max().unwrap_or(0)
+    }
+
+    /// Whether it is a part of a file that was split, under a name that does not tell of the others.
+    ///
+    /// # Errors
+    /// `BadMetadata`.
+    pub fn is_lone_part(&self) -> Result<bool, WeightsError> {
+        Ok(self.parts.is_empty() && self.uint(SPLIT_COUNT)?.is_some_and(|count| count > 1))
+    }
+
+    /// The names of all parts of a split file that one called `name` belongs to, the first one first;
+    /// `None` if its name is not that of a part.
+    pub fn parts_of(name: &str) -> Option<Vec<String>> {
+        let count = split_name(name)?.1;
+        let names = part_names(Path::new(name), count)?;
+        names.into_iter().map(|name| name.into_os_string().into_string().ok()).collect()
     }
 
     /// The format's version, 2 or 3.
@@ -160,6 +231,23 @@ impl Gguf {
     pub fn tensor(&self, name: &str) -> Result<TensorData, WeightsError> {
         self.stored(name)?.read()
     }
+}
+
+/// What comes before the numbers in the name of a part, and how many parts there are.
+fn split_name(name: &str) -> Option<(&str, u64)> {
+    let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (start, number) = rest.rsplit_once('-')?;
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let count: u64 = Some(count).filter(|text| digits(text))?.parse().ok()?;
+    let number: u64 = Some(number).filter(|text| digits(text))?.parse().ok()?;
+    (1..=count).contains(&number).then_some((start, count))
+}
+
+/// The paths of all `count` parts, of which `path` is one.
+fn part_names(path: &Path, count: u64) -> Option<Vec<PathBuf>> {
+    let (start, named) = split_name(path.file_name()?.to_str()?)?;
+    let name = |number| path.with_file_name(format!("{start}-{number:05}-of-{count:05}.gguf"));
+    (named == count).then(|| (1..=count).map(name).collect())
 }
 
 fn read_magic(cursor: &mut Cursor<'_>) -> Result<u32, WeightsError> {

@@ -36,6 +36,20 @@ pub fn is_hqq(weights: &Safetensors, name: &str) -> bool {
     weights.stored(&format!("{name}.W_q")).is_ok()
 }
 
+/// Dimensions of the linear layer called `name` (without `.weight`), outermost first; its numbers are
+/// not read.
+///
+/// # Errors
+/// As [`HqqMatrix::read`].
+pub fn shape(weights: &Safetensors, name: &str) -> Result<[usize; 2], WeightsError> {
+    let stored = weights.stored(&format!("{name}.shape"))?;
+    let shape = integers(stored)?;
+    let &[out, features] = shape.as_slice() else {
+        return Err(stored.damaged(format!("{shape:?} is not a matrix's")));
+    };
+    Ok([out, features])
+}
+
 impl HqqMatrix {
     /// Reads the weights of the linear layer called `name` (without `.weight`).
     ///

@@ -45,6 +45,20 @@ pub fn is_nf4(weights: &Safetensors, name: &str) -> bool {
     weights.stored(&format!("{name}.{STATE}")).is_ok()
 }
 
+/// Dimensions of the weight called `name` (with `.weight`), outermost first; its numbers are not read.
+///
+/// # Errors
+/// As [`Nf4Matrix::read`].
+pub fn shape(weights: &Safetensors, name: &str) -> Result<Vec<usize>, WeightsError> {
+    Ok(state(weights, name)?.shape)
+}
+
+fn state(weights: &Safetensors, name: &str) -> Result<State, WeightsError> {
+    let json = typed(weights.stored(&format!("{name}.{STATE}"))?, DType::U8)?;
+    let packed = weights.stored(name)?;
+    serde_json::from_slice(json.bytes()).map_err(|error| packed.damaged(error.to_string()))
+}
+
 impl Nf4Matrix {
     /// Reads the weight called `name` (with `.weight`).
     ///
@@ -54,8 +68,7 @@ impl Nf4Matrix {
         let part = |suffix: &str| weights.stored(&format!("{name}.{suffix}"));
         let packed = weights.stored(name)?;
         let bad = |reason: String| packed.damaged(reason);
-        let json = typed(part(STATE)?, DType::U8)?;
-        let state: State = serde_json::from_slice(json.bytes()).map_err(|e| bad(e.to_string()))?;
+        let state = state(weights, name)?;
         if state.quant_type != "nf4" {
             return Err(bad("its state is not nf4".to_owned()));
         }

@@ -99,6 +99,17 @@ impl Prefetch {
         Self { shared, readers }
     }
 
+    /// As [`Prefetch::start`], of tensors that others read by themselves: as long as it lives,
+    /// [`StoredTensor::read`] of any tensor of their files takes what is ready here.
+    pub fn serving(plan: Vec<StoredTensor>, budget_bytes: u64) -> Arc<Self> {
+        let files: Vec<_> = plan.iter().map(|tensor| Arc::clone(&tensor.file)).collect();
+        let ahead = Arc::new(Self::start(plan, budget_bytes));
+        for file in files {
+            file.set_ahead(&ahead);
+        }
+        ahead
+    }
+
     /// The bytes of `tensor`, which are ready, waited for, or read now.
     ///
     /// # Errors
@@ -106,6 +117,7 @@ impl Prefetch {
     pub fn fetch(&self, tensor: &StoredTensor) -> Result<Fetched, WeightsError> {
         let shared = &self.shared;
         let place = shared.places.get(&tensor.name).copied();
+        let place = place.filter(|place| shared.plan[*place].is_at(tensor));
         let mut state = shared.lock();
         loop {
             if state.stopped {

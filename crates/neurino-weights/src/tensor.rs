@@ -77,11 +77,14 @@ impl StoredTensor {
         })
     }
 
-    /// Reads the tensor.
+    /// Reads the tensor, or takes it from whoever has read it ahead ([`crate::prefetch::Prefetch::serving`]).
     ///
     /// # Errors
     /// `Changed`, `Unreadable`; `UnsupportedDType` for a format whose size this build does not know.
     pub fn read(&self) -> Result<TensorData, WeightsError> {
+        if let Some(ahead) = self.file.ahead() {
+            return Ok(TensorData { tensor: self.clone(), bytes: ahead.fetch(self)?.into_vec() });
+        }
         let mut bytes = vec![0; self.size_bytes];
         self.read_into(&mut bytes)?;
         Ok(TensorData { tensor: self.clone(), bytes })
@@ -93,6 +96,12 @@ impl StoredTensor {
             return Err(self.unsupported(name));
         }
         self.file.read_at(self.start, out)
+    }
+
+    /// Whether it is the same place of the same file.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+            && (self.start, self.size_bytes) == (other.start, other.size_bytes)
     }
 
     /// A view of `bytes`, which were read from this tensor.

@@ -2,6 +2,8 @@
 //!
 //! Pure: no card, driver or engine is touched here.
 
+use std::cmp::Reverse;
+
 use neurino_config::{CardChoices, DeviceSetting};
 use neurino_core::JobKind;
 use neurino_engine::{DeviceChoice, Serves};
@@ -49,6 +51,8 @@ pub(crate) struct PlannedCard {
     pub(crate) index: u32,
     pub(crate) has_uuid: bool,
     pub(crate) role: CardRole,
+    /// Its memory; `None` where the driver does not tell.
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 /// What one engine computes on, and for.
@@ -109,6 +113,7 @@ impl Situation<'_> {
             index: card.gpu.index,
             has_uuid: card.gpu.uuid.is_some(),
             role: self.choice(&card.id()).role,
+            memory_bytes: card.gpu.memory_bytes,
         });
         let here: Vec<_> = here.collect();
         if here.is_empty() {
@@ -148,8 +153,9 @@ impl Plan {
     /// computes in their stead.
     ///
     /// For each kind of work: the first engine has all cards that serve it, those first that serve
-    /// nothing else, so that a model which one card does not hold is split over permitted cards; each
-    /// further card has an engine of its own. Engines with the same cards are one.
+    /// nothing else and of these the one with the most memory, so that a model which one card does not
+    /// hold is split over permitted cards; each further card has an engine of its own. Engines with the
+    /// same cards are one.
     ///
     /// - `one_card`: the machine has a single card, so nothing has to be hidden from a process
     pub(crate) fn seats(&self, scripted: bool, one_card: bool) -> Vec<Seat> {
@@ -164,7 +170,7 @@ impl Plan {
         for kind in [JobKind::Text, JobKind::Image] {
             let mut able: Vec<_> =
                 cards.iter().filter(|card| serves(card.role).kind(kind)).collect();
-            able.sort_by_key(|card| card.role == CardRole::Both);
+            able.sort_by_key(|card| (card.role == CardRole::Both, Reverse(card.memory_bytes)));
             let further = able.iter().skip(1).map(|card| vec![*card]);
             for group in std::iter::once(able.clone()).chain(further) {
                 if group.is_empty() {
@@ -270,6 +276,17 @@ mod tests {
         assert_eq!(seats(&[("GPU-1", true, Text)], &[true; 2]), ["1+0:T", "0:TP"]);
         assert_eq!(seats(&[("GPU-0", true, Pictures)], &[true]), ["0:P"]);
         assert_eq!(seats(&[], &[true, false]), ["0:TP"], "one does not answer");
+    }
+
+    #[test]
+    fn the_card_with_the_most_memory_comes_first() {
+        let mut cards = known(&[true; 3]);
+        cards[1].gpu.memory_bytes = Some(24 << 30);
+        let plan = plan_of(DeviceSetting::Auto, &cards, &CardChoices::new());
+        let visible =
+            plan.seats(false, false).into_iter().map(|seat| seat.visible.unwrap_or_default());
+        let visible: Vec<String> = visible.map(|cards| cards.join("+")).collect();
+        assert_eq!(visible, ["GPU-1+GPU-0+GPU-2", "GPU-0", "GPU-2"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Components of a diffusers or Hugging Face folder: the tensors have the names we ask for.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use neurino_weights::hqq::{self, HqqMatrix};
 use neurino_weights::nf4::{self, Nf4Matrix};
@@ -46,13 +47,12 @@ impl FolderTensors {
 impl Tensors for FolderTensors {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         if nf4::is_nf4(&self.file, name) {
-            return Nf4Matrix::read(&self.file, name).ok().map(|matrix| matrix.shape);
+            return nf4::shape(&self.file, name).ok();
         }
         if let Ok(stored) = self.file.stored(name) {
             return Some(stored.shape().to_vec());
         }
-        let matrix = HqqMatrix::read(&self.file, hqq_name(name)).ok()?;
-        Some(matrix.shape.to_vec())
+        hqq::shape(&self.file, hqq_name(name)).ok().map(Vec::from)
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
@@ -60,18 +60,18 @@ impl Tensors for FolderTensors {
         if nf4::is_nf4(&self.file, name) {
             let matrix = Nf4Matrix::read(&self.file, name)?;
             check(&matrix.shape)?;
-            return Ok(Weight::Nf4(matrix));
+            return Ok(Weight::Nf4(Arc::new(matrix)));
         }
         match self.file.stored(name) {
             Ok(stored) => {
                 check(stored.shape())?;
                 let bytes = stored.read()?.into_bytes();
-                Ok(Weight::Plain { dtype: stored.dtype(), bytes })
+                Ok(Weight::plain(stored.dtype(), bytes))
             }
             Err(WeightsError::TensorAbsent { .. }) if hqq::is_hqq(&self.file, hqq_name(name)) => {
                 let matrix = HqqMatrix::read(&self.file, hqq_name(name))?;
                 check(&matrix.shape)?;
-                Ok(Weight::Hqq(matrix))
+                Ok(Weight::Hqq(Arc::new(matrix)))
             }
             Err(absent) => Err(absent.into()),
         }

@@ -338,7 +338,7 @@ impl Tensors for LdmComponent<'_> {
             }
             Form::Transposed => transposed(&bytes, stored.shape()),
         };
-        Ok(Weight::Plain { dtype: stored.dtype(), bytes })
+        Ok(Weight::plain(stored.dtype(), bytes))
     }
 }
 

@@ -5,6 +5,7 @@
 //! range through all layers.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use neurino_weights::DType;
 use neurino_weights::convert::rows_from_f32;
@@ -106,24 +107,24 @@ impl RandomTensors {
         let values: Vec<f32> = self.tile.iter().map(|value| value * deviation).collect();
         let tile = rows_from_f32(&values, TILE_WEIGHTS, dtype).unwrap_or_default();
         let size = tile.len() / TILE_WEIGHTS;
-        Weight::Plain { dtype, bytes: repeated(&tile, self.start() * size, count * size) }
+        Weight::plain(dtype, repeated(&tile, self.start() * size, count * size))
     }
 
     fn nf4(&self, shape: &[usize], deviation: f32) -> Weight {
         let count = shape.iter().product::<usize>();
-        Weight::Nf4(Nf4Matrix {
+        Weight::Nf4(Arc::new(Nf4Matrix {
             shape: shape.to_vec(),
             block_size: GROUP,
             quants: repeated(&self.nibbles, self.start(), count.div_ceil(2)),
             table: NF4_TABLE,
             scales: vec![deviation / NF4_DEVIATION; count.div_ceil(GROUP)],
-        })
+        }))
     }
 
     /// Groups in columns, as that quantiser's default was.
     fn hqq(&self, [out, inp]: [usize; 2], deviation: f32) -> Weight {
         let groups = out * inp / GROUP;
-        Weight::Hqq(HqqMatrix {
+        Weight::Hqq(Arc::new(HqqMatrix {
             shape: [out, inp],
             bits: 4,
             groups_are_rows: false,
@@ -131,7 +132,7 @@ impl RandomTensors {
             quants: repeated(&self.nibbles, self.start(), out * inp / 2),
             scales: vec![deviation / NIBBLE_DEVIATION; groups],
             zeros: vec![7.5; groups],
-        })
+        }))
     }
 }
 
@@ -169,7 +170,7 @@ impl Tensors for RandomTensors {
             [len] => {
                 let one = if name.ends_with("weight") { 1f32 } else { 0.0 };
                 let bytes = one.to_le_bytes().repeat(len);
-                Weight::Plain { dtype: DType::F32, bytes }
+                Weight::plain(DType::F32, bytes)
             }
             [out, inp] if packed(out * inp) => {
                 let deviation = (inp as f32).sqrt().recip();

@@ -6,7 +6,7 @@
 //! two passes none is. What is computed is the same as with all layers there.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -280,7 +280,7 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         };
         let (device, precision) = (part.loading.device, part.precision);
         // It is made once, so that whatever is wrong with it shows now.
-        let keeper = Keeper { tensors: part.tensors, precision, kept: RefCell::default() };
+        let keeper = Keeper::new(part.tensors, precision);
         let own = Loading::new(device, precision, &|_| {}, part.loading.cancelled);
         let prefix = part.prefix.clone();
         drop(load(&Component {
@@ -289,8 +289,7 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
             precision,
             prefix: prefix.clone(),
         })?);
-        let read_bytes = usize::try_from(own.read_bytes.get()).unwrap_or(usize::MAX);
-        part.loading.count(read_bytes, 0)?;
+        part.loading.count(keeper.read_bytes.get(), 0)?;
 
         let (device, count) = (device.clone(), Arc::clone(&conveyor.count));
         let (host, device_bytes) = (Host(keeper.kept.into_inner()), own.held_bytes());
@@ -350,7 +349,7 @@ impl<T: LowRankPart + Send + 'static> LowRankPart for Place<T> {
     }
 }
 
-/// Tensors of one layer in host memory, as the device takes them.
+/// Tensors of one layer in host memory, as the device takes them: whoever reads them shares their bytes.
 struct Host(HashMap<String, (Vec<usize>, Weight)>);
 
 impl Tensors for Host {
@@ -372,6 +371,14 @@ struct Keeper<'a> {
     tensors: &'a dyn Tensors,
     precision: Precision,
     kept: RefCell<HashMap<String, (Vec<usize>, Weight)>>,
+    /// As stored.
+    read_bytes: Cell<usize>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(tensors: &'a dyn Tensors, precision: Precision) -> Self {
+        Self { tensors, precision, kept: RefCell::default(), read_bytes: Cell::new(0) }
+    }
 }
 
 impl Tensors for Keeper<'_> {
@@ -381,23 +388,25 @@ impl Tensors for Keeper<'_> {
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
         let weight = self.tensors.read(name, shape)?;
-        let kept = as_kept(weight.clone(), shape, self.precision);
-        self.kept.borrow_mut().insert(name.to_owned(), (shape.to_vec(), kept));
-        Ok(weight)
+        self.read_bytes.set(self.read_bytes.get() + weight.size_bytes());
+        let kept = as_kept(weight, shape, self.precision);
+        self.kept.borrow_mut().insert(name.to_owned(), (shape.to_vec(), kept.clone()));
+        Ok(kept)
     }
 }
 
-/// Plain weights in the numbers that the device keeps, so that nothing is converted on their way.
+/// Plain weights in the numbers that the device keeps, so that nothing is converted on their way, and
+/// shared, so that nothing is copied either.
 fn as_kept(weight: Weight, shape: &[usize], precision: Precision) -> Weight {
     let Weight::Plain { dtype, bytes } = weight else { return weight };
     let (stored, kept) = (stored_type(dtype), precision.kept(dtype));
     match (stored, super::weight_type(kept)) {
         (Some(stored), Some(dtype)) if stored != kept => {
-            let data = TensorData::from_bytes_vec(bytes, shape.to_vec(), stored);
-            let bytes = data.convert_dtype(kept).bytes().to_vec();
-            Weight::Plain { dtype, bytes }
+            let data = TensorData::from_bytes(bytes, shape.to_vec(), stored);
+            let bytes = data.convert_dtype(kept).into_bytes();
+            Weight::Plain { dtype, bytes: bytes.shared() }
         }
-        _ => Weight::Plain { dtype, bytes },
+        _ => Weight::Plain { dtype, bytes: bytes.shared() },
     }
 }
 
@@ -471,6 +480,28 @@ mod tests {
         assert!(words.contains("out of memory"), "{words}");
         FAILS.store(false, Ordering::SeqCst);
         places[0].with(|_| ());
+    }
+
+    #[test]
+    fn layers_share_the_bytes_of_the_host() {
+        for (format, precision) in [
+            (RandomFormat::Bf16, Precision::Half),
+            (RandomFormat::F32, Precision::Half),
+            (RandomFormat::Nf4, Precision::Half),
+            (RandomFormat::Hqq, Precision::Half),
+        ] {
+            let tensors = RandomTensors::new(format, 1);
+            let keeper = Keeper::new(&tensors, precision);
+            let shape = [64, 64];
+            keeper.read("a.weight", &shape).unwrap();
+            let host = Host(keeper.kept.into_inner());
+            let place = || match host.read("a.weight", &shape).unwrap() {
+                Weight::Plain { bytes, .. } => bytes.as_ptr(),
+                Weight::Nf4(matrix) => matrix.quants.as_ptr(),
+                Weight::Hqq(matrix) => matrix.quants.as_ptr(),
+            };
+            assert_eq!(place(), place(), "{format:?}");
+        }
     }
 
     #[test]

@@ -28,6 +28,17 @@ pub(super) fn of(path: &str, layers_per_block: usize) -> Vec<(String, Rows)> {
     all
 }
 
+/// How many layers a file's update called `layer` holds: those of Flux's own names may hold several.
+pub(super) fn layers_in(layer: &str) -> usize {
+    if layer.ends_with("_attn_qkv") {
+        3
+    } else if layer.starts_with("single_blocks_") && layer.ends_with("_linear1") {
+        4
+    } else {
+        1
+    }
+}
+
 /// The name in Black Forest Labs' own code of a layer of Flux's transformer.
 ///
 /// Source: `black-forest-labs/flux@727e3a7` `src/flux/modules/layers.py`, whose attributes these are.

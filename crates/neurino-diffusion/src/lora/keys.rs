@@ -20,7 +20,9 @@ pub(super) struct Key<'a> {
     /// The layer's path with underscores for dots.
     pub(super) layer: String,
     pub(super) role: Role,
-    /// The file's name without what tells the role: for messages.
+    /// Whether peft wrote it, which keeps an update's strength in another file.
+    pub(super) of_peft: bool,
+    /// The file's name without what tells the role.
     pub(super) base: &'a str,
 }
 
@@ -42,11 +44,12 @@ const ROLES: [(&str, Role); 13] = [
 ];
 
 /// Beginnings with which kohya's trainer names networks; the paths behind have underscores.
-const UNDERSCORED: [(&str, Part); 5] = [
+const UNDERSCORED: [(&str, Part); 6] = [
     ("lora_unet_", Part::Denoiser),
     ("lora_transformer_", Part::Denoiser),
     ("lora_te1_", Part::TextEncoder),
     ("lora_te2_", Part::TextEncoder2),
+    ("lora_te3_", Part::T5),
     ("lora_te_", Part::TextEncoder),
 ];
 
@@ -57,8 +60,11 @@ const DOTTED: [(&str, Part); 6] = [
     ("diffusion_model.", Part::Denoiser),
     ("text_encoder.", Part::TextEncoder),
     ("text_encoder_2.", Part::TextEncoder2),
-    ("base_model.model.", Part::Denoiser),
+    (PEFT, Part::Denoiser),
 ];
+
+/// The beginning with which peft itself writes names.
+pub(super) const PEFT: &str = "base_model.model.";
 
 /// Takes a name apart; `None` if it is not a tensor of an update of low rank.
 pub(super) fn parse(name: &str) -> Option<Key<'_>> {
@@ -67,10 +73,19 @@ pub(super) fn parse(name: &str) -> Option<Key<'_>> {
     let begins = |(start, part): &(&str, Part)| Some((base.strip_prefix(start)?, *part));
     if let Some((layer, part)) = UNDERSCORED.iter().find_map(begins) {
         let layer = layer.strip_prefix("text_model_").unwrap_or(layer);
-        return Some(Key { part, layer: layer.to_owned(), role, base });
+        let part = told_by(layer, part);
+        return Some(Key { part, layer: layer.to_owned(), role, of_peft: false, base });
     }
     let (path, part) = DOTTED.iter().find_map(begins).unwrap_or((base, Part::Denoiser));
-    Some(Key { part, layer: underscored(&modern(path, part)), role, base })
+    let layer = underscored(&modern(path, part));
+    let of_peft = base.starts_with(PEFT);
+    Some(Key { part: told_by(&layer, part), layer, role, of_peft, base })
+}
+
+/// T5 is what Flux has for a second text encoder: its layers tell it from CLIP.
+fn told_by(layer: &str, part: Part) -> Part {
+    let is_t5 = part == Part::TextEncoder2 && layer.starts_with("encoder_block_");
+    if is_t5 { Part::T5 } else { part }
 }
 
 /// A path with underscores for dots, without the text model's own name: not all trainers write it.
@@ -120,6 +135,24 @@ mod tests {
                 Part::TextEncoder2,
                 "encoder_layers_0_mlp_fc1",
                 Role::Up,
+            ),
+            (
+                "lora_te3_encoder_block_1_layer_1_DenseReluDense_wi_0.lora_up.weight",
+                Part::T5,
+                "encoder_block_1_layer_1_DenseReluDense_wi_0",
+                Role::Up,
+            ),
+            (
+                "lora_te2_encoder_block_0_layer_0_SelfAttention_q.alpha",
+                Part::T5,
+                "encoder_block_0_layer_0_SelfAttention_q",
+                Role::Alpha,
+            ),
+            (
+                "text_encoder_2.encoder.block.0.layer.0.SelfAttention.o.lora_A.weight",
+                Part::T5,
+                "encoder_block_0_layer_0_SelfAttention_o",
+                Role::Down,
             ),
             (
                 "unet.mid_block.attn1.to_out.0.lora_A.weight",

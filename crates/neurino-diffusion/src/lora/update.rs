@@ -1,6 +1,7 @@
 //! The factors of an update, cut to one layer.
 
 use std::fmt;
+use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorData};
 use neurino_nn::affine::LowRank;
@@ -79,57 +80,73 @@ pub(super) fn read(update: &Update) -> Result<Factors, LoraError> {
     })
 }
 
+/// Whether an update fits a layer that owns `rows` of it, by shapes alone.
+pub(super) fn fits(update: &Update, layer: &LayerShape, rows: Rows) -> bool {
+    let down = match *update.down.shape() {
+        [_, inp, height, width] => [inp, height, width],
+        [_, inp] => [inp, 1, 1],
+        _ => return false,
+    };
+    let out = update.up.shape().first().copied().unwrap_or(0);
+    let [height, width] = layer.kernel.unwrap_or([1, 1]);
+    down == [layer.inp, height, width] && rows_of(layer, rows, out).is_some()
+}
+
+/// The layer's rows of an update with `out` of them, in their order; `None` if there are more or fewer
+/// than that layer and its companions have.
+fn rows_of(layer: &LayerShape, rows: Rows, out: usize) -> Option<[Range<usize>; 2]> {
+    let all = |rows: Range<usize>| Some([rows, 0..0]);
+    let from = |start: Option<usize>| {
+        let start = start?;
+        let end = start.checked_add(layer.out)?;
+        (end <= out).then_some([start..end, 0..0])
+    };
+    let (own, inp) = (layer.out, layer.inp);
+    match rows {
+        Rows::All => (out == own).then_some(0..out).and_then(all),
+        Rows::Third(third) if Some(out) == own.checked_mul(3) => from(own.checked_mul(third)),
+        // The last of the companions knows how many rows all have together.
+        Rows::Behind(3) if Some(out) == inp.checked_mul(3).and_then(|n| n.checked_add(own)) => {
+            from(inp.checked_mul(3))
+        }
+        Rows::Behind(times @ 0..3) if own == inp => from(inp.checked_mul(times)),
+        Rows::Swapped if out == own && out.is_multiple_of(2) => Some([out / 2..out, 0..out / 2]),
+        Rows::Third(_) | Rows::Behind(_) | Rows::Swapped => None,
+    }
+}
+
 impl Factors {
-    /// The update for a layer that owns `rows`; or, if it does not fit, what the factors are.
+    /// The update for a layer that owns `rows`, which it must fit (see [`fits`]).
     pub(super) fn for_layer(
         &self,
         layer: &LayerShape,
         rows: Rows,
         scale: f32,
         placement: &Placement,
-    ) -> Result<LayerUpdate, String> {
-        let [rank, inp, height, width] = self.down_shape;
-        let found = || format!("[{}, {rank}] by {:?}", self.out, self.down_shape);
-        let kernel = layer.kernel.unwrap_or([1, 1]);
-        if inp != layer.inp || kernel != [height, width] {
-            return Err(found());
-        }
-        let up = self.up_rows(layer, rows).ok_or_else(found)?;
+    ) -> Option<LayerUpdate> {
+        let [rank, inp, _, _] = self.down_shape;
+        let up = self.up_rows(layer, rows)?;
         let Placement { device, dtype } = placement;
         let down: Tensor<4> = upload(self.down.clone(), self.down_shape, device).cast(*dtype);
         let up = Tensor::<2>::from_data(TensorData::new(up, [layer.out, rank]), device);
         let up = up.cast(*dtype);
         if layer.kernel.is_none() {
-            return Ok(LayerUpdate::Affine(LowRank { down: down.reshape([rank, inp]), up, scale }));
+            return Some(LayerUpdate::Affine(LowRank {
+                down: down.reshape([rank, inp]),
+                up,
+                scale,
+            }));
         }
         let up = up.reshape([layer.out, rank, 1, 1]);
-        Ok(LayerUpdate::Conv(ConvLowRank { down, up, scale }))
+        Some(LayerUpdate::Conv(ConvLowRank { down, up, scale }))
     }
 
-    /// The layer's rows of `up`; `None` if there are more or fewer than that layer and its companions
-    /// have.
     fn up_rows(&self, layer: &LayerShape, rows: Rows) -> Option<Vec<f32>> {
         let rank = self.down_shape[0];
-        let part = |first: usize, count: usize| {
-            let start = first.checked_mul(rank)?;
-            Some(self.up.get(start..start.checked_add(count.checked_mul(rank)?)?)?.to_vec())
-        };
-        match rows {
-            Rows::All => (self.out == layer.out).then(|| self.up.clone()),
-            Rows::Third(third) if self.out == 3 * layer.out => part(third * layer.out, layer.out),
-            // The last of the companions knows how many rows all have together.
-            Rows::Behind(3) if self.out == 3 * layer.inp + layer.out => {
-                part(3 * layer.inp, layer.out)
-            }
-            Rows::Behind(times @ 0..3) if layer.out == layer.inp => {
-                part(times * layer.inp, layer.out)
-            }
-            Rows::Swapped if self.out == layer.out && self.out.is_multiple_of(2) => {
-                let half = layer.out / 2;
-                Some([part(half, half)?, part(0, half)?].concat())
-            }
-            Rows::Third(_) | Rows::Behind(_) | Rows::Swapped => None,
-        }
+        let parts = rows_of(layer, rows, self.out)?;
+        let part = |rows: Range<usize>| self.up.get(rows.start * rank..rows.end * rank);
+        let [first, second] = parts.map(part);
+        Some([first?, second?].concat())
     }
 }
 

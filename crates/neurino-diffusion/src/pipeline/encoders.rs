@@ -9,35 +9,40 @@ use neurino_nn::device::run_near;
 use super::LoraFiles;
 use crate::DiffusionError;
 use crate::clip::ClipTextEncoder;
-use crate::lora::{LoraError, Part, set_loras};
+use crate::lora::{LoraError, LowRankLayers, Part, check_fit, prepare_loras};
 use crate::t5::T5Encoder;
 
 /// All text encoders of a family.
 pub trait TextEncoders: Sized + Send + Sync + 'static {
-    /// Replaces their low-rank updates.
+    /// Whether updates act on them as strongly as on the denoiser: those of the reference's pipelines of
+    /// Stable Diffusion, which read weighted prompts, take them as trained.
     #[doc(hidden)]
-    fn set_loras(&mut self, files: &LoraFiles) -> Result<(), LoraError>;
+    const SCALED: bool = false;
+
+    /// The networks that take low-rank updates.
+    #[doc(hidden)]
+    fn networks(&mut self) -> Vec<(Part, &mut dyn LowRankLayers)>;
 }
 
 impl TextEncoders for ClipTextEncoder {
-    fn set_loras(&mut self, files: &LoraFiles) -> Result<(), LoraError> {
-        set_loras(self, Part::TextEncoder, &files.as_trained())
+    fn networks(&mut self) -> Vec<(Part, &mut dyn LowRankLayers)> {
+        vec![(Part::TextEncoder, self)]
     }
 }
 
 impl TextEncoders for [ClipTextEncoder; 2] {
-    fn set_loras(&mut self, files: &LoraFiles) -> Result<(), LoraError> {
+    fn networks(&mut self) -> Vec<(Part, &mut dyn LowRankLayers)> {
         let [first, second] = self;
-        set_loras(first, Part::TextEncoder, &files.as_trained())?;
-        set_loras(second, Part::TextEncoder2, &files.as_trained())
+        vec![(Part::TextEncoder, first), (Part::TextEncoder2, second)]
     }
 }
 
-/// No updates of T5 are known. The reference's pipeline scales CLIP's with the transformer's; those of the
-/// other families, which read weighted prompts, do not.
+/// The reference's pipeline scales both with the transformer.
 impl TextEncoders for (ClipTextEncoder, T5Encoder) {
-    fn set_loras(&mut self, files: &LoraFiles) -> Result<(), LoraError> {
-        set_loras(&mut self.0, Part::TextEncoder, &files.scaled())
+    const SCALED: bool = true;
+
+    fn networks(&mut self) -> Vec<(Part, &mut dyn LowRankLayers)> {
+        vec![(Part::TextEncoder, &mut self.0), (Part::T5, &mut self.1)]
     }
 }
 
@@ -48,8 +53,8 @@ type Read<T> = Arc<dyn Fn() -> Result<T, DiffusionError> + Send + Sync>;
 pub enum Encoders<T> {
     /// In memory.
     Stay(T),
-    /// Read when a prompt comes that is not remembered, and dropped behind it. The system keeps the
-    /// file in memory as long as nobody else wants that, so mostly this costs the way to the device.
+    /// Brought when a prompt comes that is not remembered, and dropped behind it: from the host's memory
+    /// where that has room for them, else from their files.
     Visit(Visitor<T>),
 }
 
@@ -88,27 +93,61 @@ impl<T: TextEncoders> Encoders<T> {
         }
     }
 
-    pub(super) fn set_loras(&mut self, files: &LoraFiles) -> Result<(), DiffusionError> {
+    /// Makes `files` the updates of the encoders and of the `denoiser`. Whether they fit is found
+    /// before anything is read, and what is read before anything changes.
+    pub(super) fn set_loras(
+        &mut self,
+        denoiser: &mut dyn LowRankLayers,
+        files: &LoraFiles,
+    ) -> Result<(), DiffusionError> {
         match self {
-            Self::Stay(encoders) => encoders.set_loras(files)?,
+            Self::Stay(encoders) => {
+                let mut networks = encoders.networks();
+                networks.push((Part::Denoiser, denoiser));
+                check_fit(&mut networks, &files.scaled())?;
+                set_all::<T>(&mut networks, files)?;
+            }
             Self::Visit(visitor) => {
-                let before = std::mem::replace(&mut visitor.loras, files.clone());
-                // Whether they fit is to be known now.
-                if let Err(error) = visitor.come() {
-                    visitor.loras = before;
-                    return Err(error);
-                }
+                // Their layers are known once they are there.
+                let mut encoders = files.change_encoders().then(|| (visitor.read)()).transpose()?;
+                let mut networks = encoders.as_mut().map(T::networks).unwrap_or_default();
+                networks.push((Part::Denoiser, &mut *denoiser));
+                check_fit(&mut networks, &files.scaled())?;
+                drop(networks);
+                drop(encoders);
+                set_all::<T>(&mut [(Part::Denoiser, denoiser)], files)?;
+                visitor.loras = files.clone();
             }
         }
         Ok(())
     }
 }
 
+/// Makes the updates of all `networks` and, once all are made, sets them.
+fn set_all<T: TextEncoders>(
+    networks: &mut [(Part, &mut dyn LowRankLayers)],
+    files: &LoraFiles,
+) -> Result<(), LoraError> {
+    let loras = |part| match part {
+        Part::Denoiser => files.scaled(),
+        _ if T::SCALED => files.scaled(),
+        _ => files.as_trained(),
+    };
+    let prepare = |(part, network): &mut (Part, &mut dyn LowRankLayers)| {
+        prepare_loras(*network, *part, &loras(*part))
+    };
+    let prepared: Vec<_> = networks.iter_mut().map(prepare).collect::<Result<_, _>>()?;
+    for ((_, network), prepared) in networks.iter_mut().zip(prepared) {
+        prepared.set(*network);
+    }
+    Ok(())
+}
+
 impl<T: TextEncoders> Visitor<T> {
     fn come(&self) -> Result<T, DiffusionError> {
         let mut encoders = (self.read)()?;
         if !self.loras.is_empty() {
-            encoders.set_loras(&self.loras)?;
+            set_all::<T>(&mut encoders.networks(), &self.loras)?;
         }
         Ok(encoders)
     }

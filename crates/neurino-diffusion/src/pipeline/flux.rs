@@ -20,7 +20,6 @@ use super::{
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
 use crate::flux::{FluxCondition, FluxTransformer, pack, unpack};
-use crate::lora::{Part, set_loras};
 use crate::prompt::{FluxEmbeddings, FluxPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
 use crate::scheduler::{FlowMatchEuler, FlowShift};
@@ -118,8 +117,7 @@ impl Pipeline for FluxPipeline {
         let model = Arc::get_mut(&mut self.model).ok_or_else(super::under_way)?;
         self.prompts.clear();
         let files = LoraFiles::open(loras, self.facts.family.low_rank_parts())?;
-        set_loras(&mut model.transformer, Part::Denoiser, &files.scaled())?;
-        model.text_encoders.set_loras(&files)
+        model.text_encoders.set_loras(&mut model.transformer, &files)
     }
 }
 

@@ -19,7 +19,6 @@ use super::{
     PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
-use crate::lora::{Part, set_loras};
 use crate::prompt::Sd15Prompt;
 use crate::rng::{NoiseDtype, TorchRng};
 use crate::scheduler::{DiscreteSchedule, Method};
@@ -115,8 +114,7 @@ impl Pipeline for Sd15Pipeline {
         let model = Arc::get_mut(&mut self.model).ok_or_else(super::under_way)?;
         self.prompts.clear();
         let files = LoraFiles::open(loras, self.facts.family.low_rank_parts())?;
-        set_loras(&mut model.unet, Part::Denoiser, &files.scaled())?;
-        model.text_encoder.set_loras(&files)
+        model.text_encoder.set_loras(&mut model.unet, &files)
     }
 }
 

@@ -19,7 +19,6 @@ use super::{
     PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
-use crate::lora::{Part, set_loras};
 use crate::prompt::{SdxlEmbeddings, SdxlPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
 use crate::scheduler::{DiscreteSchedule, Method};
@@ -132,8 +131,7 @@ impl Pipeline for SdxlPipeline {
         let model = Arc::get_mut(&mut self.model).ok_or_else(super::under_way)?;
         self.prompts.clear();
         let files = LoraFiles::open(loras, self.facts.family.low_rank_parts())?;
-        set_loras(&mut model.unet, Part::Denoiser, &files.scaled())?;
-        model.text_encoders.set_loras(&files)
+        model.text_encoders.set_loras(&mut model.unet, &files)
     }
 }
 

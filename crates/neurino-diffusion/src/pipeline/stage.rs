@@ -20,6 +20,7 @@ pub(super) fn decode(
     match decoding {
         Decoding::Whole => Ok(run_near(&latents.device(), || vae.decode(latents.clone()))),
         Decoding::Tiled => vae.decode_tiled(latents, Tiling::USUAL),
+        Decoding::SmallTiles => vae.decode_tiled(latents, Tiling::SMALL),
     }
 }
 

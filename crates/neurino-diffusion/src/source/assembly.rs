@@ -7,6 +7,7 @@ use neurino_llm::Tokenizer;
 
 use super::ImageSource;
 use crate::DiffusionError;
+use crate::checkpoint::kept::KeptTensors;
 use crate::checkpoint::{Component, Loading, Precision, Tensors};
 use crate::clip::{ClipConfig, ClipTextEncoder, ClipTokenizer};
 use crate::flux::FluxTransformer;
@@ -49,6 +50,8 @@ pub(crate) struct Visitors {
     pub(crate) precision: Precision,
     /// What their networks beat with.
     pub(crate) pulse: Pulse,
+    /// Where what was read of text encoders stays in host memory.
+    pub(crate) kept: Option<Arc<KeptTensors>>,
 }
 
 impl Visitors {
@@ -64,9 +67,13 @@ impl Visitors {
         self,
         read: impl Fn(&ImageSource, &Loading<'_>) -> Result<T, DiffusionError> + Send + Sync + 'static,
     ) -> Encoders<T> {
-        let Self { source, device, precision, pulse } = self;
+        let Self { source, device, precision, pulse, kept } = self;
         Encoders::visiting(move || {
-            read(&source, &Loading::quiet(&device, precision).beating(&pulse))
+            let loading = Loading::quiet(&device, precision).beating(&pulse);
+            match &kept {
+                Some(kept) => read(&source, &loading.keeping(kept)),
+                None => read(&source, &loading),
+            }
         })
     }
 }

@@ -1,8 +1,11 @@
 //! The files of a model's components.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use neurino_weights::file::WeightFile;
+use neurino_weights::prefetch::{Prefetch, budget_bytes};
 use neurino_weights::{DType, Safetensors, StoredTensor};
 
 use super::SUPPORTED;
@@ -13,6 +16,8 @@ use crate::checkpoint::ldm::{LdmComponent, LdmTensors, LdmVae};
 use crate::checkpoint::{Precision, Tensors, Weight};
 use crate::memory::{self, Turn};
 use crate::pipeline::Family;
+
+mod order;
 
 /// A component that has tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,25 +55,61 @@ pub(super) enum Files {
     },
 }
 
-/// The tensors of one component.
+/// The tensors of one component. From the first one that is read on, several threads read the others
+/// ahead, as long as this lives.
 #[derive(Debug)]
-pub(super) enum PartTensors<'a> {
+pub(super) struct PartTensors<'a> {
+    lie: Lie<'a>,
+    /// Whether only the half that makes pictures is wanted.
+    decodes: bool,
+    ahead: OnceCell<Arc<Prefetch>>,
+}
+
+/// Where the tensors of a component lie.
+#[derive(Debug)]
+enum Lie<'a> {
     Ldm(LdmComponent<'a>),
     Folder(&'a FolderTensors),
 }
 
+impl<'a> PartTensors<'a> {
+    fn new(lie: Lie<'a>, part: Part) -> Self {
+        Self { lie, decodes: part == Part::Vae, ahead: OnceCell::new() }
+    }
+
+    /// What will be read, in the order in which that is likely.
+    fn plan(&self) -> Vec<StoredTensor> {
+        let all: Vec<StoredTensor> = match &self.lie {
+            Lie::Ldm(tensors) => tensors.tensors().cloned().collect(),
+            Lie::Folder(tensors) => tensors.file().tensors().cloned().collect(),
+        };
+        let wanted = |tensor: &StoredTensor| !self.decodes || is_of_decoder(tensor.name());
+        order::sorted(all.into_iter().filter(wanted).collect())
+    }
+
+    fn read_ahead(&self) {
+        self.ahead.get_or_init(|| {
+            let plan = self.plan();
+            let all_bytes = plan.iter().map(|tensor| tensor.size_bytes() as u64).sum();
+            let largest = plan.iter().map(StoredTensor::size_bytes).max().unwrap_or(0) as u64;
+            Prefetch::serving(plan, budget_bytes(all_bytes, largest))
+        });
+    }
+}
+
 impl Tensors for PartTensors<'_> {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        match self {
-            Self::Ldm(tensors) => tensors.shape(name),
-            Self::Folder(tensors) => tensors.shape(name),
+        match &self.lie {
+            Lie::Ldm(tensors) => tensors.shape(name),
+            Lie::Folder(tensors) => tensors.shape(name),
         }
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
-        match self {
-            Self::Ldm(tensors) => tensors.read(name, shape),
-            Self::Folder(tensors) => tensors.read(name, shape),
+        self.read_ahead();
+        match &self.lie {
+            Lie::Ldm(tensors) => tensors.read(name, shape),
+            Lie::Folder(tensors) => tensors.read(name, shape),
         }
     }
 }
@@ -116,24 +157,23 @@ impl Files {
             found: "a model without all its parts".into(),
             supported: SUPPORTED,
         };
-        Ok(match self {
+        let lie = match self {
             Self::Checkpoint { file, vae } => match part {
-                Part::Denoiser => PartTensors::Ldm(file.unet()),
+                Part::Denoiser => Lie::Ldm(file.unet()),
                 Part::Vae => match vae {
-                    Some(vae) => PartTensors::Folder(vae),
-                    None => PartTensors::Ldm(file.vae()),
+                    Some(vae) => Lie::Folder(vae),
+                    None => Lie::Ldm(file.vae()),
                 },
-                Part::TextEncoder => PartTensors::Ldm(file.text_encoder()),
-                Part::TextEncoder2 => PartTensors::Ldm(file.text_encoder_2().ok_or_else(absent)?),
+                Part::TextEncoder => Lie::Ldm(file.text_encoder()),
+                Part::TextEncoder2 => Lie::Ldm(file.text_encoder_2().ok_or_else(absent)?),
             },
-            Self::Components { vae: Some(vae), .. } if part == Part::Vae => {
-                PartTensors::Ldm(vae.vae())
-            }
+            Self::Components { vae: Some(vae), .. } if part == Part::Vae => Lie::Ldm(vae.vae()),
             Self::Components { parts, .. } => {
                 let found = parts.iter().find(|(found, ..)| *found == part);
-                PartTensors::Folder(found.map(|(_, tensors, _)| tensors).ok_or_else(absent)?)
+                Lie::Folder(found.map(|(_, tensors, _)| tensors).ok_or_else(absent)?)
             }
-        })
+        };
+        Ok(PartTensors::new(lie, part))
     }
 
     /// The configuration of a component, if there is one: beside its tensors, or in `folder`.
@@ -318,7 +358,7 @@ impl Stored {
             (Role::Nf4 | Role::Hqq, Precision::Full) => 8 * self.count,
             (Role::Nf4 | Role::Hqq, _) => self.count,
             (Role::Plain, Precision::Stored) => self.size_bytes,
-            (Role::Plain, Precision::Half) => 2 * self.count,
+            (Role::Plain, Precision::Half | Precision::HalfWide) => 2 * self.count,
             (Role::Scales, _) | (Role::Plain, Precision::Full) => 4 * self.count,
         }
     }
@@ -346,6 +386,80 @@ impl Stored {
                 DType::BF16 => "bf16",
                 _ => "f16",
             },
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::ImageSource;
+    use crate::checkpoint::{Component, Loading};
+    use crate::clip::ClipTextEncoder;
+    use crate::flux::FluxTransformer;
+    use crate::memory::Dims;
+    use crate::t5::T5Encoder;
+    use crate::unet::Unet;
+    use crate::vae::Vae;
+
+    /// Notes what is asked for.
+    struct Noted<'a> {
+        tensors: PartTensors<'a>,
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl Tensors for Noted<'_> {
+        fn shape(&self, name: &str) -> Option<Vec<usize>> {
+            self.tensors.shape(name)
+        }
+
+        fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
+            self.asked.borrow_mut().push(name.to_owned());
+            self.tensors.read(name, shape)
+        }
+    }
+
+    type Load<'a> = &'a dyn Fn(&Component<'_>) -> Result<(), DiffusionError>;
+
+    /// Most tensors are asked for when the readers have them: each soon behind the one planned before it.
+    #[test]
+    fn networks_ask_for_tensors_nearly_as_they_are_planned() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        let source = ImageSource::open(&fixtures.join("flux")).unwrap();
+        let sdxl = ImageSource::open(&fixtures.join("sd/sdxl")).unwrap();
+        let device = Device::flex();
+        let loading = Loading::quiet(&device, Precision::Stored);
+        let Dims::Flux { text, t5, transformer, vae } = source.dims() else { panic!("no Flux") };
+        let Dims::Sdxl { unet, .. } = sdxl.dims() else { panic!("no SDXL") };
+        let cases: [(&ImageSource, Part, Load<'_>); 5] = [
+            (&source, Part::Denoiser, &|c| FluxTransformer::load(c, transformer).map(drop)),
+            (&source, Part::TextEncoder, &|c| ClipTextEncoder::load(c, text).map(drop)),
+            (&source, Part::TextEncoder2, &|c| T5Encoder::load(c, t5).map(drop)),
+            (&source, Part::Vae, &|c| Vae::load_decoder(c, vae).map(drop)),
+            (&sdxl, Part::Denoiser, &|c| Unet::load(c, unet).map(drop)),
+        ];
+        for (source, part, load) in cases {
+            let tensors = source.files.part(part).unwrap();
+            assert!(tensors.ahead.get().is_none(), "before anything is read");
+            let plan = tensors.plan();
+            let noted = Noted { tensors, asked: RefCell::default() };
+            load(&Component::new(&noted, &loading)).unwrap();
+            assert!(noted.tensors.ahead.get().is_some());
+            let asked = noted.asked.into_inner();
+            let Lie::Folder(_) = noted.tensors.lie else { continue };
+            let places: HashMap<&str, usize> =
+                plan.iter().enumerate().map(|(place, tensor)| (tensor.name(), place)).collect();
+            let near = asked.iter().enumerate().filter(|(at, name)| {
+                places.get(name.as_str()).is_some_and(|place| place.abs_diff(*at) <= 40)
+            });
+            let share = near.count() as f64 / asked.len() as f64;
+            assert!(share > 0.9, "{part:?}: {share} of {}", asked.len());
         }
     }
 }

@@ -278,6 +278,7 @@ struct Json {
     #[serde(default = "one")]
     transformer_layers_per_block: OneOrEach,
     /// The number of heads in spite of its name; the other field came later and is seldom set.
+    #[serde(default = "heads")]
     attention_head_dim: OneOrEach,
     num_attention_heads: Option<OneOrEach>,
     cross_attention_dim: OneOrEach,
@@ -298,6 +299,10 @@ fn mid_block() -> Option<String> {
 
 fn one() -> OneOrEach {
     OneOrEach::One(1)
+}
+
+fn heads() -> OneOrEach {
+    OneOrEach::One(8)
 }
 
 fn groups() -> usize {

@@ -21,6 +21,8 @@ pub struct Tiling {
 impl Tiling {
     /// Tiles of 64 latents, 512 pixels for the usual autoencoders, that share a quarter.
     pub const USUAL: Self = Self { side: 64, overlap: 16 };
+    /// Tiles of half the side, a quarter of the memory.
+    pub const SMALL: Self = Self { side: 32, overlap: 8 };
 
     /// Where tiles lie along `len` latents: as few as cover it, all of the same length, evenly spread.
     pub fn along(&self, len: usize) -> Vec<Range<usize>> {

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
+use neurino_diffusion::DiffusionError;
 use neurino_diffusion::checkpoint::folder::FolderTensors;
 use neurino_diffusion::checkpoint::random::{RandomFormat, RandomTensors};
-use neurino_diffusion::checkpoint::{Component, Loading, Precision};
+use neurino_diffusion::checkpoint::{Component, Loading, Precision, Tensors, Weight};
 use neurino_diffusion::flux::{FluxConfig, FluxTransformer, pack, unpack};
 use neurino_diffusion::lora::LowRankLayers as _;
+use neurino_diffusion::t5::{T5Config, T5Encoder};
 use neurino_nn::device::{download, upload};
+use neurino_weights::DType;
 use safetensors::SafeTensors;
 
 use crate::text::json;
@@ -97,6 +100,58 @@ fn every_step_of_a_run_is_the_references() {
             latents = tensor(&file, &format!("latents{}", step + 1));
         }
     }
+}
+
+/// One tensor is a million times what it is, in f32: far beyond f16.
+struct Enlarged {
+    tensors: FolderTensors,
+    name: &'static str,
+}
+
+impl Tensors for Enlarged {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.shape(name)
+    }
+
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
+        let read = self.tensors.read(name, shape)?;
+        let Weight::Plain { dtype, bytes } = &read else { return Ok(read) };
+        if name != self.name {
+            return Ok(read);
+        }
+        let mut values = vec![0.0; shape.iter().product()];
+        dtype.dequantize(bytes, &mut values);
+        let bytes = values.iter().flat_map(|value| (value * 1e6).to_le_bytes()).collect();
+        Ok(Weight::plain(DType::F32, bytes))
+    }
+}
+
+/// What was trained in bf16 leaves the range of f16, whatever its file stores.
+#[test]
+fn in_16_bits_t5_and_the_transformer_keep_the_range_of_f32() {
+    let device = Device::flex();
+    let loading = Loading::quiet(&device, Precision::Half);
+    let enlarged = |folder: &str, name| Enlarged {
+        tensors: FolderTensors::open(&fixture(folder)).unwrap(),
+        name,
+    };
+    let config = T5Config::open(&fixture("flux/text_encoder_2/config.json")).unwrap();
+    let name = "encoder.block.0.layer.1.DenseReluDense.wo.weight";
+    let tensors = enlarged("flux/text_encoder_2", name);
+    let encoder = T5Encoder::load(&Component::new(&tensors, &loading), &config).unwrap();
+    let found = download(encoder.encode(&[1, 2, 3]).unwrap()).unwrap();
+    assert!(found.iter().all(|x| x.is_finite()), "{found:?}");
+
+    let config = FluxConfig::open(&fixture("flux/transformer/config.json")).unwrap();
+    let tensors = enlarged("flux/transformer", "transformer_blocks.1.ff.net.2.weight");
+    let transformer = FluxTransformer::load(&Component::new(&tensors, &loading), &config).unwrap();
+    let bytes = std::fs::read(fixture("flux/networks.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (states, pooled) = (tensor(&file, "encoder_hidden_states"), tensor(&file, "pooled"));
+    let condition = transformer.condition(states, pooled, 3.5, [3, 5]);
+    let time = transformer.sinusoids(0.5);
+    let found = transformer.forward(tensor(&file, "hidden_states"), time, &condition);
+    assert!(download(found).unwrap().iter().all(|x| x.is_finite()));
 }
 
 #[test]

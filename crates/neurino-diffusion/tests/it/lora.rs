@@ -1,20 +1,27 @@
 //! LoRA files of all forms against the reference, on the UNet and on text encoders.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use neurino_diffusion::DiffusionError;
+use neurino_diffusion::checkpoint::folder::FolderTensors;
 use neurino_diffusion::checkpoint::ldm::LdmTensors;
-use neurino_diffusion::checkpoint::{Component, Loading, Precision};
+use neurino_diffusion::checkpoint::{Component, Loading, Precision, Tensors, Weight};
 use neurino_diffusion::clip::{ClipConfig, ClipTextEncoder};
-use neurino_diffusion::lora::{Layer, Lora, LoraError, LowRankLayers, Part, Placement, set_loras};
+use neurino_diffusion::lora::{
+    Layer, Lora, LoraError, LowRankLayers, Part, Placement, check_fit, set_loras,
+};
+use neurino_diffusion::t5::{T5Config, T5Encoder};
 use neurino_nn::device::{download, upload};
 use neurino_nn::{Affine, Linear};
+use neurino_weights::DType;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::networks::{added, assert_near, changed_file, integers, load_unet, picture, sequence};
-use crate::{fixture, floats};
+use crate::{assert_close, fixture, floats};
 
 /// The reference's own files equal merged weights to 5e-6; a network may be 1e-4 apart.
 const LIMIT: f32 = 1e-4;
@@ -109,18 +116,255 @@ fn text_encoders_with_loras_are_the_references() {
 fn a_lora_of_another_family_names_what_fits_nothing() {
     let mut unet = load_unet("sd15");
     let lora = Arc::new(open("sdxl", "kohya"));
-    assert!(lora.check_parts(&[Part::Denoiser, Part::TextEncoder]).is_err());
-    let all = [Part::Denoiser, Part::TextEncoder, Part::TextEncoder2];
-    assert!(lora.check_parts(&all).is_ok());
+    assert!(lora.check_parts(&[Part::T5]).is_err());
+    assert!(lora.check_parts(&[Part::Denoiser, Part::TextEncoder]).is_ok());
     let error = set_loras(&mut unet, Part::Denoiser, &[(lora, 1.0)]).unwrap_err();
     // By the order of parts and names: the first blocks that have attention in both families differ.
     let message = error.to_string();
     assert!(message.contains("lora_unet_") && message.contains("another model"), "{message}");
 
+    // Not one layer of Flux is in a UNet.
+    let flux = Arc::new(Lora::open(&fixture("flux/lora_kohya.safetensors")).unwrap());
+    let mut networks: [(Part, &mut dyn LowRankLayers); 1] = [(Part::Denoiser, &mut unet)];
+    let error = check_fit(&mut networks, &[(flux, 1.0)]).unwrap_err();
+    let LoraError::NoSuchLayer { count, total, .. } = &error else { panic!("{error}") };
+    assert_eq!(count, total);
+    assert!(error.to_string().contains("lora_unet_double_blocks_0"), "{error}");
+
     // The same names, other widths.
     let wider = changed_shapes(&path("sd15", "peft"), "wider");
     let error = set_loras(&mut unet, Part::Denoiser, &[(Arc::new(wider), 1.0)]).unwrap_err();
     assert!(matches!(error, LoraError::WrongShape { .. }), "{error}");
+}
+
+/// Updates of layers that the model does not have are left out; the others act as if they were alone.
+#[test]
+fn what_fits_of_a_file_is_used() {
+    let from = path("sd15", "kohya");
+    let strange = |name: &str| {
+        let block = name.replace("lora_unet_down_blocks_0", "lora_unet_down_blocks_7");
+        Some(block.replace("lora_te_text_model_encoder_layers_0", "lora_te3_encoder_block_0"))
+    };
+    let known = |name: &str| (strange(name).as_deref() == Some(name)).then(|| name.to_owned());
+    let some = Arc::new(Lora::open(&changed_file(&from, "some_strange", strange)).unwrap());
+    let alone = Arc::new(Lora::open(&changed_file(&from, "none_strange", known)).unwrap());
+    assert!(some.changes(Part::T5) && !alone.changes(Part::T5));
+    let mut unet = load_unet("sd15");
+    let mut networks: [(Part, &mut dyn LowRankLayers); 1] = [(Part::Denoiser, &mut unet)];
+    check_fit(&mut networks, &[(Arc::clone(&some), 1.0)]).unwrap();
+    let bytes = reference("sd15");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (sample, context) = (picture(&file, "sample"), sequence(&file, "context"));
+    let timestep = unet.timestep(integers(&file, "timestep")[0] as f32);
+    let mut run = |lora: Arc<Lora>| {
+        set_loras(&mut unet, Part::Denoiser, &[(lora, 1.0)]).unwrap();
+        download(unet.forward(sample.clone(), timestep.clone(), &context, None)).unwrap()
+    };
+    let all = run(Arc::new(open("sd15", "kohya")));
+    let found = run(some);
+    assert_eq!(found, run(alone));
+    assert_ne!(found, all);
+}
+
+/// A file of some tensors, each with its type, shape and bytes, and with notes.
+fn written(
+    name: &str,
+    tensors: &[(&str, Dtype, &[usize], Vec<u8>)],
+    notes: &[(&str, &str)],
+) -> PathBuf {
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap())
+    });
+    let notes = notes.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+    let folder = changed_file(&path("sd15", "kohya"), "folder", |_| None);
+    let folder = folder.with_file_name(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("adapter_model.safetensors");
+    std::fs::write(&file, safetensors::serialize(views, Some(notes)).unwrap()).unwrap();
+    file
+}
+
+/// Checks what an update whose factors are ones adds to a layer of 1 by 1.
+#[track_caller]
+fn assert_strength(lora: Lora, expect: f32, what: &str) {
+    let device = Device::flex();
+    let layer = Affine::new(Linear::dense(upload(vec![0.0], [1, 1], &device)), None);
+    let placement = Placement { device: device.clone(), dtype: burn::tensor::DType::F32 };
+    let mut block = Block { layers: vec![("layers.0.to_q", layer)], placement };
+    set_loras(&mut block, Part::Denoiser, &[(Arc::new(lora), 1.0)]).unwrap();
+    let x: Tensor<2> = upload(vec![1.0], [1, 1], &device);
+    let found = download(block.layers[0].1.forward(x)).unwrap()[0];
+    assert!((found - expect).abs() < 1e-6, "{what}: {found}, not {expect}");
+}
+
+/// Factors of one layer whose update is the rank of 4 times the scale.
+fn ones<'a>(down: &'a str, up: &'a str) -> Vec<(&'a str, Dtype, &'a [usize], Vec<u8>)> {
+    let ones: Vec<u8> = [1f32; 4].into_iter().flat_map(f32::to_le_bytes).collect();
+    vec![(down, Dtype::F32, &[4, 1], ones.clone()), (up, Dtype::F32, &[1, 4], ones)]
+}
+
+#[test]
+fn alpha_is_a_number_of_any_type() {
+    use half::{bf16, f16};
+    let start = "lora_unet_layers_0_to_q";
+    let (down, up, alpha) = (
+        format!("{start}.lora_down.weight"),
+        format!("{start}.lora_up.weight"),
+        format!("{start}.alpha"),
+    );
+    let file = |dtype, shape: &'static [usize], bytes: &[u8]| {
+        let mut tensors = ones(&down, &up);
+        tensors.push((alpha.as_str(), dtype, shape, bytes.to_vec()));
+        written("alpha", &tensors, &[])
+    };
+    for (dtype, bytes) in [
+        (Dtype::I64, 8i64.to_le_bytes().as_slice()),
+        (Dtype::I32, 8i32.to_le_bytes().as_slice()),
+        (Dtype::U8, 8u8.to_le_bytes().as_slice()),
+        (Dtype::F64, 8f64.to_le_bytes().as_slice()),
+        (Dtype::F32, 8f32.to_le_bytes().as_slice()),
+        (Dtype::F16, f16::from_f32(8.0).to_le_bytes().as_slice()),
+        (Dtype::BF16, bf16::from_f32(8.0).to_le_bytes().as_slice()),
+    ] {
+        for shape in [[].as_slice(), &[1]] {
+            let lora = Lora::open(&file(dtype, shape, bytes)).unwrap();
+            assert_strength(lora, 8.0, &format!("{dtype:?} {shape:?}"));
+        }
+    }
+    for (dtype, shape, bytes) in [
+        (Dtype::F64, [].as_slice(), f64::NAN.to_le_bytes().as_slice()),
+        (Dtype::I64, &[2], &[0; 16]),
+        (Dtype::BOOL, &[], &[1]),
+    ] {
+        let error = Lora::open(&file(dtype, shape, bytes)).unwrap_err();
+        assert!(error.to_string().contains("alpha` is no number"), "{error}");
+    }
+}
+
+/// peft keeps the strength of updates in a file beside them; newer versions of diffusers note it.
+#[test]
+fn updates_of_peft_are_as_strong_as_its_configuration_says() {
+    let names = [
+        "base_model.model.layers.0.to_q.lora_A.weight",
+        "base_model.model.layers.0.to_q.lora_B.weight",
+    ];
+    let file = written("peft", &ones(names[0], names[1]), &[]);
+    let config = file.with_file_name("adapter_config.json");
+    let _ = std::fs::remove_file(&config);
+    let error = Lora::open(&file).unwrap_err();
+    assert!(error.to_string().contains("adapter_config.json"), "{error}");
+    for (json, expect) in [
+        (r#"{ "r": 4, "lora_alpha": 8 }"#, 8.0),
+        (
+            r#"{ "r": 16, "lora_alpha": 2, "rank_pattern": { "to_q": 4 }, "alpha_pattern": {} }"#,
+            2.0,
+        ),
+        (r#"{ "r": 4, "lora_alpha": 8, "alpha_pattern": { "0.to_q": 1, "q": 9 } }"#, 1.0),
+        (r#"{ "r": 4, "lora_alpha": 8, "use_rslora": true }"#, 16.0),
+    ] {
+        std::fs::write(&config, json).unwrap();
+        assert_strength(Lora::open(&file).unwrap(), expect, json);
+    }
+    std::fs::write(&config, r#"{ "alpha_pattern": { ".*q": 1 } }"#).unwrap();
+    let error = Lora::open(&file).unwrap_err();
+    assert!(error.to_string().contains("adapter_config.json"), "{error}");
+    std::fs::remove_file(&config).unwrap();
+
+    let names = ["unet.layers.0.to_q.lora_A.weight", "unet.layers.0.to_q.lora_B.weight"];
+    let note = r#"{ "unet.r": 4, "unet.lora_alpha": 8 }"#;
+    let file = written("noted", &ones(names[0], names[1]), &[("lora_adapter_metadata", note)]);
+    assert_strength(Lora::open(&file).unwrap(), 8.0, note);
+    let file = written("unnoted", &ones(names[0], names[1]), &[]);
+    assert_strength(Lora::open(&file).unwrap(), 4.0, "without a note");
+}
+
+/// Trainers of Flux change T5, too; what they make acts as merged weights do.
+#[test]
+fn updates_of_t5_act_as_merged_weights() {
+    let device = Device::flex();
+    let folder = fixture("flux/text_encoder_2");
+    let config = T5Config::open(&folder.join("config.json")).unwrap();
+    let (loading, source) =
+        (Loading::quiet(&device, Precision::Full), FolderTensors::open(&folder).unwrap());
+    let load = |tensors: &dyn Tensors| {
+        T5Encoder::load(&Component::new(tensors, &loading), &config).unwrap()
+    };
+    let mut encoder = load(&source);
+    let mut shapes = Vec::new();
+    encoder.low_rank_layers(&mut |path, layer| {
+        let Layer::Affine(affine) = layer else { panic!("{path}") };
+        shapes.push((path.to_owned(), affine.out_features(), affine.in_features()));
+    });
+    assert_eq!(shapes.len(), 7 * config.layers);
+    let part = |count: usize, seed: usize| -> Vec<f32> {
+        (0..count).map(|i| (((i * 7 + seed * 13) % 11) as f32 - 5.0) / 40.0).collect()
+    };
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let ids: Vec<u32> = (1..20).collect();
+    let plain = download(encoder.encode(&ids).unwrap()).unwrap();
+    for form in ["kohya", "second", "diffusers"] {
+        let (mut tensors, mut merged) = (Vec::new(), HashMap::new());
+        for (index, (path, out, inp)) in shapes.iter().enumerate() {
+            let (down, up) = (part(2 * inp, index), part(2 * out, index + 50));
+            let (start, [a, b]) = match form {
+                "kohya" => {
+                    (format!("lora_te3_{}", path.replace('.', "_")), ["lora_down", "lora_up"])
+                }
+                "second" => {
+                    (format!("lora_te2_{}", path.replace('.', "_")), ["lora_down", "lora_up"])
+                }
+                _ => (format!("text_encoder_2.{path}"), ["lora_A", "lora_B"]),
+            };
+            let product = |at: usize| {
+                let (row, column) = (at / inp, at % inp);
+                (0..2).map(|r| up[2 * row + r] * down[r * inp + column]).sum::<f32>()
+            };
+            let name = format!("{path}.weight");
+            let Weight::Plain { dtype, bytes: stored } = source.read(&name, &[*out, *inp]).unwrap()
+            else {
+                panic!("{name} is packed")
+            };
+            let mut weights = vec![0.0; out * inp];
+            dtype.dequantize(&stored, &mut weights);
+            let weights = weights.iter().enumerate().map(|(at, weight)| weight + product(at));
+            merged.insert(name, bytes(&weights.collect::<Vec<_>>()));
+            tensors.push((format!("{start}.{a}.weight"), vec![2, *inp], bytes(&down)));
+            tensors.push((format!("{start}.{b}.weight"), vec![*out, 2], bytes(&up)));
+        }
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        let file = changed_file(&path("sd15", "kohya"), &format!("t5_{form}"), |_| None);
+        std::fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+        let lora = Arc::new(Lora::open(&file).unwrap());
+        assert!(lora.changes(Part::T5) && !lora.changes(Part::TextEncoder2));
+        set_loras(&mut encoder, Part::T5, &[(lora, 1.0)]).unwrap();
+        let found = download(encoder.encode(&ids).unwrap()).unwrap();
+        let expect = load(&Merged { source: &source, merged });
+        let expect = download(expect.encode(&ids).unwrap()).unwrap();
+        assert_ne!(found, plain);
+        assert_close(form, &found, &expect, LIMIT);
+    }
+}
+
+/// Weights of which some are others.
+struct Merged<'a> {
+    source: &'a FolderTensors,
+    /// As f32.
+    merged: HashMap<String, Vec<u8>>,
+}
+
+impl Tensors for Merged<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.source.shape(name)
+    }
+
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
+        match self.merged.get(name) {
+            Some(bytes) => Ok(Weight::plain(DType::F32, bytes.clone())),
+            None => self.source.read(name, shape),
+        }
+    }
 }
 
 /// A LoRA whose first factors have one row and one column, and the names of `from`.

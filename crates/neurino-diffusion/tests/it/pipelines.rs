@@ -283,6 +283,58 @@ fn low_rank_updates_come_and_go_while_the_base_stays() {
     drop(run);
 }
 
+/// Where the host has room for text encoders, their files are read once.
+#[test]
+fn text_encoders_that_visit_stay_in_the_hosts_memory_if_that_has_room() {
+    let device = Device::flex();
+    for folder in ["sd/sd15", "sd/sdxl", "flux"] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&fixture(folder), copy.path());
+        let begun = |room_bytes: u64| {
+            let source = Arc::new(ImageSource::open(copy.path()).unwrap());
+            let loading = Loading::quiet(&device, Precision::Stored).with_host_room(room_bytes);
+            let mut visits = source.load_as(&loading, Residence::Visit).unwrap();
+            let first = ImageJob { prompt: "a first cat".to_owned(), ..job(1, 1) };
+            drop(visits.begin(&first).unwrap());
+            // A file that was written to is not read.
+            touch(copy.path());
+            let found = visits.begin(&ImageJob { prompt: "another".to_owned(), ..first });
+            found.map(|run| run.conditions().unwrap())
+        };
+        let found = begun(u64::MAX).unwrap();
+        assert!(matches!(begun(0).err(), Some(DiffusionError::Weights(_))), "{folder}");
+        let source = ImageSource::open(copy.path()).unwrap();
+        let mut stays = source.load(&Loading::quiet(&device, Precision::Stored)).unwrap();
+        let second = ImageJob { prompt: "another".to_owned(), ..job(1, 1) };
+        assert_eq!(stays.begin(&second).unwrap().conditions().unwrap(), found, "{folder}");
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &copy);
+        } else if !entry.file_name().to_string_lossy().starts_with("run_") {
+            std::fs::copy(&path, &copy).unwrap();
+        }
+    }
+}
+
+/// Makes all weights in a folder look as if they had been written to.
+fn touch(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            touch(&path);
+        } else if path.extension().is_some_and(|ending| ending == "safetensors") {
+            let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        }
+    }
+}
+
 #[test]
 fn text_encoders_that_visit_read_the_same() {
     let device = Device::flex();

@@ -9,7 +9,8 @@ use burn::tensor::Tensor;
 use neurino_core::ModelId;
 use neurino_diffusion::RgbImage;
 use neurino_diffusion::checkpoint::{Loading, Precision};
-use neurino_diffusion::pipeline::{LoraFile, PipelineFacts};
+use neurino_diffusion::pipeline::{Decoding, LoraFile, PipelineFacts};
+use neurino_diffusion::source::Changes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +100,7 @@ impl Denoising for Painting {
         match decoding {
             Decoding::Whole => self.card.ask("whole")?,
             Decoding::Tiled => self.card.ask("tiled")?,
+            Decoding::SmallTiles => self.card.ask("small tiles")?,
         }
         Ok(Tensor::zeros([1, 64, 64, 3], &Device::flex()))
     }
@@ -197,6 +199,10 @@ async fn a_lack_of_memory_is_met_with_the_next_cheaper_plan() {
     let last = Card { lacks: &["whole"], ..Card::default() };
     let tried = vec!["prompt", "together", "together", "whole", "tiled"];
     assert_eq!(made(last, STAY).await, (Ok(()), tried));
+
+    let tiles = Card { lacks: &["whole", "tiled"], ..Card::default() };
+    let tried = vec!["prompt", "together", "together", "whole", "tiled", "small tiles"];
+    assert_eq!(made(tiles, STAY).await, (Ok(()), tried));
 }
 
 #[tokio::test]
@@ -221,8 +227,8 @@ async fn a_step_is_told_once_it_is_computed() {
 #[tokio::test]
 async fn where_no_plan_is_cheap_enough_the_job_is_refused_with_a_type() {
     let refused = || Err(EngineErrorCode::OutOfMemory);
-    let none = || Card { lacks: &["whole", "tiled"], ..Card::default() };
-    let tried = vec!["prompt", "together", "together", "whole", "tiled"];
+    let none = || Card { lacks: &["whole", "tiled", "small tiles"], ..Card::default() };
+    let tried = vec!["prompt", "together", "together", "whole", "tiled", "small tiles"];
     assert_eq!(made(none(), STAY).await, (refused(), tried.clone()));
     let thrice = [&tried[..], &["visit"], &tried, &["stream"], &tried].concat();
     assert_eq!(made(none(), Residence::ways(false)).await, (refused(), thrice));
@@ -398,4 +404,21 @@ async fn a_picture_that_nobody_wants_is_left_in_the_middle_of_a_step() {
     assert!(pictures.begin(next).is_none());
     serve(&mut pictures, free());
     assert_eq!(outcome(stream).await, Ok(()));
+}
+
+#[test]
+fn updates_that_the_device_has_no_room_for_are_not_put_there() {
+    let card = Arc::new(Card::default());
+    let mut pictures = pictures(&card, STAY);
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
+    let lora = LoraFile { path: base.join("lora_kohya.safetensors"), scale: 1.0 };
+    let changes = Changes { loras: vec![lora], ..Changes::default() };
+    let with = || ImageSource::open_with(&base, &changes).unwrap();
+    let needed_bytes = with().memory(Precision::Stored).updates_bytes();
+    // A card keeps half a gigabyte for others at least.
+    let free = |bytes: u64| memory((512 << 20) + bytes);
+    assert!(needed_bytes > 0);
+    assert!(!pictures.switch_to(with(), &|| free(needed_bytes - 1)));
+    assert!(pictures.switch_to(with(), &|| free(needed_bytes)));
+    assert_eq!(pictures.memory.updates_bytes(), needed_bytes);
 }

@@ -1,5 +1,6 @@
 //! Loading of image models.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,15 +12,17 @@ use neurino_diffusion::pipeline::{Family, Plan, Residence};
 use neurino_diffusion::pulse::Pulse;
 use neurino_diffusion::{DiffusionError, ImageSource};
 use neurino_hardware::machine_memory;
+use neurino_nn::device::is_cpu;
 
 use super::{Loaded, Progress, Worker, stopped};
 use crate::api::{
     EngineError, EngineErrorCode, EngineStatus, LoadedModel, MemoryUse, ModelRef, PictureFacts,
     PictureWork,
 };
+use crate::device::OpenDevice;
 use crate::fault::guarded_on_device;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
-use crate::memory::DeviceMemory;
+use crate::memory::{DeviceMemory, by_room};
 use crate::served::Served;
 use crate::warm_pictures::{self, WarmPicture};
 
@@ -27,18 +30,19 @@ use crate::warm_pictures::{self, WarmPicture};
 const SIDE_MIN: u32 = 256;
 
 impl Worker {
-    /// Loads an image model in the quickest way that there is memory for; where the plan was wrong, in
-    /// the next cheaper one.
+    /// Loads an image model in the quickest way that a device has memory for; where the plan was wrong,
+    /// in the next cheaper one.
     pub(super) fn read_image(&self, reference: &ModelRef) -> Result<Loaded, EngineError> {
-        let device = &self.devices[0];
+        let is_cpu = self.devices[0].is_cpu();
         let source = Arc::new(open(reference).map_err(unreadable)?);
-        let memory = source.memory(usual_precision(device.is_cpu()));
-        let mut ways = Residence::ways(device.is_cpu()).to_vec();
+        let memory = source.memory(usual_precision(is_cpu));
+        let mut ways = Residence::ways(is_cpu).to_vec();
         loop {
-            let planned =
-                plan(source.family(), &memory, &ways, device.memory(), host_free_bytes())?;
+            let memories: Vec<_> = self.devices.iter().map(OpenDevice::memory).collect();
+            let (device, planned) =
+                best_device(source.family(), &memory, &ways, &memories, host_free_bytes())?;
             ways.retain(|way| *way >= planned.residence);
-            let read = || self.read_image_as(reference, &source, &planned, &ways);
+            let read = || self.read_image_as(reference, &source, (device, &planned), &ways);
             match guarded_on_device("loading the model", read).flatten() {
                 Err(error) if error.code == EngineErrorCode::OutOfMemory && ways.len() > 1 => {
                     tracing::warn!(from = ?planned.residence, "loading it another way: {error}");
@@ -50,16 +54,17 @@ impl Worker {
         }
     }
 
+    /// - `device_index`: of the device to load it to
     /// - `ways`: the planned one and those that are cheaper
     fn read_image_as(
         &self,
         reference: &ModelRef,
         source: &Arc<ImageSource>,
-        planned: &Planned,
+        (device_index, planned): (usize, &Planned),
         ways: &[Residence],
     ) -> Result<Loaded, EngineError> {
         let started = Instant::now();
-        let open = &self.devices[0];
+        let open = &self.devices[device_index];
         let precision = usual_precision(open.is_cpu());
         let memory = source.memory(precision);
         let &Planned { residence, peak_bytes: planned_bytes, .. } = planned;
@@ -75,6 +80,7 @@ impl Worker {
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let pulse = Pulse::counting(Arc::clone(&self.steps));
         let loading = Loading::new(&open.device, precision, &progress, &unwanted).beating(&pulse);
+        let loading = loading.with_host_room(host_room_bytes(open.is_cpu(), &memory, residence));
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
@@ -144,6 +150,7 @@ impl Worker {
             reference: reference.clone(),
             facts,
             serving: Served::Image(Box::new(pictures)),
+            device: device_index,
         })
     }
 
@@ -156,7 +163,8 @@ impl Worker {
                 steps.fetch_add(1, Ordering::Relaxed);
             };
             let loading = Loading::new(&device, precision, &progress, unwanted).beating(&pulse);
-            source.load_as(&loading, residence)
+            let room_bytes = host_room_bytes(is_cpu(&device), &source.memory(precision), residence);
+            source.load_as(&loading.with_host_room(room_bytes), residence)
         })
     }
 
@@ -169,8 +177,8 @@ impl Worker {
         let loaded = self.loaded.as_mut()?;
         let Served::Image(pictures) = &mut loaded.serving else { return None };
         let source = open(model).ok()?;
-        let started = Instant::now();
-        if !pictures.switch_to(source) {
+        let (started, device) = (Instant::now(), &self.devices[loaded.device]);
+        if !pictures.switch_to(source, &|| device.memory()) {
             // The load that follows says what is wrong.
             return None;
         }
@@ -202,6 +210,12 @@ fn host_free_bytes() -> u64 {
     host.free_bytes.saturating_sub(host.reserve_bytes())
 }
 
+/// Memory of the machine itself that text encoders may stay in: half of what is left beside the layers.
+/// A processor's models are there already.
+fn host_room_bytes(is_cpu: bool, memory: &ImageMemory, residence: Residence) -> u64 {
+    if is_cpu { 0 } else { host_free_bytes().saturating_sub(memory.host_bytes(residence)) / 2 }
+}
+
 /// How a model is loaded.
 #[derive(Debug, Clone, Copy)]
 struct Planned {
@@ -223,6 +237,33 @@ fn work(source: &ImageSource) -> PictureWork {
 /// Whether the usual picture of a family is computed with the prompt and without it.
 fn guided(family: Family) -> bool {
     family != Family::Flux
+}
+
+/// The device that a model is loaded to, by its index, and how: the one that makes the largest pictures
+/// in the quickest way, the roomiest of several such.
+fn best_device(
+    family: Family,
+    memory: &ImageMemory,
+    ways: &[Residence],
+    devices: &[DeviceMemory],
+    host_bytes: u64,
+) -> Result<(usize, Planned), EngineError> {
+    let room = |device: &DeviceMemory| device.free_bytes.saturating_sub(device.reserve_bytes());
+    let order = by_room(&devices.iter().map(room).collect::<Vec<_>>());
+    let mut best: Option<(usize, Planned)> = None;
+    let mut refused = None;
+    for index in order {
+        match plan(family, memory, ways, devices[index], host_bytes) {
+            Ok(planned) => {
+                let rank = |plan: &Planned| (Reverse(plan.side), plan.residence);
+                if best.as_ref().is_none_or(|(_, best)| rank(&planned) < rank(best)) {
+                    best = Some((index, planned));
+                }
+            }
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    best.ok_or_else(|| refused.unwrap_or_else(|| EngineError::internal("there is no device")))
 }
 
 /// The first of `ways` to keep the weights in which a picture of the model's usual size fits beside
@@ -285,7 +326,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Engine, JobEvent};
-    use crate::device::{OpenDevice, stand_in_card};
+    use crate::device::stand_in_card;
     use crate::local::LocalEngine;
     use crate::worker::Faults;
 
@@ -336,6 +377,28 @@ mod tests {
         assert_eq!(planned(6 * GIB).expect("enough").residence, Residence::Stream);
         let refused = planned(4 * GIB).expect_err("too little");
         assert_eq!(refused.code, EngineErrorCode::OutOfMemory);
+    }
+
+    #[test]
+    fn the_card_that_makes_the_usual_picture_in_the_quickest_way_is_taken() {
+        let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, Dims::sdxl())
+            .with_layers(Dims::sdxl().layers(16.0));
+        let card = |free: u64| DeviceMemory {
+            free_bytes: free * GIB,
+            total_bytes: 24 * GIB,
+            is_cpu: false,
+        };
+        let ways = Residence::ways(false);
+        let best = |cards: &[DeviceMemory]| {
+            let (index, planned) =
+                best_device(Family::Sdxl, &memory, ways, cards, 32 * GIB).expect("one fits");
+            (index, planned.residence)
+        };
+        assert_eq!(best(&[card(6), card(24)]), (1, Residence::Stay));
+        assert_eq!(best(&[card(24), card(24)]), (0, Residence::Stay));
+        assert_eq!(best(&[card(0), card(6), card(1)]).0, 1);
+        let refused = best_device(Family::Sdxl, &memory, ways, &[card(1), card(0)], 32 * GIB);
+        assert_eq!(refused.expect_err("too small").code, EngineErrorCode::OutOfMemory);
     }
 
     fn tiny() -> ModelRef {

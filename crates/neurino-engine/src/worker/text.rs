@@ -56,7 +56,7 @@ impl Worker {
         plan: &MemoryPlan,
     ) -> Result<Loaded, EngineError> {
         let started = Instant::now();
-        let tokenizer = Tokenizer::open(&source.tokenizer, &source.eos).map_err(unreadable)?;
+        let tokenizer = Tokenizer::of_model(source).map_err(unreadable)?;
         let template = ChatTemplate::open(source, &tokenizer).map_err(unreadable)?;
         let before = self.used_bytes();
         let progress = |done_bytes, total_bytes| {
@@ -92,7 +92,8 @@ impl Worker {
         };
         log(plan, &facts);
         let serving = Served::Text(Box::new(serving));
-        Ok(Loaded { reference: reference.clone(), facts, serving })
+        let device = plan.devices.first().copied().unwrap_or(0);
+        Ok(Loaded { reference: reference.clone(), facts, serving, device })
     }
 
     fn weights(
@@ -102,12 +103,14 @@ impl Worker {
         progress: &dyn Fn(u64, u64),
         unwanted: &dyn Fn() -> bool,
     ) -> Result<LanguageModel, EngineError> {
-        let runs = self.devices.iter().zip(&plan.runs);
+        let used: Vec<_> = self.used(plan).collect();
+        let stores = used.first().map(|open| open.stores.clone()).unwrap_or_default();
+        let runs = used.iter().zip(&plan.runs);
         let placement =
             Placement::new(runs.map(|(d, run)| (d.device.clone(), run.clone())).collect())
                 .ok_or_else(|| EngineError::internal("the plan leaves layers out"))?;
         LanguageModel::load_over(source, &placement, plan.precision, progress, unwanted)
-            .map(|model| model.with_stores(self.devices[0].stores.clone()))
+            .map(|model| model.with_stores(stores.clone()))
             .map_err(|error| if unwanted() { stopped() } else { unloadable(&error) })
     }
 
@@ -156,8 +159,12 @@ impl Worker {
     }
 
     fn device_name(&self, plan: &MemoryPlan) -> String {
-        let names: Vec<_> = self.devices.iter().take(plan.runs.len()).map(|d| &*d.name).collect();
-        names.join(" and ")
+        self.used(plan).map(|open| &*open.name).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// The devices of a plan.
+    fn used(&self, plan: &MemoryPlan) -> impl Iterator<Item = &OpenDevice> {
+        plan.devices.iter().filter_map(|&index| self.devices.get(index))
     }
 }
 

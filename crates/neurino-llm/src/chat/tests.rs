@@ -292,3 +292,28 @@ fn a_template_that_computes_on_and_on_is_given_up() {
     }
     assert!(start.elapsed().as_secs() < 9, "the second time was not waited for");
 }
+
+#[test]
+fn a_model_without_a_template_has_the_one_that_its_vocabulary_was_made_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    let messages = [says(Role::System, "Be brief."), says(Role::User, " Hello ")];
+    let chatml = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hello <|im_end|>\n\
+                  <|im_start|>assistant\n";
+    let headers = "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>\
+                   <|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>\
+                   <|start_header_id|>assistant<|end_header_id|>\n\n";
+    let llama = Tokenizer::open_folder(&root.join("text/llama3")).unwrap();
+    assert_eq!(usual::format(&llama).unwrap().end, "<|im_end|>");
+    assert_eq!(render(usual::format(&llama).unwrap().template, &messages).unwrap(), chatml);
+    // Llama 3's own vocabulary has no mark of ChatML.
+    let text = std::fs::read_to_string(root.join("text/llama3/tokenizer.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let own =
+        text.replace("<|im_start|>", "<|reserved_1|>").replace("<|im_end|>", "<|reserved_2|>");
+    std::fs::write(folder.path().join("tokenizer.json"), own).unwrap();
+    let llama = Tokenizer::open_folder(folder.path()).unwrap();
+    assert_eq!(usual::format(&llama).unwrap().end, "<|eot_id|>");
+    assert_eq!(render(usual::format(&llama).unwrap().template, &messages).unwrap(), headers);
+    let neither = Tokenizer::open_folder(&root.join("text/t5")).unwrap();
+    assert!(usual::format(&neither).is_none());
+}

@@ -59,10 +59,11 @@ pub(super) fn part_of_image_model(folder: &Path) -> LlmError {
 
 /// Refuses GGUF files that are not a whole model.
 pub(super) fn refuse_parts(gguf: &Gguf) -> Result<(), LlmError> {
-    let verdict = if gguf.uint("split.count")?.is_some_and(|count| count > 1) {
+    let verdict = if gguf.is_lone_part()? {
         (
-            "one part of a GGUF file that was split",
-            "join the parts with llama-gguf-split, or choose a copy in one file",
+            "one part of a GGUF file that was split, under another name",
+            "give all parts their own names again (NAME-00001-of-00002.gguf), or choose a copy in one \
+             file",
         )
     } else if gguf.text("general.type")? == Some("adapter") {
         ("a LoRA, which changes a model and is none", LANGUAGE_MODEL)
@@ -72,12 +73,21 @@ pub(super) fn refuse_parts(gguf: &Gguf) -> Result<(), LlmError> {
     Err(not_a_model(gguf.path(), Some(verdict)))
 }
 
-/// The only GGUF file in `folder`.
+/// The only GGUF file in `folder`: the first of its parts, if it was split.
 pub(super) fn only_gguf(folder: &Path) -> Option<PathBuf> {
     let names = names(folder);
-    let mut ggufs = names.iter().filter(|name| ends(name, &[".gguf"]));
-    let first = ggufs.next()?;
-    ggufs.next().is_none().then(|| folder.join(first))
+    let ggufs: Vec<_> = names.iter().filter(|name| ends(name, &[".gguf"])).collect();
+    let first: &str = match *ggufs.as_slice() {
+        [] => return None,
+        [only] => only,
+        [one, ..] => {
+            let parts = Gguf::parts_of(one)?;
+            // Opening tells which one is absent.
+            let all = ggufs.iter().all(|name| parts.contains(name));
+            return all.then(|| parts.first().map(|first| folder.join(first))).flatten();
+        }
+    };
+    Some(folder.join(first))
 }
 
 fn not_a_model(path: &Path, verdict: Option<Verdict>) -> LlmError {

@@ -19,6 +19,18 @@ const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// How llama.cpp splits a text where a file does not say how, one pattern after the other.
+///
+/// Source: `llama.cpp@b3600 src/llama-vocab.cpp` `llm_tokenizer_bpe`.
+const DEFAULT_PATTERNS: [&str; 4] = [
+    r"[\p{P}\$\+<=>\^~\|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    r"\p{N}+",
+    r"[0-9][0-9][0-9]",
+];
+/// A token that only Llama 3's vocabularies have.
+const LLAMA3_MARK: &str = "<|begin_of_text|>";
+
 /// Tokens that end an answer in the chat formats of well-known models. The file names only one, and
 /// not always the one that the chat template uses.
 const ENDS: [&str; 7] = [
@@ -31,8 +43,7 @@ const ENDS: [&str; 7] = [
     "<end_of_turn>",
 ];
 
-const SUPPORTED: &str =
-    "`llama`, or `gpt2` with llama-bpe, smollm, starcoder, gpt-2, qwen2 or tekken";
+const SUPPORTED: &str = "`llama`, or `gpt2` with llama-bpe, smaug-bpe, dbrx, smollm, starcoder, gpt-2, qwen2, tekken or default";
 
 /// What the file's `tokenizer.ggml.pre` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +52,8 @@ enum Splitting {
     Gpt2,
     /// As GPT-2, after every digit was taken apart.
     Digits,
+    /// As llama.cpp, where nobody knows.
+    Default,
     Pattern {
         pattern: &'static str,
         /// A whole word that is in the vocabulary is not built from merges.
@@ -51,6 +64,24 @@ enum Splitting {
 }
 
 impl Splitting {
+    /// Converters of spring 2024 wrote no name, or "default" for those they did not know: what the
+    /// vocabulary is then tells. `None` for a name that is not known.
+    fn of_vocabulary(vocabulary: &GgufTokenizer) -> Option<Self> {
+        match vocabulary.pre.as_deref() {
+            Some(pre) if !matches!(pre, "" | "default") => Self::of(pre),
+            _ if vocabulary.tokens.iter().any(|token| token == LLAMA3_MARK) => {
+                Self::of("llama-bpe")
+            }
+            _ => {
+                tracing::warn!(
+                    "the model's file does not say how texts are split into words: answers may be worse \
+                     than those of a newer copy of it"
+                );
+                Some(Self::Default)
+            }
+        }
+    }
+
     fn of(pre: &str) -> Option<Self> {
         let pattern =
             |pattern, words_first, compose| Self::Pattern { pattern, words_first, compose };
@@ -58,6 +89,7 @@ impl Splitting {
             "gpt-2" => Self::Gpt2,
             "smollm" | "starcoder" | "refact" | "command-r" => Self::Digits,
             "llama-bpe" | "llama-v3" | "llama3" => pattern(LLAMA3_PATTERN, true, false),
+            "smaug-bpe" | "dbrx" => pattern(LLAMA3_PATTERN, false, false),
             "qwen2" | "deepseek-r1-qwen" => pattern(QWEN2_PATTERN, false, true),
             "tekken" => pattern(TEKKEN_PATTERN, true, false),
             _ => return None,
@@ -70,15 +102,19 @@ impl Splitting {
                 tokenizers::pre_tokenizers::byte_level::ByteLevel::new(false, true, with_words);
             PreTokenizerWrapper::ByteLevel(level)
         };
+        let split = |pattern: &str| {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+            Ok(PreTokenizerWrapper::Split(split.map_err(TokenizerError::Failed)?))
+        };
         Ok(Sequence::new(match self {
+            Self::Default => {
+                let splits = DEFAULT_PATTERNS.into_iter().map(split);
+                splits.chain([Ok(bytes(false))]).collect::<Result<_, TokenizerError>>()?
+            }
             Self::Gpt2 => vec![bytes(true)],
             Self::Digits => vec![PreTokenizerWrapper::Digits(Digits::new(true)), bytes(true)],
-            Self::Pattern { pattern, .. } => {
-                let pattern = SplitPattern::Regex(pattern.to_owned());
-                let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
-                    .map_err(TokenizerError::Failed)?;
-                vec![PreTokenizerWrapper::Split(split), bytes(false)]
-            }
+            Self::Pattern { pattern, .. } => vec![split(pattern)?, bytes(false)],
         }))
     }
 }
@@ -123,7 +159,7 @@ fn unsupported(vocabulary: &GgufTokenizer) -> TokenizerError {
 }
 
 fn byte_level(vocabulary: &GgufTokenizer) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let splitting = vocabulary.pre.as_deref().and_then(Splitting::of);
+    let splitting = Splitting::of_vocabulary(vocabulary);
     let splitting = splitting.ok_or_else(|| unsupported(vocabulary))?;
     let tokens = (0_u32..).zip(&vocabulary.tokens).map(|(id, token)| (token.clone(), id));
     let vocab: Vocab = tokens.collect();
@@ -177,8 +213,9 @@ fn kinds(vocabulary: &GgufTokenizer) -> Result<Vec<PieceKind>, TokenizerError> {
     if types != tokens {
         return Err(TokenizerError::Damaged(format!("{types} types for {tokens} tokens")));
     }
+    // llama.cpp takes 0, which is no type, for an ordinary token.
     let kind = |&number: &i32| {
-        u64::try_from(number)
+        u64::try_from(if number == 0 { 1 } else { number })
             .ok()
             .and_then(PieceKind::from_number)
             .ok_or_else(|| TokenizerError::Damaged(format!("a token of type {number}")))

@@ -155,6 +155,46 @@ fn chat_markers_beside_a_sentencepiece_file_are_found() {
     assert!(matches!(error.err().unwrap(), TokenizerError::Damaged(_)));
 }
 
+/// Converters of spring 2024 named no way to split words, or "default".
+#[test]
+fn llama3_in_gguf_files_that_do_not_say_how_words_are_split() {
+    let all: Value = serde_json::from_str(CASES).unwrap();
+    for pre in [None, Some(""), Some("default")] {
+        let vocabulary = GgufTokenizer { pre: pre.map(str::to_owned), ..llama3_gguf("llama-bpe") };
+        check(&Tokenizer::from_gguf(&vocabulary).unwrap(), &all["llama3"], "no name");
+    }
+    let named = |pre| Tokenizer::from_gguf(&llama3_gguf(pre)).unwrap();
+    let text = "It's 12345 CamelCase, \u{6771}\u{4eac}!\n\n  x";
+    for pre in ["smaug-bpe", "dbrx"] {
+        assert_eq!(
+            named(pre).encode(text, false).unwrap(),
+            named("llama-bpe").encode(text, false).unwrap(),
+            "{pre}"
+        );
+    }
+    // Another vocabulary is split as llama.cpp does.
+    let mut other = GgufTokenizer { pre: None, ..llama3_gguf("llama-bpe") };
+    for token in &mut other.tokens {
+        *token = token.replace("begin_of_text", "start");
+    }
+    let other = Tokenizer::from_gguf(&other).unwrap();
+    assert_eq!(other.decode(&other.encode(text, false).unwrap()), text);
+    let error = Tokenizer::from_gguf(&llama3_gguf("deepseek-llm")).err().unwrap();
+    assert!(error.to_string().contains("deepseek-llm"), "{error}");
+}
+
+#[test]
+fn a_token_without_a_type_is_an_ordinary_one() {
+    let named = llama3_gguf("llama-bpe");
+    let mut untyped = named.clone();
+    for kind in untyped.token_types.iter_mut().filter(|kind| **kind == 1) {
+        *kind = 0;
+    }
+    let [named, untyped] = [named, untyped].map(|all| Tokenizer::from_gguf(&all).unwrap());
+    let text = "a red cat<|im_end|>";
+    assert_eq!(untyped.encode(text, false).unwrap(), named.encode(text, false).unwrap());
+}
+
 #[test]
 fn names_ends_and_sizes() {
     let llama = open("llama3");

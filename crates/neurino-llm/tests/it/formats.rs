@@ -4,8 +4,11 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use neurino_core::{ChatMessage, Role};
+use neurino_llm::chat::{ChatTemplate, prompt_date};
 use neurino_llm::checkpoint::Precision;
 use neurino_llm::models::decoder::Placement;
+use neurino_llm::tokenizer::Tokenizer;
 use neurino_llm::{LanguageModel, LlmError, ModelSource};
 use neurino_nn::quant::Holder;
 use neurino_weights::WeightsError;
@@ -39,6 +42,65 @@ fn mixtral_as_gguf_in_both_layouts_of_experts() {
         let found = logits(&load(&path));
         assert!(apart(&found, &expect) < 1e-6, "merged: {merged}: {}", apart(&found, &expect));
     }
+}
+
+/// Large models come in parts, of which the first has the metadata.
+#[test]
+fn a_gguf_file_in_parts_is_one_model() {
+    let expect = logits(&load(&folder("mixtral")));
+    let temporary = tempfile::tempdir().unwrap();
+    let part = |number: usize| temporary.path().join(format!("mixtral-{number:05}-of-00003.gguf"));
+    let parts = gguf::mixtral_parts(&folder("mixtral"), 3);
+    for (index, bytes) in parts.iter().enumerate() {
+        fs::write(part(index + 1), bytes).unwrap();
+    }
+    for path in [part(1), part(3), temporary.path().to_owned()] {
+        let found = logits(&load(&path));
+        assert!(apart(&found, &expect) < 1e-6, "{}: {}", path.display(), apart(&found, &expect));
+    }
+    let refusal = |path: &Path| ModelSource::open(path).unwrap_err().to_string();
+    let lone = temporary.path().join("lone.gguf");
+    fs::copy(part(1), &lone).unwrap();
+    assert!(
+        refusal(&lone).contains("one part of a GGUF file that was split"),
+        "{}",
+        refusal(&lone)
+    );
+    fs::remove_file(&lone).unwrap();
+    fs::copy(part(1), part(2)).unwrap();
+    let error = ModelSource::open(&part(1)).unwrap_err();
+    let words = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+    assert!(words.contains("it is not part 2 of 3"), "{words}");
+    fs::remove_file(part(2)).unwrap();
+    let error = ModelSource::open(temporary.path()).unwrap_err();
+    let words = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+    assert!(words.contains("00002-of-00003.gguf is missing"), "{words}");
+}
+
+/// Early files of Mixtral name the window of Mistral, which it was not trained with.
+#[test]
+fn mixtral_as_gguf_has_no_window() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("mixtral.gguf");
+    let window = |writer: gguf::Writer| writer.uint("llama.attention.sliding_window", 4096);
+    fs::write(&path, gguf::mixtral_with(&folder("mixtral"), true, window)).unwrap();
+    let source = ModelSource::open(&path).unwrap();
+    assert_eq!((source.arch.name(), source.config.sliding_window), ("mixtral", None));
+}
+
+#[test]
+fn a_folder_without_a_chat_template_chats_as_its_vocabulary_was_made_for() {
+    let copy = damage::copy("llama31");
+    let words = fixtures().join("text/llama3/tokenizer.json");
+    fs::copy(words, copy.path().join("tokenizer.json")).unwrap();
+    fs::write(copy.path().join("tokenizer_config.json"), "{}").unwrap();
+    let source = ModelSource::open(copy.path()).unwrap();
+    let tokenizer = Tokenizer::of_model(&source).unwrap();
+    assert!(tokenizer.is_end(tokenizer.token_id("<|im_end|>").unwrap()));
+    let template = ChatTemplate::open(&source, &tokenizer).unwrap();
+    let messages = [ChatMessage::new(Role::User, "Hello")];
+    let text = template.render(&messages, &[], &prompt_date()).unwrap();
+    assert!(text.ends_with("Hello<|im_end|>\n<|im_start|>assistant\n"), "{text}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Writer {
     tensors: Vec<u8>,
     n_tensors: u64,
     data: Vec<u8>,
+    /// Name, dimensions, type and bytes of the tensors.
+    entries: Vec<(String, Vec<usize>, u32, Vec<u8>)>,
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -29,6 +31,22 @@ impl Writer {
 
     pub(crate) fn text(self, key: &str, value: &str) -> Self {
         self.value(key, 8, &text(value))
+    }
+
+    /// As a file of `count` parts would be split: each tensor into the next part.
+    pub(crate) fn finish_parts(self, count: u16) -> Vec<Vec<u8>> {
+        let split = |part: Self, number: u16| {
+            let part = part.value("split.no", 2, &number.to_le_bytes());
+            part.value("split.count", 2, &count.to_le_bytes())
+        };
+        let mut parts: Vec<Self> = (0..count).map(|_| Self::default()).collect();
+        for (index, (name, dims, kind, bytes)) in self.entries.iter().enumerate() {
+            let part = &mut parts[index % usize::from(count)];
+            *part = std::mem::take(part).tensor(name, dims, *kind, bytes);
+        }
+        parts[0].values = self.values;
+        parts[0].n_values = self.n_values;
+        parts.into_iter().zip(0..).map(|(part, number)| split(part, number).finish()).collect()
     }
 
     pub(crate) fn uint(self, key: &str, value: u32) -> Self {
@@ -47,6 +65,7 @@ impl Writer {
 
     /// A tensor, innermost dimension first.
     pub(crate) fn tensor(mut self, name: &str, dims: &[usize], kind: u32, bytes: &[u8]) -> Self {
+        self.entries.push((name.to_owned(), dims.to_vec(), kind, bytes.to_vec()));
         self.data.resize(self.data.len().next_multiple_of(32), 0);
         self.tensors.extend(text(name));
         self.tensors.extend((dims.len() as u32).to_le_bytes());
@@ -82,6 +101,15 @@ pub(crate) fn mixtral_with(
     merged: bool,
     change: impl FnOnce(Writer) -> Writer,
 ) -> Vec<u8> {
+    change(mixtral_writer(folder, merged)).finish()
+}
+
+/// The same in parts.
+pub(crate) fn mixtral_parts(folder: &Path, count: u16) -> Vec<Vec<u8>> {
+    mixtral_writer(folder, true).finish_parts(count)
+}
+
+fn mixtral_writer(folder: &Path, merged: bool) -> Writer {
     let config: Value =
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let uint = |key: &str| u32::try_from(config[key].as_u64().unwrap()).unwrap();
@@ -128,7 +156,7 @@ pub(crate) fn mixtral_with(
             writer = writer.tensor(&own, &dims, *kind, &moved);
         }
     }
-    change(writer).finish()
+    writer
 }
 
 /// Name to ggml's type, shape and 16-bit numbers, over all shards.

@@ -22,17 +22,27 @@ use crate::simd::{Isa, Kernel, LANES, Simd};
 
 /// Multiplication with `matrix`, whose first dimension is the result's, on `device`. It stays packed;
 /// on devices other than the CPU `dtype` is multiplied.
-pub fn nf4_on(matrix: Nf4Matrix, device: &Device, dtype: DType) -> Arc<dyn QuantMatmul> {
+pub fn nf4_on(
+    matrix: impl Into<Arc<Nf4Matrix>>,
+    device: &Device,
+    dtype: DType,
+) -> Arc<dyn QuantMatmul> {
+    let matrix = matrix.into();
     if is_cpu(device) {
-        return Arc::new(Unpacking(matrix));
+        return Arc::new(Unpacking(Arc::unwrap_or_clone(matrix)));
     }
     Arc::new(OnDevice::nf4(&matrix, device, dtype))
 }
 
 /// As [`nf4_on`], for HQQ's form.
-pub fn hqq_on(matrix: HqqMatrix, device: &Device, dtype: DType) -> Arc<dyn QuantMatmul> {
+pub fn hqq_on(
+    matrix: impl Into<Arc<HqqMatrix>>,
+    device: &Device,
+    dtype: DType,
+) -> Arc<dyn QuantMatmul> {
+    let matrix = matrix.into();
     if is_cpu(device) {
-        return Arc::new(Unpacking(matrix));
+        return Arc::new(Unpacking(Arc::unwrap_or_clone(matrix)));
     }
     Arc::new(OnDevice::hqq(&matrix, device, dtype))
 }

@@ -15,8 +15,9 @@ use crate::{DType, WeightsError};
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Bytes of the header's length.
 const LENGTH_BYTES: u64 = 8;
-/// Longest note that is kept: trainers write whole lists of their pictures' words.
-const NOTE_BYTES_MAX: usize = 1024;
+/// Longest note that is kept: trainers write whole lists of their pictures' words, and peft's
+/// configuration names its layers.
+const NOTE_BYTES_MAX: usize = 1 << 18;
 
 /// What the table says about a tensor.
 #[derive(Deserialize)]
@@ -196,7 +197,7 @@ fn stored(
         "I64" => DType::I64,
         "I32" => DType::I32,
         "U8" => DType::U8,
-        "F64" => DType::Other("F64"),
+        "F64" => DType::F64,
         "I8" => DType::Other("I8"),
         "BOOL" => DType::Other("BOOL"),
         "F8_E4M3" | "F8_E5M2" => DType::Other("FP8"),

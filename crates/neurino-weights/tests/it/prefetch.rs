@@ -72,6 +72,29 @@ fn bytes_in_the_planned_order_within_the_budget() {
     }
 }
 
+/// Whoever reads tensors by themselves takes what others have read ahead.
+#[test]
+fn reads_take_what_is_ready() {
+    let sizes = sizes();
+    let (_folder, path, tensors) = checkpoint(&sizes);
+    let ahead = Prefetch::serving(tensors.clone(), 600_000);
+    std::thread::sleep(Duration::from_millis(50));
+    let ready = ahead.held_bytes();
+    assert!(ready > 400_000, "only {ready} bytes are ready");
+    for (i, tensor) in tensors.iter().enumerate() {
+        assert_bytes(tensor.read().unwrap().bytes(), i, sizes[i]);
+    }
+    assert_eq!(ahead.held_bytes(), 0, "all were taken");
+    // Once more, and of another opening of the file, from the file itself.
+    assert_bytes(tensors[3].read().unwrap().bytes(), 3, sizes[3]);
+    let other = Safetensors::open_file(&path).unwrap();
+    assert_bytes(other.tensor("t5").unwrap().bytes(), 5, sizes[5]);
+    ahead.stop();
+    assert!(matches!(tensors[0].read(), Err(WeightsError::Stopped { .. })));
+    drop(ahead);
+    assert_bytes(tensors[0].read().unwrap().bytes(), 0, sizes[0]);
+}
+
 #[test]
 fn any_order_gives_the_same_bytes() {
     let sizes = sizes();

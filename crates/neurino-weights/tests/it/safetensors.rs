@@ -45,7 +45,7 @@ fn reads_tensors() {
 #[test]
 fn notes_of_exporters_are_read_and_strange_ones_passed_over() {
     assert_eq!(open(&well_formed()).unwrap().note("format"), Some("pt"));
-    let long = "x".repeat(2000);
+    let long = "x".repeat((1 << 18) + 1);
     let values = [
         r#"{"kept":"v","number":1,"less":-1.5,"none":null,"yes":true,"list":["kept",[2]],"in":{"kept":"other"}}"#.to_owned(),
         format!(r#"{{"long":"{long}","kept":"v"}}"#),
