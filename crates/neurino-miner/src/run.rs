@@ -459,7 +459,8 @@ impl Run {
         let slots = if open { self.slots().min(most) } else { 0 };
         let (cold, advised) = (self.advised.cold, self.config.follow_advice);
         let shows_files = self.config.files.is_some();
-        let ready = Ready { models, slots, cold, advised, scores: true, shows_files };
+        let units = Vec::new();
+        let ready = Ready { models, slots, cold, advised, scores: true, shows_files, units };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));
             self.announced = Some(ready);

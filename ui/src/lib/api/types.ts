@@ -3043,6 +3043,10 @@ memory_bytes: number, } | { "why": "failed" } | { "why": "files",
 /**
  * The model.
  */
+model: ModelId, } | { "why": "shared",
+/**
+ * The model.
+ */
 model: ModelId, });
 
 /**
