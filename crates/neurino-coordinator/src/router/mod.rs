@@ -15,7 +15,7 @@ mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use neurino_core::{JobId, ModelId, NodeId, UnitId};
+use neurino_core::{JobId, ModelId, NodeId};
 use neurino_ledger::PayerId;
 use neurino_protocol::node::{NoJob, SkipCount, SkipReason};
 use rand::Rng;
@@ -335,7 +335,7 @@ impl Router {
 
     /// How many leases each unit of a node holds.
     #[cfg(test)]
-    pub(crate) fn busy_units(&self, id: &NodeId) -> BTreeMap<Option<UnitId>, u32> {
+    pub(crate) fn busy_units(&self, id: &NodeId) -> BTreeMap<Option<neurino_core::UnitId>, u32> {
         let units = self.nodes.get(id).into_iter().flat_map(|node| &node.units);
         units.map(|unit| (unit.id, unit.busy)).collect()
     }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use neurino_coordinator::{PayerId, admin};
+use neurino_coordinator::{Limits, PayerId, admin};
 use neurino_core::{JobId, Lease, ModelId, UnitId};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::unit::{Unit, UnitKind};
 use neurino_protocol::node::{CoordinatorMessage, ModelOffer, NodeMessage, Ready};
 
 use crate::node::{Identity, Node, output};
-use crate::world::{MODEL, OTHER_MODEL, World, eventually, spec};
+use crate::world::{MODEL, OTHER_MODEL, World, eventually, short_limits, spec};
 
 fn unit(id: u8, kind: UnitKind, models: &[&str]) -> Unit {
     let models = models.iter().map(|model| ModelId::new(*model).unwrap()).collect();
@@ -26,6 +26,12 @@ fn ready(units: Vec<Unit>) -> NodeMessage {
     let models: BTreeSet<ModelId> = units.iter().flat_map(|unit| unit.models.clone()).collect();
     let offers = models.into_iter().map(ModelOffer::text).collect();
     NodeMessage::Ready(Ready { units, ..Ready::new(offers, 1) })
+}
+
+/// Where a node may be silent for a while, and has time to come back.
+async fn world() -> World {
+    let limits = Limits { silence_ms: 60_000, recovery_grace_ms: 60_000, ..short_limits() };
+    World::with(limits).await
 }
 
 async fn connected(world: &World, units: Vec<Unit>) -> Node {
@@ -46,7 +52,7 @@ async fn finish(node: &mut Node, lease: &Lease) {
 
 #[tokio::test]
 async fn each_card_gets_jobs_of_its_own_model() {
-    let world = World::new().await;
+    let world = world().await;
     let mut node = connected(&world, vec![whole(4, 0, MODEL), whole(7, 1, OTHER_MODEL)]).await;
     let first = ask(&world, MODEL).await;
     let on_four = node.lease().await;
@@ -84,7 +90,7 @@ async fn each_card_gets_jobs_of_its_own_model() {
 
 #[tokio::test]
 async fn a_job_that_needs_several_cards_has_them_for_itself() {
-    let world = World::new().await;
+    let world = world().await;
     let group = unit(9, UnitKind::Group { cards: vec![0, 1] }, &[OTHER_MODEL]);
     let cards = vec![whole(0, 0, MODEL), whole(1, 1, MODEL), group];
     let mut node = connected(&world, cards).await;
@@ -100,13 +106,13 @@ async fn a_job_that_needs_several_cards_has_them_for_itself() {
     assert!(node.hears_nothing(200).await, "both cards are the group's now");
     finish(&mut node, &lease).await;
     let small = node.lease().await;
-    assert_eq!(small.unit, Some(UnitId(0)));
+    assert_eq!(small.unit, Some(UnitId(1)), "the card that was served longer ago");
     finish(&mut node, &small).await;
 }
 
 #[tokio::test]
 async fn leases_are_on_their_units_after_a_restart() {
-    let mut world = World::new().await;
+    let mut world = world().await;
     let cards = || vec![whole(4, 0, MODEL), whole(7, 1, MODEL)];
     let mut node = connected(&world, cards()).await;
     let mut leases = Vec::new();
@@ -139,7 +145,7 @@ async fn leases_are_on_their_units_after_a_restart() {
 
 #[tokio::test]
 async fn a_lease_outlives_the_unit_it_was_given_to() {
-    let world = World::new().await;
+    let world = world().await;
     let mut node = connected(&world, vec![whole(4, 0, MODEL), whole(7, 1, MODEL)]).await;
     ask(&world, MODEL).await;
     let lease = node.lease().await;
@@ -156,7 +162,7 @@ async fn a_lease_outlives_the_unit_it_was_given_to() {
 
 #[tokio::test]
 async fn units_that_cannot_be_end_the_session_in_words() {
-    let world = World::new().await;
+    let world = world().await;
     let half = |id| unit(id, UnitKind::Slice { card: 0, share_ppm: 600_000 }, &[MODEL]);
     let mut node = connected(&world, vec![half(0), half(1)]).await;
     match node.hear().await {
@@ -172,7 +178,7 @@ async fn units_that_cannot_be_end_the_session_in_words() {
 
 #[tokio::test]
 async fn a_part_of_a_card_gets_only_what_may_be_shared() {
-    let world = World::new().await;
+    let world = world().await;
     let half = |id| unit(id, UnitKind::Slice { card: 0, share_ppm: 500_000 }, &[MODEL]);
     let mut node = connected(&world, vec![half(0), half(1)]).await;
     let job = ask(&world, MODEL).await;

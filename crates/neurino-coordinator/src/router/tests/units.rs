@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use neurino_core::UnitId;
+
 use super::*;
 
 const GIB: u64 = 1 << 30;
