@@ -343,6 +343,7 @@ impl App {
             filter: ContentFilter::default(),
             follow_advice: self.settings.jobs.follow_network,
             files: Some(Arc::new(crate::files::Library(self.store.clone()))),
+            needs: self.needs(),
         };
         // News is listened to before anybody sees that the miner is ready and asks it for something.
         let (handle, receipts, ended) = {
@@ -456,6 +457,12 @@ impl App {
                 () = tokio::time::sleep(DEMAND_PAUSE) => {}
             }
         }
+    }
+
+    /// Memory that the models of the catalogue need at least.
+    fn needs(&self) -> BTreeMap<ModelId, u64> {
+        let catalog = self.store.catalog();
+        catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min)).collect()
     }
 
     fn capabilities(&self) -> Capabilities {
