@@ -587,6 +587,9 @@ impl Schedule {
             for served in state.last_served.values_mut() {
                 *served -= by;
             }
+            for held in state.reservations.values_mut() {
+                *held -= by;
+            }
             state.router.band_all();
             state.router.pass_time(by);
             // Who failed is asked again after a while; a cheat that gets no job cannot be found out.

@@ -271,6 +271,8 @@ impl Unit {
         let (reserved, last_served, speeds, begins) = before.map_or_else(Default::default, |it| {
             (it.reserved, it.last_served, it.speeds, it.begins)
         });
+        // What it does not serve any more, it need not be held free for, nor those beside it.
+        let reserved = reserved.filter(|held| slots > 0 && models.contains(held));
         Self {
             id,
             kind,

@@ -154,6 +154,23 @@ fn a_large_job_has_the_slices_of_a_card_held_free() {
 }
 
 #[test]
+fn a_unit_that_serves_a_model_no_more_holds_nothing_free_for_it() {
+    let mut router = Router::default();
+    let group = |models: &[&str]| unit(2, UnitKind::Group { cards: vec![0, 1] }, models, 1);
+    let cards = |models: &[&str]| vec![whole(0, 0, &["a"]), whole(1, 1, &["b"]), group(models)];
+    units(&mut router, 1, cards(&["b"]));
+    router.enqueue(waiting(0));
+    assert_eq!(next(&mut router), Some((job(0), on_unit(1, 0))));
+    router.reserve(&model("b"), |_| true).expect("the group is not free");
+    router.enqueue(wants(1, "b"));
+    assert_eq!(next(&mut router), None, "the group is waited for");
+    let busy = Announced { running: vec![model("a")], ..whole(0, 0, &["a"]) };
+    let again = vec![busy, whole(1, 1, &["b"]), group(&["a"])];
+    units(&mut router, 1, again);
+    assert_eq!(next(&mut router), Some((job(1), on_unit(1, 1))));
+}
+
+#[test]
 fn a_lease_counts_for_its_unit_after_the_node_said_again_what_it_has() {
     let mut router = Router::default();
     let running = vec![model("b")];
