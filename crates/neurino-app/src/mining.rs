@@ -4,10 +4,11 @@
 //! model's memory back. Runs follow one another; a Stop while one prepares lets the next Start
 //! begin at once, and the new run waits for its turn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{FrontendId, JobKind, Receipt};
+use neurino_core::{FrontendId, JobKind, ModelId, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{ContentFilter, Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
