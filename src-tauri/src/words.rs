@@ -287,6 +287,7 @@ fn german_cause(cause: &Cause) -> String {
         Cause::Schedule { cheap_only: false } => "nicht in deinem Zeitplan".into(),
         Cause::Schedule { cheap_only: true } => "der Strom ist gerade nicht günstig".into(),
         Cause::Metered => "das Netzwerk ist getaktet".into(),
+        Cause::Moving => "die Modelle ziehen in einen anderen Ordner um".into(),
         Cause::Update => "eine andere Version von Neurino wird gleich installiert".into(),
     }
 }

@@ -4,10 +4,11 @@
 //! model's memory back. Runs follow one another; a Stop while one prepares lets the next Start
 //! begin at once, and the new run waits for its turn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{FrontendId, JobKind, Receipt};
+use neurino_core::{FrontendId, JobKind, ModelId, Receipt};
 use neurino_engine::ModelRef;
 use neurino_miner::{ContentFilter, Miner, MinerConfig, MinerHandle, MinerState};
 use neurino_protocol::app::{Event, StopMode};
@@ -369,6 +370,7 @@ impl App {
             filter: ContentFilter::default(),
             follow_advice: self.settings.jobs.follow_network,
             files: Some(Arc::new(crate::files::Library(self.store.clone()))),
+            needs: self.needs(),
         };
         // News is listened to before anybody sees that the miner is ready and asks it for something.
         let (handle, receipts, ended) = {
@@ -482,6 +484,12 @@ impl App {
                 () = tokio::time::sleep(DEMAND_PAUSE) => {}
             }
         }
+    }
+
+    /// Memory that the models of the catalogue need at least.
+    fn needs(&self) -> BTreeMap<ModelId, u64> {
+        let catalog = self.store.catalog();
+        catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min)).collect()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -141,7 +141,8 @@ fn one_or_several(
         [one] => start(one),
         several => {
             let engines = several.iter().map(|seat| (start(seat), seat.serves)).collect();
-            Arc::new(MultiEngine::with_roles(engines, kind_of))
+            let cards = several.iter().map(|seat| seat.cards.clone()).collect();
+            Arc::new(MultiEngine::with_roles(engines, kind_of).on_cards(cards))
         }
     }
 }
@@ -235,7 +236,7 @@ mod tests {
     use std::io;
 
     use neurino_core::ModelId;
-    use neurino_engine::{EngineStatus, ModelRef, Serves};
+    use neurino_engine::{EngineStatus, ModelRef, PlaceCards, Serves};
     use neurino_testkit::ScriptedEngine;
 
     use super::*;
@@ -247,7 +248,8 @@ mod tests {
         let start = |seat: &Seat| -> Arc<dyn Engine> {
             Arc::new(both[usize::from(seat.device != DeviceChoice::Auto)].clone())
         };
-        let seat = |device| Seat { device, visible: None, serves: Serves::BOTH };
+        let cards = PlaceCards::default;
+        let seat = |device| Seat { device, visible: None, serves: Serves::BOTH, cards: cards() };
         let one = one_or_several(&[seat(DeviceChoice::Auto)], start, Box::new(|_| None));
         assert_eq!(one.places(), 1);
         let seats = [seat(DeviceChoice::Auto), seat(DeviceChoice::Cuda(1))];

@@ -633,6 +633,9 @@ pub struct PodArgs {
     /// Votes for it.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub votes: u32,
+    /// Allows it on a part of a card, where nothing keeps it apart from other jobs there.
+    #[arg(long)]
+    pub shareable: bool,
 }
 
 /// `neurino coordinator votes`

@@ -219,10 +219,19 @@ impl Control {
     fn look_what_is_in_the_way(&self, facts: &Facts<'_>) -> Option<Cause> {
         let holds = counting(self.memory.holds(&self.rules, facts), &self.lifts);
         let in_the_way = |cause: &Cause| match cause {
-            Cause::Game { .. } | Cause::CoolDown { .. } | Cause::Exclusive { .. } => true,
-            Cause::OtherUser | Cause::Metered => true,
-            Cause::Crash | Cause::Battery | Cause::Hot { .. } | Cause::InUse { .. } => false,
-            Cause::AwayUnknown | Cause::Schedule { .. } | Cause::Update | Cause::Moving => false,
+            Cause::Game { .. }
+            | Cause::CoolDown { .. }
+            | Cause::Exclusive { .. }
+            | Cause::OtherUser
+            | Cause::Metered => true,
+            Cause::Crash
+            | Cause::Battery
+            | Cause::Hot { .. }
+            | Cause::InUse { .. }
+            | Cause::AwayUnknown
+            | Cause::Schedule { .. }
+            | Cause::Update
+            | Cause::Moving => false,
         };
         holds.into_iter().map(|hold| hold.cause).find(in_the_way)
     }

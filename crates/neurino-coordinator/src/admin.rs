@@ -219,7 +219,8 @@ pub async fn credits(database: &Database) -> Result<Credits, CoordinatorError> {
     Ok(all)
 }
 
-/// Says who brought a model, and how many votes it has.
+/// Says who brought a model, how many votes it has, and whether it may be computed on a part of a card,
+/// beside strangers' work.
 ///
 /// # Errors
 /// `NoBooks`, `Store`.
@@ -228,10 +229,13 @@ pub async fn set_pod(
     model: &ModelId,
     deployer: Option<&PayerId>,
     votes: u32,
+    shareable: bool,
 ) -> Result<(), CoordinatorError> {
     let mut books = Beside::begin_act(database).await?;
-    books.set_pod(model, deployer, votes).await?;
-    let about = json!({ "model": model, "deployer": deployer, "votes": votes });
+    books.set_pod(model, deployer, votes, shareable).await?;
+    let about = json!({
+        "model": model, "deployer": deployer, "votes": votes, "shareable": shareable
+    });
     noted(&mut books, "pod set", about, Ok(())).await
 }
 

@@ -34,7 +34,7 @@ use crate::files::FilesReport;
 use crate::honeypots::Honeypots;
 use crate::jobs::short;
 use crate::router::{JobClass, Placement, is_other_engine, owner_of, party_of};
-use crate::state::State;
+use crate::state::{Session, State};
 use crate::store::{
     AuditState, AuditWrite, AuditWritten, Mark, NewAudit, PictureMark, Ruling, Store, StoredAudit,
     StoredJob, TextMark,
@@ -449,7 +449,10 @@ impl Coordinator {
     pub(crate) fn is_known_class(&self, state: &State, class: &str) -> bool {
         let of_class = || {
             let sessions = state.sessions.iter();
-            sessions.filter(|(_, session)| session.fingerprint == class).map(|(node, _)| node)
+            let is_of = |(node, session): &(&NodeId, &Session)| {
+                session.fingerprint == class || state.router.classes(node).any(|own| own == class)
+            };
+            sessions.filter(is_of).map(|(node, _)| node)
         };
         let owners: BTreeSet<&str> = of_class().map(owner_of).collect();
         owners.len() >= CLASS_OWNERS || of_class().any(|node| self.audits.is_validator(node))

@@ -117,4 +117,18 @@ pub struct JobsOverview {
     pub nodes: usize,
     /// For each model that may be asked for: how many connected nodes serve it.
     pub models: BTreeMap<ModelId, usize>,
+    /// What these nodes consist of, by kind: `whole` cards (or nodes that are one), `group`s of cards,
+    /// `instance`s and `slice`s of cards.
+    pub units: BTreeMap<&'static str, UnitsOverview>,
+}
+
+/// Units of one kind at this moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct UnitsOverview {
+    /// How many there are.
+    pub units: usize,
+    /// How many jobs they take at once.
+    pub slots: usize,
+    /// How many they have.
+    pub busy: usize,
 }

@@ -153,6 +153,7 @@ impl Coordinator {
         if !config.practice {
             router = router.with_new_owners_holding(config.limits.new_owner_leases_max);
         }
+        router.set_shareable(settings.shareable());
         let mut state = State::new(rng, router);
         let count = open.len();
         for job in open {
@@ -280,6 +281,7 @@ impl Coordinator {
                     (model, nodes)
                 })
                 .collect(),
+            units: state.router.units_by_kind(),
         }
     }
 
@@ -519,6 +521,7 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
     if let Some(attempt) = &job.running {
         live.feed.leased(attempt.node.clone(), None);
     }
+    let model = live.spec.model().clone();
     state.add_job(job.id, live);
     match job.running {
         None => state.enqueue(job.id, false),
@@ -529,6 +532,9 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
             let lease = LiveLease {
                 job: job.id,
                 node: attempt.node,
+                unit: attempt.unit,
+                model,
+                numeric_class: None,
                 fence: job.fence,
                 phase: LeasePhase::Running,
                 deadline: now + Duration::from_millis(left.min(budget)),

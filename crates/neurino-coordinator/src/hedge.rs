@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::Limits;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::jobs::note_conduct;
-use crate::router::{JobClass, Waiting};
+use crate::router::{JobClass, Place, Waiting};
 use crate::state::{LeasePhase, State};
 use crate::store::{AttemptEnd, Outrun, Second};
 use crate::terms::cost_units;
@@ -128,8 +128,8 @@ impl Coordinator {
             again: false,
             placement: None,
         };
-        let node = second_node(state, &waiting)?;
-        let grant = self.new_lease(state, job, node)?;
+        let place = second_place(state, &waiting)?;
+        let grant = self.new_lease(state, &waiting, place)?;
         self.metrics.hedged();
         Some(Second { grant, beside })
     }
@@ -234,11 +234,11 @@ fn drop_lease(state: &mut State, job: JobId, id: LeaseId) -> Option<NodeId> {
     let changes = live.lease == Some(id);
     let stays = if changes { live.hedge } else { live.lease };
     let lease = state.end_lease(id)?;
+    let class = stays.and_then(|stays| state.class_of(stays));
     let live = state.jobs.get_mut(&job)?;
     (live.lease, live.hedge) = (stays, None);
     if let Some(stays) = stays.filter(|_| changes).and_then(|stays| state.leases.get(&stays)) {
-        let session = state.sessions.get(&stays.node).map(|s| s.fingerprint.clone());
-        live.feed.leased(stays.node.clone(), session);
+        live.feed.leased(stays.node.clone(), class);
     }
     Some(lease.node)
 }
@@ -278,7 +278,7 @@ fn late(state: &State, now: Instant, limits: &Limits) -> Vec<LeaseId> {
         if !may {
             continue;
         }
-        let speed = state.router.speed(&lease.node, job.spec.model());
+        let speed = state.router.speed(&lease.place(), job.spec.model());
         let usual = speed.map(|speed| cost_units(&job.spec) as f64 / speed);
         if let Some(usual) = usual
             && ran.as_secs_f64() > LATE_TIMES * usual
@@ -290,8 +290,8 @@ fn late(state: &State, now: Instant, limits: &Limits) -> Vec<LeaseId> {
     late.into_iter().map(|(_, id)| id).collect()
 }
 
-/// A free node that has the model loaded and can be told to stop.
-fn second_node(state: &mut State, waiting: &Waiting) -> Option<NodeId> {
+/// A free unit that has the model loaded, of a node that can be told to stop.
+fn second_place(state: &mut State, waiting: &Waiting) -> Option<Place> {
     let State { router, sessions, rng, .. } = state;
     router.second(waiting, rng, |node| sessions.get(node).is_some_and(|session| !session.original))
 }

@@ -361,10 +361,12 @@ impl Coordinator {
         };
         let state = self.state();
         let of_owner = state.sessions.iter().filter(|(node, _)| owner_of(node) == not_owner);
-        let classes: BTreeSet<String> =
-            of_owner.map(|(_, session)| session.fingerprint.clone()).collect();
+        let classes = of_owner.flat_map(|(node, session)| {
+            state.router.classes(node).chain(std::iter::once(&*session.fingerprint))
+        });
+        let classes: BTreeSet<&str> = classes.collect();
         for class in classes {
-            let alike = Placement { class: Some(class), ..any.clone() };
+            let alike = Placement { class: Some(class.to_owned()), ..any.clone() };
             if state.router.serves_placed(model, &alike) {
                 return Some(alike);
             }
@@ -411,12 +413,10 @@ impl Coordinator {
         let class = {
             let state = self.state();
             // A job that waited for this node alone would be known by its age: its id tells when it was made.
-            if !state.router.is_free_for(&due.node, &due.model) {
-                return Ok(());
-            }
-            state.sessions.get(&due.node).map(|session| session.fingerprint.clone())
+            let free = state.router.class_free_for(&due.node, &due.model);
+            let Some(class) = free else { return Ok(()) };
+            class.to_owned()
         };
-        let class = class.unwrap_or_default();
         let owners_max = self.audits.rules.honeypot_owners;
         let since_ms = self.oldest_honeypot_ms();
         let chosen = {

@@ -21,7 +21,7 @@ use crate::error::{StoreError, shutting_down};
 use crate::hedge::{Beside, beside, goes_on_behind, keep_only, outrun, slower};
 use crate::original;
 use crate::reconcile::WRITE_RETRY;
-use crate::router::{JobClass, Placement, owner_of};
+use crate::router::{JobClass, Place, Placement, Waiting, owner_of};
 use crate::state::{Begin, Client, LeasePhase, LiveJob, LiveLease, Makes, State};
 use crate::store::{Admitted, AttemptEnd, Close, Grant, NewJob, Outrun, Release, StoredJob};
 use crate::terms::{JobTerms, Payment, cost_units, usage_bound};
@@ -381,9 +381,9 @@ impl Coordinator {
             if state.stopping {
                 return;
             }
-            while let Some((job, node)) = state.router.next(&mut state.rng) {
+            while let Some((waiting, place)) = state.router.next(&mut state.rng) {
                 state.hedges.earn(self.config.limits.hedge_permille);
-                granted.extend(self.new_lease(state, job, node));
+                granted.extend(self.new_lease(state, &waiting, place));
             }
         }
         for grant in granted {
@@ -393,9 +393,15 @@ impl Coordinator {
     }
 
     /// A lease that is not written yet: of a job that has none, or a second one.
-    pub(crate) fn new_lease(&self, state: &mut State, job: JobId, node: NodeId) -> Option<Grant> {
+    pub(crate) fn new_lease(
+        &self,
+        state: &mut State,
+        waiting: &Waiting,
+        place: Place,
+    ) -> Option<Grant> {
+        let (job, model) = (waiting.job, &waiting.model);
         let Some(live) = state.jobs.get_mut(&job) else {
-            state.router.lease_ended(&node);
+            state.router.lease_ended(&place, model);
             return None;
         };
         live.fence += 1;
@@ -405,7 +411,7 @@ impl Coordinator {
             JobSpec::Text(_) => self.config.limits.text_budget_ms,
             JobSpec::Image(picture) => self.config.limits.picture_budget_ms(picture),
         };
-        let session = state.sessions.get(&node);
+        let session = state.sessions.get(&place.node);
         let budget_ms = match session {
             Some(session) if session.original => budget_ms.min(original::budget_ms(&live.spec)),
             _ => budget_ms,
@@ -413,10 +419,15 @@ impl Coordinator {
         let deadline_ms = granted_at_ms.saturating_add_unsigned(budget_ms);
         let id = LeaseId(fresh_id());
         let session = session.map(|s| s.id);
-        let warm = state.router.has_loaded(&node, live.spec.model());
+        let warm = state.router.has_loaded(&place, model);
+        let numeric_class = state.router.class_of(&place).map(ToOwned::to_owned);
+        let Place { node, unit } = place;
         let lease = LiveLease {
             job,
             node: node.clone(),
+            unit,
+            model: model.clone(),
+            numeric_class,
             fence,
             phase: LeasePhase::Granting(None),
             deadline: now + Duration::from_millis(budget_ms),
@@ -430,7 +441,7 @@ impl Coordinator {
             begin: if warm { Begin::Waits } else { Begin::Loads },
         };
         state.add_lease(id, lease);
-        Some(Grant { job, lease: id, fence, node, granted_at_ms, deadline_ms })
+        Some(Grant { job, lease: id, fence, node, unit, granted_at_ms, deadline_ms })
     }
 
     async fn grant(self: Arc<Self>, grant: Grant) {
@@ -474,7 +485,7 @@ impl Coordinator {
         let now = Instant::now();
         lease.assigned = now;
         let left = lease.deadline.saturating_duration_since(now);
-        let fence = lease.fence;
+        let (fence, unit) = (lease.fence, lease.unit);
         let names_tokens = state.sessions.get(node).is_some_and(|s| s.standing.scores);
         let live = state.jobs.get(&job)?;
         let mut spec = (*live.spec).clone();
@@ -490,8 +501,9 @@ impl Coordinator {
             quote_micro: self.quote(live),
             points: live.spec.kind().points(),
             rule_set: live.rule_set.clone(),
+            unit,
         };
-        let fingerprint = state.sessions.get(node).map(|s| s.fingerprint.clone());
+        let fingerprint = state.class_of(id);
         if live.hedge != Some(id) {
             live.feed.leased(node.clone(), fingerprint);
             self.metrics.assigned(now.duration_since(live.queued_since));

@@ -57,7 +57,7 @@ mod watch;
 
 pub use admin_log::{LogCheck, in_the_name_of};
 pub use blobs::{BlobError, Bucket, BucketKeys, BucketTrouble};
-pub use books::{AccountBalance, JobsOverview, LedgerCheck};
+pub use books::{AccountBalance, JobsOverview, LedgerCheck, UnitsOverview};
 pub use config::{CoordinatorConfig, IDEMPOTENCY_MS, Limits, check_listen_address};
 pub use coordinator::Coordinator;
 pub use database::{Database, PostgresBooks};

@@ -135,6 +135,7 @@ impl Coordinator {
         let help = "Seconds from the queue to the message to the node";
         registry.register("assign_seconds", help, m.assigned.clone());
         let waiting: Family<Label, Gauge> = Family::default();
+        let [units, slots, busy] = [(); 3].map(|()| Family::<Label, Gauge>::default());
         let (leased, nodes) = (Gauge::<i64>::default(), Gauge::<i64>::default());
         {
             let state = self.state();
@@ -144,10 +145,21 @@ impl Coordinator {
             }
             leased.set(i64::try_from(state.leases.len()).unwrap_or(i64::MAX));
             nodes.set(i64::try_from(state.sessions.len()).unwrap_or(i64::MAX));
+            let figure = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+            for (kind, of_kind) in state.router.units_by_kind() {
+                let label = [("kind", kind)];
+                units.get_or_create(&label).set(figure(of_kind.units));
+                slots.get_or_create(&label).set(figure(of_kind.slots));
+                busy.get_or_create(&label).set(figure(of_kind.busy));
+            }
         }
         registry.register("jobs_waiting", "Jobs in the queues, by class", waiting);
         registry.register("leases", "Leases that nodes hold", leased);
         registry.register("nodes", "Connected nodes", nodes);
+        let help = "Cards, groups and parts of cards of connected nodes, by kind";
+        registry.register("units", help, units);
+        registry.register("slots", "Jobs that they take at once, by kind", slots);
+        registry.register("slots_busy", "Jobs that they have, by kind", busy);
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &registry) {
             tracing::error!(%error, "the metrics cannot be written");

@@ -278,7 +278,7 @@ impl Coordinator {
                 park(&mut state, &poll.node, poll.model);
                 return Ok(Polled::Nothing);
             }
-            state.set_node(&poll.node, vec![poll.model.clone()], busy + 1, busy);
+            state.set_node(&poll.node, vec![poll.model.clone()], busy + 1);
             busy
         };
         self.dispatch();
@@ -517,7 +517,7 @@ fn park(state: &mut State, node: &NodeId, model: ModelId) {
     // Meanwhile a node with a key of its own may have taken the id over.
     if state.sessions.get(node).is_some_and(|session| session.original) {
         let busy = state.busy(node);
-        state.set_node(node, vec![model], busy + 1, busy);
+        state.set_node(node, vec![model], busy + 1);
         state.router.park(node);
     }
 }

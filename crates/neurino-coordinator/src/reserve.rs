@@ -1,5 +1,6 @@
-//! Nodes that are held free for a while: a job whose model takes most of a node's memory cannot begin beside
-//! others, and would wait for ever behind small ones that keep each such node busy.
+//! Units that are held free for a while: a job whose model takes most of a unit's memory cannot begin beside
+//! others, nor one that needs several cards while any of them works, and either would wait for ever behind
+//! small ones that keep each such unit busy.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,19 +8,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::Limits;
+use crate::router::Place;
 use crate::state::State;
 
-/// Holds nodes free for jobs that waited long, and lets go of those that were held for long enough. Says
-/// whether a node came free.
+/// Holds units free for jobs that waited long, and lets go of those that were held for long enough. Says
+/// whether one came free.
 pub(crate) fn renew(state: &mut State, now: Instant, limits: &Limits) -> bool {
     let State { router, jobs, reservations, .. } = state;
     let held_for = Duration::from_millis(limits.reserve_for_ms);
     let mut came_free = false;
-    reservations.retain(|node, until| {
-        let wanted = router.reserved(node).is_some_and(|model| router.is_asked_for(model));
+    reservations.retain(|place, until| {
+        let wanted = router.reserved(place).is_some_and(|model| router.is_asked_for(model));
         if now >= *until || !wanted {
-            came_free |= router.reserved(node).is_some();
-            router.unreserve(node);
+            came_free |= router.reserved(place).is_some();
+            router.unreserve(place);
         }
         // For as long again others have it.
         now < *until + held_for
@@ -34,14 +36,15 @@ pub(crate) fn renew(state: &mut State, now: Instant, limits: &Limits) -> bool {
         if !seen.insert(job.spec.model()) {
             continue;
         }
-        let allowed = |node: &_| !reservations.contains_key(node) && !job.unable.contains(node);
-        if let Some(node) = router.reserve(job.spec.model(), allowed) {
+        let allowed =
+            |place: &Place| !reservations.contains_key(place) && !job.unable.contains(&place.node);
+        if let Some(place) = router.reserve(job.spec.model(), allowed) {
             tracing::debug!(
                 "holding node {} free for {}",
-                crate::jobs::short(&node),
+                crate::jobs::short(&place.node),
                 job.spec.model()
             );
-            reservations.insert(node, now + held_for);
+            reservations.insert(place, now + held_for);
         }
     }
     came_free

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use neurino_core::{
     ChatMessage, IdempotencyKey, ImageJob, JobId, JobOutput, JobSpec, Lease, LeaseId, MicroCredits,
-    ModelId, NodeId, ResultStatement, Role, TextDelta, TextJob,
+    ModelId, NodeId, ResultStatement, Role, TextDelta, TextJob, UnitId,
 };
 use neurino_ledger::PayerId;
+use neurino_protocol::node::unit::{Unit, UnitKind};
 use neurino_protocol::node::{
     Capabilities, CoordinatorMessage, Hello, LOCAL_ORIGIN, ModelOffer, NodeMessage,
     PROTOCOL_VERSION, Ready, Submission,
@@ -105,6 +106,30 @@ impl Request {
         job.sampling.seed = 1;
         JobSpec::Text(job)
     }
+}
+
+/// Two cards, and perhaps both together, with models and slots as drawn.
+fn units(rng: &mut StdRng) -> Vec<Unit> {
+    let kinds = [
+        UnitKind::Whole { card: 0 },
+        UnitKind::Whole { card: 1 },
+        UnitKind::Group { cards: vec![0, 1] },
+    ];
+    let count = rng.random_range(1..=kinds.len());
+    let kinds = kinds.into_iter().take(count).enumerate();
+    let unit = |(id, kind): (usize, UnitKind)| Unit {
+        id: UnitId(u8::try_from(id).unwrap_or(0)),
+        kind,
+        memory_bytes: 0,
+        device: None,
+        models: MODELS[rng.random_range(0..2)..]
+            .iter()
+            .map(|model| ModelId::new(*model).expect("valid"))
+            .collect(),
+        slots: rng.random_range(1..3),
+        cold: false,
+    };
+    kinds.map(unit).collect()
 }
 
 struct Schedule {
@@ -289,6 +314,7 @@ impl Schedule {
             settle_down(&coordinator).await;
         });
         self.hear();
+        assert!(self.coordinator().state().units_agree(), "a lease counts somewhere else");
     }
 
     /// What the coordinator said goes on its way.
@@ -447,7 +473,10 @@ impl Schedule {
             models.push(ModelOffer { id, image: Some(cheats::usual()) });
         }
         let slots = 1 + u32::try_from(at).unwrap_or(0);
-        let ready = Ready { scores: true, ..Ready::new(models, slots) };
+        // Now and then its cards one by one, and the next time as one again.
+        let apart = self.cheat.is_none() && at > 0 && self.rng.random_bool(0.5);
+        let units = if apart { units(&mut self.rng) } else { Vec::new() };
+        let ready = Ready { scores: true, units, ..Ready::new(models, slots) };
         self.nodes[at].to_coordinator.push(NodeMessage::Ready(ready));
     }
 
@@ -557,6 +586,9 @@ impl Schedule {
             }
             for served in state.last_served.values_mut() {
                 *served -= by;
+            }
+            for held in state.reservations.values_mut() {
+                *held -= by;
             }
             state.router.band_all();
             state.router.pass_time(by);

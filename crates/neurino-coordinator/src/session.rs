@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neurino_core::{ImageStep, JobOutput, JobSpec, LeaseId, NodeId, TextDelta};
+use neurino_core::{ImageStep, JobOutput, JobSpec, LeaseId, ModelId, NodeId, TextDelta};
+use neurino_protocol::node::unit::{Unit, UnitKind};
 use neurino_protocol::node::{
     Capabilities, CoordinatorMessage, Hello, ModelOffer, NoJob, NodeMessage, PROTOCOL_VERSION,
     Ready,
@@ -23,7 +24,7 @@ use crate::introduction::{check_meant_for, check_signatures, check_token};
 use crate::jobs::short;
 use crate::original::OFFERED_MAX;
 use crate::picture::is_preview;
-use crate::router::{OTHER_ENGINE, owner_of, party_of};
+use crate::router::{Announced, OTHER_ENGINE, owner_of, party_of};
 use crate::settle::Proof;
 use crate::state::{LeasePhase, Makes, Session, State};
 use crate::store::AttemptEnd;
@@ -139,14 +140,18 @@ impl Coordinator {
                 }
             }
             let fingerprint = fingerprint_of("fp_", &hello.agent, &hello.capabilities);
-            self.enter(
+            let id = self.enter(
                 &mut state,
                 &hello.node,
                 &hello.capabilities,
                 fingerprint,
                 outbox,
                 end.clone(),
-            )
+            );
+            if let Some(session) = state.sessions.get_mut(&hello.node) {
+                session.machine = Some((hello.agent.clone(), hello.capabilities.clone()));
+            }
+            id
         };
         tracing::info!(session = id, agent = %printable(&hello.agent), "node {} connected", short(&hello.node));
         let node = hello.node.clone();
@@ -269,6 +274,7 @@ impl Coordinator {
             advised: false,
             shows_files: false,
             original: false,
+            machine: None,
             end,
         };
         state.sessions.insert(node.clone(), session);
@@ -401,6 +407,11 @@ impl NodeSession {
     }
 
     fn ready(&self, ready: Ready) {
+        if let Err(error) = ready.check_units() {
+            self.coordinator.state().send(&self.node, CoordinatorMessage::Bye(error));
+            self.end.cancel();
+            return;
+        }
         let mut models = Vec::new();
         {
             let mut state = self.coordinator.state();
@@ -420,9 +431,19 @@ impl NodeSession {
             if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
                 session.standing.scores = ready.scores && !session.original;
             }
-            let busy = state.busy(&self.node);
-            state.set_node(&self.node, models, ready.slots.min(READY_MAX), busy);
-            state.router.set_cold(&self.node, ready.cold);
+            let session = state.sessions.get(&self.node).filter(|s| !s.original);
+            let units = match session {
+                Some(session) if !ready.units.is_empty() => {
+                    ready.units.into_iter().map(|unit| announced(session, unit, &models)).collect()
+                }
+                session => {
+                    let memory_bytes = session.map_or(0, |s| s.standing.memory_bytes);
+                    let slots = ready.slots.min(READY_MAX);
+                    let node = Announced::node(models, slots, memory_bytes);
+                    vec![Announced { cold: ready.cold, ..node }]
+                }
+            };
+            state.set_units(&self.node, units);
             if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
                 (session.advised, session.shows_files) = (ready.advised, ready.shows_files);
             }
@@ -574,6 +595,37 @@ impl Drop for Polling<'_> {
 fn fingerprint_of(engine: &str, agent: &str, capabilities: &Capabilities) -> String {
     let words = format!("{agent}\n{}\n{}", capabilities.device, capabilities.gpu);
     format!("{engine}{}", hex::encode(&Sha256::digest(words)[..6]))
+}
+
+/// A unit of a node with what the network pays for of its models.
+fn announced(session: &Session, unit: Unit, offered: &[ModelId]) -> Announced {
+    let class = unit_class(session, &unit);
+    let Unit { id, kind, memory_bytes, models: named, slots, cold, .. } = unit;
+    let mut models = Vec::new();
+    let first = named.first().cloned();
+    for model in named.into_iter().take(READY_MAX as usize) {
+        if offered.contains(&model) && !models.contains(&model) {
+            models.push(model);
+        }
+    }
+    // Where the loaded one is none that is known here, nothing is.
+    let cold = cold || models.first() != first.as_ref();
+    let running = Vec::new();
+    Announced { id: Some(id), kind, memory_bytes, class, models, slots, cold, running }
+}
+
+/// Of which numeric class a unit is, if not of the node's: another device, several at once, or a part of one.
+fn unit_class(session: &Session, unit: &Unit) -> Option<String> {
+    let (agent, machine) = session.machine.as_ref()?;
+    let device = unit.device.as_ref().unwrap_or(&machine.device);
+    let device = match &unit.kind {
+        UnitKind::Whole { .. } if *device == machine.device => return None,
+        UnitKind::Whole { .. } => device.clone(),
+        UnitKind::Group { cards } => format!("{device}\ngroup of {}", cards.len()),
+        UnitKind::Instance { .. } => format!("{device}\ninstance"),
+        UnitKind::Slice { .. } => format!("{device}\nslice"),
+    };
+    Some(fingerprint_of("fp_", agent, &Capabilities { device, ..machine.clone() }))
 }
 
 /// Whether streamed text and signed text agree.

@@ -16,7 +16,7 @@ use crate::checks::{self, Refusal};
 use crate::coordinator::Coordinator;
 use crate::error::StoreError;
 use crate::jobs::short;
-use crate::router::{JobClass, OTHER_ENGINE, Placement};
+use crate::router::{JobClass, OTHER_ENGINE, Place, Placement};
 use crate::session::{address_of, continues_stream};
 use crate::state::LeasePhase;
 use crate::store::{AttemptEnd, Mark, NewAudit, Settled, Settlement, StoredAttempt};
@@ -41,6 +41,8 @@ pub(crate) enum Proof {
 
 /// A lease whose result is being checked; nothing else may end it meanwhile.
 struct Claim {
+    /// Where it was computed.
+    place: Place,
     job: JobId,
     fence: u32,
     spec: Arc<JobSpec>,
@@ -130,7 +132,7 @@ impl Coordinator {
                         // Who comes faster than anybody sets no speed for others to be held against.
                         let suspect = too_fast.is_some();
                         state.router.timed(
-                            node,
+                            &claim.place,
                             &receipt.model,
                             units,
                             receipt.duration_ms,
@@ -242,15 +244,19 @@ impl Coordinator {
             return None;
         }
         lease.phase = LeasePhase::Settling;
+        let place = lease.place();
         let (job, fence, granted_at_ms) = (lease.job, lease.fence, lease.granted_at_ms);
-        let session = state.sessions.get(node);
         // Its session may be over meanwhile; how it handed the result in still says what it is.
         let probation = proof == Proof::Original;
         let unknown = if probation { OTHER_ENGINE } else { "" };
-        let numeric_class =
-            session.map_or_else(|| unknown.to_owned(), |session| session.fingerprint.clone());
+        let numeric_class = if state.sessions.contains_key(node) {
+            state.class_of(statement.lease).unwrap_or_default()
+        } else {
+            unknown.to_owned()
+        };
         let live = state.jobs.get(&job)?;
         Some(Claim {
+            place,
             class: live.class,
             placement: live.placement.clone(),
             failures: live.failures,

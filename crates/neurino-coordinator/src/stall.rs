@@ -34,11 +34,11 @@ pub(crate) fn heard(state: &mut State, id: LeaseId, now: Instant) {
     let Some(lease) = state.leases.get_mut(&id) else { return };
     // Who loads the model first says nothing of how long it takes otherwise.
     let timed = std::mem::replace(&mut lease.begin, Begin::Began) == Begin::Waits;
-    let (after, node) = (now.saturating_duration_since(lease.assigned), lease.node.clone());
+    let (after, place) = (now.saturating_duration_since(lease.assigned), lease.place());
     let Some(job) = state.jobs.get(&lease.job).filter(|_| timed) else { return };
     if let Some(weight) = weight(&job.spec) {
         let ms = after.as_secs_f64() * 1000.0 / weight;
-        state.router.began(&node, job.spec.model(), ms);
+        state.router.began(&place, job.spec.model(), ms);
     }
 }
 
@@ -54,7 +54,7 @@ fn stalled(state: &State, now: Instant, limits: &Limits) -> Vec<LeaseId> {
         }
         let Some(job) = state.jobs.get(&lease.job) else { continue };
         let model = job.spec.model();
-        let usual = state.router.begins_after(&lease.node, model).zip(weight(&job.spec));
+        let usual = state.router.begins_after(&lease.place(), model).zip(weight(&job.spec));
         let Some((usual_ms, weight)) = usual else { continue };
         if waited.as_secs_f64() * 1000.0 < STALLED_TIMES * usual_ms * weight {
             continue;

@@ -1,9 +1,9 @@
 //! What the router and the split know of nodes and models besides their work: votes, uptime, who
 //! brought a model. Read from the books, and again when somebody changed them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use neurino_core::{ModelId, NodeId};
 use neurino_protocol::node::Capabilities;
@@ -38,6 +38,13 @@ impl Settings {
             vouchers: RwLock::new(store.voucher_terms().await?),
             uptimes: RwLock::new(store.uptimes(today() - (UPTIME_DAYS - 1).cast_signed()).await?),
         })
+    }
+
+    /// Models that may be computed on a part of a card.
+    pub(crate) fn shareable(&self) -> BTreeSet<ModelId> {
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        let shareable = pods.iter().filter(|(_, pod)| pod.shareable);
+        shareable.map(|(model, _)| model.clone()).collect()
     }
 }
 
@@ -87,13 +94,16 @@ impl Coordinator {
     }
 
     /// Reads keys, models and votes again if somebody changed them.
-    pub(crate) async fn look_up_settings(&self) {
+    pub(crate) async fn look_up_settings(self: &Arc<Self>) {
         let known = self.settings.version.load(Ordering::Relaxed);
         let changed = async {
             let version = self.store.settings_version().await?;
             if version != known {
                 self.read_keys().await?;
                 set(&self.settings.pods, self.store.pods().await?);
+                if self.state().router.set_shareable(self.settings.shareable()) {
+                    self.dispatch();
+                }
                 set(&self.settings.votes, self.store.node_votes().await?);
                 set(&self.settings.vouchers, self.store.voucher_terms().await?);
                 self.audits.reload(&self.store).await?;

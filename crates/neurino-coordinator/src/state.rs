@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use neurino_core::{
     FrontendId, ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId,
-    Receipt,
+    Receipt, UnitId,
 };
 use neurino_ledger::PayerId;
 use neurino_protocol::node::upload::StoredPicture;
-use neurino_protocol::node::{CoordinatorMessage, ModelOffer, NoJob};
+use neurino_protocol::node::{Capabilities, CoordinatorMessage, ModelOffer, NoJob};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Challenges;
 use crate::hedge::Budget;
-use crate::router::{JobClass, Placement, Router, Standing, Waiting};
+use crate::router::{Announced, JobClass, Place, Placement, Router, Standing, Waiting};
 use crate::store::AttemptEnd;
 use crate::terms::{Payment, cost_units};
 use crate::watch::Feed;
@@ -112,6 +112,11 @@ pub(crate) enum LeasePhase {
 pub(crate) struct LiveLease {
     pub(crate) job: JobId,
     pub(crate) node: NodeId,
+    /// The unit of the node that has it; absent for a node that announced none.
+    pub(crate) unit: Option<UnitId>,
+    pub(crate) model: ModelId,
+    /// What its results can be compared with bit by bit; absent if that was not noted when it was given.
+    pub(crate) numeric_class: Option<String>,
     pub(crate) fence: u32,
     pub(crate) phase: LeasePhase,
     pub(crate) deadline: Instant,
@@ -129,6 +134,13 @@ pub(crate) struct LiveLease {
     pub(crate) picture: Option<StoredPicture>,
     /// How far its node is with the answer.
     pub(crate) begin: Begin,
+}
+
+impl LiveLease {
+    /// Where it is computed.
+    pub(crate) fn place(&self) -> Place {
+        Place::new(&self.node, self.unit)
+    }
 }
 
 /// How far a lease's node is with the answer.
@@ -163,6 +175,8 @@ pub(crate) struct Session {
     pub(crate) shows_files: bool,
     /// Whether it speaks the original protocol, which has deadlines of its own.
     pub(crate) original: bool,
+    /// Its program and device, as its hello named them, for what its units can be compared with.
+    pub(crate) machine: Option<(String, Capabilities)>,
     /// Ends the link's task.
     pub(crate) end: CancellationToken,
 }
@@ -184,8 +198,8 @@ pub(crate) struct State {
     pub(crate) offered: BTreeMap<ModelId, Makes>,
     /// Seconds that nodes were connected and that are not in the books yet.
     pub(crate) uptime: BTreeMap<NodeId, u64>,
-    /// Nodes that are, or were a moment ago, held free for a large job, and until when they are.
-    pub(crate) reservations: BTreeMap<NodeId, Instant>,
+    /// Units that are, or were a moment ago, held free for a large job, and until when they are.
+    pub(crate) reservations: BTreeMap<Place, Instant>,
     /// How many jobs may have a second lease now.
     pub(crate) hedges: Budget,
     pub(crate) rng: StdRng,
@@ -282,7 +296,7 @@ impl State {
                 job.hedge = None;
             }
         }
-        self.router.lease_ended(&lease.node);
+        self.router.lease_ended(&lease.place(), &lease.model);
         Some(lease)
     }
 
@@ -342,10 +356,56 @@ impl State {
         }
     }
 
-    /// Sets what a connected node can take; `busy` counts the leases it holds.
-    pub(crate) fn set_node(&mut self, node: &NodeId, models: Vec<ModelId>, slots: u32, busy: u32) {
+    /// Sets what a connected node can take, as one.
+    pub(crate) fn set_node(&mut self, node: &NodeId, models: Vec<ModelId>, slots: u32) {
+        let standing = self.sessions.get(node).map(|session| &session.standing);
+        let memory_bytes = standing.map_or(0, |standing| standing.memory_bytes);
+        self.set_units(node, vec![Announced::node(models, slots, memory_bytes)]);
+    }
+
+    /// Sets what the units of a connected node can take; which leases they hold is known here. A lease of
+    /// a unit that is none any more counts for one that serves its model, or for the first.
+    pub(crate) fn set_units(&mut self, node: &NodeId, mut units: Vec<Announced>) {
+        for id in self.node_leases.get(node).into_iter().flatten() {
+            let Some(lease) = self.leases.get_mut(id) else { continue };
+            let same = units.iter().position(|unit| unit.id == lease.unit);
+            let serves = |unit: &Announced| unit.models.contains(&lease.model);
+            let at = same.or_else(|| units.iter().position(serves));
+            if let Some(unit) = units.get_mut(at.unwrap_or(0)) {
+                lease.unit = unit.id;
+                unit.running.push(lease.model.clone());
+            }
+        }
         let standing = self.sessions.get(node).map(|session| session.standing.clone());
-        self.router.set_node(node, models, slots, busy, standing.unwrap_or_default());
+        self.router.set_node(node, units, standing.unwrap_or_default());
+    }
+
+    /// Whether the router counts every lease of a connected node where the lease says that it is.
+    #[cfg(test)]
+    pub(crate) fn units_agree(&self) -> bool {
+        let known = self.sessions.keys().filter(|node| self.router.knows(node));
+        known.into_iter().all(|node| {
+            let mut held = BTreeMap::<Option<UnitId>, u32>::new();
+            for id in self.node_leases.get(node).into_iter().flatten() {
+                *held.entry(self.leases[id].unit).or_default() += 1;
+            }
+            let mut busy = self.router.busy_units(node);
+            busy.retain(|_, busy| *busy > 0);
+            busy == held
+        })
+    }
+
+    /// What the results of a lease can be compared with bit by bit, and what its payer is told of where it
+    /// was computed.
+    pub(crate) fn class_of(&self, id: LeaseId) -> Option<String> {
+        let lease = self.leases.get(&id)?;
+        let session = || self.sessions.get(&lease.node).map(|session| session.fingerprint.clone());
+        match (&lease.numeric_class, lease.unit) {
+            (Some(class), _) => Some(class.clone()),
+            (None, None) => session(),
+            // Given before a restart: it is of the class of its unit, once that is announced again.
+            (None, Some(_)) => self.router.class_of(&lease.place()).map(ToOwned::to_owned),
+        }
     }
 
     /// Tells a node with a free slot why it has no job, if that changed.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
-use crate::ids::{JobId, LeaseId, NodeId};
+use crate::ids::{JobId, LeaseId, NodeId, UnitId};
 use crate::job::{JobSpec, ResultDigest};
 use crate::points::{MicroPoints, PointsKind};
 
@@ -27,6 +27,10 @@ pub struct Lease {
     pub points: PointsKind,
     /// The rule set that prices it.
     pub rule_set: String,
+    /// Which unit of the node is to compute it; absent for a node that announced none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub unit: Option<UnitId>,
 }
 
 /// What a node signs when it submits: the signature binds job, lease, fence, node and result, so

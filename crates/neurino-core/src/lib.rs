@@ -19,7 +19,7 @@ pub mod receipt;
 pub use boost::{BoostStep, BoostTable};
 pub use causes::told_with_causes;
 pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
-pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId};
+pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId, UnitId};
 pub use job::{
     ChatMessage, ClaimScore, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep,
     InvalidJob, JobKind, JobOutput, JobSpec, JobState, Png, RatedToken, ResponseFormat,

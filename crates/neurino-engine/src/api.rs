@@ -256,6 +256,24 @@ impl EngineError {
     }
 }
 
+/// The cards of an engine's place, the one that a model goes to first at the front; a model that it does not
+/// hold is split over all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlaceCards(pub Vec<PlaceCard>);
+
+/// A card, or an instance of one, that an engine computes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceCard {
+    /// Tells the cards of a machine apart. Instances of one card have its number.
+    pub number: u8,
+    /// Its name, as its maker spells it.
+    pub name: String,
+    /// Its memory in bytes; zero if unknown.
+    pub memory_bytes: u64,
+    /// Whether it is an instance: a part with memory and processors of its own (MIG).
+    pub instance: bool,
+}
+
 /// How much the engine has to do, and with what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineCounters {
@@ -313,6 +331,41 @@ pub trait Engine: Send + Sync {
     /// Whether a place may hold a model: some may be kept for text, others for pictures.
     fn fits_place(&self, _model: &ModelId, _place: usize) -> bool {
         true
+    }
+
+    /// The cards of each place, where models can be told which place to go to; empty where they cannot, and
+    /// the engine chooses.
+    fn place_cards(&self) -> Vec<PlaceCards> {
+        Vec::new()
+    }
+
+    /// Loads a model into one place; as [`Engine::load`] otherwise. Other places may hold the same model.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    async fn load_at(&self, _place: usize, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+        self.load(model).await
+    }
+
+    /// Starts a job on the model in one place; as [`Engine::run`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    async fn run_at(
+        &self,
+        _place: usize,
+        job: &JobSpec,
+        cancel: CancellationToken,
+    ) -> Result<JobStream, EngineError> {
+        self.run(job, cancel).await
+    }
+
+    /// Frees one place; as [`Engine::unload`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Engine::unload`].
+    async fn unload_at(&self, _place: usize) -> Result<(), EngineError> {
+        self.unload().await
     }
 
     /// The processes that hold its memory, where they are not this one.

@@ -10,6 +10,7 @@ use neurino_llm::models::decoder::Stores;
 use crate::api::{DeviceChoice, EngineError, EngineErrorCode};
 use crate::heap;
 use crate::memory::DeviceMemory;
+use crate::tuning::VISIBLE_CARDS;
 
 /// A device that was taken.
 pub(crate) struct OpenDevice {
@@ -122,8 +123,19 @@ fn no_card(index: usize, found: usize) -> EngineError {
 
 fn open_card(device: Device, index: usize) -> OpenDevice {
     let name = card_name(&device, index);
-    let meter = CardMemoryMeter::open(pci_address(&device).as_deref(), index as u32);
+    let instance = std::env::var(VISIBLE_CARDS).ok().and_then(|visible| instance_in(&visible));
+    let meter = match instance {
+        // The address is that of the card it is a part of.
+        Some(uuid) => CardMemoryMeter::of_instance(&uuid),
+        None => CardMemoryMeter::open(pci_address(&device).as_deref(), index as u32),
+    };
     OpenDevice { device, name, meter, is_cpu: false, limit: None, stores: Stores::default() }
+}
+
+/// The instance of a divided card that a process is let see; CUDA shows a process one at most.
+fn instance_in(visible: &str) -> Option<String> {
+    let first = visible.split(',').next()?.trim();
+    first.starts_with("MIG-").then(|| first.to_owned())
 }
 
 fn cpu() -> OpenDevice {
@@ -201,6 +213,13 @@ mod tests {
         assert_eq!(available().last(), Some(&DeviceChoice::Cpu));
         assert!(describe(DeviceChoice::Cpu).is_ok_and(|name| name.starts_with("CPU (")));
         assert!(describe(DeviceChoice::Auto).is_ok());
+    }
+
+    #[test]
+    fn the_memory_of_an_instance_is_its_own() {
+        assert_eq!(instance_in("MIG-a1, MIG-b2").as_deref(), Some("MIG-a1"));
+        assert_eq!(instance_in("GPU-1,MIG-a1"), None);
+        assert_eq!(instance_in(""), None);
     }
 
     #[test]

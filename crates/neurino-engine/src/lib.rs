@@ -40,7 +40,8 @@ mod worker;
 
 pub use api::{
     DeviceChoice, Engine, EngineCounters, EngineError, EngineErrorCode, EngineStatus, JobEvent,
-    JobStream, LoadedModel, MemoryUse, ModelRef, PictureFacts, PicturePace, PictureWork,
+    JobStream, LoadedModel, MemoryUse, ModelRef, PictureFacts, PicturePace, PictureWork, PlaceCard,
+    PlaceCards,
 };
 pub use local::LocalEngine;
 pub use multi::{KindOf, MultiEngine, Serves};

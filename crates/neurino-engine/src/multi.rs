@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{
     Engine, EngineCounters, EngineError, EngineErrorCode, EngineStatus, JobStream, LoadedModel,
-    ModelRef,
+    ModelRef, PlaceCards,
 };
 
 /// What an engine is kept for.
@@ -49,6 +49,8 @@ pub struct MultiEngine {
     engines: Vec<Arc<dyn Engine>>,
     serves: Vec<Serves>,
     kind_of: KindOf,
+    /// Of each engine; empty where nobody said.
+    cards: Vec<PlaceCards>,
     /// Which engine holds, or was last told to load, which model.
     places: Mutex<Places>,
     status: Arc<watch::Sender<EngineStatus>>,
@@ -82,9 +84,23 @@ impl Places {
     fn free_place(&mut self, model: &ModelRef, may: impl Fn(usize) -> bool) -> Option<usize> {
         let free = self.held.iter().enumerate();
         let (index, _) = free.into_iter().find(|(index, held)| held.is_none() && may(*index))?;
-        self.time += 1;
-        self.held[index] = Some((model.clone(), self.time));
+        self.put(index, model);
         Some(index)
+    }
+
+    /// Gives a place to a model.
+    fn put(&mut self, place: usize, model: &ModelRef) {
+        self.time += 1;
+        self.held[place] = Some((model.clone(), self.time));
+    }
+
+    /// Whether a place is a model's, which is asked for now.
+    fn holds(&mut self, place: usize, model: &ModelId) -> bool {
+        self.time += 1;
+        let time = self.time;
+        let held = self.held.get_mut(place).and_then(Option::as_mut);
+        let held = held.filter(|(held, _)| held.id == *model);
+        held.map(|(_, asked)| *asked = time).is_some()
     }
 
     fn of(&mut self, model: &ModelId) -> Option<usize> {
@@ -128,7 +144,14 @@ impl MultiEngine {
                 }
             });
         }
-        Self { engines, serves, kind_of, places, status, all }
+        Self { engines, serves, kind_of, cards: Vec::new(), places, status, all }
+    }
+
+    /// The same, with the cards of each engine, in their order.
+    #[must_use]
+    pub fn on_cards(self, cards: Vec<PlaceCards>) -> Self {
+        let named = cards.len() == self.engines.len() && cards.iter().all(|of| !of.0.is_empty());
+        Self { cards: if named { cards } else { Vec::new() }, ..self }
     }
 
     /// What each engine does.
@@ -150,6 +173,12 @@ impl MultiEngine {
 
     fn held(&self) -> std::sync::MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether two engines compute on the same card, as far as is known.
+    fn shares_card(&self, one: usize, other: usize) -> bool {
+        let cards = |index: usize| self.cards.get(index).map_or(&[][..], |cards| &cards.0);
+        cards(one).iter().any(|card| cards(other).contains(card) && !card.instance)
     }
 
     async fn load_into(&self, index: usize, model: &ModelRef) -> Result<LoadedModel, EngineError> {
@@ -244,6 +273,59 @@ impl Engine for MultiEngine {
         unloaded?;
         let index = self.place(model)?;
         self.load_into(index, model).await
+    }
+
+    fn place_cards(&self) -> Vec<PlaceCards> {
+        self.cards.clone()
+    }
+
+    /// Where the memory of several cards is lacking because others hold models there, these make way.
+    async fn load_at(&self, place: usize, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+        if !self.fits_place(&model.id, place) {
+            let message =
+                format!("this card is not kept for the kind of model that `{}` is", model.id);
+            return Err(EngineError::new(EngineErrorCode::NoSuchDevice, message));
+        }
+        self.held().put(place, model);
+        let loaded = self.load_into(place, model).await;
+        let lacks_memory =
+            matches!(&loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
+        let others: Vec<usize> = (0..self.engines.len())
+            .filter(|&other| other != place && self.shares_card(place, other))
+            .filter(|&other| self.held().held[other].is_some())
+            .collect();
+        if !lacks_memory || others.is_empty() {
+            return loaded;
+        }
+        tracing::info!(model.id = %model.id, "the models on its other cards make way");
+        let unloaded = unload_all(others.iter().map(|&index| &self.engines[index])).await;
+        for index in others {
+            self.held().held[index] = None;
+            tell(&self.status, &self.all, index);
+        }
+        unloaded?;
+        self.held().put(place, model);
+        self.load_into(place, model).await
+    }
+
+    async fn run_at(
+        &self,
+        place: usize,
+        job: &JobSpec,
+        cancel: CancellationToken,
+    ) -> Result<JobStream, EngineError> {
+        if !self.held().holds(place, job.model()) {
+            return Err(EngineError::not_loaded(job.model()));
+        }
+        self.engines[place].run(job, cancel).await
+    }
+
+    async fn unload_at(&self, place: usize) -> Result<(), EngineError> {
+        let Some(engine) = self.engines.get(place) else { return Ok(()) };
+        let unloaded = unload_all([engine]).await;
+        self.held().held[place] = None;
+        tell(&self.status, &self.all, place);
+        unloaded
     }
 
     fn fits_place(&self, model: &ModelId, place: usize) -> bool {

@@ -14,7 +14,7 @@ use neurino_hardware::{Gpu, Hardware, NvidiaStatus};
 use crate::api::DeviceChoice;
 
 /// Says which cards CUDA shows to a process, and in which order.
-const VISIBLE_CARDS: &str = "CUDA_VISIBLE_DEVICES";
+pub(crate) const VISIBLE_CARDS: &str = "CUDA_VISIBLE_DEVICES";
 
 /// What a file of tunings is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +142,7 @@ mod tests {
             pci_address: None,
             memory_bytes: None,
             compute_capability: None,
+            instance_of: None,
         }
     }
 

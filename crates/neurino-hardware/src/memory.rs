@@ -80,6 +80,8 @@ pub struct CardMemoryMeter {
 enum Card {
     Index(u32),
     Pci(String),
+    /// An instance of a divided card, which has memory of its own.
+    Instance(String),
 }
 
 impl CardMemoryMeter {
@@ -88,6 +90,12 @@ impl CardMemoryMeter {
     pub fn open(pci_address: Option<&str>, index: u32) -> Option<Self> {
         let card = pci_address.map_or(Card::Index(index), |address| Card::Pci(address.into()));
         let meter = Self { nvml: nvml::open().0?, card };
+        meter.read(None).ok().map(|_| meter)
+    }
+
+    /// A meter of the instance of a divided card, by its UUID. `None` where no driver knows it.
+    pub fn of_instance(uuid: &str) -> Option<Self> {
+        let meter = Self { nvml: nvml::open().0?, card: Card::Instance(uuid.to_owned()) };
         meter.read(None).ok().map(|_| meter)
     }
 
@@ -103,6 +111,7 @@ impl CardMemoryMeter {
         let card = match &self.card {
             Card::Index(index) => self.nvml.device_by_index(*index)?,
             Card::Pci(address) => self.nvml.device_by_pci_bus_id(address.as_str())?,
+            Card::Instance(uuid) => self.nvml.device_by_uuid(uuid.as_str())?,
         };
         let memory = card.memory_info()?;
         let process_bytes = process.and_then(|pid| {
@@ -150,5 +159,6 @@ mod tests {
     fn a_card_that_is_not_there_has_no_meter() {
         assert!(CardMemoryMeter::open(None, 99).is_none());
         assert!(CardMemoryMeter::open(Some("ffff:ff:1f.7"), 0).is_none());
+        assert!(CardMemoryMeter::of_instance("MIG-none").is_none());
     }
 }

@@ -136,8 +136,7 @@ impl Hardware {
             let (gpus, nvidia) = script.probe();
             return gpus != self.gpus || nvidia != self.nvidia;
         }
-        let lost =
-            |gpu: &Gpu| self.nvml.as_ref().is_some_and(|nvml| nvml::is_lost(nvml, gpu.index));
+        let lost = |gpu: &Gpu| self.nvml.as_ref().is_some_and(|nvml| nvml::is_lost(nvml, gpu));
         pci::nvidia_cards() != self.nvidia.cards
             || pci::kernel_driver() != self.nvidia.kernel_driver
             || self.gpus.iter().any(lost)
@@ -168,7 +167,7 @@ impl Hardware {
     /// where no driver tells.
     pub fn card_load_of(&self, process: u32) -> Option<u8> {
         let nvml = self.nvml.as_ref()?;
-        self.gpus.iter().filter_map(|gpu| nvml::load_of(nvml, gpu.index, process)).max()
+        self.gpus.iter().filter_map(|gpu| nvml::load_of(nvml, gpu, process)).max()
     }
 
     /// How busy the machine is now. Usually under a millisecond; a driver that resets a card can
@@ -180,9 +179,7 @@ impl Hardware {
         };
         let gpus = match (&self.script, &self.nvml) {
             (Some(script), _) => self.gpus.iter().map(|gpu| script.sample(gpu)).collect(),
-            (None, Some(nvml)) => {
-                self.gpus.iter().map(|gpu| nvml::sample(nvml, gpu.index)).collect()
-            }
+            (None, Some(nvml)) => self.gpus.iter().map(|gpu| nvml::sample(nvml, gpu)).collect(),
             (None, None) => Vec::new(),
         };
         Sample { cpu, gpus }

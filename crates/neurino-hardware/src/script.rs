@@ -15,7 +15,7 @@ use crate::probe::GpuSample;
 /// ```
 ///
 /// It may be the file of `neurino_power::ScriptedCards`. A card without `memory_bytes` is none that
-/// computes; one that is `lost` no longer answers; one that left the list was unplugged. No file at
+/// computes; one with `instance_of` is an instance of the card of that number; one that is `lost` no longer answers; one that left the list was unplugged. No file at
 /// all is a driver that does not run.
 #[derive(Debug, Clone)]
 pub(crate) struct CardScript {
@@ -29,6 +29,8 @@ struct Card {
     memory_bytes: Option<u64>,
     #[serde(default)]
     lost: bool,
+    #[serde(default)]
+    instance_of: Option<u32>,
 }
 
 impl CardScript {
@@ -63,6 +65,7 @@ impl CardScript {
             pci_address: None,
             memory_bytes: card.memory_bytes,
             compute_capability: None,
+            instance_of: card.instance_of,
         });
         let report = NvidiaReport { cards: Some(Vec::new()), kernel_driver: None, nvml };
         (gpus.collect(), report)

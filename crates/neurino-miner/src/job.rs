@@ -14,7 +14,7 @@ use neurino_engine::{
 use neurino_protocol::node::{PREVIEW_BYTES_MAX, SUBMIT_BYTES_MAX, Submission};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::IdentityKey;
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard, mpsc};
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::filter::ContentFilter;
@@ -35,11 +35,15 @@ pub(crate) struct Loaded {
     /// Taken by whoever wants a model that is not held, so that jobs of the same model wait for one
     /// load and not each for one of its own.
     turn: Mutex<()>,
+    /// Whether the engine is told which place a model goes to.
+    numbered: bool,
 }
 
 /// Room for a model in the engine.
 #[derive(Default)]
 struct Place {
+    /// As [`Loaded::turn`], for whoever wants a model here and nowhere else.
+    turn: Mutex<()>,
     model: RwLock<Option<Held>>,
     used: AtomicU64,
 }
@@ -54,16 +58,37 @@ pub(crate) struct Held {
 /// The model stays in the engine while this lives.
 type Hold<'a> = RwLockReadGuard<'a, Option<Held>>;
 
+/// Where a model is, and what is known of it.
+pub(crate) type LoadedAt = (usize, LoadedModel);
+
 impl Loaded {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         let places = std::iter::repeat_with(Place::default).take(engine.places().max(1)).collect();
-        Self { engine, places, time: AtomicU64::new(0), turn: Mutex::new(()) }
+        let numbered = !engine.place_cards().is_empty();
+        Self { engine, places, time: AtomicU64::new(0), turn: Mutex::new(()), numbered }
     }
 
     /// Loads a model once no job runs that is in its way. Free when the engine still holds it.
-    pub(crate) async fn load(&self, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+    pub(crate) async fn load(&self, model: &ModelRef) -> Result<LoadedAt, EngineError> {
         let _turn = self.turn.lock().await;
-        self.replace(model).await.map(|held| facts(&held))
+        self.replace(model).await.map(|(place, held)| (place, facts(&held)))
+    }
+
+    /// Loads a model into a place, once no job on another one runs there. Free when it is there.
+    pub(crate) async fn load_at(
+        &self,
+        place: usize,
+        model: &ModelRef,
+    ) -> Result<LoadedAt, EngineError> {
+        self.hold_at(place, model).await.map(|held| (place, facts(&held)))
+    }
+
+    /// Frees a place once no job runs there; whether it could.
+    pub(crate) async fn unload_at(&self, place: usize) -> bool {
+        let Some(at) = self.places.get(place) else { return false };
+        let _turn = at.turn.lock().await;
+        *at.model.write().await = None;
+        self.engine.unload_at(place).await.is_ok()
     }
 
     /// Frees the engine's memory once no job runs; whether it could. Jobs that come have their model
@@ -86,8 +111,39 @@ impl Loaded {
         }
     }
 
+    /// Waits until a place holds the model, and keeps it there while the guard lives.
+    async fn hold_at(&self, place: usize, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
+        let Some(at) = self.places.get(place) else {
+            let message = format!("this machine has no place {place}");
+            return Err(EngineError::new(EngineErrorCode::NoSuchDevice, message));
+        };
+        if let Some(held) = self.held_at(at, &model.id).await {
+            return Ok(held);
+        }
+        let _turn = at.turn.lock().await;
+        // Another job of this model may have had its turn meanwhile.
+        if let Some(held) = self.held_at(at, &model.id).await {
+            return Ok(held);
+        }
+        let mut held = self.emptied(at, model).await;
+        let facts = self.engine.load_at(place, model).await?;
+        *held = Some(Held { facts, lost: AtomicBool::new(false) });
+        self.use_now(at);
+        Ok(held.downgrade())
+    }
+
+    async fn held_at<'a>(&self, place: &'a Place, model: &ModelId) -> Option<Hold<'a>> {
+        let held = place.model.read().await;
+        let is_fit = |h: &Held| h.facts.id == *model && !h.lost.load(Ordering::Acquire);
+        if !held.as_ref().is_some_and(is_fit) {
+            return None;
+        }
+        self.use_now(place);
+        Some(held)
+    }
+
     /// Waits until the engine holds the model, and keeps it there while the guard lives.
-    async fn hold(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
+    async fn hold(&self, model: &ModelRef) -> Result<(usize, Hold<'_>), EngineError> {
         if let Some(held) = self.held(&model.id).await {
             return Ok(held);
         }
@@ -99,23 +155,23 @@ impl Loaded {
         self.replace(model).await
     }
 
-    async fn held(&self, model: &ModelId) -> Option<Hold<'_>> {
+    async fn held(&self, model: &ModelId) -> Option<(usize, Hold<'_>)> {
         let is_fit = |h: &Held| h.facts.id == *model && !h.lost.load(Ordering::Acquire);
-        for place in &self.places {
+        for (at, place) in self.places.iter().enumerate() {
             if let Ok(held) = place.model.try_read()
                 && held.as_ref().is_some_and(is_fit)
             {
                 self.use_now(place);
-                return Some(held);
+                return Some((at, held));
             }
         }
         // What cannot be read now is being replaced, perhaps by the model: who waits here shares the
         // load, and who waits in vain could not have had a turn before.
-        for place in &self.places {
+        for (at, place) in self.places.iter().enumerate() {
             let held = place.model.read().await;
             if held.as_ref().is_some_and(is_fit) {
                 self.use_now(place);
-                return Some(held);
+                return Some((at, held));
             }
         }
         None
@@ -127,7 +183,7 @@ impl Loaded {
 
     /// Where a model is, or goes: into a free place, or in the stead of the one that was not used
     /// for the longest. For whoever has the turn.
-    fn place(&self, model: &ModelId) -> &Place {
+    fn place(&self, model: &ModelId) -> usize {
         let rank = |(_, place): &(usize, &Place)| {
             let Ok(held) = place.model.try_read() else { return (2, 0) };
             match held.as_ref() {
@@ -140,13 +196,48 @@ impl Loaded {
         let places = || self.places.iter().enumerate();
         // A model that fits nowhere is refused by the engine.
         let best = places().filter(fits).min_by_key(rank).or_else(|| places().min_by_key(rank));
-        best.expect("there is at least one place").1
+        best.expect("there is at least one place").0
     }
 
-    /// Loads and holds a model; for whoever has the turn. While jobs of another model are in its way,
-    /// its files come into memory.
-    async fn replace(&self, model: &ModelRef) -> Result<Hold<'_>, EngineError> {
-        let place = self.place(&model.id);
+    /// The place that has the most cards of those that may hold a model.
+    fn first(&self, model: &ModelId) -> usize {
+        (0..self.places.len()).find(|at| self.engine.fits_place(model, *at)).unwrap_or(0)
+    }
+
+    /// Loads and holds a model; for whoever has the turn.
+    async fn replace(&self, model: &ModelRef) -> Result<(usize, Hold<'_>), EngineError> {
+        let mut at = self.place(&model.id);
+        let mut held = self.emptied(&self.places[at], model).await;
+        let mut loaded = self.load_into(at, model).await;
+        let first = self.first(&model.id);
+        let lacks_memory =
+            matches!(&loaded, Err(error) if error.code == EngineErrorCode::OutOfMemory);
+        if self.numbered && lacks_memory && at != first {
+            // That one has more cards.
+            at = first;
+            held = self.emptied(&self.places[at], model).await;
+            loaded = self.load_into(at, model).await;
+        }
+        *held = Some(Held { facts: loaded?, lost: AtomicBool::new(false) });
+        self.use_now(&self.places[at]);
+        // At once, so that nobody loads another one before this is used.
+        Ok((at, held.downgrade()))
+    }
+
+    async fn load_into(&self, at: usize, model: &ModelRef) -> Result<LoadedModel, EngineError> {
+        if self.numbered {
+            self.engine.load_at(at, model).await
+        } else {
+            self.engine.load(model).await
+        }
+    }
+
+    /// A place for a model. While jobs of another one are in its way, its files come into memory.
+    async fn emptied<'a>(
+        &self,
+        place: &'a Place,
+        model: &ModelRef,
+    ) -> RwLockWriteGuard<'a, Option<Held>> {
         let mut held = if let Ok(free) = place.model.try_write() {
             free
         } else {
@@ -157,11 +248,7 @@ impl Loaded {
             place.model.write().await
         };
         *held = None;
-        let facts = self.engine.load(model).await?;
-        *held = Some(Held { facts, lost: AtomicBool::new(false) });
-        self.use_now(place);
-        // At once, so that nobody loads another one before this is used.
-        Ok(held.downgrade())
+        held
     }
 }
 
@@ -171,8 +258,8 @@ fn facts(held: &Hold<'_>) -> LoadedModel {
 
 /// What happened to a job.
 pub(crate) enum JobUpdate {
-    /// The engine holds its model, which takes so many jobs at once.
-    Running { slots: u32, load_ms: u64, pictures: Option<PictureFacts> },
+    /// The engine holds its model in a place, which takes so many jobs at once.
+    Running { place: usize, slots: u32, load_ms: u64, pictures: Option<PictureFacts> },
     /// The engine has begun to compute it.
     Begun,
     /// More of an answer, and the tokens of all answers so far.
@@ -191,6 +278,8 @@ pub(crate) enum JobUpdate {
 pub(crate) struct JobTask {
     pub(crate) lease: Lease,
     pub(crate) model: ModelRef,
+    /// Where it is to be computed; anywhere if absent.
+    pub(crate) place: Option<usize>,
     pub(crate) network: String,
     pub(crate) node: NodeId,
     pub(crate) received: Instant,
@@ -242,10 +331,13 @@ impl JobTask {
     }
 
     async fn compute_once(&self) -> Result<JobOutput, EngineError> {
-        let held = self.loaded.hold(&self.model).await?;
+        let (place, held) = match self.place {
+            Some(place) => (place, self.loaded.hold_at(place, &self.model).await?),
+            None => self.loaded.hold(&self.model).await?,
+        };
         let LoadedModel { slots, load_ms, pictures, .. } = facts(&held);
-        self.tell(JobUpdate::Running { slots, load_ms, pictures }).await;
-        let computed = self.stream().await;
+        self.tell(JobUpdate::Running { place, slots, load_ms, pictures }).await;
+        let computed = self.stream(place).await;
         if let (Err(error), Some(held)) = (&computed, held.as_ref())
             && error.code == EngineErrorCode::ModelNotLoaded
         {
@@ -255,11 +347,16 @@ impl JobTask {
     }
 
     /// The job in the engine.
-    async fn stream(&self) -> Result<JobOutput, EngineError> {
+    async fn stream(&self, place: usize) -> Result<JobOutput, EngineError> {
         // Dropping the stream cancels the job in the engine, and so does this token's drop guard.
         let cancel = self.cancel.child_token();
         let _guard = cancel.clone().drop_guard();
-        let mut stream = self.loaded.engine.run(&self.lease.spec, cancel).await?;
+        let (engine, spec) = (&self.loaded.engine, &self.lease.spec);
+        let mut stream = if self.loaded.numbered {
+            engine.run_at(place, spec, cancel).await?
+        } else {
+            engine.run(spec, cancel).await?
+        };
         while let Some(event) = stream.recv().await {
             match event {
                 JobEvent::Started { .. } => self.tell(JobUpdate::Begun).await,
@@ -392,7 +489,7 @@ mod tests {
     async fn holds<'a>(loaded: &'a Loaded, name: &str) -> Option<Hold<'a>> {
         let model = model(name);
         let held = tokio::time::timeout(Duration::from_millis(50), loaded.hold(&model));
-        held.await.ok().map(Result::unwrap)
+        held.await.ok().map(|held| held.unwrap().1)
     }
 
     #[tokio::test]

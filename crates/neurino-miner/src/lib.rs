@@ -2,7 +2,7 @@
 //!
 //! Read [`Miner`] (how to start and stop it), [`MinerStatus`] (what it shows), [`ReceiptLog`] (what
 //! it was paid); inside, `run` (the loop), `work` (what it does about each event), `ends` (how jobs
-//! ended), `filter` (which it does not take), `files` (showing what it has), `predict` (how long they take), `job` (one job's task) and `outbox` (results until they are settled).
+//! ended), `filter` (which it does not take), `files` (showing what it has), `predict` (how long they take), `units` (the cards one by one), `job` (one job's task) and `outbox` (results until they are settled).
 
 mod advice;
 mod backoff;
@@ -17,6 +17,7 @@ mod outbox;
 mod predict;
 mod run;
 mod status;
+mod units;
 mod work;
 
 pub use error::MinerError;

@@ -50,6 +50,9 @@ pub struct MinerConfig {
     pub follow_advice: bool,
     /// Who shows the network that the models' files are there, if anybody can.
     pub files: Option<Arc<dyn ModelFiles>>,
+    /// Memory that its models need at least, in bytes, where that is known: which of them go to several
+    /// cards together.
+    pub needs: BTreeMap<ModelId, u64>,
 }
 
 /// The loop: connects, loads, computes, submits, until it is stopped.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use neurino_client::{ClientError, Coordinator, Session};
-use neurino_core::{ImageStep, JobKind, LeaseId, ModelId, Receipt, TextDelta};
-use neurino_engine::{Engine, EngineError, EngineStatus, LoadedModel, ModelRef};
+use neurino_core::{ImageStep, JobKind, LeaseId, ModelId, Receipt, TextDelta, UnitId};
+use neurino_engine::{Engine, EngineError, EngineStatus, ModelRef};
 use neurino_protocol::ErrorBody;
 use neurino_protocol::earnings::{JobOutcome, JobRecord};
 use neurino_protocol::node::files::FileProof;
@@ -27,11 +27,12 @@ use crate::backoff::BackOff;
 use crate::ends::{Ends, Times};
 use crate::faults::Faults;
 use crate::filter::ContentFilter;
-use crate::job::{JobUpdate, Loaded};
+use crate::job::{JobUpdate, Loaded, LoadedAt};
 use crate::miner::{MinerConfig, Offers, Pace};
 use crate::outbox::Outbox;
 use crate::predict::{Marks, Predictor, Work};
 use crate::status::{Counters, MinerState, MinerStatus, RunningJob, Stage};
+use crate::units::{Taken, Units};
 
 /// How long text is collected before it is sent on.
 const FLUSH: Duration = Duration::from_millis(50);
@@ -53,9 +54,11 @@ pub(crate) enum Inside {
     /// An attempt to connect ended.
     Connected(Result<Session, ClientError>),
     /// An attempt to load a model ended.
-    Loaded(ModelRef, Result<LoadedModel, EngineError>),
-    /// The engine was told to forget its models; whether it did.
-    Unloaded(bool),
+    Loaded(ModelRef, Result<LoadedAt, EngineError>),
+    /// The same into the place of a unit, because the network advised it.
+    LoadedAt(UnitId, ModelRef, Result<LoadedAt, EngineError>),
+    /// The engine was told to forget its models, or that of a unit; whether it did.
+    Unloaded(Option<UnitId>, bool),
     /// A job advanced.
     Job(LeaseId, JobUpdate),
     /// Pieces of a file were read.
@@ -65,6 +68,8 @@ pub(crate) enum Inside {
 /// A job in work.
 pub(crate) struct Job {
     pub(crate) shown: RunningJob,
+    /// The place of the engine that is to compute it, if it was given to a unit.
+    pub(crate) place: Option<usize>,
     pub(crate) cancel: CancellationToken,
     /// What was generated and not sent yet, one for each answer.
     pub(crate) pending: Vec<TextDelta>,
@@ -98,6 +103,8 @@ pub(crate) struct Run {
     pub(crate) filter: watch::Receiver<ContentFilter>,
     /// How long jobs take here.
     pub(crate) predictor: Predictor,
+    /// The cards one by one.
+    pub(crate) units: Units,
     /// Which model the network would like to be loaded.
     pub(crate) advised: Advised,
     /// Whether pieces of a file are being read.
@@ -189,6 +196,7 @@ impl Run {
             coordinator,
             key,
             engine_status: engine.status(),
+            units: Units::of(&*engine),
             loaded: Arc::new(Loaded::new(engine)),
             outbox,
             receipts,
@@ -257,7 +265,10 @@ impl Run {
                 Wake::Link(None) => self.on_link_closed(),
                 Wake::Inside(Inside::Connected(result)) => self.on_connected(result),
                 Wake::Inside(Inside::Loaded(model, result)) => self.on_loaded(&model, result),
-                Wake::Inside(Inside::Unloaded(done)) => self.on_unloaded(done),
+                Wake::Inside(Inside::LoadedAt(unit, model, result)) => {
+                    self.on_loaded_at(unit, &model, result);
+                }
+                Wake::Inside(Inside::Unloaded(unit, done)) => self.on_unloaded(unit, done),
                 Wake::Inside(Inside::FileShown(proof)) => self.on_file_shown(proof),
                 Wake::Inside(Inside::Job(lease, update)) => self.on_job(lease, update),
                 Wake::Engine => self.on_engine_status(),
@@ -459,7 +470,7 @@ impl Run {
             id: id.clone(),
             image: self.config.image_models.get(id).cloned(),
         };
-        let models = std::iter::once(first).chain(others).map(offer).collect();
+        let models: Vec<ModelOffer> = std::iter::once(first).chain(others).map(offer).collect();
         let pace = *self.pace.borrow();
         let held = self.finishing || pace.held || self.advised.holds_jobs();
         let open = self.ready.is_some() && !held && self.engine_needs_you.is_none();
@@ -467,7 +478,16 @@ impl Run {
         let slots = if open { self.slots().min(most) } else { 0 };
         let (cold, advised) = (self.advised.cold, self.config.follow_advice);
         let shows_files = self.config.files.is_some();
-        let ready = Ready { models, slots, cold, advised, scores: true, shows_files };
+        let taken = Taken {
+            open,
+            most: if self.engine_back_off.failures() > 0 { 1 } else { u32::MAX },
+            alone: pace.alone,
+            held: &self.advised.held_units(),
+            models: &self.config.models,
+            needs: &self.config.needs,
+        };
+        let units = self.units.announced(&*self.loaded.engine, &taken);
+        let ready = Ready { models, slots, cold, advised, scores: true, shows_files, units };
         if self.announced.as_ref() != Some(&ready) {
             self.queue.push_back(NodeMessage::Ready(ready.clone()));
             self.announced = Some(ready);
@@ -479,6 +499,11 @@ impl Run {
     pub(crate) fn slots(&self) -> u32 {
         let careful = self.engine_back_off.failures() > 0 || self.faults.is_gentle();
         if careful { 1 } else { self.engine_slots.max(1) }
+    }
+
+    /// The same of a place.
+    pub(crate) fn slots_at(&self, place: usize) -> u32 {
+        if self.engine_back_off.failures() > 0 { 1 } else { self.units.slots(place) }
     }
 
     fn publish(&self) {

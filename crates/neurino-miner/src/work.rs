@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 use std::time::Instant as StdInstant;
 
 use neurino_client::{ClientError, Session};
-use neurino_core::{ImageJob, JobOutput, JobSpec, Lease, LeaseId, ModelId, Receipt, RuleSets};
-use neurino_engine::{
-    EngineError, EngineErrorCode, EngineStatus, LoadedModel, ModelRef, PictureFacts,
+use neurino_core::{
+    ImageJob, JobOutput, JobSpec, Lease, LeaseId, ModelId, Receipt, RuleSets, UnitId,
 };
+use neurino_engine::{EngineError, EngineErrorCode, EngineStatus, ModelRef, PictureFacts};
 use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ends::Times;
 use crate::faults::StepDown;
-use crate::job::{JobTask, JobUpdate, load_problem};
+use crate::job::{JobTask, JobUpdate, LoadedAt, load_problem};
 use crate::outbox::Finished;
 use crate::predict::{Marks, Work};
 use crate::run::{Job, Run, SESSION_PROVEN, now_ms};
@@ -135,15 +135,22 @@ impl Run {
             let error = ErrorBody::new(ErrorCode::ModelNotReady, "this node lacks the model");
             return self.fail(lease.id, error);
         };
-        let busy = self.jobs.values().filter(|j| j.shown.stage != Stage::Sending).count();
+        let place = lease.unit.and_then(|unit| self.units.place(unit));
+        if lease.unit.is_some() && place.is_none() {
+            return self.hand_back(lease.id, "the node has no such unit");
+        }
+        let computes = |job: &&Job| job.shown.stage != Stage::Sending;
+        let there = |job: &&Job| place.is_none() || job.place == place;
+        let busy = self.jobs.values().filter(computes).filter(there).count();
         if self.finishing || self.ready.is_none() {
             return self.hand_back(lease.id, "the node takes no jobs now");
         }
-        if busy >= self.slots() as usize {
+        if busy >= place.map_or_else(|| self.slots(), |place| self.slots_at(place)) as usize {
             return self.hand_back(lease.id, "the node has no free slot");
         }
         let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
-        let (work, held) = (Work::of(&lease.spec), self.ready.as_ref() == Some(&model.id));
+        let loaded = place.map_or(self.ready.as_ref(), |place| self.units.held(place));
+        let (work, held) = (Work::of(&lease.spec), loaded == Some(&model.id));
         let now = StdInstant::now();
         if let Some(ms) = self.predictor.too_long_ms(&model.id, work, held, budget_ms, now) {
             return self.too_long(lease.id, ms, budget_ms);
@@ -170,6 +177,7 @@ impl Run {
         };
         let job = Job {
             shown,
+            place,
             cancel: cancel.clone(),
             pending: Vec::new(),
             pending_step: None,
@@ -183,6 +191,7 @@ impl Run {
         let task = JobTask {
             lease: Lease { budget_ms, ..lease },
             model,
+            place,
             network,
             node: self.config.node.clone(),
             received,
@@ -214,8 +223,8 @@ impl Run {
             JobUpdate::Finished { finished, problem } => self.on_finished(*finished, problem),
             // The rest is about a job that was cancelled meanwhile.
             _ if key.is_none() => {}
-            JobUpdate::Running { slots, load_ms, pictures } => {
-                self.on_running(lease, slots, load_ms, pictures.as_ref());
+            JobUpdate::Running { place, slots, load_ms, pictures } => {
+                self.on_running(lease, (place, slots), load_ms, pictures.as_ref());
             }
             JobUpdate::Begun => self.change(lease, |job| job.times.begun()),
             JobUpdate::Delta { delta, tokens } => {
@@ -276,7 +285,7 @@ impl Run {
     fn on_running(
         &mut self,
         lease: LeaseId,
-        slots: u32,
+        (place, slots): (usize, u32),
         load_ms: u64,
         pictures: Option<&PictureFacts>,
     ) {
@@ -288,6 +297,7 @@ impl Run {
         });
         if let Some(model) = &model {
             self.predictor.loaded(model, load_ms, pictures, StdInstant::now());
+            self.units.loaded(place, model, slots);
         }
         // The job may have had another model loaded; it is announced first from now on.
         if self.ready.is_some() && model.is_some() {
@@ -456,9 +466,10 @@ fn withdrawn(code: ErrorCode) -> &'static str {
 
 /// The engine.
 impl Run {
-    pub(crate) fn on_loaded(&mut self, model: &ModelRef, result: Result<LoadedModel, EngineError>) {
+    pub(crate) fn on_loaded(&mut self, model: &ModelRef, result: Result<LoadedAt, EngineError>) {
         let error = match result {
-            Ok(loaded) => {
+            Ok((place, loaded)) => {
+                self.units.loaded(place, &model.id, loaded.slots);
                 tracing::info!(model.id = %model.id, duration_ms = loaded.load_ms, "loaded {}", model.id);
                 let now = StdInstant::now();
                 let pictures = loaded.pictures.as_ref();
@@ -544,6 +555,28 @@ impl Run {
             }
         }
         tracing::warn!(model.id = %model, "the engine keeps failing with {model}: stepping down");
+    }
+
+    /// What the network advised for a unit was done, or could not be: then a job may bring it about.
+    pub(crate) fn on_loaded_at(
+        &mut self,
+        unit: UnitId,
+        model: &ModelRef,
+        result: Result<LoadedAt, EngineError>,
+    ) {
+        self.advised.done(unit);
+        match result {
+            Ok((place, loaded)) => {
+                let pictures = loaded.pictures.as_ref();
+                self.predictor.loaded(&model.id, loaded.load_ms, pictures, StdInstant::now());
+                self.units.loaded(place, &model.id, loaded.slots);
+            }
+            Err(error) => {
+                tracing::warn!(model.id = %model.id, code = ?error.code, "{} cannot be loaded: {error}", model.id);
+                self.units.unloaded(self.units.place(unit));
+                self.problem = Some(load_problem(&error));
+            }
+        }
     }
 
     pub(crate) fn on_engine_status(&mut self) {

@@ -189,7 +189,7 @@ impl ModelStore {
             was = Looks::of(&path);
             let tell = |bytes| {
                 if !again {
-                    tell(bytes)
+                    tell(bytes);
                 }
             };
             match self.hash(&path, pace, &tell, cancel).ok_or(StoreError::Cancelled)? {

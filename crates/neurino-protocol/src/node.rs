@@ -11,13 +11,17 @@
 //! `Failed`. `Submit` is repeated (also after reconnecting, also after a crash) until `Settled` or
 //! `Rejected` for that lease arrives; a repeat of a settled lease gets the same receipt.
 //!
+//! A node with several cards may announce each of them, or groups and parts of them, as a unit with
+//! models and slots of its own; see [`unit`]. Each lease then names its unit. Where either side does not
+//! know of units, the node is one.
+//!
 //! Where `Welcome` says so, a picture need not pass the link: instead of `Submit` the node sends
 //! [`NodeMessage::Upload`], is answered [`CoordinatorMessage::UploadTo`], puts the file there, and says
 //! [`NodeMessage::Uploaded`], as often as it would repeat `Submit`. See [`upload`].
 
 use neurino_core::{
     FrontendId, ImageDefaults, ImageStep, JobId, JobKind, JobOutput, Lease, LeaseId, ModelId,
-    NodeId, Receipt, ResultStatement, TextDelta,
+    NodeId, Receipt, ResultStatement, TextDelta, UnitId,
 };
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -25,9 +29,11 @@ use ts_rs::TS;
 use crate::error::{ErrorBody, ErrorCode};
 
 pub mod files;
+pub mod unit;
 pub mod upload;
 
 use files::{FileChallenge, FileProof};
+use unit::Unit;
 use upload::{StoredPicture, Uploaded};
 
 /// The protocol's version; both sides send it and refuse another one.
@@ -205,6 +211,10 @@ pub struct Ready {
     /// Whether it understands [`CoordinatorMessage::ShowFile`]. Nobody else is asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shows_files: bool,
+    /// What it consists of, if jobs are to go to its cards one by one. The other fields then say what the
+    /// node is as one, for coordinators that do not know of units: all models, and slots for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<Unit>,
 }
 
 impl Ready {
@@ -224,6 +234,9 @@ pub struct Advice {
     /// Jobs that wait for it.
     #[serde(default)]
     pub waiting: u32,
+    /// Which unit is to have it loaded; absent for a node that announced none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitId>,
 }
 
 /// A model that a node serves.
@@ -378,6 +391,12 @@ pub enum SkipReason {
         /// The model.
         model: ModelId,
     },
+    /// It needs a model that is computed on whole cards only, and the node has parts of cards for it. Said
+    /// only to nodes that announce such parts.
+    Shared {
+        /// The model.
+        model: ModelId,
+    },
 }
 
 impl std::fmt::Display for NoJob {
@@ -397,6 +416,9 @@ impl std::fmt::Display for NoJob {
                 SkipReason::Failed => write!(f, "{comma}{jobs} failed here before")?,
                 SkipReason::Files { model } => {
                     write!(f, "{comma}{jobs} {need} {model}, whose files could not be shown")?;
+                }
+                SkipReason::Shared { model } => {
+                    write!(f, "{comma}{jobs} {need} {model} on a card of its own")?;
                 }
             }
         }

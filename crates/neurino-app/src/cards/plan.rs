@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 
 use neurino_config::{CardChoices, DeviceSetting};
 use neurino_core::JobKind;
-use neurino_engine::{DeviceChoice, Serves};
+use neurino_engine::{DeviceChoice, PlaceCard, PlaceCards, Serves};
 use neurino_hardware::Gpu;
 use neurino_protocol::cards::{CardChoice, CardRole, NoCard, PROCESSOR};
 
@@ -53,6 +53,8 @@ pub(crate) struct PlannedCard {
     pub(crate) role: CardRole,
     /// Its memory; `None` where the driver does not tell.
     pub(crate) memory_bytes: Option<u64>,
+    /// As the engine and the network hear of it.
+    pub(crate) card: PlaceCard,
 }
 
 /// What one engine computes on, and for.
@@ -62,6 +64,18 @@ pub(crate) struct Seat {
     /// The cards its process sees, in order; `None` for all.
     pub(crate) visible: Option<Vec<String>>,
     pub(crate) serves: Serves,
+    /// Its cards, for whoever gives it work; none where it is the processor.
+    pub(crate) cards: PlaceCards,
+}
+
+/// A card as the engine and the network hear of it.
+fn place_card(gpu: &Gpu) -> PlaceCard {
+    PlaceCard {
+        number: u8::try_from(gpu.card()).unwrap_or(u8::MAX),
+        name: gpu.name.clone(),
+        memory_bytes: gpu.memory_bytes.unwrap_or(0),
+        instance: gpu.instance_of.is_some(),
+    }
 }
 
 /// What a role means for engines.
@@ -114,6 +128,7 @@ impl Situation<'_> {
             has_uuid: card.gpu.uuid.is_some(),
             role: self.choice(&card.id()).role,
             memory_bytes: card.gpu.memory_bytes,
+            card: place_card(&card.gpu),
         });
         let here: Vec<_> = here.collect();
         if here.is_empty() {
@@ -155,11 +170,12 @@ impl Plan {
     /// For each kind of work: the first engine has all cards that serve it, those first that serve
     /// nothing else and of these the one with the most memory, so that a model which one card does not
     /// hold is split over permitted cards; each further card has an engine of its own. Engines with the
-    /// same cards are one.
+    /// same cards are one. An instance of a divided card is always alone: CUDA shows a process one of them.
     ///
     /// - `one_card`: the machine has a single card, so nothing has to be hidden from a process
     pub(crate) fn seats(&self, scripted: bool, one_card: bool) -> Vec<Seat> {
-        let on = |device, serves| Seat { device, visible: None, serves };
+        let on =
+            |device, serves| Seat { device, visible: None, serves, cards: PlaceCards::default() };
         let cards = match self {
             Self::Cards(cards) => cards,
             Self::Processor(role) => return vec![on(DeviceChoice::Cpu, serves(*role))],
@@ -171,7 +187,9 @@ impl Plan {
             let mut able: Vec<_> =
                 cards.iter().filter(|card| serves(card.role).kind(kind)).collect();
             able.sort_by_key(|card| (card.role == CardRole::Both, Reverse(card.memory_bytes)));
-            let further = able.iter().skip(1).map(|card| vec![*card]);
+            let (instances, able): (Vec<_>, Vec<_>) =
+                able.into_iter().partition(|card| card.card.instance);
+            let further = able.iter().skip(1).chain(&instances).map(|card| vec![*card]);
             for group in std::iter::once(able.clone()).chain(further) {
                 if group.is_empty() {
                     continue;
@@ -188,7 +206,7 @@ impl Plan {
         }
         let mut seats: Vec<_> =
             seats.into_iter().map(|(group, serves)| seat_on(&group, serves, scripted)).collect();
-        if one_card {
+        if one_card && !cards.iter().any(|card| card.card.instance) {
             for seat in &mut seats {
                 seat.visible = None;
             }
@@ -206,7 +224,8 @@ fn seat_on(group: &[&PlannedCard], serves: Serves, scripted: bool) -> Seat {
         _ => DeviceChoice::Cards,
     };
     let visible = named.then(|| group.iter().map(|card| card.id.clone()).collect());
-    Seat { device, visible, serves }
+    let cards = PlaceCards(group.iter().map(|card| card.card.clone()).collect());
+    Seat { device, visible, serves, cards }
 }
 
 /// Whether the environment lets CUDA see a card: `list` is what `CUDA_VISIBLE_DEVICES` says, with
@@ -214,12 +233,12 @@ fn seat_on(group: &[&PlannedCard], serves: Serves, scripted: bool) -> Seat {
 pub(crate) fn is_visible(list: Option<&str>, gpu: &Gpu) -> bool {
     let Some(list) = list else { return true };
     list.split(',').map(str::trim).any(|entry| {
-        if entry.starts_with("MIG-") {
-            // A slice of a card, which the driver's library does not tell from the card.
-            return true;
-        }
         let by_uuid = gpu.uuid.as_ref().is_some_and(|uuid| uuid.starts_with(entry));
-        (entry.starts_with("GPU-") && by_uuid) || entry == gpu.index.to_string()
+        if entry.starts_with("MIG-") {
+            // A card whose driver does not tell of its instances stands for all of them.
+            return by_uuid || gpu.instance_of.is_none();
+        }
+        (entry.starts_with("GPU-") && by_uuid) || entry == gpu.card().to_string()
     })
 }
 
@@ -235,7 +254,20 @@ mod tests {
             pci_address: None,
             memory_bytes: Some(8 << 30),
             compute_capability: None,
+            instance_of: None,
         }
+    }
+
+    /// A card, and two instances of another one.
+    fn divided() -> Vec<KnownCard> {
+        let part = |index: u32| Gpu {
+            name: "Card 1 MIG 1g.10gb".into(),
+            uuid: Some(format!("MIG-{index}")),
+            instance_of: Some(1),
+            ..gpu(index)
+        };
+        let gpus = [gpu(0), part(2), part(3)];
+        gpus.map(|gpu| KnownCard { gpu, here: true }).to_vec()
     }
 
     fn known(here: &[bool]) -> Vec<KnownCard> {
@@ -287,6 +319,30 @@ mod tests {
             plan.seats(false, false).into_iter().map(|seat| seat.visible.unwrap_or_default());
         let visible: Vec<String> = visible.map(|cards| cards.join("+")).collect();
         assert_eq!(visible, ["GPU-1+GPU-0+GPU-2", "GPU-0", "GPU-2"]);
+    }
+
+    #[test]
+    fn instances_of_a_divided_card_are_engines_of_their_own() {
+        let plan = plan_of(DeviceSetting::Auto, &divided(), &CardChoices::new());
+        let seats = plan.seats(false, false);
+        let visible = |seat: &Seat| seat.visible.clone().unwrap_or_default().join("+");
+        assert_eq!(seats.iter().map(visible).collect::<Vec<_>>(), ["GPU-0", "MIG-2", "MIG-3"]);
+        let cards = |seat: &Seat| {
+            let of = seat.cards.0.iter();
+            of.map(|card| (card.number, card.instance)).collect::<Vec<_>>()
+        };
+        let told: Vec<_> = seats.iter().flat_map(cards).collect();
+        assert_eq!(told, [(0, false), (1, true), (1, true)]);
+        // A single one is named, too: CUDA would take any.
+        let single = plan_of(DeviceSetting::Auto, &divided()[1..2], &CardChoices::new());
+        assert_eq!(visible(&single.seats(false, true)[0]), "MIG-2");
+        // Each has a switch of its own.
+        let off = chosen(&[("MIG-2", false, CardRole::Both)]);
+        let seats = plan_of(DeviceSetting::Auto, &divided(), &off).seats(false, false);
+        assert_eq!(seats.iter().map(visible).collect::<Vec<_>>(), ["GPU-0", "MIG-3"]);
+        let sees = |list| [0, 1, 2].map(|at| is_visible(Some(list), &divided()[at].gpu));
+        assert_eq!(sees("MIG-3"), [true, false, true]);
+        assert_eq!(sees("1"), [false, true, true]);
     }
 
     #[test]

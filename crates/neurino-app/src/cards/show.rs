@@ -189,6 +189,7 @@ mod tests {
                 pci_address: None,
                 memory_bytes: None,
                 compute_capability: None,
+                instance_of: None,
             },
             here: true,
         };

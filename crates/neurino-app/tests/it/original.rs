@@ -138,6 +138,7 @@ impl Machine {
             filter: ContentFilter::default(),
             follow_advice: true,
             files: None,
+            needs: BTreeMap::new(),
             node: NodeId::new(format!("{}-rig1", self.key.address())).unwrap(),
             capabilities: Capabilities {
                 device: "test".into(),

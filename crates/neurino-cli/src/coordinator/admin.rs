@@ -147,8 +147,9 @@ pub(super) async fn credits(
 }
 
 pub(super) async fn pod(format: Format, database: &Database, args: &PodArgs) -> anyhow::Result<()> {
-    admin::set_pod(database, &args.model, args.deployer.as_ref(), args.votes).await?;
-    said(format, &format!("{} has {} votes.", args.model, args.votes))
+    let PodArgs { model, deployer, votes, shareable } = args;
+    admin::set_pod(database, model, deployer.as_ref(), *votes, *shareable).await?;
+    said(format, &format!("{model} has {votes} votes."))
 }
 
 pub(super) async fn votes(

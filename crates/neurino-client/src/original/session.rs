@@ -300,6 +300,7 @@ impl Run {
             points: job.spec.kind().points(),
             rule_set: "original".into(),
             spec: job.spec,
+            unit: None,
         };
         let streamed =
             job.streamed && matches!(&lease.spec, JobSpec::Text(text) if text.choices == 1);

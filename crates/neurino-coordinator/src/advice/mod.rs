@@ -13,6 +13,7 @@ use neurino_protocol::node::{Advice, CoordinatorMessage};
 use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;
+use crate::router::Place;
 use crate::state::{LiveJob, State};
 use crate::terms::cost_units;
 use policy::{Holder, Wish, plan};
@@ -41,7 +42,7 @@ pub(crate) struct AdviceBook {
 #[derive(Default)]
 struct Inner {
     asked: BTreeMap<ModelId, Asked>,
-    told: BTreeMap<NodeId, Told>,
+    told: BTreeMap<Place, Told>,
 }
 
 /// Demand for a model, decaying.
@@ -115,9 +116,9 @@ impl AdviceBook {
     }
 }
 
-/// A connected node, as the router and its session have it.
+/// A unit of a connected node, as the router and its session have it.
 pub(crate) struct Seen {
-    pub(crate) node: NodeId,
+    pub(crate) place: Place,
     pub(crate) slots: u32,
     pub(crate) busy: u32,
     /// Those it announced and is large enough for.
@@ -136,7 +137,7 @@ struct Waits {
 
 /// Everything that is looked at, at one moment.
 struct Look {
-    nodes: Vec<Seen>,
+    units: Vec<Seen>,
     waiting: BTreeMap<ModelId, Waits>,
     /// Usual speed of a slot, in cost units a second.
     speeds: BTreeMap<ModelId, f64>,
@@ -159,9 +160,9 @@ impl Coordinator {
         let limits = &self.config.limits;
         let dwell = Duration::from_millis(limits.advice_dwell_ms);
         let mut inner = self.advice.inner();
-        inner.notice(&look.nodes, now, dwell);
+        inner.notice(&look.units, now, dwell);
         let mut models: Vec<ModelId> = look
-            .nodes
+            .units
             .iter()
             .flat_map(|seen| seen.offers.iter().chain(&seen.loaded))
             .cloned()
@@ -171,10 +172,10 @@ impl Coordinator {
         let wishes = self.wishes(&inner, &models, look, now);
         let at = |model: &ModelId| models.binary_search(model).ok();
         let holders: Vec<Holder> = look
-            .nodes
+            .units
             .iter()
             .map(|seen| {
-                let told = inner.told.get(&seen.node);
+                let told = inner.told.get(&seen.place);
                 let dwells = |many: u32| {
                     told.is_some_and(|told| now.duration_since(told.since) < dwell * many)
                 };
@@ -193,14 +194,15 @@ impl Coordinator {
         let most = (holders.len() * MOVES_PERMILLE / 1000).max(1);
         let moves = plan(&wishes, &holders, most);
         let advice = moves.into_iter().map(|(node, model)| {
-            let node = look.nodes[node].node.clone();
+            let place = look.units[node].place.clone();
             let model = model.map(|model| models[model].clone());
             let waits = model.as_ref().and_then(|model| look.waiting.get(model));
-            if let Some(told) = inner.told.get_mut(&node) {
+            if let Some(told) = inner.told.get_mut(&place) {
                 told.change(model.clone(), now);
                 told.pending = true;
             }
-            (node, Advice { model, waiting: waits.map_or(0, |waits| waits.jobs) })
+            let Place { node, unit } = place;
+            (node, Advice { model, waiting: waits.map_or(0, |waits| waits.jobs), unit })
         });
         advice.collect()
     }
@@ -255,10 +257,10 @@ impl Told {
 }
 
 impl Inner {
-    /// Takes in what nodes hold. One that loaded something for a job stays with it for a while, too.
-    fn notice(&mut self, nodes: &[Seen], now: Instant, dwell: Duration) {
-        for seen in nodes {
-            let told = self.told.entry(seen.node.clone()).or_insert_with(|| Told {
+    /// Takes in what units hold. One that loaded something for a job stays with it for a while, too.
+    fn notice(&mut self, units: &[Seen], now: Instant, dwell: Duration) {
+        for seen in units {
+            let told = self.told.entry(seen.place.clone()).or_insert_with(|| Told {
                 holds: seen.loaded.clone(),
                 // Whoever comes is told at once what is needed.
                 since: now.checked_sub(dwell * 2).unwrap_or(now),
@@ -287,10 +289,9 @@ fn look(state: &State) -> Look {
         waits.jobs = waits.jobs.saturating_add(1);
         waits.units = waits.units.saturating_add(cost_units(&job.spec));
     }
-    let nodes = state.sessions.iter().filter_map(|(node, session)| {
-        let mut seen = state.router.holder(node)?;
-        seen.advised = session.advised;
-        Some(seen)
+    let units = state.sessions.iter().flat_map(|(node, session)| {
+        let units = state.router.holders(node).into_iter();
+        units.map(|seen| Seen { advised: session.advised, ..seen })
     });
-    Look { nodes: nodes.collect(), waiting, speeds: state.router.speeds() }
+    Look { units: units.collect(), waiting, speeds: state.router.speeds() }
 }

@@ -233,12 +233,15 @@ struct NewPod {
     deployer: Option<PayerId>,
     #[serde(default)]
     votes: u32,
+    #[serde(default)]
+    shareable: bool,
 }
 
 async fn set_pod(State(admin): State<Admin>, request: Request) -> Result<StatusCode, ApiError> {
     let new: NewPod = read_json(&admin.coordinator, request, ApiError::plain).await?;
     let database = &admin.coordinator.config.database;
-    let set = admin::set_pod(database, &new.model, new.deployer.as_ref(), new.votes).await;
+    let NewPod { model, deployer, votes, shareable } = new;
+    let set = admin::set_pod(database, &model, deployer.as_ref(), votes, shareable).await;
     set.map_err(refused)?;
     admin.coordinator.look_up_settings().await;
     Ok(StatusCode::NO_CONTENT)

@@ -1,15 +1,17 @@
 //! Which node gets which job: in memory, pure, no clock.
 //!
-//! A job goes to a node that serves its model and did not fail at it: filter. Of
+//! A job goes to a unit of a node that serves its model and did not fail at it: filter. Of
 //! those that are free a few are drawn at random: [`Sample`]. The best of them by the network's order
-//! gets it (`nodes`): model loaded, referred by the job's frontend, speed, votes, uptime. Which job is
-//! next is decided by `queue`, fair between classes and between payers.
+//! gets it (`nodes`): model loaded, referred by the job's frontend, speed, votes, uptime. What a unit is,
+//! and what its work means for others of the same node, is in `units`; what somebody did or is counts for
+//! all of a node. Which job is next is decided by `queue`, fair between classes and between payers.
 
 mod conduct;
 mod nodes;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,16 +22,20 @@ use rand::Rng;
 use tokio::time::Instant;
 
 pub use nodes::Sample;
-pub(crate) use nodes::Standing;
 pub use queue::JobClass;
 pub(crate) use queue::{
     KnownAnswer, OTHER_ENGINE, Placement, Waiting, is_other_engine, owner_of, party_of,
 };
 
+pub(crate) use units::{Announced, Place, Standing};
+
 use crate::advice::Seen;
+use crate::books::UnitsOverview;
 use conduct::Conduct;
-use nodes::{Free, Node};
+use neurino_protocol::node::unit::{Beside, UnitKind};
+use nodes::Free;
 use queue::Queues;
+use units::{Needs, Node, Unit};
 
 /// Most reasons told to a node that gets no job.
 const REASONS_MAX: usize = 4;
@@ -44,7 +50,9 @@ pub(crate) struct Router {
     serving: BTreeMap<ModelId, usize>,
     /// Memory that a node usually needs for a model, in bytes, where the network knows: for what nodes
     /// are told. One that serves a model is believed that it can.
-    needs: BTreeMap<ModelId, u64>,
+    needs: Needs,
+    /// Models that may be computed on a part of a card, beside strangers' work.
+    shareable: BTreeSet<ModelId>,
     sample: Sample,
     turn: u64,
     /// Speed of the fastest node for each model, in cost units a second, as of the last banding.
@@ -61,7 +69,7 @@ pub(crate) struct Router {
 impl Router {
     /// A router that compares so many nodes, on a network that knows what models need.
     pub(crate) fn new(sample: Sample, needs: BTreeMap<ModelId, u64>) -> Self {
-        Self { needs, sample, ..Self::default() }
+        Self { needs: Needs(needs), sample, ..Self::default() }
     }
 
     /// The same, where an owner whom nobody knows holds so many jobs at once.
@@ -70,34 +78,58 @@ impl Router {
         Self { of_new: Some(most), ..self }
     }
 
-    /// Sets what a connected node can take. `busy` counts the leases it holds.
-    pub(crate) fn set_node(
-        &mut self,
-        id: &NodeId,
-        models: Vec<ModelId>,
-        slots: u32,
-        busy: u32,
-        standing: Standing,
-    ) {
-        let before = self.take_node(id);
-        let offered = models;
-        let withheld = self.withheld.get(id);
-        let given = |model: &&ModelId| withheld.is_none_or(|all| !all.contains(*model));
-        let models: Vec<ModelId> = offered.iter().filter(given).cloned().collect();
-        if slots > 0 {
-            for model in &models {
-                *self.serving.entry(model.clone()).or_default() += 1;
-            }
+    /// Says which models may be computed on a part of a card; whether that changed.
+    pub(crate) fn set_shareable(&mut self, shareable: BTreeSet<ModelId>) -> bool {
+        if self.shareable == shareable {
+            return false;
         }
-        let resting = self.conduct.is_resting(id);
-        let fault_band = self.conduct.fault_band(id);
-        let before = before.unwrap_or_default();
-        let parked = false;
-        let node =
-            Node { models, offered, slots, busy, resting, parked, fault_band, standing, ..before };
+        self.shareable = shareable;
+        let slices =
+            |node: &Node| node.units.iter().any(|unit| matches!(unit.kind, UnitKind::Slice { .. }));
+        let sliced = self.nodes.iter().filter(|(_, node)| slices(node));
+        for id in sliced.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.set_again(&id);
+        }
+        true
+    }
+
+    /// Sets what a connected node can take, with the leases that it holds.
+    pub(crate) fn set_node(&mut self, id: &NodeId, units: Vec<Announced>, standing: Standing) {
+        let before = self.take_node(id).unwrap_or_default();
+        let Node { units: known, capped, .. } = before;
+        let mut known: Vec<Option<Unit>> = known.into_iter().map(Some).collect();
+        let withheld = self.withheld.get(id);
+        let units = units.into_iter().map(|unit| {
+            let apart = !matches!(unit.kind, UnitKind::Slice { .. });
+            let given = |model: &&ModelId| {
+                withheld.is_none_or(|all| !all.contains(*model))
+                    && (apart || self.shareable.contains(*model))
+            };
+            let models = unit.models.iter().filter(given).cloned().collect();
+            let same = |known: &&mut Option<Unit>| known.as_ref().is_some_and(|k| k.id == unit.id);
+            let before = known.iter_mut().find(same).and_then(Option::take);
+            Unit::new(unit, models, &standing.class, before)
+        });
+        let units = units.collect();
+        let (resting, fault_band) = (self.conduct.is_resting(id), self.conduct.fault_band(id));
+        let node = Node { units, resting, capped, parked: false, fault_band, standing };
+        for model in node.served() {
+            *self.serving.entry(model.clone()).or_default() += 1;
+        }
         self.nodes.insert(id.clone(), node);
         self.refresh(id);
         self.owner_changed(id);
+    }
+
+    /// Sets a node as it was set before, after something else changed.
+    fn set_again(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get(id) else { return };
+        let units = node.units.iter().map(Unit::announced).collect();
+        let (parked, standing) = (node.parked, node.standing.clone());
+        self.set_node(id, units, standing);
+        if parked {
+            self.park(id);
+        }
     }
 
     /// Has a connected node get nothing until it is set anew. It serves its models all the same.
@@ -115,46 +147,41 @@ impl Router {
         if of_node.is_empty() {
             self.withheld.remove(id);
         }
-        if changed && let Some(node) = self.nodes.get(id) {
-            let (offered, standing) = (node.offered.clone(), node.standing.clone());
-            self.set_node(id, offered, node.slots, node.busy, standing);
+        if changed {
+            self.set_again(id);
         }
     }
 
     /// What a connected node announced, whatever of it is withheld.
     pub(crate) fn offered(&self, id: &NodeId) -> impl Iterator<Item = &ModelId> {
-        self.nodes.get(id).into_iter().flat_map(|node| &node.offered)
+        let units = self.nodes.get(id).into_iter().flat_map(|node| &node.units);
+        units.flat_map(|unit| &unit.offered).collect::<BTreeSet<_>>().into_iter()
     }
 
-    fn is_large_enough(&self, model: &ModelId, standing: &Standing) -> bool {
-        let need = self.needs.get(model).copied().unwrap_or(0);
-        standing.memory_bytes == 0 || standing.memory_bytes >= need
+    fn is_large_enough(&self, model: &ModelId, unit: &Unit) -> bool {
+        unit.memory_bytes == 0 || unit.memory_bytes >= self.needs.of(model)
     }
 
-    /// Says whether a connected node has nothing loaded: its first model is then as cold as the others.
-    pub(crate) fn set_cold(&mut self, id: &NodeId, cold: bool) {
-        let Some(node) = self.nodes.get_mut(id).filter(|node| node.cold != cold) else { return };
-        node.cold = cold;
-        for model in &node.models {
-            if let Some(free) = self.free.get_mut(model) {
-                free.remove(id);
+    /// The units of a connected node for those who say what they should load; whether it takes advice is not
+    /// known here. A group whose cards are units, too, is left out: what it loads, it loads for a job.
+    pub(crate) fn holders(&self, id: &NodeId) -> Vec<Seen> {
+        let Some(node) = self.nodes.get(id) else { return Vec::new() };
+        let group = |at: usize| matches!(node.units[at].kind, UnitKind::Group { .. });
+        let in_the_way = |at: usize| node.beside(at).any(|(.., other)| other == Beside::Excludes);
+        let at = (0..node.units.len()).filter(|at| !(group(*at) && in_the_way(*at)));
+        at.map(|at| {
+            let unit = &node.units[at];
+            let fits = |model: &&ModelId| self.is_large_enough(model, unit);
+            Seen {
+                place: Place::new(id, unit.id),
+                slots: unit.slots,
+                busy: unit.busy,
+                offers: unit.models.iter().filter(fits).cloned().collect(),
+                loaded: unit.offered.first().filter(|_| !unit.cold).cloned(),
+                advised: false,
             }
-        }
-        self.refresh(id);
-    }
-
-    /// A connected node for those who say what it should load; whether it takes advice is not known here.
-    pub(crate) fn holder(&self, id: &NodeId) -> Option<Seen> {
-        let node = self.nodes.get(id)?;
-        let fits = |model: &&ModelId| self.is_large_enough(model, &node.standing);
-        Some(Seen {
-            node: id.clone(),
-            slots: node.slots,
-            busy: node.busy,
-            offers: node.models.iter().filter(fits).cloned().collect(),
-            loaded: node.offered.first().filter(|_| !node.cold).cloned(),
-            advised: false,
         })
+        .collect()
     }
 
     /// The usual speed of a job for each model that was timed, in cost units a second.
@@ -170,17 +197,19 @@ impl Router {
 
     fn take_node(&mut self, id: &NodeId) -> Option<Node> {
         let node = self.nodes.remove(id)?;
-        for model in &node.models {
-            if let Some(free) = self.free.get_mut(model) {
-                free.remove(id);
+        for unit in &node.units {
+            let place = Place::new(id, unit.id);
+            for model in &unit.models {
+                let Some(free) = self.free.get_mut(model) else { continue };
+                free.remove(&place);
                 // Names that nobody serves any more are forgotten: they are free to make up.
                 if free.is_empty() {
                     self.free.remove(model);
                 }
             }
-            if node.slots > 0
-                && let Some(serving) = self.serving.get_mut(model)
-            {
+        }
+        for model in node.served() {
+            if let Some(serving) = self.serving.get_mut(model) {
                 *serving -= 1;
                 if *serving == 0 {
                     self.serving.remove(model);
@@ -190,12 +219,13 @@ impl Router {
         Some(node)
     }
 
-    /// Frees a slot.
-    pub(crate) fn lease_ended(&mut self, id: &NodeId) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.busy = node.busy.saturating_sub(1);
-            self.refresh(id);
-            self.owner_changed(id);
+    /// Frees a slot of a unit, whose job on a model has ended.
+    pub(crate) fn lease_ended(&mut self, place: &Place, model: &ModelId) {
+        let Some(node) = self.nodes.get_mut(&place.node) else { return };
+        if let Some(unit) = node.unit_mut(place.unit) {
+            unit.ended(model);
+            self.refresh_unit(place);
+            self.owner_changed(&place.node);
         }
     }
 
@@ -272,52 +302,95 @@ impl Router {
     ) -> bool {
         self.nodes.iter().any(|(id, other)| {
             owner_of(id) != owner_of(node)
-                && other.slots > 0
-                && other.models.contains(model)
                 && !asked(id)
-                && placement.is_none_or(|place| place.allows(id, &other.standing))
+                && Self::may_serve(id, other, model, placement)
         })
     }
 
-    /// Notes how fast a node served a job: the work that was done, in the units of [`Waiting::cost`],
+    /// Whether a unit of a node serves a model and may compute a job of a placement.
+    fn may_serve(id: &NodeId, node: &Node, model: &ModelId, placement: Option<&Placement>) -> bool {
+        let allowed = |unit: &Unit| {
+            placement.is_none_or(|place| place.allows(id, &unit.class, node.standing.scores))
+        };
+        node.units.iter().any(|unit| unit.serves(model) && allowed(unit))
+    }
+
+    fn unit(&self, place: &Place) -> Option<&Unit> {
+        self.nodes.get(&place.node)?.unit(place.unit)
+    }
+
+    fn unit_mut(&mut self, place: &Place) -> Option<&mut Unit> {
+        self.nodes.get_mut(&place.node)?.unit_mut(place.unit)
+    }
+
+    /// What the results of a unit can be compared with bit by bit.
+    pub(crate) fn class_of(&self, place: &Place) -> Option<&str> {
+        self.unit(place).map(|unit| &*unit.class)
+    }
+
+    /// The same of all units of a node.
+    pub(crate) fn classes(&self, id: &NodeId) -> impl Iterator<Item = &str> {
+        self.nodes.get(id).into_iter().flat_map(|node| &node.units).map(|unit| &*unit.class)
+    }
+
+    /// How many leases each unit of a node holds.
+    #[cfg(test)]
+    pub(crate) fn busy_units(&self, id: &NodeId) -> BTreeMap<Option<neurino_core::UnitId>, u32> {
+        let units = self.nodes.get(id).into_iter().flat_map(|node| &node.units);
+        units.map(|unit| (unit.id, unit.busy)).collect()
+    }
+
+    /// Units of all connected nodes by kind.
+    pub(crate) fn units_by_kind(&self) -> BTreeMap<&'static str, UnitsOverview> {
+        let mut kinds = BTreeMap::<_, UnitsOverview>::new();
+        for unit in nodes::units(&self.nodes) {
+            let kind = kinds.entry(unit.kind.as_str()).or_default();
+            kind.units += 1;
+            kind.slots += unit.slots as usize;
+            kind.busy += unit.busy as usize;
+        }
+        kinds
+    }
+
+    /// Notes how fast a unit served a job: the work that was done, in the units of [`Waiting::cost`],
     /// and milliseconds. A suspect one is no measure for others yet.
     pub(crate) fn timed(
         &mut self,
-        id: &NodeId,
+        place: &Place,
         model: &ModelId,
         units: u64,
         duration_ms: u64,
         suspect: bool,
     ) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.timed(model, units as f64 * 1000.0 / duration_ms.max(1) as f64, suspect);
+        if let Some(unit) = self.unit_mut(place) {
+            unit.timed(model, units as f64 * 1000.0 / duration_ms.max(1) as f64, suspect);
         }
     }
 
-    /// Notes how long a node took to the first words of an answer, in milliseconds for a short prompt.
-    pub(crate) fn began(&mut self, id: &NodeId, model: &ModelId, ms: f64) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.began(model, ms);
+    /// Notes how long a unit took to the first words of an answer, in milliseconds for a short prompt.
+    pub(crate) fn began(&mut self, place: &Place, model: &ModelId, ms: f64) {
+        if let Some(unit) = self.unit_mut(place) {
+            unit.began(model, ms);
         }
     }
 
-    /// How long a node usually takes to them; of one that was not timed, how long the middle one does.
-    pub(crate) fn begins_after(&self, id: &NodeId, model: &ModelId) -> Option<f64> {
-        let own = self.nodes.get(id).and_then(|node| node.begins_after(model));
+    /// How long a unit usually takes to them; of one that was not timed, how long the middle one does.
+    pub(crate) fn begins_after(&self, place: &Place, model: &ModelId) -> Option<f64> {
+        let own = self.unit(place).and_then(|unit| unit.begins_after(model));
         own.or_else(|| {
-            let mut all: Vec<f64> =
-                self.nodes.values().filter_map(|node| node.begins_after(model)).collect();
+            let units = nodes::units(&self.nodes);
+            let mut all: Vec<f64> = units.filter_map(|unit| unit.begins_after(model)).collect();
             all.sort_by(f64::total_cmp);
             all.get(all.len() / 2).copied()
         })
     }
 
-    /// Whether a node has a model in memory.
-    pub(crate) fn has_loaded(&self, id: &NodeId, model: &ModelId) -> bool {
-        self.nodes.get(id).is_some_and(|node| node.has_loaded(model))
+    /// Whether a unit has a model in memory.
+    pub(crate) fn has_loaded(&self, place: &Place, model: &ModelId) -> bool {
+        self.unit(place).is_some_and(|unit| unit.has_loaded(model))
     }
 
-    /// Whether a free node that was not asked yet has a model in memory and may compute a job.
+    /// Whether a free unit of a node that was not asked yet has a model in memory and may compute a job.
     pub(crate) fn another_could_begin(
         &self,
         model: &ModelId,
@@ -325,15 +398,18 @@ impl Router {
         placement: Option<&Placement>,
     ) -> bool {
         self.nodes.iter().any(|(id, node)| {
-            node.has_loaded(model)
-                && node.models.contains(model)
-                && node.is_free_for(model)
-                && !asked(id)
-                && placement.is_none_or(|place| place.allows(id, &node.standing))
+            let begins = |at: usize| {
+                let unit = &node.units[at];
+                let scores = node.standing.scores;
+                unit.has_loaded(model)
+                    && node.would_begin(at, model, &self.needs)
+                    && placement.is_none_or(|place| place.allows(id, &unit.class, scores))
+            };
+            !asked(id) && (0..node.units.len()).any(begins)
         })
     }
 
-    /// Sets the speed bands of all nodes anew.
+    /// Sets the speed bands of all units anew.
     pub(crate) fn band_all(&mut self) {
         self.fastest = nodes::band_all(&mut self.nodes);
         self.usual = nodes::medians(&self.nodes);
@@ -376,23 +452,19 @@ impl Router {
     /// Whether a connected node serves a model, besides some.
     pub(crate) fn serves_besides(&self, model: &ModelId, besides: &[NodeId]) -> bool {
         self.serving(model) > besides.len()
-            || self.nodes.iter().any(|(id, node)| {
-                node.slots > 0 && node.models.contains(model) && !besides.contains(id)
-            })
+            || self.nodes.iter().any(|(id, node)| node.serves(model) && !besides.contains(id))
     }
 
     /// Whether a connected node serves a model and may compute a job of this placement.
     pub(crate) fn serves_placed(&self, model: &ModelId, placement: &Placement) -> bool {
-        self.nodes.iter().any(|(id, node)| {
-            node.slots > 0 && node.models.contains(model) && placement.allows(id, &node.standing)
-        })
+        self.nodes.iter().any(|(id, node)| Self::may_serve(id, node, model, Some(placement)))
     }
 
-    /// Whether a node would begin a job on a model now.
-    pub(crate) fn is_free_for(&self, id: &NodeId, model: &ModelId) -> bool {
-        self.nodes
-            .get(id)
-            .is_some_and(|node| node.models.contains(model) && node.is_free_for(model))
+    /// The class of a unit of a node that would begin a job on a model now, if one would.
+    pub(crate) fn class_free_for(&self, id: &NodeId, model: &ModelId) -> Option<&str> {
+        let node = self.nodes.get(id)?;
+        let at = (0..node.units.len()).find(|at| node.would_begin(*at, model, &self.needs))?;
+        Some(&node.units[at].class)
     }
 
     /// Models that a connected node serves.
@@ -405,54 +477,54 @@ impl Router {
         self.queues.depth(class)
     }
 
-    /// The next job and its node; takes the job from its queue and a slot from the node.
-    pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Option<(JobId, NodeId)> {
+    /// The next job and its place; takes the job from its queue and a slot from the unit.
+    pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Option<(Waiting, Place)> {
         let Self { queues, nodes, free, needs, sample, conduct, .. } = self;
         if queues.is_empty() {
             return None;
         }
         let open = |model: &ModelId| free.get(model).is_some_and(Free::any);
-        let (waiting, id) = queues.take(open, |waiting| {
-            let need_bytes = needs.get(&waiting.model).copied().unwrap_or(0);
+        let (waiting, place) = queues.take(open, |waiting| {
             let free = free.get(&waiting.model)?;
-            nodes::place(nodes, free, waiting, need_bytes, conduct, *sample, rng)
+            nodes::place(nodes, free, waiting, needs, conduct, *sample, rng)
         })?;
-        self.turn += 1;
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.busy += 1;
-            node.last_served = self.turn;
-            node.reserved = None;
+        if let Some(unit) = self.unit_mut(&place) {
+            unit.reserved = None;
         }
-        self.refresh(&id);
-        self.owner_changed(&id);
-        Some((waiting.job, id))
+        self.take_slot(&place, &waiting.model);
+        Some((waiting, place))
     }
 
-    /// A second node for a job that is worked on: a free one that has its model loaded, was not asked
-    /// before, and is allowed. Takes a slot from it.
+    /// A second place for a job that is worked on: a free unit that has its model loaded, of a node that was
+    /// not asked before, and is allowed. Takes a slot from it.
     pub(crate) fn second(
         &mut self,
         waiting: &Waiting,
         rng: &mut impl Rng,
         allowed: impl Fn(&NodeId) -> bool,
-    ) -> Option<NodeId> {
+    ) -> Option<Place> {
         let free = self.free.get(&waiting.model)?;
-        let Self { nodes, conduct, sample, .. } = &*self;
-        let id = nodes::second(nodes, free, waiting, conduct, *sample, allowed, rng)?;
-        self.turn += 1;
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.busy += 1;
-            node.last_served = self.turn;
-        }
-        self.refresh(&id);
-        self.owner_changed(&id);
-        Some(id)
+        let Self { nodes, needs, conduct, sample, .. } = &*self;
+        let by = (needs, conduct);
+        let place = nodes::second(nodes, free, waiting, by, *sample, allowed, rng)?;
+        self.take_slot(&place, &waiting.model);
+        Some(place)
     }
 
-    /// How fast a node serves a model, in cost units a second; of one that was not timed, how fast most
+    fn take_slot(&mut self, place: &Place, model: &ModelId) {
+        self.turn += 1;
+        let turn = self.turn;
+        if let Some(unit) = self.unit_mut(place) {
+            unit.take(model, turn);
+        }
+        self.refresh_unit(place);
+        self.owner_changed(&place.node);
+    }
+
+    /// How fast a unit serves a model, in cost units a second; of one that was not timed, how fast most
     /// do.
-    pub(crate) fn speed(&self, id: &NodeId, model: &ModelId) -> Option<f64> {
-        let own = self.nodes.get(id).and_then(|node| node.speed(model));
+    pub(crate) fn speed(&self, place: &Place, model: &ModelId) -> Option<f64> {
+        let own = self.unit(place).and_then(|unit| unit.speed(model));
         own.or_else(|| self.usual.get(model).copied()).filter(|speed| *speed > 0.0)
     }
 
@@ -461,54 +533,69 @@ impl Router {
         self.queues.of_model(model).next().is_some()
     }
 
-    /// Holds a node free for a model whose jobs wait for long and need a node of their own: the one that
-    /// has the least to do among those that can. One at a time for a model, and a quarter of all nodes
-    /// at most.
+    /// Holds a unit free for a model whose jobs wait for long and need a unit of their own: the one that
+    /// has the least to do, with those that are in its way, among those that can. One at a time for a model,
+    /// and a quarter of all units at most.
     pub(crate) fn reserve(
         &mut self,
         model: &ModelId,
-        allowed: impl Fn(&NodeId) -> bool,
-    ) -> Option<NodeId> {
-        let need_bytes = self.needs.get(model).copied()?;
-        let held = || self.nodes.values().filter_map(|node| node.reserved.as_ref());
+        allowed: impl Fn(&Place) -> bool,
+    ) -> Option<Place> {
+        let all = nodes::units(&self.nodes).count();
+        let held = || nodes::units(&self.nodes).filter_map(|unit| unit.reserved.as_ref());
         let many = held().count();
-        if held().any(|held| held == model) || (many > 0 && (many + 1) * 4 > self.nodes.len()) {
+        if held().any(|held| held == model) || (many > 0 && (many + 1) * 4 > all) {
             return None;
         }
-        let can = |(id, node): &(&NodeId, &Node)| {
-            node.slots > 0
-                && node.reserved.is_none()
-                && node.models.contains(model)
-                && node.is_in_the_way(model, need_bytes)
-                && allowed(id)
-        };
-        let best = self.nodes.iter().filter(can).min_by_key(|(id, node)| (node.busy, *id))?;
-        let id = best.0.clone();
-        self.hold(&id, Some(model.clone()));
-        Some(id)
+        let mut best: Option<(u32, Place)> = None;
+        for (id, node) in &self.nodes {
+            for (at, unit) in node.units.iter().enumerate() {
+                let mut neighbours = node.beside(at);
+                let (mut taken, mut busy) = (unit.reserved.is_some(), 0u32);
+                let mut blocked = node.is_in_the_way(at, model, &self.needs);
+                for (_, other, beside) in &mut neighbours {
+                    taken |= other.reserved.is_some();
+                    busy = busy.saturating_add(other.busy);
+                    blocked |= other.busy > 0 && beside == Beside::Excludes;
+                }
+                let place = Place::new(id, unit.id);
+                if taken || !blocked || !unit.serves(model) || !allowed(&place) {
+                    continue;
+                }
+                let candidate = (unit.busy.saturating_add(busy), place);
+                if best.as_ref().is_none_or(|best| candidate < *best) {
+                    best = Some(candidate);
+                }
+            }
+        }
+        let (_, place) = best?;
+        self.hold(&place, Some(model.clone()));
+        Some(place)
     }
 
-    /// Holds a node free no longer.
-    pub(crate) fn unreserve(&mut self, id: &NodeId) {
-        self.hold(id, None);
+    /// Holds a unit free no longer.
+    pub(crate) fn unreserve(&mut self, place: &Place) {
+        self.hold(place, None);
     }
 
-    /// What a node is held free for.
-    pub(crate) fn reserved(&self, id: &NodeId) -> Option<&ModelId> {
-        self.nodes.get(id)?.reserved.as_ref()
+    /// What a unit is held free for.
+    pub(crate) fn reserved(&self, place: &Place) -> Option<&ModelId> {
+        self.unit(place)?.reserved.as_ref()
     }
 
-    fn hold(&mut self, id: &NodeId, model: Option<ModelId>) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.reserved = model;
-            self.refresh(id);
+    fn hold(&mut self, place: &Place, model: Option<ModelId>) {
+        if let Some(unit) = self.unit_mut(place) {
+            unit.reserved = model;
+            self.refresh_unit(place);
         }
     }
 
     /// Why a node gets none of the waiting jobs; `None` if it has no free slot or is not known, so that
     /// nothing is owed to it.
     pub(crate) fn no_job(&self, id: &NodeId) -> Option<NoJob> {
-        let node = self.nodes.get(id).filter(|node| node.busy < node.slots && !node.parked)?;
+        let node = self.nodes.get(id).filter(|node| !node.parked)?;
+        let room = || node.units.iter().filter(|unit| unit.busy < unit.slots);
+        room().next()?;
         if self.queues.is_empty() {
             return Some(NoJob::default());
         }
@@ -522,23 +609,33 @@ impl Router {
             }
         };
         for (model, jobs) in self.queues.waiting() {
-            if node.models.contains(model) {
-                let standing = &node.standing;
+            let serves = |unit: &&Unit| unit.models.contains(model);
+            if room().any(|unit| serves(&unit)) {
+                let scores = node.standing.scores;
                 let barred = |w: &Waiting| {
-                    w.placement.as_ref().is_some_and(|place| !place.allows(id, standing))
+                    let allows = |place: &Placement| {
+                        room().filter(serves).any(|unit| place.allows(id, &unit.class, scores))
+                    };
+                    w.placement.as_ref().is_some_and(|place| !allows(place))
                 };
                 // Work that checks somebody's work is nobody else's business.
                 let failed =
                     |w: &&Waiting| !barred(w) && (w.unable.contains(id) || w.tried.contains(id));
                 let failed = self.queues.of_model(model).filter(failed).count();
                 add(failed, SkipReason::Failed);
-            } else if node.offered.contains(model) {
-                add(jobs, SkipReason::Files { model: model.clone() });
-            } else if self.is_large_enough(model, &node.standing) {
+            } else if node.units.iter().any(|unit| serves(&unit)) {
+                // Another unit has them to do, and is busy.
+            } else if node.units.iter().any(|unit| unit.offered.contains(model)) {
+                let withheld = self.withheld.get(id);
+                let files = withheld.is_some_and(|withheld| withheld.contains(model));
+                let model = model.clone();
+                let reason =
+                    if files { SkipReason::Files { model } } else { SkipReason::Shared { model } };
+                add(jobs, reason);
+            } else if node.units.iter().any(|unit| self.is_large_enough(model, unit)) {
                 add(jobs, SkipReason::Model { model: model.clone() });
             } else {
-                let memory_bytes = self.needs.get(model).copied().unwrap_or(0);
-                add(jobs, SkipReason::Memory { memory_bytes });
+                add(jobs, SkipReason::Memory { memory_bytes: self.needs.of(model) });
             }
         }
         reasons.sort_by_key(|reason| std::cmp::Reverse(reason.jobs));
@@ -554,7 +651,7 @@ impl Router {
         let party = party_of(id);
         let of_owner =
             || self.nodes.range(&party..).take_while(|(id, _)| owner_of(id) == party.as_str());
-        let busy = of_owner().fold(0u32, |sum, (_, node)| sum.saturating_add(node.busy));
+        let busy = of_owner().fold(0u32, |sum, (_, node)| sum.saturating_add(node.busy()));
         let capped = busy >= self.conduct.most(&party, of_new);
         let turned = of_owner().filter(|(_, node)| node.capped != capped);
         for id in turned.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
@@ -565,18 +662,34 @@ impl Router {
         }
     }
 
-    /// Puts a node into, or takes it out of, the sets of free nodes.
+    /// Puts the units of a node into, or takes them out of, the sets of free units.
     fn refresh(&mut self, id: &NodeId) {
         let Some(node) = self.nodes.get(id) else { return };
-        for (at, model) in node.models.iter().enumerate() {
-            let free = self.free.entry(model.clone()).or_default();
-            if node.is_free_for(model) {
-                // The first of those that are left is not loaded where the loaded one is withheld.
-                let loaded = at == 0 && !node.cold && node.offered.first() == Some(model);
-                free.insert(id, loaded, node.standing.referred_by.as_ref());
-            } else {
-                free.remove(id);
-            }
+        for at in 0..node.units.len() {
+            refresh_at(&mut self.free, id, node, at);
+        }
+    }
+
+    /// The same for a unit and those that its work means something for.
+    fn refresh_unit(&mut self, place: &Place) {
+        let Some(node) = self.nodes.get(&place.node) else { return };
+        let Some(at) = node.at(place.unit) else { return };
+        refresh_at(&mut self.free, &place.node, node, at);
+        for (other, ..) in node.beside(at) {
+            refresh_at(&mut self.free, &place.node, node, other);
+        }
+    }
+}
+
+fn refresh_at(free: &mut BTreeMap<ModelId, Free>, id: &NodeId, node: &Node, at: usize) {
+    let unit = &node.units[at];
+    let place = Place::new(id, unit.id);
+    for model in &unit.models {
+        let free = free.entry(model.clone()).or_default();
+        if node.is_free_for(at, model) {
+            free.insert(&place, unit.has_loaded(model), node.standing.referred_by.as_ref());
+        } else {
+            free.remove(&place);
         }
     }
 }

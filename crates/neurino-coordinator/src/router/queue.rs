@@ -11,8 +11,6 @@ use neurino_core::{FrontendId, JobId, ModelId, NodeId};
 use neurino_ledger::PayerId;
 use serde::{Deserialize, Serialize};
 
-use super::nodes::Standing;
-
 /// How urgent a job is. Served 16 : 4 : 1 by cost while all of them wait.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -114,14 +112,14 @@ pub(crate) fn is_other_engine(class: &str) -> bool {
 }
 
 impl Placement {
-    /// Whether a node may.
-    pub(crate) fn allows(&self, node: &NodeId, standing: &Standing) -> bool {
-        let (owner, class) = (owner_of(node), &*standing.class);
+    /// Whether a node may on a unit of a numeric class; `scores` says whether it scores texts.
+    pub(crate) fn allows(&self, node: &NodeId, class: &str, scores: bool) -> bool {
+        let owner = owner_of(node);
         self.not_owners.iter().all(|other| other != owner)
             && self.class.as_deref().is_none_or(|wanted| wanted == class)
             && self.only.as_ref().is_none_or(|only| only.contains(node))
             && !(self.own_engine && is_other_engine(class))
-            && (standing.scores || !self.scores)
+            && (scores || !self.scores)
     }
 }
 

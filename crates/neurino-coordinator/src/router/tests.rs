@@ -2,7 +2,6 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 
 use neurino_core::FrontendId;
 use proptest::prelude::*;
@@ -12,12 +11,48 @@ use uuid::Uuid;
 
 use super::*;
 
+mod units;
+
 fn model(name: &str) -> ModelId {
     ModelId::new(name).expect("valid")
 }
 
 fn node(n: u8) -> NodeId {
     NodeId::new(format!("0x{n:02x}")).expect("valid")
+}
+
+/// A node that announced no units, as a place.
+fn at(n: u8) -> Place {
+    Place::new(&node(n), None)
+}
+
+/// For nodes that announced no units.
+impl Router {
+    fn set_one(
+        &mut self,
+        id: &NodeId,
+        models: Vec<ModelId>,
+        slots: u32,
+        busy: u32,
+        standing: Standing,
+    ) {
+        let running = vec![model("other"); busy as usize];
+        let unit = Announced::node(models, slots, standing.memory_bytes);
+        self.set_node(id, vec![Announced { running, ..unit }], standing);
+    }
+
+    fn given(&mut self, rng: &mut StdRng) -> Option<(JobId, NodeId)> {
+        self.next(rng).map(|(waiting, place)| (waiting.job, place.node))
+    }
+
+    /// Any of a node's jobs has ended.
+    fn ended(&mut self, id: &NodeId) {
+        let place = Place::new(id, None);
+        let any = self.unit(&place).and_then(|unit| unit.running.keys().next().cloned());
+        if let Some(any) = any {
+            self.lease_ended(&place, &any);
+        }
+    }
 }
 
 fn job(n: u16) -> JobId {
@@ -54,12 +89,12 @@ fn waiting(n: u16) -> Waiting {
 
 fn set(router: &mut Router, n: u8, models: &[&str], slots: u32) {
     let models = models.iter().map(|m| model(m)).collect();
-    router.set_node(&node(n), models, slots, 0, Standing::default());
+    router.set_one(&node(n), models, slots, 0, Standing::default());
 }
 
 fn order(router: &mut Router) -> Vec<u16> {
     let mut rng = rng();
-    std::iter::from_fn(|| router.next(&mut rng))
+    std::iter::from_fn(|| router.given(&mut rng))
         .map(|(job, _)| u16::try_from(job.0.as_u128()).expect("small"))
         .collect()
 }
@@ -71,10 +106,10 @@ fn a_loaded_model_is_preferred() {
     set(&mut router, 2, &["a", "b"], 5);
     for n in 0..5 {
         router.enqueue(waiting(n));
-        assert_eq!(router.next(&mut rng()), Some((job(n), node(2))));
+        assert_eq!(router.given(&mut rng()), Some((job(n), node(2))));
     }
     router.enqueue(waiting(9));
-    assert_eq!(router.next(&mut rng()), Some((job(9), node(1))), "the loaded node is full");
+    assert_eq!(router.given(&mut rng()), Some((job(9), node(1))), "the loaded node is full");
 }
 
 #[test]
@@ -83,7 +118,7 @@ fn an_owner_at_its_limit_is_looked_at_by_no_job() {
     let of_one = |n: u8| NodeId::new(format!("0x{:040x}-gpu{n}", 1)).expect("valid");
     let free = |router: &Router| router.free.get(&model("a")).is_some_and(Free::any);
     for n in 0..3 {
-        router.set_node(&of_one(n), vec![model("a")], 9, 0, Standing::default());
+        router.set_one(&of_one(n), vec![model("a")], 9, 0, Standing::default());
     }
     for n in 0..4 {
         router.enqueue(waiting(n));
@@ -91,13 +126,13 @@ fn an_owner_at_its_limit_is_looked_at_by_no_job() {
     assert_eq!(order(&mut router), [0, 1]);
     assert!(!free(&router), "its other nodes are not even candidates");
     // A node that comes anew is of the same owner, one of another owner is not.
-    router.set_node(&of_one(3), vec![model("a")], 9, 0, Standing::default());
+    router.set_one(&of_one(3), vec![model("a")], 9, 0, Standing::default());
     assert!(!free(&router));
     set(&mut router, 2, &["a"], 1);
     assert_eq!(order(&mut router), [2]);
-    let busy = router.nodes.iter().find(|(id, n)| **id != node(2) && n.busy > 0);
+    let busy = router.nodes.iter().find(|(id, n)| **id != node(2) && n.busy() > 0);
     let busy = busy.map(|(id, _)| id.clone()).expect("one works");
-    router.lease_ended(&busy);
+    router.ended(&busy);
     assert_eq!(order(&mut router), [3], "room again");
     assert!(!free(&router));
     router.paid(&busy);
@@ -111,15 +146,15 @@ fn a_node_that_will_ask_again_takes_none_of_its_owners_room() {
     let mut router = Router::default().with_new_owners_holding(2);
     let of_one = |n: u8| NodeId::new(format!("0x{:040x}-gpu{n}", 1)).expect("valid");
     for n in 0..4 {
-        router.set_node(&of_one(n), vec![model("a")], 1, 0, Standing::default());
+        router.set_one(&of_one(n), vec![model("a")], 1, 0, Standing::default());
         router.park(&of_one(n));
     }
     router.enqueue(waiting(0));
-    assert_eq!(router.next(&mut rng()), None, "nobody would hear of it");
+    assert_eq!(router.given(&mut rng()), None, "nobody would hear of it");
     assert_eq!(router.serving(&model("a")), 4);
     assert_eq!(router.no_job(&of_one(0)), None);
-    router.set_node(&of_one(2), vec![model("a")], 1, 0, Standing::default());
-    assert_eq!(router.next(&mut rng()), Some((job(0), of_one(2))));
+    router.set_one(&of_one(2), vec![model("a")], 1, 0, Standing::default());
+    assert_eq!(router.given(&mut rng()), Some((job(0), of_one(2))));
 }
 
 #[test]
@@ -178,8 +213,8 @@ fn who_was_away_does_not_save_up_and_cannot_skip_its_debt() {
     set(&mut router, 1, &["a"], 1);
     let mut rng = rng();
     let mut next = |router: &mut Router| {
-        let (job, id) = router.next(&mut rng).expect("a job waits");
-        router.lease_ended(&id);
+        let (job, id) = router.given(&mut rng).expect("a job waits");
+        router.ended(&id);
         u16::try_from(job.0.as_u128()).expect("small")
     };
     for n in 0..20 {
@@ -206,17 +241,17 @@ fn who_was_away_does_not_save_up_and_cannot_skip_its_debt() {
 fn a_node_that_failed_is_tried_again_only_alone() {
     let mut router = Router::default();
     set(&mut router, 1, &["a"], 1);
-    router.set_node(&node(2), vec![model("a")], 1, 1, Standing::default());
+    router.set_one(&node(2), vec![model("a")], 1, 1, Standing::default());
     router.enqueue(Waiting { tried: vec![node(1)], ..waiting(1) });
-    assert_eq!(router.next(&mut rng()), None, "waits for the other, busy one");
+    assert_eq!(router.given(&mut rng()), None, "waits for the other, busy one");
     router.enqueue(waiting(2));
-    assert_eq!(router.next(&mut rng()), Some((job(2), node(1))), "others pass by");
-    router.lease_ended(&node(1));
+    assert_eq!(router.given(&mut rng()), Some((job(2), node(1))), "others pass by");
+    router.ended(&node(1));
     router.remove_node(&node(2));
-    assert_eq!(router.next(&mut rng()), Some((job(1), node(1))), "nobody else is left");
-    router.lease_ended(&node(1));
+    assert_eq!(router.given(&mut rng()), Some((job(1), node(1))), "nobody else is left");
+    router.ended(&node(1));
     router.enqueue(Waiting { unable: vec![node(1)], ..waiting(3) });
-    assert_eq!(router.next(&mut rng()), None, "it cannot read the model");
+    assert_eq!(router.given(&mut rng()), None, "it cannot read the model");
     assert!(!router.serves_besides(&model("a"), &[node(1)]));
     set(&mut router, 2, &["a"], 1);
     assert!(router.serves_besides(&model("a"), &[node(1)]));
@@ -236,10 +271,10 @@ fn each_key_decides_when_the_earlier_ones_are_equal() {
         for swap in [false, true] {
             let mut router = Router::new(Sample::All, BTreeMap::new());
             let (a, b) = if swap { (2, 1) } else { (1, 2) };
-            router.set_node(&node(a), vec![model("a")], 1, 0, better.clone());
-            router.set_node(&node(b), vec![model("a")], 1, 0, worse.clone());
+            router.set_one(&node(a), vec![model("a")], 1, 0, better.clone());
+            router.set_one(&node(b), vec![model("a")], 1, 0, worse.clone());
             router.enqueue(Waiting { frontend: Some(frontend(1)), ..waiting(1) });
-            assert_eq!(router.next(&mut rng()), Some((job(1), node(a))), "{why}");
+            assert_eq!(router.given(&mut rng()), Some((job(1), node(a))), "{why}");
         }
     };
     check(standing(0, 0, true), standing(99, 9, false), "referred before votes");
@@ -247,18 +282,18 @@ fn each_key_decides_when_the_earlier_ones_are_equal() {
     check(standing(3, 5, false), standing(5, 4, false), "votes of one band are equal");
     let mut router = Router::new(Sample::All, BTreeMap::new());
     for n in 1..=3 {
-        router.set_node(&node(n), vec![model("a")], 1, 0, standing(u64::from(n), 9, false));
+        router.set_one(&node(n), vec![model("a")], 1, 0, standing(u64::from(n), 9, false));
     }
     for _ in 0..20 {
-        router.timed(&node(1), &model("a"), 1000, 500, false);
-        router.timed(&node(2), &model("a"), 1000, 1000, false);
-        router.timed(&node(3), &model("a"), 1000, 1100, false);
+        router.timed(&at(1), &model("a"), 1000, 500, false);
+        router.timed(&at(2), &model("a"), 1000, 1000, false);
+        router.timed(&at(3), &model("a"), 1000, 1100, false);
     }
     router.band_all();
     router.enqueue(waiting(1));
-    assert_eq!(router.next(&mut rng()), Some((job(1), node(1))), "speed before votes");
+    assert_eq!(router.given(&mut rng()), Some((job(1), node(1))), "speed before votes");
     router.enqueue(waiting(2));
-    assert_eq!(router.next(&mut rng()), Some((job(2), node(3))), "speeds of one band are equal");
+    assert_eq!(router.given(&mut rng()), Some((job(2), node(3))), "speeds of one band are equal");
 }
 
 #[test]
@@ -270,8 +305,8 @@ fn work_spreads_over_free_nodes() {
     let (mut rng, mut served) = (rng(), BTreeSet::new());
     for n in 0..300 {
         router.enqueue(waiting(n));
-        let (_, id) = router.next(&mut rng).expect("thirty nodes are free");
-        router.lease_ended(&id);
+        let (_, id) = router.given(&mut rng).expect("thirty nodes are free");
+        router.ended(&id);
         served.insert(id);
     }
     assert_eq!(served.len(), 30);
@@ -283,7 +318,7 @@ fn a_node_without_a_job_hears_why() {
     let needs = BTreeMap::from([(model("large"), 24 * GIB)]);
     let mut router = Router::new(Sample::default(), needs);
     let standing = Standing { memory_bytes: 8 * GIB, ..Standing::default() };
-    router.set_node(&node(1), vec![model("a")], 1, 0, standing);
+    router.set_one(&node(1), vec![model("a")], 1, 0, standing);
     let told = |router: &Router| router.no_job(&node(1)).map(|no| no.to_string());
     assert_eq!(told(&router).as_deref(), Some("no job: nobody is asking for anything right now"));
     for n in 0..3 {
@@ -293,127 +328,14 @@ fn a_node_without_a_job_hears_why() {
         router.enqueue(Waiting { model: model("large"), ..waiting(n) });
     }
     router.enqueue(Waiting { unable: vec![node(1)], ..waiting(6) });
-    assert_eq!(router.next(&mut rng()), None);
+    assert_eq!(router.given(&mut rng()), None);
     assert_eq!(
         told(&router).as_deref(),
         Some("no job: 3 need sdxl, 2 need 24 GB, 1 failed here before")
     );
     router.enqueue(waiting(7));
-    assert!(router.next(&mut rng()).is_some());
+    assert!(router.given(&mut rng()).is_some());
     assert_eq!(told(&router), None, "it has a job");
-}
-
-#[derive(Debug, Clone)]
-struct Candidate {
-    models: Vec<u8>,
-    slots: u32,
-    busy: u32,
-    referred: Option<u8>,
-    votes: u64,
-    uptime_tenths: u8,
-    duration_ms: u64,
-}
-
-fn candidate() -> impl Strategy<Value = Candidate> {
-    (
-        prop::collection::btree_set(0u8..3, 1..3),
-        any::<bool>(),
-        (1u32..4, 0u32..3),
-        prop::option::of(0u8..2),
-        (0u64..40, 0u8..=10),
-        1u64..2000,
-    )
-        .prop_map(|(models, reverse, (slots, busy), referred, (votes, uptime_tenths), ms)| {
-            let mut models: Vec<u8> = models.into_iter().collect();
-            if reverse {
-                models.reverse();
-            }
-            Candidate { models, slots, busy, referred, votes, uptime_tenths, duration_ms: ms }
-        })
-}
-
-proptest! {
-    /// With the sample of all, the chosen node is the first of all eligible ones by the five keys, as
-    /// a brute force over them finds it; with a smaller one, the first of the sample.
-    #[test]
-    fn the_chosen_node_is_the_best_of_the_sample(
-        nodes in prop::collection::vec(candidate(), 1..40),
-        asked in prop::option::of(0u8..2),
-        failed in prop::collection::btree_set(0u8..40, 0..6),
-        most in prop::option::of(1usize..6),
-        seed: u64,
-    ) {
-        let sample = most.and_then(NonZeroUsize::new).map_or(Sample::All, Sample::BestOf);
-        let mut router = Router::new(sample, BTreeMap::new());
-        for (n, it) in (0u8..).zip(&nodes) {
-            let models = it.models.iter().map(|m| model(&format!("m{m}"))).collect();
-            let standing = Standing {
-                memory_bytes: 0,
-                referred_by: it.referred.map(frontend),
-                votes: it.votes,
-                uptime_tenths: it.uptime_tenths,
-                class: String::new(),
-                scores: false,
-            };
-            router.set_node(&node(n), models, it.slots, it.busy, standing);
-            router.timed(&node(n), &model("m0"), 1000, it.duration_ms, false);
-        }
-        router.band_all();
-        let tried: Vec<NodeId> = failed.iter().map(|n| node(*n)).collect();
-        let frontend = asked.map(frontend);
-        let job = Waiting { model: model("m0"), frontend, tried: tried.clone(), ..waiting(1) };
-        // Brute force: every free node that serves the model, by the whole order.
-        let free = |n: &NodeId| {
-            let node = &router.nodes[n];
-            node.busy < node.slots && node.models.contains(&model("m0"))
-        };
-        let eligible: Vec<NodeId> =
-            router.nodes.keys().filter(|n| free(n) && !tried.contains(n)).cloned().collect();
-        let group = |n: &NodeId| {
-            let node = &router.nodes[n];
-            let warm = node.models[0] == model("m0");
-            let referred = asked.is_some() && node.standing.referred_by == job.frontend;
-            (!warm, !referred)
-        };
-        let key = |n: &NodeId| (group(n), router.nodes[n].rank(n, &model("m0")).6.clone());
-        let best = eligible.iter().min_by(|a, b| {
-            let (of_a, of_b) = (&router.nodes[*a], &router.nodes[*b]);
-            group(a).cmp(&group(b)).then_with(|| {
-                of_a.rank(a, &model("m0")).cmp(&of_b.rank(b, &model("m0")))
-            })
-        }).cloned();
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut same = rng.clone();
-        let placed = router.free.get(&model("m0")).and_then(|free| {
-            nodes::place(&router.nodes, free, &job, 0, &router.conduct, sample, &mut rng)
-        });
-        match (&placed, &best) {
-            (Some(chosen), Some(best)) if sample == Sample::All => {
-                prop_assert_eq!(chosen, best, "{:?} {:?}", key(chosen), key(best));
-            }
-            (Some(chosen), Some(best)) => {
-                prop_assert_eq!(group(chosen), group(best), "the first two keys look at all");
-                // The same draw again: nobody in it is better.
-                let free = &router.free[&model("m0")];
-                let allowed = |n: &NodeId| !tried.contains(n);
-                let drawn = free.groups(job.frontend.as_ref()).find_map(|ids| {
-                    let drawn = ids.sample(sample, allowed, &mut same);
-                    (!drawn.is_empty()).then_some(drawn)
-                }).expect("somebody was chosen");
-                let first = drawn.into_iter().min_by(|a, b| {
-                    let (of_a, of_b) = (&router.nodes[*a], &router.nodes[*b]);
-                    of_a.rank(a, &model("m0")).cmp(&of_b.rank(b, &model("m0")))
-                });
-                prop_assert_eq!(Some(chosen), first);
-            }
-            (Some(chosen), None) => {
-                // Only those that failed at it are left, and no other serves the model at all.
-                prop_assert!(tried.contains(chosen));
-                prop_assert!(!router.serves_besides(&model("m0"), &tried));
-            }
-            (None, best) => prop_assert_eq!(best, &None),
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -492,14 +414,14 @@ proptest! {
                 Step::Node(n, m, s) => {
                     let set: BTreeSet<u8> = m.into_iter().collect();
                     let models = set.iter().map(|m| model(&format!("m{m}"))).collect();
-                    router.set_node(&node(n), models, s, busy(&held, n), Standing::default());
+                    router.set_one(&node(n), models, s, busy(&held, n), Standing::default());
                     nodes.insert(n, (set, s));
                 }
                 Step::Leave(n) => {
                     router.remove_node(&node(n));
                     nodes.remove(&n);
                 }
-                Step::Next => match router.next(&mut rng) {
+                Step::Next => match router.given(&mut rng) {
                     Some((j, id)) => {
                         let (_, m, _) = all.remove(&j).expect("it waited");
                         let n = (0..4).find(|n| node(*n) == id).expect("known");
@@ -517,7 +439,7 @@ proptest! {
                 },
                 Step::End => {
                     if let Some(id) = held.pop() {
-                        router.lease_ended(&id);
+                        router.ended(&id);
                     }
                 }
             }
@@ -531,18 +453,18 @@ proptest! {
 fn the_fastest_is_who_was_ever_fastest_and_not_who_is_suspected() {
     let mut router = Router::default();
     for n in [1, 2] {
-        router.set_node(&node(n), vec![model("a")], 1, 0, Standing::default());
+        router.set_one(&node(n), vec![model("a")], 1, 0, Standing::default());
         for _ in 0..20 {
-            router.timed(&node(n), &model("a"), 100, 1000, false);
+            router.timed(&at(n), &model("a"), 100, 1000, false);
         }
     }
     // Once it had the card for itself.
-    router.timed(&node(1), &model("a"), 300, 1000, false);
-    router.timed(&node(1), &model("a"), 100, 1000, false);
+    router.timed(&at(1), &model("a"), 300, 1000, false);
+    router.timed(&at(1), &model("a"), 100, 1000, false);
     router.band_all();
     let fastest = router.fastest(&model("a")).expect("several serve it");
     assert!((290.0..=300.0).contains(&fastest), "{fastest}");
-    router.timed(&node(2), &model("a"), 5000, 1000, true);
+    router.timed(&at(2), &model("a"), 5000, 1000, true);
     router.band_all();
     let fastest = router.fastest(&model("a")).expect("several serve it");
     assert!(fastest < 1200.0, "{fastest}");
@@ -553,7 +475,7 @@ fn with_large() -> Router {
     let needs = [(model("small"), 4 << 30), (model("large"), 20 << 30)];
     let mut router = Router::new(Sample::All, needs.into_iter().collect());
     let standing = Standing { memory_bytes: 24 << 30, ..Standing::default() };
-    router.set_node(&node(1), vec![model("small"), model("large")], 4, 0, standing);
+    router.set_one(&node(1), vec![model("small"), model("large")], 4, 0, standing);
     router
 }
 
@@ -567,14 +489,14 @@ fn begun_after(router: &mut Router) -> Option<u16> {
     let mut rng = rng();
     for n in 1..1_000 {
         router.enqueue(on("small", n));
-        while let Some((given, _)) = router.next(&mut rng) {
+        while let Some((given, _)) = router.given(&mut rng) {
             if given == job(0) {
                 return Some(n);
             }
         }
         // Every few of them one ends.
         if n % 3 == 0 {
-            router.lease_ended(&node(1));
+            router.ended(&node(1));
         }
     }
     None
@@ -585,30 +507,30 @@ fn a_large_job_gets_a_node_that_is_held_free_for_it() {
     let mut router = with_large();
     router.enqueue(on("large", 0));
     // Nothing is in its way yet.
-    assert_eq!(router.next(&mut rng()), Some((job(0), node(1))));
+    assert_eq!(router.given(&mut rng()), Some((job(0), node(1))));
     let mut router = with_large();
     router.enqueue(on("small", 1));
-    assert!(router.next(&mut rng()).is_some());
+    assert!(router.given(&mut rng()).is_some());
     router.enqueue(on("large", 0));
     assert_eq!(begun_after(&mut router), None, "small ones are always faster");
     assert_eq!(router.reserve(&model("small"), |_| true), None, "it fits beside others");
     assert_eq!(router.reserve(&model("large"), |_| false), None);
-    assert_eq!(router.reserve(&model("large"), |_| true), Some(node(1)));
+    assert_eq!(router.reserve(&model("large"), |_| true), Some(at(1)));
     assert_eq!(router.reserve(&model("large"), |_| true), None, "one at a time");
     let begun = begun_after(&mut router).expect("it is begun");
     assert!(begun <= 20, "the four that run end first: {begun}");
-    assert_eq!(router.reserved(&node(1)), None, "that is what it was held for");
+    assert_eq!(router.reserved(&at(1)), None, "that is what it was held for");
 }
 
 #[test]
 fn a_node_that_is_held_free_in_vain_is_let_go() {
     let mut router = with_large();
     router.enqueue(on("small", 1));
-    assert!(router.next(&mut rng()).is_some());
+    assert!(router.given(&mut rng()).is_some());
     router.enqueue(on("large", 0));
     router.reserve(&model("large"), |_| true).expect("it can");
     router.enqueue(on("small", 2));
-    assert_eq!(router.next(&mut rng()), None, "it has a slot, and is held");
-    router.unreserve(&node(1));
-    assert_eq!(router.next(&mut rng()), Some((job(2), node(1))));
+    assert_eq!(router.given(&mut rng()), None, "it has a slot, and is held");
+    router.unreserve(&at(1));
+    assert_eq!(router.given(&mut rng()), Some((job(2), node(1))));
 }

@@ -192,14 +192,17 @@ impl Beside {
         model: &ModelId,
         deployer: Option<&PayerId>,
         votes: u32,
+        shareable: bool,
     ) -> Result<(), StoreError> {
         query(
-            "INSERT INTO pod (model, deployer, votes) VALUES ($1, $2, $3) \
-             ON CONFLICT (model) DO UPDATE SET deployer = excluded.deployer, votes = excluded.votes",
+            "INSERT INTO pod (model, deployer, votes, shareable) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (model) DO UPDATE SET deployer = excluded.deployer, \
+             votes = excluded.votes, shareable = excluded.shareable",
         )
         .bind(model.as_str())
         .bind(deployer.map(PayerId::as_str))
         .bind(votes)
+        .bind(u32::from(shareable))
         .execute(&mut self.0)
         .await?;
         Ok(())

@@ -136,6 +136,7 @@ fn grant(n: u128, attempt: u128, fence: u32) -> Grant {
         lease: lease(attempt),
         fence,
         node: node(),
+        unit: None,
         granted_at_ms: 0,
         deadline_ms: 1,
     }
@@ -405,10 +406,13 @@ async fn keys_and_settings_are_read_as_they_were_written(books: Books) {
     assert!(beside.revoke_key(&key.id, 100).await.expect("writes"));
     assert!(!beside.revoke_key(&key.id, 101).await.expect("writes"), "only once");
     let model = ModelId::new("m").expect("valid");
-    beside.set_pod(&model, Some(&PayerId::local()), 3).await.expect("writes");
-    beside.set_pod(&model, None, 4).await.expect("writes");
+    beside.set_pod(&model, Some(&PayerId::local()), 3, false).await.expect("writes");
+    beside.set_pod(&model, None, 4, true).await.expect("writes");
     beside.set_node_votes(&node(), 2).await.expect("writes");
-    assert_eq!(store.pods().await.expect("reads")[&model], Pod { deployer: None, votes: 4 });
+    assert_eq!(
+        store.pods().await.expect("reads")[&model],
+        Pod { deployer: None, votes: 4, shareable: true }
+    );
     assert_eq!(store.node_votes().await.expect("reads")[&node()], 2);
     assert!(beside.set_validator(&node(), true).await.expect("writes"));
     assert!(!beside.set_validator(&node(), true).await.expect("writes"), "no news");

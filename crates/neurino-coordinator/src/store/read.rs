@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use neurino_core::{
     IdempotencyKey, ImageOutput, JobId, JobSpec, LeaseId, MicroCredits, MicroPoints, ModelId,
-    NodeId, PointsKind, Receipt, ResultDigest,
+    NodeId, PointsKind, Receipt, ResultDigest, UnitId,
 };
 use neurino_ledger::{Account, PayerId, Unit};
 use neurino_protocol::app::PointsSummary;
@@ -37,7 +37,7 @@ macro_rules! open_jobs {
         "SELECT j.id, j.payer, j.rule_set, j.spec, j.payload_key, j.fence, j.failures, j.losses, \
          j.no_node_wait_ms, j.class, j.placement, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
          j.state, COALESCE((SELECT MAX(x.fence) FROM attempt x WHERE x.job = j.id), j.fence) AS last_fence, \
-         a.lease, a.node, a.granted_at_ms, a.deadline_ms \
+         a.lease, a.node, a.unit, a.granted_at_ms, a.deadline_ms \
          FROM job j LEFT JOIN attempt a \
          ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
          WHERE j.state IN ('queued', 'leased')"
@@ -311,12 +311,15 @@ impl Store {
 
     /// Models that somebody brought or voted for.
     pub(crate) async fn pods(&self) -> Result<BTreeMap<ModelId, Pod>, StoreError> {
-        let rows: Vec<(String, Option<String>, i64)> =
-            query("SELECT model, deployer, votes FROM pod").fetch_all(self.readers()).await?;
+        let rows: Vec<(String, Option<String>, i64, i64)> =
+            query("SELECT model, deployer, votes, shareable FROM pod")
+                .fetch_all(self.readers())
+                .await?;
         rows.into_iter()
-            .map(|(model, deployer, votes)| {
+            .map(|(model, deployer, votes, shareable)| {
                 let deployer = deployer.map(payer).transpose()?;
-                Ok((parse_id(&model, "model")?, Pod { deployer, votes: count(votes) }))
+                let pod = Pod { deployer, votes: count(votes), shareable: shareable != 0 };
+                Ok((parse_id(&model, "model")?, pod))
             })
             .collect()
     }
@@ -465,12 +468,14 @@ pub(super) async fn ledger_check(view: &mut Connection) -> Result<LedgerCheck, S
 }
 
 fn open_job(row: &Row, id: JobId, spec: JobSpec) -> Result<OpenJob, StoreError> {
-    let lease: Option<String> = row.try_get("lease")?;
+    let (lease, unit) =
+        (row.try_get::<Option<String>>("lease")?, row.try_get::<Option<u32>>("unit")?);
     let running = match lease {
         None => None,
         Some(lease) => Some(RunningAttempt {
             lease: parse_id(&lease, "lease id")?,
             node: parse_id(row.text("node")?, "node id")?,
+            unit: unit.and_then(|unit| u8::try_from(unit).ok()).map(UnitId),
             granted_at_ms: row.try_get("granted_at_ms")?,
             deadline_ms: row.try_get("deadline_ms")?,
         }),

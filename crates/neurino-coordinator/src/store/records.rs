@@ -2,7 +2,7 @@
 
 use neurino_core::{
     FrontendId, IdempotencyKey, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, NodeId,
-    Receipt, ResultDigest,
+    Receipt, ResultDigest, UnitId,
 };
 use neurino_ledger::{Event, PayerId};
 use neurino_protocol::ErrorBody;
@@ -66,6 +66,8 @@ pub(crate) struct Grant {
     pub(crate) lease: LeaseId,
     pub(crate) fence: u32,
     pub(crate) node: NodeId,
+    /// The unit of the node; absent for a node that announced none.
+    pub(crate) unit: Option<UnitId>,
     pub(crate) granted_at_ms: i64,
     pub(crate) deadline_ms: i64,
 }
@@ -207,6 +209,7 @@ pub(crate) struct OpenJob {
 pub(crate) struct RunningAttempt {
     pub(crate) lease: LeaseId,
     pub(crate) node: NodeId,
+    pub(crate) unit: Option<UnitId>,
     pub(crate) granted_at_ms: i64,
     pub(crate) deadline_ms: i64,
 }
@@ -253,6 +256,8 @@ pub(crate) struct StoredKey {
 pub(crate) struct Pod {
     pub(crate) deployer: Option<PayerId>,
     pub(crate) votes: u64,
+    /// Whether it may be computed on a part of a card, beside strangers' work.
+    pub(crate) shareable: bool,
 }
 
 /// An identity key's address bound to a reward address of the original protocol.

@@ -607,13 +607,14 @@ async fn grant(c: &mut Connection, grant: &Grant) -> Result<bool, StoreError> {
 
 async fn begin_attempt(c: &mut Connection, grant: &Grant) -> Result<(), StoreError> {
     query(
-        "INSERT INTO attempt (lease, job, fence, node, state, granted_at_ms, deadline_ms) \
-         VALUES ($1, $2, $3, $4, 'running', $5, $6)",
+        "INSERT INTO attempt (lease, job, fence, node, unit, state, granted_at_ms, deadline_ms) \
+         VALUES ($1, $2, $3, $4, $5, 'running', $6, $7)",
     )
     .bind(grant.lease.to_string())
     .bind(grant.job.to_string())
     .bind(grant.fence)
     .bind(grant.node.as_str())
+    .bind(grant.unit.map(|unit| u32::from(unit.0)))
     .bind(grant.granted_at_ms)
     .bind(grant.deadline_ms)
     .execute(c)

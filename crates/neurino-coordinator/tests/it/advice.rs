@@ -42,7 +42,7 @@ async fn the_node_that_can_is_told_what_is_waited_for() {
     let mut able = Identity::new("able").connect(&world.coordinator).await;
     able.say(NodeMessage::Ready(ready(&[MODEL, OTHER_MODEL], true))).await;
     let second = able.lease().await;
-    let wanted = Advice { model: Some(ModelId::new(OTHER_MODEL).unwrap()), waiting: 4 };
+    let wanted = Advice { model: Some(ModelId::new(OTHER_MODEL).unwrap()), waiting: 4, unit: None };
     assert_eq!(advice(&mut able).await, wanted);
     able.submit(&second, output("hello", 3)).await;
     able.settled().await;
@@ -72,7 +72,7 @@ async fn what_nobody_asks_for_is_unloaded_once() {
     let world = World::with(Limits { advice_idle_ms: 300, ..quick() }).await;
     let mut node = Identity::new("rig").connect(&world.coordinator).await;
     node.say(NodeMessage::Ready(ready(&[MODEL, OTHER_MODEL], true))).await;
-    assert_eq!(advice(&mut node).await, Advice { model: None, waiting: 0 });
+    assert_eq!(advice(&mut node).await, Advice { model: None, waiting: 0, unit: None });
     node.say(NodeMessage::Ready(Ready { cold: true, ..ready(&[MODEL, OTHER_MODEL], true) })).await;
     assert!(node.hears_nothing(900).await, "it is said once");
     // A job comes to it all the same, and has its model loaded.

@@ -57,7 +57,7 @@ async fn a_prepaid_job_is_held_charged_and_shared_out() {
     let database = world.config().database;
     let model = ModelId::new(MODEL).unwrap();
     let deployer = PayerId::new("lab-of-models").unwrap();
-    admin::set_pod(&database, &model, Some(&deployer), 7).await.unwrap();
+    admin::set_pod(&database, &model, Some(&deployer), 7, false).await.unwrap();
     assert_eq!(buy(&world, 1_000_000, "invoice 1").await.0, 1_000_000);
     assert_eq!(buy(&world, 1_000_000, "invoice 1").await.0, 1_000_000, "booked once");
     let other = admin::deposit(&database, &lab(), MicroCredits(5), "invoice 1").await;

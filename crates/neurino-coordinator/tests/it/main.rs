@@ -42,6 +42,7 @@ mod s3_server;
 mod server;
 mod stall;
 mod translated;
+mod units;
 mod unmodified;
 mod vouchers;
 mod world;

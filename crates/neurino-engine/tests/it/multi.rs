@@ -5,6 +5,7 @@ use std::sync::Arc;
 use neurino_core::{JobSpec, ModelId};
 use neurino_engine::{
     DeviceChoice, Engine, EngineErrorCode, EngineStatus, LocalEngine, ModelRef, MultiEngine,
+    PlaceCard, PlaceCards,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -48,4 +49,29 @@ async fn two_engines_hold_two_models_and_the_older_one_gives_way() {
     both.unload().await.unwrap();
     assert!(both.statuses().iter().all(|status| *status == EngineStatus::Idle));
     assert_eq!(*both.status().borrow(), EngineStatus::Idle);
+}
+
+#[tokio::test]
+async fn a_model_goes_to_the_place_that_is_named_and_may_be_in_both() {
+    let engine = || Arc::new(LocalEngine::start(DeviceChoice::Cpu).unwrap()) as Arc<dyn Engine>;
+    let card = |number| PlaceCard { number, name: "Card".into(), memory_bytes: 0, instance: false };
+    let cards = vec![PlaceCards(vec![card(0), card(1)]), PlaceCards(vec![card(1)])];
+    let both = MultiEngine::new(vec![engine(), engine()]);
+    assert_eq!(both.place_cards().len(), 0, "nobody said");
+    let both = both.on_cards(cards.clone());
+    assert_eq!(both.place_cards(), cards);
+    for place in [1, 0] {
+        both.load_at(place, &named("one")).await.unwrap();
+        let stream = both.run_at(place, &job_of("one"), CancellationToken::new()).await.unwrap();
+        assert_eq!(ending(&rest(stream).await), Ok(5));
+    }
+    assert!(both.statuses().iter().all(|status| matches!(status, EngineStatus::Ready(_))));
+    both.load_at(1, &named("two")).await.unwrap();
+    let error = both.run_at(1, &job_of("one"), CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::ModelNotLoaded, "it is on the other card now");
+    both.unload_at(1).await.unwrap();
+    assert_eq!(both.statuses()[1], EngineStatus::Idle);
+    assert!(matches!(both.statuses()[0], EngineStatus::Ready(_)), "that one stays");
+    let error = both.load_at(7, &named("one")).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::NoSuchDevice);
 }

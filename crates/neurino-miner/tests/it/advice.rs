@@ -16,7 +16,7 @@ fn two(bench: &Bench) -> MinerConfig {
 }
 
 async fn advise(peer: &Peer, name: Option<&str>, waiting: u32) {
-    let advice = Advice { model: name.map(|name| model(name).id), waiting };
+    let advice = Advice { model: name.map(|name| model(name).id), waiting, unit: None };
     peer.say(CoordinatorMessage::Advice(advice)).await;
 }
 
@@ -39,7 +39,10 @@ async fn an_advised_model_is_loaded_and_its_reason_shown() {
     bench.engine.set_load_delay(Duration::from_millis(200));
     advise(&peer, Some(OTHER), 12).await;
     let loading = until(&miner, |s| matches!(s.state, MinerState::LoadingModel { .. })).await;
-    assert_eq!(loading.advice, Some(Advice { model: Some(model(OTHER).id), waiting: 12 }));
+    assert_eq!(
+        loading.advice,
+        Some(Advice { model: Some(model(OTHER).id), waiting: 12, unit: None })
+    );
     let ready = announced(&mut peer, |ready| ready.slots > 0).await;
     assert_eq!((ready.models[0].id.as_str(), ready.models.len()), (OTHER, 2));
     let loads = bench.engine.loads();

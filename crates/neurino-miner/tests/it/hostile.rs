@@ -86,6 +86,7 @@ async fn words_about_leases_that_never_were_change_nothing() {
         CoordinatorMessage::Advice(Advice {
             model: ModelId::new("nobody-has-it").ok(),
             waiting: u32::MAX,
+            unit: None,
         }),
         // Out of order: the handshake, within the session.
         CoordinatorMessage::Challenge {

@@ -10,6 +10,7 @@ mod pool;
 mod several;
 mod stop;
 mod trouble;
+mod units;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,6 +80,7 @@ impl Bench {
             filter: ContentFilter::default(),
             follow_advice: true,
             files: None,
+            needs: BTreeMap::new(),
         }
     }
 

@@ -191,5 +191,6 @@ pub(crate) fn lease(budget_ms: u64) -> Lease {
         quote_micro: MicroPoints(74_000),
         points: PointsKind::Llama,
         rule_set: "test".into(),
+        unit: None,
     }
 }

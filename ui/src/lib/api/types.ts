@@ -3056,6 +3056,10 @@ memory_bytes: number, } | { "why": "failed" } | { "why": "files",
 /**
  * The model.
  */
+model: ModelId, } | { "why": "shared",
+/**
+ * The model.
+ */
 model: ModelId, });
 
 /**

@@ -126,6 +126,8 @@ export const skips: Said<SkipCount, 'why'> = {
   failed: ({ jobs }) => `${jobs} ${jobs === 1 ? 'ist' : 'sind'} hier schon gescheitert`,
   files: ({ jobs, model }) =>
     `${jobs} ${jobs === 1 ? 'braucht' : 'brauchen'} ${model}, dessen Dateien nicht gezeigt werden konnten`,
+  shared: ({ jobs, model }) =>
+    `${jobs} ${jobs === 1 ? 'braucht' : 'brauchen'} ${model} auf einer eigenen Karte`,
 };
 
 /** What stands beside a miner's saying. */
