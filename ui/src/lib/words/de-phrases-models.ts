@@ -268,6 +268,7 @@ export const phrases: readonly Phrase[] = [
   ['unknown: the files do not say', 'unbekannt: die Dateien sagen es nicht'],
   ['unknown: the list does not say', 'unbekannt: die Liste sagt es nicht'],
   // Engine.
+  ['this machine has no place {}', 'dieser Rechner hat keinen Platz {0}'],
   ['model `{}` is not loaded', 'das Modell `{0}` ist nicht geladen'],
   ['this build computes on the CPU only', 'diese Ausgabe rechnet nur auf dem Prozessor'],
   [

@@ -78,6 +78,7 @@ export const phrases: readonly Phrase[] = [
   ['the connection to the network was lost', 'die Verbindung zum Netzwerk ging verloren'],
   ['this node lacks the model', 'dieser Rechner hat das Modell nicht'],
   ['the node takes no jobs now', 'dieser Rechner nimmt gerade keine Jobs an'],
+  ['the node has no such unit', 'dieser Rechner hat keinen solchen Teil'],
   ['the node has no free slot', 'dieser Rechner hat keinen Platz frei'],
   [
     'the coordinator sent a receipt that is not valid: {}',
