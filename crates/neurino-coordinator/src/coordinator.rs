@@ -27,7 +27,9 @@ use crate::advice::AdviceBook;
 use crate::audits::Audits;
 use crate::blobs::Bucket;
 use crate::books::{JobsOverview, LedgerCheck};
-use crate::config::CoordinatorConfig;
+use crate::clock::Clock;
+pub(crate) use crate::clock::now_ms;
+use crate::config::{CoordinatorConfig, Limits};
 use crate::demand::Demand;
 use crate::edge::{EpochReads, LinkKey, Newcomers, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
@@ -156,7 +158,7 @@ impl Coordinator {
         let mut state = State::new(rng, router);
         let count = open.len();
         for job in open {
-            restore(&mut state, job, config.limits.recovery_grace_ms);
+            restore(&mut state, job, &config.limits);
         }
         let audits =
             Audits::read(&store, &config.key, &config.network, config.audits.clone()).await?;
@@ -487,7 +489,7 @@ fn tool_bytes(job: &TextJob) -> usize {
 }
 
 /// Brings a job back from the books.
-pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
+pub(crate) fn restore(state: &mut State, job: OpenJob, limits: &Limits) {
     let now = Instant::now();
     let live = LiveJob {
         payer: job.payer,
@@ -513,6 +515,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         no_node_wait_ms: job.no_node_wait_ms,
         feed: Feed::new(),
         client: Client::Waits,
+        patience: job.attended.then(|| limits.patience(job.has_key, true)),
+        unwatched_since: None,
         admitted: true,
         closing: false,
     };
@@ -535,7 +539,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
                 granted_at_ms: attempt.granted_at_ms,
                 session: None,
                 assigned: now,
-                kept_until: Some(now + Duration::from_millis(grace_ms)),
+                restored: true,
+                kept_until: Some(now + Duration::from_millis(limits.recovery_grace_ms)),
                 gap: true,
                 unheard: false,
                 picture: None,

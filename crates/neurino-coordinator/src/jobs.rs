@@ -91,6 +91,7 @@ impl Coordinator {
             attempts_max: terms.attempts_max,
             frontend: terms.frontend,
             hold: hold.transpose()?,
+            attended: terms.attended,
             at_ms: now_ms(),
         };
         self.remember(&job)?;
@@ -307,6 +308,8 @@ impl Coordinator {
             no_node_wait_ms: job.no_node_wait_ms,
             feed: Feed::new(),
             client: Client::Waits,
+            patience: job.attended.then(|| self.config.limits.patience(job.key.is_some(), false)),
+            unwatched_since: None,
             admitted: false,
             closing: false,
         };

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use neurino_core::{
     FrontendId, ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId,
@@ -89,6 +90,10 @@ pub(crate) struct LiveJob {
     pub(crate) no_node_wait_ms: u64,
     pub(crate) feed: Feed,
     pub(crate) client: Client,
+    /// How long it goes on while nobody waits for it; none if that is nobody's concern.
+    pub(crate) patience: Option<Duration>,
+    /// Since when nobody waits for it.
+    pub(crate) unwatched_since: Option<Instant>,
     /// Whether the books have it; before that nobody but its payer's call knows it.
     pub(crate) admitted: bool,
     /// Whether its end is being written.

@@ -118,6 +118,7 @@ pub(crate) async fn chat_completions(
     count_work(coordinator, &caller, cost_units(&spec))?;
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &model, &headers));
     let repeatable = key.is_some();
+    terms.attended = !repeatable || crate::fabric::is_own_key();
     let paid = coordinator.pay_ahead(&caller, key.as_ref(), [spec.clone()]).await;
     paid.map_err(ApiError::voucher)?;
     let submitted = coordinator.submit_on(caller.payer.clone(), key, spec, terms).await;

@@ -355,6 +355,7 @@ pub(crate) fn terms_of(
         attempts_max: attempts.transpose()?,
         frontend: terms.frontend.clone(),
         no_node_wait_ms: None,
+        attended: false,
         prepaid: terms
             .prepaid
             .then(|| Prepaid { key: caller.key.id.clone(), budget: terms.budget }),

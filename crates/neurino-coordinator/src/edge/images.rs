@@ -64,6 +64,7 @@ pub(crate) async fn generations(
     count_work(coordinator, &caller, specs.map(|spec| cost_units(&spec)).sum())?;
     // From here on a client that goes away withdraws its jobs.
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers));
+    terms.attended = key.is_none() || crate::fabric::is_own_key();
     let specs = asked.jobs.iter().cloned().map(JobSpec::Image);
     let paid = coordinator.pay_ahead(&caller, first.as_ref(), specs).await;
     paid.map_err(ApiError::voucher)?;

@@ -25,12 +25,15 @@ pub(super) struct Admissions {
     pub(super) first: CancellationToken,
     /// Whether the request was put before.
     again: bool,
+    /// Whether its idempotency key is the gateway's.
+    own_key: bool,
 }
 
 impl Admissions {
     pub(super) fn of(ask: &Ask) -> Arc<Self> {
-        let (first, again) = (CancellationToken::new(), ask.again);
-        Arc::new(Self { jobs: Mutex::default(), first, again })
+        let Ask { again, own_key, .. } = *ask;
+        let first = CancellationToken::new();
+        Arc::new(Self { jobs: Mutex::default(), first, again, own_key })
     }
 
     pub(super) fn jobs(&self) -> Vec<JobId> {
@@ -52,6 +55,12 @@ pub(crate) fn admitted(job: JobId) {
 /// and not by its client.
 pub(crate) fn is_put_again() -> bool {
     ADMITTED.try_with(|admissions| admissions.again).unwrap_or(false)
+}
+
+/// Whether the request that the present task answers carries a key of its gateway's: its client has none,
+/// and cannot come back.
+pub(crate) fn is_own_key() -> bool {
+    ADMITTED.try_with(|admissions| admissions.own_key).unwrap_or(false)
 }
 
 /// A request to be answered.

@@ -456,8 +456,8 @@ async fn admit(
     query(
         "INSERT INTO job (id, payer, idempotency_key, rule_set, spec, state, no_node_wait_ms, \
          created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key, placement, \
-         payload_key, payload_hour) \
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         payload_key, payload_hour, attended) \
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(job.id.to_string())
     .bind(job.payer.as_str())
@@ -475,6 +475,7 @@ async fn admit(
     .bind(job.placement.as_ref().map(to_json))
     .bind(&sealed.key)
     .bind(sealed.hour)
+    .bind(job.attended)
     .execute(&mut *c)
     .await?;
     if let Some(hold) = hold {
