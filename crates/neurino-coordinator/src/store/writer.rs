@@ -690,15 +690,19 @@ async fn release(
     release: &Release,
     error: Option<&str>,
 ) -> Result<bool, StoreError> {
+    // As with `close`.
+    let frees_key = release.give_up.as_ref().is_some_and(|error| error.code.passes());
     let touched = query(
         "UPDATE job SET state = $1, failures = failures + $2, losses = losses + $3, error = $4, \
-         finished_at_ms = $5 WHERE id = $6 AND state = 'leased' AND fence = $7",
+         finished_at_ms = $5, idempotency_key = CASE WHEN $6 THEN NULL ELSE idempotency_key END \
+         WHERE id = $7 AND state = 'leased' AND fence = $8",
     )
     .bind(if release.give_up.is_some() { "failed" } else { "queued" })
     .bind(i64::from(release.end.is_failure()))
     .bind(i64::from(release.end == super::AttemptEnd::Lost))
     .bind(error)
     .bind(release.give_up.as_ref().map(|_| release.at_ms))
+    .bind(frees_key)
     .bind(release.job.to_string())
     .bind(release.fence)
     .execute(&mut *c)
