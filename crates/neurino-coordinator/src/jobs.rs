@@ -426,6 +426,7 @@ impl Coordinator {
             granted_at_ms,
             session,
             assigned: now,
+            restored: false,
             kept_until: None,
             gap: false,
             unheard: false,

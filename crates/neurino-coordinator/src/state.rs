@@ -124,6 +124,8 @@ pub(crate) struct LiveLease {
     /// The session it was assigned on or named on; absent while its node is away.
     pub(crate) session: Option<u64>,
     pub(crate) assigned: Instant,
+    /// Whether that was in another life of the coordinator, so that nobody knows how long it took.
+    pub(crate) restored: bool,
     /// Until when an absent node may come back to it.
     pub(crate) kept_until: Option<Instant>,
     /// Whether streamed text may have been lost with a link.
