@@ -580,8 +580,9 @@ fn fingerprint_of(engine: &str, agent: &str, capabilities: &Capabilities) -> Str
 pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -> bool {
     // A picture is not streamed: previews are pictures of the way.
     let JobOutput::Text(answer) = output else { return true };
+    // After a link broke no more pieces are taken, so what was passed on stays a beginning of the answer.
     state.leases.get(&id).is_none_or(|lease| {
-        lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(answer))
+        state.jobs.get(&lease.job).is_none_or(|job| job.feed.is_prefix_of(answer))
     })
 }
 
