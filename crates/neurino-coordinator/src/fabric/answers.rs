@@ -5,14 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, HeaderName};
 use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use neurino_core::JobId;
+use neurino_protocol::ErrorBody;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::hub::{Hub, Peer};
 use super::wire::{Ask, DownSay, PIECE_BYTES};
+use crate::edge::{for_path, with_request_id};
 
 tokio::task_local! {
     static ADMITTED: Arc<Admissions>;
@@ -133,6 +136,13 @@ async fn respond(hub: &Hub, ask: Ask, body: Bytes) -> Response<Body> {
         Ok(response) => response,
         Err(never) => match never {},
     }
+}
+
+/// Answers a request with an error, in the shape that its path has.
+pub(super) async fn refuse(peer: &Peer, circuit: u64, path: &str, error: ErrorBody) {
+    let uri = path.parse().unwrap_or_default();
+    let response = with_request_id(for_path(&uri, error).into_response()).await;
+    deliver(peer, circuit, response, &peer.end).await;
 }
 
 /// Sends an answer piece by piece, as it grows.
