@@ -48,7 +48,7 @@ use crate::watch::Feed;
 /// Receipts a slow reader of [`Coordinator::events`] may fall behind.
 const EVENTS: usize = 256;
 /// Longest wait for links and running writes when shutting down.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Models of the machine that the coordinator runs on.
 struct OwnModels {
