@@ -505,6 +505,7 @@ impl Coordinator {
         if let Some(session) = state.sessions.get_mut(node) {
             // It works; should it be idle again, the reasons are news.
             session.told = NoJob::default();
+            session.talk.leased();
         }
         state.send(node, CoordinatorMessage::Assign(message));
         None

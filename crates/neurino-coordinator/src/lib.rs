@@ -49,6 +49,7 @@ mod stall;
 mod standing;
 mod state;
 mod store;
+mod talk;
 mod terms;
 mod timers;
 mod uploads;

@@ -22,6 +22,7 @@ use crate::challenge::Challenges;
 use crate::hedge::Budget;
 use crate::router::{JobClass, Placement, Router, Standing, Waiting};
 use crate::store::AttemptEnd;
+use crate::talk::Talk;
 use crate::terms::{Payment, cost_units};
 use crate::watch::Feed;
 
@@ -156,6 +157,8 @@ pub(crate) struct Session {
     /// Names its program and device, see `JobWatch::fingerprint`.
     pub(crate) fingerprint: String,
     pub(crate) last_seen: Instant,
+    /// What it may still say.
+    pub(crate) talk: Talk,
     /// What the order of nodes looks at.
     pub(crate) standing: Standing,
     /// Why there is no job for it, as it was told last.
