@@ -21,6 +21,7 @@ mod coordinator;
 mod database;
 mod deliver;
 mod demand;
+mod depth;
 mod edge;
 pub mod epochs;
 pub mod error;

@@ -492,7 +492,8 @@ impl Hub {
                 return;
             }
             let whole = std::mem::take(part);
-            let message = serde_json::from_slice::<Box<NodeMessage>>(&whole).ok();
+            let read = (!is_too_deep(&whole)).then(|| serde_json::from_slice(&whole));
+            let message: Option<Box<NodeMessage>> = read.and_then(Result::ok);
             let message = message.filter(|message| {
                 whole.len() <= MESSAGE_BYTES_MAX || matches!(**message, NodeMessage::Submit(_))
             });
