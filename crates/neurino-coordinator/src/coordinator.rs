@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use neurino_core::{
     ImageDefaults, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceLists, Receipt,
     ResponseFormat, RuleSets, TextJob,
@@ -74,6 +73,8 @@ pub struct Coordinator {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the coordinator stops.
     pub(crate) stop: CancellationToken,
+    /// The time that goes into the books.
+    pub(crate) clock: Clock,
     last_settled_ms: AtomicI64,
     /// Sessions that are open by long poll.
     pub(crate) polls: Arc<Polls>,
@@ -184,6 +185,7 @@ impl Coordinator {
             settled: broadcast::Sender::new(EVENTS),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            clock: Clock::new(now_ms(), std::time::Instant::now()),
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
             epoch_reads: EpochReads::default(),
@@ -408,7 +410,7 @@ impl Coordinator {
 
     /// The time of a new receipt: now, but after every other receipt.
     pub(crate) fn settling_time_ms(&self) -> i64 {
-        let now = now_ms();
+        let now = self.time().ms;
         let before =
             self.last_settled_ms
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
@@ -443,11 +445,6 @@ pub(crate) fn fresh_id() -> Uuid {
         return id;
     }
     Uuid::now_v7()
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
 }
 
 /// Longest prompt, in tokens, that a job's messages can amount to: every token covers at least one

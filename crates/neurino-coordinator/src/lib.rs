@@ -15,6 +15,7 @@ mod blobs;
 pub mod books;
 mod challenge;
 mod checks;
+mod clock;
 pub mod compare;
 pub mod config;
 mod coordinator;

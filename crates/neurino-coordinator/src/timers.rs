@@ -10,7 +10,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Limits;
-use crate::coordinator::{Coordinator, now_ms};
+use crate::coordinator::Coordinator;
 use crate::router::JobClass;
 use crate::state::{Client, LeasePhase, LiveJob, State};
 use crate::store::AttemptEnd;
@@ -135,11 +135,12 @@ impl Coordinator {
                 loop {
                     ticks.tick().await;
                     let Some(coordinator) = Weak::upgrade(&this) else { return };
-                    let over = coordinator.epoch_over(now_ms());
-                    if looked_at == over {
+                    let time = coordinator.time();
+                    let over = coordinator.epoch_over(time.ms);
+                    if time.doubtful || looked_at == over {
                         continue;
                     }
-                    match coordinator.make_epochs(now_ms()).await {
+                    match coordinator.make_epochs(time.ms).await {
                         Ok(_) => looked_at = over,
                         Err(error) => tracing::error!(?error, "no epoch was made: {error}"),
                     }
@@ -159,6 +160,8 @@ impl Coordinator {
     }
 
     pub(crate) fn tick(self: &Arc<Self>) {
+        // A look often enough to notice when it jumps.
+        self.time();
         let now = Instant::now();
         let (due, came_free) = {
             let mut state = self.state();
@@ -218,9 +221,14 @@ impl Coordinator {
         }
     }
 
-    async fn prune(&self) {
+    pub(crate) async fn prune(&self) {
+        let time = self.time();
+        if time.doubtful {
+            tracing::warn!("nothing is shredded while the clock is in doubt");
+            return;
+        }
         let limits = &self.config.limits;
-        let before = |keep_ms: u64| now_ms().saturating_sub_unsigned(keep_ms);
+        let before = |keep_ms: u64| time.ms.saturating_sub_unsigned(keep_ms);
         let disputed_ms = limits.disputed_keep_ms.max(limits.payload_keep_ms);
         match self.store.prune(before(limits.payload_keep_ms), before(disputed_ms)).await {
             Ok(0) => {}
