@@ -35,6 +35,7 @@ pub(crate) fn commands(workspace: &Workspace) -> Result<Vec<Cmd>> {
     };
     let books = on_server(program("neurino-coordinator", "lib")?);
     let schedules = books.clone().env("NEURINO_SCHEDULES", "40");
+    let gateways = books.clone();
     let network = on_server(program("neurino-coordinator", "test")?);
     let on_s3 = |program: PathBuf| {
         let dir = workspace.path("crates/neurino-coordinator");
@@ -49,6 +50,7 @@ pub(crate) fn commands(workspace: &Workspace) -> Result<Vec<Cmd>> {
         schedules.arg("schedules::no_schedule"),
         network.clone(),
         network.args(["fabric::", "--include-ignored"]),
+        gateways.args(["fabric::", "--include-ignored"]),
         files.args(["blobs::", "--include-ignored"]),
         pictures.args(["bucket::", "--include-ignored"]),
         processes.env("NEURINO_TEST_POSTGRES", &packages).env("NEURINO_TEST_S3", &packages).args([

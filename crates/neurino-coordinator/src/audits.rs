@@ -600,24 +600,45 @@ impl Coordinator {
         Ok(Step::Write(write))
     }
 
+    /// The third run of an audit, for some of those whose word counts; none if none of them can compute it
+    /// at this moment.
+    async fn third_run(
+        &self,
+        audit: &StoredAudit,
+        spec: &JobSpec,
+        second: JobId,
+        judges: Vec<NodeId>,
+    ) -> Result<Option<(JobSpec, &'static str, Placement, bool)>, StoreError> {
+        // Scores answer scores, and what another text said nothing of.
+        let said_nothing = matches!(audit.finding, Some(Finding::Unclear { .. }));
+        let by_scores = said_nothing || self.scores(second).await?;
+        let claim =
+            if by_scores { self.open_claim(audit, spec, judges.clone()).await? } else { None };
+        Ok(match claim {
+            Some((claim, scorer)) => Some((claim, "3s", scorer, false)),
+            None if said_nothing => None,
+            None => {
+                let placed = self.placement(audit, spec, Some(judges));
+                placed.map(|(placement, alike)| (again(spec.clone()), "3", placement, alike))
+            }
+        })
+    }
+
     async fn begin_third(self: &Arc<Self>, audit: &StoredAudit) -> Result<Step, StoreError> {
         let validators = self.audits.validators();
         let spec = self.store.spec(audit.job).await?;
         let (false, Some(spec), Some(second)) = (validators.is_empty(), spec, audit.second) else {
             return Ok(Step::Write(self.undecided(audit)));
         };
-        // Scores answer scores, and what another text said nothing of.
-        let said_nothing = matches!(audit.finding, Some(Finding::Unclear { .. }));
-        let by_scores = said_nothing || self.scores(second).await?;
-        let claim = if by_scores { self.open_claim(audit, &spec).await? } else { None };
-        let placed = match claim {
-            Some((claim, scorer)) => Some((claim, "3s", scorer, false)),
-            None if said_nothing => None,
-            None => {
-                let placed = self.placement(audit, &spec, Some(validators));
-                placed.map(|(placement, same_class)| (again(spec), "3", placement, same_class))
+        // Who gave the second decides only where nobody else can: what is broken in a machine is broken twice.
+        let others = other_judges(audit, &validators);
+        let mut placed = None;
+        for judges in others.into_iter().chain([validators]) {
+            placed = self.third_run(audit, &spec, second, judges).await?;
+            if placed.is_some() {
+                break;
             }
-        };
+        }
         let Some((asked, run, placement, same_class)) = placed else {
             if !self.is_overdue(audit.changed_at_ms) {
                 return Ok(Step::Wait);
@@ -625,7 +646,11 @@ impl Coordinator {
             return Ok(Step::Write(self.undecided(audit)));
         };
         let Some(third) = self.ask_again(audit, asked, run, placement).await else {
-            return Ok(Step::Wait);
+            return Ok(if self.is_overdue(audit.changed_at_ms) {
+                Step::Write(self.undecided(audit))
+            } else {
+                Step::Wait
+            });
         };
         Ok(Step::Write(AuditWrite::Third { job: audit.job, third, same_class, at_ms: now_ms() }))
     }
@@ -647,6 +672,12 @@ impl Coordinator {
             });
         }
         let Some(validator) = node_of(&ended) else { return Ok(Step::Write(unresolved())) };
+        if audit.auditor.as_ref().is_some_and(|auditor| owner_of(auditor) == owner_of(&validator)) {
+            tracing::warn!(
+                job.id = %audit.job,
+                "{} decides what it has computed before: no other validator could", short(&validator),
+            );
+        }
         let finding = match self.scored(audit, third).await? {
             None => self.compared(audit.job, third, Kin::of(audit, audit.third_class)).await?,
             scored => scored,
@@ -864,6 +895,16 @@ impl Coordinator {
     }
 }
 
+/// Those whose word decides, without the owner of whoever gave the second run; none if that leaves nobody
+/// but the audited node's owner.
+fn other_judges(audit: &StoredAudit, validators: &[NodeId]) -> Option<Vec<NodeId>> {
+    let auditor = owner_of(audit.auditor.as_ref()?);
+    let others = validators.iter().filter(|node| owner_of(node) != auditor).cloned();
+    let others: Vec<NodeId> = others.collect();
+    let mut owners = others.iter().map(owner_of);
+    owners.any(|owner| owner != owner_of(&audit.node)).then_some(others)
+}
+
 /// That nobody could tell is written down, and changes no record.
 fn nothing_said(audit: &StoredAudit) -> Vec<Ruling> {
     vec![Ruling::new(audit.node.clone(), Outcome::NoIndependentAuditor)]
@@ -895,3 +936,6 @@ pub(crate) fn again(spec: JobSpec) -> JobSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use neurino_core::audit::AuditRules;
 use neurino_core::{ImageDefaults, ImageJob, ModelId};
@@ -122,6 +123,9 @@ pub struct Limits {
     pub no_node_wait_ms: u64,
     /// The same for a chat request, whose person is waiting, in milliseconds.
     pub chat_no_node_wait_ms: u64,
+    /// How long a chat or picture request is kept whose client is gone unnoticed and cannot come back, in
+    /// milliseconds.
+    pub unwatched_ms: u64,
     /// Time a job waits for another node once every node that serves its model could not read the
     /// model, in milliseconds.
     pub unreadable_wait_ms: u64,
@@ -209,6 +213,17 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How long an attended job goes on while nobody waits for it: a client without a key is gone for good,
+    /// at the latest once the coordinator has been restarted; one behind a gateway comes back as soon as
+    /// the gateway has found a coordinator.
+    pub(crate) fn patience(&self, has_key: bool, restored: bool) -> Duration {
+        Duration::from_millis(match (has_key, restored) {
+            (true, _) => 2 * self.silence_ms,
+            (false, false) => self.unwatched_ms,
+            (false, true) => 0,
+        })
+    }
+
     /// Time a picture has from its lease until its result earns nothing, in milliseconds.
     pub fn picture_budget_ms(&self, job: &ImageJob) -> u64 {
         let computing =
@@ -229,6 +244,7 @@ impl Default for Limits {
             recovery_grace_ms: 20_000,
             no_node_wait_ms: 600_000,
             chat_no_node_wait_ms: 30_000,
+            unwatched_ms: 10_000,
             unreadable_wait_ms: 5_000,
             batch_age_ms: 300_000,
             advice_round_ms: 30_000,

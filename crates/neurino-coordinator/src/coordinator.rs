@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use neurino_core::{
     ImageDefaults, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceLists, Receipt,
     ResponseFormat, RuleSets, TextJob,
@@ -27,7 +26,9 @@ use crate::advice::AdviceBook;
 use crate::audits::Audits;
 use crate::blobs::Bucket;
 use crate::books::{JobsOverview, LedgerCheck};
-use crate::config::CoordinatorConfig;
+use crate::clock::Clock;
+pub(crate) use crate::clock::now_ms;
+use crate::config::{CoordinatorConfig, Limits};
 use crate::demand::Demand;
 use crate::edge::{EpochReads, LinkKey, Newcomers, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
@@ -46,7 +47,7 @@ use crate::watch::Feed;
 /// Receipts a slow reader of [`Coordinator::events`] may fall behind.
 const EVENTS: usize = 256;
 /// Longest wait for links and running writes when shutting down.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Models of the machine that the coordinator runs on.
 struct OwnModels {
@@ -72,6 +73,8 @@ pub struct Coordinator {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the coordinator stops.
     pub(crate) stop: CancellationToken,
+    /// The time that goes into the books.
+    pub(crate) clock: Clock,
     last_settled_ms: AtomicI64,
     /// Sessions that are open by long poll.
     pub(crate) polls: Arc<Polls>,
@@ -157,7 +160,7 @@ impl Coordinator {
         let mut state = State::new(rng, router);
         let count = open.len();
         for job in open {
-            restore(&mut state, job, config.limits.recovery_grace_ms);
+            restore(&mut state, job, &config.limits);
         }
         let audits =
             Audits::read(&store, &config.key, &config.network, config.audits.clone()).await?;
@@ -183,6 +186,7 @@ impl Coordinator {
             settled: broadcast::Sender::new(EVENTS),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            clock: Clock::new(now_ms(), std::time::Instant::now()),
             last_settled_ms: AtomicI64::new(last_settled_ms),
             polls: Arc::default(),
             epoch_reads: EpochReads::default(),
@@ -408,7 +412,7 @@ impl Coordinator {
 
     /// The time of a new receipt: now, but after every other receipt.
     pub(crate) fn settling_time_ms(&self) -> i64 {
-        let now = now_ms();
+        let now = self.time().ms;
         let before =
             self.last_settled_ms
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1)));
@@ -443,11 +447,6 @@ pub(crate) fn fresh_id() -> Uuid {
         return id;
     }
     Uuid::now_v7()
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
 }
 
 /// Longest prompt, in tokens, that a job's messages can amount to: every token covers at least one
@@ -489,7 +488,7 @@ fn tool_bytes(job: &TextJob) -> usize {
 }
 
 /// Brings a job back from the books.
-pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
+pub(crate) fn restore(state: &mut State, job: OpenJob, limits: &Limits) {
     let now = Instant::now();
     let live = LiveJob {
         payer: job.payer,
@@ -515,6 +514,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
         no_node_wait_ms: job.no_node_wait_ms,
         feed: Feed::new(),
         client: Client::Waits,
+        patience: job.attended.then(|| limits.patience(job.has_key, true)),
+        unwatched_since: None,
         admitted: true,
         closing: false,
     };
@@ -541,7 +542,8 @@ pub(crate) fn restore(state: &mut State, job: OpenJob, grace_ms: u64) {
                 granted_at_ms: attempt.granted_at_ms,
                 session: None,
                 assigned: now,
-                kept_until: Some(now + Duration::from_millis(grace_ms)),
+                restored: true,
+                kept_until: Some(now + Duration::from_millis(limits.recovery_grace_ms)),
                 gap: true,
                 unheard: false,
                 picture: None,

@@ -91,6 +91,7 @@ impl Coordinator {
             attempts_max: terms.attempts_max,
             frontend: terms.frontend,
             hold: hold.transpose()?,
+            attended: terms.attended,
             at_ms: now_ms(),
         };
         self.remember(&job)?;
@@ -307,6 +308,8 @@ impl Coordinator {
             no_node_wait_ms: job.no_node_wait_ms,
             feed: Feed::new(),
             client: Client::Waits,
+            patience: job.attended.then(|| self.config.limits.patience(job.key.is_some(), false)),
+            unwatched_since: None,
             admitted: false,
             closing: false,
         };
@@ -434,6 +437,7 @@ impl Coordinator {
             granted_at_ms,
             session,
             assigned: now,
+            restored: false,
             kept_until: None,
             gap: false,
             unheard: false,
@@ -513,6 +517,7 @@ impl Coordinator {
         if let Some(session) = state.sessions.get_mut(node) {
             // It works; should it be idle again, the reasons are news.
             session.told = NoJob::default();
+            session.talk.leased();
         }
         state.send(node, CoordinatorMessage::Assign(message));
         None

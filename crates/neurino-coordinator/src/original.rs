@@ -46,6 +46,8 @@ const GONE: Duration = Duration::from_mins(1);
 const PER_REWARD_MAX: usize = 64;
 /// Models that nobody lists of which nodes may tell, all of them together.
 pub(crate) const OFFERED_MAX: usize = 1024;
+/// How long what jobs wait for is told again.
+const ASKED_FOR: Duration = Duration::from_secs(1);
 /// Longest tag behind the address of a miner's id.
 const TAG_MAX: usize = 32;
 
@@ -61,6 +63,19 @@ pub(crate) struct Miners {
     streams: Mutex<HashSet<LeaseId>>,
     /// Makes credentials for uploads.
     pub(crate) key: [u8; 32],
+    /// What jobs waited for when it was looked at last.
+    asked_for: Mutex<Option<(Instant, Arc<AskedFor>)>>,
+}
+
+/// Waiting jobs by model and whether they are pictures.
+type AskedFor = HashMap<(ModelId, bool), Asked>;
+
+/// Waiting jobs of one model and kind.
+#[derive(Default)]
+struct Asked {
+    all: usize,
+    /// How many of them each node has tried.
+    tried: HashMap<NodeId, usize>,
 }
 
 impl fmt::Debug for Miners {
@@ -117,6 +132,7 @@ impl Miners {
             uploads: Uploads::default(),
             streams: Mutex::default(),
             key: Sha256::digest(signature).into(),
+            asked_for: Mutex::default(),
         }
     }
 
@@ -383,14 +399,13 @@ impl Coordinator {
         images: bool,
         loaded: Option<&ModelId>,
     ) -> Option<ModelId> {
-        let state = self.state();
-        let mut waiting: HashMap<&ModelId, usize> = HashMap::new();
-        for job in state.jobs.values().filter(|job| job.lease.is_none()) {
-            let fits = matches!(&*job.spec, JobSpec::Image(_)) == images;
-            if fits && !job.tried.contains(node) {
-                *waiting.entry(job.spec.model()).or_default() += 1;
-            }
-        }
+        let asked_for = self.asked_for();
+        let of_kind = asked_for.iter().filter(|((_, pictures), _)| *pictures == images);
+        let waiting = of_kind.filter_map(|((model, _), jobs)| {
+            let tried = jobs.tried.get(node).copied().unwrap_or(0);
+            jobs.all.checked_sub(tried).filter(|left| *left > 0).map(|left| (model, left))
+        });
+        let waiting: HashMap<&ModelId, usize> = waiting.collect();
         if let Some(loaded) = loaded
             && waiting.contains_key(loaded)
         {
@@ -399,6 +414,29 @@ impl Coordinator {
         let most =
             waiting.into_iter().max_by_key(|(model, jobs)| (*jobs, std::cmp::Reverse(*model)));
         most.map(|(model, _)| model.clone()).or_else(|| loaded.cloned())
+    }
+
+    /// What jobs wait for, as of a moment ago: anybody may ask, and all jobs are looked at under the lock that
+    /// everybody waits for.
+    fn asked_for(&self) -> Arc<AskedFor> {
+        let mut cached = self.miners.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, asked_for)) = &*cached
+            && at.elapsed() < ASKED_FOR
+        {
+            return Arc::clone(asked_for);
+        }
+        let mut asked_for = AskedFor::new();
+        for job in self.state().jobs.values().filter(|job| job.lease.is_none()) {
+            let pictures = matches!(&*job.spec, JobSpec::Image(_));
+            let jobs = asked_for.entry((job.spec.model().clone(), pictures)).or_default();
+            jobs.all += 1;
+            for node in &job.tried {
+                *jobs.tried.entry(node.clone()).or_default() += 1;
+            }
+        }
+        let asked_for = Arc::new(asked_for);
+        *cached = Some((Instant::now(), Arc::clone(&asked_for)));
+        asked_for
     }
 
     /// The job of a lease that a miner holds, while it may still be handed in.

@@ -69,7 +69,7 @@ impl Coordinator {
         {
             let mut state = self.state();
             if !state.jobs.contains_key(&id) {
-                restore(&mut state, open, self.config.limits.recovery_grace_ms);
+                restore(&mut state, open, &self.config.limits);
             }
         }
         self.dispatch();

@@ -28,6 +28,7 @@ use crate::router::{Announced, OTHER_ENGINE, owner_of, party_of};
 use crate::settle::Proof;
 use crate::state::{LeasePhase, Makes, Session, State};
 use crate::store::AttemptEnd;
+use crate::talk::Talk;
 use crate::watch::FeedLimits;
 
 /// Messages that may wait for a slow link; a slower one is ended.
@@ -267,6 +268,7 @@ impl Coordinator {
             outbox,
             fingerprint,
             last_seen: now,
+            talk: Talk::new(now),
             standing,
             told: NoJob::default(),
             counted: now,
@@ -319,6 +321,15 @@ impl NodeSession {
     /// Handles one message; answers go out through the outbox.
     pub(crate) async fn handle(&self, message: NodeMessage) {
         if !self.seen() {
+            return;
+        }
+        if !self.may_talk() {
+            if !self.end.is_cancelled() {
+                let message = "the node says too much at once";
+                let error = ErrorBody::new(ErrorCode::RateLimited, message);
+                self.coordinator.state().send(&self.node, CoordinatorMessage::Bye(error));
+                self.end.cancel();
+            }
             return;
         }
         match message {
@@ -392,6 +403,14 @@ impl NodeSession {
         }
     }
 
+    /// Counts a message; `false` if it is one too many.
+    fn may_talk(&self) -> bool {
+        let mut state = self.coordinator.state();
+        let leases = state.busy(&self.node);
+        let session = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id);
+        session.is_none_or(|session| session.talk.take(Instant::now(), leases))
+    }
+
     /// Counts a waiting long poll as a sign of life until the guard is dropped.
     pub(crate) fn polling(&self) -> Polling<'_> {
         self.change_polls(1);
@@ -418,14 +437,18 @@ impl NodeSession {
             let mut unlisted = 0;
             for offer in ready.models.into_iter().take(READY_MAX as usize) {
                 // A doubled model would count twice.
-                if models.contains(&offer.id) || !self.acceptable(&mut state, &offer) {
+                if models.contains(&offer.id) {
                     continue;
                 }
-                // Whoever makes names up makes the network remember them.
-                unlisted += usize::from(self.coordinator.listed(&offer.id).is_none());
-                if unlisted > UNLISTED_MAX && self.coordinator.listed(&offer.id).is_none() {
+                // Whoever makes names up makes the network remember them: counted before they are.
+                let is_listed = self.coordinator.listed(&offer.id).is_some();
+                if !is_listed && unlisted == UNLISTED_MAX {
                     continue;
                 }
+                if !self.acceptable(&mut state, &offer) {
+                    continue;
+                }
+                unlisted += usize::from(!is_listed);
                 models.push(offer.id);
             }
             if let Some(session) = state.sessions.get_mut(&self.node).filter(|s| s.id == self.id) {
@@ -632,8 +655,9 @@ fn unit_class(session: &Session, unit: &Unit) -> Option<String> {
 pub(crate) fn continues_stream(state: &State, id: LeaseId, output: &JobOutput) -> bool {
     // A picture is not streamed: previews are pictures of the way.
     let JobOutput::Text(answer) = output else { return true };
+    // After a link broke no more pieces are taken, so what was passed on stays a beginning of the answer.
     state.leases.get(&id).is_none_or(|lease| {
-        lease.gap || state.jobs.get(&lease.job).is_none_or(|j| j.feed.is_prefix_of(answer))
+        state.jobs.get(&lease.job).is_none_or(|job| job.feed.is_prefix_of(answer))
     })
 }
 

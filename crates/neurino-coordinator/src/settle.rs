@@ -1,6 +1,7 @@
 //! Payment: a submitted result is checked, priced, and settled in one transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use neurino_core::{
     FrontendId, ImageJob, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
@@ -48,6 +49,9 @@ struct Claim {
     spec: Arc<JobSpec>,
     rule_set: String,
     granted_at_ms: i64,
+    /// How long its node had it; none if that began in another life of the coordinator. Not by the wall
+    /// clock, which may be set meanwhile: speeds are made of it.
+    took: Option<Duration>,
     payer: PayerId,
     frontend: Option<FrontendId>,
     payment: Option<Payment>,
@@ -102,6 +106,22 @@ impl Coordinator {
         let Some(claim) = self.claim(node, &submission.statement, proof) else {
             return self.settled_before(node, id).await;
         };
+        let claimed = Claimed { coordinator: self, lease: id };
+        let settled = self.settle_for(node, claim, submission, proof).await;
+        // Whatever became of it is in memory.
+        std::mem::forget(claimed);
+        settled
+    }
+
+    /// Settles what was handed in for a lease that nothing else ends meanwhile.
+    async fn settle_for(
+        self: &Arc<Self>,
+        node: &NodeId,
+        claim: Claim,
+        submission: Submission,
+        proof: Proof,
+    ) -> Result<CoordinatorMessage, ErrorBody> {
+        let id = submission.statement.lease;
         let (claim, submission) = (Arc::new(claim), Arc::new(submission));
         let checked = match self.checked(node, &claim, &submission, proof).await {
             Ok(checked) => checked,
@@ -126,18 +146,11 @@ impl Coordinator {
                 {
                     let output = submission.output.clone();
                     let mut state = self.state();
-                    if let Some(units) =
-                        timed_units(&claim.spec, receipt.usage, self.config.limits.timed_tokens_min)
-                    {
+                    if let Some((units, took_ms)) = self.timed(&claim, receipt.usage) {
                         // Who comes faster than anybody sets no speed for others to be held against.
                         let suspect = too_fast.is_some();
-                        state.router.timed(
-                            &claim.place,
-                            &receipt.model,
-                            units,
-                            receipt.duration_ms,
-                            suspect,
-                        );
+                        let (place, model) = (&claim.place, &receipt.model);
+                        state.router.timed(place, model, units, took_ms, suspect);
                     }
                     state.router.paid(node);
                     if self.audits.is_past_first(node) {
@@ -246,6 +259,7 @@ impl Coordinator {
         lease.phase = LeasePhase::Settling;
         let place = lease.place();
         let (job, fence, granted_at_ms) = (lease.job, lease.fence, lease.granted_at_ms);
+        let took = (!lease.restored).then(|| lease.assigned.elapsed());
         // Its session may be over meanwhile; how it handed the result in still says what it is.
         let probation = proof == Proof::Original;
         let unknown = if probation { OTHER_ENGINE } else { "" };
@@ -267,6 +281,7 @@ impl Coordinator {
             spec: Arc::clone(&live.spec),
             rule_set: live.rule_set.clone(),
             granted_at_ms,
+            took,
             payer: live.payer.clone(),
             frontend: live.frontend.clone(),
             payment: live.payment.clone(),
@@ -374,14 +389,20 @@ impl Coordinator {
         if let Some(known) = claim.placement.as_ref().and_then(|place| place.known.as_ref()) {
             return Some(crate::honeypots::audit_of(known, claim.numeric_class.clone()));
         }
-        let units = timed_units(&claim.spec, receipt.usage, self.config.limits.timed_tokens_min);
-        let fast =
-            units.is_some_and(|units| self.is_too_fast(&receipt.model, units, receipt.duration_ms));
+        let fast = self
+            .timed(claim, receipt.usage)
+            .is_some_and(|(units, took_ms)| self.is_too_fast(&receipt.model, units, took_ms));
         let suspicion = checked.suspicion.or(fast.then_some(TOO_FAST));
         let suspicion = suspicion.or_else(|| self.files.suspicion(node));
         let class = claim.numeric_class.clone();
         let at_ms = receipt.settled_at_ms;
         self.audits.drawn(node, claim.job, at_ms, class, claim.probation, suspicion)
+    }
+
+    /// What says how fast a node is: the work in units and its time in milliseconds.
+    fn timed(&self, claim: &Claim, usage: Usage) -> Option<(u64, u64)> {
+        let units = timed_units(&claim.spec, usage, self.config.limits.timed_tokens_min)?;
+        Some((units, whole_ms(claim.took?)))
     }
 
     /// Prices the result and writes the receipt.
@@ -422,7 +443,10 @@ impl Coordinator {
             rule_set: claim.rule_set.clone(),
             quote,
             digest: submission.statement.digest,
-            duration_ms: u64::try_from(settled_at_ms - claim.granted_at_ms).unwrap_or(0),
+            duration_ms: claim.took.map_or_else(
+                || u64::try_from(settled_at_ms - claim.granted_at_ms).unwrap_or(0),
+                whole_ms,
+            ),
             settled_at_ms,
             network: self.config.network.clone(),
             coordinator: self.address(),
@@ -488,6 +512,28 @@ impl Coordinator {
     }
 }
 
+/// A lease that is being settled. Should the settlement break off, the lease is its node's again: else its
+/// job, its slot and what is set aside for it would stay until a restart.
+struct Claimed<'a> {
+    coordinator: &'a Coordinator,
+    lease: LeaseId,
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        let mut state = self.coordinator.state();
+        let lease = state.leases.get_mut(&self.lease);
+        if let Some(lease) = lease.filter(|lease| lease.phase == LeasePhase::Settling) {
+            tracing::error!(lease.id = %self.lease, "a settlement broke off");
+            lease.phase = LeasePhase::Running;
+        }
+    }
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Refuses the first time. Somebody else's honest work may look like a copy, too: what comes again is
 /// paid, and computed again by others.
 fn first_refused(claim: &Claim, words: &'static str) -> Result<&'static str, Refusal> {
@@ -514,3 +560,6 @@ fn why_over(attempt: Option<&StoredAttempt>) -> ErrorBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use neurino_core::{
     FrontendId, ImageDefaults, JobId, JobKind, JobOutput, JobSpec, LeaseId, ModelId, NodeId,
@@ -21,6 +22,7 @@ use crate::challenge::Challenges;
 use crate::hedge::Budget;
 use crate::router::{Announced, JobClass, Place, Placement, Router, Standing, Waiting};
 use crate::store::AttemptEnd;
+use crate::talk::Talk;
 use crate::terms::{Payment, cost_units};
 use crate::watch::Feed;
 
@@ -89,6 +91,10 @@ pub(crate) struct LiveJob {
     pub(crate) no_node_wait_ms: u64,
     pub(crate) feed: Feed,
     pub(crate) client: Client,
+    /// How long it goes on while nobody waits for it; none if that is nobody's concern.
+    pub(crate) patience: Option<Duration>,
+    /// Since when nobody waits for it.
+    pub(crate) unwatched_since: Option<Instant>,
     /// Whether the books have it; before that nobody but its payer's call knows it.
     pub(crate) admitted: bool,
     /// Whether its end is being written.
@@ -124,6 +130,8 @@ pub(crate) struct LiveLease {
     /// The session it was assigned on or named on; absent while its node is away.
     pub(crate) session: Option<u64>,
     pub(crate) assigned: Instant,
+    /// Whether that was in another life of the coordinator, so that nobody knows how long it took.
+    pub(crate) restored: bool,
     /// Until when an absent node may come back to it.
     pub(crate) kept_until: Option<Instant>,
     /// Whether streamed text may have been lost with a link.
@@ -161,6 +169,8 @@ pub(crate) struct Session {
     /// Names its program and device, see `JobWatch::fingerprint`.
     pub(crate) fingerprint: String,
     pub(crate) last_seen: Instant,
+    /// What it may still say.
+    pub(crate) talk: Talk,
     /// What the order of nodes looks at.
     pub(crate) standing: Standing,
     /// Why there is no job for it, as it was told last.

@@ -30,6 +30,9 @@ pub struct JobTerms {
     pub no_node_wait_ms: Option<u64>,
     /// Set when it is paid with credits.
     pub prepaid: Option<Prepaid>,
+    /// Whether it is for somebody who waits on the line for it: once nobody does, it is withdrawn, also
+    /// after a restart. Without an idempotency key nobody can come back for it.
+    pub attended: bool,
 }
 
 /// Which key's credits pay a job.

@@ -10,9 +10,9 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Limits;
-use crate::coordinator::{Coordinator, now_ms};
+use crate::coordinator::Coordinator;
 use crate::router::JobClass;
-use crate::state::{LeasePhase, State};
+use crate::state::{Client, LeasePhase, LiveJob, State};
 use crate::store::AttemptEnd;
 
 /// How often the memory is looked through.
@@ -33,12 +33,17 @@ pub(crate) const PRUNE: Duration = Duration::from_hours(1);
 /// How often it is looked whether a week is over.
 const EPOCHS: Duration = Duration::from_mins(1);
 
+/// When the end of a job for which nobody waits is asked for again.
+const ABANDONED_AGAIN: Duration = Duration::from_secs(5);
+
 /// What is due at one tick.
 #[derive(Default)]
 struct Due {
     expired: Vec<LeaseId>,
     lost: Vec<LeaseId>,
     unserved: Vec<(JobId, ErrorBody)>,
+    /// Nobody waits for them any more.
+    abandoned: Vec<JobId>,
 }
 
 impl Coordinator {
@@ -130,11 +135,12 @@ impl Coordinator {
                 loop {
                     ticks.tick().await;
                     let Some(coordinator) = Weak::upgrade(&this) else { return };
-                    let over = coordinator.epoch_over(now_ms());
-                    if looked_at == over {
+                    let time = coordinator.time();
+                    let over = coordinator.epoch_over(time.ms);
+                    if time.doubtful || looked_at == over {
                         continue;
                     }
-                    match coordinator.make_epochs(now_ms()).await {
+                    match coordinator.make_epochs(time.ms).await {
                         Ok(_) => looked_at = over,
                         Err(error) => tracing::error!(?error, "no epoch was made: {error}"),
                     }
@@ -154,6 +160,8 @@ impl Coordinator {
     }
 
     pub(crate) fn tick(self: &Arc<Self>) {
+        // A look often enough to notice when it jumps.
+        self.time();
         let now = Instant::now();
         let (due, came_free) = {
             let mut state = self.state();
@@ -180,10 +188,13 @@ impl Coordinator {
             let error = ErrorBody::new(ErrorCode::NoNodeAvailable, "the node vanished");
             self.spawn_release(lease, AttemptEnd::Lost, error);
         }
-        for (job, error) in due.unserved {
+        let unserved = due.unserved.into_iter().map(|(job, error)| (job, JobState::Failed, error));
+        let abandoned =
+            due.abandoned.into_iter().map(|job| (job, JobState::Cancelled, abandoned()));
+        for (job, state, error) in unserved.chain(abandoned) {
             let this = Arc::clone(self);
             self.tasks.spawn(async move {
-                if let Err(error) = this.end_unpaid(job, JobState::Failed, error).await {
+                if let Err(error) = this.end_unpaid(job, state, error).await {
                     tracing::error!(job.id = %job, code = ?error.code, "job {job} could not be ended");
                 }
             });
@@ -210,9 +221,14 @@ impl Coordinator {
         }
     }
 
-    async fn prune(&self) {
+    pub(crate) async fn prune(&self) {
+        let time = self.time();
+        if time.doubtful {
+            tracing::warn!("nothing is shredded while the clock is in doubt");
+            return;
+        }
         let limits = &self.config.limits;
-        let before = |keep_ms: u64| now_ms().saturating_sub_unsigned(keep_ms);
+        let before = |keep_ms: u64| time.ms.saturating_sub_unsigned(keep_ms);
         let disputed_ms = limits.disputed_keep_ms.max(limits.payload_keep_ms);
         match self.store.prune(before(limits.payload_keep_ms), before(disputed_ms)).await {
             Ok(0) => {}
@@ -256,6 +272,13 @@ fn due(state: &mut State, now: Instant, limits: &Limits) -> Due {
     last_served.retain(|_, served| now.duration_since(*served) < SERVED_LATELY);
     offered.retain(|model, _| last_served.contains_key(model));
     for (id, job) in jobs {
+        if is_abandoned(job, now) {
+            // Asked again after a while, should the books be away.
+            job.patience = job.patience.map(|patience| patience.max(ABANDONED_AGAIN));
+            job.unwatched_since = Some(now);
+            due.abandoned.push(*id);
+            continue;
+        }
         if job.lease.is_some() || !job.admitted || job.closing {
             continue;
         }
@@ -288,6 +311,24 @@ fn due(state: &mut State, now: Instant, limits: &Limits) -> Due {
         }
     }
     due
+}
+
+/// Whether nobody waits any more for a job that is for somebody who waits. What the client that left had of
+/// a prepaid answer is seen to elsewhere.
+fn is_abandoned(job: &mut LiveJob, now: Instant) -> bool {
+    let Some(patience) = job.patience else { return false };
+    if job.feed.is_watched() || job.client == Client::Left || !job.admitted || job.closing {
+        job.unwatched_since = None;
+        return false;
+    }
+    let since = *job.unwatched_since.get_or_insert(now);
+    now.duration_since(since) >= patience
+}
+
+/// Whoever comes back after all under the same key means another try.
+fn abandoned() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unreachable, "nobody waited for the answer any more")
+        .with_hint("send the request again")
 }
 
 fn unserved() -> ErrorBody {

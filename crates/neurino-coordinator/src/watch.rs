@@ -10,6 +10,7 @@ use neurino_core::{
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// One step of a job. `Finished` and `Failed` are last.
 #[derive(Debug, Clone, PartialEq)]
@@ -327,11 +328,26 @@ pub struct JobWatch {
     done: bool,
     /// For a job that had ended before anybody watched.
     terminal: Option<JobUpdate>,
+    /// Ends the watch before the job.
+    until: Option<CancellationToken>,
 }
 
 impl JobWatch {
     fn new(feed: watch::Receiver<FeedState>, terminal: Option<JobUpdate>) -> Self {
-        Self { feed, seen: None, told: Vec::new(), told_step: (0, 0), done: false, terminal }
+        Self {
+            feed,
+            seen: None,
+            told: Vec::new(),
+            told_step: (0, 0),
+            done: false,
+            terminal,
+            until: None,
+        }
+    }
+
+    /// The same, but ended as by a coordinator that shuts down when `until` is cancelled.
+    pub(crate) fn until(self, until: Option<CancellationToken>) -> Self {
+        Self { until, ..self }
     }
 
     /// A watch on a job that has ended.
@@ -359,7 +375,11 @@ impl JobWatch {
             if let Some(update) = self.step() {
                 return Some(update);
             }
-            if self.feed.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = self.feed.changed() => changed.is_ok(),
+                () = cancelled(self.until.as_ref()) => false,
+            };
+            if !changed {
                 // The last state may have arrived together with the end of the feed.
                 if let Some(update) = self.step() {
                     return Some(update);
@@ -441,6 +461,14 @@ impl JobWatch {
         futures::stream::unfold(self, |mut watch| async move {
             watch.next().await.map(|update| (update, watch))
         })
+    }
+}
+
+/// Waits until a token is cancelled; for ever if there is none.
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
 use neurino_core::audit::margins::{MarginRules, Margins};
-use neurino_core::{JobId, JobOutput, JobSpec, SeedScore, TextJob};
+use neurino_core::{JobId, JobOutput, JobSpec, NodeId, SeedScore, TextJob};
 use neurino_ledger::epoch::epoch_of;
 use sha2::Sha256;
 
@@ -50,9 +50,9 @@ impl Coordinator {
         &self,
         audit: &StoredAudit,
         spec: &JobSpec,
+        validators: Vec<NodeId>,
     ) -> Result<Option<(JobSpec, Placement)>, StoreError> {
         let JobSpec::Text(job) = spec else { return Ok(None) };
-        let validators = self.audits.validators();
         let own_word = validators.contains(&audit.node);
         let owner = (!own_word).then(|| owner_of(&audit.node).to_owned());
         let scorer = Placement {
@@ -117,11 +117,11 @@ impl Coordinator {
         self: &Arc<Self>,
         audit: &StoredAudit,
         before: JobId,
-        auditor: &neurino_core::NodeId,
+        auditor: &NodeId,
         finding: &Finding,
     ) -> Result<Option<Step>, StoreError> {
         let Some(spec) = self.store.spec(audit.job).await? else { return Ok(None) };
-        if self.open_claim(audit, &spec).await?.is_some() {
+        if self.open_claim(audit, &spec, self.audits.validators()).await?.is_some() {
             let (job, auditor, finding) = (audit.job, auditor.clone(), finding.clone());
             let at_ms = super::now_ms();
             return Ok(Some(Step::Write(AuditWrite::Disputed { job, auditor, finding, at_ms })));
@@ -129,11 +129,17 @@ impl Coordinator {
         if !self.scores(before).await? {
             return Ok(None);
         }
-        let Some((placement, same_class)) = self.second_placement(audit, &spec) else {
-            return Ok(Some(Step::Wait));
+        let second = match self.second_placement(audit, &spec) {
+            Some((placement, same_class)) => {
+                let second = self.ask_again(audit, super::again(spec), "2w", placement).await;
+                second.map(|second| (second, same_class))
+            }
+            None => None,
         };
-        let Some(second) = self.ask_again(audit, super::again(spec), "2w", placement).await else {
-            return Ok(Some(Step::Wait));
+        let Some((second, same_class)) = second else {
+            // Nobody is left who could say more.
+            let over = self.is_overdue(audit.changed_at_ms);
+            return Ok((!over).then_some(Step::Wait));
         };
         let at_ms = super::now_ms();
         let write = AuditWrite::Again { job: audit.job, before, second, same_class, at_ms };

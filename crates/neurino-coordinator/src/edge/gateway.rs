@@ -20,6 +20,7 @@ use super::http::{
     ApiError, REQUEST_ID, caller, chance, count_work, idempotency_key, read_json, terms_of,
     working_caller,
 };
+use super::serve::Leaving;
 use super::stream::ChatStream;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::fabric::Resume;
@@ -105,6 +106,7 @@ pub(crate) async fn chat_completions(
     let caller = working_caller(coordinator, &headers, Scope::Text).await?;
     let key = idempotency_key(&headers)?;
     let resume = request.extensions().get::<Resume>().cloned();
+    let leaving = Leaving::of(&request);
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let ChatRequest { spec, stream, include_usage, parallel_calls } =
         translate(&body, chance(&caller, key.as_ref())).map_err(refused)?;
@@ -118,13 +120,15 @@ pub(crate) async fn chat_completions(
     count_work(coordinator, &caller, cost_units(&spec))?;
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &model, &headers));
     let repeatable = key.is_some();
+    terms.attended = !repeatable || crate::fabric::is_own_key();
     let paid = coordinator.pay_ahead(&caller, key.as_ref(), [spec.clone()]).await;
     paid.map_err(ApiError::voucher)?;
     let submitted = coordinator.submit_on(caller.payer.clone(), key, spec, terms).await;
     let job = submitted.map_err(|error| ApiError::submission(error, &caller))?;
     // From here on a client that goes away withdraws its job, unless it may come back for it.
     let guard = CancelGuard::of(coordinator, job, repeatable);
-    let mut watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
+    let watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
+    let mut watch = watch.until(leaving);
     let answer = Answer { job, model, created: now_ms() / 1000, parallel_calls };
     let mut response = if stream {
         let stream = match resume {

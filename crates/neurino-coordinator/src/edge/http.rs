@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::limits::TooSoon;
 use super::words::plain;
 use crate::coordinator::Coordinator;
+use crate::depth::{DEPTH_MAX, is_too_deep};
 use crate::keys::{Caller, Scope};
 use crate::router::JobClass;
 use crate::terms::{JobTerms, Prepaid};
@@ -355,6 +356,7 @@ pub(crate) fn terms_of(
         attempts_max: attempts.transpose()?,
         frontend: terms.frontend.clone(),
         no_node_wait_ms: None,
+        attended: false,
         prepaid: terms
             .prepaid
             .then(|| Prepaid { key: caller.key.id.clone(), budget: terms.budget }),
@@ -410,6 +412,12 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ErrorBo
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(ErrorBody::new(ErrorCode::InvalidRequest, "the body is empty")
             .with_hint("send a JSON object"));
+    }
+    if is_too_deep(bytes) {
+        let message = format!("the body nests deeper than {DEPTH_MAX} levels");
+        return Err(
+            ErrorBody::new(ErrorCode::InvalidRequest, message).with_hint("send flatter JSON")
+        );
     }
     serde_json::from_slice(bytes).map_err(|error| {
         let words = plain(&error);

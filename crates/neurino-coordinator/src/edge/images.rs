@@ -30,6 +30,7 @@ use super::gateway::{CancelGuard, no_node_wait_ms, refused};
 use super::http::{
     ApiError, REQUEST_ID, chance, count_work, idempotency_key, read_json, terms_of, working_caller,
 };
+use super::serve::Leaving;
 use crate::coordinator::{Coordinator, now_ms};
 use crate::keys::{Caller, Scope};
 use crate::router::JobClass;
@@ -46,6 +47,7 @@ pub(crate) async fn generations(
     let coordinator = &coordinator;
     let caller = working_caller(coordinator, &headers, Scope::Image).await?;
     let key = idempotency_key(&headers)?;
+    let leaving = Leaving::of(&request);
     let body: Value = read_json(coordinator, request, ApiError::openai).await?;
     let model = request::model(&body).map_err(refused)?;
     let first = key.as_ref().map(|key| key_of_picture(key, 0));
@@ -64,6 +66,7 @@ pub(crate) async fn generations(
     count_work(coordinator, &caller, specs.map(|spec| cost_units(&spec)).sum())?;
     // From here on a client that goes away withdraws its jobs.
     terms.no_node_wait_ms = Some(no_node_wait_ms(coordinator, &asked.jobs[0].model, &headers));
+    terms.attended = key.is_none() || crate::fabric::is_own_key();
     let specs = asked.jobs.iter().cloned().map(JobSpec::Image);
     let paid = coordinator.pay_ahead(&caller, first.as_ref(), specs).await;
     paid.map_err(ApiError::voucher)?;
@@ -71,7 +74,9 @@ pub(crate) async fn generations(
     for (at, job) in asked.jobs.iter().enumerate() {
         let key = key.as_ref().map(|key| key_of_picture(key, at));
         let begun = Picture::begin(coordinator, &caller, key, job.clone(), terms.clone());
-        pictures.push(begun.await?);
+        let mut picture = begun.await?;
+        picture.watch = picture.watch.until(leaving.clone());
+        pictures.push(picture);
     }
     let named = HeaderValue::from_str(&pictures[0].id.to_string());
     let mut response = if asked.stream {

@@ -40,7 +40,8 @@ use crate::coordinator::Coordinator;
 use crate::error::CoordinatorError;
 pub(crate) use epochs::EpochReads;
 pub(crate) use http::{
-    ApiError, declared_bytes, for_path, no_such_method, read_growing, read_within, with_request_id,
+    ApiError, declared_bytes, for_path, no_such_method, read_growing, read_within, too_large,
+    with_request_id,
 };
 pub(crate) use limits::RateLimits;
 pub(crate) use newcomers::{Newcomers, Peer, address_of};

@@ -100,10 +100,7 @@ pub(crate) fn address_of(
     trusted: Option<&str>,
 ) -> Option<IpAddr> {
     let Peer(peer) = peer?;
-    let near = match peer.to_canonical() {
-        IpAddr::V4(peer) => peer.is_loopback() || peer.is_private(),
-        IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local(),
-    };
+    let near = is_near(peer);
     let said = trusted.filter(|_| near).and_then(|name| {
         let last = headers.get_all(name).iter().next_back()?.to_str().ok()?;
         last.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
@@ -112,13 +109,30 @@ pub(crate) fn address_of(
         // A proxy that does not say for whom it asks: counted as one, all of them would share a limit.
         return None;
     }
-    Some(match said.unwrap_or(peer).to_canonical() {
+    Some(network_of(said.unwrap_or(peer)))
+}
+
+/// Whether an address is of this machine or of a private network.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(four) => four.is_loopback() || four.is_private(),
+        IpAddr::V6(six) => six.is_loopback() || six.is_unique_local(),
+    }
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         // Whoever has one address of such a network has all of them.
         IpAddr::V6(six) if !six.is_loopback() => {
             IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & !u128::from(u64::MAX)))
         }
         other => other,
-    })
+    }
+}
+
+/// What an address of the internet is counted as; none for one of this machine or of its private network.
+pub(super) fn far_network(address: IpAddr) -> Option<IpAddr> {
+    (!is_near(address)).then(|| network_of(address))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::http::{
 };
 use super::newcomers::{Peer, address_of};
 use crate::coordinator::Coordinator;
+use crate::depth::is_too_deep;
 use crate::link;
 use crate::session::{NodeSession, Outbox};
 
@@ -133,7 +134,8 @@ async fn receive(
             Some(Ok(Message::Close(_)) | Err(_)) | None => return,
         };
         let bytes = text.len();
-        let Ok(message) = serde_json::from_str(&text) else {
+        let read = (!is_too_deep(text.as_bytes())).then(|| serde_json::from_str(&text));
+        let Some(Ok(message)) = read else {
             return bye(&complain, malformed("a message is not JSON of the node protocol"));
         };
         drop(text);

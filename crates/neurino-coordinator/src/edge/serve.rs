@@ -1,7 +1,9 @@
 //! Connections: how many, how long they may take to speak, how they end.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,11 +20,16 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::newcomers::far_network;
 use super::{Peer, Tls};
 use crate::config::Limits;
 
-/// How long running requests may take to end once the server stops.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long running requests may go on once the server stops.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long they may take to end then: answers that are not there end with an error that says so.
+const DRAIN: Duration = Duration::from_secs(1);
+/// One address may have this part of all connections.
+const ADDRESS_SHARE: usize = 8;
 /// Rest after a failed accept: out of file descriptors, mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How often the files of a certificate are looked at.
@@ -46,6 +53,9 @@ pub(crate) async fn serve(
     let connections = TaskTracker::new();
     // Ends the connections whichever of the two stops.
     let closing = stop.child_token();
+    let leaving = CancellationToken::new();
+    let router = router.layer(Extension(Leaving(leaving.clone())));
+    let crowd = Arc::new(Crowd::new(limits.connections_max / ADDRESS_SHARE));
     loop {
         let accepted = tokio::select! {
             _ = renew.tick() => {
@@ -62,6 +72,10 @@ pub(crate) async fn serve(
             tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
         };
+        let Some(place) = crowd.enter(peer.0) else {
+            tracing::debug!("one address has too many connections");
+            continue;
+        };
         let (router, closing) = (router.clone().layer(Extension(peer)), closing.clone());
         let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {
@@ -75,16 +89,75 @@ pub(crate) async fn serve(
                     }
                 }
             }
-            drop(permit);
+            drop((permit, place));
         });
     }
     drop(listener);
     closing.cancel();
     connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::info!(connections.open = connections.len(), "some requests were still running");
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+        leaving.cancel();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::info!(
+                connections.open = connections.len(),
+                "some requests were still running"
+            );
+        }
     }
     Ok(())
+}
+
+/// Tells a request that came by a connection when to end: a server that stops waits no longer for its
+/// answer. Those behind a gateway go on with whoever takes over.
+#[derive(Clone)]
+pub(super) struct Leaving(CancellationToken);
+
+impl Leaving {
+    /// The token of a request; none of one that came another way.
+    pub(super) fn of(request: &axum::extract::Request) -> Option<CancellationToken> {
+        request.extensions().get::<Self>().map(|leaving| leaving.0.clone())
+    }
+}
+
+/// How many connections each address has open. Those of this machine and its private network are not
+/// counted: there is the proxy that encrypts for all of them.
+struct Crowd {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection that is counted, until it is dropped.
+struct Place(Option<(Arc<Crowd>, IpAddr)>);
+
+impl Crowd {
+    fn new(most: usize) -> Self {
+        Self { most: most.max(1), open: Mutex::default() }
+    }
+
+    /// Counts one more connection; none if its address has as many as it may.
+    fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+        let Some(from) = far_network(from) else { return Some(Place(None)) };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(from).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Some((Arc::clone(self), from))))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((crowd, from)) = &self.0 else { return };
+        let mut open = crowd.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(from) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(from);
+            }
+        }
+    }
 }
 
 async fn accept(
@@ -142,7 +215,7 @@ async fn connection(
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, connection).await {
+            match tokio::time::timeout(GRACE + DRAIN, connection).await {
                 Ok(ended) => ended,
                 Err(_) => return,
             }
@@ -219,5 +292,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.waited(cx, polled)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_does_not_take_all_connections() {
+        let crowd = Arc::new(Crowd::new(2));
+        let enter = |from: &str| crowd.enter(from.parse().unwrap());
+        let (one, two) = (enter("203.0.113.7"), enter("203.0.113.7"));
+        assert!(one.is_some() && two.is_some());
+        assert!(enter("203.0.113.7").is_none());
+        assert!(enter("::ffff:203.0.113.7").is_none(), "the same one");
+        assert!(enter("203.0.113.8").is_some(), "another");
+        drop(one);
+        let again = enter("203.0.113.7");
+        assert!(again.is_some() && enter("203.0.113.7").is_none());
+        let of_a_house = [enter("2001:db8::1"), enter("2001:db8::2")];
+        assert!(of_a_house.iter().all(Option::is_some) && enter("2001:db8::3").is_none());
+        let near: Vec<_> = (0..100).map(|_| enter("127.0.0.1").zip(enter("10.0.0.2"))).collect();
+        assert!(near.iter().all(Option::is_some), "a proxy asks for many");
+        drop((two, again, of_a_house, near));
+        assert!(crowd.open.lock().unwrap().is_empty());
     }
 }

@@ -5,14 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, HeaderName};
 use axum::http::{HeaderValue, Request, Response, StatusCode};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use neurino_core::JobId;
+use neurino_protocol::ErrorBody;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::hub::{Hub, Peer};
 use super::wire::{Ask, DownSay, PIECE_BYTES};
+use crate::edge::{for_path, with_request_id};
 
 tokio::task_local! {
     static ADMITTED: Arc<Admissions>;
@@ -25,12 +28,15 @@ pub(super) struct Admissions {
     pub(super) first: CancellationToken,
     /// Whether the request was put before.
     again: bool,
+    /// Whether its idempotency key is the gateway's.
+    own_key: bool,
 }
 
 impl Admissions {
     pub(super) fn of(ask: &Ask) -> Arc<Self> {
-        let (first, again) = (CancellationToken::new(), ask.again);
-        Arc::new(Self { jobs: Mutex::default(), first, again })
+        let Ask { again, own_key, .. } = *ask;
+        let first = CancellationToken::new();
+        Arc::new(Self { jobs: Mutex::default(), first, again, own_key })
     }
 
     pub(super) fn jobs(&self) -> Vec<JobId> {
@@ -52,6 +58,12 @@ pub(crate) fn admitted(job: JobId) {
 /// and not by its client.
 pub(crate) fn is_put_again() -> bool {
     ADMITTED.try_with(|admissions| admissions.again).unwrap_or(false)
+}
+
+/// Whether the request that the present task answers carries a key of its gateway's: its client has none,
+/// and cannot come back.
+pub(crate) fn is_own_key() -> bool {
+    ADMITTED.try_with(|admissions| admissions.own_key).unwrap_or(false)
 }
 
 /// A request to be answered.
@@ -124,6 +136,13 @@ async fn respond(hub: &Hub, ask: Ask, body: Bytes) -> Response<Body> {
         Ok(response) => response,
         Err(never) => match never {},
     }
+}
+
+/// Answers a request with an error, in the shape that its path has.
+pub(super) async fn refuse(peer: &Peer, circuit: u64, path: &str, error: ErrorBody) {
+    let uri = path.parse().unwrap_or_default();
+    let response = with_request_id(for_path(&uri, error).into_response()).await;
+    deliver(peer, circuit, response, &peer.end).await;
 }
 
 /// Sends an answer piece by piece, as it grows.

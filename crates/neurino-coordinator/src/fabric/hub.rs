@@ -1,7 +1,7 @@
 //! The coordinator's side: who the gateways are, what they say, and what they are told.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use super::order::{Order, Verdict};
 use super::wire::{Ask, Down, DownSay, Owner, Reign, Up, UpSay, pack, pieces, unpack};
 use super::{FabricConfig, FabricError, FabricKey, queue};
 use crate::coordinator::Coordinator;
+use crate::depth::is_too_deep;
+use crate::edge::too_large;
 use crate::session::{NodeSession, Outbox};
 
 /// How often the coordinator tells that it routes.
@@ -43,6 +45,20 @@ pub(super) const BODY_BYTES_MAX: usize = SUBMIT_BYTES_MAX + (1 << 20);
 #[derive(Debug)]
 pub(super) struct Lost;
 
+/// Why a request is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// It is being answered, or its client has gone.
+    Known,
+    /// Too many are.
+    Full,
+}
+
+pub(super) fn full() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Overloaded, "the gateway has too many links and requests open")
+        .with_hint("try again in a few seconds")
+}
+
 /// All gateways of a coordinator.
 pub(super) struct Hub {
     pub(super) coordinator: Arc<Coordinator>,
@@ -54,6 +70,8 @@ pub(super) struct Hub {
     pub(super) generation: watch::Sender<u64>,
     gateways: Mutex<Gateways>,
     waiting_bytes: Arc<AtomicUsize>,
+    /// Whether it was told that a gateway's clock is wrong.
+    pub(super) told_clock: AtomicBool,
 }
 
 #[derive(Default)]
@@ -125,6 +143,7 @@ impl Coordinator {
             generation: watch::Sender::new(1),
             gateways: Mutex::default(),
             waiting_bytes: Arc::default(),
+            told_clock: AtomicBool::new(false),
         });
         let ended = stop.child_token();
         let queue = self.tasks.spawn(queue::work(Arc::clone(&hub), ended.clone()));
@@ -318,9 +337,11 @@ impl Hub {
             UpSay::Text { more } => self.text(peer, circuit, bytes, more),
             UpSay::Ask { ask, more } => {
                 let mut circuits = peer.circuits();
-                if circuits.len() < CIRCUITS_MAX {
-                    circuits.insert(circuit, Circuit::Arriving { ask, body: Vec::new() });
+                if circuits.len() >= CIRCUITS_MAX && !circuits.contains_key(&circuit) {
+                    drop(circuits);
+                    return self.refuse(peer, circuit, ask.path, full());
                 }
+                circuits.insert(circuit, Circuit::Arriving { ask, body: Vec::new() });
                 drop(circuits);
                 self.body(peer, circuit, bytes, more);
             }
@@ -335,37 +356,52 @@ impl Hub {
     }
 
     fn body(self: &Arc<Self>, peer: &Arc<Peer>, circuit: u64, bytes: &[u8], more: bool) {
-        let (ask, body) = {
+        let (ask, body, fits) = {
             let mut circuits = peer.circuits();
             let Some(Circuit::Arriving { body, .. }) = circuits.get_mut(&circuit) else { return };
-            if body.len() + bytes.len() > BODY_BYTES_MAX {
-                circuits.remove(&circuit);
-                return;
+            let fits = body.len() + bytes.len() <= BODY_BYTES_MAX;
+            if fits {
+                body.extend_from_slice(bytes);
             }
-            body.extend_from_slice(bytes);
-            if more {
+            if fits && more {
                 return;
             }
             let Some(Circuit::Arriving { ask, body }) = circuits.remove(&circuit) else { return };
-            (ask, body)
+            (ask, body, fits)
         };
-        if let Some(answering) = Self::answering(peer, circuit, *ask, body.into()) {
-            let this = Arc::clone(self);
-            self.coordinator.tasks.spawn(async move {
-                let peer = Arc::clone(&answering.peer);
-                answering.run(&this, async || {}).await;
-                peer.circuits().remove(&circuit);
-            });
+        if !fits {
+            return self.refuse(peer, circuit, ask.path, too_large(BODY_BYTES_MAX));
+        }
+        let path = ask.path.clone();
+        match Self::answering(peer, circuit, *ask, body.into()) {
+            Ok(answering) => {
+                let this = Arc::clone(self);
+                self.coordinator.tasks.spawn(async move {
+                    let peer = Arc::clone(&answering.peer);
+                    answering.run(&this, async || {}).await;
+                    peer.circuits().remove(&circuit);
+                });
+            }
+            Err(Unanswered::Known) => {}
+            Err(Unanswered::Full) => self.refuse(peer, circuit, path, full()),
         }
     }
 
-    /// Makes a request known; `None` if it is already.
+    /// Answers a request that is not taken: its client would wait for ever.
+    fn refuse(&self, peer: &Arc<Peer>, circuit: u64, path: String, error: ErrorBody) {
+        let peer = Arc::clone(peer);
+        self.coordinator.tasks.spawn(async move {
+            super::answers::refuse(&peer, circuit, &path, error).await;
+        });
+    }
+
+    /// Makes a request known, unless it is already or there is no room.
     pub(super) fn answering(
         peer: &Arc<Peer>,
         circuit: u64,
         ask: Ask,
         body: Bytes,
-    ) -> Option<Answering> {
+    ) -> Result<Answering, Unanswered> {
         let (end, admissions) = (peer.end.child_token(), Admissions::of(&ask));
         let known = Circuit::Answering {
             end: end.clone(),
@@ -374,12 +410,15 @@ impl Hub {
         };
         let mut circuits = peer.circuits();
         let known_before = circuits.contains_key(&circuit) || peer.closed().contains(&circuit);
-        if known_before || circuits.len() >= CIRCUITS_MAX {
-            return None;
+        if known_before {
+            return Err(Unanswered::Known);
+        }
+        if circuits.len() >= CIRCUITS_MAX {
+            return Err(Unanswered::Full);
         }
         circuits.insert(circuit, known);
         drop(circuits);
-        Some(Answering { peer: Arc::clone(peer), circuit, ask, body, admissions, end })
+        Ok(Answering { peer: Arc::clone(peer), circuit, ask, body, admissions, end })
     }
 
     /// Ends a node's session, or withdraws a request whose client is gone and can not come back.
@@ -409,7 +448,17 @@ impl Hub {
         let known = Circuit::Link { to_session, part: Vec::new(), waiting };
         {
             let mut circuits = peer.circuits();
-            if circuits.contains_key(&circuit) || circuits.len() >= CIRCUITS_MAX {
+            if circuits.contains_key(&circuit) {
+                return;
+            }
+            if circuits.len() >= CIRCUITS_MAX {
+                drop(circuits);
+                let peer = Arc::clone(peer);
+                self.coordinator.tasks.spawn(async move {
+                    peer.tell(circuit, &CoordinatorMessage::Bye(full())).await;
+                    // Nobody is told of a session that has ended.
+                    let _ = peer.say(circuit, DownSay::End { broken: false }, &[]).await;
+                });
                 return;
             }
             circuits.insert(circuit, known);
@@ -443,7 +492,8 @@ impl Hub {
                 return;
             }
             let whole = std::mem::take(part);
-            let message = serde_json::from_slice::<Box<NodeMessage>>(&whole).ok();
+            let read = (!is_too_deep(&whole)).then(|| serde_json::from_slice(&whole));
+            let message: Option<Box<NodeMessage>> = read.and_then(Result::ok);
             let message = message.filter(|message| {
                 whole.len() <= MESSAGE_BYTES_MAX || matches!(**message, NodeMessage::Submit(_))
             });
@@ -486,6 +536,11 @@ impl Peer {
             closed.pop_front();
         }
         closed.push_back(circuit);
+    }
+
+    /// Whether a link or a request is known.
+    pub(super) fn knows(&self, circuit: u64) -> bool {
+        self.circuits().contains_key(&circuit)
     }
 
     /// Forgets a request that is answered.

@@ -21,7 +21,7 @@ pub use connection::FabricAddress;
 pub use gateway::{Gateway, GatewayConfig};
 pub use key::FabricKey;
 
-pub(crate) use answers::{admitted, is_put_again};
+pub(crate) use answers::{admitted, is_own_key, is_put_again};
 pub(crate) use wire::{Resume, Sent};
 
 /// The way to the gateways of a network.

@@ -4,18 +4,22 @@
 //! what a dead router had taken comes to its successor at once, and one that slept gets nothing more.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, AckKind};
 use futures::StreamExt as _;
+use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{BODY_BYTES_MAX, Hub};
+use super::answers::refuse;
+use super::hub::{BODY_BYTES_MAX, Hub, Unanswered, full};
 use super::wire::{Submit, unpack};
 use crate::coordinator::now_ms;
+use crate::edge::too_large;
 
 /// How long a request is kept that nobody takes. The queue bridges a takeover; it is no archive.
 const AGE_MAX: Duration = Duration::from_mins(10);
@@ -115,25 +119,76 @@ async fn take(hub: &Arc<Hub>, request: jetstream::Message) {
         tracing::warn!("a request that no gateway of ours can have queued was dropped");
         return settle(&request, AckKind::Term).await;
     };
-    let fresh = now_ms().abs_diff(submit.at_ms) <= AGE_MAX.as_millis() as u64;
-    if !fresh || body.len() > BODY_BYTES_MAX {
-        return settle(&request, AckKind::Term).await;
-    }
     // A gateway whose session is over asks again in the next one, under the same idempotency key. If
     // the gateway is gone, its clients are, too.
     let peer = hub.peer(&submit.gateway).filter(|peer| peer.session == submit.session);
     let Some(peer) = peer else { return settle(&request, AckKind::Term).await };
+    let (circuit, path) = (submit.circuit, submit.ask.path.clone());
+    if let Err(error) = takable(submit.at_ms, now_ms(), body.len()) {
+        if error.code == ErrorCode::Unreachable && !hub.told_clock.swap(true, Ordering::Relaxed) {
+            tracing::error!("requests of gateway {} are refused: {error}", submit.gateway);
+        }
+        // One that is being answered was taken, and somebody puts it again.
+        if !peer.knows(circuit) {
+            refuse(&peer, circuit, &path, error).await;
+        }
+        return settle(&request, AckKind::Term).await;
+    }
     let body = body.to_vec().into();
-    let Some(answering) = Hub::answering(&peer, submit.circuit, submit.ask, body) else {
-        return settle(&request, AckKind::Ack).await;
+    let answering = match Hub::answering(&peer, circuit, submit.ask, body) {
+        Ok(answering) => answering,
+        Err(Unanswered::Known) => return settle(&request, AckKind::Ack).await,
+        Err(Unanswered::Full) => {
+            refuse(&peer, circuit, &path, full()).await;
+            return settle(&request, AckKind::Ack).await;
+        }
     };
     answering.run(hub, async || settle(&request, AckKind::Ack).await).await;
     peer.forget(submit.circuit);
+}
+
+/// Whether a request that was queued at a time is taken. One that is old somebody may have kept and put
+/// again; a gateway whose clock is wrong has no others.
+///
+/// # Errors
+/// `Unreachable`, `TooLarge`.
+fn takable(at_ms: i64, now_ms: i64, bytes: usize) -> Result<(), ErrorBody> {
+    let apart_ms = now_ms.abs_diff(at_ms);
+    if apart_ms > AGE_MAX.as_millis() as u64 {
+        let minutes = apart_ms / 60_000;
+        let words =
+            format!("the request was queued {minutes} minutes away from the coordinator's time");
+        let hint = "whoever runs this network should set the clock of the gateway";
+        return Err(ErrorBody::new(ErrorCode::Unreachable, words).with_hint(hint));
+    }
+    if bytes > BODY_BYTES_MAX { Err(too_large(BODY_BYTES_MAX)) } else { Ok(()) }
 }
 
 async fn settle(request: &jetstream::Message, kind: AckKind) {
     if let Err(error) = request.ack_with(kind).await {
         // It comes again, and finds its job in the books.
         tracing::debug!(%error, "a request stays in the queue");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_another_time_is_refused_in_words() {
+        let minute = 60_000;
+        let now = 1_750_000_000_000;
+        for apart in [-10 * minute, -1, 0, 1, 10 * minute] {
+            assert_eq!(takable(now + apart, now, 1), Ok(()), "{apart}");
+        }
+        for apart in [-11 * minute, 11 * minute] {
+            let refused = takable(now + apart, now, 1).expect_err("another time");
+            assert_eq!(refused.code, ErrorCode::Unreachable);
+            assert!(refused.message.contains("11 minutes"), "{refused}");
+            assert!(refused.hint.is_some_and(|hint| hint.contains("clock")));
+        }
+        let large = takable(now, now, BODY_BYTES_MAX + 1).map_err(|error| error.code);
+        assert_eq!(large, Err(ErrorCode::TooLarge));
     }
 }

@@ -48,6 +48,8 @@ on_both! {
     channels_change_while_nobody_else_writes
     what_was_doubtful_is_decided_before_it_is_looked_up
     a_pardon_covers_what_comes_to_light_later
+    a_failure_that_passes_frees_its_key_however_the_job_ended
+    an_attended_job_is_known_as_such
 }
 
 mod clawback;
@@ -126,6 +128,7 @@ fn new_job(n: u128) -> NewJob {
         attempts_max: None,
         frontend: None,
         hold: None,
+        attended: false,
         at_ms: 0,
     }
 }
@@ -323,6 +326,46 @@ async fn only_the_newest_lease_is_paid_and_only_once(books: Books) {
     let check = store.ledger_check().await.expect("reads");
     assert!(check.holds());
     assert_eq!((check.receipts, check.jobs["succeeded"]), (1, 1));
+}
+
+async fn a_failure_that_passes_frees_its_key_however_the_job_ended(books: Books) {
+    let store = books.open().await;
+    let key = neurino_core::IdempotencyKey::new("k").expect("valid");
+    let ask = |n| NewJob { key: Some(key.clone()), ..new_job(n) };
+    let failure = |code| ErrorBody::new(code, "test");
+    assert_eq!(store.admit(ask(1)).await.expect("writes"), Admitted::New);
+    // Queued again: it is still that job's.
+    assert!(store.grant(grant(1, 1, 1)).await.expect("writes"));
+    assert!(store.release(release(1, 1, 1)).await.expect("writes"));
+    assert_eq!(store.admit(ask(2)).await.expect("writes"), Admitted::Known(job(1)));
+    // Given up with its last attempt, for want of nodes: who obeys and tries again means another try.
+    let give_up = Some(failure(ErrorCode::NoNodeAvailable));
+    assert!(store.grant(grant(1, 2, 2)).await.expect("writes"));
+    assert!(store.release(Release { give_up, ..release(1, 2, 2) }).await.expect("writes"));
+    assert_eq!(store.admit(ask(2)).await.expect("writes"), Admitted::New);
+    // Withdrawn before it had a node.
+    let error = failure(ErrorCode::NoNodeAvailable);
+    assert!(store.end(Close { error, ..close(2, JobState::Failed) }).await.expect("writes"));
+    assert_eq!(store.admit(ask(3)).await.expect("writes"), Admitted::New);
+    // For good: a repeat hears of it.
+    let give_up = Some(failure(ErrorCode::EngineFailed));
+    assert!(store.grant(grant(3, 3, 1)).await.expect("writes"));
+    assert!(store.release(Release { give_up, ..release(3, 3, 1) }).await.expect("writes"));
+    assert_eq!(store.admit(ask(4)).await.expect("writes"), Admitted::Known(job(3)));
+}
+
+async fn an_attended_job_is_known_as_such(books: Books) {
+    let store = books.open().await;
+    let key = neurino_core::IdempotencyKey::new("k").ok();
+    for (n, attended, key) in
+        [(1, false, None), (2, true, None), (3, true, key.clone()), (4, false, key)]
+    {
+        let payer = PayerId::new(format!("p{n}")).expect("valid");
+        let asked = NewJob { attended, key: key.clone(), payer, ..new_job(n) };
+        assert_eq!(store.admit(asked).await.expect("writes"), Admitted::New);
+        let open = store.open_job(job(n)).await.expect("reads").expect("it is open");
+        assert_eq!((open.attended, open.has_key), (attended, key.is_some()), "{n}");
+    }
 }
 
 async fn a_withdrawn_job_cannot_be_leased_or_paid(books: Books) {

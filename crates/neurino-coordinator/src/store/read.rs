@@ -36,7 +36,8 @@ macro_rules! open_jobs {
     () => {
         "SELECT j.id, j.payer, j.rule_set, j.spec, j.payload_key, j.fence, j.failures, j.losses, \
          j.no_node_wait_ms, j.class, j.placement, j.attempts_max, j.frontend, j.price_list, j.held_micro, \
-         j.state, COALESCE((SELECT MAX(x.fence) FROM attempt x WHERE x.job = j.id), j.fence) AS last_fence, \
+         j.attended, j.idempotency_key IS NOT NULL AS has_key, j.state, \
+         COALESCE((SELECT MAX(x.fence) FROM attempt x WHERE x.job = j.id), j.fence) AS last_fence, \
          a.lease, a.node, a.unit, a.granted_at_ms, a.deadline_ms \
          FROM job j LEFT JOIN attempt a \
          ON a.job = j.id AND a.fence = j.fence AND a.state = 'running' AND j.state = 'leased' \
@@ -500,6 +501,8 @@ fn open_job(row: &Row, id: JobId, spec: JobSpec) -> Result<OpenJob, StoreError> 
         attempts_max: row.try_get("attempts_max")?,
         frontend: frontend.map(|f| parse_id(&f, "frontend")).transpose()?,
         payment: price_list.map(|price_list| Payment { price_list, held: MicroCredits(held) }),
+        attended: row.try_get("attended")?,
+        has_key: row.try_get("has_key")?,
         running,
     })
 }

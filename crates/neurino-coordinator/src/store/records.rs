@@ -31,6 +31,8 @@ pub(crate) struct NewJob {
     pub(crate) frontend: Option<FrontendId>,
     /// What is set aside for it, if it is prepaid.
     pub(crate) hold: Option<Hold>,
+    /// Whether it ends once nobody waits for it.
+    pub(crate) attended: bool,
     pub(crate) at_ms: i64,
 }
 
@@ -201,6 +203,9 @@ pub(crate) struct OpenJob {
     pub(crate) attempts_max: Option<u32>,
     pub(crate) frontend: Option<FrontendId>,
     pub(crate) payment: Option<Payment>,
+    /// Whether it ends once nobody waits for it, and whether somebody can come back for it.
+    pub(crate) attended: bool,
+    pub(crate) has_key: bool,
     pub(crate) running: Option<RunningAttempt>,
 }
 

@@ -456,8 +456,8 @@ async fn admit(
     query(
         "INSERT INTO job (id, payer, idempotency_key, rule_set, spec, state, no_node_wait_ms, \
          created_at_ms, class, attempts_max, frontend, price_list, held_micro, api_key, placement, \
-         payload_key, payload_hour) \
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         payload_key, payload_hour, attended) \
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(job.id.to_string())
     .bind(job.payer.as_str())
@@ -475,6 +475,7 @@ async fn admit(
     .bind(job.placement.as_ref().map(to_json))
     .bind(&sealed.key)
     .bind(sealed.hour)
+    .bind(job.attended)
     .execute(&mut *c)
     .await?;
     if let Some(hold) = hold {
@@ -690,15 +691,19 @@ async fn release(
     release: &Release,
     error: Option<&str>,
 ) -> Result<bool, StoreError> {
+    // As with `close`.
+    let frees_key = release.give_up.as_ref().is_some_and(|error| error.code.passes());
     let touched = query(
         "UPDATE job SET state = $1, failures = failures + $2, losses = losses + $3, error = $4, \
-         finished_at_ms = $5 WHERE id = $6 AND state = 'leased' AND fence = $7",
+         finished_at_ms = $5, idempotency_key = CASE WHEN $6 THEN NULL ELSE idempotency_key END \
+         WHERE id = $7 AND state = 'leased' AND fence = $8",
     )
     .bind(if release.give_up.is_some() { "failed" } else { "queued" })
     .bind(i64::from(release.end.is_failure()))
     .bind(i64::from(release.end == super::AttemptEnd::Lost))
     .bind(error)
     .bind(release.give_up.as_ref().map(|_| release.at_ms))
+    .bind(frees_key)
     .bind(release.job.to_string())
     .bind(release.fence)
     .execute(&mut *c)

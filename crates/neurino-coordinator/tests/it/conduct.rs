@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_coordinator::{Coordinator, CoordinatorConfig, JobTerms, Limits, PayerId, admin};
-use neurino_protocol::node::{CoordinatorMessage, NodeMessage};
+use neurino_protocol::node::{CoordinatorMessage, ModelOffer, NodeMessage, Ready};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::task::JoinHandle;
 
@@ -133,6 +133,52 @@ async fn nodes_that_fail_at_once_are_soon_asked_last() {
         done.push(ended(&world, &format!("{n}")).await.is_ok());
     }
     assert!(done[4..].iter().all(|done| *done), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_only_talks_is_ended_and_one_that_works_is_not() {
+    let world = World::new().await;
+    let mut talker = Node::ready(&world.coordinator).await;
+    let flood = async {
+        // Its link may end first.
+        while talker.session.outbox.send(NodeMessage::Heartbeat { leases: vec![] }).await.is_ok() {}
+    };
+    tokio::time::timeout(PATIENCE, flood).await.unwrap();
+    let mut said = None;
+    while let Some(message) = talker.session.messages.recv().await {
+        if let CoordinatorMessage::Bye(error) = message {
+            said = Some(error.code);
+        }
+    }
+    assert_eq!(said, Some(ErrorCode::RateLimited));
+    // Another one says a thousand things and more, each of them about its work.
+    let _working = Node::ready(&world.coordinator).await.work(&["w"; 12]);
+    for n in 0..100 {
+        let job = world.submit(&format!("question {n}")).await;
+        world.coordinator.watch_job(job).await.unwrap().finished().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn names_that_a_node_makes_up_do_not_decide_what_others_offer() {
+    let world = World::new().await;
+    let names: Vec<String> = (0..20).map(|n| format!("made-up-{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let liar = Identity::new("liar").connect(&world.coordinator).await;
+    liar.announce(&names, 1).await;
+    let served = async |name: &str| {
+        let overview = world.coordinator.jobs_overview();
+        let model = neurino_core::ModelId::new(name).unwrap();
+        overview.models.get(&model).copied().unwrap_or(0)
+    };
+    eventually("some of them are taken", async || served("made-up-7").await == 1).await;
+    assert_eq!(served("made-up-8").await, 0, "no more than eight");
+    let painter = Identity::new("painter").connect(&world.coordinator).await;
+    let usual = crate::pictures::usual();
+    let id = neurino_core::ModelId::new("made-up-15").unwrap();
+    let offer = ModelOffer { id, image: Some(usual) };
+    painter.say(NodeMessage::Ready(Ready::new(vec![offer], 1))).await;
+    eventually("it makes pictures", async || served("made-up-15").await == 1).await;
 }
 
 #[tokio::test]

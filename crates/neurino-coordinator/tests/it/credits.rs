@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use axum::http::{Method, StatusCode};
 use futures::StreamExt as _;
 use neurino_coordinator::admin::{self, ROTATION_MS};
-use neurino_coordinator::{Account, KeyTerms, PayerId, Scope, Unit};
+use neurino_coordinator::{Account, JobTerms, KeyTerms, PayerId, Prepaid, Scope, Unit};
 use neurino_core::{FrontendId, Lease, MicroCredits, ModelId};
+use neurino_protocol::ErrorCode;
 use serde_json::{Value, json};
 
 use crate::node::{Node, output};
-use crate::world::{MODEL, World, chat_body, code, eventually};
+use crate::world::{MODEL, World, chat_body, code, eventually, spec};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -104,7 +105,7 @@ async fn a_job_that_fails_or_is_withdrawn_costs_nothing() {
     let asked = post(&world, &key, &[("neurino-attempts", "1")], chat_body(|_| {}));
     let served = async {
         let lease = node.lease().await;
-        node.fail(lease.id, neurino_protocol::ErrorCode::EngineFailed).await;
+        node.fail(lease.id, ErrorCode::EngineFailed).await;
     };
     let ((status, body), ()) = tokio::join!(asked, served);
     assert_eq!((status, code(&body)), (StatusCode::BAD_GATEWAY, "engine_failed"), "discarded");
@@ -293,7 +294,7 @@ async fn a_client_that_leaves_with_part_of_a_prepaid_answer_pays_for_it_and_its_
     let other = Node::ready(&world.coordinator).await;
     drop(pieces);
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    node.fail(lease.id, neurino_protocol::ErrorCode::EngineFailed).await;
+    node.fail(lease.id, ErrorCode::EngineFailed).await;
     eventually("the job is given up", async || {
         world.coordinator.ledger_check().await.unwrap().jobs.get("failed") == Some(&1)
     })
@@ -314,7 +315,7 @@ async fn a_client_that_leaves_before_anything_came_pays_nothing_and_a_free_one_s
         _ = post(&world, &paying, &[], body) => panic!("nobody answered"),
         lease = node.lease() => lease,
     };
-    let cancelled = neurino_protocol::ErrorCode::Cancelled;
+    let cancelled = ErrorCode::Cancelled;
     assert_eq!(node.cancelled().await, (lease.id, cancelled));
     assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000);
     let free = world.api_key.clone();
@@ -322,4 +323,130 @@ async fn a_client_that_leaves_before_anything_came_pays_nothing_and_a_free_one_s
     drop(pieces);
     assert_eq!(node.cancelled().await, (lease.id, cancelled));
     world.assert_books_hold().await;
+}
+
+/// Whether a node that works on a job hears nothing for some seconds.
+async fn works_on(node: &mut Node, lease: &Lease, secs: u32) -> bool {
+    for _ in 0..secs {
+        node.heartbeat(&[lease]).await;
+        if !node.hears_nothing(1_000).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Why a node that works on a job is told to stop.
+async fn stopped(node: &mut Node, lease: &Lease) -> ErrorCode {
+    let mut told = None;
+    eventually("it is told to stop", async || {
+        node.heartbeat(&[lease]).await;
+        let wait = std::time::Duration::from_millis(500);
+        told = tokio::time::timeout(wait, node.cancelled()).await.ok();
+        told.is_some()
+    })
+    .await;
+    let (id, code) = told.unwrap();
+    assert_eq!(id, lease.id);
+    code
+}
+
+/// Terms of a request whose client waits on the line and pays with credits.
+fn attended() -> JobTerms {
+    let prepaid = Prepaid { key: "k".into(), budget: None };
+    JobTerms { attended: true, prepaid: Some(prepaid), ..JobTerms::default() }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_on_a_line_that_a_restart_cut_is_neither_computed_nor_charged() {
+    let mut world = World::new().await;
+    let key = key(&world, prepaid()).await;
+    buy(&world, 1_000, "1").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    // What the client of the old process does about it is of no use to the new one.
+    let terms = attended();
+    let cut = world.coordinator.submit_on(lab(), None, spec(MODEL, "cut"), terms).await.unwrap();
+    let watch = world.coordinator.watch_job(cut).await.unwrap();
+    let lease = node.lease().await;
+    assert!(credits_of(&world, Account::Held(lab())).await > 0);
+    let body = serde_json::to_value(spec(MODEL, "kept")).unwrap();
+    let (status, kept) =
+        world.send(Method::POST, "/v1/jobs", Some(&key), &[], body.to_string()).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let (identity, old) = (node.identity.clone(), lease);
+    world.restart().await;
+    drop((watch, node));
+    eventually("it is withdrawn", async || {
+        world.coordinator.ledger_check().await.unwrap().jobs.get("cancelled") == Some(&1)
+    })
+    .await;
+    let mut node = identity.connect(&world.coordinator).await;
+    node.submit(&old, output("hello", 5)).await;
+    assert_eq!(node.rejected().await, ErrorCode::Cancelled);
+    // One that somebody comes for later goes on.
+    node.announce(&[MODEL], 1).await;
+    let lease = node.lease().await;
+    assert_eq!(json!(lease.job), kept["id"]);
+    node.submit(&lease, output("hello", 5)).await;
+    node.settled().await;
+    assert_eq!(credits_of(&world, Account::Held(lab())).await, 0);
+    assert!((990..1_000).contains(&credits_of(&world, Account::Payer(lab())).await));
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_ends_and_costs_nothing() {
+    let world = World::new().await;
+    buy(&world, 1_000, "1").await;
+    let mut node = Node::ready(&world.coordinator).await;
+    // As if its client had left while the books could not be written.
+    let ask = async |key: Option<&str>| {
+        let key = key.map(|key| neurino_core::IdempotencyKey::new(key).unwrap());
+        world.coordinator.submit_on(lab(), key, spec(MODEL, "hi"), attended()).await.unwrap()
+    };
+    let job = ask(None).await;
+    let watch = world.coordinator.watch_job(job).await.unwrap();
+    let lease = node.lease().await;
+    assert!(works_on(&mut node, &lease, 2).await, "somebody waits");
+    drop(watch);
+    assert_eq!(stopped(&mut node, &lease).await, ErrorCode::Unreachable);
+    assert_eq!(credits_of(&world, Account::Payer(lab())).await, 1_000);
+    // Behind a gateway, which may come back: later, and then under the same key.
+    let first = ask(Some("gateway-1")).await;
+    let lease = node.lease().await;
+    assert!(works_on(&mut node, &lease, 1).await, "it may come back");
+    assert_eq!(ask(Some("gateway-1")).await, first);
+    assert_eq!(stopped(&mut node, &lease).await, ErrorCode::Unreachable);
+    let second = ask(Some("gateway-1")).await;
+    assert_ne!(second, first, "whoever comes later means another try");
+    let watch = world.coordinator.watch_job(second).await.unwrap();
+    let lease = node.lease().await;
+    assert!(works_on(&mut node, &lease, 4).await, "it is waited for");
+    node.submit(&lease, output("hello", 5)).await;
+    node.settled().await;
+    drop(watch);
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn chats_and_pictures_are_waited_for_and_jobs_are_not() {
+    let world = World::new().await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let key = [("idempotency-key", "mine")];
+    let body = serde_json::to_value(spec(MODEL, "durable")).unwrap().to_string();
+    world.send(Method::POST, "/v1/jobs", Some(&world.api_key), &[], body).await;
+    let lease = node.lease().await;
+    assert!(works_on(&mut node, &lease, 1).await, "nobody asks after it, and it goes on");
+    node.submit(&lease, output("hello", 5)).await;
+    node.settled().await;
+    // A client with a key of its own may come back any time of the day.
+    let lease = tokio::select! {
+        _ = post(&world, &world.api_key, &key, chat_body(|_| {})) => panic!("nobody answered"),
+        lease = node.lease() => lease,
+    };
+    assert!(works_on(&mut node, &lease, 4).await, "it may come back");
+    node.submit(&lease, output("hello", 5)).await;
+    node.settled().await;
+    let (status, _) = post(&world, &world.api_key, &key, chat_body(|_| {})).await;
+    assert_eq!(status, StatusCode::OK);
 }

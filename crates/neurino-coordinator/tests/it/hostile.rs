@@ -67,6 +67,35 @@ async fn what_is_no_json_of_the_endpoint_is_refused_by_every_one() {
 }
 
 #[tokio::test]
+async fn what_nests_deeper_than_any_request_is_refused_in_words() {
+    let world = World::original(short_limits()).await;
+    let schema = |levels: usize| {
+        let mut schema = json!({ "type": "string" });
+        for _ in 0..levels {
+            schema = json!({ "type": "array", "items": schema });
+        }
+        schema
+    };
+    let with_schema = |levels: usize| {
+        let arguments = json!({ "type": "object", "properties": { "a": schema(levels) } });
+        let function = json!({ "name": "f", "parameters": arguments });
+        chat_body(|body| body["tools"] = json!([{ "type": "function", "function": function }]))
+    };
+    let chat = "/v1/chat/completions";
+    let (status, body) = world.call(Method::POST, chat, with_schema(20)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "only the nodes are missing: {body}");
+    let (status, body) = world.call(Method::POST, chat, with_schema(40)).await;
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "invalid_request"));
+    assert!(body.to_string().contains("deeper than 32 levels"), "{body}");
+    // However right the rest of it is.
+    for (path, mut body) in endpoints() {
+        body["also"] = schema(40);
+        let (status, answer) = world.call(Method::POST, path, body).await;
+        refused("a deep field", path, status, &answer);
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_by_every_endpoint() {
     let world = World::original(short_limits()).await;
     // Larger than anything but a node's picture may be; that has its own tests.

@@ -116,6 +116,24 @@ async fn what_was_streamed_is_what_must_be_signed() {
 }
 
 #[tokio::test]
+async fn a_link_that_breaks_frees_nobody_from_what_was_streamed() {
+    let world = World::new().await;
+    let job = world.submit("hi").await;
+    let mut watch = world.coordinator.watch_job(job).await.unwrap();
+    let mut node = Node::ready(&world.coordinator).await;
+    let lease = node.lease().await;
+    node.stream(&lease, "one thing").await;
+    while !matches!(watch.next().await.unwrap(), JobUpdate::Delta(_)) {}
+    let identity = node.identity.clone();
+    drop(node);
+    let mut node = identity.connect(&world.coordinator).await;
+    node.heartbeat(&[&lease]).await;
+    node.submit(&lease, output("another thing", 5)).await;
+    assert_eq!(node.rejected().await, ErrorCode::InvalidRequest);
+    world.assert_books_hold().await;
+}
+
+#[tokio::test]
 async fn nobody_can_use_the_lease_of_another_node() {
     let world = World::new().await;
     world.submit("hi").await;

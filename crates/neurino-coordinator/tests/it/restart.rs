@@ -1,10 +1,15 @@
 //! Restarts on the same books: no accepted job is lost, none is paid twice.
 
+use std::time::Duration;
+
 use neurino_coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use neurino_protocol::ErrorCode;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::node::{Node, output};
-use crate::world::{MODEL, World, eventually};
+use crate::world::{MODEL, World, chat_body, eventually};
 
 #[tokio::test]
 async fn queued_jobs_and_keys_survive() {
@@ -182,4 +187,52 @@ async fn keys_and_checks_work_beside_a_running_coordinator() {
     assert!(matches!(books::ledger_check(&nowhere).await, Err(CoordinatorError::NoBooks(_))));
     assert!(matches!(admin::create_api_key(&database, " ").await, Err(CoordinatorError::KeyName)));
     assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_restart_in_order_is_over_soon_and_open_answers_end_in_words() {
+    let mut world = World::new().await;
+    let mut node = Node::ready(&world.coordinator).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1/chat/completions", listener.local_addr().unwrap());
+    let (stop, served) = (CancellationToken::new(), std::sync::Arc::clone(&world.coordinator));
+    let until = stop.clone();
+    let serving = tokio::spawn(async move { served.serve(listener, until).await.unwrap() });
+    let ask = |stream: bool| {
+        let body = chat_body(|body| body["stream"] = json!(stream));
+        reqwest::Client::new().post(&url).bearer_auth(&world.api_key).json(&body).send()
+    };
+    let streamed = tokio::spawn(ask(true));
+    let lease = node.lease().await;
+    node.stream(&lease, "so far").await;
+    let mut streamed = streamed.await.unwrap().unwrap();
+    let mut read = String::new();
+    while !read.contains("so far") {
+        read += std::str::from_utf8(&streamed.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    // And one that nobody has begun to answer.
+    let waiting = tokio::spawn(ask(false));
+    eventually("it waits", async || world.coordinator.jobs_overview().queued == 1).await;
+
+    let begun = std::time::Instant::now();
+    stop.cancel();
+    serving.await.unwrap();
+    world.restart().await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    while let Some(chunk) = streamed.chunk().await.unwrap() {
+        read += std::str::from_utf8(&chunk).unwrap();
+    }
+    assert!(!read.contains("[DONE]"));
+    let last = crate::world::events(&read).pop().unwrap();
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(crate::world::code(&last), "unreachable", "{last}");
+    let waiting = waiting.await.unwrap().unwrap();
+    assert_eq!(waiting.status(), 503);
+    assert_eq!(waiting.headers()["retry-after"], "5");
+    // Their clients were told, so that nobody computes them.
+    eventually("both are withdrawn", async || {
+        world.coordinator.ledger_check().await.unwrap().jobs.get("cancelled") == Some(&2)
+    })
+    .await;
 }

@@ -42,6 +42,7 @@ pub(crate) fn short_limits() -> Limits {
         reconnect_grace_ms: 300,
         recovery_grace_ms: 2_000,
         chat_no_node_wait_ms: 400,
+        unwatched_ms: 400,
         // Tests that are not about audits are not to meet any.
         audit_round_ms: 3_600_000,
         ..Limits::default()

@@ -70,7 +70,7 @@ fn unit(ready: &Ready, id: u8) -> &Unit {
 }
 
 fn names(unit: &Unit) -> Vec<&str> {
-    unit.models.iter().map(|model| model.as_str()).collect()
+    unit.models.iter().map(neurino_core::ModelId::as_str).collect()
 }
 
 fn on(unit: u8, name: &str) -> Lease {

@@ -3,6 +3,7 @@
 //! The body carries no signature. What makes it the miner's is the job's id, which nobody else was
 //! told, and only a miner whose key has signed a result before is asked to stream at all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,20 +12,24 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use neurino_core::{
-    FinishReason, JobOutput, JobSpec, LeaseId, Receipt, TextChoice, TextDelta, TextJob, TextOutput,
+    FinishReason, JobOutput, JobSpec, LeaseId, NodeId, Receipt, TextChoice, TextDelta, TextJob,
+    TextOutput,
 };
 use neurino_protocol::{ErrorBody, ErrorCode};
+use tokio::time::Instant;
 
 use super::super::Edge;
 use super::wire;
 use super::{invalid, refusal, submit};
-use crate::original::miner_id;
+use crate::original::{Held, miner_id};
 use crate::store::AttemptEnd;
 
 /// Ends a stream; text behind it counts for nothing.
 const DONE: &str = "[DONE]";
 /// Longest pause within a stream.
 const IDLE: Duration = Duration::from_secs(15);
+/// Wait before an answer is settled again.
+const SETTLE_RETRY: Duration = Duration::from_millis(500);
 /// Most bytes behind the end that are read, so that a miner that says it twice hears the answer.
 const BEHIND_MAX: usize = 4 << 10;
 
@@ -69,7 +74,32 @@ async fn take(coordinator: &Edge, request: Request) -> Result<Receipt, ErrorBody
     let choices = vec![TextChoice::new(text.done(), FinishReason::Stop)];
     let usage = wire::usage(&choices, job);
     let output = JobOutput::Text(TextOutput { choices, usage, precision: None });
-    submit::settle(coordinator, &node, lease, held, output).await
+    let this = Arc::clone(coordinator);
+    // To the end, whether or not the miner still listens: nobody can stream it again.
+    coordinator.to_the_end(async move { settled(&this, &node, lease, held, output).await }).await
+}
+
+/// Settles the whole answer. While the books cannot be written it is tried again, up to its deadline: it
+/// is here, and its payer has read it.
+async fn settled(
+    coordinator: &Edge,
+    node: &NodeId,
+    lease: LeaseId,
+    held: Held,
+    output: JobOutput,
+) -> Result<Receipt, ErrorBody> {
+    loop {
+        match submit::settle(coordinator, node, lease, held, output.clone()).await {
+            Err(error)
+                if error.code.passes()
+                    && Instant::now() < held.deadline
+                    && !coordinator.stop.is_cancelled() =>
+            {
+                tokio::time::sleep(SETTLE_RETRY).await;
+            }
+            settled => return settled,
+        }
+    }
 }
 
 /// The error as the payer may see it: a miner's fault is not theirs.
@@ -205,6 +235,7 @@ impl Growing {
 #[cfg(test)]
 mod tests {
     use neurino_core::{ChatMessage, ModelId, Role};
+    use tower::ServiceExt as _;
 
     use super::*;
 
@@ -242,6 +273,61 @@ mod tests {
         check("x<|im_end|>y[DONE]", "x");
         check("two  blanks  [DONE]", "two  blanks ");
         check("[DONE]", "");
+    }
+
+    async fn post(
+        coordinator: &Edge,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> (u16, serde_json::Value) {
+        let mut request = axum::http::Request::builder().method("POST").uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(axum::body::Body::from(body)).expect("a request");
+        let response = coordinator.router().oneshot(request).await.into_response();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        (status, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_streamed_answer_is_paid_once_the_books_are_back() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let own = Arc::new(neurino_wallet::IdentityKey::generate(&mut rand::rng()));
+        let practice = crate::CoordinatorConfig::practice(folder.path().join("books.sqlite"), own);
+        let config = crate::CoordinatorConfig { original: true, ..practice };
+        let opened = crate::Coordinator::open_without_timers(config).await;
+        let coordinator = opened.expect("the books open");
+        let model = "smollm2-135m-instruct";
+        let messages = vec![ChatMessage::new(Role::User, "hi")];
+        let asked = TextJob::new(ModelId::new(model).expect("valid"), messages, 16);
+        let payer = neurino_ledger::PayerId::local();
+        let id = coordinator.submit_job(payer, None, JobSpec::Text(asked)).await;
+        let id = id.expect("it is accepted");
+        let miner = format!("0x{}-rig", "ab".repeat(20));
+        let poll = serde_json::json!({ "miner_id": miner, "model_id": model, "min_deadline": 1 });
+        let mut job = serde_json::Value::Null;
+        while job.is_null() {
+            job = post(&coordinator, "/miner_request", &[], poll.to_string()).await.1;
+        }
+        let lease = job["job_id"].as_str().expect("an id").to_owned();
+        // As if its key had signed before.
+        coordinator.expect_stream(wire::lease_of(&lease).expect("an id"));
+        coordinator.store.fail_at_random(rand::SeedableRng::seed_from_u64(1), 1_000);
+        let mend = async {
+            tokio::time::sleep(2 * SETTLE_RETRY).await;
+            coordinator.store.fail_no_more();
+        };
+        let headers = [("job_id", lease.as_str()), ("miner_id", miner.as_str())];
+        let streamed =
+            post(&coordinator, "/miner_submit_stream", &headers, "Hello there [DONE]".into());
+        let ((status, paid), ()) = tokio::join!(streamed, mend);
+        assert_eq!((status, paid["status"].as_str()), (200, Some("accepted")), "{paid}");
+        let stored = coordinator.store.job(id).await.expect("reads").expect("it is there");
+        assert!(stored.receipt.is_some());
+        coordinator.shutdown().await;
     }
 
     #[test]

@@ -424,3 +424,6 @@ impl Conductor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 
 use super::super::wire::{UpSay, pieces};
 use super::{Circuit, Heard, Inner};
+use crate::depth::is_too_deep;
 use crate::edge::{ApiError, Peer, SEND_WAIT, fits, malformed, prepared};
 use crate::introduction::check_signatures;
 use crate::session::{address_of, check_version, void_challenge};
@@ -124,7 +125,8 @@ async fn read(socket: &mut WebSocket) -> Result<(Utf8Bytes, NodeMessage), Option
             }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(None),
         };
-        let Ok(message) = serde_json::from_str(&text) else {
+        let read = (!is_too_deep(text.as_bytes())).then(|| serde_json::from_str(&text));
+        let Some(Ok(message)) = read else {
             return Err(Some(malformed("a message is not JSON of the node protocol")));
         };
         fits(text.len(), &message)?;

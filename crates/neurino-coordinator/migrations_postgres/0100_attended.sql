@@ -1,0 +1,2 @@
+-- Whether a job is for somebody who waits on the line for it: once nobody does, it is withdrawn.
+ALTER TABLE job ADD COLUMN attended BOOLEAN NOT NULL DEFAULT FALSE;
