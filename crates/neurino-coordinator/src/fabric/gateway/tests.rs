@@ -30,7 +30,16 @@ async fn said(gateway: &Arc<Inner>, at_ms: i64) -> (u16, String) {
     let submit = Submit { gateway: id, session, circuit: circuit.id, at_ms, ask };
     let subject = gateway.subjects.submit.clone();
     let sealed = gateway.key.seal(&subject, &pack(&submit, b"{}"));
-    gateway.queue.publish(subject, sealed.into()).await.unwrap().await.unwrap();
+    let publish = async || {
+        let sent = gateway.queue.publish(subject.clone(), sealed.clone().into()).await;
+        sent.unwrap().await
+    };
+    // The router makes its queue after it showed itself.
+    let begin = std::time::Instant::now();
+    while let Err(error) = publish().await {
+        assert!(begin.elapsed() < PATIENCE, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let (mut status, mut body) = (0, Vec::new());
     loop {
         let heard = tokio::time::timeout(PATIENCE, circuit.hear()).await;
