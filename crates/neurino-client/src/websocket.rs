@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use neurino_protocol::node::{
-    CoordinatorMessage, HEARTBEAT_SECS, MESSAGE_BYTES_MAX, NodeMessage, UPLOAD_BYTES_PER_SEC,
+    CoordinatorMessage, HEARTBEAT_SECS, IDLE_HEARTBEAT_SECS, MESSAGE_BYTES_MAX, NodeMessage,
+    UPLOAD_BYTES_PER_SEC,
 };
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -21,10 +22,13 @@ use crate::tls::believed;
 
 /// Messages that may wait in each direction.
 pub(crate) const LINK_MESSAGES: usize = 64;
-/// How often the other side is asked for a sign of life.
-const PING: Duration = Duration::from_secs(2 * HEARTBEAT_SECS);
-/// Silence after which the link is taken for dead: three signs of life were missed.
-const SILENCE: Duration = Duration::from_secs(6 * HEARTBEAT_SECS);
+/// How often the other side is asked for a sign of life: together with a heartbeat if there is one, so that
+/// both of them wake it once.
+const PING: Duration = Duration::from_secs(IDLE_HEARTBEAT_SECS);
+/// How much earlier than that a heartbeat takes it along.
+const PING_EARLY: Duration = Duration::from_secs(1);
+/// Silence after which the link is taken for dead: two signs of life were missed.
+const SILENCE: Duration = Duration::from_secs(2 * IDLE_HEARTBEAT_SECS + HEARTBEAT_SECS);
 /// How long the other side may take to answer a close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -88,19 +92,35 @@ async fn write(
 ) {
     let mut ping = tokio::time::interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = Instant::now();
     loop {
-        let frame = tokio::select! {
+        let (frame, asks) = tokio::select! {
             message = from_node.recv() => match message {
-                Some(message) => Message::text(
-                    serde_json::to_string(&message).expect("node messages always serialise"),
-                ),
-                None => Message::Close(None),
+                Some(message) => {
+                    let beats = matches!(message, NodeMessage::Heartbeat { .. });
+                    let json =
+                        serde_json::to_string(&message).expect("node messages always serialise");
+                    (Message::text(json), beats && asked.elapsed() + PING_EARLY >= PING)
+                }
+                None => (Message::Close(None), false),
             },
-            _ = ping.tick() => Message::Ping(tungstenite::Bytes::new()),
+            _ = ping.tick() => {
+                asked = Instant::now();
+                (ping_frame(), false)
+            }
         };
         let last = frame.is_close();
         uploading.store(frame.len(), Ordering::Relaxed);
-        let sent = sink.send(frame).await;
+        let sent = if asks {
+            asked = Instant::now();
+            ping.reset();
+            match sink.feed(frame).await {
+                Ok(()) => sink.send(ping_frame()).await,
+                failed => failed,
+            }
+        } else {
+            sink.send(frame).await
+        };
         uploading.store(0, Ordering::Relaxed);
         if let Err(error) = sent {
             tracing::debug!(%error, "the websocket takes no more messages");
@@ -110,6 +130,10 @@ async fn write(
             return;
         }
     }
+}
+
+fn ping_frame() -> Message {
+    Message::Ping(tungstenite::Bytes::new())
 }
 
 /// How long the other side may be silent. It is not asked for a sign of life while a large message is

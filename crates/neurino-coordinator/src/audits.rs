@@ -34,7 +34,7 @@ use crate::files::FilesReport;
 use crate::honeypots::Honeypots;
 use crate::jobs::short;
 use crate::router::{JobClass, Placement, is_other_engine, owner_of, party_of};
-use crate::state::{Session, State};
+use crate::state::State;
 use crate::store::{
     AuditState, AuditWrite, AuditWritten, Mark, NewAudit, PictureMark, Ruling, Store, StoredAudit,
     StoredJob, TextMark,
@@ -447,15 +447,13 @@ impl Coordinator {
     /// node says itself of which it is. So it is one where several owners are of it, or where whoever runs
     /// the network named somebody who is.
     pub(crate) fn is_known_class(&self, state: &State, class: &str) -> bool {
-        let of_class = || {
-            let sessions = state.sessions.iter();
-            let is_of = |(node, session): &(&NodeId, &Session)| {
-                session.fingerprint == class || state.router.classes(node).any(|own| own == class)
-            };
-            sessions.filter(is_of).map(|(node, _)| node)
+        let is_of = |node: &NodeId| {
+            let session = state.sessions.get(node);
+            session.is_some_and(|session| session.fingerprint == class)
+                || state.router.classes(node).any(|own| own == class)
         };
-        let owners: BTreeSet<&str> = of_class().map(owner_of).collect();
-        owners.len() >= CLASS_OWNERS || of_class().any(|node| self.audits.is_validator(node))
+        state.router.owners_of_class(class) >= CLASS_OWNERS
+            || self.audits.validators().iter().any(is_of)
     }
 
     /// Who computes an audited job again in the second run. Some of them, which nobody can tell before, go

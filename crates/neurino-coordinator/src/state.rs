@@ -201,6 +201,8 @@ pub(crate) struct State {
     pub(crate) node_leases: BTreeMap<NodeId, BTreeSet<LeaseId>>,
     pub(crate) sessions: BTreeMap<NodeId, Session>,
     pub(crate) last_session: u64,
+    /// When it is looked next who fell silent.
+    pub(crate) silence_looked_at: Instant,
     pub(crate) challenges: Challenges,
     /// When a connected node last served a model.
     pub(crate) last_served: BTreeMap<ModelId, Instant>,
@@ -231,6 +233,7 @@ impl State {
             node_leases: BTreeMap::new(),
             sessions: BTreeMap::new(),
             last_session: 0,
+            silence_looked_at: Instant::now(),
             challenges: Challenges::new(rand::random(), Instant::now()),
             last_served: BTreeMap::new(),
             offered: BTreeMap::new(),

@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use neurino_core::{JobId, JobSpec, JobState, LeaseId, NodeId};
-use neurino_protocol::node::{CoordinatorMessage, UPLOAD_BYTES_PER_SEC};
+use neurino_protocol::node::{
+    CoordinatorMessage, HEARTBEAT_SECS, IDLE_HEARTBEAT_SECS, UPLOAD_BYTES_PER_SEC,
+};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -17,6 +19,8 @@ use crate::store::AttemptEnd;
 
 /// How often the memory is looked through.
 const TICK: Duration = Duration::from_millis(100);
+/// How many times longer than one with leases a node may be silent that holds none.
+const IDLE_PATIENCE: u32 = (IDLE_HEARTBEAT_SECS / HEARTBEAT_SECS) as u32;
 /// How long a model that nobody serves any more is remembered; longer than any job waits for it.
 const SERVED_LATELY: Duration = Duration::from_hours(1);
 /// How often the books are asked whether somebody changed keys, models or votes.
@@ -169,7 +173,12 @@ impl Coordinator {
                 return;
             }
             state.challenges.expire(now);
-            self.end_silent_sessions(&state, now);
+            if now >= state.silence_looked_at {
+                // Often enough for what is counted in seconds; it looks at every node.
+                let silence = Duration::from_millis(self.config.limits.silence_ms);
+                state.silence_looked_at = now + (silence / 8).min(Duration::from_secs(1));
+                self.end_silent_sessions(&state, now);
+            }
             let rested = state.router.end_rests(now);
             let came_free = crate::reserve::renew(&mut state, now, &self.config.limits) || rested;
             (due(&mut state, now, &self.config.limits), came_free)
@@ -201,7 +210,8 @@ impl Coordinator {
         }
     }
 
-    /// Ends links on which nothing arrived for three heartbeats.
+    /// Ends links on which nothing arrived for three heartbeats. A node that holds leases beats as often as
+    /// one that does, counted from when it was given the first of them, others less often.
     fn end_silent_sessions(&self, state: &State, now: Instant) {
         let silence = Duration::from_millis(self.config.limits.silence_ms);
         let silent: Vec<NodeId> = state
@@ -210,6 +220,10 @@ impl Coordinator {
             .filter(|(_, s)| s.polls == 0)
             .filter(|(_, s)| now.duration_since(s.last_seen) > silence)
             .filter(|(node, s)| now.duration_since(s.last_seen) > silence + upload(state, node))
+            .filter(|(node, s)| match leased_at(state, node) {
+                Some(leased) => now.saturating_duration_since(leased) > silence,
+                None => now.duration_since(s.last_seen) > silence * IDLE_PATIENCE,
+            })
             .map(|(node, _)| node.clone())
             .collect();
         for node in silent {
@@ -240,6 +254,12 @@ impl Coordinator {
 
 /// How long the largest picture that a node works on may be on its way. Nothing else of the node gets
 /// through meanwhile.
+/// When the oldest of the leases was given that a node holds.
+fn leased_at(state: &State, node: &NodeId) -> Option<Instant> {
+    let held = state.node_leases.get(node).into_iter().flatten();
+    held.filter_map(|lease| Some(state.leases.get(lease)?.assigned)).min()
+}
+
 fn upload(state: &State, node: &NodeId) -> Duration {
     let held = state.node_leases.get(node).into_iter().flatten();
     let pixels = held.filter_map(|lease| state.jobs.get(&state.leases.get(lease)?.job)).map(

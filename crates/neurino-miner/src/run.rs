@@ -14,7 +14,8 @@ use neurino_protocol::ErrorBody;
 use neurino_protocol::earnings::{JobOutcome, JobRecord};
 use neurino_protocol::node::files::FileProof;
 use neurino_protocol::node::{
-    CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NoJob, NodeMessage, Ready, UPLOAD_BYTES_PER_SEC,
+    CoordinatorMessage, HEARTBEAT_SECS, IDLE_HEARTBEAT_SECS, ModelOffer, NoJob, NodeMessage, Ready,
+    UPLOAD_BYTES_PER_SEC,
 };
 use neurino_wallet::IdentityKey;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -401,7 +402,20 @@ impl Run {
             let leases = self.jobs.values().map(|job| job.shown.lease).collect();
             self.queue.push_back(NodeMessage::Heartbeat { leases });
         }
-        self.beat_at = Some(Instant::now() + Duration::from_secs(HEARTBEAT_SECS));
+        self.beat_at = Some(Instant::now() + self.pause_of_beats());
+    }
+
+    /// How long until the coordinator expects the next heartbeat.
+    fn pause_of_beats(&self) -> Duration {
+        let idle = self.jobs.is_empty() && self.resend_at.is_none();
+        let secs = if idle { IDLE_HEARTBEAT_SECS } else { HEARTBEAT_SECS };
+        Duration::from_secs(secs)
+    }
+
+    /// Has the next heartbeat come as soon as one is expected of a node with leases.
+    pub(crate) fn beat_as_busy(&mut self) {
+        let due = Instant::now() + Duration::from_secs(HEARTBEAT_SECS);
+        self.beat_at = self.beat_at.map(|at| at.min(due));
     }
 
     /// Has the pending text sent within [`FLUSH`].

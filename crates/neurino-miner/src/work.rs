@@ -188,6 +188,7 @@ impl Run {
         };
         self.jobs.insert(self.jobs_seen, job);
         self.jobs_seen += 1;
+        self.beat_as_busy();
         let task = JobTask {
             lease: Lease { budget_ms, ..lease },
             model,

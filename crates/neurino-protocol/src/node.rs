@@ -50,8 +50,12 @@ pub const PREVIEW_BYTES_MAX: usize = 512 << 10;
 /// Slowest upload that a link is made for, in bytes per second; while a large message is on its way,
 /// nothing else gets through.
 pub const UPLOAD_BYTES_PER_SEC: usize = 128 << 10;
-/// How often a node sends [`NodeMessage::Heartbeat`], in seconds; three missed ones end the session.
+/// How often a node that holds leases sends [`NodeMessage::Heartbeat`], in seconds; three missed ones end
+/// the session.
 pub const HEARTBEAT_SECS: u64 = 5;
+/// How often one without leases does, which has less to lose. Most nodes of a network are idle, and their
+/// heartbeats are most of what it hears.
+pub const IDLE_HEARTBEAT_SECS: u64 = 3 * HEARTBEAT_SECS;
 
 /// From the node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use neurino_coordinator::{
-    Coordinator, CoordinatorConfig, CoordinatorError, Database, FabricAddress, FabricConfig,
-    FabricKey, Gateway, GatewayConfig, Limits, books,
+    Bucket, BucketKeys, Coordinator, CoordinatorConfig, CoordinatorError, Database, FabricAddress,
+    FabricConfig, FabricKey, Gateway, GatewayConfig, Limits, books,
 };
 use neurino_wallet::IdentityKey;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
+
+use crate::certificate;
 
 /// Words of a fixed wallet: the coordinator of a run signs with one key before and after a crash. Its
 /// receipts are worth nothing.
@@ -36,6 +38,48 @@ pub struct Terms {
     /// Where NATS is, if there are gateways.
     #[arg(long)]
     pub nats: Option<String>,
+    /// The S3 server of the pictures with its key, `http://KEY:SECRET@127.0.0.1:PORT/BUCKET`; without
+    /// one they lie in the folder.
+    #[arg(long)]
+    pub pictures: Option<String>,
+    /// The folder of the listener's certificate, if it encrypts.
+    #[arg(long)]
+    pub certificate: Option<PathBuf>,
+}
+
+impl Terms {
+    /// Books in the folder, one coordinator alone, miners of our own protocol.
+    pub fn usual(text_budget_ms: u64) -> Self {
+        Self {
+            text_budget_ms,
+            original: false,
+            database: None,
+            nats: None,
+            pictures: None,
+            certificate: None,
+        }
+    }
+}
+
+/// The bucket of the pictures.
+fn bucket(address: &str) -> anyhow::Result<Bucket> {
+    let url = reqwest::Url::parse(address).context("the address of the pictures")?;
+    let (key_id, secret) = (url.username().to_owned(), url.password().unwrap_or_default());
+    let keys = BucketKeys { key_id, secret: secret.to_owned().into(), token: None };
+    let mut endpoint = url.clone();
+    endpoint.set_path("");
+    endpoint.set_username("").ok().context("an address with a key")?;
+    endpoint.set_password(None).ok().context("an address with a secret")?;
+    let address = format!("s3:/{}/sim", url.path());
+    Ok(Bucket::at(&address, Some(endpoint.as_str()), None, keys)?)
+}
+
+/// Where a process of this machine listens.
+fn url_of(port: u16, certificate: Option<&PathBuf>) -> String {
+    match certificate {
+        Some(_) => format!("https://{}:{port}", certificate::HOST),
+        None => format!("http://127.0.0.1:{port}"),
+    }
 }
 
 /// What coordinator and gateways of a run share.
@@ -52,6 +96,7 @@ fn limits(text_budget_ms: u64) -> Limits {
         connections_max: 40_000,
         // All miners are of one owner, so that no job is computed again by another one's.
         nodes_per_owner_max: usize::MAX,
+        new_owner_leases_max: u32::MAX,
         ..Limits::default()
     }
 }
@@ -160,6 +205,7 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
     config.practice = false;
     config.original = terms.original;
     config.limits = limits(terms.text_budget_ms);
+    config.bucket = terms.pictures.as_deref().map(bucket).transpose()?;
     let coordinator = loop {
         match Coordinator::open(config.clone()).await {
             Err(CoordinatorError::InUse(held @ Database::Postgres(_))) => {
@@ -179,7 +225,8 @@ pub async fn serve(folder: &Path, port: u16, terms: Terms) -> anyhow::Result<()>
         }
     });
     let stop = CancellationToken::new();
-    let public = async { Ok(coordinator.serve(listener, stop.clone()).await?) };
+    let tls = terms.certificate.as_deref().map(certificate::open).transpose()?;
+    let public = async { Ok(coordinator.serve_on(listener, tls, stop.clone()).await?) };
     let gateways = async {
         match &terms.nats {
             Some(nats) => {
@@ -281,7 +328,7 @@ impl Process {
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        url_of(self.port, self.terms.certificate.as_ref())
     }
 
     /// How often the books were used since it was started.
@@ -347,6 +394,13 @@ fn spawn(program: &Path, folder: &Path, port: u16, terms: Terms) -> anyhow::Resu
         .args(terms.original.then_some("--original"))
         .args(terms.database.iter().flat_map(|address| ["--database", address]))
         .args(terms.nats.iter().flat_map(|address| ["--nats", address]))
+        .args(terms.pictures.iter().flat_map(|address| ["--pictures", address]))
+        .args(
+            terms
+                .certificate
+                .iter()
+                .flat_map(|folder| ["--certificate".as_ref(), folder.as_os_str()]),
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

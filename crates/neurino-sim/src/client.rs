@@ -27,26 +27,30 @@ pub(crate) enum Outcome {
 /// Longest time in which one job is submitted again and again.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// A short text.
+pub(crate) fn text(model: &ModelId, number: u64) -> JobSpec {
+    let messages = vec![ChatMessage::new(Role::User, format!("virtual job {number}"))];
+    let mut job = TextJob::new(model.clone(), messages, 32);
+    job.sampling.seed = number;
+    JobSpec::Text(job)
+}
+
 /// Submits one job. A repeat after a broken connection has the same idempotency key.
 pub(crate) async fn submit(
     http: &reqwest::Client,
     url: &str,
     key: &str,
-    model: &ModelId,
+    spec: &JobSpec,
     number: u64,
 ) -> Outcome {
     let asked = Instant::now();
-    let messages = vec![ChatMessage::new(Role::User, format!("virtual job {number}"))];
-    let mut job = TextJob::new(model.clone(), messages, 32);
-    job.sampling.seed = number;
-    let body = JobSpec::Text(job);
     while asked.elapsed() < PATIENCE {
         let request = http
             .post(format!("{url}/v1/jobs"))
             .bearer_auth(key)
             .header("idempotency-key", format!("job-{number}"))
             .header("neurino-service-tier", "priority")
-            .json(&body);
+            .json(spec);
         if let Ok(response) = request.send().await {
             let status = response.status().as_u16();
             let answer: Option<Value> = response.json().await.ok();

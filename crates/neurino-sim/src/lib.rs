@@ -4,13 +4,15 @@
 //! Nothing is computed: a virtual miner waits for as long as a job would take and signs an answer of a
 //! few words. Everything else is what strangers' machines do: sessions, leases, signatures, receipts.
 //! Reading order: [`runs`] (what is measured, and what passes), [`world`] (the coordinator and the
-//! rest together), `child`, `miner`, `client`, `polls` (miners of the original protocol), `streams`
+//! rest together), `child`, `miner`, `client`, [`pictures`] (what virtual painters hand in), `polls` (miners of the original protocol), `streams`
 //! (answers that are read as they grow), [`report`].
 
+pub mod certificate;
 pub mod child;
 mod client;
 mod miner;
 pub mod nats;
+pub mod pictures;
 mod polls;
 #[cfg(unix)]
 pub mod postgres;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use neurino_sim::certificate;
 use neurino_sim::child::{self, Terms};
 use neurino_sim::runs::{Ground, Run, Size, run};
 
@@ -32,6 +33,9 @@ enum Action {
         /// the run starts what it needs.
         #[arg(long, value_name = "FOLDER")]
         postgres: Option<PathBuf>,
+        /// Encrypt everything between miners, clients and coordinator.
+        #[arg(long)]
+        tls: bool,
     },
     /// The coordinator's own process; started by the program itself.
     #[command(hide = true)]
@@ -93,9 +97,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             child::serve_gateway(&folder, port, &nats).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Action::Run { runs, part, shorter, postgres } => {
+        Action::Run { tls: true, .. } if !certificate::is_believed() => certificate::believing(),
+        Action::Run { runs, part, shorter, postgres, tls } => {
             anyhow::ensure!(part > 0 && shorter > 0, "nothing can be divided by zero");
-            let ground = Ground { program: std::env::current_exe()?, postgres, gateways: 0 };
+            let certificate = if tls { certificate::believed() } else { None };
+            let program = std::env::current_exe()?;
+            let ground = Ground { postgres, certificate, ..Ground::plain(program) };
             let runs = if runs.is_empty() { Run::all(&ground) } else { runs };
             let mut passed = true;
             for name in runs {

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 
 use neurino_client::{Coordinator as _, HttpCoordinator, Session};
 use neurino_core::{
-    FinishReason, JobId, JobOutput, Lease, LeaseId, ModelId, NodeId, ResultStatement, TextDelta,
-    TextOutput, Usage,
+    FinishReason, JobId, JobOutput, JobSpec, Lease, LeaseId, ModelId, NodeId, ResultStatement,
+    TextDelta, TextOutput, Usage,
 };
 use neurino_protocol::node::{
-    Capabilities, CoordinatorMessage, HEARTBEAT_SECS, ModelOffer, NodeMessage, Ready, Submission,
+    Capabilities, CoordinatorMessage, HEARTBEAT_SECS, IDLE_HEARTBEAT_SECS, ModelOffer, NodeMessage,
+    Ready, Submission,
 };
 use neurino_wallet::IdentityKey;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
+use crate::pictures::{self, PAINTER};
 use crate::streams::piece;
+use crate::world::PAINTS;
 
 /// What happened at a miner.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +33,7 @@ pub(crate) enum Seen {
     /// A job arrived.
     Assigned(JobId, Instant),
     /// A result was paid.
-    Settled(JobId, Instant),
+    Settled { job: JobId, at: Instant, picture: bool },
     /// A result was refused; whether it had been handed in after its lease.
     Rejected { late: bool },
 }
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) urls: Vec<String>,
     pub(crate) seen: mpsc::UnboundedSender<Seen>,
     pub(crate) manner: Manner,
+    /// Whether every tenth of them paints instead.
+    pub(crate) paints: bool,
 }
 
 /// How often a result that is not settled is handed in again.
@@ -86,6 +91,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u64, start_after: Duration)
     let mut miner = Miner {
         rng: StdRng::seed_from_u64(number),
         node,
+        paints: shared.paints && number % PAINTS == 0,
         results: HashMap::new(),
         working: HashMap::new(),
         shared,
@@ -105,6 +111,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u64, start_after: Duration)
 struct Miner {
     rng: StdRng,
     node: NodeId,
+    paints: bool,
     results: HashMap<LeaseId, Held>,
     working: HashMap<LeaseId, (Lease, tokio::time::Instant, bool)>,
     shared: Arc<Shared>,
@@ -118,11 +125,15 @@ impl Miner {
 
     /// Works until the session ends.
     async fn serve(&mut self, mut session: Session) {
-        let models = vec![ModelOffer::text(self.shared.model.clone())];
+        let models = vec![if self.paints {
+            let id = ModelId::new(PAINTER).expect("a valid model id");
+            ModelOffer { id, image: Some(pictures::usual()) }
+        } else {
+            ModelOffer::text(self.shared.model.clone())
+        }];
         let ready = Ready::new(models, self.shared.manner.slots);
         let mut out = vec![NodeMessage::Ready(ready), self.heartbeat()];
-        let mut beat = tokio::time::interval(Duration::from_secs(HEARTBEAT_SECS));
-        beat.reset();
+        let mut beat_at = tokio::time::Instant::now() + self.pause_of_beats();
         for held in self.results.values_mut() {
             held.sent = Instant::now();
             out.push(NodeMessage::Submit(held.submission.clone()));
@@ -142,11 +153,15 @@ impl Miner {
             };
             tokio::select! {
                 message = session.messages.recv() => match message {
-                    Some(message) => self.hear(message, &session.outbox),
+                    Some(message) => {
+                        self.hear(message, &session.outbox);
+                        beat_at = beat_at.min(tokio::time::Instant::now() + self.pause_of_beats());
+                    }
                     None => return,
                 },
                 () = done => self.finish(&mut out),
-                _ = beat.tick() => {
+                () = tokio::time::sleep_until(beat_at) => {
+                    beat_at = tokio::time::Instant::now() + self.pause_of_beats();
                     out.push(self.heartbeat());
                     for held in self.results.values_mut().filter(|h| h.sent.elapsed() > RESEND) {
                         held.sent = Instant::now();
@@ -155,6 +170,11 @@ impl Miner {
                 }
             }
         }
+    }
+
+    fn pause_of_beats(&self) -> Duration {
+        let idle = self.working.is_empty() && self.results.is_empty();
+        Duration::from_secs(if idle { IDLE_HEARTBEAT_SECS } else { HEARTBEAT_SECS })
     }
 
     fn heartbeat(&self) -> NodeMessage {
@@ -186,7 +206,8 @@ impl Miner {
                 }
             CoordinatorMessage::Settled(receipt)
                 if self.results.remove(&receipt.lease).is_some() => {
-                    self.tell(Seen::Settled(receipt.job, Instant::now()));
+                    let (job, at, picture) = (receipt.job, Instant::now(), self.paints);
+                    self.tell(Seen::Settled { job, at, picture });
                 }
             CoordinatorMessage::Rejected { lease, .. } => {
                 if let Some(held) = self.results.remove(&lease) {
@@ -197,6 +218,15 @@ impl Miner {
         }
     }
 
+    fn answer(&self) -> JobOutput {
+        let (text, tokens) = match self.shared.manner.pieces {
+            0 => ("an answer of a virtual miner that computes nothing".to_owned(), 24),
+            pieces => ((0..pieces).map(piece).collect(), pieces),
+        };
+        let usage = Usage { prompt_tokens: 8, completion_tokens: tokens };
+        JobOutput::Text(TextOutput::single(text, FinishReason::Stop, usage))
+    }
+
     /// Signs the results that are due.
     fn finish(&mut self, out: &mut Vec<NodeMessage>) {
         let now = tokio::time::Instant::now();
@@ -204,13 +234,10 @@ impl Miner {
         let due: Vec<LeaseId> = due.map(|(id, _)| *id).collect();
         for id in due {
             let Some((lease, _, late)) = self.working.remove(&id) else { continue };
-            let pieces = self.shared.manner.pieces;
-            let (text, tokens) = match pieces {
-                0 => ("an answer of a virtual miner that computes nothing".to_owned(), 24),
-                pieces => ((0..pieces).map(piece).collect(), pieces),
+            let output = match &lease.spec {
+                JobSpec::Image(job) => pictures::picture_of(job),
+                _ => self.answer(),
             };
-            let usage = Usage { prompt_tokens: 8, completion_tokens: tokens };
-            let output = JobOutput::Text(TextOutput::single(text, FinishReason::Stop, usage));
             let statement = ResultStatement {
                 job: lease.job,
                 lease: lease.id,

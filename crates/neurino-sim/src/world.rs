@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use neurino_coordinator::LedgerCheck;
 use neurino_coordinator::{admin, books};
-use neurino_core::{JobId, ModelId};
+use neurino_core::{JobId, JobSpec, ModelId};
 use neurino_wallet::IdentityKey;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -18,12 +18,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::child::{GatewayProcess, Process, Terms};
 use crate::client::{self, Accepted, Outcome};
 use crate::miner::{self, Manner, Seen, Shared};
+use crate::pictures;
 #[cfg(unix)]
 use crate::postgres::Server;
 use crate::runs::Ground;
 
 /// The model that all miners serve.
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+/// One of so many miners paints, and one of so many jobs is a picture, where pictures have a server.
+pub(crate) const PAINTS: u64 = 10;
 /// Time over which the miners of a run connect, for each thousand of them.
 const CONNECT_MS_PER_THOUSAND: u64 = 4_000;
 
@@ -46,6 +49,8 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     /// Requests without an answer, by the status they had.
     pub(crate) unanswered: BTreeMap<Option<u16>, u64>,
+    /// Settlements of pictures.
+    pub(crate) pictures: u64,
     pub(crate) connected: u64,
     pub(crate) disconnected: u64,
     pub(crate) late: u64,
@@ -61,6 +66,9 @@ pub(crate) struct World {
     /// The server between coordinator and gateways, and these; clients and miners take turns at them.
     #[cfg(unix)]
     pub(crate) nats: Option<crate::nats::Server>,
+    /// The server of the pictures, if there is one; then some jobs are pictures.
+    #[cfg(unix)]
+    pub(crate) s3: Option<crate::s3::Server>,
     pub(crate) gateways: Vec<GatewayProcess>,
     urls: Vec<String>,
     _folder: TempDir,
@@ -98,15 +106,31 @@ impl World {
             None
         };
         #[cfg(unix)]
-        let nats = match &ground.postgres {
+        let nats_server = match &ground.postgres {
             Some(packages) if ground.gateways > 0 => Some(crate::nats::Server::start(packages)?),
             _ => None,
         };
         #[cfg(unix)]
-        let nats_url = nats.as_ref().map(crate::nats::Server::url);
+        let nats_url = nats_server.as_ref().map(crate::nats::Server::url);
         #[cfg(not(unix))]
         let nats_url: Option<String> = None;
-        let terms = Terms { text_budget_ms, original: false, database, nats: nats_url.clone() };
+        #[cfg(unix)]
+        let s3 = match &ground.postgres {
+            // Beside the books of a server lie the pictures of one.
+            Some(packages) => Some(crate::s3::Server::start(packages)?),
+            None => None,
+        };
+        #[cfg(unix)]
+        let pictures = match &s3 {
+            Some(s3) => Some(format!("{}/{}", s3.url(), s3.bucket().await?)),
+            None => None,
+        };
+        #[cfg(not(unix))]
+        let pictures: Option<String> = None;
+        let paints = pictures.is_some();
+        let certificate = ground.certificate.clone();
+        let nats = nats_url.clone();
+        let terms = Terms { database, nats, pictures, certificate, ..Terms::usual(text_budget_ms) };
         let process = Process::start(&ground.program, folder.path(), terms).await?;
         let mut gateways = Vec::new();
         for _ in 0..ground.gateways {
@@ -138,6 +162,7 @@ impl World {
             urls: urls.clone(),
             seen: tell,
             manner,
+            paints,
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
         let mut world = Self {
@@ -145,7 +170,9 @@ impl World {
             #[cfg(unix)]
             server,
             #[cfg(unix)]
-            nats,
+            nats: nats_server,
+            #[cfg(unix)]
+            s3,
             gateways,
             urls,
             _folder: folder,
@@ -193,9 +220,13 @@ impl World {
         self.next_job += 1;
         let (http, key) = (self.http.clone(), self.keys[payer].clone());
         let url = self.urls[number as usize % self.urls.len()].clone();
-        let model = self.model.clone();
+        let spec = if self.shared.paints && number % PAINTS == 0 {
+            JobSpec::Image(pictures::job(number))
+        } else {
+            client::text(&self.model, number)
+        };
         self.requests
-            .spawn(async move { (payer, client::submit(&http, &url, &key, &model, number).await) });
+            .spawn(async move { (payer, client::submit(&http, &url, &key, &spec, number).await) });
     }
 
     /// Sends jobs steadily, payers in turn, and listens meanwhile.
@@ -252,7 +283,8 @@ impl World {
                 job.assigned.get_or_insert(at);
                 job.assignments += 1;
             }
-            Seen::Settled(id, at) => {
+            Seen::Settled { job: id, at, picture } => {
+                tally.pictures += u64::from(picture);
                 let job = tally.jobs.entry(id).or_default();
                 job.settled.get_or_insert(at);
                 job.settlements += 1;
@@ -273,6 +305,11 @@ impl World {
                 *self.tally.unanswered.entry(status).or_default() += 1;
             }
         }
+    }
+
+    /// Whether some of the jobs are pictures.
+    pub(crate) fn paints(&self) -> bool {
+        self.shared.paints
     }
 
     /// The books, added up beside the running coordinator.

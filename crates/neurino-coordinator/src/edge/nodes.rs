@@ -41,8 +41,9 @@ const REPLY_BYTES: usize = MESSAGE_BYTES_MAX;
 /// Room beyond the largest message: for what surrounds it in an exchange, and so that one that is too
 /// large is refused in words and not by the link's end.
 const BEYOND_BYTES: usize = 1 << 20;
-/// What is read at once from a link. Every idle node holds a buffer of it; the usual one is 128 KiB.
-const READ_BUFFER_BYTES: usize = 4 << 10;
+/// What is read at once from a link. Every idle node holds a buffer of it; the usual one is 128 KiB. A
+/// heartbeat has a hundred bytes, and whole pictures are rare.
+const READ_BUFFER_BYTES: usize = 1 << 10;
 /// How long a node may take to receive one message.
 pub(crate) const SEND_WAIT: Duration = Duration::from_secs(10);
 

@@ -1,13 +1,17 @@
 //! Connections: how many, how long they may take to speak, how they end.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::Request;
+use axum::response::Response;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 use super::newcomers::far_network;
 use super::{Peer, Tls};
@@ -76,7 +81,7 @@ pub(crate) async fn serve(
             tracing::debug!("one address has too many connections");
             continue;
         };
-        let (router, closing) = (router.clone().layer(Extension(peer)), closing.clone());
+        let (router, closing) = (FromPeer { router: router.clone(), peer }, closing.clone());
         let acceptor = tls.as_ref().map(Tls::acceptor);
         connections.spawn(async move {
             // Tokens are small; waiting for company would be felt.
@@ -195,9 +200,32 @@ async fn greeted(
     }
 }
 
+/// The router for one connection: its requests know where they come from. A layer would make a copy of all
+/// routes for each connection, which an idle node holds for as long as it is connected.
+#[derive(Clone)]
+struct FromPeer {
+    router: Router,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for FromPeer {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<Incoming>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Incoming>>::poll_ready(&mut self.router, cx)
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.router.call(request)
+    }
+}
+
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    router: FromPeer,
     head_wait: Duration,
     write_wait: Duration,
     closing: CancellationToken,

@@ -7,6 +7,7 @@
 //! all of a node. Which job is next is decided by `queue`, fair between classes and between payers.
 
 mod conduct;
+mod index;
 mod nodes;
 mod queue;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) use units::{Announced, Place, Standing};
 use crate::advice::Seen;
 use crate::books::UnitsOverview;
 use conduct::Conduct;
+use index::Index;
 use neurino_protocol::node::unit::{Beside, UnitKind};
 use nodes::Free;
 use queue::Queues;
@@ -46,8 +48,8 @@ pub(crate) struct Router {
     queues: Queues,
     nodes: BTreeMap<NodeId, Node>,
     free: BTreeMap<ModelId, Free>,
-    /// Connected nodes with at least one slot, per model.
-    serving: BTreeMap<ModelId, usize>,
+    /// Who they are of, by model and by numeric class.
+    index: Index,
     /// Memory that a node usually needs for a model, in bytes, where the network knows: for what nodes
     /// are told. One that serves a model is believed that it can.
     needs: Needs,
@@ -75,7 +77,8 @@ impl Router {
     /// The same, where an owner whom nobody knows holds so many jobs at once.
     #[must_use]
     pub(crate) fn with_new_owners_holding(self, most: u32) -> Self {
-        Self { of_new: Some(most), ..self }
+        // As many as there are is no limit, and nothing to count for.
+        Self { of_new: (most < u32::MAX).then_some(most), ..self }
     }
 
     /// Says which models may be computed on a part of a card; whether that changed.
@@ -113,9 +116,7 @@ impl Router {
         let units = units.collect();
         let (resting, fault_band) = (self.conduct.is_resting(id), self.conduct.fault_band(id));
         let node = Node { units, resting, capped, parked: false, fault_band, standing };
-        for model in node.served() {
-            *self.serving.entry(model.clone()).or_default() += 1;
-        }
+        self.index.insert(id, &node);
         self.nodes.insert(id.clone(), node);
         self.refresh(id);
         self.owner_changed(id);
@@ -208,14 +209,7 @@ impl Router {
                 }
             }
         }
-        for model in node.served() {
-            if let Some(serving) = self.serving.get_mut(model) {
-                *serving -= 1;
-                if *serving == 0 {
-                    self.serving.remove(model);
-                }
-            }
-        }
+        self.index.remove(id, &node);
         Some(node)
     }
 
@@ -446,18 +440,38 @@ impl Router {
 
     /// Connected nodes that serve a model, busy or not.
     pub(crate) fn serving(&self, model: &ModelId) -> usize {
-        self.serving.get(model).copied().unwrap_or(0)
+        self.index.serving(model)
     }
 
     /// Whether a connected node serves a model, besides some.
     pub(crate) fn serves_besides(&self, model: &ModelId, besides: &[NodeId]) -> bool {
         self.serving(model) > besides.len()
-            || self.nodes.iter().any(|(id, node)| node.serves(model) && !besides.contains(id))
+            || (self.index.owners_serving(model).flat_map(|party| self.nodes_of(party)))
+                .any(|(id, node)| node.serves(model) && !besides.contains(id))
     }
 
     /// Whether a connected node serves a model and may compute a job of this placement.
     pub(crate) fn serves_placed(&self, model: &ModelId, placement: &Placement) -> bool {
-        self.nodes.iter().any(|(id, node)| Self::may_serve(id, node, model, Some(placement)))
+        let may = |(id, node): (&NodeId, &Node)| Self::may_serve(id, node, model, Some(placement));
+        if let Some(only) = &placement.only {
+            return only.iter().filter_map(|id| self.nodes.get_key_value(id)).any(may);
+        }
+        let others = |party: &&NodeId| !placement.not_owners.iter().any(|o| o == party.as_str());
+        let mut may = |party| self.nodes_of(party).any(may);
+        match &placement.class {
+            Some(class) => self.index.owners_of_class(class).filter(others).any(&mut may),
+            None => self.index.owners_serving(model).filter(others).any(may),
+        }
+    }
+
+    /// Owners with a unit of a numeric class, as far as their nodes have said what they take.
+    pub(crate) fn owners_of_class(&self, class: &str) -> usize {
+        self.index.owners_of_class(class).count()
+    }
+
+    /// The nodes of an owner.
+    fn nodes_of<'a>(&'a self, party: &'a NodeId) -> impl Iterator<Item = (&'a NodeId, &'a Node)> {
+        self.nodes.range(party..).take_while(move |(id, _)| owner_of(id) == party.as_str())
     }
 
     /// The class of a unit of a node that would begin a job on a model now, if one would.
@@ -469,7 +483,7 @@ impl Router {
 
     /// Models that a connected node serves.
     pub(crate) fn served(&self) -> impl Iterator<Item = &ModelId> {
-        self.serving.iter().filter(|(_, nodes)| **nodes > 0).map(|(model, _)| model)
+        self.index.models()
     }
 
     /// How many jobs of a class wait.
@@ -649,8 +663,7 @@ impl Router {
     fn owner_changed(&mut self, id: &NodeId) {
         let Some(of_new) = self.of_new else { return };
         let party = party_of(id);
-        let of_owner =
-            || self.nodes.range(&party..).take_while(|(id, _)| owner_of(id) == party.as_str());
+        let of_owner = || self.nodes_of(&party);
         let busy = of_owner().fold(0u32, |sum, (_, node)| sum.saturating_add(node.busy()));
         let capped = busy >= self.conduct.most(&party, of_new);
         let turned = of_owner().filter(|(_, node)| node.capped != capped);

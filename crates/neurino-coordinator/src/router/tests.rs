@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 
+mod index;
 mod units;
 
 fn model(name: &str) -> ModelId {

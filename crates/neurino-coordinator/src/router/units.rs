@@ -174,6 +174,11 @@ impl Node {
         self.units.iter().filter(|unit| unit.slots > 0).flat_map(|unit| &unit.models).collect()
     }
 
+    /// The numeric classes of its units, each once.
+    pub(super) fn classes(&self) -> BTreeSet<&str> {
+        self.units.iter().map(|unit| &*unit.class).collect()
+    }
+
     /// Other units that a unit's work means something for.
     pub(super) fn beside(&self, at: usize) -> impl Iterator<Item = (usize, &Unit, Beside)> {
         let kind = &self.units[at].kind;

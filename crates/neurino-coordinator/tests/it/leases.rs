@@ -260,6 +260,23 @@ async fn silence_ends_a_session() {
 }
 
 #[tokio::test]
+async fn a_node_with_a_lease_is_missed_sooner_than_an_idle_one() {
+    let world = World::with(Limits { silence_ms: 3_000, ..short_limits() }).await;
+    let silent = async |mut node: Node| {
+        let since = std::time::Instant::now();
+        while !matches!(node.hear().await, CoordinatorMessage::Bye(_)) {}
+        since.elapsed()
+    };
+    let idle = silent(Node::ready(&world.coordinator).await).await;
+    assert!(idle > Duration::from_secs(7), "{idle:?}: it beats only every three seconds");
+    let mut node = Node::ready(&world.coordinator).await;
+    world.submit("hi").await;
+    node.lease().await;
+    let busy = silent(node).await;
+    assert!(busy > Duration::from_secs(2) && busy < idle, "{busy:?} and {idle:?}");
+}
+
+#[tokio::test]
 async fn a_job_past_its_deadline_earns_nothing_and_is_tried_three_times() {
     let limits = Limits { text_budget_ms: 150, ..short_limits() };
     let world = World::with(limits).await;

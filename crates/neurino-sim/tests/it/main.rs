@@ -11,8 +11,7 @@ mod s3;
 use neurino_sim::runs::{Ground, Run, Size, run};
 
 async fn check(name: Run, size: Size) {
-    let program = env!("CARGO_BIN_EXE_neurino-sim").into();
-    check_on(name, size, &Ground { program, postgres: None, gateways: 0 }).await;
+    check_on(name, size, &Ground::plain(env!("CARGO_BIN_EXE_neurino-sim").into())).await;
 }
 
 async fn check_on(name: Run, size: Size, ground: &Ground) {

@@ -18,8 +18,8 @@ fn packages() -> PathBuf {
 }
 
 fn ground() -> Ground {
-    let program = env!("CARGO_BIN_EXE_neurino-sim").into();
-    Ground { program, postgres: Some(packages()), gateways: 0 }
+    let plain = Ground::plain(env!("CARGO_BIN_EXE_neurino-sim").into());
+    Ground { postgres: Some(packages()), ..plain }
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn a_coordinator_that_slept_through_its_succession_steps_down() {
     let server = Server::start(&packages(), &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let database = Some(format!("{}/postgres", server.url()));
-    let terms = Terms { text_budget_ms: 5_000, original: false, database, nats: None };
+    let terms = Terms { database, ..Terms::usual(5_000) };
     let program = ground().program;
     let mut first = Process::start(&program, folder.path(), terms).await.unwrap();
     let standby = first.stand_by(0).unwrap();

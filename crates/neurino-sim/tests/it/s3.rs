@@ -9,14 +9,12 @@ use neurino_client::{Coordinator as _, HttpCoordinator};
 use neurino_coordinator::{
     Bucket, BucketKeys, Coordinator, CoordinatorConfig, Database, JobUpdate, PayerId,
 };
-use neurino_core::{
-    ImageDefaults, ImageJob, ImageOutput, JobId, JobOutput, JobSpec, Lease, LeaseId, ModelId,
-    NodeId, Png, ResultStatement,
-};
+use neurino_core::{JobId, JobSpec, Lease, LeaseId, ModelId, NodeId, ResultStatement};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{
     Capabilities, CoordinatorMessage, ModelOffer, NodeMessage, Ready, Submission,
 };
+use neurino_sim::pictures::{PAINTER, job, picture_of, usual};
 use neurino_sim::s3::Server;
 use neurino_wallet::IdentityKey;
 use tokio::net::TcpListener;
@@ -24,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Names the folder of the server's package.
 const PACKAGES: &str = "NEURINO_TEST_S3";
-const PAINTER: &str = "my-painter";
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a node waits for an answer before it submits again.
@@ -32,38 +29,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 fn packages() -> PathBuf {
     std::env::var_os(PACKAGES).expect("`cargo xtask test stores` fetches the server").into()
-}
-
-fn usual() -> ImageDefaults {
-    ImageDefaults {
-        width: 512,
-        height: 512,
-        steps: 2,
-        guidance: 5.,
-        side_multiple: 8,
-        negative_prompt: String::new(),
-        sampler: None,
-    }
-}
-
-fn job(seed: u64) -> ImageJob {
-    ImageJob { seed, ..usual().job(ModelId::new(PAINTER).unwrap(), "a lighthouse") }
-}
-
-/// A picture that is like that of no other seed.
-fn picture_of(job: &ImageJob) -> JobOutput {
-    let (width, height) = (job.width, job.height);
-    let seed = job.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let shade =
-        |n: u64| (seed.wrapping_add(n / 64).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8;
-    let pixels: Vec<u8> = (0..u64::from(3 * width * height)).map(shade).collect();
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().unwrap();
-    writer.write_image_data(&pixels).unwrap();
-    writer.finish().unwrap();
-    JobOutput::Image(ImageOutput { png: Png(file), width, height })
 }
 
 /// A node as it runs at home: it paints, and submits what it painted again and again until that is
