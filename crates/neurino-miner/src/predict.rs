@@ -1,7 +1,7 @@
 //! How long a job takes on this machine, told from how long others took.
 //!
 //! Everything is a rate: milliseconds for what a step of a picture computes, for a token that is written,
-//! for a byte of a prompt. What a picture computes is told by the engine, because attention grows faster
+//! for a byte of a prompt that is long enough to tell. What a picture computes is told by the engine, because attention grows faster
 //! than the picture; before it has told, it is the picture's megapixels. Rates follow what is measured, the latest weighing most. What was never measured
 //! is not predicted, and what was measured long ago keeps nobody from trying again.
 
@@ -17,6 +17,9 @@ const NEWEST: f64 = 0.3;
 const LUCK: f64 = 0.8;
 /// How long a measurement may keep jobs away: what slowed the machine down may be over.
 const FRESH: Duration = Duration::from_mins(15);
+/// Prompts of fewer bytes are answered as soon as any is: what they take is not for their bytes, and many times
+/// that would keep long prompts away that take seconds.
+const PROMPT_BYTES_MIN: usize = 1024;
 const PIXELS_PER_MEGAPIXEL: f64 = 1e6;
 
 /// What there is to do, as far as it decides how long that takes.
@@ -80,6 +83,8 @@ struct Known {
     each: Rate,
     /// For the work of the decoder, beside the steps: prompt, decoder, file. Or for a byte of the prompt.
     beside: Rate,
+    /// Until the first token of an answer to a short prompt, in milliseconds.
+    start: Rate,
     /// Tokens of an answer.
     length: Rate,
     at: Instant,
@@ -87,7 +92,8 @@ struct Known {
 
 impl Known {
     fn new(at: Instant) -> Self {
-        Self { each: Rate(None), beside: Rate(None), length: Rate(None), at }
+        let unknown = Rate(None);
+        Self { each: unknown, beside: unknown, start: unknown, length: unknown, at }
     }
 
     /// - `of_pictures`: what they compute, as far as it is known
@@ -102,7 +108,7 @@ impl Known {
                 // An answer is rarely as long as it may be.
                 let most = f64::from(tokens_max);
                 let tokens = self.length.0.map_or(most, |usual| usual.min(most));
-                prompt_bytes as f64 * beside + tokens * each
+                self.start.0.unwrap_or(0.0) + prompt_bytes as f64 * beside + tokens * each
             }
         })
     }
@@ -192,7 +198,13 @@ impl Predictor {
             Work::Text { prompt_bytes, choices, .. } => {
                 let choices = f64::from(choices);
                 known.length.learn(f64::from(last) / choices);
-                known.beside.learn(ms(begun, first_at) / prompt_bytes as f64);
+                let until_first = ms(begun, first_at);
+                if prompt_bytes < PROMPT_BYTES_MIN {
+                    known.start.learn(until_first);
+                } else {
+                    let start = known.start.0.unwrap_or(0.0);
+                    known.beside.learn((until_first - start).max(0.0) / prompt_bytes as f64);
+                }
                 if last > first {
                     known.each.learn(ms(first_at, last_at) * choices / f64::from(last - first));
                 }
@@ -304,14 +316,34 @@ mod tests {
         }
         let text = |prompt_bytes, tokens_max| Work::Text { prompt_bytes, tokens_max, choices: 2 };
         let mut marks = Marks::default();
-        marks.done(2, after(now, 100));
-        marks.done(42, after(now, 1100));
-        predictor.computed(&id("t"), text(200, 400), marks, now, after(now, 1150));
+        marks.done(2, after(now, 1000));
+        marks.done(42, after(now, 2000));
+        predictor.computed(&id("t"), text(2000, 400), marks, now, after(now, 2050));
         let ms = |bytes, tokens| predictor.estimate_ms(&id("t"), text(bytes, tokens), true);
         // Half a millisecond for a byte, fifty for a token of both answers; they have 21 each.
-        assert_eq!(ms(200, 10), Some(600));
-        assert_eq!((ms(200, 400), ms(200, 21)), (Some(1150), Some(1150)));
+        assert_eq!(ms(2000, 10), Some(1500));
+        assert_eq!((ms(2000, 400), ms(2000, 21)), (Some(2050), Some(2050)));
         assert!(ms(0, 10) < ms(200, 10) && ms(200, 10) < ms(200, 20) && ms(9000, 21) > ms(200, 21));
+    }
+
+    #[test]
+    fn short_prompts_keep_no_long_one_away() {
+        let (mut predictor, now) = (Predictor::default(), Instant::now());
+        let text = |prompt_bytes| Work::Text { prompt_bytes, tokens_max: 40, choices: 1 };
+        let answered = |predictor: &mut Predictor, bytes, first_ms| {
+            let mut marks = Marks::default();
+            marks.done(1, after(now, first_ms));
+            marks.done(21, after(now, first_ms + 1000));
+            predictor.computed(&id("t"), text(bytes), marks, now, after(now, first_ms + 1000));
+        };
+        let ms = |p: &Predictor, bytes| p.estimate_ms(&id("t"), text(bytes), true);
+        (0..6).for_each(|_| answered(&mut predictor, 2, 200));
+        assert_eq!((ms(&predictor, 2), ms(&predictor, 30_000)), (Some(1250), Some(1250)));
+        answered(&mut predictor, 30_000, 3200);
+        assert_eq!(ms(&predictor, 30_000), Some(4250));
+        (0..6).for_each(|_| answered(&mut predictor, 2, 200));
+        assert_eq!(ms(&predictor, 30_000), Some(4250));
+        assert_eq!(predictor.too_long_ms(&id("t"), text(30_000), true, 180_000, now), None);
     }
 
     #[test]
