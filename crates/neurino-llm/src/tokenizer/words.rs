@@ -14,9 +14,9 @@ use tokenizers::{AddedToken, NormalizedString, SplitDelimiterBehavior};
 
 use super::{TokenizerError, folder};
 
-/// What CLIP takes as a word; everything between is dropped.
-const CLIP_PATTERN: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// What CLIP takes as a word; everything between is dropped. The reference compares without regard to case, as
+/// which a long s is an s, and the iota below is a letter of the Greek alphabet that its last class leaves out.
+const CLIP_PATTERN: &str = r"<\|[sſ]tartoftext\|>|<\|endoftext\|>|'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+";
 /// CLIP's marks around a text, and its end token stands for what the vocabulary lacks.
 pub(super) const CLIP_BOS: &str = "<|startoftext|>";
 pub(super) const CLIP_EOS: &str = "<|endoftext|>";
