@@ -310,7 +310,7 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=365))]
     pub keep_disputed: u32,
     /// Name of the network, chosen once; without it a new network is called `club`.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = network_name)]
     pub network: Option<String>,
     /// Also serve miners of the original protocol, which signs little: among friends, not strangers.
     #[arg(long)]
@@ -606,7 +606,7 @@ pub enum CreditsAction {
         /// How many, for example 12 or 0.25.
         #[arg(allow_negative_numbers = true)]
         amount: MicroCredits,
-        /// Names the purchase; a repeat with the same reference books nothing.
+        /// Names the purchase; a repeat for the same payer with the same reference books nothing.
         #[arg(long, value_name = "TEXT")]
         reference: String,
     },
@@ -988,6 +988,15 @@ pub struct BenchSoakArgs {
         value_parser = clap::value_parser!(u32).range(1..=200)
     )]
     pub requests: u32,
+}
+
+/// A name that can be printed and remembered.
+fn network_name(text: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.chars().count())
+        && text.trim() == text
+        && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "a network's name is 1 to 64 characters that can be printed".into())
 }
 
 /// An address of a coordinator as nodes sign it.

@@ -7,20 +7,23 @@ mod gateway;
 mod log;
 mod vouchers;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use neurino_config::{InstanceLock, env};
 use neurino_coordinator::admin::create_api_key;
 use neurino_coordinator::books::{self, ledger_check};
 use neurino_coordinator::{
-    Account, Bucket, BucketKeys, BucketTrouble, Coordinator, CoordinatorConfig, CoordinatorError,
-    Database, FabricConfig, FabricError, FabricKey, check_listen_address, in_the_name_of,
+    Account, AccountBalance, Bucket, BucketKeys, BucketTrouble, Coordinator, CoordinatorConfig,
+    CoordinatorError, Database, FabricConfig, FabricError, FabricKey, check_listen_address,
+    in_the_name_of,
 };
 use neurino_core::{MicroPoints, RuleSets};
 use neurino_ledger::epoch::Address;
@@ -30,7 +33,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{CoordinatorAction, CoordinatorArgs};
+use crate::args::{CoordinatorAction, CoordinatorArgs, KeysAction};
 use crate::output::{self, Format};
 use crate::{Setting, interrupted};
 
@@ -49,7 +52,11 @@ async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode
         Some(CoordinatorAction::Key { name }) => key(&setting, &args, name).await?,
         Some(CoordinatorAction::Ledger) => ledger(&setting, &args).await?,
         Some(CoordinatorAction::Keys { action }) => {
-            admin::keys(setting.format, &books(&setting, &args).await?, action).await?;
+            let books = match action {
+                KeysAction::Add { .. } => new_books(&setting, &args).await?,
+                _ => books(&setting, &args).await?,
+            };
+            admin::keys(setting.format, &books, action).await?;
         }
         Some(CoordinatorAction::Credits { action }) => {
             admin::credits(setting.format, &books(&setting, &args).await?, action).await?;
@@ -81,14 +88,23 @@ async fn act(setting: Setting, args: CoordinatorArgs) -> anyhow::Result<ExitCode
             check_listen_address(args.listen, args.behind_proxy || args.tls.tls_cert.is_some())?;
             // Before the books are touched.
             gateway::certificate(&args.tls)?;
+            if let Some(address) = args.admin.filter(|address| !address.ip().is_loopback()) {
+                anyhow::bail!(
+                    "--admin {address} could be reached by other machines, and what it serves is for this \
+                     one alone; give an address such as 127.0.0.1:{}",
+                    address.port()
+                );
+            }
             let fabric = fabric(&setting, &args)?;
             // A server decides itself who may write; a second process may stand by in the same home.
             let _lock = match database(&setting, &args)? {
                 Database::Sqlite(_) => Some(InstanceLock::acquire(&setting.dirs)?),
                 Database::Postgres(_) => None,
             };
-            while let Some(coordinator) = open_when_free(&setting, &args).await? {
-                let outcome = serve(&setting, &args, fabric.clone(), &coordinator).await;
+            while let Some((coordinator, stood_by)) = open_when_free(&setting, &args).await? {
+                // Its predecessor's address may not be free yet.
+                let patience = if stood_by { ADDRESS_WAIT } else { Duration::ZERO };
+                let outcome = serve(&setting, &args, fabric.clone(), &coordinator, patience).await;
                 coordinator.shutdown().await;
                 outcome?;
                 if !coordinator.is_superseded() {
@@ -106,6 +122,9 @@ const DATABASE: &str = "coordinator.sqlite";
 const PICTURES: &str = "coordinator-pictures";
 /// Opens the payloads of the books.
 const PAYLOAD_KEY: &str = "payload.key";
+/// How long whoever takes over waits for an address that is in use: nobody serves meanwhile, and ending would
+/// leave the network without anybody.
+const ADDRESS_WAIT: Duration = Duration::from_mins(1);
 /// Wait between two attempts to open books whose server went away.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -121,25 +140,20 @@ impl Charter {
     const FILE: &str = "network.json";
 
     /// The network of a folder; made from the flags, or from the defaults, the first time.
-    fn of(folder: &Path, args: &CoordinatorArgs) -> anyhow::Result<Self> {
-        let path = folder.join(Self::FILE);
-        let charter = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Self>(&bytes).with_context(|| {
-                format!(
-                    "{} is damaged; put it back from a backup, or write it anew: it holds the \
-                     network's name and its rule set",
-                    path.display()
-                )
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let network = args.network.clone().unwrap_or_else(|| "club".into());
+    ///
+    /// - `of_books`: the network of the books, if there are any. A charter that got lost is that of the books
+    ///
+    /// It is kept by [`Charter::keep`], once the books could be opened.
+    fn of(folder: &Path, args: &CoordinatorArgs, of_books: Option<String>) -> anyhow::Result<Self> {
+        let charter = match Self::read(folder)? {
+            Some(charter) => charter,
+            None => {
+                let asked = || args.network.clone().unwrap_or_else(|| "club".into());
+                let network = of_books.unwrap_or_else(asked);
                 let rules = args.rules.clone().unwrap_or_else(|| "club2".into());
                 RuleSets::built_in().named(&rules)?;
-                let charter = Self { network, rules };
-                charter.write(&path).with_context(|| format!("write {}", path.display()))?;
-                charter
+                Self { network, rules }
             }
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         if let Some(network) = args.network.as_ref().filter(|n| **n != charter.network) {
             anyhow::bail!(
@@ -153,6 +167,31 @@ impl Charter {
             return Ok(Self { rules: rules.clone(), ..charter });
         }
         Ok(charter)
+    }
+
+    /// The one that was kept.
+    fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(Self::FILE);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Self>(&bytes).map(Some).with_context(|| {
+                format!(
+                    "{} is damaged; put it back from a backup, or write it anew: it holds the \
+                     network's name and its rule set",
+                    path.display()
+                )
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Writes it down, unless one is kept.
+    fn keep(&self, folder: &Path) -> anyhow::Result<()> {
+        let path = folder.join(Self::FILE);
+        if !path.exists() {
+            self.write(&path).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Writes the file whole or not at all: a network that forgot its name could not go on.
@@ -247,16 +286,17 @@ fn bucket(args: &CoordinatorArgs) -> anyhow::Result<Option<Bucket>> {
     Ok(Some(Bucket::at(address.trim(), endpoint.as_deref(), region.as_deref(), keys)?))
 }
 
-/// Opens the books as soon as no other coordinator holds them; `None` if the wait was interrupted.
+/// Opens the books as soon as no other coordinator holds them, and says whether they had to be waited for;
+/// `None` if the wait was interrupted.
 async fn open_when_free(
     setting: &Setting,
     args: &CoordinatorArgs,
-) -> anyhow::Result<Option<Arc<Coordinator>>> {
+) -> anyhow::Result<Option<(Arc<Coordinator>, bool)>> {
     let mut stands_by = false;
     let payload_key = payload_key(setting, args);
     loop {
         let refused = match open(setting, args).await {
-            Ok(coordinator) => return Ok(Some(coordinator)),
+            Ok(coordinator) => return Ok(Some((coordinator, stands_by))),
             Err(refused) => refused,
         };
         let database = database(setting, args)?;
@@ -295,12 +335,15 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let folder = folder(setting);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let books = database(setting, args)?;
-    let key = match books::coordinator_of(&books).await {
-        Ok(_) => key_there(setting).await?,
-        Err(CoordinatorError::NoBooks(_)) => key_of(setting).await?,
+    let (key, of_books) = match books::network_of(&books).await {
+        Ok(network) => (key_there(setting).await?, network),
+        Err(CoordinatorError::NoBooks(_)) => {
+            check_nothing_is_lost(&folder, &books)?;
+            (key_of(setting).await?, None)
+        }
         Err(error) => return Err(error.into()),
     };
-    let charter = Charter::of(&folder, args)?;
+    let charter = Charter::of(&folder, args, of_books)?;
     let mut config = CoordinatorConfig::practice(books, key);
     config.practice = false;
     config.payload_key = payload_key(setting, args);
@@ -309,8 +352,8 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     config.client_address_header.clone_from(&args.for_header);
     config.known_as.clone_from(&args.known_as);
     config.bucket = bucket(args)?;
-    config.network = charter.network;
-    config.rule_set = charter.rules;
+    config.network.clone_from(&charter.network);
+    config.rule_set.clone_from(&charter.rules);
     config.epoch_rules = Some(crate::args::EPOCH_RULES.into());
     config.limits.advice_idle_ms = u64::from(args.unload) * 60_000;
     config.limits.payload_keep_ms = u64::from(args.keep_hours) * 3_600_000;
@@ -319,7 +362,41 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     let catalog = neurino_model_store::Catalog::built_in();
     let needs = catalog.models().iter().map(|model| (model.id.clone(), model.memory_bytes_min));
     config.model_memory_bytes = needs.collect();
-    Ok(Coordinator::open(config).await?)
+    let coordinator = Coordinator::open(config).await?;
+    charter.keep(&folder)?;
+    Ok(coordinator)
+}
+
+/// Refuses to begin anew where a network's books were once: they are more likely lost than given up.
+fn check_nothing_is_lost(folder: &Path, books: &Database) -> anyhow::Result<()> {
+    let Some(charter) = Charter::read(folder)? else { return Ok(()) };
+    let Some(file) = books.file() else { return Ok(()) };
+    anyhow::bail!(
+        "the books of the network `{}` are not at {}, though they were made here; put them back from a \
+         backup. To begin a new network instead, give another folder with --home, or remove {}",
+        charter.network,
+        file.display(),
+        folder.display()
+    )
+}
+
+/// Listens at an address, if it becomes free in time.
+async fn listen(address: SocketAddr, patience: Duration) -> anyhow::Result<TcpListener> {
+    let until = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until =>
+            {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%address, "the address is in use; waiting until it is free");
+                }
+                tokio::time::sleep(RETRY / 4).await;
+            }
+            bound => return bound.with_context(|| format!("{address} cannot be listened on")),
+        }
+    }
 }
 
 async fn serve(
@@ -327,15 +404,12 @@ async fn serve(
     args: &CoordinatorArgs,
     fabric: Option<FabricConfig>,
     coordinator: &Arc<Coordinator>,
+    patience: Duration,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("{} cannot be listened on", args.listen))?;
+    let listener = listen(args.listen, patience).await?;
     let admin = match args.admin {
         Some(address) => {
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("{address} cannot be listened on"))?;
+            let listener = listen(address, patience).await?;
             Some((listener, admin::token(&folder(setting))?))
         }
         None => None,
@@ -417,20 +491,27 @@ fn fabric(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Option<Fa
     Ok(Some(FabricConfig { address, key }))
 }
 
-/// The books of the network; made by the first command that needs them.
+/// The books of the network that is there.
 async fn books(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Database> {
     let database = database(setting, args)?;
+    // For the network that is there, or not at all.
+    let network = books::network_of(&database).await?;
+    Charter::of(&folder(setting), args, network)?;
+    Ok(database)
+}
+
+/// The same for a first key, with which many a network begins: made if there are none.
+async fn new_books(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Database> {
+    let database = database(setting, args)?;
     if books::exist(&database).await? {
-        // For the network that is there, or not at all.
-        Charter::of(&folder(setting), args)?;
-    } else {
-        open(setting, args).await?.shutdown().await;
+        return books(setting, args).await;
     }
+    open(setting, args).await?.shutdown().await;
     Ok(database)
 }
 
 async fn key(setting: &Setting, args: &CoordinatorArgs, name: &str) -> anyhow::Result<()> {
-    let database = books(setting, args).await?;
+    let database = new_books(setting, args).await?;
     admin::show(setting.format, &create_api_key(&database, name).await?)
 }
 
@@ -443,19 +524,24 @@ async fn ledger(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<()>
         _ => own,
     };
     let check = ledger_check(&database).await?;
-    let nodes = || check.balances.iter().filter(|b| matches!(b.account, Account::Node(_)));
-    let paid: MicroPoints = nodes().map(|b| b.balance_micro).sum();
-    let receipts: MicroPoints = nodes().map(|b| b.receipts_micro).sum();
-    let postings: MicroPoints = check.sums_micro.values().copied().sum();
+    // Points of different kinds and credits are never added up.
+    let of_nodes = |micro: fn(&AccountBalance) -> MicroPoints| {
+        let mut by_unit = BTreeMap::<&str, MicroPoints>::new();
+        for b in check.balances.iter().filter(|b| matches!(b.account, Account::Node(_))) {
+            let sum = by_unit.entry(b.points.as_str()).or_default();
+            *sum = MicroPoints(sum.0.saturating_add(micro(b).0));
+        }
+        by_unit
+    };
     match setting.format {
         Format::Json => output::json(&json!({
             "holds": check.holds(),
             "jobs": check.jobs,
             "jobs_paid": check.receipts,
             "jobs_paid_twice": check.jobs_paid_twice,
-            "postings_sum_micro": postings,
-            "paid_to_nodes_micro": paid,
-            "receipts_sum_micro": receipts,
+            "postings_sum_micro": check.sums_micro,
+            "paid_to_nodes_micro": of_nodes(|b| b.balance_micro),
+            "receipts_sum_micro": of_nodes(|b| b.receipts_micro),
             "balances": check.balances,
         }))?,
         Format::Text => {
@@ -498,15 +584,27 @@ mod tests {
             Some(crate::Role::Coordinator(args)) => args,
             other => panic!("{other:?} is no coordinator"),
         };
-        let made = Charter::of(folder.path(), &args("neurino coordinator --network pool")).unwrap();
+        let of = |line: &str, books: Option<&str>| {
+            Charter::of(folder.path(), &args(line), books.map(ToOwned::to_owned))
+        };
+        // Lost beside books that are there, it is theirs.
+        assert_eq!(of("neurino coordinator", Some("pool")).unwrap().network, "pool");
+        let other = of("neurino coordinator --network other", Some("pool")).unwrap_err();
+        assert!(other.to_string().contains("holds the network `pool`"), "{other}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is kept yet");
+        let made = of("neurino coordinator --network pool", None).unwrap();
         assert_eq!(made.network, "pool");
-        let again = Charter::of(folder.path(), &args("neurino coordinator")).unwrap();
+        made.keep(folder.path()).unwrap();
+        let again = of("neurino coordinator", None).unwrap();
         assert_eq!(again.network, "pool");
+        let books = Database::Sqlite(folder.path().join(DATABASE));
+        let lost = check_nothing_is_lost(folder.path(), &books).unwrap_err();
+        assert!(lost.to_string().contains("put them back from a backup"), "{lost}");
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
 
         std::fs::write(folder.path().join(Charter::FILE), "{\"netw").unwrap();
-        let error = Charter::of(folder.path(), &args("neurino coordinator")).unwrap_err();
+        let error = of("neurino coordinator", None).unwrap_err();
         assert!(error.to_string().contains("put it back from a backup"), "{error}");
     }
 }

@@ -406,7 +406,7 @@ pub async fn evidence(
     payload_key: &Path,
     job: JobId,
 ) -> Result<Evidence, CoordinatorError> {
-    let mut books = open(database).await?;
+    let mut books = Beside::begin_act(database).await?;
     let found = books.evidence(database, payload_key, job).await?;
     let missing = "that job's result was not audited; `audits` lists those that were";
     let outcome = found.ok_or(CoordinatorError::Appeal(missing));

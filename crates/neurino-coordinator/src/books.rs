@@ -96,6 +96,14 @@ pub async fn coordinator_of(database: &Database) -> Result<Option<String>, Coord
     Ok(Beside::open(database).await?.coordinator().await?)
 }
 
+/// The network to which the books at `database` belong; `None` for books that were begun and never opened.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn network_of(database: &Database) -> Result<Option<String>, CoordinatorError> {
+    Ok(Beside::open(database).await?.opened_for().await?)
+}
+
 /// Waits until no coordinator holds the books at `database`, also while their server is away. Whoever
 /// opens them then may still be too late. A file is not waited for. Whoever stands by keeps `payload_key`,
 /// its copy of the payload key, no older than that of the books.

@@ -117,7 +117,13 @@ pub enum CoordinatorError {
 pub enum StoreError {
     /// The database refused.
     #[error("the database refused; check that it can be reached and that its disk is not full")]
-    Sql(#[from] sqlx::Error),
+    Sql(#[source] sqlx::Error),
+    /// A file that is no database any more.
+    #[error(
+        "the books are damaged; stop everything that uses them, and put them back from a backup, with \
+         the files beside them"
+    )]
+    Damaged(#[source] sqlx::Error),
     /// The schema could not be brought up to date.
     #[error("the database was written by a newer version, or is damaged")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -159,6 +165,20 @@ pub enum StoreError {
         /// The column.
         what: &'static str,
     },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        /// SQLite's primary codes of a file whose contents make no sense.
+        const DAMAGED: [u32; 2] = [11, 26];
+        let code = error.as_database_error().and_then(|error| {
+            let error = error.try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+            sqlx::error::DatabaseError::code(error)?.parse::<u32>().ok()
+        });
+        // An extended code has the primary one in its last byte.
+        let damaged = code.is_some_and(|code| DAMAGED.contains(&(code & 0xff)));
+        if damaged { Self::Damaged(error) } else { Self::Sql(error) }
+    }
 }
 
 impl StoreError {

@@ -250,7 +250,10 @@ impl Coordinator {
         end: CancellationToken,
     ) -> u64 {
         if let Some(old) = state.sessions.remove(node) {
-            let error = ErrorBody::new(ErrorCode::Cancelled, "the node opened another session");
+            let message = "another session was opened with this identity and node name";
+            let error = ErrorBody::new(ErrorCode::Cancelled, message).with_hint(
+                "does another machine use a copy of this identity? Give each an identity of its own",
+            );
             // The old link is likely dead; nobody needs to read this.
             let _ = old.outbox.try_send(Box::new(CoordinatorMessage::Bye(error)));
             old.end.cancel();

@@ -49,14 +49,15 @@ pub enum EpochAction {
         #[arg(long, value_name = "FILE")]
         previous: Option<PathBuf>,
         /// The coordinator that must have signed it; whoever it names when absent.
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = Address::of_wallet)]
         coordinator: Option<Address>,
     },
     /// Write what an address hands to a contract to claim its share.
     Proof {
         /// The file of the epoch.
         file: PathBuf,
-        /// The address, in lower case.
+        /// The address.
+        #[arg(value_parser = Address::of_wallet)]
         address: Address,
     },
     /// Follow such a proof.

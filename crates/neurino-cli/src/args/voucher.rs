@@ -10,8 +10,8 @@ pub struct EscrowArgs {
     /// The chain of the contract.
     #[arg(long, value_name = "N")]
     pub chain_id: u64,
-    /// The contract that holds deposits, in lower case.
-    #[arg(long, value_name = "ADDRESS")]
+    /// The contract that holds deposits.
+    #[arg(long, value_name = "ADDRESS", value_parser = Address::of_wallet)]
     pub contract: Address,
 }
 
@@ -24,7 +24,7 @@ pub enum VoucherAction {
         #[command(flatten)]
         escrow: EscrowArgs,
         /// Whom it is made out to.
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = Address::of_wallet)]
         gateway: Address,
         /// All that was ever promised to this gateway, in the smallest units of the token.
         #[arg(long, value_name = "N")]
@@ -54,7 +54,7 @@ pub enum VouchersAction {
         #[command(flatten)]
         escrow: EscrowArgs,
         /// Whom they are made out to; the coordinator's own address when absent.
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", value_parser = Address::of_wallet)]
         gateway: Option<Address>,
         /// Smallest units of the token that a millionth of a credit costs.
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
@@ -62,14 +62,16 @@ pub enum VouchersAction {
     },
     /// Open a payer's channel, or say how large its deposit is now, in all.
     Open {
-        /// The payer's address, in lower case.
+        /// The payer's address.
+        #[arg(value_parser = Address::of_wallet)]
         payer: Address,
         /// Its deposit in credits, for example `12.5`.
         deposit: MicroCredits,
     },
     /// Take no further vouchers of a payer.
     Close {
-        /// The payer's address, in lower case.
+        /// The payer's address.
+        #[arg(value_parser = Address::of_wallet)]
         payer: Address,
     },
 }

@@ -122,7 +122,10 @@ pub(super) async fn credits(
             for (earner, amount) in &all.earned {
                 output::line(format!("{:>18}  {earner}", amount.to_string()));
             }
-            output::line(format!("{:>18}  bought in all", all.issued.to_string()));
+            output::line(format!(
+                "{:>18}  in circulation: bought, less what was paid out",
+                all.issued.to_string()
+            ));
         }
         CreditsAction::Add { payer, amount, reference } => {
             let balance = admin::deposit(database, payer, *amount, reference).await?;

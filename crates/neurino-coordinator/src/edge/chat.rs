@@ -46,6 +46,9 @@ const UNSUPPORTED: [&str; 22] = [
     "web_search_options",
 ];
 
+/// Those of them that an empty object asks for.
+const EMPTY_ASKS: [&str; 2] = ["guided_json", "web_search_options"];
+
 pub(super) type Fields = Map<String, Value>;
 
 /// A translated request.
@@ -113,7 +116,11 @@ pub(crate) fn translate(body: &Value, random_seed: u64) -> Result<ChatRequest, R
         name_tokens: false,
         claim: None,
     };
-    job.validate().map_err(|e| Refusal::new(e.field, e.rule))?;
+    job.validate().map_err(|e| {
+        // As the request names it.
+        let newer = e.field == "max_tokens" && fields.contains_key("max_completion_tokens");
+        Refusal::new(if newer { "max_completion_tokens" } else { e.field }, e.rule)
+    })?;
     let options: Fields = optional(fields, "stream_options")?.unwrap_or_default();
     Ok(ChatRequest {
         spec: JobSpec::Text(job),
@@ -148,7 +155,8 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), Refusal> {
         let unset = match fields.get(name) {
             None | Some(Value::Null | Value::Bool(false)) => true,
             Some(Value::Array(items)) => items.is_empty(),
-            Some(Value::Object(items)) => items.is_empty(),
+            // Of some an empty object asks for the usual of it, as for a search of the web.
+            Some(Value::Object(items)) => items.is_empty() && !EMPTY_ASKS.contains(&name),
             Some(Value::Number(number)) => number.as_u64() == Some(0),
             Some(_) => false,
         };

@@ -44,6 +44,11 @@ impl Beside {
         super::coordinator_of(&mut self.0).await
     }
 
+    /// The name of the network, if the books have been opened for one.
+    pub(crate) async fn opened_for(&mut self) -> Result<Option<String>, StoreError> {
+        super::network_of(&mut self.0).await
+    }
+
     /// Refuses a key that is not the coordinator's.
     pub(crate) async fn check_coordinator(&mut self, own: &str) -> Result<(), CoordinatorError> {
         super::check_coordinator(&mut self.0, own).await

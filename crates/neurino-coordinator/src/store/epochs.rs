@@ -263,9 +263,7 @@ impl Beside {
 
     /// Which network the books are of.
     pub(crate) async fn network(&mut self) -> Result<String, StoreError> {
-        let name: Option<String> = query("SELECT value FROM meta WHERE key = 'network'")
-            .fetch_optional(&mut self.0)
-            .await?;
+        let name = self.opened_for().await?;
         name.ok_or(StoreError::Unreadable { what: "network" })
     }
 

@@ -386,6 +386,12 @@ async fn coordinator_of(connection: &mut Connection) -> Result<Option<String>, S
     Ok(query(statement).fetch_optional(connection).await?)
 }
 
+/// The name of the network, if the books have been opened for one.
+async fn network_of(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    let statement = "SELECT value FROM meta WHERE key = 'network'";
+    Ok(query(statement).fetch_optional(connection).await?)
+}
+
 /// What is kept under a name; `value` if nothing is.
 async fn kept(connection: &mut Connection, name: &str, value: &str) -> Result<String, StoreError> {
     query("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use neurino_client::{ClientError, Coordinator as _};
-use neurino_coordinator::{AuditState, Coordinator, Limits, admin};
+use neurino_coordinator::{AuditState, Coordinator, CoordinatorError, Limits, admin};
 use neurino_core::audit::TrustStage;
-use neurino_core::{JobOutput, Lease, NodeId};
+use neurino_core::{JobId, JobOutput, Lease, NodeId};
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::CoordinatorMessage;
 use serde_json::Value;
@@ -187,6 +187,14 @@ async fn a_liar_is_convicted_pays_back_appeals_and_all_of_it_survives_restarts()
     );
     assert_eq!(shown.nodes[&liar.id].stage, TrustStage::Convicted);
     assert_eq!(conviction.node.as_str(), liar.key.address(), "the owner is");
+    // Whoever decides may look at what was compared, and that is written down.
+    let judged: JobId = serde_json::from_value(conviction.evidence["audits"][0].clone()).unwrap();
+    let key = world.config().payload_key;
+    admin::evidence(&database, &key, judged).await.unwrap();
+    let unknown = admin::evidence(&database, &key, JobId(uuid::Uuid::nil())).await.unwrap_err();
+    assert!(matches!(unknown, CoordinatorError::Appeal(_)), "{unknown}");
+    let log = admin::log_lines(&database, 0, 1000).await.unwrap();
+    assert_eq!(log.iter().filter(|line| line.contains("evidence read")).count(), 2, "{log:?}");
     admin::decide_appeal(&database, &liar.id, true, "it was").await.unwrap();
     assert!(admin::decide_appeal(&database, &liar.id, true, "it was").await.is_err(), "once");
     let given_back = total(&world).await;

@@ -70,6 +70,17 @@ hex_bytes!(
     20,
     "`0x` and 40 lower-case hex digits"
 );
+impl Address {
+    /// Reads one as wallets show it, with letters of both cases. Whether their case is a checksum that holds is
+    /// not asked.
+    ///
+    /// # Errors
+    /// [`Misspelt`].
+    pub fn of_wallet(text: &str) -> Result<Self, Misspelt> {
+        text.to_ascii_lowercase().parse()
+    }
+}
+
 hex_bytes!(
     /// A digest of 32 bytes, in lower-case digits.
     Hash,
