@@ -62,6 +62,14 @@ const machine: readonly Phrase[] = [
     'free some space, or keep the models elsewhere with NEURINO_MODELS',
     'schaff etwas Platz oder leg die Modelle mit NEURINO_MODELS woanders hin',
   ],
+  [
+    '{} is there and is no ordinary file; name another one',
+    '{0} ist da und keine gewöhnliche Datei; nenn eine andere',
+  ],
+  [
+    '{} is a link that leads nowhere; name another file',
+    '{0} ist ein Verweis ins Leere; nenn eine andere Datei',
+  ],
   ['{} cannot be used: {}.', '{0} lässt sich nicht nutzen: {1}'],
   [
     'choose another folder with NEURINO_HOME or NEURINO_MODELS',
