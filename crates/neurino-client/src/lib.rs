@@ -26,8 +26,9 @@ use tokio::sync::mpsc;
 
 pub use device::Device;
 pub use handshake::{HANDSHAKE_LIMIT, Introduction, Link, handshake};
-pub use http::HttpCoordinator;
+pub use http::{HttpCoordinator, is_loopback};
 pub use original::{OriginalCoordinator, OriginalOptions};
+pub use tls::distrust;
 
 /// An open session with a coordinator. It is over when `messages` ends.
 #[derive(Debug)]
@@ -62,6 +63,17 @@ pub enum ClientError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Somebody answers there, with a certificate that nothing on this machine vouches for.
+    #[error("the certificate of {url} is not trusted")]
+    Untrusted {
+        /// The address.
+        url: String,
+        /// What helps.
+        hint: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The coordinator refused the session.
     #[error("the coordinator refused the session: {0}")]
     Refused(ErrorBody),
@@ -75,7 +87,11 @@ impl ClientError {
         url: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Unreachable { url: url.to_owned(), source: source.into() }
+        let (url, source) = (url.to_owned(), source.into());
+        match distrust(&*source) {
+            Some(hint) => Self::Untrusted { url, hint, source },
+            None => Self::Unreachable { url, source },
+        }
     }
 
     /// The error as the window shows it.
@@ -85,6 +101,9 @@ impl ClientError {
             Self::BadAddress { .. } => ErrorBody::new(ErrorCode::InvalidRequest, self.to_string()),
             Self::Unreachable { .. } => ErrorBody::new(ErrorCode::Unreachable, self.to_string())
                 .with_hint("check the address and the internet connection"),
+            Self::Untrusted { hint, .. } => {
+                ErrorBody::new(ErrorCode::Unreachable, self.to_string()).with_hint(*hint)
+            }
             Self::Protocol(_) => ErrorBody::new(ErrorCode::UnsupportedVersion, self.to_string()),
         }
     }

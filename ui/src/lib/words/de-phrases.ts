@@ -83,6 +83,18 @@ const machine: readonly Phrase[] = [
     'nothing was overwritten; put the key back where it was',
     'nichts wurde überschrieben; leg den Schlüssel wieder dorthin, wo er war',
   ],
+  [
+    'check that this user may write there, or choose another folder with NEURINO_HOME',
+    'prüf, ob du dort schreiben darfst, oder wähle mit NEURINO_HOME einen anderen Ordner',
+  ],
+  [
+    'quit the other program that uses the keys, or wait for it',
+    'beende das andere Programm, das die Schlüssel nutzt, oder warte darauf',
+  ],
+  [
+    'nothing was overwritten; unlock the key store and try again',
+    'nichts wurde überschrieben; entsperr den Schlüsselspeicher und versuch es noch einmal',
+  ],
   ['The identity key is kept in {} ({}).', 'der Schlüssel der Identität liegt {0} ({1})'],
   ['The identity key is kept in {}.', 'der Schlüssel der Identität liegt {0}'],
   ['The identity key is kept in {}{}.', 'der Schlüssel der Identität liegt {0}{1}'],
@@ -110,6 +122,11 @@ const machine: readonly Phrase[] = [
   [
     'Something at {} answers, but not as a coordinator ({}).',
     'unter {0} antwortet etwas, aber kein Koordinator ({1})',
+  ],
+  ['A node refuses this address: {}.', 'ein Knoten nimmt diese Adresse nicht: {0}'],
+  [
+    'correct `coordinator` in settings.toml, or NEURINO_NETWORK',
+    'berichtige `coordinator` in settings.toml oder NEURINO_NETWORK',
   ],
   ['check the address', 'prüf die Adresse'],
   ['Nobody answers at {}.', 'unter {0} antwortet niemand'],
