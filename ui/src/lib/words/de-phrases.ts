@@ -291,6 +291,10 @@ const machine: readonly Phrase[] = [
     '`{0}` lässt sich nicht lesen; prüf, ob du es lesen darfst',
   ],
   [
+    '`{}` is not written in UTF-8; open it in an editor and save it as UTF-8',
+    '`{0}` ist nicht in UTF-8 geschrieben; öffne die Datei in einem Editor und speichere sie als UTF-8',
+  ],
+  [
     'cannot write `{}`; check the free space and that this user may write there',
     '`{0}` lässt sich nicht schreiben; prüf, ob Platz frei ist und du dort schreiben darfst',
   ],
