@@ -54,6 +54,9 @@ pub enum ClientError {
         /// The rule it breaks.
         rule: &'static str,
     },
+    /// The reward wallet is no address. Its text is not repeated: it may be a secret in the wrong place.
+    #[error("the reward wallet cannot be used: an address is `0x` and 40 hex digits")]
+    BadReward,
     /// Nobody answers there.
     #[error("the coordinator at {url} cannot be reached")]
     Unreachable {
@@ -98,7 +101,9 @@ impl ClientError {
     pub fn body(&self) -> ErrorBody {
         match self {
             Self::Refused(body) => body.clone(),
-            Self::BadAddress { .. } => ErrorBody::new(ErrorCode::InvalidRequest, self.to_string()),
+            Self::BadAddress { .. } | Self::BadReward => {
+                ErrorBody::new(ErrorCode::InvalidRequest, self.to_string())
+            }
             Self::Unreachable { .. } => ErrorBody::new(ErrorCode::Unreachable, self.to_string())
                 .with_hint("check the address and the internet connection"),
             Self::Untrusted { hint, .. } => {

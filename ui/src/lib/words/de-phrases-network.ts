@@ -137,6 +137,10 @@ export const phrases: readonly Phrase[] = [
     'die Adresse `{0}` des Koordinators lässt sich nicht nutzen: {1}',
   ],
   ['the coordinator at {} cannot be reached', 'der Koordinator unter {0} ist nicht erreichbar'],
+  [
+    'the reward wallet cannot be used: an address is `0x` and 40 hex digits',
+    'die Wallet für die Punkte lässt sich nicht nutzen: Eine Adresse ist `0x` und 40 Hexziffern',
+  ],
   ['the certificate of {} is not trusted', 'dem Zertifikat von {0} wird nicht vertraut'],
   [
     "check this machine's date; if that is right, the certificate has to be renewed",
