@@ -452,7 +452,7 @@ mod tests {
         receipts(&[&log], 0, ExportFormat::Json, &mut array).unwrap();
         let array = String::from_utf8(array).unwrap();
         let values: Vec<Value> = serde_json::from_str(&array).unwrap();
-        let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
+        let lines: String = values.iter().map(|value| value.to_string() + "\n").collect();
         let own: String = [receipt(1), receipt(2)]
             .map(|receipt| serde_json::to_string(&receipt).unwrap() + "\n")
             .concat();
