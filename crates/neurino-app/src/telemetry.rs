@@ -30,8 +30,8 @@ impl Telemetry {
 const USUAL: &str = "info";
 
 /// Starts logging to files in the folder `logs`, once in a process. A malformed filter falls back to
-/// `info`, which the log and [`Telemetry::problem`] say. A folder that cannot be written leaves the files out: a full disk must not keep anybody
-/// from mining.
+/// `info`, which the log and [`Telemetry::problem`] say. A folder that cannot be written leaves the
+/// files out: a full disk must not keep anybody from mining.
 pub fn start(logs: &Path, settings: &TelemetrySettings) -> Telemetry {
     let appender = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
