@@ -43,6 +43,13 @@ async fn a_club_needs_no_proxy() {
     // Somebody who does not believe the certificate says nothing to the club.
     let stranger = reqwest::Client::new().get(format!("{url}/healthz")).send().await;
     assert!(stranger.is_err());
+    let mut looking = command(club.path());
+    let looked = looking.env("NEURINO_NETWORK", &url).args(["doctor", "--json"]).output();
+    let checks: Value = serde_json::from_slice(&looked.await.unwrap().stdout).unwrap();
+    let network = checks.as_array().unwrap().iter().find(|check| check["name"] == "Network");
+    let network = network.unwrap_or_else(|| panic!("{checks}"));
+    let finding = network["finding"].as_str().unwrap();
+    assert!(finding.contains("is not trusted"), "not told as a network that fails: {network}");
     let pem = std::fs::read(&certificate).unwrap();
     let believed = reqwest::Certificate::from_pem(&pem).unwrap();
     let http = reqwest::Client::builder().add_root_certificate(believed).build().unwrap();

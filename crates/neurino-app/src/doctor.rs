@@ -4,12 +4,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use neurino_config::settings::NetworkSettings;
 use neurino_config::{Dirs, NetworkSetting, ProtocolSetting, Settings};
 use neurino_hardware::Hardware;
 use neurino_model_store::ModelStore;
 use neurino_protocol::app::{Check, CheckStatus};
 use neurino_protocol::filter::FilterView;
-use neurino_wallet::{OpenedIdentity, StoreKind};
+use neurino_wallet::{OpenedIdentity, StoreKind, WalletError};
+use reqwest::StatusCode;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use crate::{App, filter, identity_options, lock, told_with_causes};
@@ -22,6 +25,8 @@ const DISK_FREE_FAIL_BYTES: u64 = GIB / 2;
 const VRAM_WARN_BYTES: u64 = 8 * GIB;
 const MEMORY_WARN_BYTES: u64 = 2 * GIB;
 const NETWORK_WAIT: Duration = Duration::from_secs(8);
+/// Longest answer that may be a coordinator's health.
+const HEALTH_BYTES_MAX: usize = 64 << 10;
 
 fn check(name: &str, status: CheckStatus, finding: impl Into<String>) -> Check {
     Check { name: name.into(), status, finding: finding.into(), fix: None }
@@ -182,12 +187,19 @@ fn disk(models: &Path) -> Check {
 
 const KEY_STORE: &str = "Key store";
 
-fn no_key(error: &neurino_wallet::WalletError) -> Check {
+fn no_key(error: &WalletError) -> Check {
     let finding = format!("The identity key cannot be opened: {}.", told_with_causes(error));
-    with_fix(
-        check(KEY_STORE, CheckStatus::Fail, finding),
-        "nothing was overwritten; put the key back where it was",
-    )
+    let fix = match error {
+        WalletError::Io { .. } => {
+            "check that this user may write there, or choose another folder with NEURINO_HOME"
+        }
+        WalletError::Busy { .. } => "quit the other program that uses the keys, or wait for it",
+        WalletError::OsStore { .. } | WalletError::OsStoreTimeout { .. } => {
+            "nothing was overwritten; unlock the key store and try again"
+        }
+        _ => "nothing was overwritten; put the key back where it was",
+    };
+    with_fix(check(KEY_STORE, CheckStatus::Fail, finding), fix)
 }
 
 fn key_store(opened: &OpenedIdentity) -> Check {
@@ -206,26 +218,28 @@ fn key_store(opened: &OpenedIdentity) -> Check {
     }
 }
 
+const NETWORK: &str = "Network";
+
 async fn network(settings: &Settings, running: bool) -> Check {
     match &settings.network.coordinator {
         NetworkSetting::Practice => {
             let port = settings.gateway.listen_port;
             if running || port == 0 {
                 return check(
-                    "Network",
+                    NETWORK,
                     CheckStatus::Ok,
                     "The practice network runs on this machine and needs no internet.",
                 );
             }
             match TcpListener::bind(("127.0.0.1", port)).await {
                 Ok(_) => check(
-                    "Network",
+                    NETWORK,
                     CheckStatus::Ok,
                     format!("The practice network needs no internet; its port {port} is free."),
                 ),
                 Err(_) => with_fix(
                     check(
-                        "Network",
+                        NETWORK,
                         CheckStatus::Warn,
                         format!(
                             "Port {port} is taken, perhaps by a running Neurino; the practice network takes another one."
@@ -235,36 +249,65 @@ async fn network(settings: &Settings, running: bool) -> Check {
                 ),
             }
         }
-        NetworkSetting::Coordinator(url) => coordinator(url, settings.network.protocol).await,
+        NetworkSetting::Coordinator(url) => coordinator(url, &settings.network).await,
     }
 }
 
-async fn coordinator(url: &str, protocol: ProtocolSetting) -> Check {
-    let ask = async {
-        let client = reqwest::Client::builder().timeout(NETWORK_WAIT).build().ok()?;
-        client.get(format!("{url}/healthz")).send().await.ok()
-    };
-    match ask.await {
+/// What a coordinator says of itself at `/healthz`.
+#[derive(Deserialize)]
+struct Health {
+    status: String,
+    #[serde(rename = "network")]
+    _network: String,
+}
+
+async fn coordinator(url: &str, settings: &NetworkSettings) -> Check {
+    let failed =
+        |finding: String, fix: &str| with_fix(check(NETWORK, CheckStatus::Fail, finding), fix);
+    if let Some(error) = crate::network::refused_address(url, settings) {
+        let why = told_with_causes(&error);
+        let fix = "correct `coordinator` in settings.toml, or NEURINO_NETWORK";
+        return failed(format!("A node refuses this address: {why}."), fix);
+    }
+    match ask(url).await {
         // The original protocol has no question of this kind, so any answer will do.
-        Some(answer) if answer.status().is_success() || protocol == ProtocolSetting::Original => {
-            check("Network", CheckStatus::Ok, format!("The coordinator at {url} answers."))
+        Ok((_, is_coordinator))
+            if is_coordinator || settings.protocol == ProtocolSetting::Original =>
+        {
+            check(NETWORK, CheckStatus::Ok, format!("The coordinator at {url} answers."))
         }
-        Some(answer) => with_fix(
-            check(
-                "Network",
-                CheckStatus::Fail,
-                format!(
-                    "Something at {url} answers, but not as a coordinator ({}).",
-                    answer.status()
-                ),
-            ),
+        Ok((status, _)) => failed(
+            format!("Something at {url} answers, but not as a coordinator ({status})."),
             "check the address",
         ),
-        None => with_fix(
-            check("Network", CheckStatus::Fail, format!("Nobody answers at {url}.")),
-            "check the address and the internet connection",
-        ),
+        Err(error) => match neurino_client::distrust(&error) {
+            Some(fix) => failed(format!("The certificate of {url} is not trusted."), fix),
+            None => failed(
+                format!("Nobody answers at {url}."),
+                "check the address and the internet connection",
+            ),
+        },
     }
+}
+
+/// Asks as a node would: what the status is, and whether a coordinator gave it.
+async fn ask(url: &str) -> reqwest::Result<(StatusCode, bool)> {
+    let none = reqwest::redirect::Policy::none();
+    let mut client = reqwest::Client::builder().timeout(NETWORK_WAIT).redirect(none);
+    if reqwest::Url::parse(url).is_ok_and(|url| neurino_client::is_loopback(&url)) {
+        client = client.no_proxy();
+    }
+    let mut answer = client.build()?.get(format!("{url}/healthz")).send().await?;
+    let status = answer.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > HEALTH_BYTES_MAX {
+            return Ok((status, false));
+        }
+    }
+    let health = serde_json::from_slice::<Health>(&body);
+    Ok((status, status.is_success() && health.is_ok_and(|health| health.status == "ok")))
 }
 
 const MODELS: &str = "Models";
@@ -299,12 +342,66 @@ fn gib(bytes: u64) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
     fn sizes_are_rounded_down() {
         assert_eq!(gib(GIB * 3 / 2), "1.5 GiB");
         assert_eq!(gib(GIB - 1), "0.9 GiB");
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_written_is_not_told_as_a_lost_key() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let io = WalletError::Io { doing: "open", path: "/x/keys.lock".into(), source };
+        let told = no_key(&io);
+        assert!(told.finding.contains("keys.lock"), "{told:?}");
+        assert!(told.fix.is_some_and(|fix| fix.contains("NEURINO_HOME")));
+        let gone = WalletError::KeyFileGone { path: "/x/a".into(), marker: "/x/b".into() };
+        assert!(no_key(&gone).fix.is_some_and(|fix| fix.contains("put the key back")));
+    }
+
+    /// Answers one request with this body and status 200.
+    async fn answering(body: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).await.unwrap();
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn only_a_coordinator_that_a_node_would_take_is_in_order() {
+        let settings = NetworkSettings::default();
+        let original =
+            NetworkSettings { protocol: ProtocolSetting::Original, ..NetworkSettings::default() };
+        let health = r#"{"status":"ok","network":"club","version":"1","nodes":0}"#;
+        let found = coordinator(&answering(health).await, &settings).await;
+        assert_eq!(found.status, CheckStatus::Ok, "{found:?}");
+        for other in ["<html>Welcome!</html>", r#"{"status":"ok"}"#, "{}"] {
+            let found = coordinator(&answering(other).await, &settings).await;
+            assert_eq!(found.status, CheckStatus::Fail, "{other}: {found:?}");
+            assert!(found.finding.contains("not as a coordinator"), "{found:?}");
+        }
+        let found = coordinator(&answering("hello").await, &original).await;
+        assert_eq!(found.status, CheckStatus::Ok, "it has no such question: {found:?}");
+
+        for settings in [&settings, &original] {
+            let found = coordinator("http://192.0.2.1", settings).await;
+            assert_eq!(found.status, CheckStatus::Fail, "{found:?}");
+            assert!(found.finding.contains("plain http"), "{found:?}");
+        }
     }
 }

@@ -128,7 +128,7 @@ impl App {
                         RecordError::Tariff(words) => {
                             ErrorBody::new(ErrorCode::InvalidRequest, words)
                         }
-                        error @ RecordError::Io { .. } => failed(error),
+                        error => failed(error),
                     },
                 )?;
                 EarningsAnswer::Ok

@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use neurino_client::{Device, HttpCoordinator, OriginalCoordinator, OriginalOptions};
+use neurino_client::{ClientError, Device, HttpCoordinator, OriginalCoordinator, OriginalOptions};
+use neurino_config::settings::NetworkSettings;
 use neurino_config::{NetworkSetting, ProtocolSetting, Settings, env};
 use neurino_coordinator::{Coordinator, CoordinatorConfig, Limits};
 use neurino_core::{ImageDefaults, ModelId};
@@ -53,14 +54,28 @@ async fn remote(
             Ok(Arc::new(HttpCoordinator::new(url)?.with_device(device)))
         }
         ProtocolSetting::Original => {
-            let asked = settings.network.original.clone();
-            let options = OriginalOptions {
-                url: url.to_owned(),
-                signal_url: asked.signal_url,
-                upload_url: asked.upload_url,
-                reward: asked.reward_wallet,
-            };
+            let options = original_options(url, &settings.network);
             Ok(Arc::new(OriginalCoordinator::new(&options)?))
+        }
+    }
+}
+
+fn original_options(url: &str, settings: &NetworkSettings) -> OriginalOptions {
+    let asked = settings.original.clone();
+    OriginalOptions {
+        url: url.to_owned(),
+        signal_url: asked.signal_url,
+        upload_url: asked.upload_url,
+        reward: asked.reward_wallet,
+    }
+}
+
+/// Why a node would not even try a coordinator's address.
+pub(crate) fn refused_address(url: &str, settings: &NetworkSettings) -> Option<ClientError> {
+    match settings.protocol {
+        ProtocolSetting::Neurino => HttpCoordinator::new(url).err(),
+        ProtocolSetting::Original => {
+            OriginalCoordinator::new(&original_options(url, settings)).err()
         }
     }
 }

@@ -141,7 +141,8 @@ pub enum DataAction {
     /// Remove what Neurino keeps on this machine: models, records, logs, settings. Files of others,
     /// pictures and exports that you kept, and the identity's keys stay.
     Remove {
-        /// Do not ask.
+        /// Remove it without asking. Without a terminal to ask at, the command otherwise says what it would
+        /// remove, and fails.
         #[arg(long)]
         yes: bool,
         /// Leave the settings for the next installation.

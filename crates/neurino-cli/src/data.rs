@@ -10,9 +10,9 @@ use neurino_protocol::data::DataKind;
 use neurino_wallet::OpenIdentity;
 use serde_json::json;
 
-use crate::Setting;
 use crate::args::DataAction;
 use crate::output::{self, Format};
+use crate::{FAILED, Setting};
 
 /// What of a removal is told apart, in this order.
 const KINDS: [DataKind; 5] =
@@ -48,7 +48,7 @@ async fn remove(setting: &Setting, keep: Keep, yes: bool) -> anyhow::Result<Exit
             Format::Json => output::json(&of_plan(&plan))?,
             Format::Text => output::line("Nothing was removed. Add --yes to remove this."),
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(ExitCode::from(FAILED));
     }
     if !keep.keys {
         let wanted = OpenIdentity::new(&setting.dirs.data);

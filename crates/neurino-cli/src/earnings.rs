@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use neurino_config::RulesFile;
 use neurino_earnings::tariff::{self, Prices};
-use neurino_earnings::{Meter, ReceiptLog, ReceiptTotals, export, report};
+use neurino_earnings::{Meter, ReceiptLog, ReceiptTotals, RecordError, export, report};
 use neurino_protocol::earnings::{Checked, ExportFormat, ModelTotal, SpanKind, SpanTotal};
 use serde::Serialize;
 
@@ -99,24 +99,16 @@ fn every_receipt(
     since_ms: i64,
     format: ExportFormat,
 ) -> anyhow::Result<ExitCode> {
-    // Several networks would be several tables; one with receipts is the usual case.
-    let with_any = |(_, log, _): &&(String, ReceiptLog, Meter)| log.totals(since_ms).jobs > 0;
-    for (_, log, _) in logs.iter().filter(with_any) {
-        let mut out = BufWriter::new(io::stdout().lock());
-        match export::receipts(log, since_ms, format, &mut out) {
-            // The reader has seen enough.
-            Err(error) if broken_pipe(&error) => {}
-            done => {
-                done?;
-            }
+    let logs: Vec<&ReceiptLog> = logs.iter().map(|(_, log, _)| log).collect();
+    let mut out = BufWriter::new(io::stdout().lock());
+    match export::receipts(&logs, since_ms, format, &mut out) {
+        // The reader has seen enough.
+        Err(RecordError::Export(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        done => {
+            done?;
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn broken_pipe(error: &neurino_earnings::RecordError) -> bool {
-    use neurino_earnings::RecordError::Io;
-    matches!(error, Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn begin_of(day: &str, zone: &TimeZone) -> anyhow::Result<i64> {

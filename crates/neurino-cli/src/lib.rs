@@ -100,6 +100,9 @@ fn run(
     dirs.create()?;
     let settings = Settings::load(&dirs)?;
     let telemetry = telemetry::start(&dirs.logs, &settings.telemetry);
+    if let Some(problem) = telemetry.problem() {
+        output::note(output::plain(&format!("neurino: {problem}")));
+    }
     let setting = Setting { dirs, settings, format, _telemetry: telemetry };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

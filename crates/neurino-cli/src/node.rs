@@ -8,6 +8,7 @@ use neurino_config::{NetworkSetting, ProtocolSetting};
 use neurino_core::PointsKind;
 use neurino_core::pricing::Quote;
 use neurino_protocol::app::{Command, Event, MiningState, MiningStatus, Snapshot};
+use neurino_wallet::RewardAddress;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -26,12 +27,13 @@ pub(crate) async fn run(
         anyhow::bail!("--coordinator needs a URL; for the practice network use `neurino practice`");
     }
     let chosen = &mut setting.settings.network;
+    if args.protocol == ORIGINAL {
+        chosen.protocol = ProtocolSetting::Original;
+    }
+    check_original(&args, chosen.protocol)?;
     chosen.coordinator = network;
     if let Some(frontend) = args.referred_by {
         chosen.referred_by = Some(frontend.into());
-    }
-    if args.protocol == ORIGINAL {
-        chosen.protocol = ProtocolSetting::Original;
     }
     let original = &mut chosen.original;
     original.reward_wallet = args.reward_wallet.or(original.reward_wallet.take());
@@ -75,6 +77,27 @@ pub(crate) async fn run(
         return Ok(hand_over(exchange, false, std::env::args_os().skip(1).collect()));
     }
     code
+}
+
+/// Refuses what only the original protocol uses where another one is spoken, and a wallet that is none.
+fn check_original(args: &NodeArgs, protocol: ProtocolSetting) -> anyhow::Result<()> {
+    let flags = [
+        ("--reward-wallet", &args.reward_wallet),
+        ("--signal", &args.signal),
+        ("--uploads", &args.uploads),
+    ];
+    if protocol != ProtocolSetting::Original
+        && let Some((flag, _)) = flags.iter().find(|(_, value)| value.is_some())
+    {
+        anyhow::bail!(
+            "{flag} is of use with `--protocol {ORIGINAL}` alone; add that, or leave it out"
+        );
+    }
+    if let Some(wallet) = &args.reward_wallet {
+        // Here and not in the grammar, whose errors repeat the text: it may be a secret.
+        RewardAddress::read(wallet).context("--reward-wallet")?;
+    }
+    Ok(())
 }
 
 /// Prints what happens until mining ends by itself.
@@ -165,6 +188,38 @@ mod tests {
     use neurino_protocol::saying::MiningSaying;
 
     use super::*;
+
+    fn args(rest: &str) -> NodeArgs {
+        use clap::Parser as _;
+        let line = ["neurino", "node", "--coordinator", "https://x"].into_iter();
+        let line = line.chain(rest.split_whitespace());
+        match crate::Cli::try_parse_from(line).expect("parses").role {
+            Some(crate::Role::Node(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_of_the_original_protocol_are_checked_before_anything_starts() {
+        let good = format!("--reward-wallet 0x{}", "ab".repeat(20));
+        for (rest, protocol, expect) in [
+            ("", ProtocolSetting::Neurino, ""),
+            (good.as_str(), ProtocolSetting::Original, ""),
+            ("--signal https://y", ProtocolSetting::Original, ""),
+            (good.as_str(), ProtocolSetting::Neurino, "--protocol original"),
+            ("--uploads https://y", ProtocolSetting::Neurino, "--uploads is of use"),
+            ("--reward-wallet garbage", ProtocolSetting::Original, "--reward-wallet: "),
+        ] {
+            match check_original(&args(rest), protocol) {
+                Ok(()) => assert_eq!(expect, "", "{rest}"),
+                Err(error) => {
+                    let told = format!("{error:#}");
+                    assert!(!expect.is_empty() && told.contains(expect), "{rest}: {told}");
+                    assert!(!told.contains("garbage"), "{told}");
+                }
+            }
+        }
+    }
 
     fn check(state: MiningState, sentence: &str, expect: &str) {
         let sentence = sentence.to_owned();

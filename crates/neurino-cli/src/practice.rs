@@ -15,6 +15,7 @@ use neurino_config::NetworkSetting;
 use neurino_coordinator::{Coordinator, JobUpdate, PayerId};
 use neurino_core::{JobId, JobOutput};
 use neurino_protocol::app::{Command, Event, MiningState, Reply, Snapshot};
+use neurino_protocol::{ErrorBody, ErrorCode};
 use serde_json::json;
 
 use crate::args::PracticeArgs;
@@ -126,7 +127,7 @@ async fn ready(app: &Arc<App>, screen: &Screen) -> anyhow::Result<()> {
                     let problem = now.mining.problem.clone();
                     return Err(problem.map_or_else(
                         || anyhow::anyhow!("{}", now.mining.sentence),
-                        anyhow::Error::from,
+                        |problem| anyhow::Error::from(said_once(problem)),
                     ));
                 }
                 _ => {}
@@ -135,6 +136,15 @@ async fn ready(app: &Arc<App>, screen: &Screen) -> anyhow::Result<()> {
         }
     };
     tokio::time::timeout(READY_WAIT, wait).await.context("the miner did not get ready in time")?
+}
+
+/// A problem in the words of a program that ends with it: only one that stays tries again by itself.
+fn said_once(mut problem: ErrorBody) -> ErrorBody {
+    if problem.code == ErrorCode::Unreachable {
+        let hint = "check the internet connection and run this again; what has arrived is kept";
+        problem.hint = Some(hint.to_owned());
+    }
+    problem
 }
 
 /// Writes a job's picture to `folder`, for a person to look at. A picture that cannot be written is
@@ -175,4 +185,19 @@ async fn watch(
         }
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_ends_promises_no_further_try() {
+        let problem = ErrorBody::new(ErrorCode::Unreachable, "no model could be fetched");
+        let problem = said_once(problem.with_hint("Neurino tries again by itself."));
+        assert_eq!(problem.message, "no model could be fetched");
+        assert!(problem.hint.is_some_and(|hint| hint.contains("run this again")));
+        let other = ErrorBody::new(ErrorCode::UnknownModel, "none").with_hint("choose another");
+        assert_eq!(said_once(other.clone()), other);
+    }
 }

@@ -50,9 +50,15 @@ impl HttpCoordinator {
     ///
     /// # Errors
     /// [`ClientError::BadAddress`] for anything but `https`, or `http` to this machine itself
-    /// (127.0.0.0/8, `::1`, `localhost`), and for URLs with credentials, a query or a fragment.
+    /// (127.0.0.0/8, `::1`, `localhost`), and for URLs with credentials, a query or a fragment, or that
+    /// end with the `/v1` of a gateway's clients.
     pub fn new(url: &str) -> Result<Self, ClientError> {
         let base = check(url)?;
+        if base.path().trim_end_matches('/').ends_with("/v1") {
+            // Nodes would ask for `/v1/v1/node` for ever.
+            let rule = "leave out /v1: that is for clients";
+            return Err(ClientError::BadAddress { url: url.to_owned(), rule });
+        }
         let local = is_loopback(&base);
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_LIMIT)
@@ -177,7 +183,8 @@ fn without_credentials(text: &str) -> String {
     }
 }
 
-pub(crate) fn is_loopback(url: &Url) -> bool {
+/// Whether a URL is of this machine itself.
+pub fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -207,6 +214,8 @@ mod tests {
             "ftp://127.0.0.1",
             "https://pool.example?x=1",
             "https://pool.example#x",
+            "http://127.0.0.1:43110/v1",
+            "https://pool.example/base/v1/",
         ] {
             let error = HttpCoordinator::new(bad).expect_err(bad);
             assert!(matches!(error, ClientError::BadAddress { .. }), "{bad}");

@@ -26,8 +26,9 @@ use tokio::sync::mpsc;
 
 pub use device::Device;
 pub use handshake::{HANDSHAKE_LIMIT, Introduction, Link, handshake};
-pub use http::HttpCoordinator;
+pub use http::{HttpCoordinator, is_loopback};
 pub use original::{OriginalCoordinator, OriginalOptions};
+pub use tls::distrust;
 
 /// An open session with a coordinator. It is over when `messages` ends.
 #[derive(Debug)]
@@ -53,11 +54,25 @@ pub enum ClientError {
         /// The rule it breaks.
         rule: &'static str,
     },
+    /// The reward wallet is no address. Its text is not repeated: it may be a secret in the wrong place.
+    #[error("the reward wallet cannot be used: an address is `0x` and 40 hex digits")]
+    BadReward,
     /// Nobody answers there.
     #[error("the coordinator at {url} cannot be reached")]
     Unreachable {
         /// The address.
         url: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Somebody answers there, with a certificate that nothing on this machine vouches for.
+    #[error("the certificate of {url} is not trusted")]
+    Untrusted {
+        /// The address.
+        url: String,
+        /// What helps.
+        hint: &'static str,
         /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -75,16 +90,25 @@ impl ClientError {
         url: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self::Unreachable { url: url.to_owned(), source: source.into() }
+        let (url, source) = (url.to_owned(), source.into());
+        match distrust(&*source) {
+            Some(hint) => Self::Untrusted { url, hint, source },
+            None => Self::Unreachable { url, source },
+        }
     }
 
     /// The error as the window shows it.
     pub fn body(&self) -> ErrorBody {
         match self {
             Self::Refused(body) => body.clone(),
-            Self::BadAddress { .. } => ErrorBody::new(ErrorCode::InvalidRequest, self.to_string()),
+            Self::BadAddress { .. } | Self::BadReward => {
+                ErrorBody::new(ErrorCode::InvalidRequest, self.to_string())
+            }
             Self::Unreachable { .. } => ErrorBody::new(ErrorCode::Unreachable, self.to_string())
                 .with_hint("check the address and the internet connection"),
+            Self::Untrusted { hint, .. } => {
+                ErrorBody::new(ErrorCode::Unreachable, self.to_string()).with_hint(*hint)
+            }
             Self::Protocol(_) => ErrorBody::new(ErrorCode::UnsupportedVersion, self.to_string()),
         }
     }

@@ -55,6 +55,12 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// A file is text in another encoding, or no text.
+    #[error("`{path}` is not written in UTF-8; open it in an editor and save it as UTF-8")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file could not be written.
     #[error("cannot write `{path}`; check the free space and that this user may write there")]
     Write {
@@ -97,6 +103,14 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// What reading a file as text failed with.
+    pub(crate) fn read(path: PathBuf, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::InvalidData => Self::NotUtf8 { path },
+            _ => Self::Read { path, source },
+        }
+    }
+
     /// A rejected value, cut so that a mistaken paste does not flood a log.
     pub(crate) fn invalid(name: &str, value: &str, rule: &'static str) -> Self {
         Self::InvalidValue { name: name.to_owned(), value: value.chars().take(80).collect(), rule }

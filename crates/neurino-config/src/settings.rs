@@ -328,14 +328,14 @@ impl Settings {
     /// may write back: a variable of one start never ends up in the file.
     ///
     /// # Errors
-    /// [`ConfigError::Read`], [`ConfigError::ParseSettings`] with line and key.
+    /// [`ConfigError::Read`], [`ConfigError::NotUtf8`], [`ConfigError::ParseSettings`] with line and key.
     pub fn read(dirs: &Dirs) -> Result<Self, ConfigError> {
         let path = Self::path(dirs);
         match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str(&text)
                 .map_err(|source| ConfigError::ParseSettings { path, source: Box::new(source) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(ConfigError::Read { path, source }),
+            Err(source) => Err(ConfigError::read(path, source)),
         }
     }
 
@@ -448,6 +448,20 @@ mod tests {
         assert!(refused("[gateway]\nlisten_port = 70000\n").contains("70000"));
         assert!(refused("[network]\ncoordinator = \"ftp://x\"\n").contains("http(s)"));
         assert!(refused("nonsense").contains("line 1"));
+    }
+
+    #[test]
+    fn another_encoding_is_told_from_a_file_that_may_not_be_read() {
+        let (_home, dirs) = dirs();
+        let utf16: Vec<u8> =
+            "\u{feff}[engine]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let latin1 = b"# f\xfcr mich\n".to_vec();
+        for bytes in [utf16, latin1] {
+            std::fs::write(Settings::path(&dirs), bytes).unwrap();
+            let error = Settings::read(&dirs).unwrap_err();
+            assert!(matches!(error, ConfigError::NotUtf8 { .. }), "{error}");
+            assert!(error.to_string().contains("save it as UTF-8"), "{error}");
+        }
     }
 
     #[test]

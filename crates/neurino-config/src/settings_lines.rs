@@ -29,7 +29,7 @@ impl Settings {
         let mut text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(ConfigError::Read { path, source }),
+            Err(source) => return Err(ConfigError::read(path, source)),
         };
         for (names, line) in lines {
             text = with_line(&text, section, names, line.clone());

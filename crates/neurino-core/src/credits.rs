@@ -244,7 +244,10 @@ impl PriceLists {
     /// [`PriceError::UnknownRuleSet`].
     pub fn named(&self, name: &str) -> Result<&PriceList, PriceError> {
         let found = self.price_list.iter().find(|list| list.name == name);
-        found.ok_or_else(|| PriceError::UnknownRuleSet(name.into()))
+        found.ok_or_else(|| PriceError::UnknownRuleSet {
+            name: name.into(),
+            known: self.price_list.iter().map(|list| list.name.clone()).collect(),
+        })
     }
 }
 

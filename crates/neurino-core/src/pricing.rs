@@ -27,8 +27,13 @@ pub enum PriceError {
         model: ModelId,
     },
     /// No rule set of that name.
-    #[error("there is no rule set `{0}`")]
-    UnknownRuleSet(String),
+    #[error("there is no rule set `{name}`; there are {}", known.join(", "))]
+    UnknownRuleSet {
+        /// The name asked for.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
     /// The amount does not fit 64 bits.
     #[error("the amount is too large")]
     Overflow,
@@ -170,10 +175,11 @@ impl RuleSets {
     /// # Errors
     /// [`PriceError::UnknownRuleSet`].
     pub fn named(&self, name: &str) -> Result<&RuleSet, PriceError> {
-        self.rule_set
-            .iter()
-            .find(|r| r.name == name)
-            .ok_or_else(|| PriceError::UnknownRuleSet(name.into()))
+        let found = self.rule_set.iter().find(|rules| rules.name == name);
+        found.ok_or_else(|| PriceError::UnknownRuleSet {
+            name: name.into(),
+            known: self.rule_set.iter().map(|rules| rules.name.clone()).collect(),
+        })
     }
 }
 
@@ -219,7 +225,10 @@ mod tests {
             rules.price(&text("nobody"), Usage::default(), Multiplier::ONE),
             Err(PriceError::UnknownModel { .. })
         ));
-        assert!(matches!(sets.named("season9"), Err(PriceError::UnknownRuleSet(_))));
+        let error = sets.named("season9").expect_err("there is none");
+        assert!(matches!(error, PriceError::UnknownRuleSet { .. }));
+        let told = error.to_string();
+        assert!(sets.rule_set.iter().all(|rules| told.contains(&rules.name)), "{told}");
     }
 
     fn picture(width: u32, height: u32, steps: u32) -> JobSpec {

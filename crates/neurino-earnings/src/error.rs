@@ -17,6 +17,17 @@ pub enum RecordError {
         #[source]
         source: io::Error,
     },
+    /// What records are written to does not take them.
+    #[error("the export cannot be written")]
+    Export(#[source] io::Error),
+    /// A text is no list of receipts.
+    #[error("entry {at} is no receipt: {rule}")]
+    NotReceipts {
+        /// The line, or in an array the entry, counted from 1.
+        at: usize,
+        /// What is wrong with it.
+        rule: String,
+    },
     /// A price of energy that means nothing.
     #[error("{0}")]
     Tariff(&'static str),

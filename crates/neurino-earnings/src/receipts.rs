@@ -246,7 +246,7 @@ impl ReceiptLog {
     /// Hands every receipt settled at or after a time to `each`, oldest first, until it fails.
     ///
     /// # Errors
-    /// [`RecordError::Io`], also those of `each`.
+    /// [`RecordError::Io`]; what `each` fails with is [`RecordError::Export`], for the log is in order then.
     pub fn each(
         &self,
         since_ms: i64,
@@ -258,7 +258,7 @@ impl ReceiptLog {
         for some in wanted.chunks(AT_ONCE) {
             // The miner gets its turn between two pieces.
             let receipts = self.lock().read_all(some).map_err(failed)?;
-            receipts.iter().try_for_each(&mut each).map_err(failed)?;
+            receipts.iter().try_for_each(&mut each).map_err(RecordError::Export)?;
         }
         Ok(())
     }

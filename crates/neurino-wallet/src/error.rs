@@ -87,6 +87,17 @@ pub enum WalletError {
         /// The store.
         store: &'static str,
     },
+    /// The identity was in a key file that is no longer there.
+    #[error(
+        "the key file {} is gone; put it back from a backup, or remove {} to start with a new identity",
+        path.display(), marker.display()
+    )]
+    KeyFileGone {
+        /// The key file.
+        path: PathBuf,
+        /// The file that remembers that it was there.
+        marker: PathBuf,
+    },
     /// No such identity was ever replaced here, or its key is gone.
     #[error("no key of a former identity {address} is kept on this machine")]
     NoFormer {

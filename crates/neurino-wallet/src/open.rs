@@ -305,6 +305,9 @@ impl Search<'_> {
         if let Some(key) = read_file(&self.files, IDENTITY).await? {
             return Ok(self.in_file(key, false, None));
         }
+        if let Some(marker) = &self.marker {
+            return self.find_elsewhere(marker, choice).await;
+        }
         if choice == KeyStoreChoice::File {
             return self.make_in_file(None).await;
         }
@@ -345,6 +348,25 @@ impl Search<'_> {
             Some(key) => Ok(self.in_file(key, false, Some(Self::why_in_file(&missing)))),
             None => Err(missing),
         }
+    }
+
+    /// The key was in a file last time, and that is gone. Nothing is made here; only where the system's
+    /// store has the same key is that one used.
+    async fn find_elsewhere(
+        &self,
+        marker: &Marker,
+        choice: KeyStoreChoice,
+    ) -> Result<OpenedIdentity, WalletError> {
+        if choice != KeyStoreChoice::File
+            && let Ok(Some(key)) = self.read_os().await
+            && key.address() == marker.address
+        {
+            return Ok(in_os(key, false));
+        }
+        Err(WalletError::KeyFileGone {
+            path: self.files.path(IDENTITY),
+            marker: self.dir.join(MARKER),
+        })
     }
 
     async fn read_os(&self) -> Result<Option<Arc<IdentityKey>>, WalletError> {

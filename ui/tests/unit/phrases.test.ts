@@ -21,6 +21,7 @@ const SOURCES = [
   'crates/neurino-client/src/http.rs',
   'crates/neurino-client/src/lib.rs',
   'crates/neurino-client/src/long_poll.rs',
+  'crates/neurino-client/src/tls.rs',
   'crates/neurino-config/src/error.rs',
   'crates/neurino-control/src/alerts.rs',
   'crates/neurino-control/src/rules.rs',

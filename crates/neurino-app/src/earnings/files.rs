@@ -1,7 +1,7 @@
 //! Files for the person: exports, logs, and the bundle for whoever helps.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -30,7 +30,7 @@ impl App {
         let failed = |error: &dyn std::error::Error| internal(told_with_causes(error));
         match what {
             ExportKind::Receipts => self.write("receipts", ending, |out| {
-                let done = export::receipts(&self.receipts, since_ms, format, out);
+                let done = export::receipts(&[&self.receipts], since_ms, format, out);
                 done.map(|_| ()).map_err(io::Error::other)
             }),
             ExportKind::Jobs => self.write("jobs", ending, |out| {
@@ -107,22 +107,121 @@ impl App {
     }
 }
 
-/// Writes a file under another name first.
+/// Why a file is not written where somebody asked for it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAFile {
+    /// A folder, a device or the like.
+    #[error("{} is there and is no ordinary file; name another one", .0.display())]
+    Other(PathBuf),
+    /// A link to nothing.
+    #[error("{} is a link that leads nowhere; name another file", .0.display())]
+    Dangling(PathBuf),
+}
+
+/// Where a file asked for at `path` really lies: a link to a file is followed, so that it stays a link.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let refused = |why: NotAFile| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => refused(NotAFile::Other(path.to_owned())),
+        Ok(_) => std::fs::canonicalize(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if path.is_symlink() {
+                return refused(NotAFile::Dangling(path.to_owned()));
+            }
+            Ok(path.to_owned())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file under another name first, which is nobody else's. An ordinary file that is there is
+/// replaced; anything else is left alone.
+///
+/// # Errors
+/// Those of the file; [`NotAFile`] as `InvalidInput`.
 pub(crate) fn write_whole(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<std::fs::File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let draft = path.with_extension("part");
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).write(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = BufWriter::new(options.open(&draft)?);
-    let filled = fill(&mut out).and_then(|()| out.flush());
+    let path = behind_links(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    // Made anew with mode 0600 on Unix, and removed when dropped.
+    let draft = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+    let (file, draft) = draft.into_parts();
+    let mut out = BufWriter::new(file);
+    fill(&mut out)?;
+    out.flush()?;
     drop(out);
-    if let Err(error) = filled.and_then(|()| std::fs::rename(&draft, path)) {
-        let _ = std::fs::remove_file(&draft);
-        return Err(error);
+    draft.persist(&path).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, text: &str) -> io::Result<()> {
+        write_whole(path, |out| out.write_all(text.as_bytes()))
     }
-    Ok(())
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_beside_the_one_asked_for_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (asked, beside) = (folder.path().join("report.zip"), folder.path().join("report.part"));
+        std::fs::write(&beside, "mine").unwrap();
+        write(&asked, "new").unwrap();
+        write(&asked, "newer").unwrap();
+        assert_eq!(std::fs::read_to_string(&beside).unwrap(), "mine");
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), "newer");
+        let failed = write_whole(&asked, |out| {
+            out.write_all(b"half")?;
+            Err(io::Error::other("full"))
+        });
+        failed.unwrap_err();
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), "newer");
+        assert_eq!(names(folder.path()), ["report.part", "report.zip"]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("report.zip");
+        std::fs::create_dir(&inner).unwrap();
+        let error = write(&inner, "new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(inner.is_dir());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_file_stays_a_link_and_one_to_nothing_is_refused() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        write(&link, "new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+
+        let nowhere = folder.path().join("nowhere");
+        symlink(folder.path().join("none"), &nowhere).unwrap();
+        let error = write(&nowhere, "new").unwrap_err();
+        assert!(error.to_string().contains("leads nowhere"), "{error}");
+        assert!(nowhere.is_symlink());
+
+        let device = folder.path().join("device");
+        symlink("/dev/null", &device).unwrap();
+        write(&device, "new").unwrap_err();
+        assert!(device.is_symlink());
+    }
 }

@@ -42,7 +42,7 @@ pub enum EpochAction {
         /// Also hold its sums against its entries, as `/v1/epochs/N/entries` serves them.
         #[arg(long, value_name = "FILE")]
         entries: Option<PathBuf>,
-        /// Also look for these signed receipts in it: JSON, a line each.
+        /// Also look for these signed receipts in it, as `neurino earnings --json --receipts` writes them.
         #[arg(long, value_name = "FILE", requires = "entries")]
         receipts: Option<PathBuf>,
         /// Also hold it against the file of the epoch before.

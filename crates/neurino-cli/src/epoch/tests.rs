@@ -102,6 +102,7 @@ impl Published {
 fn a_miner_finds_its_receipts_and_whoever_changed_them() {
     let mut published = published();
     published.check(&published.entry, &published.receipt).unwrap();
+    published.check(&published.entry, &json!([published.receipt])).unwrap();
     let changed = |value: &Value, field: &str, new: Value| {
         let mut value = value.clone();
         value[field] = new;
@@ -117,7 +118,7 @@ fn a_miner_finds_its_receipts_and_whoever_changed_them() {
     refused(&changed(&entry, "lease", json!(other)), &receipt, "inputs.entries.sha256");
     refused(&entry, &changed(&receipt, "node", json!("0xcd")), "is not the coordinator's");
     refused(&entry, &changed(&receipt, "network", json!("other")), "another network");
-    refused(&entry, &json!({}), "line 1 is no receipt");
+    refused(&entry, &json!({}), "entry 1 is no receipt");
     let later = changed(&receipt, "settled_at_ms", json!((WEEK + 1) * EPOCH_MS));
     published.check(&entry, &later).unwrap();
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use neurino_core::Receipt;
+use neurino_earnings::export::read_receipts;
 use neurino_ledger::epoch::{
     Address, Entry, EpochFile, Movement, check_against, check_entries, read_entries,
 };
@@ -32,7 +33,8 @@ pub(super) fn run(format: Format, path: &Path, beside: &Beside) -> anyhow::Resul
         check_entries(&file, &entries).context("THE FILE DOES NOT HOLD")?;
         held.push(format!("its sums are those of {} entries", entries.len()));
         if let Some(path) = &beside.receipts {
-            let receipts = receipts(&read(path)?).with_context(|| path.display().to_string())?;
+            let receipts =
+                read_receipts(&read(path)?).with_context(|| path.display().to_string())?;
             let own = found(&file, &entries, &receipts)?;
             let others = receipts.len() - own;
             let besides =
@@ -85,16 +87,6 @@ fn signed(file: &EpochFile, coordinator: Option<Address>) -> anyhow::Result<()> 
     }
     neurino_wallet::verify(&file.message()?, &file.signature, &file.coordinator)
         .context("the coordinator that the file names did not sign it")
-}
-
-/// Receipts, one on each line.
-fn receipts(text: &str) -> anyhow::Result<Vec<Receipt>> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(at, line)| {
-            serde_json::from_str(line).with_context(|| format!("line {} is no receipt", at + 1))
-        })
-        .collect()
 }
 
 /// Every receipt of the week must be genuine and stand among the entries with what it was paid. Returns

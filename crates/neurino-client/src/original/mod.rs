@@ -79,8 +79,8 @@ impl OriginalCoordinator {
     /// Prepares to talk to a coordinator. Connects nowhere yet.
     ///
     /// # Errors
-    /// [`ClientError::BadAddress`] for URLs as [`crate::HttpCoordinator::new`] refuses them, and for
-    /// a reward address that is none.
+    /// [`ClientError::BadAddress`] for URLs as [`crate::HttpCoordinator::new`] refuses them (but for
+    /// `/v1`), [`ClientError::BadReward`] for a reward address that is none.
     pub fn new(options: &OriginalOptions) -> Result<Self, ClientError> {
         let base = check(&options.url)?;
         let local = is_loopback(&base);
@@ -118,8 +118,7 @@ fn reward_address(text: &str) -> Result<String, ClientError> {
     if digits.len() == 40 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(lower);
     }
-    let rule = "the reward wallet is an address: `0x` and 40 hex digits";
-    Err(ClientError::BadAddress { url: lower.chars().take(80).collect(), rule })
+    Err(ClientError::BadReward)
 }
 
 /// The miner's id: who is paid, and a tag that tells machines apart.
@@ -192,5 +191,8 @@ mod tests {
         bad(&|o| o.signal_url = Some("http://pool.example".into()));
         bad(&|o| o.upload_url = Some("ftp://pool.example".into()));
         bad(&|o| o.reward = Some("0x12".into()));
+        let options = OriginalOptions { reward: Some("garbage".into()), ..options.clone() };
+        let error = OriginalCoordinator::new(&options).expect_err("refused");
+        assert!(matches!(error, ClientError::BadReward), "{error}");
     }
 }

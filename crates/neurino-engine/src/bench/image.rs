@@ -192,6 +192,7 @@ pub fn image(
     options: &ImageBenchOptions,
     say: &dyn Fn(String),
 ) -> Result<ImageBench, EngineError> {
+    check(subject, options)?;
     let device = device::open(options.device)?.swap_remove(0);
     let measure = || {
         say("measuring the device".into());
@@ -205,6 +206,27 @@ pub fn image(
         bench.map(|bench| ImageBench { peak_bytes: own, ..bench })
     };
     fault::guarded("the measurement", measure).flatten()
+}
+
+/// Refuses what no measurement is needed to refuse.
+fn check(subject: &BenchSubject, options: &ImageBenchOptions) -> Result<(), EngineError> {
+    let own = match subject {
+        BenchSubject::Shape { name, .. } => Some(name),
+        BenchSubject::File { .. } => None,
+    };
+    for name in own.into_iter().chain(&options.against) {
+        shapes::named(name).ok_or_else(|| unknown("shape", name, &shapes::NAMES))?;
+    }
+    job(options.size.unwrap_or([SIDE_CPU; 2]), options.steps, 7.0).map(drop)
+}
+
+/// The job of one picture.
+fn job([width, height]: [u32; 2], steps: u32, guidance: f32) -> Result<ImageJob, EngineError> {
+    let id = ModelId::new("bench").map_err(|error| EngineError::internal(error.to_string()))?;
+    let job = ImageJob { width, height, steps, guidance, ..ImageJob::new(id, "", width) };
+    job.validate()
+        .map_err(|error| EngineError::new(EngineErrorCode::InvalidRequest, error.to_string()))?;
+    Ok(job)
 }
 
 /// A model with what is known of it.
@@ -234,13 +256,9 @@ fn measure_all(
         None => None,
     };
     let family = pipeline.facts().family;
-    let [width, height] = options.size.unwrap_or([side, side]);
     let guidance = if family == Family::Flux { 3.5 } else { 7.0 };
-    let id = ModelId::new("bench").map_err(|error| EngineError::internal(error.to_string()))?;
     let steps = options.steps;
-    let job = ImageJob { width, height, steps, guidance, ..ImageJob::new(id, "", side) };
-    job.validate()
-        .map_err(|error| EngineError::new(EngineErrorCode::InvalidRequest, error.to_string()))?;
+    let job = job(options.size.unwrap_or([side, side]), steps, guidance)?;
     let [width, height] = pipeline.picture_size(&job);
     let passes = if family == Family::Flux { 1 } else { 2 };
     let mut peer = options.compare.then(|| {
@@ -449,10 +467,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_measured_is_refused() {
-        let error = image(&shape("sd9"), &options(), &|_| {}).unwrap_err();
+        let first = |words: String| assert!(words.is_empty(), "`{words}` before it is refused");
+        let error = image(&shape("sd9"), &options(), &first).unwrap_err();
         assert!(error.message.contains("there are "), "{error}");
         let size = Some([65, 64]);
-        let error = image(&shape("tiny"), &ImageBenchOptions { size, ..options() }, &|_| {});
+        let error = image(&shape("tiny"), &ImageBenchOptions { size, ..options() }, &first);
         assert_eq!(error.unwrap_err().code, EngineErrorCode::InvalidRequest);
     }
 }

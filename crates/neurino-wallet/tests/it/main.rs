@@ -147,6 +147,39 @@ async fn a_locked_or_emptied_key_store_is_an_error_and_not_a_new_identity() {
 }
 
 #[tokio::test]
+async fn a_key_file_that_is_gone_is_an_error_and_not_a_new_identity() {
+    for with_passphrase in [false, true] {
+        let (dir, os) = (tempfile::tempdir().unwrap(), Arc::new(Lockable::default()));
+        let secrets = tempfile::tempdir().unwrap();
+        let passphrase_file = with_passphrase.then(|| secrets.path().join("passphrase"));
+        if let Some(path) = &passphrase_file {
+            std::fs::write(path, "correct horse").unwrap();
+        }
+        let open = |preference| {
+            let os_store: Arc<dyn SecretStore> = os.clone();
+            open_identity(OpenIdentity {
+                preference,
+                os_store: Some(os_store),
+                passphrase_file: passphrase_file.clone(),
+                ..OpenIdentity::new(dir.path())
+            })
+        };
+        let first = ok(open(KeyStoreChoice::File).await).key.address();
+        let (path, kept) = (dir.path().join("identity.key"), dir.path().join("kept"));
+        std::fs::rename(&path, &kept).unwrap();
+        for choice in [KeyStoreChoice::Auto, KeyStoreChoice::Os, KeyStoreChoice::File] {
+            let error = open(choice).await.map(|_| ()).unwrap_err();
+            assert!(matches!(error, WalletError::KeyFileGone { .. }), "{choice:?}: {error}");
+            assert!(error.to_string().contains("identity.json"), "the way out is named: {error}");
+            assert!(!path.exists());
+        }
+        std::fs::rename(&kept, &path).unwrap();
+        let again = ok(open(KeyStoreChoice::File).await);
+        assert_eq!((again.key.address(), again.created), (first, false));
+    }
+}
+
+#[tokio::test]
 async fn damage_is_an_error_and_stays_as_it_is() {
     let (dir, os) = (tempfile::tempdir().unwrap(), Arc::new(Lockable::default()));
     ok(open(dir.path(), &os, KeyStoreChoice::File).await);
@@ -158,6 +191,7 @@ async fn damage_is_an_error_and_stays_as_it_is() {
         assert_eq!(std::fs::read(&path).unwrap(), b"rot");
     }
     std::fs::rename(&path, dir.path().join("kept")).unwrap();
+    std::fs::remove_file(dir.path().join("identity.json")).unwrap();
     assert!(ok(open(dir.path(), &os, KeyStoreChoice::File).await).created, "the way out works");
 
     std::fs::write(dir.path().join("identity.json"), "rot").unwrap();

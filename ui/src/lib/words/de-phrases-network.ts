@@ -130,12 +130,30 @@ export const phrases: readonly Phrase[] = [
     'plain http is only for this machine itself; use https',
     'http geht nur auf diesem Rechner selbst; nimm https',
   ],
+  ['leave out /v1: that is for clients', 'lass /v1 weg: Das ist für Programme'],
   ['it must start with https://', 'sie muss mit https:// beginnen'],
   [
     "the coordinator's address `{}` cannot be used: {}",
     'die Adresse `{0}` des Koordinators lässt sich nicht nutzen: {1}',
   ],
   ['the coordinator at {} cannot be reached', 'der Koordinator unter {0} ist nicht erreichbar'],
+  [
+    'the reward wallet cannot be used: an address is `0x` and 40 hex digits',
+    'die Wallet für die Punkte lässt sich nicht nutzen: Eine Adresse ist `0x` und 40 Hexziffern',
+  ],
+  ['the certificate of {} is not trusted', 'dem Zertifikat von {0} wird nicht vertraut'],
+  [
+    "check this machine's date; if that is right, the certificate has to be renewed",
+    'prüf das Datum dieses Rechners; stimmt es, muss das Zertifikat erneuert werden',
+  ],
+  [
+    'check the address: the certificate is for another name',
+    'prüf die Adresse: Das Zertifikat gilt für einen anderen Namen',
+  ],
+  [
+    "add the certificate of its authority to the system's store, or name its file in SSL_CERT_FILE",
+    'nimm das Zertifikat seiner Stelle in den Speicher des Systems auf oder nenn seine Datei in SSL_CERT_FILE',
+  ],
   ['the coordinator refused the session: {}', 'der Koordinator lehnt ab: {0}'],
   [
     'the other side does not speak the node protocol: {}',

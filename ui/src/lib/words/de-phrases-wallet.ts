@@ -140,6 +140,10 @@ export const phrases: readonly Phrase[] = [
     'der Schlüssel der Identität liegt nicht mehr {0}; leg ihn dorthin zurück oder entferne {1}, um mit einer neuen Identität anzufangen',
   ],
   [
+    'the key file {} is gone; put it back from a backup, or remove {} to start with a new identity',
+    'die Schlüsseldatei {0} ist weg; leg sie aus einer Sicherung zurück oder entferne {1}, um mit einer neuen Identität anzufangen',
+  ],
+  [
     '{} is damaged; it holds no secret, so remove it and start again: the key is found where it is',
     '{0} ist beschädigt; darin ist kein Geheimnis, also entferne die Datei und starte neu: Der Schlüssel wird gefunden, wo er ist',
   ],

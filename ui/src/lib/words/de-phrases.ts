@@ -62,6 +62,14 @@ const machine: readonly Phrase[] = [
     'free some space, or keep the models elsewhere with NEURINO_MODELS',
     'schaff etwas Platz oder leg die Modelle mit NEURINO_MODELS woanders hin',
   ],
+  [
+    '{} is there and is no ordinary file; name another one',
+    '{0} ist da und keine gewöhnliche Datei; nenn eine andere',
+  ],
+  [
+    '{} is a link that leads nowhere; name another file',
+    '{0} ist ein Verweis ins Leere; nenn eine andere Datei',
+  ],
   ['{} cannot be used: {}.', '{0} lässt sich nicht nutzen: {1}'],
   [
     'choose another folder with NEURINO_HOME or NEURINO_MODELS',
@@ -74,6 +82,18 @@ const machine: readonly Phrase[] = [
   [
     'nothing was overwritten; put the key back where it was',
     'nichts wurde überschrieben; leg den Schlüssel wieder dorthin, wo er war',
+  ],
+  [
+    'check that this user may write there, or choose another folder with NEURINO_HOME',
+    'prüf, ob du dort schreiben darfst, oder wähle mit NEURINO_HOME einen anderen Ordner',
+  ],
+  [
+    'quit the other program that uses the keys, or wait for it',
+    'beende das andere Programm, das die Schlüssel nutzt, oder warte darauf',
+  ],
+  [
+    'nothing was overwritten; unlock the key store and try again',
+    'nichts wurde überschrieben; entsperr den Schlüsselspeicher und versuch es noch einmal',
   ],
   ['The identity key is kept in {} ({}).', 'der Schlüssel der Identität liegt {0} ({1})'],
   ['The identity key is kept in {}.', 'der Schlüssel der Identität liegt {0}'],
@@ -102,6 +122,11 @@ const machine: readonly Phrase[] = [
   [
     'Something at {} answers, but not as a coordinator ({}).',
     'unter {0} antwortet etwas, aber kein Koordinator ({1})',
+  ],
+  ['A node refuses this address: {}.', 'ein Knoten nimmt diese Adresse nicht: {0}'],
+  [
+    'correct `coordinator` in settings.toml, or NEURINO_NETWORK',
+    'berichtige `coordinator` in settings.toml oder NEURINO_NETWORK',
   ],
   ['check the address', 'prüf die Adresse'],
   ['Nobody answers at {}.', 'unter {0} antwortet niemand'],
@@ -264,6 +289,10 @@ const machine: readonly Phrase[] = [
   [
     'cannot read `{}`; check that this user may read it',
     '`{0}` lässt sich nicht lesen; prüf, ob du es lesen darfst',
+  ],
+  [
+    '`{}` is not written in UTF-8; open it in an editor and save it as UTF-8',
+    '`{0}` ist nicht in UTF-8 geschrieben; öffne die Datei in einem Editor und speichere sie als UTF-8',
   ],
   [
     'cannot write `{}`; check the free space and that this user may write there',
