@@ -130,6 +130,9 @@ pub enum StoreError {
     /// A picture's file cannot be written or read.
     #[error("a picture cannot be written or read: {0}")]
     Picture(#[from] BlobError),
+    /// There is nothing to read kept pictures with.
+    #[error("pictures cannot be looked at: no process that reads them can be started")]
+    PicturesUnread,
     /// The whole batch could not be committed.
     #[error("the write was not committed: {0}")]
     Commit(String),
