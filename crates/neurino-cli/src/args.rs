@@ -133,6 +133,9 @@ pub enum Role {
     /// The engine's own process; started by the program itself.
     #[command(hide = true)]
     Engine,
+    /// A process that reads strangers' pictures; started by a coordinator itself.
+    #[command(hide = true)]
+    CheckPictures,
 }
 
 /// `neurino data`

@@ -22,7 +22,8 @@ use neurino_coordinator::admin::create_api_key;
 use neurino_coordinator::books::{self, ledger_check};
 use neurino_coordinator::{
     Account, AccountBalance, Bucket, BucketKeys, BucketTrouble, Coordinator, CoordinatorConfig,
-    CoordinatorError, Database, FabricConfig, FabricError, FabricKey, check_listen_address,
+    CoordinatorError, Database, DecoderProcess, FabricConfig, FabricError, FabricKey,
+    check_listen_address,
     in_the_name_of,
 };
 use neurino_core::{MicroPoints, RuleSets};
@@ -331,6 +332,12 @@ fn stand_by(setting: &Setting, database: &Database) -> anyhow::Result<()> {
     }
 }
 
+/// `neurino check-pictures`: reads strangers' pictures for a coordinator.
+pub(crate) fn check_pictures() -> anyhow::Result<ExitCode> {
+    neurino_coordinator::decoder::child::run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<Coordinator>> {
     let folder = folder(setting);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -355,6 +362,8 @@ async fn open(setting: &Setting, args: &CoordinatorArgs) -> anyhow::Result<Arc<C
     config.network.clone_from(&charter.network);
     config.rule_set.clone_from(&charter.rules);
     config.epoch_rules = Some(crate::args::EPOCH_RULES.into());
+    let reader = DecoderProcess::own(["check-pictures"]);
+    config.decoder = Some(reader.context("this program cannot find itself")?);
     config.limits.advice_idle_ms = u64::from(args.unload) * 60_000;
     config.limits.payload_keep_ms = u64::from(args.keep_hours) * 3_600_000;
     config.limits.disputed_keep_ms = u64::from(args.keep_disputed) * 24 * 3_600_000;

@@ -53,6 +53,8 @@ pub fn main(cli: Cli, edition: Edition) -> ExitCode {
     let outcome = match role {
         // The engine's process has no settings, no logs and no data of its own.
         Role::Engine => engine::run(),
+        // Bounds itself before it has any thread, and has nothing else of ours.
+        Role::CheckPictures => coordinator::check_pictures(),
         Role::Switch(args) => update::switch(&args, cli.home),
         role => run(role, cli.home, if cli.json { Format::Json } else { Format::Text }, edition),
     };
@@ -128,7 +130,9 @@ fn run(
             Role::Toggle => control::toggle(&setting).await,
             Role::Status => control::status(&setting).await,
             Role::Data { action } => data::run(&setting, action).await,
-            Role::Engine | Role::Switch(_) => unreachable!("handled before the runtime starts"),
+            Role::Engine | Role::CheckPictures | Role::Switch(_) => {
+                unreachable!("handled before the runtime starts")
+            }
         }
     });
     // A thread that hangs in a library must not keep the program from ending.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::handshake::{HANDSHAKE_LIMIT, Introduction, answer, welcome};
 use crate::uploads::{carried, is_near};
-use crate::websocket::LINK_MESSAGES;
+use crate::websocket::{LINK_MESSAGES, Unread};
 use crate::{ClientError, Session};
 
 /// How long the coordinator may keep a poll that has nothing to tell.
@@ -58,8 +58,13 @@ impl LongPoll {
         let (coordinator, uploads) = welcome(opened.welcome, &challenger, who)?;
         let (outbox, from_node) = mpsc::channel(LINK_MESSAGES);
         let (to_node, messages) = mpsc::channel(LINK_MESSAGES);
-        let exchanges =
-            Exchanges { link: self.clone(), token: opened.token, address: address.into(), to_node };
+        let exchanges = Exchanges {
+            link: self.clone(),
+            token: opened.token,
+            address: address.into(),
+            to_node,
+            unread: Unread::default(),
+        };
         tokio::spawn(exchanges.carry(from_node));
         let session = Session { network, coordinator, outbox, messages };
         Ok(if uploads { carried(session, is_near(address)) } else { session })
@@ -79,6 +84,7 @@ struct Exchanges {
     token: String,
     address: String,
     to_node: mpsc::Sender<CoordinatorMessage>,
+    unread: Unread,
 }
 
 impl Exchanges {
@@ -146,10 +152,7 @@ impl Exchanges {
                 // Nobody listens when the session is being closed.
                 Ok(message) => drop(self.to_node.send(message).await),
                 // A newer coordinator may know more than this program.
-                Err(error) => {
-                    let kind = error.classify();
-                    tracing::warn!(?kind, "a message of the coordinator cannot be read");
-                }
+                Err(error) => self.unread.note(&error),
             }
         }
         Ok(received)

@@ -1,6 +1,6 @@
 //! The link as a WebSocket: one text frame a message.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
@@ -62,6 +62,24 @@ impl WebSocket {
         let (to_node, messages) = mpsc::channel(LINK_MESSAGES);
         tokio::spawn(carry(socket, from_node, to_node));
         Ok(Link { outbox, messages })
+    }
+}
+
+/// Messages of a session that could not be read. A newer coordinator may say what this program does not
+/// know, and a hostile one anything: the log tells of the first.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    told: AtomicBool,
+}
+
+impl Unread {
+    pub(crate) fn note(&self, error: &serde_json::Error) {
+        let kind = error.classify();
+        if self.told.swap(true, Ordering::Relaxed) {
+            tracing::trace!(?kind, "another message of the coordinator cannot be read");
+        } else {
+            tracing::warn!(?kind, "a message of the coordinator cannot be read");
+        }
     }
 }
 
@@ -149,6 +167,7 @@ async fn read(
     uploading: &AtomicUsize,
 ) {
     let mut heard = Instant::now();
+    let unread = Unread::default();
     loop {
         let frame = match tokio::time::timeout(SILENCE, stream.next()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -162,10 +181,7 @@ async fn read(
             Message::Text(text) => match serde_json::from_str(&text) {
                 // Nobody listens when the session is being closed; reading goes on for the close.
                 Ok(message) => drop(to_node.send(message).await),
-                Err(error) => {
-                    let kind = error.classify();
-                    tracing::warn!(?kind, "a message of the coordinator cannot be read");
-                }
+                Err(error) => unread.note(&error),
             },
             Message::Close(_) => return,
             Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}

@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::compare::{self, Finding, Tolerance};
 use crate::coordinator::{Coordinator, now_ms};
+use crate::decoder::NoAnswer;
 use crate::error::StoreError;
 use crate::files::FilesReport;
 use crate::honeypots::Honeypots;
@@ -755,6 +756,18 @@ impl Coordinator {
         let spec = self.store.spec(first).await?;
         let (Some(spec), Some(a), Some(b)) = (spec, a, b) else { return Ok(None) };
         let tolerance = self.audits.tolerance;
+        let (a, b) = match (a, b) {
+            (JobOutput::Image(a), JobOutput::Image(b)) => {
+                let found = self.decoder.compare(a, b, kin == Kin::Alike, tolerance).await;
+                return match found {
+                    Ok(found) => Ok(found.ok()),
+                    Err(NoAnswer::Broke) => Ok(None),
+                    // Nobody's fault: the audit waits.
+                    Err(NoAnswer::Unavailable) => Err(StoreError::PicturesUnread),
+                };
+            }
+            texts => texts,
+        };
         let Ok(_room) = self.audits.checking.acquire().await else { return Ok(None) };
         let compared = tokio::task::spawn_blocking(move || match (&a, &b, &spec) {
             (JobOutput::Text(a), JobOutput::Text(b), JobSpec::Text(job)) => Some(match kin {
@@ -762,9 +775,6 @@ impl Coordinator {
                 Kin::Alike => compare::texts(a, b, job, true, &tolerance),
                 Kin::Apart => compare::texts(a, b, job, false, &tolerance),
             }),
-            (JobOutput::Image(a), JobOutput::Image(b), _) => {
-                compare::pictures(a, b, kin == Kin::Alike, &tolerance).ok()
-            }
             _ => None,
         });
         Ok(compared.await.unwrap_or_else(|error| {

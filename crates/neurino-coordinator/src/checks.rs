@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 
 use crate::compare::{Facts, nearly_equal};
 use crate::coordinator::prompt_tokens_bound;
-use crate::picture::fits_job;
 use crate::router::owner_of;
 use crate::settle::Proof;
 use crate::store::{Mark, PictureMark, TextMark};
@@ -68,13 +67,14 @@ pub(crate) struct Found {
     pub(crate) suspicion: Option<&'static str>,
 }
 
-/// Checks the result of a job by itself.
+/// Checks the result of a job by itself. `facts` are what a [`crate::decoder::Decoder`] found of a picture.
 pub(crate) fn result(
     spec: &JobSpec,
     output: &JobOutput,
     node: &NodeId,
     bytes_max: usize,
     proof: Proof,
+    facts: Option<Facts>,
 ) -> Result<Found, Refusal> {
     match (output, spec) {
         (JobOutput::Text(answer), JobSpec::Text(job)) => {
@@ -88,8 +88,8 @@ pub(crate) fn result(
             let mark = text_mark(answer, job, node).map(Mark::Text);
             Ok(Found { mark, suspicion: None })
         }
-        (JobOutput::Image(picture), JobSpec::Image(job)) => {
-            let facts = fits_job(picture, job).map_err(Refusal::Picture)?;
+        (JobOutput::Image(_), JobSpec::Image(job)) => {
+            let facts = facts.ok_or(Refusal::Malformed("the picture cannot be read"))?;
             // Seldom honest, and never a proof: some prompts ask for it.
             let suspicion = facts.blank.then_some("the picture is of one colour");
             Ok(Found { mark: Some(Mark::Picture(picture_mark(facts, job))), suspicion })

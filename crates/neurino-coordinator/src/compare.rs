@@ -125,7 +125,7 @@ pub struct Figures {
 }
 
 /// What is known of a picture's pixels.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// SHA-256 of the pixels.
     pub pixels: [u8; 32],

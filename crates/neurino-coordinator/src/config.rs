@@ -12,6 +12,7 @@ use neurino_wallet::IdentityKey;
 
 use crate::blobs::Bucket;
 use crate::database::Database;
+use crate::decoder::DecoderProcess;
 use crate::error::CoordinatorError;
 use crate::router::Sample;
 
@@ -65,6 +66,9 @@ pub struct CoordinatorConfig {
     pub audits: AuditRules,
     /// By which rules a week's points are shared; no epochs are made if absent.
     pub epoch_rules: Option<String>,
+    /// The program that reads strangers' pictures in processes of its own. Without one they are read in
+    /// this process, which is for a network whose pictures are all this machine's.
+    pub decoder: Option<DecoderProcess>,
     /// Seed of the router's choices; drawn from the system when absent.
     pub seed: Option<u64>,
 }
@@ -93,6 +97,7 @@ impl CoordinatorConfig {
             known_as: Vec::new(),
             audits: AuditRules::built_in(),
             epoch_rules: None,
+            decoder: None,
             seed: None,
         }
     }

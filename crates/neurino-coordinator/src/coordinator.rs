@@ -29,6 +29,7 @@ use crate::books::{JobsOverview, LedgerCheck};
 use crate::clock::Clock;
 pub(crate) use crate::clock::now_ms;
 use crate::config::{CoordinatorConfig, Limits};
+use crate::decoder::Decoder;
 use crate::demand::Demand;
 use crate::edge::{EpochReads, LinkKey, Newcomers, Polls, RateLimits};
 use crate::error::{CoordinatorError, shutting_down};
@@ -94,6 +95,8 @@ pub struct Coordinator {
     pub(crate) miners: Miners,
     /// Results that are computed again, and what came of it.
     pub(crate) audits: Audits,
+    /// Reads strangers' pictures.
+    pub(crate) decoder: Arc<dyn Decoder>,
     /// Whether nodes have the files of what they offer.
     pub(crate) files: Files,
     /// What the network was asked for in the last hour.
@@ -172,8 +175,10 @@ impl Coordinator {
             models: config.own_models.clone(),
             pictures: config.image_models.clone(),
         }));
+        let decoder = crate::decoder::of(config.decoder.as_ref());
         let coordinator = Arc::new(Self {
             own_models,
+            decoder,
             config,
             rules,
             prices,

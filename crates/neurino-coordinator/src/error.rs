@@ -91,6 +91,12 @@ pub enum CoordinatorError {
     /// An epoch cannot be made or read.
     #[error("the epoch cannot be made")]
     Epoch(#[from] neurino_ledger::epoch::EpochError),
+    /// Somebody else makes an epoch right now.
+    #[error("another program is making this epoch right now; look again in a minute")]
+    EpochUnderWay,
+    /// The books changed while an epoch was made.
+    #[error("the books changed while the epoch was made, and nothing was published; try again")]
+    EpochMoved,
     /// Vouchers cannot be taken so.
     #[error("the vouchers were left as they are: {0}")]
     Voucher(&'static str),
@@ -130,6 +136,9 @@ pub enum StoreError {
     /// A picture's file cannot be written or read.
     #[error("a picture cannot be written or read: {0}")]
     Picture(#[from] BlobError),
+    /// There is nothing to read kept pictures with.
+    #[error("pictures cannot be looked at: no process that reads them can be started")]
+    PicturesUnread,
     /// The whole batch could not be committed.
     #[error("the write was not committed: {0}")]
     Commit(String),

@@ -4,7 +4,7 @@
 //! listener for the HTTP edge, and `local()` to a node in the same process. Reading order:
 //! [`config`], `coordinator` (the parts and their life), `jobs` (admission to terminal state),
 //! `timers` (what time does), `reserve` (nodes held free for large jobs), `hedge` (a second node for a late job), `stall` (streams that do not begin), `router` (which node gets which job), `session` (what nodes say),
-//! `settle`, `checks` and `picture` (payment), `audits` and `compare` (results computed again), `honeypots` (jobs whose answer is known), `files` (whether nodes have what they offer), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `payload` (keys of what people wrote), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
+//! `settle`, `checks`, `decoder` and `picture` (payment), `audits` and `compare` (results computed again), `honeypots` (jobs whose answer is known), `files` (whether nodes have what they offer), `epochs` (what a week comes to), `vouchers` (paying without a key), `advice` (which model nodes should load), `terms` (what a job is accepted on), `store` (the books), `payload` (keys of what people wrote), `blobs` (files of pictures), `deliver` (pictures that nodes put into a bucket), `admin` (changes beside), `link` and `local` (a node's messages, in process), `fabric` (gateways on other machines),
 //! `edge` (HTTP, WebSocket).
 
 pub mod admin;
@@ -20,6 +20,7 @@ pub mod compare;
 pub mod config;
 mod coordinator;
 mod database;
+pub mod decoder;
 mod deliver;
 mod demand;
 mod depth;
@@ -64,6 +65,7 @@ pub use books::{AccountBalance, JobsOverview, LedgerCheck, UnitsOverview};
 pub use config::{CoordinatorConfig, IDEMPOTENCY_MS, Limits, check_listen_address};
 pub use coordinator::Coordinator;
 pub use database::{Database, PostgresBooks};
+pub use decoder::DecoderProcess;
 pub use edge::{Tls, TlsError, TlsFiles};
 pub use error::{CoordinatorError, StoreError};
 pub use fabric::{FabricAddress, FabricConfig, FabricError, FabricKey, Gateway, GatewayConfig};

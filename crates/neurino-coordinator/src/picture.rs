@@ -7,7 +7,6 @@
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use neurino_core::{ImageJob, ImageOutput, Png};
 use neurino_protocol::node::PREVIEW_BYTES_MAX;
-use neurino_protocol::{ErrorBody, ErrorCode};
 
 use crate::compare::{Facts, Look};
 
@@ -19,23 +18,19 @@ const FILTERS: u8 = 5;
 /// Bytes unpacked at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Checks that a result holds the job's picture and nothing else: an 8-bit RGB PNG of the size asked
-/// for, whole, with right checksums, without other chunks and without bytes behind its end. Returns
+/// Checks that a result holds the picture asked for and nothing else: an 8-bit RGB PNG of that width and
+/// height, whole, with right checksums, without other chunks and without bytes behind its end. Returns
 /// what is known of its pixels.
 ///
 /// # Errors
-/// `InvalidRequest` naming what does not fit.
-pub(crate) fn fits_job(picture: &ImageOutput, job: &ImageJob) -> Result<Facts, ErrorBody> {
-    let refuse = |message: &str| Err(ErrorBody::new(ErrorCode::InvalidRequest, message));
-    if (picture.width, picture.height) != (job.width, job.height) {
-        return refuse("the picture has another size than asked for");
+/// What does not fit.
+pub(crate) fn fits(picture: &ImageOutput, asked: (u32, u32)) -> Result<Facts, &'static str> {
+    if (picture.width, picture.height) != asked {
+        return Err("the picture has another size than asked for");
     }
-    let mut look = Look::new(job.width, job.height);
-    let fits = |width, height| (width, height) == (job.width, job.height);
-    match read(&picture.png.0, fits, |row| look.row(row)) {
-        Ok(()) => Ok(look.finish()),
-        Err(fault) => refuse(fault),
-    }
+    let mut look = Look::new(asked.0, asked.1);
+    read(&picture.png.0, |width, height| (width, height) == asked, |row| look.row(row))?;
+    Ok(look.finish())
 }
 
 /// The pixels of a picture that was checked before: three bytes each, row by row, at most
@@ -51,12 +46,12 @@ pub(crate) fn pixels(picture: &ImageOutput) -> Result<Vec<u8>, &'static str> {
     Ok(all)
 }
 
-/// Whether a preview is one: a small file of the same kind, no larger than the picture.
-pub(crate) fn is_preview(png: &Png, job: &ImageJob) -> bool {
+/// Whether a preview is one: a small file of the same kind, no larger than the picture of a width and height.
+pub(crate) fn is_preview(png: &Png, most: (u32, u32)) -> bool {
     png.0.len() <= PREVIEW_BYTES_MAX
         && read(
             &png.0,
-            |width, height| (1..=job.width).contains(&width) && (1..=job.height).contains(&height),
+            |width, height| (1..=most.0).contains(&width) && (1..=most.1).contains(&height),
             |_| {},
         )
         .is_ok()

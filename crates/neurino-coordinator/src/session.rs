@@ -23,7 +23,6 @@ use crate::error::shutting_down;
 use crate::introduction::{check_meant_for, check_signatures, check_token};
 use crate::jobs::short;
 use crate::original::OFFERED_MAX;
-use crate::picture::is_preview;
 use crate::router::{Announced, OTHER_ENGINE, owner_of, party_of};
 use crate::settle::Proof;
 use crate::state::{LeasePhase, Makes, Session, State};
@@ -348,7 +347,7 @@ impl NodeSession {
                     self.begins(lease);
                 }
                 if let Some(step) = step {
-                    self.step(lease, step);
+                    self.step(lease, step).await;
                 }
                 self.progress(lease, deltas);
             }
@@ -500,7 +499,7 @@ impl NodeSession {
     }
 
     /// Passes a picture's step on. A preview that nobody asked for, or that is none, stays here.
-    fn step(&self, id: LeaseId, mut step: ImageStep) {
+    async fn step(&self, id: LeaseId, mut step: ImageStep) {
         let spec = {
             let state = self.coordinator.state();
             let own = state.leases.get(&id).filter(|l| l.node == self.node);
@@ -511,8 +510,12 @@ impl NodeSession {
             return;
         }
         step.steps = job.steps;
-        // Read without the lock: it takes a moment.
-        step.preview = step.preview.filter(|png| job.preview && is_preview(png, job));
+        // Read without the lock, and by whoever reads strangers' pictures: it takes a moment.
+        if let Some(png) = step.preview.take().filter(|_| job.preview)
+            && self.coordinator.decoder.is_preview(&png, job).await
+        {
+            step.preview = Some(png);
+        }
         let mut state = self.coordinator.state();
         let running = |state: &State| {
             let lease = state.leases.get(&id).filter(|l| l.phase == LeasePhase::Running);

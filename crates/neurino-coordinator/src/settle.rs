@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_core::{
-    FrontendId, ImageJob, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits, MicroPoints,
-    Multiplier, NodeId, Receipt, ResultStatement, Usage,
+    FrontendId, ImageJob, ImageOutput, JobId, JobOutput, JobSpec, JobState, LeaseId, MicroCredits,
+    MicroPoints, Multiplier, NodeId, Receipt, ResultStatement, Usage,
 };
 use neurino_ledger::{Account, EntryKind, Event, PayerId, Unit, event_of};
 use neurino_protocol::node::{CoordinatorMessage, Submission};
@@ -14,7 +14,9 @@ use neurino_wallet::verify;
 use tokio::time::Instant;
 
 use crate::checks::{self, Refusal};
+use crate::compare::Facts;
 use crate::coordinator::Coordinator;
+use crate::decoder::NoAnswer;
 use crate::error::StoreError;
 use crate::jobs::short;
 use crate::router::{JobClass, OTHER_ENGINE, Place, Placement};
@@ -73,6 +75,31 @@ struct Checked {
     suspicion: Option<&'static str>,
 }
 
+/// Why a result is not paid.
+enum Unpaid {
+    /// It does not hold.
+    Refused(ErrorBody),
+    /// It could not be looked at: the node is to hand it in again.
+    Later(ErrorBody),
+}
+
+impl From<ErrorBody> for Unpaid {
+    fn from(error: ErrorBody) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Looks at a result on a thread of its own; what breaks there breaks for this result alone.
+async fn blocking<T: Send + 'static>(
+    job: JobId,
+    look: impl FnOnce() -> Result<T, ErrorBody> + Send + 'static,
+) -> Result<T, ErrorBody> {
+    tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
+        tracing::error!(job.id = %job, %error, "a result broke its check");
+        Err(Refusal::Malformed("the result cannot be read").into())
+    })
+}
+
 impl Coordinator {
     /// Settles a submitted result and says what to answer; `None` when the books could not be
     /// reached, so that the node repeats itself.
@@ -125,7 +152,13 @@ impl Coordinator {
         let (claim, submission) = (Arc::new(claim), Arc::new(submission));
         let checked = match self.checked(node, &claim, &submission, proof).await {
             Ok(checked) => checked,
-            Err(error) => return Ok(self.refused(node, id, claim.job, error).await),
+            Err(Unpaid::Refused(error)) => {
+                return Ok(self.refused(node, id, claim.job, error).await);
+            }
+            Err(Unpaid::Later(error)) => {
+                self.unclaim(id);
+                return Err(error);
+            }
         };
         let settlement = match self.settlement(node, &claim, &submission, &checked) {
             Ok(settlement) => Settlement { uploaded: proof == Proof::Uploaded, ..settlement },
@@ -225,26 +258,48 @@ impl Coordinator {
         CoordinatorMessage::Rejected { lease: id, job: Some(job), error }
     }
 
-    /// Looks at a result on a thread of its own: digests and unpacking take a moment, and what breaks
-    /// there breaks for this result alone.
+    /// Looks at a result away from everything else: digests and unpacking take a moment.
     async fn checked(
         self: &Arc<Self>,
         node: &NodeId,
         claim: &Arc<Claim>,
         submission: &Arc<Submission>,
         proof: Proof,
-    ) -> Result<Checked, ErrorBody> {
+    ) -> Result<Checked, Unpaid> {
         let room = self.audits.checking.acquire().await;
         let (this, of) = (Arc::clone(self), node.clone());
         let (its, handed_in) = (Arc::clone(claim), Arc::clone(submission));
+        blocking(claim.job, move || this.check_statement(&of, &its, &handed_in, proof)).await?;
+        // Only of what a node has signed a stranger's file is opened.
+        let facts = match (&submission.output, &*claim.spec) {
+            (JobOutput::Image(picture), JobSpec::Image(job)) => {
+                Some(self.facts_of(picture, job).await?)
+            }
+            _ => None,
+        };
+        let (this, of) = (Arc::clone(self), node.clone());
+        let (its, handed_in) = (Arc::clone(claim), Arc::clone(submission));
         let checked =
-            tokio::task::spawn_blocking(move || this.check(&of, &its, &handed_in, proof)).await;
+            blocking(claim.job, move || this.check(&of, &its, &handed_in, proof, facts)).await?;
         drop(room);
-        let checked = checked.unwrap_or_else(|error| {
-            tracing::error!(job.id = %claim.job, %error, "a result broke its check");
-            Err(Refusal::Malformed("the result cannot be read").into())
-        })?;
-        self.is_new(claim, submission, checked).await
+        Ok(self.is_new(claim, submission, checked).await?)
+    }
+
+    /// What a submitted picture's pixels are.
+    async fn facts_of(&self, picture: &ImageOutput, job: &ImageJob) -> Result<Facts, Unpaid> {
+        match self.decoder.facts(picture, job).await {
+            Ok(Ok(facts)) => Ok(facts),
+            Ok(Err(fault)) => {
+                let error = ErrorBody::new(ErrorCode::InvalidRequest, fault);
+                Err(Unpaid::Refused(Refusal::Picture(error).into()))
+            }
+            Err(NoAnswer::Broke) => {
+                Err(Unpaid::Refused(Refusal::Malformed("the picture cannot be read").into()))
+            }
+            Err(error @ NoAnswer::Unavailable) => {
+                Err(Unpaid::Later(ErrorBody::new(ErrorCode::Overloaded, error.to_string())))
+            }
+        }
     }
 
     /// Takes a running lease for settlement if the statement names it exactly and in time.
@@ -294,14 +349,14 @@ impl Coordinator {
         }
     }
 
-    /// Everything that must hold before a result is paid.
-    fn check(
+    /// Whether a node says of its own result, and under its own name, that it is this job's.
+    fn check_statement(
         &self,
         node: &NodeId,
         claim: &Claim,
         submission: &Submission,
         proof: Proof,
-    ) -> Result<Checked, ErrorBody> {
+    ) -> Result<(), ErrorBody> {
         self.check_trust(node)?;
         let Submission { statement, signature, output } = submission;
         let refuse = |code, message: &str| Err(ErrorBody::new(code, message));
@@ -316,10 +371,24 @@ impl Coordinator {
         {
             return refuse(ErrorCode::BadSignature, "the result is not signed by the node's key");
         }
+        Ok(())
+    }
+
+    /// Everything else that must hold before a result is paid; `facts` are a picture's.
+    fn check(
+        &self,
+        node: &NodeId,
+        claim: &Claim,
+        submission: &Submission,
+        proof: Proof,
+        facts: Option<Facts>,
+    ) -> Result<Checked, ErrorBody> {
+        let Submission { statement, output, .. } = submission;
         let bytes_max = self.config.limits.output_bytes_max;
-        let found = checks::result(&claim.spec, output, node, bytes_max, proof)?;
+        let found = checks::result(&claim.spec, output, node, bytes_max, proof, facts)?;
         if !continues_stream(&self.state(), statement.lease, output) {
-            return refuse(ErrorCode::InvalidRequest, "the result is not what was streamed");
+            let words = "the result is not what was streamed";
+            return Err(ErrorBody::new(ErrorCode::InvalidRequest, words));
         }
         let mark = found.mark.map(|mark| self.audits.blinded(mark));
         let mut checked = Checked { mark, suspicion: found.suspicion };

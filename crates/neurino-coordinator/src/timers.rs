@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Limits;
 use crate::coordinator::Coordinator;
+use crate::error::CoordinatorError;
 use crate::router::JobClass;
 use crate::state::{Client, LeasePhase, LiveJob, State};
 use crate::store::AttemptEnd;
@@ -146,6 +147,9 @@ impl Coordinator {
                     }
                     match coordinator.make_epochs(time.ms).await {
                         Ok(_) => looked_at = over,
+                        Err(error @ CoordinatorError::EpochUnderWay) => {
+                            tracing::info!("no epoch was made: {error}");
+                        }
                         Err(error) => tracing::error!(?error, "no epoch was made: {error}"),
                     }
                 }

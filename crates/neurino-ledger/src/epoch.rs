@@ -19,13 +19,14 @@ mod tests;
 mod values;
 
 pub use canonical::canonical_json;
-pub use entry::{Entries, Entry, EntryFault, Movement, read_entries};
+pub use entry::{Entries, Entry, EntryFault, EntryLines, Movement, read_entries};
 pub use file::{EpochFile, FORMAT, Proof, check_against, check_entries};
 pub use inputs::{
-    Before, Demand, EpochInputs, Holder, ModelDemand, NodeInput, PerKind, Snapshot, Sums, nodes_of,
+    Before, Demand, EpochInputs, EpochSums, Holder, ModelDemand, NodeInput, PerKind, Snapshot,
+    Sums, nodes_of,
 };
 pub use merkle::{leaf, root_of};
-pub use organic::{Source, Work, weigh};
+pub use organic::{PaidSums, Source, Weigher, Work, weigh};
 pub use rules::{EpochRules, PoolRules};
 pub use share::{AccountShare, EpochResult, NodeFactors, Part, PoolResult, compute};
 pub use values::{Address, Hash, Tokens};

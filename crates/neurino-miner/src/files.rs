@@ -9,7 +9,10 @@ use neurino_protocol::ErrorCode;
 use neurino_protocol::node::NodeMessage;
 use neurino_protocol::node::files::{FileChallenge, FileProof, LEAVES_MAX};
 
-use crate::run::{Inside, Run};
+use crate::run::{Inside, QUEUE_BUSY, Run};
+
+/// Longest name of a question, in bytes: it comes back with the answer.
+const NONCE_MAX: usize = 128;
 
 /// What a library answers: the pieces that were asked for, or why it cannot show them.
 pub type Showing = Pin<Box<dyn Future<Output = Result<Vec<ShownLeaf>, ErrorCode>> + Send>>;
@@ -24,7 +27,9 @@ impl Run {
     /// Answers beside the jobs, one question at a time: a coordinator that asks more is not answered.
     pub(crate) fn on_show_file(&mut self, challenge: FileChallenge) {
         let Some(files) = self.config.files.clone() else { return };
-        if self.showing || challenge.leaves.len() > LEAVES_MAX {
+        let long = challenge.nonce.len() > NONCE_MAX || challenge.leaves.len() > LEAVES_MAX;
+        // An answer is large; a coordinator that does not take what there is gets no more of them.
+        if self.showing || long || self.queue.len() >= QUEUE_BUSY {
             tracing::debug!(model.id = %challenge.model, "a question for a file is left unanswered");
             return;
         }

@@ -17,6 +17,7 @@ mod outbox;
 mod predict;
 mod run;
 mod status;
+mod talk;
 mod units;
 mod work;
 

@@ -33,12 +33,13 @@ use crate::miner::{MinerConfig, Offers, Pace};
 use crate::outbox::Outbox;
 use crate::predict::{Marks, Predictor, Work};
 use crate::status::{Counters, MinerState, MinerStatus, RunningJob, Stage};
+use crate::talk::Talk;
 use crate::units::{Taken, Units};
 
 /// How long text is collected before it is sent on.
 const FLUSH: Duration = Duration::from_millis(50);
 /// How long an unanswered result waits before it is sent again, beyond what sending takes.
-const RESEND: Duration = Duration::from_secs(10);
+pub(crate) const RESEND: Duration = Duration::from_secs(10);
 /// How long a finishing miner waits for the receipt of its last result, beyond what sending takes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last messages of a session may take to leave.
@@ -48,7 +49,12 @@ pub(crate) const SESSION_PROVEN: Duration = Duration::from_secs(10);
 /// Room for reports of tasks.
 const INSIDE_EVENTS: usize = 256;
 /// Messages waiting for the link beyond which heartbeats and progress wait their turn.
-const QUEUE_BUSY: usize = 32;
+pub(crate) const QUEUE_BUSY: usize = 32;
+/// Messages waiting for the link beyond which the coordinator is not listened to: each of its words may be
+/// one more answer that it does not take.
+const QUEUE_MAX: usize = 256;
+/// How long a coordinator may take nothing of so many, until it is left.
+const TAKES_NOTHING: Duration = Duration::from_secs(10);
 
 /// What the miner's own tasks report.
 pub(crate) enum Inside {
@@ -113,6 +119,8 @@ pub(crate) struct Run {
 
     pub(crate) session: Option<Session>,
     pub(crate) opened_at: Instant,
+    /// How much the coordinator may still say.
+    pub(crate) talk: Talk,
     pub(crate) network: Option<String>,
     /// When each unsettled result was last handed to this session.
     pub(crate) sent_at: HashMap<LeaseId, Instant>,
@@ -154,6 +162,8 @@ pub(crate) struct Run {
     flush_at: Option<Instant>,
     resend_at: Option<Instant>,
     settle_by: Option<Instant>,
+    /// When a coordinator is left that takes nothing.
+    stuck_by: Option<Instant>,
 
     pub(crate) inside: mpsc::Sender<Inside>,
     events: mpsc::Receiver<Inside>,
@@ -211,6 +221,7 @@ impl Run {
             showing: false,
             session: None,
             opened_at: now,
+            talk: Talk::new(now),
             network: None,
             sent_at: HashMap::new(),
             queue: VecDeque::new(),
@@ -238,6 +249,7 @@ impl Run {
             flush_at: None,
             resend_at: None,
             settle_by: None,
+            stuck_by: None,
             inside,
             events,
             tasks: JoinSet::new(),
@@ -284,11 +296,14 @@ impl Run {
         while self.tasks.try_join_next().is_some() {}
         let timer = [self.connect_at, self.load_at, self.beat_at, self.flush_at, self.resend_at]
             .into_iter()
-            .chain([self.settle_by])
+            .chain([self.settle_by, self.stuck_by])
             .flatten()
             .min();
+        let listens = self.queue.len() < QUEUE_MAX;
         let (messages, outbox) = match &mut self.session {
-            Some(session) => (Some(&mut session.messages), Some(&session.outbox)),
+            Some(session) => {
+                (Some(&mut session.messages).filter(|_| listens), Some(&session.outbox))
+            }
             None => (None, None),
         };
         let received = async {
@@ -317,6 +332,7 @@ impl Run {
                 Ok(room) => {
                     if let Some(message) = self.queue.pop_front() {
                         room.send(message);
+                        self.stuck_by = None;
                     }
                     Wake::Tick
                 }
@@ -370,6 +386,11 @@ impl Run {
         }
         if due(&mut self.resend_at) {
             self.submit_all();
+        }
+        if self.session.is_none() || self.queue.len() < QUEUE_MAX {
+            self.stuck_by = None;
+        } else if now >= *self.stuck_by.get_or_insert(now + TAKES_NOTHING) {
+            self.leave(crate::talk::takes_nothing());
         }
     }
 
@@ -450,6 +471,7 @@ impl Run {
                 let sent = self.sent_at.get(&finished.lease());
                 if sent.is_none_or(|sent| now.duration_since(*sent) >= again) {
                     self.sent_at.insert(finished.lease(), now);
+                    self.talk.answered();
                     self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
                 }
             }

@@ -19,8 +19,9 @@ use crate::faults::StepDown;
 use crate::job::{JobTask, JobUpdate, LoadedAt, load_problem};
 use crate::outbox::Finished;
 use crate::predict::{Marks, Work};
-use crate::run::{Job, Run, SESSION_PROVEN, now_ms};
+use crate::run::{Job, RESEND, Run, SESSION_PROVEN, now_ms};
 use crate::status::{RunningJob, Stage};
+use crate::talk::{Talk, shown, too_much};
 
 /// Longest budget taken seriously, in milliseconds: a day.
 const BUDGET_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -37,6 +38,7 @@ impl Run {
                 (self.connect_error, self.link_needs_you) = (None, None);
                 self.queue.clear();
                 self.sent_at.clear();
+                self.talk = Talk::new(self.opened_at);
                 // First what is in work, so that it is not given to others; then what is done.
                 self.beat();
                 self.submit_all();
@@ -86,7 +88,16 @@ impl Run {
         tracing::warn!("the session ended: {error}");
     }
 
+    /// Ends a session with a coordinator that is no good, and looks again later.
+    pub(crate) fn leave(&mut self, error: ErrorBody) {
+        self.connect_error = Some(error);
+        self.on_link_closed();
+    }
+
     pub(crate) async fn on_message(&mut self, message: CoordinatorMessage) {
+        if !self.talk.take(Instant::now()) {
+            return self.leave(too_much());
+        }
         match message {
             CoordinatorMessage::Assign(lease) => self.on_assign(lease),
             CoordinatorMessage::NoJob(why) => self.no_job = Some(why),
@@ -98,13 +109,12 @@ impl Run {
                 let (coordinator, network) = (session.coordinator.clone(), session.network.clone());
                 self.on_settled(receipt, &coordinator, &network).await;
             }
-            CoordinatorMessage::Rejected { lease, error, .. } => self.on_rejected(lease, error),
-            CoordinatorMessage::Accepted { lease } => self.on_accepted(lease),
-            CoordinatorMessage::Notice(error) => self.problem = Some(error),
-            CoordinatorMessage::Bye(error) => {
-                self.connect_error = Some(error);
-                self.on_link_closed();
+            CoordinatorMessage::Rejected { lease, error, .. } => {
+                self.on_rejected(lease, shown(error));
             }
+            CoordinatorMessage::Accepted { lease } => self.on_accepted(lease),
+            CoordinatorMessage::Notice(error) => self.problem = Some(shown(error)),
+            CoordinatorMessage::Bye(error) => self.leave(shown(error)),
             CoordinatorMessage::Challenge { .. } | CoordinatorMessage::Welcome { .. } => {
                 tracing::debug!("a message of the handshake came after it");
             }
@@ -122,9 +132,8 @@ impl Run {
         if self.job_key(lease.id).is_some() {
             return;
         }
-        if let Some(finished) = self.outbox.get(lease.id) {
-            self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
-            return;
+        if self.outbox.get(lease.id).is_some() {
+            return self.submit_again(lease.id);
         }
         if let Err(error) = lease.spec.validate() {
             let error = ErrorBody::new(ErrorCode::InvalidRequest, error.to_string());
@@ -149,6 +158,10 @@ impl Run {
             return self.hand_back(lease.id, "the node has no free slot");
         }
         let budget_ms = lease.budget_ms.min(BUDGET_MS_MAX);
+        if budget_ms == 0 {
+            let words = "the job's time was over before it came";
+            return self.fail(lease.id, ErrorBody::new(ErrorCode::DeadlinePassed, words));
+        }
         let loaded = place.map_or(self.ready.as_ref(), |place| self.units.held(place));
         let (work, held) = (Work::of(&lease.spec), loaded == Some(&model.id));
         let now = StdInstant::now();
@@ -204,6 +217,19 @@ impl Run {
             events: self.inside.clone(),
         };
         self.tasks.spawn(task.run());
+    }
+
+    /// Answers a lease whose result is here already, but not if that is just on its way: a picture is large,
+    /// and the question is not.
+    fn submit_again(&mut self, lease: LeaseId) {
+        let (now, sent) = (Instant::now(), self.sent_at.get(&lease));
+        if sent.is_some_and(|sent| now.duration_since(*sent) < RESEND) {
+            return self.resend_later();
+        }
+        if let Some(finished) = self.outbox.get(lease) {
+            self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
+            self.sent_at.insert(lease, now);
+        }
     }
 
     fn on_cancel(&mut self, lease: LeaseId, code: ErrorCode) {
@@ -336,6 +362,7 @@ impl Run {
             self.queue.extend(last_text);
             self.queue.push_back(NodeMessage::Submit(finished.submission.clone()));
             self.sent_at.insert(lease, Instant::now());
+            self.talk.answered();
             self.resend_later();
         } else {
             self.jobs.retain(|_, job| job.shown.lease != lease);

@@ -270,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn every_piece_leads_to_the_root() {
         let content = content(3);
-        let (_root, store, id) = store(&content);
+        let (dir, store, id) = store(&content);
         let trees = store.file_trees(&id, None, never()).await.unwrap();
         let root = trees[0].root;
         assert_eq!(Some(root), root_of(&leaf_hashes(&content)));
@@ -281,7 +281,31 @@ mod tests {
         assert_eq!(shown.iter().map(|leaf| leaf.index).collect::<Vec<_>>(), leaves);
         assert!(shown.iter().all(|leaf| is_leaf_of(root, size, leaf)));
         assert!(store.show_leaves(&id, "w.gguf", vec![last + 1], None, never()).await.is_err());
-        assert!(store.show_leaves(&id, "other", vec![0], None, never()).await.is_err());
+        // Only what the manifest names is opened, however a name is spelt.
+        let whole = dir.path().join("elsewhere");
+        fs::write(&whole, "somebody's own").unwrap();
+        let absolute = whole.to_string_lossy().into_owned();
+        for name in [
+            "other",
+            "",
+            ".",
+            "..",
+            "../w.gguf",
+            "./w.gguf",
+            "w.gguf/",
+            "../../elsewhere",
+            "/etc/passwd",
+            "C:\\Windows\\win.ini",
+            "w.gguf\0",
+            &absolute,
+        ] {
+            let refused = store.show_leaves(&id, name, vec![0], None, never()).await.unwrap_err();
+            assert!(matches!(refused, StoreError::UnknownModel { .. }), "{name}: {refused}");
+        }
+        let stranger = ModelId::new("../..").ok();
+        for model in stranger.iter().chain([&ModelId::new("nobody-has-it").unwrap()]) {
+            assert!(store.show_leaves(model, "w.gguf", vec![0], None, never()).await.is_err());
+        }
     }
 
     #[tokio::test]

@@ -163,6 +163,39 @@ async fn unknown_messages_are_skipped_and_oversize_ones_end_the_session() {
     assert!(timeout(SOON, session.messages.recv()).await.unwrap().is_none());
 }
 
+/// Whoever says a byte at a time holds nobody for long, on neither way.
+#[tokio::test]
+async fn a_coordinator_that_speaks_a_byte_at_a_time_is_left() {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let words = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+                for byte in words.iter().copied().chain(std::iter::repeat(b' ')) {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let coordinator = HttpCoordinator::new(&url).unwrap();
+    let refused = timeout(Duration::from_secs(40), connect(&coordinator)).await;
+    let refused = refused.expect("it gives up by itself").unwrap_err();
+    assert!(matches!(refused, ClientError::Unreachable { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_flood_of_nonsense_ends_nothing_and_is_not_kept() {
+    let server = Server::start(Manners { nonsense: 20_000, ..Manners::default() }).await;
+    let coordinator = HttpCoordinator::new(&server.url()).unwrap();
+    let mut session = connect(&coordinator).await.unwrap();
+    check_conversation(&mut session).await;
+}
+
 #[test]
 fn older_programs_understand_each_other() {
     let older = serde_json::json!({ "type": "welcome", "coordinator": "0xaa" });

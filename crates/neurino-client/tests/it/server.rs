@@ -34,6 +34,8 @@ pub(crate) struct Manners {
     pub(crate) refuses: bool,
     /// Sends nonsense and an oversize frame after the welcome.
     pub(crate) rude: Option<usize>,
+    /// Sends so many frames that are no messages after the welcome.
+    pub(crate) nonsense: usize,
 }
 
 /// What the server saw.
@@ -144,6 +146,9 @@ async fn converse(seen: Arc<Seen>, mut socket: WebSocket) {
         socket.send(Message::text("not JSON")).await.unwrap();
         // The client hangs up in the middle of it.
         let _ = socket.send(Message::text("x".repeat(size_bytes))).await;
+    }
+    for _ in 0..seen.manners.nonsense {
+        socket.send(Message::text("{\"type\":7}")).await.unwrap();
     }
     while let Some(Ok(frame)) = socket.recv().await {
         let Message::Text(frame) = frame else { continue };

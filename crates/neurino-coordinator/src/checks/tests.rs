@@ -21,7 +21,7 @@ fn answer(text: &str, tokens: u32, reason: FinishReason) -> TextOutput {
 
 fn check(output: TextOutput, words: Option<&str>) {
     let spec = JobSpec::Text(job(500));
-    let found = result(&spec, &JobOutput::Text(output), &node(), 1 << 16, Proof::Statement);
+    let found = result(&spec, &JobOutput::Text(output), &node(), 1 << 16, Proof::Statement, None);
     match (words, found) {
         (None, found) => assert!(found.is_ok(), "{found:?}"),
         (Some(words), Err(refusal)) => {
@@ -60,7 +60,7 @@ fn nobody_is_billed_for_more_tokens_than_a_tokenizer_can_make_of_the_words() {
         let usage = Usage { prompt_tokens, completion_tokens };
         let said = TextOutput::single("w1 w1 w1 ", FinishReason::Stop, usage);
         let spec = JobSpec::Text(job);
-        result(&spec, &JobOutput::Text(said), &node(), 1 << 16, Proof::Statement).is_ok()
+        result(&spec, &JobOutput::Text(said), &node(), 1 << 16, Proof::Statement, None).is_ok()
     };
     let asked = || vec![ChatMessage::new(Role::User, "hi claim")];
     assert!(claim(20, 9, asked()) && claim(20, 25, asked()));
@@ -78,11 +78,11 @@ fn whoever_counts_bytes_may_reach_the_limit_with_fewer_of_them() {
     let full = answer(&"abc".repeat(64), 48, FinishReason::Length);
     let cut = answer("abc", 1, FinishReason::Length);
     let of = |output: &TextOutput, proof| {
-        result(&spec, &JobOutput::Text(output.clone()), &node(), 1 << 16, proof).is_ok()
+        result(&spec, &JobOutput::Text(output.clone()), &node(), 1 << 16, proof, None).is_ok()
     };
     assert!(of(&full, Proof::Original) && !of(&full, Proof::Statement));
     let spec_long = JobSpec::Text(job(200));
-    let cut = result(&spec_long, &JobOutput::Text(cut), &node(), 1 << 16, Proof::Original);
+    let cut = result(&spec_long, &JobOutput::Text(cut), &node(), 1 << 16, Proof::Original, None);
     assert!(cut.unwrap_err().to_string().contains("before its limit"));
 }
 
@@ -114,7 +114,9 @@ fn picture(side: u32, pixel: impl Fn(u32) -> [u8; 3]) -> JobOutput {
 fn a_blank_picture_is_suspicious_and_a_near_copy_is_known() {
     let of = |seed| ImageJob { seed, ..ImageJob::new(ModelId::new("p").unwrap(), "x", 64) };
     let look = |seed, output: &JobOutput| {
-        result(&JobSpec::Image(of(seed)), output, &node(), 1, Proof::Statement)
+        let JobOutput::Image(picture) = output else { panic!("a picture") };
+        let facts = crate::picture::fits(picture, (64, 64)).ok();
+        result(&JobSpec::Image(of(seed)), output, &node(), 1, Proof::Statement, facts)
     };
     let nearly_white = picture(64, |n| [254 + (n % 2) as u8; 3]);
     let suspicion = look(1, &nearly_white).unwrap().suspicion.unwrap();
@@ -159,7 +161,7 @@ fn named_tokens_are_as_many_as_are_counted_and_scores_are_of_the_claim() {
         let mut output = unasked.clone();
         let score = output.choices[0].score.as_mut().unwrap();
         change(score, &mut output.usage);
-        result(&spec, &JobOutput::Text(output), &node(), 1 << 16, Proof::Statement).is_ok()
+        result(&spec, &JobOutput::Text(output), &node(), 1 << 16, Proof::Statement, None).is_ok()
     };
     assert!(accepted(&|_, _| ()));
     assert!(accepted(&|score, usage| {
@@ -174,5 +176,5 @@ fn named_tokens_are_as_many_as_are_counted_and_scores_are_of_the_claim() {
     );
     assert!(!accepted(&|score, _| score.seeds.push(score.seeds[0])), "a seed too many");
     let plain = JobOutput::Text(answer("hello", 3, FinishReason::Stop));
-    assert!(result(&spec, &plain, &node(), 1 << 16, Proof::Statement).is_err(), "no scores");
+    assert!(result(&spec, &plain, &node(), 1 << 16, Proof::Statement, None).is_err(), "no scores");
 }

@@ -53,6 +53,7 @@ on_both! {
 }
 
 mod clawback;
+mod epochs;
 mod payloads;
 
 /// Who coordinates in these tests.

@@ -1,19 +1,14 @@
 //! Epochs in the books: which movements of points are in none yet, and what was published.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use neurino_core::{LeaseId, MicroCredits, NodeId, Receipt};
+use neurino_core::{MicroCredits, NodeId, Receipt};
 use neurino_ledger::PayerId;
 use neurino_ledger::epoch::Movement;
 
-use super::sql::{Connection, Place, query};
-use super::{Beside, Store, parse_id, parse_json, writer};
-use crate::admin_log::Act;
+use super::sql::{Place, query};
+use super::{Beside, Store, parse_id, parse_json};
 use crate::error::StoreError;
-
-/// Entries that one statement writes.
-const ROWS: usize = 32;
 
 /// A movement of points that is in no epoch yet.
 #[derive(Debug, Clone)]
@@ -31,28 +26,7 @@ pub(crate) struct RawMovement {
     pub(crate) organic_micro: Option<i64>,
 }
 
-/// An epoch to be published.
-#[derive(Debug, Clone)]
-pub(crate) struct NewEpoch {
-    pub(crate) epoch: i64,
-    /// The one before, as far as its maker knew.
-    pub(crate) previous: Option<i64>,
-    pub(crate) made_at_ms: i64,
-    pub(crate) summary: String,
-    pub(crate) body: String,
-    pub(crate) entries: Vec<NewEpochEntry>,
-}
-
-/// One of its entries.
-#[derive(Debug, Clone)]
-pub(crate) struct NewEpochEntry {
-    pub(crate) lease: LeaseId,
-    pub(crate) movement: Movement,
-    pub(crate) organic_micro: i64,
-    pub(crate) line: String,
-}
-
-fn name(movement: Movement) -> &'static str {
+pub(super) fn name(movement: Movement) -> &'static str {
     match movement {
         Movement::Reward => "reward",
         Movement::Clawback => "clawback",
@@ -70,15 +44,38 @@ macro_rules! at {
     };
 }
 
+/// The newest epoch that is published. Entries of later ones are those of a draft: they are in none yet.
+macro_rules! published {
+    () => {
+        "(SELECT COALESCE(MAX(epoch), -1) FROM epoch_file)"
+    };
+}
+pub(super) use published;
+
 /// When the first movement before a time was that is in no epoch yet.
 async fn first_unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Option<i64>, StoreError> {
     const STATEMENTS: [&str; 3] = [
-        "SELECT MIN(r.settled_at_ms) FROM receipt r WHERE r.settled_at_ms < $1 AND NOT EXISTS \
-         (SELECT 1 FROM epoch_entry e WHERE e.lease = r.lease AND e.movement = 'reward')",
-        "SELECT MIN(b.at_ms) FROM clawback b WHERE b.at_ms < $1 AND NOT EXISTS \
-         (SELECT 1 FROM epoch_entry e WHERE e.lease = b.lease AND e.movement = 'clawback')",
-        "SELECT MIN(b.restored_at_ms) FROM clawback b WHERE b.restored_at_ms < $1 AND NOT EXISTS \
-         (SELECT 1 FROM epoch_entry e WHERE e.lease = b.lease AND e.movement = 'return')",
+        concat!(
+            "SELECT MIN(r.settled_at_ms) FROM receipt r WHERE r.settled_at_ms < $1 AND NOT EXISTS \
+             (SELECT 1 FROM epoch_entry e WHERE e.lease = r.lease AND e.movement = 'reward' \
+             AND e.epoch <= ",
+            published!(),
+            ")"
+        ),
+        concat!(
+            "SELECT MIN(b.at_ms) FROM clawback b WHERE b.at_ms < $1 AND NOT EXISTS \
+             (SELECT 1 FROM epoch_entry e WHERE e.lease = b.lease AND e.movement = 'clawback' \
+             AND e.epoch <= ",
+            published!(),
+            ")"
+        ),
+        concat!(
+            "SELECT MIN(b.restored_at_ms) FROM clawback b WHERE b.restored_at_ms < $1 AND NOT EXISTS \
+             (SELECT 1 FROM epoch_entry e WHERE e.lease = b.lease AND e.movement = 'return' \
+             AND e.epoch <= ",
+            published!(),
+            ")"
+        ),
     ];
     let mut first: Option<i64> = None;
     for statement in STATEMENTS {
@@ -89,63 +86,110 @@ async fn first_unmarked(mut place: Place<'_>, before_ms: i64) -> Result<Option<i
     Ok(first)
 }
 
-/// Movements before a time that are in no epoch yet, and what of their pay was called back since, up to a
-/// later time. What came after a reward is read first, so that its reward is there as well.
+/// Which movements are asked for: those before a time that are in no epoch yet, and what of their pay was
+/// called back since, up to a later time. Both in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Until {
+    pub(crate) before_ms: i64,
+    pub(crate) known_ms: i64,
+}
+
+/// Where a page begins: behind the movement of a time and a lease.
+pub(crate) type Behind = (i64, String);
+
+/// Of what came after a reward: one kind's moment, and its name among the entries.
+macro_rules! later {
+    ($at:literal, $name:literal) => {
+        concat!(
+            "SELECT b.",
+            $at,
+            ", r.body, j.payer, j.class, e.organic_micro FROM clawback b \
+             JOIN receipt r ON r.lease = b.lease JOIN job j ON j.id = r.job \
+             LEFT JOIN epoch_entry e ON e.lease = b.lease AND e.movement = 'reward' \
+             AND e.epoch <= ",
+            published!(),
+            " \
+             WHERE (b.",
+            $at,
+            " < $1 \
+             OR (e.lease IS NULL AND r.settled_at_ms < $1 AND b.",
+            $at,
+            " < $2)) AND NOT EXISTS \
+             (SELECT 1 FROM epoch_entry o WHERE o.lease = b.lease AND o.movement = '",
+            $name,
+            "' \
+             AND o.epoch <= ",
+            published!(),
+            ") \
+             AND (b.",
+            $at,
+            ", b.lease) > ($3, $4) ORDER BY b.",
+            $at,
+            ", b.lease LIMIT $5"
+        )
+    };
+}
+
+/// A page of the movements of one kind, by time and lease.
 async fn unmarked(
-    mut place: Place<'_>,
-    before_ms: i64,
-    known_ms: i64,
+    place: Place<'_>,
+    movement: Movement,
+    until: Until,
+    behind: &Behind,
+    most: u32,
 ) -> Result<Vec<RawMovement>, StoreError> {
-    type Later = (i64, String, String, String, Option<i64>);
-    const LATER: [(Movement, &str); 2] = [
-        (
-            Movement::Return,
-            "SELECT b.restored_at_ms, r.body, j.payer, j.class, e.organic_micro FROM clawback b \
-             JOIN receipt r ON r.lease = b.lease JOIN job j ON j.id = r.job \
-             LEFT JOIN epoch_entry e ON e.lease = b.lease AND e.movement = 'reward' \
-             WHERE (b.restored_at_ms < $1 \
-             OR (e.lease IS NULL AND r.settled_at_ms < $1 AND b.restored_at_ms < $2)) AND NOT EXISTS \
-             (SELECT 1 FROM epoch_entry o WHERE o.lease = b.lease AND o.movement = 'return')",
-        ),
-        (
-            Movement::Clawback,
-            "SELECT b.at_ms, r.body, j.payer, j.class, e.organic_micro FROM clawback b \
-             JOIN receipt r ON r.lease = b.lease JOIN job j ON j.id = r.job \
-             LEFT JOIN epoch_entry e ON e.lease = b.lease AND e.movement = 'reward' \
-             WHERE (b.at_ms < $1 \
-             OR (e.lease IS NULL AND r.settled_at_ms < $1 AND b.at_ms < $2)) AND NOT EXISTS \
-             (SELECT 1 FROM epoch_entry o WHERE o.lease = b.lease AND o.movement = 'clawback')",
-        ),
-    ];
-    let mut all = Vec::new();
-    for (movement, statement) in LATER {
-        let rows: Vec<Later> =
-            query(statement).bind(before_ms).bind(known_ms).fetch_all(at!(place)).await?;
-        for (at_ms, body, payer, class, organic_micro) in rows {
-            let raw = raw(movement, &body, payer, &class)?;
-            all.push(RawMovement { at_ms, organic_micro, ..raw });
-        }
-    }
-    let rewards: Vec<(String, String, String, i64, i64)> = query(
+    let later = match movement {
+        Movement::Reward => return rewards(place, until.before_ms, behind, most).await,
+        Movement::Clawback => later!("at_ms", "clawback"),
+        Movement::Return => later!("restored_at_ms", "return"),
+    };
+    let rows: Vec<(i64, String, String, String, Option<i64>)> = query(later)
+        .bind(until.before_ms)
+        .bind(until.known_ms)
+        .bind(behind.0)
+        .bind(&behind.1)
+        .bind(most)
+        .fetch_all(place)
+        .await?;
+    let read = |(at_ms, body, payer, class, organic_micro): (i64, String, String, String, _)| {
+        let raw = raw(movement, &body, payer, &class)?;
+        Ok(RawMovement { at_ms, organic_micro, ..raw })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+async fn rewards(
+    place: Place<'_>,
+    before_ms: i64,
+    behind: &Behind,
+    most: u32,
+) -> Result<Vec<RawMovement>, StoreError> {
+    let rows: Vec<(String, String, String, i64, i64)> = query(concat!(
         "SELECT r.body, j.payer, j.class, j.charged_micro, \
          CAST(COALESCE((SELECT SUM(p.amount_micro) FROM posting p WHERE p.event = r.lease \
          AND p.points = 'credit' AND p.kind = 'credit_charge' \
          AND p.account IN ('deployer:' || j.payer, 'frontend:' || j.payer)), 0) AS BIGINT) \
          FROM receipt r JOIN job j ON j.id = r.job WHERE r.settled_at_ms < $1 AND NOT EXISTS \
-         (SELECT 1 FROM epoch_entry e WHERE e.lease = r.lease AND e.movement = 'reward')",
-    )
+         (SELECT 1 FROM epoch_entry e WHERE e.lease = r.lease AND e.movement = 'reward' \
+         AND e.epoch <= ",
+        published!(),
+        ") AND (r.settled_at_ms, r.lease) > ($2, $3) ORDER BY r.settled_at_ms, r.lease LIMIT $4"
+    ))
     .bind(before_ms)
+    .bind(behind.0)
+    .bind(&behind.1)
+    .bind(most)
     .fetch_all(place)
     .await?;
-    for (body, payer, class, charged, returned) in rewards {
+    let read = |(body, payer, class, charged, returned): (String, String, String, _, _)| {
         let raw = raw(Movement::Reward, &body, payer, &class)?;
         let (charged, returned) = (MicroCredits(charged), MicroCredits(returned));
-        all.push(RawMovement { charged, returned, ..raw });
-    }
-    Ok(all)
+        Ok(RawMovement { charged, returned, ..raw })
+    };
+    rows.into_iter().map(read).collect()
 }
 
-fn raw(
+pub(super) fn raw(
     movement: Movement,
     body: &str,
     payer: String,
@@ -194,8 +238,12 @@ async fn lines(
     from: i64,
     most: u32,
 ) -> Result<Vec<String>, StoreError> {
-    let statement = "SELECT line FROM epoch_entry WHERE epoch = $1 AND place >= $2 \
-                     ORDER BY place LIMIT $3";
+    // Those of a draft are nobody's business yet.
+    let statement = concat!(
+        "SELECT line FROM epoch_entry WHERE epoch = $1 AND place >= $2 AND epoch <= ",
+        published!(),
+        " ORDER BY place LIMIT $3"
+    );
     Ok(query(statement).bind(epoch).bind(from).bind(most).fetch_all(place).await?)
 }
 
@@ -220,8 +268,8 @@ macro_rules! of_books {
 of_books! {
     /// When the first movement before a time was that is in no epoch yet.
     first_unmarked(before_ms: i64) -> Option<i64> = first_unmarked;
-    /// Movements before a time that are in no epoch yet, and what of their pay was called back since.
-    unmarked(before_ms: i64, known_ms: i64) -> Vec<RawMovement> = unmarked;
+    /// A page of the movements of one kind that are in no epoch yet, by time and lease.
+    unmarked(movement: Movement, until: Until, behind: &Behind, most: u32) -> Vec<RawMovement> = unmarked;
     /// The newest file.
     last_epoch() -> Option<String> = last;
     /// What was held, by the newest look before a time.
@@ -235,11 +283,6 @@ of_books! {
 }
 
 impl Store {
-    /// Publishes an epoch, all of it or nothing; `false` if somebody else published one meanwhile.
-    pub(crate) async fn publish_epoch(&self, epoch: NewEpoch) -> Result<bool, StoreError> {
-        self.write(|reply| writer::Write::Epoch(Box::new(epoch), reply)).await
-    }
-
     /// Summaries of epochs before one, newest first.
     pub(crate) async fn epoch_summaries(
         &self,
@@ -253,14 +296,6 @@ impl Store {
 }
 
 impl Beside {
-    /// Publishes an epoch, all of it or nothing; `false` if somebody else published one meanwhile.
-    pub(crate) async fn publish_epoch(&mut self, epoch: &NewEpoch) -> Result<bool, StoreError> {
-        self.0.begin_writing().await?;
-        let published = publish(&mut self.0, epoch).await?;
-        self.0.run("COMMIT").await?;
-        Ok(published)
-    }
-
     /// Which network the books are of.
     pub(crate) async fn network(&mut self) -> Result<String, StoreError> {
         let name = self.opened_for().await?;
@@ -287,57 +322,4 @@ impl Beside {
             .await?;
         Ok(kept.as_deref() == Some(body))
     }
-}
-
-/// The statement that writes so many entries.
-fn insertion(rows: usize) -> String {
-    let row = |n: usize| {
-        let places: Vec<String> = (1..=6).map(|at| format!("${}", n * 6 + at)).collect();
-        format!("({})", places.join(", "))
-    };
-    let rows: Vec<String> = (0..rows).map(row).collect();
-    let columns = "lease, movement, epoch, place, organic_micro, line";
-    format!("INSERT INTO epoch_entry ({columns}) VALUES {}", rows.join(", "))
-}
-
-/// Within the caller's transaction. An entry that is in an epoch already breaks the primary key.
-pub(super) async fn publish(c: &mut Connection, epoch: &NewEpoch) -> Result<bool, StoreError> {
-    static MANY: LazyLock<&'static str> = LazyLock::new(|| insertion(ROWS).leak());
-    static ONE: LazyLock<&'static str> = LazyLock::new(|| insertion(1).leak());
-    let newest: Option<Option<i64>> =
-        query("SELECT MAX(epoch) FROM epoch_file").fetch_optional(&mut *c).await?;
-    if newest.flatten() != epoch.previous {
-        return Ok(false);
-    }
-    query("INSERT INTO epoch_file (epoch, made_at_ms, summary, body) VALUES ($1, $2, $3, $4)")
-        .bind(epoch.epoch)
-        .bind(epoch.made_at_ms)
-        .bind(epoch.summary.clone())
-        .bind(epoch.body.clone())
-        .execute(&mut *c)
-        .await?;
-    let digest = crate::admin_log::digest(&epoch.body);
-    let about = serde_json::json!({ "epoch": epoch.epoch, "sha256": digest });
-    let act = Act::by_the_rules("epoch published", about);
-    super::admin_log::append(c, &act, epoch.made_at_ms).await?;
-    let mut place = 0_i64;
-    for chunk in epoch.entries.chunks(ROWS) {
-        let many = chunk.len() == ROWS;
-        let statements = if many { vec![chunk] } else { chunk.chunks(1).collect() };
-        for rows in statements {
-            let mut statement = query(if many { *MANY } else { *ONE });
-            for row in rows {
-                statement = statement
-                    .bind(row.lease.to_string())
-                    .bind(name(row.movement).to_owned())
-                    .bind(epoch.epoch)
-                    .bind(place)
-                    .bind(row.organic_micro)
-                    .bind(row.line.clone());
-                place += 1;
-            }
-            statement.execute(&mut *c).await?;
-        }
-    }
-    Ok(true)
 }

@@ -11,6 +11,7 @@ mod beside;
 mod clawback;
 #[cfg(test)]
 mod contract;
+mod draft;
 mod epochs;
 mod evidence;
 #[cfg(test)]
@@ -49,7 +50,8 @@ pub(crate) use audits::{AuditWrite, AuditWritten, NewAudit, Ruling};
 pub(crate) use beside::Beside;
 #[cfg(test)]
 pub(crate) use contract::server;
-pub(crate) use epochs::{NewEpoch, NewEpochEntry, RawMovement};
+pub(crate) use draft::{DraftStep, Drafted, Drafter, NewEpoch, NewEpochEntry};
+pub(crate) use epochs::{Behind, RawMovement, Until};
 pub use evidence::{Evidence, EvidenceRun};
 #[cfg(test)]
 pub(crate) use faults::outlive;
@@ -337,7 +339,7 @@ impl Store {
                 break;
             }
         }
-        self.pictures.collect(|| self.kept_pictures()).await?;
+        self.pictures.collect(|names| self.kept_pictures(names)).await?;
         self.step_to(hour_of(before_ms)).await?;
         Ok(jobs)
     }

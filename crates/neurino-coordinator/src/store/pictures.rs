@@ -27,6 +27,8 @@ use crate::seal::SEAL;
 
 /// How old a file is at least before it is removed.
 const YOUNG: Duration = Duration::from_hours(1);
+/// Files that the books are asked about at once.
+pub(super) const NAMES: usize = 64;
 
 /// A result as the books keep it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -205,9 +207,13 @@ impl Pictures {
         Some(url.into())
     }
 
-    /// Removes the files that `named` does not find in the books and that were an hour old when it
-    /// began to look, and says how many there were.
-    pub(crate) async fn collect<F>(&self, named: impl Fn() -> F) -> Result<u64, StoreError>
+    /// Removes the files that the books do not name and that were an hour old when it began to look, and
+    /// says how many there were. `named` tells which of some names the books know. It is asked about a few
+    /// at a time: payments wait no longer than that takes.
+    pub(crate) async fn collect<F>(
+        &self,
+        named: impl Fn(Vec<String>) -> F,
+    ) -> Result<u64, StoreError>
     where
         F: Future<Output = Result<HashSet<String>, StoreError>>,
     {
@@ -219,26 +225,45 @@ impl Pictures {
     async fn collect_before<F>(
         &self,
         time: Option<SystemTime>,
-        named: impl Fn() -> F,
+        named: impl Fn(Vec<String>) -> F,
     ) -> Result<u64, StoreError>
     where
         F: Future<Output = Result<HashSet<String>, StoreError>>,
     {
         let Some(time) = time else { return Ok(0) };
-        let nobody_settles = self.settling.write().await;
-        let mut removed = removed(&self.folder, time, &named().await?).await?;
-        drop(nobody_settles);
+        // Seen first: what the books do not name now and is so old, they never will, unless a payment that
+        // is under way writes it again. In the folder those are waited for.
+        let mut removed = 0;
+        for names in self.folder.older_than(time).await?.chunks(NAMES) {
+            let nobody_settles = self.settling.write().await;
+            removed += remove_unnamed(&self.folder, names, &named).await?;
+            drop(nobody_settles);
+        }
         if let Some(bucket) = &self.bucket {
-            // Seen first: what the books do not name now and is so old, they never will.
-            let old = bucket.older_than(time).await?;
-            let named = named().await?;
-            for name in old.iter().filter(|name| !named.contains(*name)) {
-                bucket.remove(name).await?;
-                removed += 1;
+            for names in bucket.older_than(time).await?.chunks(NAMES) {
+                removed += remove_unnamed(bucket, names, &named).await?;
             }
         }
         Ok(removed)
     }
+}
+
+/// Removes those of some files that the books do not name.
+async fn remove_unnamed<F>(
+    blobs: &dyn Blobs,
+    names: &[String],
+    named: &impl Fn(Vec<String>) -> F,
+) -> Result<u64, StoreError>
+where
+    F: Future<Output = Result<HashSet<String>, StoreError>>,
+{
+    let known = named(names.to_vec()).await?;
+    let mut removed = 0;
+    for name in names.iter().filter(|name| !known.contains(*name)) {
+        blobs.remove(name).await?;
+        removed += 1;
+    }
+    Ok(removed)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -246,21 +271,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| StoreError::Picture(BlobError::Disk(std::io::Error::other(error))))
-}
-
-async fn removed(
-    blobs: &dyn Blobs,
-    time: SystemTime,
-    named: &HashSet<String>,
-) -> Result<u64, StoreError> {
-    let mut removed = 0;
-    for name in blobs.older_than(time).await? {
-        if !named.contains(&name) {
-            blobs.remove(&name).await?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
 }
 
 #[cfg(test)]
@@ -303,7 +313,7 @@ mod tests {
     async fn a_picture_is_kept_while_the_books_name_it() {
         let home = tempfile::tempdir().unwrap();
         let pictures = Pictures::beside(&home.path().join("net.sqlite"));
-        assert_eq!(pictures.collect(async || Ok(HashSet::new())).await.unwrap(), 0);
+        assert_eq!(pictures.collect(async |_| Ok(HashSet::new())).await.unwrap(), 0);
         let one = pictures.keep(picture(1), LEASE, false, own()).await.unwrap();
         let two = pictures.keep(picture(2), LEASE, false, own()).await.unwrap();
         pictures.keep(picture(1), LEASE, false, own()).await.unwrap();
@@ -313,7 +323,7 @@ mod tests {
         std::fs::write(folder.join(format!("{TEMPORARY}x")), "half").unwrap();
         std::fs::write(folder.join("somebody's notes.txt"), "not ours").unwrap();
         let Kept::Image { sha256, .. } = one.clone() else { panic!("{one:?}") };
-        let named = async || Ok(HashSet::from([sealed_name(LEASE, sha256)]));
+        let named = async |_: Vec<String>| Ok(HashSet::from([sealed_name(LEASE, sha256)]));
         assert_eq!(pictures.collect(named).await.unwrap(), 0, "all of them are young");
         assert_eq!(pictures.whole(two.clone(), own()).await.unwrap(), picture(2));
         age(&folder);
@@ -347,7 +357,7 @@ mod tests {
         age(&home.path().join("net-pictures"));
         let Kept::Image { sha256, .. } = kept.clone() else { panic!("{kept:?}") };
         let books = std::sync::Mutex::new(HashSet::new());
-        let named = async || Ok(books.lock().unwrap().clone());
+        let named = async |_: Vec<String>| Ok(books.lock().unwrap().clone());
         let (collected, ()) = tokio::join!(pictures.collect(named), async {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             books.lock().unwrap().insert(sealed_name(LEASE, sha256));
@@ -368,7 +378,7 @@ mod tests {
         let Kept::Image { sha256, lease: Some(LEASE), .. } = one.clone() else { panic!("{one:?}") };
         let text = serde_json::to_string(&one).unwrap();
         assert!(text.contains(&LEASE.to_string()), "the books know where: {text}");
-        let named = async || Ok(HashSet::from([name_of(LEASE, sha256)]));
+        let named = async |_: Vec<String>| Ok(HashSet::from([name_of(LEASE, sha256)]));
         assert_eq!(pictures.collect(named).await.unwrap(), 0, "all of them are young");
         assert_eq!(pictures.whole(two.clone(), own()).await.unwrap(), picture(2));
         let future = SystemTime::now() + Duration::from_secs(5);

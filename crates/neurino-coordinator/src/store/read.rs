@@ -1,6 +1,7 @@
 //! Reading the books.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use neurino_core::{
@@ -11,7 +12,8 @@ use neurino_ledger::{Account, PayerId, Unit};
 use neurino_protocol::app::PointsSummary;
 use sha2::{Digest, Sha256};
 
-use super::sql::{Connection, Row, query};
+use super::pictures::NAMES;
+use super::sql::{Connection, Query, Row, query};
 use super::vault::opened;
 use super::{
     OpenJob, Pod, RunningAttempt, Store, StoredAttempt, StoredJob, StoredKey, parse, parse_id,
@@ -22,6 +24,28 @@ use crate::error::StoreError;
 use crate::keys::KeyTerms;
 use crate::payload::Field;
 use crate::terms::Payment;
+
+/// Pictures of paid leases.
+static OF_LEASES: LazyLock<&'static str> = LazyLock::new(|| {
+    let text =
+        "SELECT r.lease, p.sha256 FROM receipt r JOIN picture p ON p.job = r.job WHERE r.lease";
+    one_of_names(text)
+});
+/// Pictures by their digests, whoever made them.
+static OF_DIGESTS: LazyLock<&'static str> =
+    LazyLock::new(|| one_of_names("SELECT DISTINCT p.sha256 FROM picture p WHERE p.sha256"));
+
+/// A statement that looks for one of [`NAMES`] values.
+fn one_of_names(text: &str) -> &'static str {
+    let places: Vec<String> = (1..=NAMES).map(|n| format!("${n}")).collect();
+    format!("{text} IN ({})", places.join(", ")).leak()
+}
+
+/// The same with values, and with empty ones where there are fewer.
+fn about_names<'v>(text: &'static str, values: impl Iterator<Item = &'v str>) -> Query {
+    let padded = values.chain(std::iter::repeat("")).take(NAMES);
+    padded.fold(query(text), Query::bind)
+}
 
 fn payer(text: String) -> Result<PayerId, StoreError> {
     PayerId::new(text).map_err(|_| StoreError::Unreadable { what: "payer" })
@@ -154,22 +178,44 @@ impl Store {
         }))
     }
 
-    /// Names of the files that the pictures of jobs may have: in a folder and in a bucket.
-    pub(crate) async fn kept_pictures(&self) -> Result<HashSet<String>, StoreError> {
-        let rows: Vec<Row> =
-            query("SELECT p.sha256, r.lease FROM picture p LEFT JOIN receipt r ON r.job = p.job")
-                .fetch_all(self.readers())
-                .await?;
-        let mut names = HashSet::with_capacity(3 * rows.len());
-        for row in rows {
-            let sha256 = row.text("sha256")?;
-            names.insert(format!("{sha256}.png"));
-            if let Some(lease) = row.try_get::<Option<String>>("lease")? {
-                names.insert(format!("{lease}-{sha256}.png"));
-                names.insert(format!("{lease}-{sha256}.sealed"));
+    /// Those of some names of files, in a folder or a bucket, that a picture of a job has.
+    pub(crate) async fn kept_pictures(
+        &self,
+        names: Vec<String>,
+    ) -> Result<HashSet<String>, StoreError> {
+        let mut kept = HashSet::with_capacity(names.len());
+        for names in names.chunks(NAMES) {
+            let parts = |name: &String| {
+                let stem = name.strip_suffix(".png").or_else(|| name.strip_suffix(".sealed"))?;
+                let (lease, sha256) = match stem.rsplit_once('-') {
+                    Some((lease, sha256)) => (lease.to_owned(), sha256.to_owned()),
+                    // As former versions named it.
+                    None => (String::new(), stem.to_owned()),
+                };
+                Some((name.clone(), lease, sha256))
+            };
+            let files: Vec<(String, String, String)> = names.iter().filter_map(parts).collect();
+            let leases = files.iter().map(|(_, lease, _)| lease.as_str());
+            let of_leases: Vec<(String, String)> =
+                about_names(*OF_LEASES, leases).fetch_all(self.readers()).await?;
+            let of_leases: HashSet<(String, String)> = of_leases.into_iter().collect();
+            let former = files.iter().filter(|(_, lease, _)| lease.is_empty());
+            let digests = former.map(|(_, _, sha256)| sha256.as_str());
+            let of_digests: Vec<String> =
+                about_names(*OF_DIGESTS, digests).fetch_all(self.readers()).await?;
+            let of_digests: HashSet<String> = of_digests.into_iter().collect();
+            for (name, lease, sha256) in files {
+                let known = if lease.is_empty() {
+                    of_digests.contains(&sha256)
+                } else {
+                    of_leases.contains(&(lease, sha256))
+                };
+                if known {
+                    kept.insert(name);
+                }
             }
         }
-        Ok(names)
+        Ok(kept)
     }
 
     /// A job that is open; `None` if its request was shredded.

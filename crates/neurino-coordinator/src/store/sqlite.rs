@@ -143,4 +143,37 @@ mod tests {
         let convicted: Vec<String> = convicted.fetch_all(&mut books).await.unwrap();
         assert_eq!(convicted, [liar.clone(), format!("{liar}-2"), honest, plain]);
     }
+
+    #[tokio::test]
+    async fn entries_of_former_versions_stay() {
+        let mut books = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
+        let mut former = sqlx::migrate!("./migrations");
+        former.migrations.to_mut().retain(|migration| migration.version < 110);
+        former.run_direct(None, &mut books, false).await.unwrap();
+        sqlx::raw_sql(
+            "INSERT INTO job (id, payer, rule_set, state, no_node_wait_ms, created_at_ms) \
+             VALUES ('1', 'p', 'r', 'queued', 0, 0), ('2', 'p', 'r', 'queued', 0, 0); \
+             INSERT INTO attempt (lease, job, fence, node, state, granted_at_ms, deadline_ms) \
+             VALUES ('a', '1', 1, 'n', 'paid', 0, 0), ('b', '2', 1, 'n', 'paid', 0, 0); \
+             INSERT INTO receipt (lease, job, node, points, amount_micro, settled_at_ms, body) \
+             VALUES ('a', '1', 'n', 'llama', 1, 1, ''), ('b', '2', 'n', 'llama', 1, 2, ''); \
+             INSERT INTO epoch_file (epoch, made_at_ms, summary, body) VALUES (7, 1, '', '{}'); \
+             INSERT INTO epoch_entry (lease, movement, epoch, place, organic_micro, line) \
+             VALUES ('b', 'reward', 7, 0, 5, 'first'), ('a', 'clawback', 7, 1, 6, 'second')",
+        )
+        .execute(&mut books)
+        .await
+        .unwrap();
+        sqlx::migrate!("./migrations").run_direct(None, &mut books, false).await.unwrap();
+        let entries =
+            "SELECT lease, movement, place, organic_micro, line FROM epoch_entry ORDER BY place";
+        let entries: Vec<(String, String, i64, i64, String)> =
+            sqlx::query_as(entries).fetch_all(&mut books).await.unwrap();
+        let entry = |lease: &str, movement: &str, place, organic, line: &str| {
+            (lease.to_owned(), movement.to_owned(), place, organic, line.to_owned())
+        };
+        let expected =
+            [entry("b", "reward", 0, 5, "first"), entry("a", "clawback", 1, 6, "second")];
+        assert_eq!(entries, expected);
+    }
 }

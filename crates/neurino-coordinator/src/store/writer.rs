@@ -49,7 +49,7 @@ pub(super) enum Write {
     AddUptime(Box<UptimeDay>, Reply<()>),
     Audit(Box<AuditWrite>, Reply<AuditWritten>),
     Voucher(Box<super::Booking>, Reply<super::Booked>),
-    Epoch(Box<super::NewEpoch>, Reply<bool>),
+    Draft(Box<super::DraftStep>, Reply<super::Drafted>),
     /// Of jobs that ended before the first time, unless an audit was disputed since the second.
     Prune((i64, i64), Reply<u64>),
     Rewrap(Box<Rewrapped>, Reply<u64>),
@@ -408,7 +408,7 @@ async fn apply(
         Write::Voucher(booking, reply) => {
             guarded!(reply, |c| super::vouchers::book(c, &booking))
         }
-        Write::Epoch(epoch, reply) => guarded!(reply, |c| super::epochs::publish(c, &epoch)),
+        Write::Draft(step, reply) => guarded!(reply, |c| super::draft::apply(c, &step)),
         Write::Prune((before_ms, disputed_before_ms), reply) => {
             guarded!(reply, |c| prune(c, before_ms, disputed_before_ms))
         }

@@ -18,6 +18,7 @@ mod audits;
 mod bucket;
 mod conduct;
 mod credits;
+mod decoder;
 mod epochs;
 mod fabric;
 mod files;

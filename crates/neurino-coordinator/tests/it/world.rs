@@ -95,6 +95,17 @@ impl World {
         Self { folder, database, limits, original, bucket, known_as, key, coordinator, api_key }
     }
 
+    /// One that is opened otherwise than the others.
+    pub(crate) async fn changed(
+        limits: Limits,
+        change: impl FnOnce(CoordinatorConfig) -> CoordinatorConfig,
+    ) -> Self {
+        let mut world = Self::with(limits).await;
+        world.coordinator.shutdown().await;
+        world.coordinator = Coordinator::open(change(world.config())).await.unwrap();
+        world
+    }
+
     /// Shuts the coordinator down and opens it again on the same books.
     pub(crate) async fn restart(&mut self) {
         self.coordinator.shutdown().await;

@@ -67,12 +67,32 @@ impl Entries {
     /// # Errors
     /// `Number`.
     pub fn of(entries: &[Entry]) -> Result<Self, EpochError> {
-        let mut digest = Sha256::new();
+        let mut lines = EntryLines::default();
         for entry in entries {
-            digest.update(canonical_json(entry)?);
-            digest.update("\n");
+            lines.add(&canonical_json(entry)?);
         }
-        Ok(Self { count: entries.len() as u64, sha256: Hash(digest.finalize().into()) })
+        Ok(lines.entries())
+    }
+}
+
+/// Adds [`Entries`] up line by line.
+#[derive(Debug, Clone, Default)]
+pub struct EntryLines {
+    count: u64,
+    digest: Sha256,
+}
+
+impl EntryLines {
+    /// Adds the canonical line of the next entry, without its line end.
+    pub fn add(&mut self, line: &str) {
+        self.digest.update(line);
+        self.digest.update("\n");
+        self.count += 1;
+    }
+
+    /// The two figures.
+    pub fn entries(self) -> Entries {
+        Entries { count: self.count, sha256: Hash(self.digest.finalize().into()) }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::inputs::{Added, Sums};
+use super::inputs::{EpochSums, Sums};
 use super::merkle::{lead, leaf, proof_of};
 use super::{
     Address, Entries, Entry, EpochError, EpochInputs, EpochResult, Hash, Movement, Source, Tokens,
@@ -215,7 +215,7 @@ pub fn check_entries(file: &EpochFile, entries: &[Entry]) -> Result<(), EpochErr
     }
     check_movements(entries)?;
     check_weights(file, entries)?;
-    let added = Added::of(entries)?;
+    let added = EpochSums::of(entries)?;
     let demand = |demand| serde_json::to_value(demand).unwrap_or_default();
     if let Some(error) =
         first_difference("inputs.demand", &demand(&inputs.demand), &demand(&added.demand))
@@ -245,7 +245,7 @@ fn node_at(node: &NodeId) -> String {
 
 /// Whoever can be paid and has points must be among the nodes: those whose id begins with the address
 /// that they are paid to, or with one that is bound to another.
-fn check_nobody_is_missing(file: &EpochFile, added: &Added) -> Result<(), EpochError> {
+fn check_nobody_is_missing(file: &EpochFile, added: &EpochSums) -> Result<(), EpochError> {
     let nodes = &file.inputs.nodes;
     for (node, (points, organic)) in &added.nodes {
         let is_there = nodes.binary_search_by(|own| own.node.cmp(node)).is_ok();

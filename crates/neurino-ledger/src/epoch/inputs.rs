@@ -265,28 +265,71 @@ impl EpochInputs {
     }
 }
 
-/// Adds entries up: sums of each node, and the demand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Added {
+/// What the entries of an epoch come to, added up one by one: a sum for each node, model and payer.
+#[derive(Debug, Default)]
+pub struct EpochSums {
     pub(super) nodes: BTreeMap<NodeId, (PerKind<Sums>, PerKind<Sums>)>,
     pub(super) demand: PerKind<Demand>,
+    payers: PerKind<BTreeSet<String>>,
 }
 
-impl Added {
+impl EpochSums {
     pub(super) fn of(entries: &[Entry]) -> Result<Self, EpochError> {
-        let mut added = Self::default();
-        let mut payers: BTreeSet<(PointsKind, &str)> = BTreeSet::new();
+        let mut sums = Self::default();
         for entry in entries {
-            added.add(entry).ok_or(EpochError::Number("a sum of points"))?;
-            let counts = entry.movement == Movement::Reward && entry.source != Source::Audit;
-            if counts && payers.insert((entry.points, &entry.payer)) {
-                added.demand.of_mut(entry.points).payers += 1;
-            }
+            sums.add(entry)?;
         }
-        Ok(added)
+        Ok(sums)
     }
 
-    fn add(&mut self, entry: &Entry) -> Option<()> {
+    /// Adds one entry, in any order.
+    ///
+    /// # Errors
+    /// `Number`.
+    pub fn add(&mut self, entry: &Entry) -> Result<(), EpochError> {
+        self.try_add(entry).ok_or(EpochError::Number("a sum of points"))?;
+        let counts = entry.movement == Movement::Reward && entry.source != Source::Audit;
+        let payers = self.payers.of_mut(entry.points);
+        if counts && !payers.contains(&entry.payer) {
+            payers.insert(entry.payer.clone());
+            self.demand.of_mut(entry.points).payers += 1;
+        }
+        Ok(())
+    }
+
+    /// The nodes of the epoch, those with entries and those that still owe from the one before, and what
+    /// was asked for.
+    ///
+    /// `carried` is what each node owes in points and organic points; `about` says who is paid for a node
+    /// and how many votes it has, `None` if nobody can be paid.
+    pub fn inputs(
+        self,
+        carried: &BTreeMap<NodeId, (PerKind<i64>, PerKind<i64>)>,
+        mut about: impl FnMut(&NodeId) -> Option<(Address, u64)>,
+    ) -> (Vec<NodeInput>, PerKind<Demand>) {
+        let Self { mut nodes, demand, .. } = self;
+        for (node, (points, organic)) in carried {
+            let (own, own_organic) = nodes.entry(node.clone()).or_default();
+            for kind in [PointsKind::Llama, PointsKind::Waifu] {
+                own.of_mut(kind).carried_micro = *points.of(kind);
+                own_organic.of_mut(kind).carried_micro = *organic.of(kind);
+            }
+        }
+        let inputs = nodes.into_iter().filter_map(|(node, (points, organic))| {
+            let sums = [&points.llama, &points.waifu, &organic.llama, &organic.waifu];
+            let (reward, votes) = about(&node)?;
+            (!sums.iter().all(|sums| sums.is_nothing())).then_some(NodeInput {
+                node,
+                reward,
+                votes,
+                points,
+                organic,
+            })
+        });
+        (inputs.collect(), demand)
+    }
+
+    fn try_add(&mut self, entry: &Entry) -> Option<()> {
         let (points, organic) = self.nodes.entry(entry.node.clone()).or_default();
         points.of_mut(entry.points).add(entry.movement, entry.points_micro)?;
         organic.of_mut(entry.points).add(entry.movement, entry.organic_micro)?;
@@ -313,36 +356,14 @@ impl Added {
     }
 }
 
-/// The nodes of an epoch: those with entries, and those that still owe from the one before.
-///
-/// `carried` is what each node owes in points and organic points; `about` says who is paid for a node
-/// and how many votes it has, `None` if nobody can be paid.
+/// [`EpochSums::inputs`] of all entries at once.
 ///
 /// # Errors
 /// `Number`.
 pub fn nodes_of(
     entries: &[Entry],
     carried: &BTreeMap<NodeId, (PerKind<i64>, PerKind<i64>)>,
-    mut about: impl FnMut(&NodeId) -> Option<(Address, u64)>,
+    about: impl FnMut(&NodeId) -> Option<(Address, u64)>,
 ) -> Result<(Vec<NodeInput>, PerKind<Demand>), EpochError> {
-    let Added { mut nodes, demand } = Added::of(entries)?;
-    for (node, (points, organic)) in carried {
-        let (own, own_organic) = nodes.entry(node.clone()).or_default();
-        for kind in [PointsKind::Llama, PointsKind::Waifu] {
-            own.of_mut(kind).carried_micro = *points.of(kind);
-            own_organic.of_mut(kind).carried_micro = *organic.of(kind);
-        }
-    }
-    let inputs = nodes.into_iter().filter_map(|(node, (points, organic))| {
-        let sums = [&points.llama, &points.waifu, &organic.llama, &organic.waifu];
-        let (reward, votes) = about(&node)?;
-        (!sums.iter().all(|sums| sums.is_nothing())).then_some(NodeInput {
-            node,
-            reward,
-            votes,
-            points,
-            organic,
-        })
-    });
-    Ok((inputs.collect(), demand))
+    Ok(EpochSums::of(entries)?.inputs(carried, about))
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use neurino_core::PointsKind;
 use serde::{Deserialize, Serialize};
 
+use super::PerKind;
 use super::rules::{EpochRules, WHOLE};
 
 /// Where work comes from.
@@ -43,30 +44,72 @@ pub struct Work<'a> {
 
 /// The organic micro-points of each work of an epoch, in the same order.
 pub fn weigh(rules: &EpochRules, works: &[Work<'_>]) -> Vec<i64> {
-    let mut paid: BTreeMap<(&str, PointsKind), i128> = BTreeMap::new();
-    let mut organic: Vec<i64> = works
-        .iter()
-        .map(|work| {
-            let counts = if work.source == Source::Paid { paid_part(rules, work) } else { 0 };
-            *paid.entry((work.payer, work.kind)).or_default() += i128::from(counts);
-            counts
-        })
-        .collect();
-    // What is left for the free work of each payer.
-    for allowance in paid.values_mut() {
-        *allowance = *allowance * i128::from(rules.free_per_paid_ppm) / i128::from(WHOLE);
+    let mut paid = PaidSums::default();
+    for work in works {
+        paid.add(rules, work);
     }
-    for (work, counts) in works.iter().zip(&mut organic) {
-        if work.source != Source::Free {
-            continue;
+    let mut weigher = paid.weigher(rules);
+    works.iter().map(|work| weigher.weigh(work)).collect()
+}
+
+/// What the paid work of each payer counts, added up work by work: what must be known of a whole epoch
+/// before its free work can be weighed. Holds one sum for each payer and kind, however much work there is.
+#[derive(Debug, Clone, Default)]
+pub struct PaidSums(BTreeMap<String, PerKind<i128>>);
+
+impl PaidSums {
+    /// Adds one work, in any order.
+    pub fn add(&mut self, rules: &EpochRules, work: &Work<'_>) {
+        let counts = if work.source == Source::Paid { paid_part(rules, work) } else { 0 };
+        if counts == 0 {
+            return;
         }
-        let left = paid.entry((work.payer, work.kind)).or_default();
-        let points = i128::from(work.points_micro.max(0));
-        let part = (points * i128::from(rules.free_ppm) / i128::from(WHOLE)).min(*left);
-        *left -= part;
-        *counts = i64::try_from(part).unwrap_or(0);
+        if !self.0.contains_key(work.payer) {
+            self.0.insert(work.payer.to_owned(), PerKind::default());
+        }
+        if let Some(sums) = self.0.get_mut(work.payer) {
+            *sums.of_mut(work.kind) += i128::from(counts);
+        }
     }
-    organic
+
+    /// Weighs the same works, once all of them were added.
+    pub fn weigher(self, rules: &EpochRules) -> Weigher {
+        let mut left = self.0;
+        for allowances in left.values_mut() {
+            for kind in [PointsKind::Llama, PointsKind::Waifu] {
+                let allowance = allowances.of_mut(kind);
+                *allowance = *allowance * i128::from(rules.free_per_paid_ppm) / i128::from(WHOLE);
+            }
+        }
+        Weigher { rules: rules.clone(), left }
+    }
+}
+
+/// Weighs the works of an epoch one after the other, in the order of its entries.
+#[derive(Debug, Clone)]
+pub struct Weigher {
+    rules: EpochRules,
+    /// What is left for the free work of each payer.
+    left: BTreeMap<String, PerKind<i128>>,
+}
+
+impl Weigher {
+    /// The organic micro-points of the next work.
+    pub fn weigh(&mut self, work: &Work<'_>) -> i64 {
+        match work.source {
+            Source::Paid => paid_part(&self.rules, work),
+            Source::Own | Source::Audit => 0,
+            Source::Free => {
+                let Some(left) = self.left.get_mut(work.payer) else { return 0 };
+                let left = left.of_mut(work.kind);
+                let points = i128::from(work.points_micro.max(0));
+                let free = points * i128::from(self.rules.free_ppm) / i128::from(WHOLE);
+                let part = free.min(*left);
+                *left -= part;
+                i64::try_from(part).unwrap_or(0)
+            }
+        }
+    }
 }
 
 fn paid_part(rules: &EpochRules, work: &Work<'_>) -> i64 {

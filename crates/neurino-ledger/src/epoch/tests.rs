@@ -420,6 +420,66 @@ proptest! {
         }
     }
 
+    /// Work by work comes to the same as with all of it at hand: paid work by its fee, and free work in
+    /// its order until the payer's allowance is used up.
+    #[test]
+    fn work_by_work_weighs_what_all_at_once_does(
+        works in works_strategy(),
+        names in prop::collection::vec(0_usize..4, 60),
+        sources in prop::collection::vec(0_usize..4, 60),
+    ) {
+        let works: Vec<Work<'_>> = works
+            .iter()
+            .enumerate()
+            .map(|(n, &(text, _, points_micro, fee_micro))| Work {
+                payer: ["a", "b", "c", "d"][names[n]],
+                kind: if text { PointsKind::Llama } else { PointsKind::Waifu },
+                points_micro,
+                fee_micro,
+                source: [Source::Paid, Source::Free, Source::Own, Source::Audit][sources[n]],
+            })
+            .collect();
+        let rules = rules();
+        let bought = |work: &Work<'_>| {
+            let price = i128::from(rules.pool(work.kind).price_micro);
+            let points = i128::from(work.fee_micro) * i128::from(rules.kappa_ppm) / price;
+            points.min(i128::from(work.points_micro))
+        };
+        let whole: Vec<i64> = works
+            .iter()
+            .enumerate()
+            .map(|(n, work)| {
+                let same = |other: &&Work<'_>| (other.payer, other.kind) == (work.payer, work.kind);
+                let free = |work: &Work<'_>| {
+                    i128::from(work.points_micro) * i128::from(rules.free_ppm) / 1_000_000
+                };
+                let counts = match work.source {
+                    Source::Paid => bought(work),
+                    Source::Free => {
+                        let paid = works.iter().filter(same).filter(|w| w.source == Source::Paid);
+                        let allowed = paid.map(&bought).sum::<i128>()
+                            * i128::from(rules.free_per_paid_ppm)
+                            / 1_000_000;
+                        let earlier = works[..n].iter().filter(same);
+                        let used: i128 =
+                            earlier.filter(|w| w.source == Source::Free).map(free).sum();
+                        free(work).min((allowed - used).max(0))
+                    }
+                    Source::Own | Source::Audit => 0,
+                };
+                i64::try_from(counts).unwrap()
+            })
+            .collect();
+        let mut paid = PaidSums::default();
+        for work in works.iter().rev() {
+            paid.add(&rules, work);
+        }
+        let mut weigher = paid.weigher(&rules);
+        let one_by_one: Vec<i64> = works.iter().map(|work| weigher.weigh(work)).collect();
+        prop_assert_eq!(&one_by_one, &whole);
+        prop_assert_eq!(weigh(&rules, &works), whole);
+    }
+
     /// What is shared and what is left over is the pool, and the leaves are the sum of all shares.
     #[test]
     fn nothing_is_shared_that_is_not_there(

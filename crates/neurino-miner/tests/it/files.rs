@@ -108,6 +108,35 @@ async fn one_question_at_a_time_is_looked_into_and_jobs_go_on_meanwhile() {
 }
 
 #[tokio::test]
+async fn questions_that_are_too_long_or_not_taken_are_left_unanswered() {
+    let mut bench = Bench::with_room(Script::answer("hi"), 1);
+    let library = Arc::new(Library::default());
+    let miner = bench.start_with(with(&bench, &library));
+    let mut peer = bench.peers.ready().await;
+    ask(&peer, question(&"n".repeat(129), "weights", vec![1])).await;
+    ask(&peer, question(&"n".repeat(1 << 20), "weights", vec![1])).await;
+    ask(&peer, question("short", "weights", vec![1])).await;
+    assert_eq!(shown(&mut peer).await.nonce, "short");
+    assert_eq!(library.asked.load(Ordering::SeqCst), 1);
+    // The answers pile up: no more are read than a few.
+    for n in 0..200 {
+        ask(&peer, question(&n.to_string(), "weights", vec![1])).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let asked = library.asked.load(Ordering::SeqCst);
+    assert!(asked < 60, "{asked} answers wait");
+    while peer.from_node.try_recv().is_ok() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let lease = lease(LONG_MS);
+    peer.assign(&lease).await;
+    let submission = peer.submission().await;
+    assert_eq!(submission.statement.lease, lease.id, "and the miner goes on");
+    peer.settle(&submission).await;
+    super::until(&miner, |status| status.counters.settled == 1).await;
+}
+
+#[tokio::test]
 async fn without_a_library_it_says_so_and_is_silent() {
     let mut bench = Bench::new(Script::answer("hi"));
     let _miner = bench.start();
