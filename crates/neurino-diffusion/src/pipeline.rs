@@ -166,6 +166,15 @@ pub trait Pipeline: Send {
     /// make, as the reference does.
     fn picture_size(&self, job: &ImageJob) -> [u32; 2];
 
+    /// Tokens that the network sees of a job's prompts, where that is more for longer ones; else 0.
+    ///
+    /// # Errors
+    /// `Tokenizer`.
+    fn prompt_tokens(&self, job: &ImageJob) -> Result<usize, DiffusionError> {
+        let _ = job;
+        Ok(0)
+    }
+
     /// Reads a job's prompts and draws its noise.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! `model.toml` what belongs together (`docs/ADDING_A_MODEL.md`). Opening reads headers and
 //! configurations only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -217,6 +217,17 @@ impl ImageSource {
     /// How most weights are stored, for example `f16` or `nf4`.
     pub fn storage(&self) -> &'static str {
         self.files.storage()
+    }
+
+    /// The shapes and formats of all layers and of the updates of low rank, in words that are the same for
+    /// models which are computed with alike, whatever their weights are.
+    pub fn layout(&self) -> String {
+        let formats: BTreeSet<_> = self.files.stored().iter().map(Stored::kind).collect();
+        // One that cannot be opened says so when it is loaded.
+        let files = self.loras.iter().filter_map(|lora| Lora::open(&lora.path).ok());
+        let mut updates: Vec<String> = files.map(|lora| lora.layout()).collect();
+        updates.sort();
+        format!("{:?} {formats:?} {updates:?}", self.dims)
     }
 
     /// What it takes of memory with weights kept in `precision`.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use neurino_diffusion::checkpoint::{Loading, Precision};
@@ -24,7 +24,7 @@ use crate::fault::guarded_on_device;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::{DeviceMemory, by_room};
 use crate::served::Served;
-use crate::warm_pictures::{self, WarmPicture};
+use crate::warm_pictures::{self, EXTRA_TIME, USUAL_WORDS, WarmPicture, Warmth};
 
 /// Pixels a side of the smallest picture that a model is loaded for.
 const SIDE_MIN: u32 = 256;
@@ -84,7 +84,7 @@ impl Worker {
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
-        let mut pace = None;
+        let (mut pace, mut warm) = (None, None);
         if !open.is_cpu() {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
@@ -94,22 +94,29 @@ impl Worker {
             };
             let first = WarmPicture {
                 size: [planned.side; 2],
+                words: USUAL_WORDS,
                 guided: guided(source.family()),
                 plan: planned.plan,
             };
             let (family, warming) = (source.family(), Instant::now());
-            let pictures = warm_pictures::pictures(family, &memory, residence, first, left_bytes);
+            let all = self.warming.all;
+            let pictures =
+                warm_pictures::pictures(family, &memory, residence, first, left_bytes, all);
             let elapsed = || warming.elapsed();
-            let warm = warm_pictures::warm_up(
+            let limit = if all { Duration::MAX } else { EXTRA_TIME };
+            let warmth = Warmth::new(self.warming.warmed.clone(), device_index, source);
+            let done = warm_pictures::warm_up(
                 pipeline.as_mut(),
                 &reference.id,
-                &pictures,
+                (&pictures, &warmth),
+                limit,
                 &elapsed,
                 &go_on,
             );
-            if !warm.map_err(unreadable)? {
+            if !done.map_err(unreadable)? {
                 return Err(stopped());
             }
+            warm = Some((warmth, first));
             let sync = || {
                 // A device that cannot wait fails at its next job, and says why.
                 let _ = open.device.sync();
@@ -145,7 +152,10 @@ impl Worker {
         let load_as = self.load_as(open.device.clone(), precision, pulse.clone());
         let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes };
         let (source, device) = (Arc::clone(source), open.device.clone());
-        let pictures = Pictures::new(pipeline, ways, memory, source, device, pulse);
+        let mut pictures = Pictures::new(pipeline, ways, memory, source, device, pulse);
+        if let Some((warmth, usual)) = warm {
+            pictures = pictures.warmed(warmth, usual);
+        }
         Ok(Loaded {
             reference: reference.clone(),
             facts,
@@ -182,6 +192,8 @@ impl Worker {
             // The load that follows says what is wrong.
             return None;
         }
+        let end = self.end.clone();
+        pictures.warm_usual(&model.id, move || end.is_cancelled());
         loaded.reference = model.clone();
         loaded.facts.id = model.id.clone();
         loaded.facts.load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
