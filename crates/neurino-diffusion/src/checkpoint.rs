@@ -221,6 +221,12 @@ impl<'a> Loading<'a> {
         Self { conveyor: Some(conveyor), ..self }
     }
 
+    /// The same, of a component that is in host memory and comes to the device by itself when it computes.
+    #[must_use]
+    pub fn visiting(&self) -> Self {
+        Self { conveyor: Some(Arc::new(Conveyor::new(self.device))), ..self.clone() }
+    }
+
     /// What brings the layers, if they stream.
     pub fn conveyor(&self) -> Option<&Arc<Conveyor>> {
         self.conveyor.as_ref()

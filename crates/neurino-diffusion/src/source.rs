@@ -246,8 +246,10 @@ impl ImageSource {
             }
         }
         let layers = Layers::of(&layers.into_values().collect::<Vec<_>>());
+        let decoder_bytes = others.iter().filter(|tensor| tensor.decodes).map(kept).sum();
         let memory = ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone())
             .with_layers(layers)
+            .with_decoder(decoder_bytes)
             .with_updates(self.updates_bytes(precision));
         // A CPU unpacks a few kilobytes at a time.
         let unpacks = others.iter().chain(&texts).any(Stored::is_packed);
@@ -268,7 +270,7 @@ impl ImageSource {
     /// # Errors
     /// `Weights`, `Config`, `Tokenizer`, `Lora`; `Cancelled` if `loading` was given up.
     pub fn load(&self, loading: &Loading<'_>) -> Result<Box<dyn Pipeline>, DiffusionError> {
-        self.assemble(loading, None, None)
+        self.assemble(loading, Brings::default())
     }
 
     /// Loads it with its low-rank updates, and with its weights where `residence` says.
@@ -288,10 +290,11 @@ impl ImageSource {
             kept: self.keeps_encoders(loading).map(Arc::new),
         };
         let visitors = (residence != Residence::Stay).then(|| again.clone());
+        let brings = Brings { visitors, again: Some(again), residence };
         if residence == Residence::Stream {
-            return self.assemble(&loading.clone().streaming(), visitors, Some(again));
+            return self.assemble(&loading.clone().streaming(), brings);
         }
-        self.assemble(loading, visitors, Some(again))
+        self.assemble(loading, brings)
     }
 
     /// Where text encoders are kept that come for each prompt, if the host has the memory for all of them.
@@ -307,8 +310,7 @@ impl ImageSource {
     fn assemble(
         &self,
         loading: &Loading<'_>,
-        visitors: Option<Visitors>,
-        again: Option<Visitors>,
+        Brings { visitors, again, residence }: Brings,
     ) -> Result<Box<dyn Pipeline>, DiffusionError> {
         let part = |part| self.files.part(part);
         let (denoiser, vae) = (part(Part::Denoiser)?, part(Part::Vae)?);
@@ -324,6 +326,7 @@ impl ImageSource {
             vocabularies: self.vocabularies()?,
             visitors,
             again,
+            decoder_visits: residence.decoder_visits(),
             method: self.method,
             shift: self.shift,
         };
@@ -447,6 +450,16 @@ impl ImageSource {
             Ok(ClipTokenizer::standard())
         }
     }
+}
+
+/// What of a model is not on the device all the time, and comes from where.
+#[derive(Default)]
+struct Brings {
+    /// Brings text encoders, unless they stay.
+    visitors: Option<Visitors>,
+    /// Brings a decoder in f32.
+    again: Option<Visitors>,
+    residence: Residence,
 }
 
 /// Parts of a model that are taken from elsewhere.

@@ -315,7 +315,7 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         Ok(Self { is, pulse })
     }
 
-    /// Computes with the layer.
+    /// Computes with the layer, and has the next one brought meanwhile.
     pub(crate) fn with<R>(&self, compute: impl FnOnce(&T) -> R) -> R {
         self.pulse.beat();
         match &self.is {
@@ -325,6 +325,22 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
                 compute(&of_type::<T>(&*brought).layer)
             }
         }
+    }
+
+    /// Computes with a layer that is brought by itself.
+    pub(crate) fn with_alone<R>(&self, compute: impl FnOnce(&T) -> R) -> R {
+        match &self.is {
+            Where::Stays(layer) => compute(layer),
+            Where::Comes(coming) => {
+                let brought = coming.conveyor.take_alone(coming.index);
+                compute(&of_type::<T>(&*brought).layer)
+            }
+        }
+    }
+
+    /// Whether it is on the device only while it computes.
+    pub(crate) fn visits(&self) -> bool {
+        matches!(self.is, Where::Comes(_))
     }
 }
 

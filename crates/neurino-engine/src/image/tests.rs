@@ -152,6 +152,7 @@ fn pictures(card: &Arc<Card>, ways: &[Residence]) -> Pictures {
         card.ask(match residence {
             Residence::Stay => "stay",
             Residence::Visit => "visit",
+            Residence::VisitAll => "visit all",
             Residence::Stream => "stream",
         })?;
         Ok(painter(&card, &facts))
@@ -330,8 +331,8 @@ async fn where_no_plan_is_cheap_enough_the_job_is_refused_with_a_type() {
     let none = || Card { lacks: &["whole", "tiled", "small tiles"], ..Card::default() };
     let tried = vec!["prompt", "together", "together", "whole", "tiled", "small tiles"];
     assert_eq!(made(none(), STAY).await, (refused(), tried.clone()));
-    let thrice = [&tried[..], &["visit"], &tried, &["stream"], &tried].concat();
-    assert_eq!(made(none(), Residence::ways(false)).await, (refused(), thrice));
+    let each = [&tried[..], &["visit"], &tried, &["visit all"], &tried, &["stream"], &tried];
+    assert_eq!(made(none(), Residence::ways(false)).await, (refused(), each.concat()));
 }
 
 #[tokio::test]
@@ -341,6 +342,7 @@ async fn steps_that_fit_beside_no_weights_have_them_stream() {
     assert_eq!(result, Ok(()));
     let expect = [
         ["prompt", "together", "in turn", "visit"],
+        ["prompt", "together", "in turn", "visit all"],
         ["prompt", "together", "in turn", "stream"],
         ["prompt", "together", "together", "whole"],
     ];

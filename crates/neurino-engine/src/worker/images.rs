@@ -347,8 +347,9 @@ mod tests {
     /// Weights of SDXL: 6.5 GiB in 16 bits, 1.5 of them text encoders.
     fn planned(ways: &[Residence], free_bytes: u64) -> Result<Planned, EngineError> {
         let dims = Dims::sdxl();
-        let layers = dims.layers(16.0);
+        let (layers, decoder_bytes) = (dims.layers(16.0), dims.decoder_bytes(Precision::Half));
         let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, dims).with_layers(layers);
+        let memory = memory.with_decoder(decoder_bytes);
         // The reserve comes off the free memory.
         let device = DeviceMemory { free_bytes, total_bytes: 2 * GIB, is_cpu: true };
         plan(Family::Sdxl, &memory, ways, device, 8 * GIB)
