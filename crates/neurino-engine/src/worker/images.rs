@@ -80,7 +80,8 @@ impl Worker {
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let pulse = Pulse::counting(Arc::clone(&self.steps));
         let loading = Loading::new(&open.device, precision, &progress, &unwanted).beating(&pulse);
-        let loading = loading.with_host_room(host_room_bytes(open.is_cpu(), &memory, residence));
+        let room_bytes = host_room_bytes(open.is_cpu(), &memory, residence);
+        let loading = loading.with_host_room(room_bytes).with_page_locks(host_free_bytes() / 2);
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
@@ -174,7 +175,8 @@ impl Worker {
             };
             let loading = Loading::new(&device, precision, &progress, unwanted).beating(&pulse);
             let room_bytes = host_room_bytes(is_cpu(&device), &source.memory(precision), residence);
-            source.load_as(&loading.with_host_room(room_bytes), residence)
+            let loading = loading.with_host_room(room_bytes);
+            source.load_as(&loading.with_page_locks(host_free_bytes() / 2), residence)
         })
     }
 
