@@ -56,7 +56,7 @@ impl<const D: usize> Computed for Tensor<D> {
         let values = self.dims().iter().product::<usize>();
         match Fence::behind(&self.clone().reshape([values])) {
             Ok(fence) if fence.is_reached() => Vec::new(),
-            Ok(fence) => vec![Box::new(move || drop(fence.wait()))],
+            Ok(fence) => vec![Box::new(move || drop(fence.wait())) as End],
             Err(_) => {
                 // There is no such place: all that the device was given has to be done.
                 let _ = self.device().sync();
@@ -593,19 +593,28 @@ mod tests {
         let (tell, computed) = At::told();
         // The host is not kept by what the device still computes.
         places[0].with(|_| computed);
-        let (tell_next, next) = At::told();
         places[1].with(|_| {
             assert!(comes(LAYER_BYTES));
             thread::sleep(50 * LOOK);
             assert_eq!(conveyor.held_bytes(), LAYER_BYTES, "the first one may still be there");
             tell.send(()).unwrap();
             assert!(comes(2 * LAYER_BYTES));
-            next
+            At::once()
         });
-        // The last one of a pass: the first of the next comes behind it.
-        places[2].with(|_| At::once());
-        tell_next.send(()).unwrap();
-        places[0].with(|_| At::once());
+        // The first one of the next pass comes behind the last.
+        let ((tell, last), told) = (At::told(), AtomicBool::new(false));
+        places[2].with(|_| last);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(50 * LOOK);
+                told.store(true, Ordering::SeqCst);
+                tell.send(()).unwrap();
+            });
+            places[0].with(|_| {
+                assert!(told.load(Ordering::SeqCst));
+                At::once()
+            });
+        });
         assert_eq!(conveyor.peak_bytes(), 2 * LAYER_BYTES);
     }
 

@@ -244,8 +244,8 @@ fn a_job_of_a_cold_class_begins_behind_a_picture_that_warms_it_up() {
     let begun = ["told", "prompt", "together", "together", "whole"].to_vec();
     let behind = [&["prompt", "together", "whole"], &begun[..]].concat();
     let mut pictures = on_card(&card, STAY, &warmed);
-    // 72 rounds up as 128 does.
-    let tried = draws(&mut pictures, &card, &[64, 64, 72, 128, 256, 64]);
+    // 104 rounds up as 128 does.
+    let tried = draws(&mut pictures, &card, &[64, 64, 104, 128, 256, 64]);
     let expect = [&behind, &begun, &behind, &begun, &behind, &begun];
     assert_eq!(tried.iter().collect::<Vec<_>>(), expect);
     // Another start knows it, another model does not, and a processor has nothing to warm up.

@@ -5,6 +5,7 @@ use neurino_kernels::tensor::dense_product;
 use neurino_kernels::tensor::tiles::dense_tiles;
 
 use super::tiles::{self, Kind};
+use crate::groups::in_groups;
 
 /// Without tiles, our kernel multiplies up to so many rows where a row's bits may depend on how many there
 /// are: it reads the weights once for every eight; beyond, burn's product is faster by far.
@@ -41,23 +42,11 @@ pub fn multiply(
         return y;
     }
     if (keeps_rows || x.dims()[0] <= FEW_ROWS)
-        && let Some(y) = in_groups(&x, weight)
+        && let Some(y) = in_groups(&x, GROUP_ROWS, |x| dense_product(x, weight, false).ok())
     {
         return y;
     }
     x.cast(weight.dtype()).matmul(weight.clone().transpose()).cast(DType::F32)
-}
-
-/// The product by our kernel, which adds a row up in an order of its own; `None` if it has none for the
-/// shape.
-fn in_groups(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
-    let [rows, _] = x.dims();
-    let group = |first: usize| {
-        let len = GROUP_ROWS.min(rows - first);
-        dense_product(x.clone().narrow(0, first, len), weight, false).ok()
-    };
-    let mut groups = (0..rows).step_by(GROUP_ROWS).map(group).collect::<Option<Vec<_>>>()?;
-    if groups.len() == 1 { groups.pop() } else { Some(Tensor::cat(groups, 0)) }
 }
 
 #[cfg(test)]
