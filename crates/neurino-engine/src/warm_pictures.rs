@@ -291,6 +291,8 @@ pub(crate) fn make(
     }
     made.set_guidance(plan.guidance);
     made.step()?;
+    // Previews decode a small picture, once a model. Without numbers there is none, which is no matter here.
+    drop(made.preview());
     if !go_on(2) {
         return Ok(false);
     }
