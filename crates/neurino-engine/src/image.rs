@@ -293,11 +293,7 @@ impl Pictures {
     }
 
     /// The model with its weights at `residence`: loaded again, if they are elsewhere.
-    fn at(
-        &mut self,
-        residence: Residence,
-        unwanted: &dyn Fn() -> bool,
-    ) -> Result<(), EngineError> {
+    fn at(&mut self, residence: Residence, unwanted: &dyn Fn() -> bool) -> Result<(), EngineError> {
         if self.residence != residence || self.pipeline.is_none() {
             tracing::warn!(from = ?self.residence, to = ?residence, "the model's weights move");
             self.pipeline = None;

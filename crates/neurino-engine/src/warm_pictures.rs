@@ -97,9 +97,7 @@ impl Warmth {
             Decoding::SmallTiles => "small-tiles",
         };
         let Self { device, kind, .. } = self;
-        Ok(format!(
-            "picture {device} {kind} {width}x{height} {pixels} {tokens} {sides} {decoding}"
-        ))
+        Ok(format!("picture {device} {kind} {width}x{height} {pixels} {tokens} {sides} {decoding}"))
     }
 
     /// Whether a class was warmed up.
@@ -441,7 +439,8 @@ mod tests {
         let usual = WarmPicture { size: [512, 512], words: 10, guided: true, plan };
         let first = mark(&plain, 0, usual);
         // Lengths round up to the same, so these are one class.
-        for same in [WarmPicture { size: [504, 512], ..usual }, WarmPicture { words: 60, ..usual }] {
+        for same in [WarmPicture { size: [504, 512], ..usual }, WarmPicture { words: 60, ..usual }]
+        {
             assert_eq!(mark(&plain, 0, same), first);
         }
         let in_turn = Plan { guidance: Guidance::InTurn, ..plan };

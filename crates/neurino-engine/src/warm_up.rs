@@ -122,9 +122,7 @@ pub(crate) fn warm_up(
 ) -> Result<bool, LlmError> {
     let shapes = match steps {
         Steps::AsTheyCome => vec![StepShape { rows: 1, table: 16, reads: false, scored: 1 }],
-        Steps::InShapes => {
-            warm.cold(StepShapes::new(limits, model.context_tokens()).warm_up())
-        }
+        Steps::InShapes => warm.cold(StepShapes::new(limits, model.context_tokens()).warm_up()),
     };
     let n_blocks = shapes.iter().map(StepShape::blocks).max().unwrap_or(0);
     let mut cache = model.new_cache(n_blocks.max(3));

@@ -33,9 +33,7 @@ mod tests {
     #[test]
     fn rows_go_in_their_order_and_few_at_a_time() {
         let device = Device::flex();
-        for (rows, expect) in
-            [(1, vec![1]), (4, vec![4]), (5, vec![4, 1]), (12, vec![4, 4, 4])]
-        {
+        for (rows, expect) in [(1, vec![1]), (4, vec![4]), (5, vec![4, 1]), (12, vec![4, 4, 4])] {
             let x = upload((0..3 * rows).map(|i| i as f32).collect(), [rows, 3], &device);
             let seen = RefCell::new(Vec::new());
             let product = |x: Tensor<2>| {

@@ -511,9 +511,7 @@ mod tests {
     impl Computed for At {
         fn ends(&self) -> Vec<End> {
             let told = self.0.lock().unwrap().take();
-            told.into_iter()
-                .map(|told| -> End { Box::new(move || told.recv().unwrap()) })
-                .collect()
+            told.into_iter().map(|told| -> End { Box::new(move || told.recv().unwrap()) }).collect()
         }
     }
 

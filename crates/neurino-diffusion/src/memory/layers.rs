@@ -94,9 +94,8 @@ impl Dims {
 fn of_decoder(vae: &VaeConfig) -> u64 {
     let channels = &vae.channels;
     let [first, last] = [channels.first(), channels.last()].map(|c| c.copied().unwrap_or(0));
-    let resnet = |inp: usize, out: usize| {
-        9 * (inp + out) * out + if inp == out { 0 } else { inp * out }
-    };
+    let resnet =
+        |inp: usize, out: usize| 9 * (inp + out) * out + if inp == out { 0 } else { inp * out };
     let attention = if vae.mid_attention { 4 * last * last } else { 0 };
     let middle = 2 * resnet(last, last) + attention;
     let level = |(level, &out): (usize, &usize)| {

@@ -32,12 +32,7 @@ pub fn in_tiles(weight: &Tensor<2>) -> bool {
 /// - `in_tiles`: whether it is multiplied in tiles
 /// - `keeps_rows`: whether a row's bits have to be the same whatever other rows there are, as slow as
 ///   that is without tiles
-pub fn multiply(
-    x: Tensor<2>,
-    weight: &Tensor<2>,
-    in_tiles: bool,
-    keeps_rows: bool,
-) -> Tensor<2> {
+pub fn multiply(x: Tensor<2>, weight: &Tensor<2>, in_tiles: bool, keeps_rows: bool) -> Tensor<2> {
     if in_tiles && let Ok(y) = dense_tiles(x.clone(), weight) {
         return y;
     }
