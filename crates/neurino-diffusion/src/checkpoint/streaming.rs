@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use neurino_nn::Fence;
 use neurino_nn::device::page_locked;
 
@@ -481,6 +481,7 @@ fn as_kept(weight: Weight, shape: &[usize], precision: Precision, loading: &Load
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use burn::tensor::Device;
     use neurino_nn::Affine;
 
     use super::*;
