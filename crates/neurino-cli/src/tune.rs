@@ -39,6 +39,7 @@ pub(crate) async fn run(setting: Setting, args: TuneArgs) -> anyhow::Result<Exit
     let program = std::env::current_exe().context("this program cannot find itself")?;
     let mut config = ProcessEngineConfig::new(program, ["engine"], device);
     config.tunings = Some(setting.dirs.tunings());
+    config.warms_all = true;
     let engine = ProcessEngine::start(config);
     let quiet = setting.format == Format::Json;
     let tuned = tokio::select! {

@@ -34,6 +34,8 @@ use streaming::Conveyor;
 
 /// Bytes that may be on their way to a device before it is waited for.
 const PENDING_BYTES_MAX: u64 = 1 << 29;
+/// Tensors below this are sent through the runtime's own page-locked memory: locking them takes whole pages.
+const LOCK_BYTES_MIN: u64 = 1 << 20;
 
 /// One tensor as it was read. A copy of packed weights shares their bytes; so does one of plain weights
 /// that are shared ([`Bytes::shared`]).
@@ -151,6 +153,8 @@ pub struct Loading<'a> {
     kept: Option<Arc<KeptTensors>>,
     /// Host memory that such components may take.
     host_room_bytes: u64,
+    /// Host memory that may still be page-locked for layers that come and go.
+    lock_bytes: Cell<u64>,
 }
 
 impl<'a> Loading<'a> {
@@ -176,6 +180,7 @@ impl<'a> Loading<'a> {
             pulse,
             kept: None,
             host_room_bytes: 0,
+            lock_bytes: Cell::new(0),
         }
     }
 
@@ -190,6 +195,24 @@ impl<'a> Loading<'a> {
     #[must_use]
     pub fn with_host_room(self, host_room_bytes: u64) -> Self {
         Self { host_room_bytes, ..self }
+    }
+
+    /// The same, with layers that come and go in page-locked memory of the host, up to so much of it.
+    #[must_use]
+    pub fn with_page_locks(self, bytes: u64) -> Self {
+        Self { lock_bytes: Cell::new(bytes), ..self }
+    }
+
+    /// Whether a tensor of so many bytes is to be page-locked, which takes them off what may be.
+    fn locks(&self, bytes: u64) -> bool {
+        let left = self.lock_bytes.get().checked_sub(bytes);
+        match left.filter(|_| bytes >= LOCK_BYTES_MIN) {
+            Some(left) => {
+                self.lock_bytes.set(left);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Host memory that components may take which come again and again, in bytes.
@@ -217,8 +240,14 @@ impl<'a> Loading<'a> {
     /// device at most.
     #[must_use]
     pub fn streaming(self) -> Self {
-        let conveyor = self.conveyor.unwrap_or_else(|| Arc::new(Conveyor::new(self.device)));
+        let conveyor = self.conveyor.unwrap_or_else(|| Arc::new(Conveyor::new()));
         Self { conveyor: Some(conveyor), ..self }
+    }
+
+    /// The same, of a component that is in host memory and comes to the device by itself when it computes.
+    #[must_use]
+    pub fn visiting(&self) -> Self {
+        Self { conveyor: Some(Arc::new(Conveyor::new())), ..self.clone() }
     }
 
     /// What brings the layers, if they stream.

@@ -140,6 +140,16 @@ impl Lora {
         self.updates.iter().any(|update| update.part == part)
     }
 
+    /// The layers that it changes and the ranks of their updates, in words that are the same for files which
+    /// are computed with alike.
+    pub(crate) fn layout(&self) -> String {
+        let one = |update: &Update| {
+            let rank = update.down.shape().first();
+            format!("{:?} {} {}", update.part, update.layer, rank.copied().unwrap_or(0))
+        };
+        self.updates.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// Memory of its updates of `parts` on a device, in numbers: where a file keeps several layers in
     /// one update, each of them has the first factor for itself.
     pub fn numbers(&self, parts: &[Part]) -> u64 {

@@ -222,6 +222,8 @@ pub struct ImageMemory {
     scratch_bytes: u64,
     /// Low-rank updates, which are always on the device.
     updates_bytes: u64,
+    /// The decoder, as far as it can visit.
+    decoder_bytes: u64,
     /// The layers of the denoiser that can stream.
     layers: Layers,
     dims: Dims,
@@ -232,9 +234,16 @@ impl ImageMemory {
     /// A model of `weights_bytes`, of which text encoders take `encoders_bytes`, with networks of
     /// `dims`.
     pub fn new(weights_bytes: u64, encoders_bytes: u64, dims: Dims) -> Self {
-        let (scratch_bytes, updates_bytes, layers) = (0, 0, Layers::default());
-        let on_card = false;
-        Self { weights_bytes, encoders_bytes, scratch_bytes, updates_bytes, layers, dims, on_card }
+        Self {
+            weights_bytes,
+            encoders_bytes,
+            scratch_bytes: 0,
+            updates_bytes: 0,
+            decoder_bytes: 0,
+            layers: Layers::default(),
+            dims,
+            on_card: false,
+        }
     }
 
     /// The same on a device that unpacks weights into so much memory.
@@ -255,6 +264,12 @@ impl ImageMemory {
         Self { layers, ..self }
     }
 
+    /// The same with a decoder that can visit, which takes `decoder_bytes` of the weights.
+    #[must_use]
+    pub fn with_decoder(self, decoder_bytes: u64) -> Self {
+        Self { decoder_bytes, ..self }
+    }
+
     /// The same with low-rank updates of `updates_bytes`.
     #[must_use]
     pub fn with_updates(self, updates_bytes: u64) -> Self {
@@ -271,6 +286,11 @@ impl ImageMemory {
         self.encoders_bytes
     }
 
+    /// Memory of the decoder, a part of that of the weights.
+    pub fn decoder_bytes(&self) -> u64 {
+        self.decoder_bytes
+    }
+
     /// Memory of the low-rank updates.
     pub fn updates_bytes(&self) -> u64 {
         self.updates_bytes
@@ -280,9 +300,10 @@ impl ImageMemory {
     pub fn resident_bytes(&self, residence: Residence) -> u64 {
         let away_bytes = match residence {
             Residence::Stay => 0,
-            Residence::Visit => self.encoders_bytes,
+            Residence::Visit | Residence::VisitAll => self.encoders_bytes,
             Residence::Stream => self.encoders_bytes + self.layers.all_bytes,
         };
+        let away_bytes = away_bytes + self.visiting_decoder_bytes(residence);
         self.weights_bytes.saturating_sub(away_bytes) + self.updates_bytes
     }
 
@@ -293,16 +314,22 @@ impl ImageMemory {
 
     /// Memory of the machine itself that weights take beside those on the device.
     pub fn host_bytes(&self, residence: Residence) -> u64 {
-        match residence {
-            Residence::Stay | Residence::Visit => 0,
+        let layers_bytes = match residence {
+            Residence::Stay | Residence::Visit | Residence::VisitAll => 0,
             Residence::Stream => self.layers.all_bytes,
-        }
+        };
+        layers_bytes + self.visiting_decoder_bytes(residence)
+    }
+
+    /// Memory of the decoder, if it is on the device only while it computes.
+    fn visiting_decoder_bytes(&self, residence: Residence) -> u64 {
+        if residence.decoder_visits() { self.decoder_bytes } else { 0 }
     }
 
     /// Memory of the layers that are on the device during a step, if they stream.
     fn window_bytes(&self, residence: Residence) -> u64 {
         match residence {
-            Residence::Stay | Residence::Visit => 0,
+            Residence::Stay | Residence::Visit | Residence::VisitAll => 0,
             Residence::Stream => self.layers.window_bytes,
         }
     }
@@ -318,7 +345,7 @@ impl ImageMemory {
     pub fn reading_bytes(&self, residence: Residence) -> u64 {
         match residence {
             Residence::Stay => OTHER_BYTES + self.scratch_bytes,
-            Residence::Visit | Residence::Stream => {
+            Residence::Visit | Residence::VisitAll | Residence::Stream => {
                 OTHER_BYTES + self.scratch_bytes + self.encoders_bytes
             }
         }
@@ -344,7 +371,8 @@ impl ImageMemory {
         // Tiles are put together in ordinary memory: three sums and a count for each pixel.
         let canvas = 4 * F32_BYTES * width_pixels * height_pixels;
         let denoising = |guided| self.dims.denoising_bytes(width, height, guided, self.on_card);
-        let decoding = |pixels| self.dims.decoding_bytes(pixels, self.on_card);
+        let decoder_bytes = self.visiting_decoder_bytes(residence);
+        let decoding = |pixels| decoder_bytes + self.dims.decoding_bytes(pixels, self.on_card);
         PictureMemory {
             denoising_bytes: step_bytes + denoising(guided),
             in_turn_bytes: step_bytes + denoising(false),
@@ -361,7 +389,7 @@ pub struct PictureMemory {
     pub denoising_bytes: u64,
     /// The same, if the halves of a guided step are computed one after the other.
     pub in_turn_bytes: u64,
-    /// Activations of the decoder, for the picture as a whole.
+    /// Activations of the decoder, for the picture as a whole; the decoder too, if it visits.
     pub decoding_bytes: u64,
     /// The same, tile by tile.
     pub tiled_bytes: u64,
@@ -489,6 +517,28 @@ mod tests {
         let small = memory.picture(Residence::Stay, [64, 64], true);
         let (stay, visit) = (peak(Residence::Stay, small), peak(Residence::Visit, small));
         assert!(visit < stay && visit > memory.weights_bytes());
+    }
+
+    #[test]
+    fn a_decoder_that_visits_leaves_its_memory_to_the_steps() {
+        let decoder_bytes = 100 * MIB;
+        let memory = sd15().with_decoder(decoder_bytes);
+        let plan = Plan { guidance: Guidance::Together, decoding: Decoding::Tiled };
+        let peak = |residence, side| {
+            let picture = memory.picture(residence, [side; 2], true);
+            memory.peak_bytes(residence, picture, plan)
+        };
+        // Steps of a large picture take more than a tile and the decoder.
+        let (stays, goes) = (Residence::Visit, Residence::VisitAll);
+        assert_eq!(peak(stays, 1536) - peak(goes, 1536), decoder_bytes);
+        assert_eq!(memory.resident_bytes(stays) - memory.resident_bytes(goes), decoder_bytes);
+        assert_eq!((memory.host_bytes(stays), memory.host_bytes(goes)), (0, decoder_bytes));
+        // Where the decoder is what takes the most, nothing is won, and nothing lost.
+        let whole = |residence| {
+            let picture = memory.picture(residence, [512, 512], true);
+            memory.peak_bytes(residence, picture, Plan::default())
+        };
+        assert_eq!(whole(stays), whole(goes));
     }
 
     #[test]

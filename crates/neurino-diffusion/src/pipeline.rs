@@ -145,7 +145,9 @@ pub enum Residence {
     /// Text encoders in host memory, where that has room, or in their files: they come for each new prompt.
     /// The rest on the device.
     Visit,
-    /// As [`Residence::Visit`], and the layers of the denoiser in host memory: two of them are on the
+    /// As [`Residence::Visit`], and the decoder in host memory: it comes once the steps are done.
+    VisitAll,
+    /// As [`Residence::VisitAll`], and the layers of the denoiser in host memory: two of them are on the
     /// device while a step computes.
     Stream,
 }
@@ -153,7 +155,16 @@ pub enum Residence {
 impl Residence {
     /// The ways that are of use on a device. The processor has no other memory to bring layers from.
     pub fn ways(is_cpu: bool) -> &'static [Self] {
-        if is_cpu { &[Self::Stay, Self::Visit] } else { &[Self::Stay, Self::Visit, Self::Stream] }
+        if is_cpu {
+            &[Self::Stay, Self::Visit]
+        } else {
+            &[Self::Stay, Self::Visit, Self::VisitAll, Self::Stream]
+        }
+    }
+
+    /// Whether the decoder is on the device only while it computes.
+    pub fn decoder_visits(self) -> bool {
+        matches!(self, Self::VisitAll | Self::Stream)
     }
 }
 
@@ -165,6 +176,15 @@ pub trait Pipeline: Send {
     /// The size of the picture that a job gets: what was asked for, rounded down to what the model can
     /// make, as the reference does.
     fn picture_size(&self, job: &ImageJob) -> [u32; 2];
+
+    /// Tokens that the network sees of a job's prompts, where that is more for longer ones; else 0.
+    ///
+    /// # Errors
+    /// `Tokenizer`.
+    fn prompt_tokens(&self, job: &ImageJob) -> Result<usize, DiffusionError> {
+        let _ = job;
+        Ok(0)
+    }
 
     /// Reads a job's prompts and draws its noise.
     ///

@@ -37,6 +37,11 @@ impl Chunk {
         self.weights.push(weight);
     }
 
+    /// Tokens of several, with those at their ends.
+    pub(crate) fn tokens(chunks: &[Self]) -> usize {
+        chunks.iter().map(|chunk| chunk.ids.len()).sum()
+    }
+
     /// Cuts tokens into chunks with begin and end; without tokens there is none.
     fn cut(&self, tokenizer: &ClipTokenizer) -> Vec<Self> {
         let ids = self.ids.chunks(CHUNK_TOKENS);

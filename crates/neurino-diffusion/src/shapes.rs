@@ -194,6 +194,7 @@ impl Shape {
             vocabularies,
             visitors: None,
             again: None,
+            decoder_visits: false,
             method: None,
             shift: FlowShift::DEV,
         }

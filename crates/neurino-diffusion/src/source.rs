@@ -2,7 +2,7 @@
 //! `model.toml` what belongs together (`docs/ADDING_A_MODEL.md`). Opening reads headers and
 //! configurations only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -219,6 +219,17 @@ impl ImageSource {
         self.files.storage()
     }
 
+    /// The shapes and formats of all layers and of the updates of low rank, in words that are the same for
+    /// models which are computed with alike, whatever their weights are.
+    pub fn layout(&self) -> String {
+        let formats: BTreeSet<_> = self.files.stored().iter().map(Stored::kind).collect();
+        // One that cannot be opened says so when it is loaded.
+        let files = self.loras.iter().filter_map(|lora| Lora::open(&lora.path).ok());
+        let mut updates: Vec<String> = files.map(|lora| lora.layout()).collect();
+        updates.sort();
+        format!("{:?} {formats:?} {updates:?}", self.dims)
+    }
+
     /// What it takes of memory with weights kept in `precision`.
     pub fn memory(&self, precision: Precision) -> ImageMemory {
         let (texts, others): (Vec<_>, Vec<_>) =
@@ -235,8 +246,10 @@ impl ImageSource {
             }
         }
         let layers = Layers::of(&layers.into_values().collect::<Vec<_>>());
+        let decoder_bytes = others.iter().filter(|tensor| tensor.decodes).map(kept).sum();
         let memory = ImageMemory::new(weights_bytes, encoders_bytes, self.dims.clone())
             .with_layers(layers)
+            .with_decoder(decoder_bytes)
             .with_updates(self.updates_bytes(precision));
         // A CPU unpacks a few kilobytes at a time.
         let unpacks = others.iter().chain(&texts).any(Stored::is_packed);
@@ -257,7 +270,7 @@ impl ImageSource {
     /// # Errors
     /// `Weights`, `Config`, `Tokenizer`, `Lora`; `Cancelled` if `loading` was given up.
     pub fn load(&self, loading: &Loading<'_>) -> Result<Box<dyn Pipeline>, DiffusionError> {
-        self.assemble(loading, None, None)
+        self.assemble(loading, Brings::default())
     }
 
     /// Loads it with its low-rank updates, and with its weights where `residence` says.
@@ -277,10 +290,11 @@ impl ImageSource {
             kept: self.keeps_encoders(loading).map(Arc::new),
         };
         let visitors = (residence != Residence::Stay).then(|| again.clone());
+        let brings = Brings { visitors, again: Some(again), residence };
         if residence == Residence::Stream {
-            return self.assemble(&loading.clone().streaming(), visitors, Some(again));
+            return self.assemble(&loading.clone().streaming(), brings);
         }
-        self.assemble(loading, visitors, Some(again))
+        self.assemble(loading, brings)
     }
 
     /// Where text encoders are kept that come for each prompt, if the host has the memory for all of them.
@@ -296,8 +310,7 @@ impl ImageSource {
     fn assemble(
         &self,
         loading: &Loading<'_>,
-        visitors: Option<Visitors>,
-        again: Option<Visitors>,
+        Brings { visitors, again, residence }: Brings,
     ) -> Result<Box<dyn Pipeline>, DiffusionError> {
         let part = |part| self.files.part(part);
         let (denoiser, vae) = (part(Part::Denoiser)?, part(Part::Vae)?);
@@ -313,6 +326,7 @@ impl ImageSource {
             vocabularies: self.vocabularies()?,
             visitors,
             again,
+            decoder_visits: residence.decoder_visits(),
             method: self.method,
             shift: self.shift,
         };
@@ -436,6 +450,16 @@ impl ImageSource {
             Ok(ClipTokenizer::standard())
         }
     }
+}
+
+/// What of a model is not on the device all the time, and comes from where.
+#[derive(Default)]
+struct Brings {
+    /// Brings text encoders, unless they stay.
+    visitors: Option<Visitors>,
+    /// Brings a decoder in f32.
+    again: Option<Visitors>,
+    residence: Residence,
 }
 
 /// Parts of a model that are taken from elsewhere.

@@ -9,6 +9,8 @@ use neurino_nn::{Affine, Conv2d, GroupNorm};
 
 use crate::DiffusionError;
 use crate::checkpoint::Component;
+use crate::checkpoint::streaming::Place;
+use crate::lora::{Layer, LowRankPart};
 use crate::pulse::Pulse;
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ const COLOURS: usize = 3;
 pub struct Vae {
     config: VaeConfig,
     encoder: Option<Encoder>,
-    decoder: Decoder,
+    decoder: Place<Decoder>,
     reserve: Option<Reserve>,
     pulse: Pulse,
 }
@@ -73,12 +75,13 @@ impl Vae {
         Ok(Self { encoder, ..Self::load_decoder(part, config)? })
     }
 
-    /// Loads what makes pictures from latents.
+    /// Loads what makes pictures from latents: where the loading has it visit, into host memory.
     ///
     /// # Errors
     /// As [`Vae::load`].
     pub fn load_decoder(part: &Component<'_>, config: &VaeConfig) -> Result<Self, DiffusionError> {
-        let decoder = Decoder::load(part, config)?;
+        let own = config.clone();
+        let decoder = Place::load(part, move |part| Decoder::load(part, &own))?;
         let (config, pulse) = (config.clone(), part.pulse());
         Ok(Self { config, encoder: None, decoder, reserve: None, pulse })
     }
@@ -114,7 +117,17 @@ impl Vae {
     /// - `latents`: `[batch, height, width, latent channels]`, the autoencoder's own; returns `[batch,
     ///   factor * height, factor * width, 3]`
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        self.decoder.forward(latents, &self.pulse)
+        self.with_decoder(|decoder| decoder.forward(latents, &self.pulse))
+    }
+
+    /// Computes with the decoder, which comes and goes once if it visits.
+    fn with_decoder<R>(&self, compute: impl FnOnce(&Decoder) -> R) -> R {
+        self.decoder.with_alone(compute)
+    }
+
+    /// Whether the decoder is on the device only while it computes.
+    pub fn decoder_visits(&self) -> bool {
+        self.decoder.visits()
     }
 
     /// The latents of pictures; `None` if only the decoder was loaded.
@@ -180,6 +193,11 @@ struct Decoder {
     levels: Vec<Level>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+}
+
+/// Low-rank updates change no autoencoder.
+impl LowRankPart for Decoder {
+    fn low_rank_layers(&mut self, _: &str, _: &mut dyn FnMut(&str, Layer<'_>)) {}
 }
 
 impl Decoder {

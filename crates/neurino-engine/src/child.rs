@@ -12,6 +12,7 @@ use crate::api::{DeviceChoice, EngineError, EngineStatus, JobEvent, JobStream};
 use crate::frame::{self, FrameError, FromChild, ToChild};
 use crate::local::LocalEngine;
 use crate::tuning;
+use crate::warmed::Warming;
 use crate::worker::Faults;
 
 /// How often the process says that it lives.
@@ -26,23 +27,21 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// # Errors
 /// A frame that cannot be read, or a parent that speaks another version.
 pub fn run_child() -> Result<(), FrameError> {
-    serve(|device| LocalEngine::start_with(device, Faults::EndProcess))
+    serve(|device, warming| LocalEngine::start_with(device, Faults::EndProcess, warming))
 }
 
 /// Serves with the engine that `start` makes on the parent's device.
 fn serve(
-    start: impl FnOnce(DeviceChoice) -> Result<LocalEngine, EngineError>,
+    start: impl FnOnce(DeviceChoice, Warming) -> Result<LocalEngine, EngineError>,
 ) -> Result<(), FrameError> {
     let output = Output::take().map_err(FrameError::Io)?;
     let mut input = io::stdin().lock();
-    let ToChild::Hello { version, device, tunings } = frame::read(&mut input)? else {
+    let ToChild::Hello { version, device, tunings, warms_all } = frame::read(&mut input)? else {
         return Err(FrameError::Closed);
     };
     // Before anything is asked of a card.
-    if let Some(folder) = tunings {
-        tuning::keep_in(&folder, device);
-    }
-    let engine = start(device);
+    let warmed = tunings.map(|folder| tuning::keep_in(&folder, device)).unwrap_or_default();
+    let engine = start(device, Warming { warmed, all: warms_all });
     let hello = engine.as_ref().map(|e| e.device().to_owned()).map_err(Clone::clone);
     output.send(&FromChild::Hello { version: frame::VERSION, device: hello });
     let Ok(engine) = engine else { return Ok(()) };
@@ -231,7 +230,7 @@ mod tests {
         if let Some(fault) = fault {
             watch.fail(fault);
         }
-        serve(|_| LocalEngine::start_on(vec![watch.card()], Faults::EndProcess)).unwrap();
+        serve(|_, _| LocalEngine::start_on(vec![watch.card()], Faults::EndProcess)).unwrap();
     }
 
     #[test]

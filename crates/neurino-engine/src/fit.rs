@@ -2,6 +2,7 @@
 //! what the device has. Where the files are here, [`crate::memory::plan`] says it exactly.
 
 use neurino_core::{ImageDefaults, JobKind};
+use neurino_diffusion::checkpoint::Precision;
 use neurino_diffusion::memory::{Dims, ImageMemory};
 use neurino_diffusion::pipeline::{Plan, Residence};
 use neurino_nn::quant::UNPACKING_BYTES;
@@ -130,11 +131,12 @@ fn image_memory(needs: &Needs<'_>) -> Option<ImageMemory> {
     };
     // A scale for 64 weights comes to them.
     let bits = if needs.dtype == "nf4" { 4.5 } else { 16.0 };
-    let layers = dims.layers(bits);
+    let (layers, decoder_bytes) = (dims.layers(bits), dims.decoder_bytes(Precision::Half));
     let unpacks = ["nf4", "hqq"].contains(&needs.dtype);
     Some(
         ImageMemory::new(weights_bytes, encoders_bytes.min(weights_bytes), dims)
             .with_layers(layers)
+            .with_decoder(decoder_bytes.min(weights_bytes))
             .on_card(true)
             .unpacking(if unpacks { UNPACKING_BYTES } else { 0 }),
     )
@@ -155,7 +157,7 @@ fn picture(needs: &Needs<'_>, host_bytes: u64) -> Ways {
         .then(|| (Runs::Slower(Slower::Streams), peak_bytes(Residence::Stream, Plan::LEAST)));
     [
         Some((Runs::Well, peak_bytes(Residence::Stay, Plan::default()))),
-        Some((Runs::Slower(Slower::Pieces), peak_bytes(Residence::Visit, Plan::LEAST))),
+        Some((Runs::Slower(Slower::Pieces), peak_bytes(Residence::VisitAll, Plan::LEAST))),
         streams,
     ]
 }

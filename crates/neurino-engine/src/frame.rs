@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::api::{DeviceChoice, EngineCounters, EngineError, JobEvent, LoadedModel, ModelRef};
 
 /// The version of this conversation; both sides are the same program, so only equality counts.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Largest frame, in bytes: far above the longest conversation a job may carry, above the output of a
 /// job that asked for as many log-probabilities as it may, and above the largest picture.
@@ -56,6 +56,9 @@ pub enum ToChild {
         /// Where to keep what is tuned for a card; not at all if absent.
         #[serde(default)]
         tunings: Option<PathBuf>,
+        /// Whether models are warmed up for all that is usual, however long that takes.
+        #[serde(default)]
+        warms_all: bool,
     },
     /// Load a model; answered by [`FromChild::Loaded`].
     Load {
@@ -240,6 +243,7 @@ mod tests {
                 version: VERSION,
                 device: DeviceChoice::Cpu,
                 tunings: Some("/data/tuning".into()),
+                warms_all: true,
             },
             ToChild::Cancel { job: 7 },
         ];

@@ -19,6 +19,9 @@ use crate::fault::{self, guarded, guarded_on_device};
 use crate::memory::DeviceMemory;
 use crate::queue::{self, Job};
 use crate::serving::Ended;
+use crate::warm_pictures::{WarmPicture, Warmth};
+
+mod warming;
 
 /// Loads a model with its weights in another place; gives up once it is told that nobody wants it.
 pub(crate) type LoadAs = Box<
@@ -78,7 +81,17 @@ pub(crate) struct Pictures {
     /// The picture that is being made.
     running: Option<Running>,
     /// Jobs whose turn comes, the next one first.
-    waiting: VecDeque<(ImageJob, Job)>,
+    waiting: VecDeque<Waiting>,
+    /// What was warmed up of the model, and the picture that it is usually asked for; on a processor, which
+    /// has nothing to warm up, `None`.
+    warmth: Option<(Warmth, WarmPicture)>,
+}
+
+struct Waiting {
+    picture: ImageJob,
+    job: Job,
+    /// Whether it was told that it begins.
+    told: bool,
 }
 
 struct Running {
@@ -114,7 +127,13 @@ impl Pictures {
             pulse,
             running: None,
             waiting: VecDeque::new(),
+            warmth: None,
         }
+    }
+
+    /// The same on a card that was warmed up for `warmth`, the `usual` picture among it.
+    pub(crate) fn warmed(self, warmth: Warmth, usual: WarmPicture) -> Self {
+        Self { warmth: Some((warmth, usual)), ..self }
     }
 
     /// Whether there is nothing to compute.
@@ -136,8 +155,7 @@ impl Pictures {
             return refuse(job, invalid.to_string());
         }
         let picture = picture.clone();
-        job.outlet.started(0);
-        self.waiting.push_back((picture, job));
+        self.waiting.push_back(Waiting { picture, job, told: false });
         None
     }
 
@@ -147,8 +165,8 @@ impl Pictures {
         if let Some(running) = self.running.take_if(|running| running.job.is_over()) {
             over.push(running.job);
         }
-        while let Some(at) = self.waiting.iter().position(|(_, job)| job.is_over()) {
-            over.extend(self.waiting.remove(at).map(|(_, job)| job));
+        while let Some(at) = self.waiting.iter().position(|waiting| waiting.job.is_over()) {
+            over.extend(self.waiting.remove(at).map(|waiting| waiting.job));
         }
         over.into_iter().map(|job| Ended::of(job, Err(queue::cancelled()))).collect()
     }
@@ -171,9 +189,9 @@ impl Pictures {
         ended.into_iter().collect()
     }
 
-    /// Begins the picture whose turn it is.
+    /// Begins the picture whose turn it is. Its job hears of that once the device is warm for it.
     fn next(&mut self, free: &dyn Fn() -> DeviceMemory) -> Option<Ended> {
-        let (picture, job) = self.waiting.pop_front()?;
+        let Waiting { picture, job, mut told } = self.waiting.pop_front()?;
         if !std::mem::take(&mut self.again) {
             self.forgive(self.room_bytes(free()));
         }
@@ -185,12 +203,17 @@ impl Pictures {
             planned = self.plan(&picture, free());
         }
         self.room_bytes = self.room_bytes(free());
-        let (residence, plan) = match planned {
+        let (residence, mut plan) = match planned {
             Ok(found) => found,
             Err(error) => return Some(Ended::of(job, Err(error))),
         };
-        let (pulse, unwanted) = (self.pulse.clone(), job.watch());
-        let begun = self.at(residence, &|| job.is_over()).and_then(|pipeline| {
+        let begun = self.at(residence, &|| job.is_over()).and_then(|()| {
+            self.warm_for(&picture, &job, &mut plan)?;
+            if !std::mem::replace(&mut told, true) {
+                job.outlet.started(0);
+            }
+            let (pulse, unwanted) = (self.pulse.clone(), job.watch());
+            let pipeline = self.loaded()?;
             let begin = || pulse.during(unwanted, || pipeline.begin(&picture));
             computing("reading the prompt", begin)
         });
@@ -200,7 +223,7 @@ impl Pictures {
                 self.running = Some(Running { picture, job, plan, denoising });
                 None
             }
-            Err(error) => self.cheaper_or_ended(picture, job, error),
+            Err(error) => self.cheaper_or_ended(Waiting { picture, job, told }, error),
         }
     }
 
@@ -270,11 +293,7 @@ impl Pictures {
     }
 
     /// The model with its weights at `residence`: loaded again, if they are elsewhere.
-    fn at(
-        &mut self,
-        residence: Residence,
-        unwanted: &dyn Fn() -> bool,
-    ) -> Result<&mut Box<dyn Pipeline>, EngineError> {
+    fn at(&mut self, residence: Residence, unwanted: &dyn Fn() -> bool) -> Result<(), EngineError> {
         if self.residence != residence || self.pipeline.is_none() {
             tracing::warn!(from = ?self.residence, to = ?residence, "the model's weights move");
             self.pipeline = None;
@@ -283,20 +302,19 @@ impl Pictures {
             let load = || (self.ways.load_as)(&self.source, residence, unwanted);
             self.pipeline = Some(computing("loading the model another way", load)?);
         }
+        Ok(())
+    }
+
+    fn loaded(&mut self) -> Result<&mut Box<dyn Pipeline>, EngineError> {
         self.pipeline.as_mut().ok_or_else(|| EngineError::internal("the model is not there"))
     }
 
     /// Tries the picture again from its start the next cheaper way, if a lack of memory is what ended
     /// it and there is one; what was planned wrongly is not planned again for a while.
-    fn cheaper_or_ended(
-        &mut self,
-        picture: ImageJob,
-        job: Job,
-        error: EngineError,
-    ) -> Option<Ended> {
+    fn cheaper_or_ended(&mut self, waiting: Waiting, error: EngineError) -> Option<Ended> {
         // Nobody waits for it: the next sweep ends it.
-        if job.is_over() && error.code == EngineErrorCode::Cancelled {
-            self.waiting.push_front((picture, job));
+        if waiting.job.is_over() && error.code == EngineErrorCode::Cancelled {
+            self.waiting.push_front(waiting);
             return None;
         }
         let has_cheaper = self.ways.residences.iter().any(|way| *way > self.residence);
@@ -307,9 +325,10 @@ impl Pictures {
             self.lack = Some(Lack { residence, room_bytes, pictures });
             self.patience = (2 * self.patience).min(PATIENCE_MAX);
             self.again = true;
-            self.waiting.push_front((picture, job));
+            self.waiting.push_front(waiting);
             return None;
         }
+        let Waiting { picture, job, .. } = waiting;
         Some(Ended::of(job, Err(out_of_memory(error, &picture))))
     }
 
@@ -331,7 +350,7 @@ impl Pictures {
             }
             let Running { picture, job, denoising, .. } = running;
             drop(denoising);
-            return self.cheaper_or_ended(picture, job, error);
+            return self.cheaper_or_ended(Waiting { picture, job, told: true }, error);
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let denoising = running.denoising.as_ref();
@@ -372,6 +391,7 @@ impl Pictures {
         drop(denoising);
         match decoded {
             Ok(made) => {
+                self.mark_warm(&picture, Plan { decoding: way, ..plan });
                 if self.lack.is_none() {
                     self.patience = PATIENCE;
                 }
@@ -379,14 +399,14 @@ impl Pictures {
                 let output = JobOutput::Image(ImageOutput { png: made.to_png(), width, height });
                 Some(Ended::of(job, Ok(output)))
             }
-            Err(error) => self.cheaper_or_ended(picture, job, error),
+            Err(error) => self.cheaper_or_ended(Waiting { picture, job, told: true }, error),
         }
     }
 
     /// Fails all jobs, because what they were computed with is lost.
     pub(crate) fn fail_all(&mut self, error: &EngineError) -> Vec<Ended> {
         let running = self.running.take().map(|running| running.job);
-        let waiting = self.waiting.drain(..).map(|(_, job)| job);
+        let waiting = self.waiting.drain(..).map(|waiting| waiting.job);
         running.into_iter().chain(waiting).map(|job| Ended::of(job, Err(error.clone()))).collect()
     }
 
@@ -418,6 +438,9 @@ impl Pictures {
             return false;
         }
         self.memory = memory;
+        if let Some((warmth, _)) = &mut self.warmth {
+            warmth.change_to(&source);
+        }
         self.source = Arc::new(source);
         true
     }

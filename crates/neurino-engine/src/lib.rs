@@ -5,7 +5,7 @@
 //! [`ProcessEngine`] with a child process of the same program, so that a driver reset
 //! or a kernel fault cannot take the window or the ledger down; [`MultiEngine`] is several of them.
 //! Reading order: [`api`], [`device`], [`memory`], [`local`] with its `queue` and `worker`, `served` with
-//! `serving` (text; `preparation` beside it) and `image` (pictures), `warm_up` with [`tuning`], then [`frame`], [`child`], [`process`] with its
+//! `serving` (text; `preparation` beside it) and `image` (pictures), `warm_up` with [`tuning`] and [`warmed`], then [`frame`], [`child`], [`process`] with its
 //! `supervisor` and `link`, [`multi`], [`prefetch`]; at last [`bench`] and [`soak`], which measure all of it.
 
 pub mod api;
@@ -36,6 +36,7 @@ mod supervisor;
 pub mod tuning;
 mod warm_pictures;
 mod warm_up;
+pub mod warmed;
 mod worker;
 
 pub use api::{

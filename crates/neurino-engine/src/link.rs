@@ -56,6 +56,7 @@ impl Link {
             version: frame::VERSION,
             device: config.device,
             tunings: config.tunings.clone(),
+            warms_all: config.warms_all,
         };
         link.send(&hello).map_err(|e| crashed(e.to_string()))?;
         match timeout(config.limits.hello, link.frames.recv()).await {

@@ -16,6 +16,7 @@ use crate::device::{self, OpenDevice};
 use crate::heap;
 use crate::outlet::Outlet;
 use crate::queue::{self, Command, Job, Queue};
+use crate::warmed::Warming;
 use crate::worker::{Faults, Worker};
 
 /// An engine in this process. Dropping it ends the running jobs and frees the model.
@@ -35,16 +36,31 @@ impl LocalEngine {
     /// # Errors
     /// `NoSuchDevice`, `Internal`.
     pub fn start(choice: DeviceChoice) -> Result<Self, EngineError> {
-        Self::start_with(choice, Faults::Reload)
+        Self::start_with(choice, Faults::Reload, Warming::default())
     }
 
-    /// As [`LocalEngine::start`], with a choice of what follows a fault of the device.
-    pub(crate) fn start_with(choice: DeviceChoice, faults: Faults) -> Result<Self, EngineError> {
-        Self::start_on(device::open(choice)?, faults)
+    /// As [`LocalEngine::start`], with a choice of what follows a fault of the device, and how models are
+    /// warmed up.
+    pub(crate) fn start_with(
+        choice: DeviceChoice,
+        faults: Faults,
+        warming: Warming,
+    ) -> Result<Self, EngineError> {
+        Self::start_warming(device::open(choice)?, faults, warming)
+    }
+
+    /// An engine on `devices`, of which there is at least one, that was warmed up for nothing.
+    #[cfg(test)]
+    pub(crate) fn start_on(devices: Vec<OpenDevice>, faults: Faults) -> Result<Self, EngineError> {
+        Self::start_warming(devices, faults, Warming::default())
     }
 
     /// An engine on `devices`, of which there is at least one.
-    pub(crate) fn start_on(devices: Vec<OpenDevice>, faults: Faults) -> Result<Self, EngineError> {
+    pub(crate) fn start_warming(
+        devices: Vec<OpenDevice>,
+        faults: Faults,
+        warming: Warming,
+    ) -> Result<Self, EngineError> {
         if devices[0].is_cpu() {
             heap::return_large_pieces();
         }
@@ -57,6 +73,7 @@ impl LocalEngine {
             queue: Queue::new(queue).into(),
             devices,
             faults,
+            warming,
             status: status_sender,
             counters: counters_sender,
             steps: Arc::clone(&steps),

@@ -36,6 +36,8 @@ pub struct ProcessEngineConfig {
     pub device: DeviceChoice,
     /// The folder in which it keeps what it tunes for a card; not at all if `None`.
     pub tunings: Option<PathBuf>,
+    /// Whether it warms models up for all that is usual while they are loaded, however long that takes.
+    pub warms_all: bool,
     /// When to give up on it.
     pub limits: ProcessLimits,
 }
@@ -53,6 +55,7 @@ impl ProcessEngineConfig {
             envs: Vec::new(),
             device,
             tunings: None,
+            warms_all: false,
             limits: ProcessLimits::default(),
         }
     }

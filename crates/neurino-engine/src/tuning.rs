@@ -3,7 +3,8 @@
 //! The product of matrices that prompts go through on a card is tried out in several forms for each size
 //! while a model is warmed up, never inside a job. What was found is written into a file of CubeCL's, in
 //! a folder of the program's data: one for each card, driver and build, since another of these may do
-//! better with another form. The files of earlier drivers and builds go when the next one begins.
+//! better with another form. The files of earlier drivers and builds go when the next one begins. Beside it
+//! lies what was warmed up with it ([`Warmed`]).
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::UNIX_EPOCH;
 use neurino_hardware::{Gpu, Hardware, NvidiaStatus};
 
 use crate::api::DeviceChoice;
+use crate::warmed::Warmed;
 
 /// Says which cards CUDA shows to a process, and in which order.
 pub(crate) const VISIBLE_CARDS: &str = "CUDA_VISIBLE_DEVICES";
@@ -75,24 +77,30 @@ fn seat(choice: DeviceChoice, cards: usize) -> String {
     }
 }
 
-/// Keeps tunings of this process below `folder` from now on. To be called before anything is asked of a
-/// card. Where the folder cannot be used, or in a build for the CPU, each start tunes anew.
-pub fn keep_in(folder: &Path, choice: DeviceChoice) {
+/// Keeps tunings of this process below `folder` from now on, and tells what was warmed up with those that are
+/// there. To be called before anything is asked of a card. Where the folder cannot be used, or in a build
+/// for the CPU, each start tunes anew.
+pub fn keep_in(folder: &Path, choice: DeviceChoice) -> Warmed {
     if !crate::device::computes_on_cards() {
-        return;
+        return Warmed::default();
     }
-    let Some(key) = TuningKey::of_this_machine(choice) else { return };
-    if let Err(error) = prepare(folder, &key) {
-        tracing::warn!(%error, "the folder for tunings cannot be used");
-        return;
-    }
+    let Some(key) = TuningKey::of_this_machine(choice) else { return Warmed::default() };
+    let warmed = match prepare(folder, &key) {
+        Ok(warmed) => warmed,
+        Err(error) => {
+            tracing::warn!(%error, "the folder for tunings cannot be used");
+            return Warmed::default();
+        }
+    };
     if !neurino_nn::device::keep_tunings(folder, &key.name()) {
         tracing::warn!("tunings are kept elsewhere, because a card is in use already");
+        return Warmed::default();
     }
+    warmed
 }
 
-/// Makes the folder, and removes what nobody will read again.
-fn prepare(folder: &Path, key: &TuningKey) -> std::io::Result<()> {
+/// Makes the folder, removes what nobody will read again, and reads what was warmed up.
+fn prepare(folder: &Path, key: &TuningKey) -> std::io::Result<Warmed> {
     fs::create_dir_all(folder)?;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -100,7 +108,8 @@ fn prepare(folder: &Path, key: &TuningKey) -> std::io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
-    Ok(())
+    let file = |ending: &str| folder.join(format!("{}.{ending}", key.name()));
+    Warmed::kept_in(file("warm"), &file("db"))
 }
 
 /// This program's version, and a number that changes whenever it is built or installed anew.
@@ -186,14 +195,14 @@ mod tests {
         let old = [key("GPU-1", "550", "0.2.0-aa"), key("GPU-1", "551", "0.2.0-ab")];
         let kept = [now.clone(), key("GPU-2", "550", "0.1.0-bb")];
         for key in old.iter().chain(&kept) {
-            for ending in ["db", "db-wal"] {
+            for ending in ["db", "db-wal", "warm"] {
                 fs::write(below.join(format!("{}.{ending}", key.name())), "x").unwrap();
             }
         }
-        prepare(&below, &now).unwrap();
+        assert!(prepare(&below, &now).unwrap().has("x"));
         let left = |key: &TuningKey| below.join(format!("{}.db", key.name())).exists();
         assert!(!old.iter().any(left) && kept.iter().all(left));
-        assert_eq!(fs::read_dir(&below).unwrap().count(), 4);
+        assert_eq!(fs::read_dir(&below).unwrap().count(), 6);
     }
 
     #[test]

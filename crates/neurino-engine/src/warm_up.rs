@@ -10,6 +10,7 @@ use neurino_nn::device::{TileVerdict, Tiles, tile_verdicts};
 use crate::api::{EngineError, EngineErrorCode};
 use crate::fault;
 use crate::serving::Steps;
+use crate::warmed::{Warmed, fingerprint};
 
 /// Whether the model's device chooses tokens as the host does. Where it does not, or cannot be checked, all
 /// tokens are to be drawn on the host, as slow as that is: a card must never give wrong ones.
@@ -71,8 +72,44 @@ pub(crate) fn tell_products() {
     }
 }
 
-/// Runs steps of every shape that jobs will need, on a small cache of their own. `go_on` is told,
-/// before each, how many are done and how many there are; `false` if it said no. Where steps are
+/// Which shapes of steps a model was warmed up for.
+pub(crate) struct WarmShapes {
+    warmed: Warmed,
+    kind: String,
+}
+
+impl WarmShapes {
+    /// - `kind`: in words that are the same for models which are computed with alike
+    pub(crate) fn new(warmed: Warmed, kind: &str) -> Self {
+        Self { warmed, kind: format!("{:016x}", fingerprint(kind)) }
+    }
+
+    fn mark(&self, shape: &StepShape) -> String {
+        let StepShape { rows, table, reads, scored } = shape;
+        format!("step {} {rows} {table} {reads} {scored}", self.kind)
+    }
+
+    /// The shapes to run: those that are cold, and a few that each start runs. The largest in each respect
+    /// show whether there is memory for them, and the first one that the model computes at all.
+    fn cold(&self, shapes: Vec<StepShape>) -> Vec<StepShape> {
+        let most = |of: fn(&StepShape) -> usize| {
+            let largest = shapes.iter().map(of).max();
+            move |shape: &StepShape| Some(of(shape)) == largest
+        };
+        let largest =
+            [most(|shape| shape.rows), most(|shape| shape.table), most(|shape| shape.scored)];
+        let first = shapes.first().copied();
+        let runs = |shape: &StepShape| {
+            Some(*shape) == first
+                || largest.iter().any(|is_largest| is_largest(shape))
+                || !self.warmed.has(&self.mark(shape))
+        };
+        shapes.iter().copied().filter(runs).collect()
+    }
+}
+
+/// Runs steps of the shapes that jobs will need and that are cold, on a small cache of their own. `go_on` is
+/// told, before each, how many are done and how many there are; `false` if it said no. Where steps are
 /// left as they come nothing is compiled, and one step fetches the weights.
 ///
 /// # Errors
@@ -80,12 +117,12 @@ pub(crate) fn tell_products() {
 pub(crate) fn warm_up(
     model: &LanguageModel,
     limits: &ServingLimits,
-    steps: Steps,
+    (steps, warm): (Steps, &WarmShapes),
     go_on: &dyn Fn(usize, usize) -> bool,
 ) -> Result<bool, LlmError> {
     let shapes = match steps {
         Steps::AsTheyCome => vec![StepShape { rows: 1, table: 16, reads: false, scored: 1 }],
-        Steps::InShapes => StepShapes::new(limits, model.context_tokens()).warm_up(),
+        Steps::InShapes => warm.cold(StepShapes::new(limits, model.context_tokens()).warm_up()),
     };
     let n_blocks = shapes.iter().map(StepShape::blocks).max().unwrap_or(0);
     let mut cache = model.new_cache(n_blocks.max(3));
@@ -102,11 +139,19 @@ pub(crate) fn warm_up(
         let (batch, scored) = shape.step();
         model.step(&vec![0; batch.rows()], &batch, &scored, &mut cache)?;
     }
+    if steps == Steps::InShapes {
+        // A card says only behind its steps whether it could compute them.
+        model.settle()?;
+        shapes.iter().for_each(|shape| warm.warmed.add(&warm.mark(shape)));
+    }
     if !go_on(all - 1, all) {
         return Ok(false);
     }
-    if steps == Steps::InShapes {
+    let parts = format!("parts {} {}", warm.kind, limits.rows_per_step);
+    if steps == Steps::InShapes && !warm.warmed.has(&parts) {
         model.warm_up_parts(limits.rows_per_step)?;
+        model.settle()?;
+        warm.warmed.add(&parts);
     }
     Ok(go_on(all, all))
 }
@@ -117,6 +162,21 @@ mod tests {
     use neurino_nn::NnError;
 
     use super::*;
+
+    #[test]
+    fn a_second_start_runs_the_largest_shapes_alone() {
+        let shape = |rows, table, scored| StepShape { rows, table, reads: rows > 1, scored };
+        let (small, wide) = (shape(1, 16, 1), shape(64, 16, 1));
+        let (long, scoring) = (shape(16, 128, 0), shape(8, 16, 8));
+        let shapes = vec![small, shape(2, 16, 1), wide, shape(16, 64, 0), long, scoring];
+        let warmed = Warmed::default();
+        let warm = WarmShapes::new(warmed.clone(), "a model");
+        assert_eq!(warm.cold(shapes.clone()), shapes);
+        shapes.iter().for_each(|shape| warmed.add(&warm.mark(shape)));
+        assert_eq!(warm.cold(shapes.clone()), [small, wide, long, scoring]);
+        let another = WarmShapes::new(warmed, "another");
+        assert_eq!(another.cold(shapes.clone()), shapes);
+    }
 
     #[test]
     fn a_lack_of_memory_is_no_verdict_on_a_cards_choices() {

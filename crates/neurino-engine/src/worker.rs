@@ -17,6 +17,7 @@ use crate::fault::{guarded, guarded_on_device, words};
 use crate::queue::{Command, Job, Queue};
 use crate::served::Served;
 use crate::serving::Ended;
+use crate::warmed::Warming;
 
 mod images;
 mod text;
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     /// At least one; all are of one kind.
     pub(crate) devices: Vec<OpenDevice>,
     pub(crate) faults: Faults,
+    pub(crate) warming: Warming,
     pub(crate) status: watch::Sender<EngineStatus>,
     pub(crate) counters: watch::Sender<EngineCounters>,
     pub(crate) steps: Arc<AtomicU64>,

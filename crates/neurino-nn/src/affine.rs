@@ -96,7 +96,7 @@ impl Weights {
     fn new(linear: Linear) -> Self {
         match linear.on_cpu() {
             Some(matrix) => Self::Panels(Arc::new(PanelMatrix::of_rows(matrix))),
-            None => Self::Linear(linear),
+            None => Self::Linear(linear.of_one_job()),
         }
     }
 

@@ -76,6 +76,16 @@ pub fn upload<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Devi
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
 
+/// `data` in page-locked memory of the host, from where a card fetches it without a copy on the way: for what is
+/// sent often. That memory is nobody else's as long as the data lives. A processor, and a system that has no
+/// such memory left, leave it as it is.
+pub fn page_locked(mut data: TensorData, device: &Device) -> TensorData {
+    if !is_cpu(device) {
+        device.staging(std::iter::once(&mut data));
+    }
+    data
+}
+
 /// What [`downloads`] counts.
 static DOWNLOADS: AtomicU64 = AtomicU64::new(0);
 

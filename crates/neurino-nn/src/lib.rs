@@ -28,6 +28,8 @@ pub mod embedding;
 pub mod error;
 pub mod experts;
 pub mod fence;
+#[cfg(any(test, feature = "kernels"))]
+mod groups;
 pub mod launches;
 pub mod linear;
 pub mod norm;

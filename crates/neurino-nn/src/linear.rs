@@ -31,6 +31,9 @@ struct CardMatrix {
     /// Whether they are multiplied in tiles, for any number of rows.
     #[cfg(feature = "kernels")]
     in_tiles: bool,
+    /// Whether a row's bits have to be the same whatever other rows there are.
+    #[cfg(feature = "kernels")]
+    keeps_rows: bool,
 }
 
 impl CardMatrix {
@@ -38,6 +41,8 @@ impl CardMatrix {
         Self {
             #[cfg(feature = "kernels")]
             in_tiles: crate::cuda::dense::in_tiles(&weight),
+            #[cfg(feature = "kernels")]
+            keeps_rows: true,
             weight,
         }
     }
@@ -50,6 +55,17 @@ impl Linear {
             return Self(Weight::Cpu(CpuMatrix::Dense(Arc::new(DenseMatrix::new(weight)))));
         }
         Self(Weight::Tensor(CardMatrix::new(weight)))
+    }
+
+    /// The same for inputs whose rows are all of one job, a picture's: their bits may depend on how many there
+    /// are, where that is quicker.
+    #[must_use]
+    pub fn of_one_job(self) -> Self {
+        #[cfg(feature = "kernels")]
+        if let Weight::Tensor(matrix) = self.0 {
+            return Self(Weight::Tensor(CardMatrix { keeps_rows: false, ..matrix }));
+        }
+        self
     }
 
     /// Packed weights.
@@ -115,7 +131,7 @@ impl Linear {
         y: Tensor<2>,
     ) -> Option<Tensor<2>> {
         match &self.0 {
-            Weight::Tensor(CardMatrix { weight, in_tiles: true }) => {
+            Weight::Tensor(CardMatrix { weight, in_tiles: true, .. }) => {
                 routes.dense(x, weight, expert, y).ok()
             }
             Weight::Packed(weight) => weight.multiply_pairs(x, routes, expert, y),
@@ -133,8 +149,8 @@ impl Linear {
                 y
             }
             #[cfg(feature = "kernels")]
-            Weight::Tensor(CardMatrix { weight, in_tiles }) => {
-                crate::cuda::dense::multiply(x, weight, *in_tiles)
+            Weight::Tensor(CardMatrix { weight, in_tiles, keeps_rows }) => {
+                crate::cuda::dense::multiply(x, weight, *in_tiles, *keeps_rows)
             }
             #[cfg(not(feature = "kernels"))]
             Weight::Tensor(CardMatrix { weight }) => {

@@ -3,7 +3,9 @@
 //!
 //! A network puts each of its heavy layers into a [`Place`]. If they stream, a [`Conveyor`] brings the
 //! next one while one computes, on a thread of its own, so that two at most are on the device; between
-//! two passes none is. What is computed is the same as with all layers there.
+//! two passes none is. That thread waits until the device is through with the layer before the one that
+//! computes, whose memory the next one needs, so that whoever gives the device its work need not. What is
+//! computed is the same as with all layers there.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,7 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Tensor, TensorData};
+use neurino_nn::Fence;
+use neurino_nn::device::page_locked;
 
 use super::{Component, Loading, Precision, Tensors, Weight, stored_type};
 use crate::DiffusionError;
@@ -30,12 +34,48 @@ const LOOK: Duration = Duration::from_millis(1);
 type Brought = Box<dyn Any + Send>;
 type Bring = Arc<dyn Fn() -> Brought + Send + Sync>;
 type Arrival = Receiver<thread::Result<Brought>>;
-/// What is to be brought, and to whom.
-type Task = (Bring, SyncSender<thread::Result<Brought>>);
+/// Waits until a device is through with what a layer computed. If that failed, whoever reads it hears of it.
+type End = Box<dyn FnOnce() + Send>;
+
+/// What is to be brought.
+struct Task {
+    bring: Bring,
+    /// What has to be done before: only then is there memory for it.
+    behind: Vec<End>,
+    to: SyncSender<thread::Result<Brought>>,
+}
+
+/// What a layer computes.
+pub(crate) trait Computed {
+    /// Where the device is through with it; nothing if it is already.
+    fn ends(&self) -> Vec<End>;
+}
+
+impl<const D: usize> Computed for Tensor<D> {
+    fn ends(&self) -> Vec<End> {
+        let values = self.dims().iter().product::<usize>();
+        match Fence::behind(&self.clone().reshape([values])) {
+            Ok(fence) if fence.is_reached() => Vec::new(),
+            Ok(fence) => vec![Box::new(move || drop(fence.wait())) as End],
+            Err(_) => {
+                // There is no such place: all that the device was given has to be done.
+                let _ = self.device().sync();
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl<A: Computed, B: Computed> Computed for (A, B) {
+    fn ends(&self) -> Vec<End> {
+        let mut ends = self.0.ends();
+        ends.extend(self.1.ends());
+        ends
+    }
+}
 
 /// The layers of a network in the order in which they are computed, and the thread that brings them.
 pub struct Conveyor {
-    device: Device,
     state: Mutex<State>,
     porter: Porter,
     count: Arc<Count>,
@@ -46,6 +86,8 @@ struct State {
     layers: Vec<Waiting>,
     /// The one on its way.
     coming: Option<(usize, Arrival)>,
+    /// What the layer computed that was taken last; the next one that is sent for comes behind it.
+    computed: Vec<End>,
 }
 
 /// A layer in host memory.
@@ -69,13 +111,8 @@ impl fmt::Debug for Conveyor {
 }
 
 impl Conveyor {
-    pub(super) fn new(device: &Device) -> Self {
-        Self {
-            device: device.clone(),
-            state: Mutex::default(),
-            porter: Porter::new(),
-            count: Arc::default(),
-        }
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), porter: Porter::new(), count: Arc::default() }
     }
 
     /// Layers that come and go.
@@ -120,11 +157,9 @@ impl Conveyor {
         state.layers.len() - 1
     }
 
-    /// A layer, and the one behind it on its way.
+    /// A layer, and the one behind it on its way: it comes once the device is through with the layer before
+    /// this one.
     fn take(&self, index: usize) -> Brought {
-        // What the layers before compute has to be done: only then is their memory free. If it failed,
-        // whoever reads its result hears of it.
-        let _ = self.device.sync();
         let layer = self.take_alone(index);
         if index + 1 < self.layers() {
             let arrival = self.send_for(index + 1);
@@ -148,9 +183,18 @@ impl Conveyor {
         arrived(&arrival).unwrap_or_else(|panic| resume_unwind(panic))
     }
 
+    /// The layer that was taken last has computed this, as far as the host has to do with it.
+    fn is_behind(&self, computed: &impl Computed) {
+        let ends = computed.ends();
+        self.state().computed = ends;
+    }
+
     fn send_for(&self, index: usize) -> Arrival {
-        let bring = Arc::clone(&self.state().layers[index].bring);
-        self.porter.send(bring)
+        let (bring, behind) = {
+            let mut state = self.state();
+            (Arc::clone(&state.layers[index].bring), std::mem::take(&mut state.computed))
+        };
+        self.porter.send(bring, behind)
     }
 }
 
@@ -183,7 +227,8 @@ impl Porter {
     fn new() -> Self {
         let (tasks, received) = mpsc::sync_channel::<Task>(1);
         let work = move || {
-            while let Ok((bring, to)) = received.recv() {
+            while let Ok(Task { bring, behind, to }) = received.recv() {
+                behind.into_iter().for_each(|end| end());
                 // A lack of memory is a panic, which whoever waits has to hear.
                 let brought = catch_unwind(AssertUnwindSafe(|| bring()));
                 // Nobody waits if the pass was given up.
@@ -194,11 +239,11 @@ impl Porter {
         Self { tasks: Some(tasks), thread }
     }
 
-    fn send(&self, bring: Bring) -> Arrival {
+    fn send(&self, bring: Bring, behind: Vec<End>) -> Arrival {
         let (to, arrival) = mpsc::sync_channel(1);
         if let Some(tasks) = &self.tasks {
             // If the thread has ended, the arrival says so.
-            let _ = tasks.send((bring, to));
+            let _ = tasks.send(Task { bring, behind, to });
         }
         arrival
     }
@@ -280,7 +325,7 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         };
         let (device, precision) = (part.loading.device, part.precision);
         // It is made once, so that whatever is wrong with it shows now.
-        let keeper = Keeper::new(part.tensors, precision);
+        let keeper = Keeper::new(part.tensors, precision, part.loading);
         let own = Loading::new(device, precision, &|_| {}, part.loading.cancelled);
         let prefix = part.prefix.clone();
         drop(load(&Component {
@@ -315,16 +360,35 @@ impl<T: LowRankPart + Send + 'static> Place<T> {
         Ok(Self { is, pulse })
     }
 
-    /// Computes with the layer.
-    pub(crate) fn with<R>(&self, compute: impl FnOnce(&T) -> R) -> R {
+    /// Computes with the layer, and has the next one brought meanwhile.
+    pub(crate) fn with<R: Computed>(&self, compute: impl FnOnce(&T) -> R) -> R {
         self.pulse.beat();
         match &self.is {
             Where::Stays(layer) => compute(layer),
             Where::Comes(coming) => {
                 let brought = coming.conveyor.take(coming.index);
+                let computed = compute(&of_type::<T>(&*brought).layer);
+                drop(brought);
+                coming.conveyor.is_behind(&computed);
+                computed
+            }
+        }
+    }
+
+    /// Computes with a layer that is brought by itself.
+    pub(crate) fn with_alone<R>(&self, compute: impl FnOnce(&T) -> R) -> R {
+        match &self.is {
+            Where::Stays(layer) => compute(layer),
+            Where::Comes(coming) => {
+                let brought = coming.conveyor.take_alone(coming.index);
                 compute(&of_type::<T>(&*brought).layer)
             }
         }
+    }
+
+    /// Whether it is on the device only while it computes.
+    pub(crate) fn visits(&self) -> bool {
+        matches!(self.is, Where::Comes(_))
     }
 }
 
@@ -370,14 +434,15 @@ impl Tensors for Host {
 struct Keeper<'a> {
     tensors: &'a dyn Tensors,
     precision: Precision,
+    loading: &'a Loading<'a>,
     kept: RefCell<HashMap<String, (Vec<usize>, Weight)>>,
     /// As stored.
     read_bytes: Cell<usize>,
 }
 
 impl<'a> Keeper<'a> {
-    fn new(tensors: &'a dyn Tensors, precision: Precision) -> Self {
-        Self { tensors, precision, kept: RefCell::default(), read_bytes: Cell::new(0) }
+    fn new(tensors: &'a dyn Tensors, precision: Precision, loading: &'a Loading<'a>) -> Self {
+        Self { tensors, precision, loading, kept: RefCell::default(), read_bytes: Cell::new(0) }
     }
 }
 
@@ -389,25 +454,26 @@ impl Tensors for Keeper<'_> {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Weight, DiffusionError> {
         let weight = self.tensors.read(name, shape)?;
         self.read_bytes.set(self.read_bytes.get() + weight.size_bytes());
-        let kept = as_kept(weight, shape, self.precision);
+        let kept = as_kept(weight, shape, self.precision, self.loading);
         self.kept.borrow_mut().insert(name.to_owned(), (shape.to_vec(), kept.clone()));
         Ok(kept)
     }
 }
 
 /// Plain weights in the numbers that the device keeps, so that nothing is converted on their way, and
-/// shared, so that nothing is copied either.
-fn as_kept(weight: Weight, shape: &[usize], precision: Precision) -> Weight {
+/// shared, so that nothing is copied either; page-locked as far as the `loading` allows, so that the card
+/// fetches them itself.
+fn as_kept(weight: Weight, shape: &[usize], precision: Precision, loading: &Loading<'_>) -> Weight {
     let Weight::Plain { dtype, bytes } = weight else { return weight };
     let (stored, kept) = (stored_type(dtype), precision.kept(dtype));
-    match (stored, super::weight_type(kept)) {
-        (Some(stored), Some(dtype)) if stored != kept => {
-            let data = TensorData::from_bytes(bytes, shape.to_vec(), stored);
-            let bytes = data.convert_dtype(kept).into_bytes();
-            Weight::Plain { dtype, bytes: bytes.shared() }
-        }
-        _ => Weight::Plain { dtype, bytes: bytes.shared() },
+    let (Some(stored), Some(kept_dtype)) = (stored, super::weight_type(kept)) else {
+        return Weight::Plain { dtype, bytes: bytes.shared() };
+    };
+    let mut data = TensorData::from_bytes(bytes, shape.to_vec(), stored).convert_dtype(kept);
+    if loading.locks(data.bytes().len() as u64) {
+        data = page_locked(data, loading.device);
     }
+    Weight::Plain { dtype: kept_dtype, bytes: data.into_bytes().shared() }
 }
 
 #[cfg(test)]
@@ -415,6 +481,7 @@ fn as_kept(weight: Weight, shape: &[usize], precision: Precision) -> Weight {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use burn::tensor::Device;
     use neurino_nn::Affine;
 
     use super::*;
@@ -428,10 +495,36 @@ mod tests {
         }
     }
 
+    /// What a layer computes, on a device that is through with it once somebody says so.
+    struct At(Arc<Mutex<Option<Receiver<()>>>>);
+
+    impl At {
+        fn once() -> Self {
+            Self(Arc::default())
+        }
+
+        fn told() -> (SyncSender<()>, Self) {
+            let (tell, told) = mpsc::sync_channel(1);
+            (tell, Self(Arc::new(Mutex::new(Some(told)))))
+        }
+    }
+
+    impl Computed for At {
+        fn ends(&self) -> Vec<End> {
+            let told = self.0.lock().unwrap().take();
+            told.into_iter().map(|told| -> End { Box::new(move || told.recv().unwrap()) }).collect()
+        }
+    }
+
     static FAILS: AtomicBool = AtomicBool::new(false);
 
     fn one(part: &Component<'_>) -> Result<One, DiffusionError> {
         assert!(!FAILS.load(Ordering::SeqCst), "out of memory");
+        Ok(One(part.linear("layer", [8, 4])?))
+    }
+
+    /// The same for a test that none of the others may fail.
+    fn two(part: &Component<'_>) -> Result<One, DiffusionError> {
         Ok(One(part.linear("layer", [8, 4])?))
     }
 
@@ -458,6 +551,7 @@ mod tests {
                         conveyor.held_bytes() == there
                     });
                     assert!(came, "layer {i}: {} bytes", conveyor.held_bytes());
+                    At::once()
                 });
             }
             assert_eq!((conveyor.held_bytes(), conveyor.brought()), (0, 4 * passes));
@@ -465,21 +559,74 @@ mod tests {
         assert_eq!(conveyor.peak_bytes(), 2 * LAYER_BYTES);
 
         // A pass that was given up leaves the next one on its way, which the next pass throws away.
-        places[0].with(|_| ());
-        places[0].with(|_| ());
+        places[0].with(|_| At::once());
+        places[0].with(|_| At::once());
         for place in &places {
-            place.with(|_| ());
+            place.with(|_| At::once());
         }
         assert_eq!(conveyor.held_bytes(), 0);
         assert_eq!(conveyor.peak_bytes(), 2 * LAYER_BYTES);
 
         // A lack of memory on the thread that brings layers is one of whoever waits.
         FAILS.store(true, Ordering::SeqCst);
-        let failed = catch_unwind(AssertUnwindSafe(|| places[0].with(|_| ())));
+        let failed = catch_unwind(AssertUnwindSafe(|| drop(places[0].with(|_| At::once()))));
         let words = failed.unwrap_err().downcast::<&str>().unwrap();
         assert!(words.contains("out of memory"), "{words}");
         FAILS.store(false, Ordering::SeqCst);
-        places[0].with(|_| ());
+        places[0].with(|_| At::once());
+    }
+
+    #[test]
+    fn the_next_layer_comes_when_the_device_is_through_with_the_one_before_this() {
+        let (device, tensors) = (Device::flex(), RandomTensors::new(RandomFormat::F16, 1));
+        let loading = Loading::quiet(&device, Precision::Stored).streaming();
+        let part = Component::new(&tensors, &loading);
+        let places: Vec<_> = (0..3).map(|_| Place::load(&part, two).unwrap()).collect();
+        let conveyor = loading.conveyor().unwrap();
+        let comes = |bytes: u64| {
+            (0..10_000).any(|_| {
+                thread::sleep(LOOK);
+                conveyor.held_bytes() == bytes
+            })
+        };
+        let (tell, computed) = At::told();
+        // The host is not kept by what the device still computes.
+        places[0].with(|_| computed);
+        places[1].with(|_| {
+            assert!(comes(LAYER_BYTES));
+            thread::sleep(50 * LOOK);
+            assert_eq!(conveyor.held_bytes(), LAYER_BYTES, "the first one may still be there");
+            tell.send(()).unwrap();
+            assert!(comes(2 * LAYER_BYTES));
+            At::once()
+        });
+        // The first one of the next pass comes behind the last.
+        let ((tell, last), told) = (At::told(), AtomicBool::new(false));
+        places[2].with(|_| last);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(50 * LOOK);
+                told.store(true, Ordering::SeqCst);
+                tell.send(()).unwrap();
+            });
+            places[0].with(|_| {
+                assert!(told.load(Ordering::SeqCst));
+                At::once()
+            });
+        });
+        assert_eq!(conveyor.peak_bytes(), 2 * LAYER_BYTES);
+    }
+
+    #[test]
+    fn page_locks_are_taken_up_to_their_limit_and_for_large_tensors_alone() {
+        let device = Device::flex();
+        let loading = Loading::quiet(&device, Precision::Half).with_page_locks(5 << 20);
+        assert!(!loading.locks(100), "it is not worth it");
+        assert!(loading.locks(3 << 20));
+        assert!(!loading.locks(3 << 20), "that is too much");
+        assert!(loading.locks(2 << 20));
+        assert!(!loading.locks(1 << 20));
+        assert!(!Loading::quiet(&device, Precision::Half).locks(1 << 20));
     }
 
     #[test]
@@ -490,8 +637,9 @@ mod tests {
             (RandomFormat::Nf4, Precision::Half),
             (RandomFormat::Hqq, Precision::Half),
         ] {
-            let tensors = RandomTensors::new(format, 1);
-            let keeper = Keeper::new(&tensors, precision);
+            let (device, tensors) = (Device::flex(), RandomTensors::new(format, 1));
+            let loading = Loading::quiet(&device, precision).with_page_locks(u64::MAX);
+            let keeper = Keeper::new(&tensors, precision, &loading);
             let shape = [64, 64];
             keeper.read("a.weight", &shape).unwrap();
             let host = Host(keeper.kept.into_inner());

@@ -1,10 +1,12 @@
 //! The heavy layers of a denoiser, which may come to the device one by one: which tensors they have,
 //! and how many weights.
 
+use crate::checkpoint::Precision;
 use crate::checkpoint::streaming::window_bytes;
 use crate::flux::FluxConfig;
 use crate::memory::Dims;
 use crate::unet::UnetConfig;
+use crate::vae::VaeConfig;
 
 /// Memory of the layers of a denoiser that can stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +81,31 @@ impl Dims {
         let bytes = |weights: &u64| (*weights as f64 * bits / 8.0) as u64;
         Layers::of(&weights.iter().map(bytes).collect::<Vec<_>>())
     }
+}
+
+impl Dims {
+    /// The decoder of a model whose weights are kept in `precision`; norms and biases are left out.
+    pub fn decoder_bytes(&self, precision: Precision) -> u64 {
+        let each = if self.vae_precision(precision) == Precision::Full { 4 } else { 2 };
+        each * of_decoder(self.vae())
+    }
+}
+
+fn of_decoder(vae: &VaeConfig) -> u64 {
+    let channels = &vae.channels;
+    let [first, last] = [channels.first(), channels.last()].map(|c| c.copied().unwrap_or(0));
+    let resnet =
+        |inp: usize, out: usize| 9 * (inp + out) * out + if inp == out { 0 } else { inp * out };
+    let attention = if vae.mid_attention { 4 * last * last } else { 0 };
+    let middle = 2 * resnet(last, last) + attention;
+    let level = |(level, &out): (usize, &usize)| {
+        let before = channels.get(level + 1).copied().unwrap_or(out);
+        let upsample = if level == 0 { 0 } else { 9 * out * out };
+        resnet(before, out) + vae.layers_per_block * resnet(out, out) + upsample
+    };
+    let levels: usize = channels.iter().enumerate().map(level).sum();
+    let ends = 9 * (last * vae.latent_channels + first * 3);
+    (ends + middle + levels) as u64
 }
 
 fn of_flux(config: &FluxConfig) -> Vec<u64> {
@@ -188,5 +215,14 @@ mod tests {
         let flux = Dims::flux().layers(16.0);
         assert!((23.0e9..23.9e9).contains(&(flux.all_bytes as f64)), "{flux:?}");
         assert!(flux.window_bytes < 1400 << 20, "{flux:?}");
+    }
+
+    #[test]
+    fn decoders_have_fifty_million_weights() {
+        // Published: 49.5 million, of which SDXL's are f32 on cards.
+        for (dims, each) in [(Dims::sd15(), 2.0), (Dims::sdxl(), 4.0), (Dims::flux(), 2.0)] {
+            let weights = dims.decoder_bytes(Precision::Half) as f64 / each;
+            assert!((49.3e6..49.6e6).contains(&weights), "{weights}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
-use crate::prompt::Sd15Prompt;
+use crate::prompt::{Chunk, Sd15Prompt};
 use crate::rng::{NoiseDtype, TorchRng};
 use crate::scheduler::{DiscreteSchedule, Method};
 use crate::unet::Unet;
@@ -77,6 +77,12 @@ impl Pipeline for Sd15Pipeline {
 
     fn picture_size(&self, job: &ImageJob) -> [u32; 2] {
         size::floored(job, self.facts.vae_factor)
+    }
+
+    fn prompt_tokens(&self, job: &ImageJob) -> Result<usize, DiffusionError> {
+        let negative = (job.guidance > 1.0).then_some(job.negative_prompt.as_str());
+        let prompt = Sd15Prompt::new(&self.model.tokenizer, &job.prompt, negative)?;
+        Ok(Chunk::tokens(&prompt.prompt))
     }
 
     fn begin(&mut self, job: &ImageJob) -> Result<Box<dyn Denoising>, DiffusionError> {

@@ -19,7 +19,7 @@ use super::{
     PipelineFacts, size, stage,
 };
 use crate::clip::{ClipTextEncoder, ClipTokenizer};
-use crate::prompt::{SdxlEmbeddings, SdxlPrompt};
+use crate::prompt::{Chunk, SdxlEmbeddings, SdxlPrompt};
 use crate::rng::{NoiseDtype, TorchRng};
 use crate::scheduler::{DiscreteSchedule, Method};
 use crate::unet::{AddedCondition, Unet};
@@ -77,6 +77,12 @@ impl Pipeline for SdxlPipeline {
 
     fn picture_size(&self, job: &ImageJob) -> [u32; 2] {
         size::floored(job, self.facts.vae_factor)
+    }
+
+    fn prompt_tokens(&self, job: &ImageJob) -> Result<usize, DiffusionError> {
+        let tokenizers = self.model.tokenizers.each_ref();
+        let prompt = SdxlPrompt::new(tokenizers, &job.prompt, &job.negative_prompt)?;
+        Ok(Chunk::tokens(&prompt.first[0]))
     }
 
     /// The picture is whole: it looks like one of its own size, with nothing cut off.

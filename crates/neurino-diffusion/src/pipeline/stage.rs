@@ -17,6 +17,10 @@ pub(super) fn decode(
     decoding: Decoding,
 ) -> Result<Tensor<4>, DiffusionError> {
     let latents = vae.from_denoiser(latents);
+    if vae.decoder_visits() {
+        // What the steps computed in is the decoder's now.
+        latents.device().memory_cleanup();
+    }
     match decoding {
         Decoding::Whole => Ok(run_near(&latents.device(), || vae.decode(latents.clone()))),
         Decoding::Tiled => vae.decode_tiled(latents, Tiling::USUAL),

@@ -36,6 +36,8 @@ pub(crate) struct Assembly<'a> {
     pub(crate) visitors: Option<Visitors>,
     /// Where a decoder in f32 comes from, if the one in 16 bits overflows.
     pub(crate) again: Option<Visitors>,
+    /// Whether the decoder is in host memory while it does not compute.
+    pub(crate) decoder_visits: bool,
     /// Instead of the network's schedule.
     pub(crate) method: Option<Method>,
     /// How Flux's noise levels are shifted.
@@ -177,7 +179,9 @@ impl Assembly<'_> {
 
     fn decoder(&self) -> Result<Vae, DiffusionError> {
         let precision = self.dims.vae_precision(self.loading.precision);
-        let part = Component::new(self.vae, self.loading).kept_in(precision);
+        let visiting = self.decoder_visits.then(|| self.loading.visiting());
+        let loading = visiting.as_ref().unwrap_or(self.loading);
+        let part = Component::new(self.vae, loading).kept_in(precision);
         let vae = Vae::load_decoder(&part, self.dims.vae())?;
         Ok(match &self.again {
             Some(again) if precision == Precision::Half => vae.with_reserve(again.decoder()),

@@ -377,6 +377,11 @@ impl Stored {
         }
     }
 
+    /// Where it belongs, and how it is stored.
+    pub(super) fn kind(&self) -> (bool, bool, &'static str) {
+        (self.reads_prompts, self.decodes, self.format())
+    }
+
     fn format(&self) -> &'static str {
         match self.role {
             Role::Nf4 => "nf4",

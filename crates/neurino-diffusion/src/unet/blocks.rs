@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use neurino_nn::Conv2d;
 use neurino_nn::conv::Padding;
-use neurino_nn::resize::nearest;
+use neurino_nn::resize::{Places, nearest_by};
 
 use super::UnetConfig;
 use super::resnet::{Resnet, ResnetDims};
@@ -185,6 +185,8 @@ impl MidBlock {
 pub(super) struct UpBlock {
     stages: Vec<Stage>,
     upsample: Option<Conv2d>,
+    /// Of sizes that are not doubled evenly.
+    places: Places,
 }
 
 impl UpBlock {
@@ -207,7 +209,7 @@ impl UpBlock {
         let stages = (0..=config.layers_per_block).map(stage).collect::<Result<_, _>>()?;
         let upsample =
             (level > 0).then(|| part.conv("upsamplers.0.conv", [out, out, 3], 1, Padding::same(1)));
-        Ok(Self { stages, upsample: upsample.transpose()? })
+        Ok(Self { stages, upsample: upsample.transpose()?, places: Places::default() })
     }
 
     /// Takes what it needs from the end of `skips`. The picture is enlarged to the size of the next
@@ -227,7 +229,7 @@ impl UpBlock {
         match (&self.upsample, skips.last()) {
             (Some(conv), Some(next)) => {
                 let [_, height, width, _] = next.dims();
-                conv.forward(nearest(x, height, width))
+                conv.forward(nearest_by(x, height, width, &self.places))
             }
             _ => x,
         }

@@ -72,19 +72,23 @@ impl Vae {
             return Ok(self.decode(latents));
         }
         let row_len = width * factor;
-        let mut pictures = Vec::with_capacity(batch * height * factor * row_len * COLOURS);
-        for i in 0..batch {
-            let mut picture = Canvas::new(height * factor, row_len);
-            for (down, row) in rows.iter().enumerate() {
-                for (right, column) in columns.iter().enumerate() {
-                    let part = [i..i + 1, row.clone(), column.clone(), 0..channels];
-                    let tile = download(self.decode(latents.clone().slice(part)))?;
-                    let fades = [fades(&rows, down, factor), fades(&columns, right, factor)];
-                    picture.add(&tile, [row.start * factor, column.start * factor], &fades);
+        let pictures = self.with_decoder(|decoder| -> Result<_, DiffusionError> {
+            let mut pictures = Vec::with_capacity(batch * height * factor * row_len * COLOURS);
+            for i in 0..batch {
+                let mut picture = Canvas::new(height * factor, row_len);
+                for (down, row) in rows.iter().enumerate() {
+                    for (right, column) in columns.iter().enumerate() {
+                        let part = [i..i + 1, row.clone(), column.clone(), 0..channels];
+                        let tile = decoder.forward(latents.clone().slice(part), &self.pulse);
+                        let tile = download(tile)?;
+                        let fades = [fades(&rows, down, factor), fades(&columns, right, factor)];
+                        picture.add(&tile, [row.start * factor, column.start * factor], &fades);
+                    }
                 }
+                pictures.extend(picture.finished());
             }
-            pictures.extend(picture.finished());
-        }
+            Ok(pictures)
+        })?;
         Ok(upload(pictures, [batch, height * factor, row_len, COLOURS], &device))
     }
 }

@@ -9,7 +9,9 @@ use neurino_diffusion::checkpoint::streaming::Conveyor;
 use neurino_diffusion::checkpoint::{Loading, Precision};
 use neurino_diffusion::pipeline::{Decoding, Guidance, LoraFile, Pipeline, Residence};
 use neurino_diffusion::source::Changes;
+use neurino_diffusion::vae::Tiling;
 use neurino_diffusion::{DiffusionError, ImageSource, RgbImage};
+use neurino_nn::device::{download, upload};
 
 use crate::fixture;
 
@@ -65,7 +67,9 @@ fn compare(source: ImageSource, precision: Precision) -> usize {
         let share = planned as f64 / found as f64;
         assert!((share - 1.0).abs() < 0.01, "{what}: {planned} planned, {found} found");
     };
-    near(memory.host_bytes(Residence::Stream), conveyor.host_bytes(), "host");
+    // The decoder has a conveyor of its own.
+    let layers_bytes = memory.host_bytes(Residence::Stream) - memory.decoder_bytes();
+    near(layers_bytes, conveyor.host_bytes(), "host");
     let weights_bytes = streams.facts().weights_bytes;
     near(memory.step_weights_bytes(Residence::Stream), weights_bytes, "weights on the device");
     assert!(weights_bytes < stays.facts().weights_bytes);
@@ -135,4 +139,57 @@ fn a_picture_given_up_leaves_nothing_on_the_device() {
     // Both halves of the one step that was begun, and nothing of the next.
     assert_eq!(conveyor.brought() - before, 2 * conveyor.layers() as u64);
     assert_eq!(picture(streams.as_mut()), whole);
+}
+
+#[test]
+fn a_decoder_that_visits_comes_once_a_picture_and_makes_the_same() {
+    let device = Device::flex();
+    for folder in ["sd/sd15", "sd/sdxl", "flux"] {
+        let source = ImageSource::open(&fixture(folder)).unwrap();
+        let loading = Loading::quiet(&device, Precision::Half);
+        let stays = source.load_decoder(&loading).unwrap();
+        let visiting = loading.visiting();
+        let visits = source.load_decoder(&visiting).unwrap();
+        assert!(visits.decoder_visits() && !stays.decoder_visits());
+        let conveyor = visiting.conveyor().unwrap();
+        assert_eq!((conveyor.held_bytes(), conveyor.layers()), (0, 1));
+        assert_eq!(conveyor.host_bytes(), loading.held_bytes());
+
+        let channels = stays.config().latent_channels;
+        let values: Vec<f32> = (0..20 * 12 * channels).map(|i| (i as f32).sin()).collect();
+        let latents = upload(values, [1, 20, 12, channels], &device);
+        let before = conveyor.brought();
+        let tiling = Tiling { side: 8, overlap: 2 };
+        let pictures = [&stays, &visits].map(|vae| {
+            let whole = vae.decode(latents.clone());
+            let tiled = vae.decode_tiled(latents.clone(), tiling).unwrap();
+            [whole, tiled].map(|picture| download(picture).unwrap())
+        });
+        assert_eq!(pictures[0], pictures[1], "{folder}");
+        assert_eq!(conveyor.brought() - before, 2, "{folder}");
+        assert_eq!(conveyor.held_bytes(), 0);
+    }
+}
+
+#[test]
+fn with_encoders_and_decoder_away_pictures_and_previews_are_the_same() {
+    let device = Device::flex();
+    for folder in ["sd/sd15", "sd/sdxl", "flux"] {
+        let source = Arc::new(ImageSource::open(&fixture(folder)).unwrap());
+        let load = |residence| {
+            source.load_as(&Loading::quiet(&device, Precision::Half), residence).unwrap()
+        };
+        let (mut stays, mut visits) = (load(Residence::Stay), load(Residence::VisitAll));
+        let memory = source.memory(Precision::Half);
+        let (planned, held) =
+            (memory.resident_bytes(Residence::VisitAll), visits.facts().weights_bytes);
+        let share = planned as f64 / held as f64;
+        assert!((share - 1.0).abs() < 0.01, "{folder}: {planned} planned, {held} held");
+        let previews = [&mut stays, &mut visits].map(|pipeline| {
+            let run = pipeline.begin(&ImageJob { preview: true, ..job("a cat") }).unwrap();
+            run.preview().unwrap()
+        });
+        assert_eq!(previews[0], previews[1], "{folder}");
+        assert_eq!(picture(visits.as_mut()), picture(stays.as_mut()), "{folder}");
+    }
 }

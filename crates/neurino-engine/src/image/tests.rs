@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::api::{JobEvent, JobStream};
 use crate::outlet::Outlet;
+use crate::warmed::Warmed;
 
 /// What a device lacks the memory for, and what was tried.
 #[derive(Default)]
@@ -28,11 +29,20 @@ struct Card {
     tried: Mutex<Vec<&'static str>>,
     /// Whether it computes a step while it is given the next.
     is_behind: bool,
+    /// A job's events, which it notes among what was tried.
+    hears: Mutex<Option<JobStream>>,
 }
 
 impl Card {
     fn ask(&self, what: &'static str) -> Result<(), DiffusionError> {
-        self.tried.lock().unwrap().push(what);
+        let mut tried = self.tried.lock().unwrap();
+        if let Some(stream) = &mut *self.hears.lock().unwrap()
+            && let Ok(JobEvent::Started { .. }) = stream.try_recv()
+        {
+            tried.push("told");
+        }
+        tried.push(what);
+        drop(tried);
         let beside = *self.residence.lock().unwrap() != Residence::Stream;
         if self.lacks.contains(&what) || beside && self.lacks_beside.contains(&what) {
             let reason = "out of device memory allocating 9 bytes".to_owned();
@@ -142,6 +152,7 @@ fn pictures(card: &Arc<Card>, ways: &[Residence]) -> Pictures {
         card.ask(match residence {
             Residence::Stay => "stay",
             Residence::Visit => "visit",
+            Residence::VisitAll => "visit all",
             Residence::Stream => "stream",
         })?;
         Ok(painter(&card, &facts))
@@ -205,6 +216,96 @@ async fn a_lack_of_memory_is_met_with_the_next_cheaper_plan() {
     assert_eq!(made(tiles, STAY).await, (Ok(()), tried));
 }
 
+/// A card that was warmed up for `warmed`, and asks for pictures of 64 x 64 usually.
+fn on_card(card: &Arc<Card>, ways: &[Residence], warmed: &Warmed) -> Pictures {
+    let pictures = pictures(card, ways);
+    let warmth = Warmth::new(warmed.clone(), 0, &pictures.source);
+    let plan = Plan::default();
+    pictures.warmed(warmth, WarmPicture { size: [64; 2], words: 1, guided: true, plan })
+}
+
+/// Makes pictures of these sizes, and takes what was tried for each.
+fn draws(pictures: &mut Pictures, card: &Arc<Card>, sides: &[u32]) -> Vec<Vec<&'static str>> {
+    let draw = |side: &u32| {
+        let (job, stream) = job();
+        let JobSpec::Image(picture) = &job.spec else { panic!("it is a picture") };
+        let spec = JobSpec::Image(ImageJob { width: *side, height: *side, ..picture.clone() });
+        *card.hears.lock().unwrap() = Some(stream);
+        assert!(pictures.begin(Job { spec, ..job }).is_none());
+        serve(pictures, memory(u64::MAX / 2));
+        std::mem::take(&mut *card.tried.lock().unwrap())
+    };
+    sides.iter().map(draw).collect()
+}
+
+#[test]
+fn a_job_of_a_cold_class_begins_behind_a_picture_that_warms_it_up() {
+    let (card, warmed) = (Arc::new(Card::default()), Warmed::default());
+    let begun = ["told", "prompt", "together", "together", "whole"].to_vec();
+    let behind = [&["prompt", "together", "whole"], &begun[..]].concat();
+    let mut pictures = on_card(&card, STAY, &warmed);
+    // 104 rounds up as 128 does.
+    let tried = draws(&mut pictures, &card, &[64, 64, 104, 128, 256, 64]);
+    let expect = [&behind, &begun, &behind, &begun, &behind, &begun];
+    assert_eq!(tried.iter().collect::<Vec<_>>(), expect);
+    // Another start knows it, another model does not, and a processor has nothing to warm up.
+    let mut again = on_card(&card, STAY, &warmed);
+    assert_eq!(draws(&mut again, &card, &[64]), [begun.clone()]);
+    let mut cold = on_card(&card, STAY, &Warmed::default());
+    assert_eq!(draws(&mut cold, &card, &[64]), [behind]);
+    let mut processor = self::pictures(&card, STAY);
+    assert_eq!(draws(&mut processor, &card, &[64]), [begun]);
+}
+
+#[test]
+fn a_plan_that_lacks_memory_is_found_wanting_before_the_job_begins() {
+    let lacks = &["together", "whole"];
+    let card = Arc::new(Card { lacks, ..Card::default() });
+    let mut pictures = on_card(&card, STAY, &Warmed::default());
+    let expect = [
+        ["prompt", "together"].as_slice(),
+        &["prompt", "in turn", "whole"],
+        &["prompt", "in turn", "tiled"],
+        &["told", "prompt", "in turn", "in turn", "tiled"],
+    ];
+    assert_eq!(draws(&mut pictures, &card, &[64]), [expect.concat()]);
+
+    // Where no plan has room, the weights move, and the job has not begun before.
+    let beside = &["together", "in turn"];
+    let card = Arc::new(Card { lacks_beside: beside, ..Card::default() });
+    let ways = &[Residence::Visit, Residence::Stream];
+    let mut pictures = on_card(&card, ways, &Warmed::default());
+    let expect = [
+        ["prompt", "together", "prompt", "in turn", "stream"].as_slice(),
+        &["prompt", "together", "whole"],
+        &["told", "prompt", "together", "together", "whole"],
+    ];
+    assert_eq!(draws(&mut pictures, &card, &[64]), [expect.concat()]);
+}
+
+#[test]
+fn a_lora_switch_warms_its_rank_up() {
+    let (card, warmed) = (Arc::new(Card::default()), Warmed::default());
+    let mut pictures = on_card(&card, STAY, &warmed);
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sd/sd15");
+    let with = |loras: Vec<LoraFile>| {
+        ImageSource::open_with(&base, &Changes { loras, ..Changes::default() }).unwrap()
+    };
+    let lora = LoraFile { path: base.join("lora_kohya.safetensors"), scale: 1.0 };
+    let id = ModelId::new("painter").unwrap();
+    let mut switch = |loras: &[LoraFile]| {
+        assert!(pictures.switch_to(with(loras.to_vec()), &|| memory(1 << 40)));
+        pictures.warm_usual(&id, || false);
+        std::mem::take(&mut *card.tried.lock().unwrap())
+    };
+    let warm = ["prompt", "together", "whole"];
+    assert_eq!(switch(&[]), warm);
+    assert_eq!(switch(std::slice::from_ref(&lora)), warm);
+    // How strongly it acts is no matter, and both are known now.
+    assert_eq!(switch(&[LoraFile { scale: 0.5, ..lora }]), [""; 0]);
+    assert_eq!(switch(&[]), [""; 0]);
+}
+
 #[tokio::test]
 async fn a_step_is_told_once_it_is_computed() {
     for (is_behind, expect) in [(false, vec![1, 2]), (true, vec![2])] {
@@ -230,8 +331,8 @@ async fn where_no_plan_is_cheap_enough_the_job_is_refused_with_a_type() {
     let none = || Card { lacks: &["whole", "tiled", "small tiles"], ..Card::default() };
     let tried = vec!["prompt", "together", "together", "whole", "tiled", "small tiles"];
     assert_eq!(made(none(), STAY).await, (refused(), tried.clone()));
-    let thrice = [&tried[..], &["visit"], &tried, &["stream"], &tried].concat();
-    assert_eq!(made(none(), Residence::ways(false)).await, (refused(), thrice));
+    let each = [&tried[..], &["visit"], &tried, &["visit all"], &tried, &["stream"], &tried];
+    assert_eq!(made(none(), Residence::ways(false)).await, (refused(), each.concat()));
 }
 
 #[tokio::test]
@@ -241,6 +342,7 @@ async fn steps_that_fit_beside_no_weights_have_them_stream() {
     assert_eq!(result, Ok(()));
     let expect = [
         ["prompt", "together", "in turn", "visit"],
+        ["prompt", "together", "in turn", "visit all"],
         ["prompt", "together", "in turn", "stream"],
         ["prompt", "together", "together", "whole"],
     ];

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use neurino_diffusion::checkpoint::{Loading, Precision};
@@ -24,7 +24,7 @@ use crate::fault::guarded_on_device;
 use crate::image::{LoadAs, Pictures, Ways, from_diffusion};
 use crate::memory::{DeviceMemory, by_room};
 use crate::served::Served;
-use crate::warm_pictures::{self, WarmPicture};
+use crate::warm_pictures::{self, EXTRA_TIME, USUAL_WORDS, WarmPicture, Warmth};
 
 /// Pixels a side of the smallest picture that a model is loaded for.
 const SIDE_MIN: u32 = 256;
@@ -80,11 +80,12 @@ impl Worker {
         let unwanted = || self.queue.borrow().has_unload() || self.end.is_cancelled();
         let pulse = Pulse::counting(Arc::clone(&self.steps));
         let loading = Loading::new(&open.device, precision, &progress, &unwanted).beating(&pulse);
-        let loading = loading.with_host_room(host_room_bytes(open.is_cpu(), &memory, residence));
+        let room_bytes = host_room_bytes(open.is_cpu(), &memory, residence);
+        let loading = loading.with_host_room(room_bytes).with_page_locks(host_free_bytes() / 2);
         let loaded = source.load_as(&loading, residence);
         let mut pipeline =
             loaded.map_err(|error| if unwanted() { stopped() } else { unreadable(error) })?;
-        let mut pace = None;
+        let (mut pace, mut warm) = (None, None);
         if !open.is_cpu() {
             let go_on = |done: usize, of: usize| {
                 let warm_percent = u8::try_from(done * 100 / of.max(1)).unwrap_or(100);
@@ -94,22 +95,29 @@ impl Worker {
             };
             let first = WarmPicture {
                 size: [planned.side; 2],
+                words: USUAL_WORDS,
                 guided: guided(source.family()),
                 plan: planned.plan,
             };
             let (family, warming) = (source.family(), Instant::now());
-            let pictures = warm_pictures::pictures(family, &memory, residence, first, left_bytes);
+            let all = self.warming.all;
+            let pictures =
+                warm_pictures::pictures(family, &memory, residence, first, left_bytes, all);
             let elapsed = || warming.elapsed();
-            let warm = warm_pictures::warm_up(
+            let limit = if all { Duration::MAX } else { EXTRA_TIME };
+            let warmth = Warmth::new(self.warming.warmed.clone(), device_index, source);
+            let done = warm_pictures::warm_up(
                 pipeline.as_mut(),
                 &reference.id,
-                &pictures,
+                (&pictures, &warmth),
+                limit,
                 &elapsed,
                 &go_on,
             );
-            if !warm.map_err(unreadable)? {
+            if !done.map_err(unreadable)? {
                 return Err(stopped());
             }
+            warm = Some((warmth, first));
             let sync = || {
                 // A device that cannot wait fails at its next job, and says why.
                 let _ = open.device.sync();
@@ -145,7 +153,10 @@ impl Worker {
         let load_as = self.load_as(open.device.clone(), precision, pulse.clone());
         let ways = Ways { residences: ways.to_vec(), load_as, host_free_bytes };
         let (source, device) = (Arc::clone(source), open.device.clone());
-        let pictures = Pictures::new(pipeline, ways, memory, source, device, pulse);
+        let mut pictures = Pictures::new(pipeline, ways, memory, source, device, pulse);
+        if let Some((warmth, usual)) = warm {
+            pictures = pictures.warmed(warmth, usual);
+        }
         Ok(Loaded {
             reference: reference.clone(),
             facts,
@@ -164,7 +175,8 @@ impl Worker {
             };
             let loading = Loading::new(&device, precision, &progress, unwanted).beating(&pulse);
             let room_bytes = host_room_bytes(is_cpu(&device), &source.memory(precision), residence);
-            source.load_as(&loading.with_host_room(room_bytes), residence)
+            let loading = loading.with_host_room(room_bytes);
+            source.load_as(&loading.with_page_locks(host_free_bytes() / 2), residence)
         })
     }
 
@@ -182,6 +194,8 @@ impl Worker {
             // The load that follows says what is wrong.
             return None;
         }
+        let end = self.end.clone();
+        pictures.warm_usual(&model.id, move || end.is_cancelled());
         loaded.reference = model.clone();
         loaded.facts.id = model.id.clone();
         loaded.facts.load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -335,8 +349,9 @@ mod tests {
     /// Weights of SDXL: 6.5 GiB in 16 bits, 1.5 of them text encoders.
     fn planned(ways: &[Residence], free_bytes: u64) -> Result<Planned, EngineError> {
         let dims = Dims::sdxl();
-        let layers = dims.layers(16.0);
+        let (layers, decoder_bytes) = (dims.layers(16.0), dims.decoder_bytes(Precision::Half));
         let memory = ImageMemory::new(13 * GIB / 2, 3 * GIB / 2, dims).with_layers(layers);
+        let memory = memory.with_decoder(decoder_bytes);
         // The reserve comes off the free memory.
         let device = DeviceMemory { free_bytes, total_bytes: 2 * GIB, is_cpu: true };
         plan(Family::Sdxl, &memory, ways, device, 8 * GIB)

@@ -301,6 +301,22 @@ async fn every_architecture_says_in_filled_steps_what_it_says_alone() {
 }
 
 #[tokio::test]
+async fn a_second_start_warms_up_little_and_says_the_same() {
+    let (watch, warming) = (Watch::new(), Warming::default());
+    let (mut counts, mut answers) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let devices = vec![watch.card()];
+        let engine = LocalEngine::start_warming(devices, Faults::Reload, warming.clone()).unwrap();
+        engine.load(&model()).await.unwrap();
+        counts.push(watch.take_steps().len());
+        answers.push(ending(run(&engine, &job(40)).await).await.unwrap());
+        watch.take_steps();
+    }
+    assert!(counts[1] > 0 && counts[1] * 2 < counts[0], "{counts:?}");
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
 async fn after_the_warm_up_no_shape_reaches_a_card_that_it_has_not_seen() {
     for name in ["llama3", "mixtral_gptq"] {
         let watch = Watch::new();

@@ -18,7 +18,7 @@ use crate::fault::{self, guarded_on_device};
 use crate::memory::{self, MemoryPlan, Verdict};
 use crate::served::Served;
 use crate::serving::{Parts, Serving, Steps, smaller};
-use crate::warm_up::{prove_choices, tell_products, warm_up};
+use crate::warm_up::{WarmShapes, prove_choices, tell_products, warm_up};
 
 impl Worker {
     /// Loads a language model as planned; with 4-bit weights where memory turns out to be too short for
@@ -72,7 +72,18 @@ impl Worker {
             !unwanted()
         };
         let (context_tokens, weights_bytes) = (model.context_tokens(), model.weights_bytes());
-        let serving = self.serve((model, tokenizer, template), plan.limits(), &go_on)?;
+        let kind = format!(
+            "{:?} {:?} {} {:?} {:?} {:?}",
+            source.arch,
+            source.config,
+            source.storage(),
+            plan.precision,
+            plan.devices,
+            plan.runs
+        );
+        let warm = WarmShapes::new(self.warming.warmed.clone(), &kind);
+        let parts = (model, tokenizer, template);
+        let serving = self.serve(parts, plan.limits(), &warm, &go_on)?;
         let used = self.used_bytes();
         let measured_bytes = used.zip(before).map(|(used, before)| used.saturating_sub(before));
         let facts = LoadedModel {
@@ -120,6 +131,7 @@ impl Worker {
         &self,
         (model, tokenizer, template): Parts,
         mut limits: ServingLimits,
+        warm: &WarmShapes,
         go_on: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Serving, EngineError> {
         let steps = if self.devices[0].is_cpu() { Steps::AsTheyCome } else { Steps::InShapes };
@@ -132,7 +144,8 @@ impl Worker {
         tell_products();
         loop {
             let ready = guarded_on_device("the warm-up", || {
-                if !warm_up(&model, &limits, steps, go_on).map_err(|error| unloadable(&error))? {
+                let warm = (steps, warm);
+                if !warm_up(&model, &limits, warm, go_on).map_err(|error| unloadable(&error))? {
                     return Err(stopped());
                 }
                 let cache = model.new_cache(limits.n_blocks);

@@ -74,8 +74,12 @@ fn a_child_whose_parent_is_gone_ends_in_the_middle_of_its_work() {
     let mut child =
         Command::new(CHILD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let hello =
-        ToChild::Hello { version: frame::VERSION, device: DeviceChoice::Cpu, tunings: None };
+    let hello = ToChild::Hello {
+        version: frame::VERSION,
+        device: DeviceChoice::Cpu,
+        tunings: None,
+        warms_all: false,
+    };
     frame::write(&mut to, &hello).unwrap();
     frame::write(&mut to, &ToChild::Load { request: 1, model: Box::new(model()) }).unwrap();
     frame::write(&mut to, &ToChild::Run { job: 2, spec: Box::new(job(4000)) }).unwrap();
