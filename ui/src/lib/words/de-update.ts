@@ -61,7 +61,8 @@ export const notices: Catalogue['notices'] = {
   firstPoints: 'Die ersten Punkte des Tages',
   firstPointsHelp: 'Standard: aus.',
   weekly: 'Was die Woche gebracht hat',
-  weeklyHelp: 'Standard: aus. Am Montag oder beim ersten Start danach.',
+  weeklyHelp:
+    'Standard: aus. Wenn eine Woche des Netzwerks vorbei ist, am Donnerstag um 00:00 UTC, oder beim ersten Start danach.',
   update: 'Eine neuere Version ist bereit',
   updateHelp: 'Standard: aus.',
   model: 'Ein Modell ist bereit',

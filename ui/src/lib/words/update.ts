@@ -59,7 +59,8 @@ export const notices = {
   firstPoints: 'First points of the day',
   firstPointsHelp: 'Default: off.',
   weekly: 'What the week brought',
-  weeklyHelp: 'Default: off. On Monday, or at the first start after it.',
+  weeklyHelp:
+    'Default: off. When a week of the network is over, on Thursday at 00:00 UTC, or at the first start after it.',
   update: 'A newer version is ready',
   updateHelp: 'Default: off.',
   model: 'A model is ready',
