@@ -492,6 +492,7 @@ impl Run {
             EngineErrorCode::ModelUnreadable
                 | EngineErrorCode::OutOfMemory
                 | EngineErrorCode::NoSuchDevice
+                | EngineErrorCode::NoProgram
         );
         if !hopeless {
             let pause = self.engine_back_off.failed();
@@ -500,7 +501,8 @@ impl Run {
             return;
         }
         self.problem = Some(problem.clone());
-        if !self.drop_model(&model.id) {
+        // No model runs without the program.
+        if error.code == EngineErrorCode::NoProgram || !self.drop_model(&model.id) {
             self.engine_needs_you = Some(problem);
         }
     }

@@ -46,7 +46,7 @@ export const antivirus: Catalogue['antivirus'] = {
     'Virenschutzprogramme misstrauen allem, was im Hintergrund die Grafikkarte beschäftigt und mit einem Netzwerk spricht, denn unerwünschte Mining-Programme tun dasselbe. Neurino schürft keine Währung: Es berechnet Texte und Bilder und enthält kein fremdes Programm.',
     'Prüf, ob dein Download der echte ist: Neben jeder Ausgabe liegt SHA256SUMS. Unter Windows muss `Get-FileHash` mit dem Installationsprogramm dieselben Ziffern liefern; unter Linux prüft `sha256sum --check SHA256SUMS`. Weichen sie ab, lösch die Datei.',
     'Stimmen sie, hol die Datei aus der Quarantäne und nimm den Ordner aus, in dem Neurino installiert ist, nicht das ganze Laufwerk. Sag dann dem Hersteller, dass es ein Fehlalarm ist: Jeder hat dafür ein Formular, Windows Defender unter microsoft.com/wdsi/filesubmission.',
-    'Heißt es nach einer Prüfung, die Engine lasse sich nicht starten, wurde vermutlich die Programmdatei entfernt: Installier Neurino neu. Schlüssel, Punkte und Modelle bleiben, wo sie sind.',
+    'Ist das Programm weg, das rechnet, oder lässt dein System es niemanden starten, hält das Mining an und sagt es: Hol es aus der Quarantäne zurück oder installier Neurino neu. Schlüssel, Punkte und Modelle bleiben, wo sie sind.',
   ],
 };
 

@@ -44,7 +44,7 @@ export const antivirus = {
     'Antivirus programs distrust what keeps a graphics card busy in the background and talks to a network, because unwanted mining programs do the same. Neurino mines no currency: it computes texts and pictures, and it holds no program of somebody else.',
     'Check that your download is the real one: beside every release lies SHA256SUMS. Under Windows, `Get-FileHash` with the installer must give the same digits; under Linux, `sha256sum --check SHA256SUMS` does. If they differ, delete the file.',
     'If they are the same, restore the file from quarantine and except the folder that Neurino is installed in, not your whole drive. Then tell the maker that it is a false alarm: every one of them has a form for it, and Windows Defender has one at microsoft.com/wdsi/filesubmission.',
-    'If mining says that the engine cannot be started after a scan, the program file was probably removed: install Neurino again. Keys, points and models stay where they are.',
+    'When the program that computes is gone, or your system lets nobody start it, mining stops and says so: restore it from quarantine, or install Neurino again. Keys, points and models stay where they are.',
   ],
 };
 
