@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_app::telemetry::{self, Telemetry};
-use neurino_app::{App, AppOptions, EngineHost, StartError, UpdateOptions};
+use neurino_app::{App, AppOptions, CatalogueOptions, EngineHost, StartError, UpdateOptions};
 use neurino_config::{Dirs, Settings, WindowFile};
 use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
@@ -106,6 +106,7 @@ fn options(
             card_script: card_script(),
             awake,
             updates,
+            catalogue: CatalogueOptions::of_build(),
             hotkeys: Some(neurino_platform::open_hotkeys()),
             notifier: Some(Arc::new(Desktop { language })),
             ..usual

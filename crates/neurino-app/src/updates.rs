@@ -493,6 +493,11 @@ impl App {
         self.updates.watched.store(is_watched, Ordering::Relaxed);
     }
 
+    /// Whether the person wants newer versions to be looked for; it holds for the catalogue, too.
+    pub(crate) fn looks_for_newer(&self) -> bool {
+        lock(&self.updates.state).saved.preferences.check
+    }
+
     /// The person wants to mine now: a version that waits for the jobs to end waits longer, and the way
     /// back is given up. Of one that was taken back nothing more is told.
     pub(crate) fn put_update_off(&self) {
