@@ -186,7 +186,9 @@ fn follow_update(handle: &AppHandle, app: &Arc<App>) {
     let (handle, app) = (handle.clone(), Arc::clone(app));
     tauri::async_runtime::spawn(async move {
         app.update_due().cancelled().await;
-        let hidden = !window::is_open(&handle);
+        // One that is minimised does not come up before the person: the tray brings it back.
+        let hidden = !window::is_shown(&handle)
+            && (!window::is_open(&handle) || crate::tray::way_back_exists());
         let next = Next { exchange: app.exchange_due(), hidden };
         handle.state::<Arc<Shell>>().followed_by(next);
         quit(&handle);

@@ -14,7 +14,8 @@ export const update: Catalogue['update'] = {
   looking: 'Sucht',
   fetching: (version, done, of) => `Lädt ${version}: ${done} von ${of}.`,
   ready: (version) => `Neurino ${version} ist bereit.`,
-  between: 'Es installiert sich zwischen zwei Jobs, sobald dieses Fenster zu ist.',
+  between:
+    'Es installiert sich zwischen zwei Jobs, sobald dieses Fenster zu ist oder zehn Minuten lang nicht vorn war.',
   put: (version, at) => `Neurino ${version} ist bereit und wartet bis ${at}.`,
   byHand: (version) => `Neurino ${version} ist da und geprüft. Dieser Befehl installiert es:`,
   copyCommand: 'Den Befehl kopieren',
@@ -28,10 +29,11 @@ export const update: Catalogue['update'] = {
   later: 'Später',
   whatsNew: 'Was ist neu?',
   checkAlways: 'Nach neueren Versionen suchen',
-  checkAlwaysHelp: 'Standard: an. Alle sechs Stunden; was sich findet, wird geladen und geprüft.',
+  checkAlwaysHelp:
+    'Standard: an. Alle sechs Stunden; was sich findet, wird geladen und geprüft. Nach dem Katalog der Modelle einmal am Tag.',
   byItself: 'Zwischen zwei Jobs installieren',
   byItselfHelp:
-    'Standard: an. Nur bei geschlossenem Fenster und wenn kein Job läuft; danach geht das Mining weiter. Eine Version, die nicht in Gang kommt, wird zurückgenommen.',
+    'Standard: an. Nur wenn kein Job läuft und das Fenster zu ist oder zehn Minuten lang nicht vorn war; danach geht das Mining weiter. Eine Version, die nicht in Gang kommt, wird zurückgenommen.',
   backTo: (version) => `Version ${version} ist aufgehoben.`,
   backHelp:
     'Laufende Jobs werden erst fertig. Zurückgehen startet Neurino neu; von selbst installiert wird danach nichts mehr.',

@@ -12,7 +12,8 @@ export const update = {
   looking: 'Looking',
   fetching: (version: string, done: string, of: string) => `Fetching ${version}: ${done} of ${of}.`,
   ready: (version: string) => `Neurino ${version} is ready.`,
-  between: 'It installs itself between jobs, once this window is closed.',
+  between:
+    'It installs itself between jobs, once this window is closed or has not been in front for ten minutes.',
   put: (version: string, at: string) => `Neurino ${version} is ready and waits until ${at}.`,
   byHand: (version: string) => `Neurino ${version} is here and checked. This command installs it:`,
   copyCommand: 'Copy the command',
@@ -26,10 +27,11 @@ export const update = {
   later: 'Later',
   whatsNew: "What's new",
   checkAlways: 'Look for newer versions',
-  checkAlwaysHelp: 'Default: on. Every six hours; what is found is fetched and checked.',
+  checkAlwaysHelp:
+    'Default: on. Every six hours; what is found is fetched and checked. The catalogue of models once a day.',
   byItself: 'Install them between jobs',
   byItselfHelp:
-    'Default: on. Only while the window is closed and no job runs; mining goes on afterwards. A version that does not come up is taken back.',
+    'Default: on. Only while no job runs and the window is closed, or has not been in front for ten minutes; mining goes on afterwards. A version that does not come up is taken back.',
   backTo: (version: string) => `Version ${version} is kept.`,
   backHelp:
     'Running jobs finish first. Going back starts Neurino again and installs nothing by itself any more.',
