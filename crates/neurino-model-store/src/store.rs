@@ -671,8 +671,10 @@ mod tests {
         let inner = Inner {
             folder: RwLock::new(folder.to_owned()),
             given: None,
+            catalogue_key: None,
             known: RwLock::new(Known {
                 catalog: Arc::new(Catalog::of(vec![manifest])),
+                edition: None,
                 seen: Vec::new(),
             }),
             free_space: Box::new(|_| Ok(u64::MAX)),

@@ -103,7 +103,7 @@ async fn what_lists_vouch_for_is_added_and_the_rest_is_named() {
     assert_eq!(taken.changed[0].1, "steps 50 becomes 35");
     let reason = |name: &str| {
         let found = taken.left.iter().find(|(left, _)| left == name);
-        found.map(|(_, reason)| reason.clone()).unwrap_or_else(|| panic!("{name}: {taken:?}"))
+        found.map_or_else(|| panic!("{name}: {taken:?}"), |(_, reason)| reason.clone())
     };
     for (name, words) in [
         ("bare", "no SHA-256"),
