@@ -186,7 +186,7 @@ fn clock_change(now: &jiff::Zoned) -> Option<ClockChange> {
     let at_ms = next.timestamp().as_millisecond();
     // Some change the name of their zone alone.
     let near = by_minutes != 0 && at_ms - now.timestamp().as_millisecond() < CHANGE_NEAR_MS;
-    near.then(|| ClockChange { at_ms, by_minutes: by_minutes as i16 })
+    near.then_some(ClockChange { at_ms, by_minutes: by_minutes as i16 })
 }
 
 /// Looks once, before anything is decided.
