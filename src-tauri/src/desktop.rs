@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neurino_app::telemetry::{self, Telemetry};
-use neurino_app::{App, AppOptions, EngineHost, StartError, UpdateOptions};
+use neurino_app::{App, AppOptions, CatalogueOptions, EngineHost, StartError, UpdateOptions};
 use neurino_config::{Dirs, Settings, WindowFile};
 use neurino_control::{Order, State};
 use neurino_platform::Surroundings;
@@ -106,6 +106,7 @@ fn options(
             card_script: card_script(),
             awake,
             updates,
+            catalogue: CatalogueOptions::of_build(),
             hotkeys: Some(neurino_platform::open_hotkeys()),
             notifier: Some(Arc::new(Desktop { language })),
             ..usual
@@ -185,7 +186,9 @@ fn follow_update(handle: &AppHandle, app: &Arc<App>) {
     let (handle, app) = (handle.clone(), Arc::clone(app));
     tauri::async_runtime::spawn(async move {
         app.update_due().cancelled().await;
-        let hidden = !window::is_open(&handle);
+        // One that is minimised does not come up before the person: the tray brings it back.
+        let hidden = !window::is_shown(&handle)
+            && (!window::is_open(&handle) || crate::tray::way_back_exists());
         let next = Next { exchange: app.exchange_due(), hidden };
         handle.state::<Arc<Shell>>().followed_by(next);
         quit(&handle);

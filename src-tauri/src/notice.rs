@@ -85,7 +85,7 @@ mod tests {
         check(German, &Notice::Hotkey(false), "Das Mining pausiert", paused);
         check(English, &Notice::Hotkey(true), "Mining goes on", "Your hotkey resumed it.");
         let week = Notice::Weekly(MicroPoints(1_250_000), MicroPoints(0));
-        check(German, &week, "Punkte der letzten sieben Tage", "1,250 Llama-Punkte");
+        check(German, &week, "Punkte der vergangenen Woche", "1,250 Llama-Punkte");
         let full = Notice::Alert(AlertKind::LowDisk, "Less than 5 GB are free.".into());
         check(English, &full, "Neurino noticed something", "Less than 5 GB are free.");
         let body = "Das Laufwerk der Modelle ist fast voll.";

@@ -42,6 +42,7 @@ pub(crate) async fn rpc(
 /// Streams events into `channel` until the window goes; a fresh snapshot comes first.
 #[tauri::command]
 pub(crate) async fn subscribe(
+    handle: AppHandle,
     shell: State<'_, Arc<Shell>>,
     channel: Channel<Event>,
 ) -> Result<(), ErrorBody> {
@@ -70,6 +71,8 @@ pub(crate) async fn subscribe(
         }
     });
     shell.page_subscribed(forwarder);
+    // A window that opened behind others has no change to tell of.
+    shell.in_front(window::is_in_front(&handle));
     Ok(())
 }
 

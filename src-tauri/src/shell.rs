@@ -165,6 +165,13 @@ impl Shell {
         }
     }
 
+    /// Whether the window is the one in front.
+    pub(crate) fn in_front(&self, is_in_front: bool) {
+        if let Some(app) = self.app_now() {
+            app.in_front(is_in_front);
+        }
+    }
+
     /// The window is gone, and the page with it.
     pub(crate) fn page_gone(&self) {
         self.watched(false);

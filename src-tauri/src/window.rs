@@ -53,6 +53,17 @@ pub(crate) fn is_open(handle: &AppHandle) -> bool {
     handle.get_webview_window(LABEL).is_some()
 }
 
+/// Whether the window is on the screen, at least in part: open and not minimised.
+pub(crate) fn is_shown(handle: &AppHandle) -> bool {
+    let minimised = |window: WebviewWindow| window.is_minimized().unwrap_or(false);
+    handle.get_webview_window(LABEL).is_some_and(|window| !minimised(window))
+}
+
+/// Whether the window is the one in front.
+pub(crate) fn is_in_front(handle: &AppHandle) -> bool {
+    handle.get_webview_window(LABEL).is_some_and(|window| window.is_focused().unwrap_or(true))
+}
+
 /// Opens the window, or brings the open one to the front.
 pub(crate) fn show(handle: &AppHandle) {
     let handle = handle.clone();
@@ -117,6 +128,9 @@ fn build(handle: &AppHandle, theme: Theme) -> tauri::Result<()> {
         WindowEvent::CloseRequested { api, .. } => {
             api.prevent_close();
             close_requested(&handle);
+        }
+        WindowEvent::Focused(is_in_front) => {
+            handle.state::<Arc<Shell>>().in_front(*is_in_front);
         }
         WindowEvent::Destroyed => {
             handle.state::<Arc<Shell>>().page_gone();

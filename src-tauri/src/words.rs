@@ -136,7 +136,7 @@ static ENGLISH: Words = Words {
         goes_on_body: "Your hotkey resumed it.",
         first_points: "First points of the day",
         first_points_body: "A job was paid today.",
-        weekly: "Points of the last seven days",
+        weekly: "Points of the past week",
         update: "A newer Neurino is ready",
         update_body: |version| format!("Version {version} can be installed between two jobs."),
         update_by_hand_body: |version| {
@@ -186,7 +186,7 @@ static GERMAN: Words = Words {
         goes_on_body: "Dein Tastenkürzel hat es fortgesetzt.",
         first_points: "Die ersten Punkte des Tages",
         first_points_body: "Heute wurde ein Job bezahlt.",
-        weekly: "Punkte der letzten sieben Tage",
+        weekly: "Punkte der vergangenen Woche",
         update: "Ein neueres Neurino ist bereit",
         update_body: |version| {
             format!("Version {version} lässt sich zwischen zwei Jobs installieren.")

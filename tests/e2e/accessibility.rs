@@ -35,6 +35,7 @@ async fn faults_of_dialogs(page: &Page, theme: &str) -> Vec<String> {
     let mut faults = Vec::new();
     for (view, opener, dialog) in [
         ("models", "own-open", "own-dialog"),
+        ("models", "lists-open", "lists-dialog"),
         ("models", "move-library", "move-dialog"),
         ("models", "reuse-files", "reuse-dialog"),
         ("settings", "open-decisions", "decisions-dialog"),

@@ -19,6 +19,7 @@ mod first_start;
 mod guard;
 mod hotkey;
 mod language;
+mod lists;
 mod no_display;
 mod notices;
 mod page;

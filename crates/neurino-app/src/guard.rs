@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use neurino_config::{ControlFile, Dirs, RulesFile};
 use neurino_control::{
-    Action, Cause, Control, Decision, Entry, Facts, Foreground, JobDevice, Order, Rules, Saved,
-    State, Week,
+    Action, Cause, ClockChange, Control, Decision, Entry, Facts, Foreground, JobDevice, Order,
+    Rules, Saved, State, Week,
 };
 use neurino_engine::EngineStatus;
 use neurino_hardware::GpuSample;
@@ -29,6 +29,9 @@ const UNLOAD_LIMIT: Duration = Duration::from_secs(5);
 const OWN_PROGRAM: &str = "neurino";
 /// A surrounding that hangs longer is left alone until it answers.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// A change of the clock that is further ahead is no matter yet.
+const CHANGE_NEAR_MS: i64 = 8 * 24 * 3_600_000;
 
 /// The control and what it was last told.
 pub(crate) struct Guard {
@@ -147,6 +150,7 @@ impl Seen {
         Facts {
             now_ms: now.timestamp().as_millisecond(),
             week_minute: day * 24 * 60 + minute,
+            clock_change: clock_change(&now),
             device,
             mining,
             idle_secs: self.view.idle_secs,
@@ -172,6 +176,17 @@ impl Seen {
             heat: self.card_c.is_some(),
         }
     }
+}
+
+/// The next change of the local clock, if there is one within the next days.
+fn clock_change(now: &jiff::Zoned) -> Option<ClockChange> {
+    let next = now.time_zone().following(now.timestamp()).next()?;
+    let before = i64::from(now.offset().seconds());
+    let by_minutes = (i64::from(next.offset().seconds()) - before) / 60;
+    let at_ms = next.timestamp().as_millisecond();
+    // Some change the name of their zone alone.
+    let near = by_minutes != 0 && at_ms - now.timestamp().as_millisecond() < CHANGE_NEAR_MS;
+    near.then_some(ClockChange { at_ms, by_minutes: by_minutes as i16 })
 }
 
 /// Looks once, before anything is decided.
@@ -466,9 +481,23 @@ fn reason(decision: &Decision) -> &'static str {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
     use crate::now_ms;
+
+    #[test]
+    fn the_clock_is_known_to_change() {
+        let at = |text: &str| clock_change(&text.parse().unwrap());
+        let spring = at("2026-03-28T12:00[Europe/Berlin]").unwrap();
+        let begins: jiff::Timestamp = "2026-03-29T01:00:00Z".parse().unwrap();
+        assert_eq!((spring.at_ms, spring.by_minutes), (begins.as_millisecond(), 60));
+        assert_eq!(at("2026-10-24T12:00[Europe/Berlin]").unwrap().by_minutes, -60);
+        assert_eq!(at("2026-06-01T12:00[Europe/Berlin]"), None);
+        assert_eq!(at("2026-06-01T12:00[UTC]"), None);
+        let half = at("2026-10-03T12:00[Australia/Lord_Howe]").unwrap();
+        assert_eq!(half.by_minutes, 30);
+    }
 
     #[test]
     fn facts_lie_within_the_week() {

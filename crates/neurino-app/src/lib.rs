@@ -3,7 +3,8 @@
 //! [`App`] joins identity, model library, engine, miner and network, and answers the window's
 //! [`Command`]s. It has never heard of Tauri or of a terminal. Reading order: this file, `start`
 //! (what it is started with), `network` (whom the machine works for), `guard` (whether to mine now),
-//! `mining` (the way there and back), `cards`, `models`, `library`, `playground`, `wallet` and `chain`,
+//! `mining` (the way there and back), `cards`, `models`, `library`, `catalogue`,
+//! `playground`, `wallet` and `chain`,
 //! `onboarding` (the first start), `power` (limits of cards, sleep),
 //! `alerts`, `updates`, `notices`, `hotkey`, `worth` (what a model brings), `snapshot` (what the window
 //! shows), `earnings` (records and what they say), `logs`, `doctor`, `bundle`.
@@ -12,6 +13,7 @@ mod alerts;
 mod autostart;
 mod bundle;
 mod cards;
+mod catalogue;
 mod chain;
 mod chat;
 mod data;
@@ -65,6 +67,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub use bundle::write_bundle;
+pub use catalogue::CatalogueOptions;
 pub use data::{Keep, Removal, Removed, data_places};
 pub use doctor::examine;
 use earnings::Records;
@@ -112,6 +115,7 @@ pub struct App {
     worth: Mutex<worth::Worth>,
     alerts: Mutex<alerts::Alerts>,
     updates: updates::Updates,
+    catalogue: catalogue::Catalogue,
     notices: notices::Notices,
     hotkey: hotkey::Keys,
     filter: Mutex<FilterView>,
@@ -149,6 +153,7 @@ impl App {
             card_script,
             awake,
             updates,
+            catalogue,
             notifier,
             hotkeys,
             scrub,
@@ -186,6 +191,7 @@ impl App {
         let library = library::Library::open(&dirs);
         let alerts = alerts::Alerts::open(&dirs);
         let updates = updates::Updates::open(&dirs, updates);
+        let catalogue = catalogue::Catalogue::open(&dirs, catalogue);
         let notices = notices::Notices::open(&dirs, notifier);
         let hotkey = hotkey::Keys::open(&dirs, hotkeys);
         let power = power::Power::open(&dirs, limited, awake).await;
@@ -195,6 +201,7 @@ impl App {
             worth: Mutex::default(),
             alerts: Mutex::new(alerts),
             updates,
+            catalogue,
             notices,
             hotkey,
             filter: Mutex::new(filter::of_settings(&settings)),
@@ -237,6 +244,7 @@ impl App {
         app.spawn_queue();
         app.spawn_scrub(scrub);
         app.spawn_catalogue();
+        app.spawn_catalogue_updates();
         app.spawn_door().await;
         app.spawn_power();
         app.spawn_alerts();
@@ -270,6 +278,9 @@ impl App {
             Command::ModelFetch { model } => self.model_fetch(&model).map(|()| Reply::Ok),
             Command::Library(action) => self.library(action).await.map(|()| Reply::Ok),
             Command::OwnModel(command) => self.own_model(command).await,
+            Command::Catalogue(command) => {
+                self.catalogue(command).map(|view| Reply::Catalogue(Box::new(view)))
+            }
             Command::ChatSend { chat, model, messages, temperature, max_tokens } => {
                 let question = chat::Question { model, messages, temperature, max_tokens };
                 self.chat_send(chat, question).map(|()| Reply::Ok)

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use neurino_core::{ImageDefaults, JobKind, ModelId};
 use neurino_engine::{EngineStatus, ModelRef};
-use neurino_model_store::{Catalog, FailureReason, FetchOptions, ModelManifest, StoreError};
+use neurino_model_store::{
+    Catalog, FailureReason, FetchOptions, ListKind, ModelManifest, StoreError,
+};
 use neurino_protocol::app::{ModelState, ModelStatus};
 use neurino_protocol::saying::Preparing;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -435,10 +437,18 @@ pub(crate) fn not_ready(error: &StoreError) -> ErrorBody {
     let code = match error {
         StoreError::Cancelled => ErrorCode::Cancelled,
         StoreError::UnknownModel { .. } => ErrorCode::UnknownModel,
+        StoreError::BadList { .. } if !reason.is_some_and(FailureReason::passes) => {
+            ErrorCode::InvalidRequest
+        }
         _ if reason.is_some_and(FailureReason::passes) => ErrorCode::Unreachable,
         _ => ErrorCode::ModelNotReady,
     };
     let body = ErrorBody::new(code, told_with_causes(error));
+    if matches!(error, StoreError::BadList { list, .. } if *list != ListKind::Signed) {
+        return body.with_hint(
+            "Check the address; or save the list with your browser, and choose that file.",
+        );
+    }
     match reason.and_then(what_helps) {
         Some(hint) => body.with_hint(hint),
         None => body,

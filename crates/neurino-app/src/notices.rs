@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use neurino_config::{Dirs, NoticeFiles};
 use neurino_control::{Alert, Cause, Decision, Saying, Why};
 use neurino_core::MicroPoints;
+use neurino_earnings::calendar;
 use neurino_protocol::app::{MiningState, MiningStatus, ModelState, ModelStatus};
 use neurino_protocol::earnings::JobOutcome;
 use neurino_protocol::notices::{Notice, NoticeSettings, NoticesCommand};
@@ -23,7 +24,6 @@ use crate::{App, internal, lock, told_with_causes};
 const FAILED_IN_A_ROW: u32 = 3;
 /// The same trouble is told again when it was gone for so long.
 const NEEDS_QUIET_MS: i64 = 30 * 60_000;
-const WEEK_MS: i64 = 7 * 24 * 3_600_000;
 
 /// Shows notifications in the words of the language that the person chose.
 pub trait Notifier: Send + Sync {
@@ -100,8 +100,8 @@ impl<'a> Seen<'a> {
 struct Day {
     /// `2026-11-22`.
     today: String,
-    /// The Monday of this week.
-    monday: String,
+    /// The number of the network's week, as Earnings lists them.
+    week: u32,
     /// Milliseconds since the Unix epoch.
     now_ms: i64,
 }
@@ -186,10 +186,11 @@ impl Told {
         self.last.insert(kind.to_owned(), what.to_owned()).as_deref() != Some(what)
     }
 
-    /// Whether a week has begun since the last time; never in the first one.
+    /// Whether a week of the network has begun since the last time; never in the first one.
     fn week_begins(&mut self, day: &Day) -> bool {
-        let first = !self.last.contains_key("week");
-        self.once("week", &day.monday) && !first
+        const KIND: &str = "network_week";
+        let first = !self.last.contains_key(KIND);
+        self.once(KIND, &day.week.to_string()) && !first
     }
 }
 
@@ -210,13 +211,8 @@ fn wanted(settings: &NoticeSettings, notice: &Notice) -> bool {
 
 fn day(now: &jiff::Zoned) -> Day {
     let today = now.date();
-    let since_monday = i64::from(now.weekday().to_monday_zero_offset());
-    let monday = today.saturating_sub(jiff::Span::new().days(since_monday));
-    Day {
-        today: today.to_string(),
-        monday: monday.to_string(),
-        now_ms: now.timestamp().as_millisecond(),
-    }
+    let now_ms = now.timestamp().as_millisecond();
+    Day { today: today.to_string(), week: calendar::week_of(now_ms), now_ms }
 }
 
 impl App {
@@ -247,7 +243,9 @@ impl App {
         let models = self.fetched(now, &told.fetching);
         let mut news = told.observe(Seen::of(now, &models), &day, self.failed_in_a_row());
         if told.week_begins(&day) {
-            let week = self.receipts.totals(crate::now_ms() - WEEK_MS);
+            // The one that Earnings lists as the last.
+            let (from_ms, until_ms) = calendar::week(day.week.saturating_sub(1));
+            let week = self.receipts.totals_between(from_ms, until_ms);
             let (llama, waifu): (MicroPoints, MicroPoints) = (week.llama_micro, week.waifu_micro);
             if llama.0 > 0 || waifu.0 > 0 {
                 news.push(Notice::Weekly(llama, waifu));
@@ -308,8 +306,8 @@ mod tests {
 
     use super::*;
 
-    fn day(today: &str, monday: &str) -> Day {
-        Day { today: today.into(), monday: monday.into(), now_ms: 0 }
+    fn day(today: &str, week: u32) -> Day {
+        Day { today: today.into(), week, now_ms: 0 }
     }
 
     fn kinds(news: &[Notice]) -> Vec<String> {
@@ -365,7 +363,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_twice() {
-        let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
+        let (mut told, today) = (Told::default(), day("2026-11-23", 2969));
         let mut machine = Machine::new();
         let mut look =
             |machine: &Machine, failed| kinds(&told.observe(machine.seen(), &today, failed));
@@ -397,7 +395,7 @@ mod tests {
     fn trouble_that_comes_and_goes_is_told_once() {
         let mut told = Told::default();
         let mut look = |minute: i64, state, words: &str| {
-            let today = day("2026-11-23", "2026-11-23");
+            let today = day("2026-11-23", 2969);
             let mut machine = Machine::new();
             machine.mining.state = state;
             machine.mining.sentence = words.into();
@@ -417,7 +415,7 @@ mod tests {
 
     #[test]
     fn an_alert_that_a_pause_ended_is_not_told_again() {
-        let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
+        let (mut told, today) = (Told::default(), day("2026-11-23", 2969));
         let mut machine = Machine::new();
         let (kind, sentence) = (AlertKind::NoPoints, "nothing".to_owned());
         let alert = Alert { kind, sentence, since_ms: 7, until_ms: None };
@@ -429,7 +427,7 @@ mod tests {
 
     #[test]
     fn jobs_that_failed_before_a_restart_are_not_told_again() {
-        let (mut told, today) = (Told::default(), day("2026-11-24", "2026-11-23"));
+        let (mut told, today) = (Told::default(), day("2026-11-24", 2969));
         let machine = Machine::new();
         let mut look = |failed| kinds(&told.observe(machine.seen(), &today, failed));
         assert!(look(FAILED_IN_A_ROW).is_empty(), "told by the start before");
@@ -440,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_told_when_it_stops_what_ran_and_an_update_is_not_a_rule() {
-        let (mut told, today) = (Told::default(), day("2026-11-23", "2026-11-23"));
+        let (mut told, today) = (Told::default(), day("2026-11-23", 2969));
         let mut look = |machine: &Machine| kinds(&told.observe(machine.seen(), &today, 0));
         assert!(look(&Machine::new().held_by(Cause::Battery)).is_empty(), "nothing ran");
         assert!(look(&Machine::new()).is_empty());
@@ -453,24 +451,24 @@ mod tests {
     #[test]
     fn a_day_and_a_version_are_told_once_though_the_program_restarts() {
         let (machine, today) =
-            (Machine { jobs_today: 1, ..Machine::new() }, day("2026-11-24", "2026-11-23"));
+            (Machine { jobs_today: 1, ..Machine::new() }, day("2026-11-24", 2969));
         let mut told = Told::default();
         assert_eq!(kinds(&told.observe(machine.seen(), &today, 0)), ["FirstPoints"]);
         let mut again = Told { last: told.last, ..Told::default() };
         assert!(again.observe(machine.seen(), &today, 0).is_empty());
-        let tomorrow = day("2026-11-25", "2026-11-23");
+        let tomorrow = day("2026-11-25", 2969);
         assert_eq!(kinds(&again.observe(machine.seen(), &tomorrow, 0)), ["FirstPoints"]);
     }
 
     #[test]
     fn the_week_is_told_when_the_next_one_begins() {
         let mut told = Told::default();
-        assert!(!told.week_begins(&day("2026-11-22", "2026-11-16")), "the first one");
-        assert!(!told.week_begins(&day("2026-11-22", "2026-11-16")));
-        assert!(told.week_begins(&day("2026-11-23", "2026-11-23")));
-        assert!(!told.week_begins(&day("2026-11-24", "2026-11-23")));
-        let sunday: jiff::Zoned = "2026-11-22T12:00:00+00:00[UTC]".parse().expect("a time");
-        assert_eq!(super::day(&sunday).monday, "2026-11-16");
+        // It ends on Thursday at 00:00 UTC, as the list of weeks under Earnings has it.
+        let at = |text: &str| super::day(&text.parse().expect("a time"));
+        assert!(!told.week_begins(&at("2026-11-22T12:00[Europe/Berlin]")), "the first one");
+        assert!(!told.week_begins(&at("2026-11-26T00:59[Europe/Berlin]")));
+        assert!(told.week_begins(&at("2026-11-26T01:00[Europe/Berlin]")));
+        assert!(!told.week_begins(&at("2026-12-02T12:00[Europe/Berlin]")));
     }
 
     #[test]

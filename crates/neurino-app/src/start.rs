@@ -17,6 +17,7 @@ use neurino_protocol::{ErrorBody, ErrorCode};
 use neurino_wallet::{KeyStoreChoice, OpenIdentity};
 
 use crate::cards::Seat;
+use crate::catalogue::CatalogueOptions;
 use crate::library::ScrubPace;
 use crate::notices::Notifier;
 use crate::updates::UpdateOptions;
@@ -52,6 +53,8 @@ pub struct AppOptions {
     pub awake: Option<Box<dyn Awake>>,
     /// How newer versions of the program are found and put in place; without it they are not.
     pub updates: Option<UpdateOptions>,
+    /// How newer editions of the signed catalogue are found; without it they are not.
+    pub catalogue: Option<CatalogueOptions>,
     /// Who shows notifications; without it nobody does.
     pub notifier: Option<Arc<dyn Notifier>>,
     /// When and how fast the model library is read through in the background.
@@ -76,6 +79,7 @@ impl AppOptions {
             card_script: None,
             awake: None,
             updates: None,
+            catalogue: None,
             notifier: None,
             hotkeys: None,
             scrub: ScrubPace::default(),

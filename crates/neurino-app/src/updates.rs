@@ -7,8 +7,7 @@
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use neurino_config::{Dirs, SavedUpdates, Settings, UpdatesFile};
 use neurino_control::Cause;
@@ -34,6 +33,8 @@ const CAME_UP_AFTER: Duration = Duration::from_secs(15);
 /// After so long the end of the trial is written down again where that failed.
 const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(20);
 const STEP_EVERY: Duration = Duration::from_secs(1);
+/// A window that was not in front for so long is not looked at, wherever it lies.
+const UNSEEN_AFTER: Duration = Duration::from_mins(10);
 const LATER_MS: i64 = 24 * 3_600_000;
 /// The place and the key that this build was made with.
 const RELEASE_SOURCE: Option<&str> = option_env!("NEURINO_RELEASE_SOURCE");
@@ -52,6 +53,8 @@ pub struct UpdateOptions {
     pub first_look_after: Duration,
     /// The time from the start to the word that the program came up.
     pub came_up_after: Duration,
+    /// How long a window that is open and not in front counts as looked at.
+    pub unseen_after: Duration,
 }
 
 impl UpdateOptions {
@@ -91,6 +94,7 @@ impl UpdateOptions {
             updater,
             first_look_after: FIRST_LOOK_AFTER,
             came_up_after: CAME_UP_AFTER,
+            unseen_after: UNSEEN_AFTER,
         })
     }
 }
@@ -108,9 +112,17 @@ pub(crate) struct Updates {
     file: UpdatesFile,
     state: std::sync::Mutex<State>,
     look_now: Notify,
-    /// Somebody looks at the window.
-    watched: AtomicBool,
+    watch: std::sync::Mutex<Watch>,
     due: CancellationToken,
+}
+
+/// Whether somebody looks at the window.
+#[derive(Default)]
+struct Watch {
+    /// It is open.
+    open: bool,
+    /// Since when another window is in front, or none: minimised, on another desktop, or left alone.
+    behind_since: Option<Instant>,
 }
 
 struct State {
@@ -191,13 +203,19 @@ impl Updates {
             file,
             state: std::sync::Mutex::new(state),
             look_now: Notify::new(),
-            watched: AtomicBool::new(false),
+            watch: std::sync::Mutex::default(),
             due: CancellationToken::new(),
         }
     }
 
     pub(crate) fn status(&self) -> UpdateStatus {
         lock(&self.state).status.clone()
+    }
+
+    fn is_watched(&self) -> bool {
+        let unseen_after = self.options.as_ref().map_or(UNSEEN_AFTER, |o| o.unseen_after);
+        let watch = lock(&self.watch);
+        watch.open && watch.behind_since.is_none_or(|since| since.elapsed() < unseen_after)
     }
 
     fn save(&self, saved: &SavedUpdates) {
@@ -439,7 +457,7 @@ impl App {
     fn begin_installing(&self) -> bool {
         let in_the_way = lock(&self.guard).in_the_way().is_some();
         let mut state = lock(&self.updates.state);
-        let watched = self.updates.watched.load(Ordering::Relaxed) || in_the_way;
+        let watched = self.updates.is_watched() || in_the_way;
         let wanted = match (&state.ready, &state.status, state.back) {
             (_, UpdateStatus::Installing { .. }, _) => return true,
             (_, _, Some(version)) => Some(version.to_string()),
@@ -488,9 +506,24 @@ impl App {
         state.ready.as_ref().map(|ready| Exchange::Install(ready.version))
     }
 
-    /// Whether somebody looks at the window: while they do, nothing restarts by itself.
-    pub fn watched(&self, is_watched: bool) {
-        self.updates.watched.store(is_watched, Ordering::Relaxed);
+    /// Whether the window is open: while somebody looks at it, nothing restarts by itself.
+    pub fn watched(&self, is_open: bool) {
+        *lock(&self.updates.watch) = Watch { open: is_open, behind_since: None };
+    }
+
+    /// Whether the window is the one in front. One that was not for ten minutes, as a minimised one or one
+    /// on another desktop, is not looked at.
+    pub fn in_front(&self, is_in_front: bool) {
+        let mut watch = lock(&self.updates.watch);
+        watch.behind_since = match (is_in_front, watch.behind_since) {
+            (true, _) => None,
+            (false, since) => since.or_else(|| Some(Instant::now())),
+        };
+    }
+
+    /// Whether the person wants newer versions to be looked for; it holds for the catalogue, too.
+    pub(crate) fn looks_for_newer(&self) -> bool {
+        lock(&self.updates.state).saved.preferences.check
     }
 
     /// The person wants to mine now: a version that waits for the jobs to end waits longer, and the way

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use neurino_app::{App, AppOptions, EngineHost, UpdateOptions};
+use neurino_app::{App, AppOptions, CatalogueOptions, EngineHost, UpdateOptions};
 use neurino_config::{NetworkSetting, ProtocolSetting};
 use neurino_core::PointsKind;
 use neurino_core::pricing::Quote;
@@ -43,7 +43,8 @@ pub(crate) async fn run(
     let (dirs, settings) = (setting.dirs.clone(), setting.settings.clone());
     let updates = Some(UpdateOptions::of(&dirs, &settings, edition)?);
     let usual = AppOptions::new(dirs, settings, engine);
-    let app = App::start(AppOptions { updates, ..usual }).await?;
+    let catalogue = CatalogueOptions::of_build();
+    let app = App::start(AppOptions { updates, catalogue, ..usual }).await?;
     let events = app.subscribe();
     match setting.format {
         Format::Json => output::json_line(&json!({

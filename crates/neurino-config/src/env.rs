@@ -93,6 +93,10 @@ pub const FOR_DEVELOPERS: &[(&str, &str)] = &[
         "NEURINO_CATALOGUE_KEY",
         "Read when Neurino is built: the Ed25519 key of signed catalogues, 64 hexadecimal digits.",
     ),
+    (
+        "NEURINO_CATALOGUE_SOURCE",
+        "Read when Neurino is built: the https address or file where the signed catalogue is looked for once a day.",
+    ),
     ("NEURINO_E2E", "Set, it makes the end-to-end tests fail where they would be skipped."),
     ("NEURINO_API_KEY", "The gateway's key, for the tests with OpenAI's own clients."),
     ("NEURINO_BASE_URL", "The gateway's address, for the same tests."),

@@ -4,11 +4,12 @@
 //! [`settings`] (defaults, then `settings.toml`, then the environment), [`cards`] (a part of it that
 //! the window changes), [`filter`] (another), [`preferences`] (the window's), [`onboarding`] (the first
 //! steps), [`rules`] (when to mine, and what was decided), [`library`] (where models lie), [`scrubbed`] (what of
-//! them was read through), [`hotkey`], [`updates`],
+//! them was read through), [`hotkey`], [`updates`], [`catalogue`],
 //! [`window`], [`lock`] (one running app per data folder), [`error`].
 
 pub mod alerts;
 pub mod cards;
+pub mod catalogue;
 pub mod dirs;
 pub mod door;
 pub mod env;
@@ -32,6 +33,7 @@ mod settings_lines;
 
 pub use alerts::AlertFiles;
 pub use cards::CardChoices;
+pub use catalogue::{CatalogueFile, SavedCatalogue};
 pub use dirs::Dirs;
 pub use door::{DoorFile, DoorKey};
 pub use error::ConfigError;

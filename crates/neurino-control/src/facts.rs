@@ -13,6 +13,8 @@ pub struct Facts<'a> {
     pub now_ms: i64,
     /// Minute of the local week; Monday 00:00 is 0.
     pub week_minute: u16,
+    /// The next change of the local clock, as to summer time, if one is near.
+    pub clock_change: Option<ClockChange>,
     /// What computes the jobs.
     pub device: JobDevice,
     /// Whether the miner is there: preparing, working, finishing or handing back.
@@ -35,6 +37,30 @@ pub struct Facts<'a> {
     pub moving: bool,
     /// The window in front; `None` also where there is none.
     pub foreground: Option<&'a Foreground>,
+}
+
+/// A change of the local clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockChange {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// By how many minutes it is put forward; below zero where it is put back.
+    pub by_minutes: i16,
+}
+
+impl Facts<'_> {
+    /// The beginning of this minute, in milliseconds since the Unix epoch: what is told from there does not
+    /// change within a minute.
+    pub(crate) fn this_minute_ms(&self) -> i64 {
+        self.now_ms - self.now_ms.rem_euclid(60_000)
+    }
+
+    /// The change of the clock as the minutes that pass until then, and those that it is put forward by.
+    pub(crate) fn change_ahead(&self) -> Option<(u16, i16)> {
+        let change = self.clock_change?;
+        let minutes = (change.at_ms - self.this_minute_ms()).max(0).div_euclid(60_000);
+        Some((u16::try_from(minutes).ok()?, change.by_minutes))
+    }
 }
 
 /// What computes the jobs.

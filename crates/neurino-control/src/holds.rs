@@ -222,9 +222,10 @@ impl Memory {
             }
         }
         if rules.when.wants_schedule() && !rules.week.allows(facts.week_minute, rules.cheap_only) {
-            let ahead = rules.week.minutes_until_allowed(facts.week_minute, rules.cheap_only);
-            let this_minute_ms = facts.now_ms - facts.now_ms.rem_euclid(60_000);
-            let until_ms = ahead.map(|minutes| this_minute_ms + i64::from(minutes) * 60_000);
+            let (minute, change) = (facts.week_minute, facts.change_ahead());
+            let ahead = rules.week.minutes_until_allowed(minute, rules.cheap_only, change);
+            let until_ms =
+                ahead.map(|minutes| facts.this_minute_ms() + i64::from(minutes) * 60_000);
             let cause = Cause::Schedule { cheap_only: rules.cheap_only };
             add(cause, Action::FinishThenStop, until_ms);
         }

@@ -22,7 +22,7 @@ mod week;
 
 pub use alerts::{Alert, AlertFacts, AlertKind, AlertRules, Watch};
 pub use decision::{Action, Cause, Decision, Section, State, Why};
-pub use facts::{Facts, Foreground, JobDevice, Program};
+pub use facts::{ClockChange, Facts, Foreground, JobDevice, Program};
 pub use hotkey::Hotkey;
 pub use machine::{Control, Entry, HISTORY_MAX, Order, Saved, Wish};
 pub use rules::{PROGRAMS_MAX, Rules, RulesError, When};

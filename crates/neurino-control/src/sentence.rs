@@ -5,14 +5,15 @@ use crate::facts::Facts;
 use crate::holds::{Hold, Lift};
 use crate::rules::Rules;
 use crate::saying::{Clock, Ending, Lifted, Saying, Strictness};
-use crate::week::{WEEK_MINUTES, time_of};
+use crate::week::{WEEK_MINUTES, later, time_of};
 
 /// A time as this week's clock shows it.
 fn at(facts: &Facts<'_>, time_ms: i64) -> Clock {
-    // From the beginning of this minute, so that it does not change within one.
-    let minute_ms = facts.now_ms - facts.now_ms.rem_euclid(60_000);
-    let ahead = (time_ms - minute_ms).max(0).div_euclid(60_000) % i64::from(WEEK_MINUTES);
-    time_of((facts.week_minute + ahead as u16) % WEEK_MINUTES, facts.week_minute)
+    let passed = (time_ms - facts.this_minute_ms()).max(0).div_euclid(60_000);
+    let changed = facts.clock_change.filter(|change| time_ms >= change.at_ms);
+    let shift = changed.map_or(0, |change| change.by_minutes);
+    let passed = (passed % i64::from(WEEK_MINUTES)) as u16;
+    time_of(later(facts.week_minute, passed, shift), facts.week_minute)
 }
 
 /// How a hold ends.

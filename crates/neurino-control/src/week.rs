@@ -61,18 +61,31 @@ impl Week {
         }
     }
 
-    /// Minutes from this one to the beginning of the next allowed hour; 0 within one, `None`
+    /// Minutes that pass from this one to the beginning of the next allowed hour; 0 within one, `None`
     /// where there is none.
-    pub fn minutes_until_allowed(&self, minute: u16, cheap_only: bool) -> Option<u16> {
-        let minute = minute % WEEK_MINUTES;
-        if self.allows(minute, cheap_only) {
-            return Some(0);
-        }
-        let to_next_hour = 60 - minute % 60;
-        (0..7 * 24)
-            .map(|hours| to_next_hour + hours * 60)
-            .find(|ahead| self.allows((minute + ahead) % WEEK_MINUTES, cheap_only))
+    ///
+    /// - `change`: the next change of the clock: the minutes that pass until then, and by how many it is
+    ///   put forward
+    pub fn minutes_until_allowed(
+        &self,
+        minute: u16,
+        cheap_only: bool,
+        change: Option<(u16, i16)>,
+    ) -> Option<u16> {
+        let shift = |passed: u16| match change {
+            Some((at, by)) if passed >= at => by,
+            _ => 0,
+        };
+        // An hour that a change leaves out comes a week later.
+        (0..2 * WEEK_MINUTES)
+            .find(|passed| self.allows(later(minute, *passed, shift(*passed)), cheap_only))
     }
+}
+
+/// The minute of the week that the clock shows after so many have passed and it was put forward by `shift`.
+pub(crate) fn later(minute: u16, passed: u16, shift: i16) -> u16 {
+    let shown = i32::from(minute) + i32::from(passed) + i32::from(shift);
+    shown.rem_euclid(i32::from(WEEK_MINUTES)) as u16
 }
 
 /// A minute of the week as a time; the day is named where it is not `today`'s.
@@ -148,12 +161,30 @@ mod tests {
         assert!(!week.allows(21 * 60 + 59, false) && week.allows(22 * 60, false));
         assert!(week.allows(WEEK_MINUTES - 1, true) && week.allows(WEEK_MINUTES, false));
         assert!(!week.allows(3 * 60, true), "not a cheap hour");
-        assert_eq!(week.minutes_until_allowed(6 * 60, false), Some(16 * 60));
-        assert_eq!(week.minutes_until_allowed(21 * 60 + 59, false), Some(1));
-        assert_eq!(week.minutes_until_allowed(23 * 60, false), Some(0));
-        assert_eq!(week.minutes_until_allowed(30, true), Some(21 * 60 + 30));
+        assert_eq!(week.minutes_until_allowed(6 * 60, false, None), Some(16 * 60));
+        assert_eq!(week.minutes_until_allowed(21 * 60 + 59, false, None), Some(1));
+        assert_eq!(week.minutes_until_allowed(23 * 60, false, None), Some(0));
+        assert_eq!(week.minutes_until_allowed(30, true, None), Some(21 * 60 + 30));
         let never = Week::new([[Hour::Never; 24]; 7]);
-        assert_eq!(never.minutes_until_allowed(5, false), None);
+        assert_eq!(never.minutes_until_allowed(5, false, None), None);
+    }
+
+    #[test]
+    fn a_change_of_the_clock_moves_the_next_hour() {
+        let week = nights();
+        let until = |minute: u16, change| week.minutes_until_allowed(minute, false, change);
+        // From 12:00 it is ten hours to 22:00, one less where the clock is put forward meanwhile.
+        assert_eq!(until(12 * 60, Some((60, 60))), Some(9 * 60));
+        assert_eq!(until(12 * 60, Some((60, -60))), Some(11 * 60));
+        assert_eq!(until(12 * 60, Some((11 * 60, 60))), Some(10 * 60), "afterwards");
+        assert_eq!(until(6 * 60 + 10, Some((20, -60))), Some(20), "back into the night");
+        // The one hour of the week is left out: it comes a week later, an hour sooner by then.
+        let mut hours = [[Hour::Never; 24]; 7];
+        hours[6][2] = Hour::Mine;
+        let one = Week::new(hours);
+        let sunday_1 = 6 * DAY_MINUTES + 60;
+        let skipped = one.minutes_until_allowed(sunday_1, false, Some((60, 60)));
+        assert_eq!(skipped, Some(WEEK_MINUTES));
     }
 
     #[test]
@@ -162,7 +193,7 @@ mod tests {
         hours[2][5] = Hour::Mine;
         let week = Week::new(hours);
         for minute in 0..WEEK_MINUTES {
-            let ahead = week.minutes_until_allowed(minute, false).expect("there is one");
+            let ahead = week.minutes_until_allowed(minute, false, None).expect("there is one");
             assert!(week.allows((minute + ahead) % WEEK_MINUTES, false));
             assert!(ahead == 0 || !week.allows((minute + ahead - 1) % WEEK_MINUTES, false));
         }

@@ -274,6 +274,12 @@ impl ReceiptLog {
         })
     }
 
+    /// Sums over the receipts settled from one time on and before another, in milliseconds since the Unix
+    /// epoch.
+    pub fn totals_between(&self, from_ms: i64, until_ms: i64) -> ReceiptTotals {
+        self.view(|entries| ReceiptTotals::of(entries.between(from_ms, until_ms)))
+    }
+
     /// Looks at every receipt's figures. The log waits meanwhile, so be quick.
     pub fn view<R>(&self, look: impl FnOnce(Entries<'_>) -> R) -> R {
         let inner = self.lock();

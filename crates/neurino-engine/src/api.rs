@@ -226,6 +226,9 @@ pub enum EngineErrorCode {
     OutOfMemory,
     /// The requested device does not exist here.
     NoSuchDevice,
+    /// The engine's program is gone, or the system lets nobody start it: as after an antivirus program has
+    /// taken it away.
+    NoProgram,
     /// The job was cancelled, or the load by an unload.
     Cancelled,
     /// The engine has as many jobs as it takes; the job can be tried again.

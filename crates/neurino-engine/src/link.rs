@@ -1,5 +1,6 @@
 //! One running engine process, seen from its parent: pipes, handshake, end.
 
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::api::EngineError;
+use crate::api::{EngineError, EngineErrorCode};
 use crate::frame::{self, FrameError, FromChild, ToChild};
 use crate::process::ProcessEngineConfig;
 use crate::queue;
@@ -21,6 +22,29 @@ const FRAMES: usize = 3 * queue::JOBS_LIMIT;
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// Longest line of the child's log that is passed on, in bytes.
 const LOG_LINE_BYTES: usize = 2048;
+
+/// Windows: the file holds a virus, or did; antivirus programs have a start refused so.
+const TAKEN_FOR_A_VIRUS: [i32; 2] = [225, 226];
+
+/// What it means that the program did not start.
+fn not_started(config: &ProcessEngineConfig, error: &io::Error) -> EngineError {
+    let program = config.program.display();
+    let virus = || {
+        cfg!(windows) && error.raw_os_error().is_some_and(|code| TAKEN_FOR_A_VIRUS.contains(&code))
+    };
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => format!("the engine's program is gone: {program}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("the system lets nobody start the engine's program: {program}")
+        }
+        _ if virus() => format!("the system lets nobody start the engine's program: {program}"),
+        _ => {
+            let message = format!("the engine's process could not be started: {error}");
+            return EngineError::crashed(message);
+        }
+    };
+    EngineError::new(EngineErrorCode::NoProgram, message)
+}
 
 /// A running engine process. Dropping it kills the process.
 pub(crate) struct Link {
@@ -34,12 +58,11 @@ impl Link {
     /// Starts the program and exchanges hellos.
     ///
     /// # Errors
-    /// `Crashed` when the program cannot be started or does not say hello in time, `NoSuchDevice`.
+    /// `NoProgram` when the program is gone or may not be started, `Crashed` when it cannot be started for
+    /// another reason or does not say hello in time, `NoSuchDevice`.
     pub(crate) async fn start(config: &ProcessEngineConfig) -> Result<Self, EngineError> {
         let crashed = |what: String| EngineError::crashed(what);
-        let mut child = command(config)
-            .spawn()
-            .map_err(|e| crashed(format!("the engine's process could not be started: {e}")))?;
+        let mut child = command(config).spawn().map_err(|error| not_started(config, &error))?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {

@@ -128,6 +128,10 @@ impl Supervisor {
                     }
                 }
                 Err(error) => {
+                    // Nobody brings it back by trying; the next load says it again.
+                    if error.code == EngineErrorCode::NoProgram {
+                        self.shared.set_model(None);
+                    }
                     if let Some(first) = first {
                         first.fail(error.clone());
                     }

@@ -437,6 +437,7 @@ fn blame(error: &EngineError) -> (ErrorBody, bool) {
         EngineErrorCode::Busy => (ErrorCode::Overloaded, false),
         EngineErrorCode::OutOfMemory
         | EngineErrorCode::NoSuchDevice
+        | EngineErrorCode::NoProgram
         | EngineErrorCode::Cancelled
         | EngineErrorCode::Crashed
         | EngineErrorCode::Internal => (ErrorCode::EngineFailed, true),
@@ -446,6 +447,11 @@ fn blame(error: &EngineError) -> (ErrorBody, bool) {
 
 /// What helps where a model does not fit.
 const MEMORY_HINT: &str = "close other programs that use the memory, or choose a smaller model";
+
+/// What helps where the engine's program cannot be started.
+const PROGRAM_HINT: &str = "an antivirus program may have taken it away: restore it from the quarantine and \
+                            except the folder of Neurino, or install Neurino again; keys, points and \
+                            models stay where they are";
 
 /// Whether a miner needs its person because memory is lacking: that may pass when another program ends.
 pub fn lacks_memory(error: &ErrorBody) -> bool {
@@ -459,6 +465,7 @@ pub(crate) fn load_problem(error: &EngineError) -> ErrorBody {
         EngineErrorCode::ModelUnreadable => body.with_hint("fetch the model again"),
         EngineErrorCode::OutOfMemory => body.with_hint(MEMORY_HINT),
         EngineErrorCode::NoSuchDevice => body.with_hint("choose another device, or `auto`"),
+        EngineErrorCode::NoProgram => body.with_hint(PROGRAM_HINT),
         _ => body,
     }
 }

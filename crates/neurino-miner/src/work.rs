@@ -520,6 +520,7 @@ impl Run {
             EngineErrorCode::ModelUnreadable
                 | EngineErrorCode::OutOfMemory
                 | EngineErrorCode::NoSuchDevice
+                | EngineErrorCode::NoProgram
         );
         if !hopeless {
             let pause = self.engine_back_off.failed();
@@ -528,7 +529,8 @@ impl Run {
             return;
         }
         self.problem = Some(problem.clone());
-        if !self.drop_model(&model.id) {
+        // No model runs without the program.
+        if error.code == EngineErrorCode::NoProgram || !self.drop_model(&model.id) {
             self.engine_needs_you = Some(problem);
         }
     }

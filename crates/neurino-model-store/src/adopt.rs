@@ -119,17 +119,7 @@ impl ModelStore {
         }
         let folder = self.catalog_folder();
         fs::create_dir_all(&folder).map_err(|error| StoreError::io("create", &folder, error))?;
-        let target = folder.join(manifest_name(id));
-        let text = toml::to_string(&manifest).map_err(|e| StoreError::BadManifest {
-            name: id.to_string(),
-            problem: e.to_string(),
-        })?;
-        // Whole or not at all: half a manifest would hide the model.
-        let draft = target.with_extension("toml.new");
-        fs::write(&draft, text)
-            .and_then(|()| File::open(&draft)?.sync_all())
-            .and_then(|()| fs::rename(&draft, &target))
-            .map_err(|error| StoreError::io("write", &target, error))?;
+        write_manifest(&folder, &manifest)?;
         info!(model.id = %id, "took in {id}");
         self.refresh();
         Ok(manifest)
@@ -310,6 +300,21 @@ fn manifest_of(
 
 pub(crate) fn manifest_name(id: &ModelId) -> String {
     format!("{}.toml", id.as_str().replace('/', "--"))
+}
+
+/// Writes a model's manifest into the catalogue's folder, whole or not at all: half of one would hide the
+/// model.
+pub(crate) fn write_manifest(folder: &Path, manifest: &ModelManifest) -> Result<(), StoreError> {
+    let target = folder.join(manifest_name(&manifest.id));
+    let text = toml::to_string(manifest).map_err(|e| StoreError::BadManifest {
+        name: manifest.id.to_string(),
+        problem: e.to_string(),
+    })?;
+    let draft = target.with_extension("toml.new");
+    fs::write(&draft, text)
+        .and_then(|()| File::open(&draft)?.sync_all())
+        .and_then(|()| fs::rename(&draft, &target))
+        .map_err(|error| StoreError::io("write", &target, error))
 }
 
 #[cfg(test)]

@@ -37,11 +37,20 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
-    /// A catalogue update or a list of models is refused.
+    /// A catalogue update is refused.
     #[error("the catalogue is refused: {problem}")]
     BadCatalog {
         /// What is wrong.
         problem: String,
+    },
+    /// A list of the network, or a signed catalogue, cannot be had or read.
+    #[error("{list} cannot be used")]
+    BadList {
+        /// Which one.
+        list: ListKind,
+        /// Why.
+        #[source]
+        source: ListProblem,
     },
     /// A person's own model would hide one that the catalogue knows.
     #[error(
@@ -191,6 +200,7 @@ impl StoreError {
                 let web = known.clone().find(|(source, _)| *source == SourceKind::Http);
                 web.or_else(|| known.next_back()).map(|(_, reason)| reason)
             }
+            Self::BadList { source: ListProblem::Source(error), .. } => Some(error.reason()),
             _ => None,
         }
     }
@@ -198,6 +208,87 @@ impl StoreError {
     /// Whether the files are missing or wrong, so that a fetch would help.
     pub fn is_fetchable(&self) -> bool {
         matches!(self, Self::Absent { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. })
+    }
+}
+
+/// What the network names its models in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListKind {
+    /// The list of models.
+    Models,
+    /// The list of autoencoders.
+    Autoencoders,
+    /// The list of LoRAs.
+    Loras,
+    /// The signed catalogue.
+    Signed,
+}
+
+impl ListKind {
+    /// What is read of it at most.
+    pub(crate) fn bytes_max(self) -> usize {
+        match self {
+            Self::Signed => crate::signed::BYTES_MAX,
+            _ => crate::lists::LIST_BYTES_MAX,
+        }
+    }
+}
+
+impl fmt::Display for ListKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Models => "the list of models",
+            Self::Autoencoders => "the list of autoencoders",
+            Self::Loras => "the list of LoRAs",
+            Self::Signed => "the signed catalogue",
+        })
+    }
+}
+
+/// Why a list cannot be had or read. Its address is left out: it may hold a key.
+#[derive(Debug, thiserror::Error)]
+pub enum ListProblem {
+    /// It lies where nobody vouches for what comes.
+    #[error("its address begins neither with https nor leads to this machine")]
+    NotAllowed,
+    /// Its server does not give it.
+    #[error(transparent)]
+    Source(SourceError),
+    /// It is longer than any list.
+    #[error("it has more than {megabytes} MB")]
+    TooLarge {
+        /// The limit.
+        megabytes: usize,
+    },
+    /// A folder, a pipe or a device.
+    #[error("`{}` is not a file", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else than text.
+    #[error("it is not text")]
+    NotText,
+    /// Text that is no such list.
+    #[error("it is not a list in JSON as the network has it: {problem}")]
+    NotJson {
+        /// What and where.
+        problem: String,
+    },
+}
+
+impl ListProblem {
+    pub(crate) fn too_large(bytes_max: usize) -> Self {
+        Self::TooLarge { megabytes: bytes_max >> 20 }
     }
 }
 
@@ -257,6 +348,15 @@ pub enum SourceError {
         /// Why, if the server did not simply end early.
         #[source]
         source: Option<reqwest::Error>,
+    },
+    /// The connection ended before the whole text had come.
+    #[error("the connection to {host} broke before all of it had come")]
+    CutOff {
+        /// The server.
+        host: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
     },
     /// The server leads to an address that is not encrypted, or in circles.
     #[error("{host} redirects to an address that is not allowed")]
@@ -350,7 +450,7 @@ impl SourceError {
             Self::Status { status: 416, .. } => FailureReason::RangeRefused,
             Self::Status { status: 429 | 500..=599, .. } => FailureReason::ServerBusy,
             Self::Connect { .. } => FailureReason::Offline,
-            Self::Interrupted { .. } => FailureReason::Interrupted,
+            Self::Interrupted { .. } | Self::CutOff { .. } => FailureReason::Interrupted,
             Self::WrongSize { .. } => FailureReason::WrongSize,
             Self::WrongDigest { .. } => FailureReason::WrongDigest,
             Self::DiskFull { .. } | Self::NoSpace { .. } => FailureReason::DiskFull,

@@ -1,16 +1,19 @@
 //! The network's three lists of models (JSON arrays: models, vae, lora), read as they are and made into
 //! manifests. What a list does not vouch for with a SHA-256 is told, and left out.
 
-use std::collections::BTreeMap;
+mod take;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
 
 use neurino_core::{ImageDefaults, ImageJob, JobKind, ModelId};
 use serde::Deserialize;
 
 use crate::catalog::{ModelFile, ModelManifest, Source, is_allowed_url, is_file_name};
 use crate::digest::Digest;
-use crate::error::StoreError;
+use crate::error::{ListKind, ListProblem, StoreError};
+
+pub use take::{LIST_BYTES_MAX, Places, Taken, text_of};
 
 /// Memory beside the weights that a picture of usual size takes at least.
 const PICTURE_BYTES: u64 = 1 << 30;
@@ -21,7 +24,7 @@ const GUIDANCE_USUAL: f32 = 7.0;
 const SIDE_MIN_LISTED: u32 = 64;
 
 /// An entry of one of the lists; what is of no use here is passed over.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Listed {
     name: String,
     #[serde(rename = "type", default)]
@@ -46,7 +49,7 @@ struct Listed {
     defaults: Option<Defaults>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 struct Defaults {
     width: Option<u32>,
     height: Option<u32>,
@@ -58,16 +61,21 @@ struct Defaults {
 /// The three lists.
 #[derive(Debug, Clone)]
 pub struct Lists {
-    models: Vec<Listed>,
-    vaes: BTreeMap<String, Listed>,
-    loras: BTreeMap<String, Listed>,
+    /// The names of the models, in the order of their list, each once.
+    order: Vec<String>,
+    models: Named,
+    vaes: Named,
+    loras: Named,
 }
+
+/// The entries of a list by their names; `None` where a name is there twice and not alike.
+type Named = BTreeMap<String, Option<Listed>>;
 
 /// A model of the lists, as far as it can be used.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    /// Everything is known but the sizes of its files, which the lists give roughly: see
-    /// [`with_sizes`].
+    /// Everything is known but the sizes of its files, which the lists give roughly:
+    /// [`crate::ModelStore::take_lists`] asks for them.
     Usable {
         /// What the list says, as a manifest.
         manifest: Box<ModelManifest>,
@@ -87,28 +95,51 @@ impl Lists {
     /// Reads the three lists. An entry that cannot be read spoils its list, as it would on the network.
     ///
     /// # Errors
-    /// [`StoreError::BadCatalog`] with the list and the place.
+    /// [`StoreError::BadList`] with the list and the place in it.
     pub fn parse(models: &str, vae: &str, lora: &str) -> Result<Self, StoreError> {
-        fn read(what: &str, text: &str) -> Result<Vec<Listed>, StoreError> {
-            serde_json::from_str(text).map_err(|error| StoreError::BadCatalog {
-                problem: format!("the list of {what} cannot be read: {error}"),
+        fn read(list: ListKind, text: &str) -> Result<Vec<Listed>, StoreError> {
+            serde_json::from_str(text).map_err(|error| {
+                let source = ListProblem::NotJson { problem: error.to_string() };
+                StoreError::BadList { list, source }
             })
         }
-        let by_name = |list: Vec<Listed>| list.into_iter().map(|e| (e.name.clone(), e)).collect();
+        let by_name = |list: Vec<Listed>| {
+            let mut named = Named::new();
+            for entry in list {
+                let known = named.entry(entry.name.clone()).or_insert_with(|| Some(entry.clone()));
+                if known.as_ref().is_some_and(|known| *known != entry) {
+                    *known = None;
+                }
+            }
+            named
+        };
+        let models = read(ListKind::Models, models)?;
+        let mut order: Vec<String> = Vec::new();
+        let mut seen = BTreeSet::new();
+        order
+            .extend(models.iter().map(|e| e.name.clone()).filter(|name| seen.insert(name.clone())));
         Ok(Self {
-            models: read("models", models)?,
-            vaes: by_name(read("autoencoders", vae)?),
-            loras: by_name(read("LoRAs", lora)?),
+            order,
+            models: by_name(models),
+            vaes: by_name(read(ListKind::Autoencoders, vae)?),
+            loras: by_name(read(ListKind::Loras, lora)?),
         })
     }
 
     /// Every model of the lists, in their order.
     pub fn entries(&self) -> Vec<Entry> {
-        let entry = |listed: &Listed| match self.manifest(listed) {
-            Ok((manifest, changes)) => Entry::Usable { manifest: Box::new(manifest), changes },
-            Err(reason) => Entry::Left { name: listed.name.clone(), reason },
+        let entry = |name: &String| {
+            let listed = self.models.get(name).and_then(Option::as_ref);
+            let listed = listed.ok_or_else(|| {
+                "the list names it more than once, and not alike; nobody knows which one holds"
+                    .to_owned()
+            });
+            match listed.and_then(|listed| self.manifest(listed)) {
+                Ok((manifest, changes)) => Entry::Usable { manifest: Box::new(manifest), changes },
+                Err(reason) => Entry::Left { name: name.clone(), reason },
+            }
         };
-        self.models.iter().map(entry).collect()
+        self.order.iter().map(entry).collect()
     }
 
     /// The manifest of a model, and what had to be changed for it.
@@ -135,8 +166,7 @@ impl Lists {
         let base = if composite {
             let name =
                 listed.base.as_deref().ok_or("it does not say on which model it is based")?;
-            let base = self.models.iter().find(|entry| entry.name == name);
-            base.ok_or_else(|| format!("its base `{name}` is not in the list"))?
+            part(&self.models, name, "base")?
         } else {
             listed
         };
@@ -144,15 +174,13 @@ impl Lists {
         let mut parts = format!("base = {}\n", quoted(&files[0].name));
         let mut assembled = composite;
         if let Some(name) = listed.vae.as_deref().or(base.vae.as_deref()) {
-            let vae = self.vaes.get(name);
-            let vae =
-                file(vae.ok_or_else(|| format!("its autoencoder `{name}` is not in the list"))?)?;
+            let vae = file(part(&self.vaes, name, "autoencoder")?)?;
             let _ = writeln!(parts, "vae = {}", quoted(&vae.name));
             files.push(vae);
             assembled = true;
         }
         if composite {
-            let lora = self.loras.get(&listed.name).ok_or("its LoRA is not in the list")?;
+            let lora = part(&self.loras, &listed.name, "LoRA")?;
             let weight = lora.default_weight.or(listed.default_weight).unwrap_or(1.0);
             let lora = file(lora)?;
             let name = quoted(&lora.name);
@@ -200,6 +228,17 @@ impl Lists {
     }
 }
 
+/// The entry that a model is made of.
+///
+/// - `what`: what it is to the model, for the reason why there is none
+fn part<'a>(list: &'a Named, name: &str, what: &str) -> Result<&'a Listed, String> {
+    match list.get(name) {
+        Some(Some(listed)) => Ok(listed),
+        Some(None) => Err(format!("its {what} `{name}` is listed more than once, and not alike")),
+        None => Err(format!("its {what} `{name}` is not in the list")),
+    }
+}
+
 /// A list's settings, brought within what a job may ask for, and what that changed.
 ///
 /// - `side`: pixels of a side where the list does not say
@@ -237,7 +276,7 @@ fn settings(listed: Defaults, side: u32) -> (ImageDefaults, Vec<String>) {
     (image, changes)
 }
 
-/// A file as the lists name it, with a size of one byte until [`with_sizes`] knows it.
+/// A file as the lists name it, with a size of one byte until its server has told it.
 fn file(listed: &Listed) -> Result<ModelFile, String> {
     let name = format!("{}.safetensors", listed.name);
     if !is_file_name(&name) || name.contains('/') {
@@ -254,55 +293,6 @@ fn file(listed: &Listed) -> Result<ModelFile, String> {
 
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
-}
-
-/// Asks the servers for the exact sizes of a manifest's files, which the lists give in megabytes.
-///
-/// # Errors
-/// [`StoreError::BadCatalog`] if a server does not say.
-pub async fn with_sizes(mut manifest: ModelManifest) -> Result<ModelManifest, StoreError> {
-    for file in &mut manifest.files {
-        if let Some(Source::Http { url }) = file.sources.first() {
-            file.size_bytes = crate::source::http::size_of(url).await.map_err(|error| {
-                let problem = format!("the size of `{}` is not known: {error}", file.name);
-                StoreError::BadCatalog { problem }
-            })?;
-        }
-    }
-    let weights: u64 = manifest.size_bytes();
-    manifest.memory_bytes_min = weights.saturating_add(PICTURE_BYTES);
-    manifest.checked()
-}
-
-/// Reads a text from a file, or from an `https` address.
-///
-/// # Errors
-/// [`StoreError::Io`], [`StoreError::BadCatalog`].
-pub async fn text_from(place: &str) -> Result<String, StoreError> {
-    if is_allowed_url(place) {
-        let read = crate::source::http::text_of(place, crate::signed::BYTES_MAX).await;
-        return read.map_err(|error| {
-            let problem = format!("`{place}` cannot be read: {error}");
-            StoreError::BadCatalog { problem }
-        });
-    }
-    let path = Path::new(place);
-    std::fs::read_to_string(path).map_err(|error| StoreError::io("read", path, error))
-}
-
-/// Where a model's manifest goes in the catalogue folder, and its text.
-///
-/// # Errors
-/// [`StoreError::BadManifest`].
-pub fn written(
-    folder: &Path,
-    manifest: &ModelManifest,
-) -> Result<(std::path::PathBuf, String), StoreError> {
-    let text = toml::to_string(manifest).map_err(|error| StoreError::BadManifest {
-        name: manifest.id.to_string(),
-        problem: error.to_string(),
-    })?;
-    Ok((folder.join(crate::adopt::manifest_name(&manifest.id)), text))
 }
 
 #[cfg(test)]
@@ -386,8 +376,9 @@ mod tests {
         let lora = &parts["loras"].as_array().unwrap()[0];
         assert_eq!(lora["file"].as_str(), Some("pixels.safetensors"));
         assert!(text.contains("scale = 0.8"), "{text}");
-        let (path, written) = written(Path::new("/c"), pixels).unwrap();
-        assert_eq!(path, Path::new("/c/pixels.toml"));
+        let folder = tempfile::tempdir().unwrap();
+        crate::adopt::write_manifest(folder.path(), pixels).unwrap();
+        let written = std::fs::read_to_string(folder.path().join("pixels.toml")).unwrap();
         assert_eq!(ModelManifest::parse("x", &written).unwrap(), *pixels);
     }
 
@@ -411,5 +402,19 @@ mod tests {
         }
         let spoilt = Lists::parse("[{}]", "[]", "[]").unwrap_err().to_string();
         assert!(spoilt.contains("list of models"), "{spoilt}");
+    }
+
+    #[test]
+    fn of_two_entries_of_a_name_none_is_guessed() {
+        let one = r#"{"name":"a","type":"sd15","file_url":"https://x.org/a","checksum":"SUM"}"#;
+        let same = lists(&format!("[{one},{one}]"));
+        assert_eq!(usable(&same[0]).0.id.as_str(), "a");
+        assert_eq!(same.len(), 1, "the same words twice are one entry");
+        let other = one.replace("x.org/a", "x.org/other");
+        let based = r#"{"name":"pixels","type":"composite15","base":"a"}"#;
+        let torn = lists(&format!("[{one},{based},{other}]"));
+        assert_eq!(torn.len(), 2);
+        assert!(reason(&torn[0]).contains("more than once"), "{}", reason(&torn[0]));
+        assert!(reason(&torn[1]).contains("its base `a`"), "{}", reason(&torn[1]));
     }
 }

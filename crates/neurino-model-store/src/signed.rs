@@ -7,7 +7,8 @@
 //! The signature (Ed25519) covers the tag `neurino-catalogue-1`, a line feed, and the bytes of the payload
 //! as they stand in the text, so that nobody has to agree on how JSON is written. The key is put into
 //! the build; without one there are no updates. A version that is not higher than the one here is
-//! refused, so that nobody can bring an old list back.
+//! refused, so that nobody can bring an old list back. `issued_at_ms` may say when the edition was made, in
+//! milliseconds since the Unix epoch.
 
 use std::fs;
 use std::io::Write as _;
@@ -38,6 +39,8 @@ struct Envelope {
 #[derive(Deserialize)]
 struct Payload {
     version: u64,
+    #[serde(default)]
+    issued_at_ms: Option<i64>,
     models: Vec<ModelManifest>,
 }
 
@@ -46,6 +49,8 @@ struct Payload {
 pub struct SignedCatalog {
     /// Rises with every edition.
     pub version: u64,
+    /// When it was made, if it says so, in milliseconds since the Unix epoch.
+    pub issued_at_ms: Option<i64>,
     /// Its manifests, all of them checked.
     pub models: Vec<ModelManifest>,
 }
@@ -79,6 +84,17 @@ pub fn sealed(payload: &str, tag: &str, pair: &Ed25519KeyPair) -> String {
     serde_json::to_string_pretty(&envelope).expect("two texts are JSON")
 }
 
+/// A signed catalogue with this payload: the other side of [`SignedCatalog::open`].
+///
+/// - `seed`: the secret key
+///
+/// # Panics
+/// Never: any 32 bytes are a seed.
+pub fn sealed_catalogue(payload: &str, seed: &[u8; 32]) -> String {
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("32 bytes are a seed");
+    sealed(payload, TAG, &pair)
+}
+
 fn message(payload: &str, tag: &str) -> Vec<u8> {
     format!("{tag}\n{payload}").into_bytes()
 }
@@ -91,14 +107,14 @@ impl SignedCatalog {
     pub fn open(text: &str, key: &[u8; 32]) -> Result<Self, StoreError> {
         let bad = |problem: String| StoreError::BadCatalog { problem };
         if text.len() > BYTES_MAX {
-            return Err(bad("it is too large".into()));
+            return Err(bad(format!("it has more than {} MB", BYTES_MAX >> 20)));
         }
         let payload = opened(text, TAG, key).map_err(bad)?;
         let payload: Payload = serde_json::from_str(&payload)
             .map_err(|e| bad(format!("its content cannot be read: {e}")))?;
         let models = payload.models.into_iter().map(ModelManifest::checked);
         let models = models.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { version: payload.version, models })
+        Ok(Self { version: payload.version, issued_at_ms: payload.issued_at_ms, models })
     }
 
     /// The one that was accepted last, if it is there and its signature still holds.
@@ -108,25 +124,49 @@ impl SignedCatalog {
         opened.inspect_err(|error| warn!("the signed catalogue is left out: {error}")).ok()
     }
 
-    /// Accepts an update for the next start, if it is newer than what is here.
+    /// Accepts an update, if it is newer than what is here.
     ///
     /// # Errors
     /// [`StoreError::BadCatalog`], [`StoreError::Io`].
     pub fn accept(folder: &Path, text: &str, key: &[u8; 32]) -> Result<Self, StoreError> {
+        let version = Self::open(text, key)?.version;
+        let again = || {
+            let problem = format!("it is version {version}, and version {version} is here");
+            StoreError::BadCatalog { problem }
+        };
+        Self::consider(folder, text, key, 0)?.ok_or_else(again)
+    }
+
+    /// Accepts an update if it is newer than what is here; `None` where it is what is here.
+    ///
+    /// - `seen`: the highest version that was ever accepted, wherever the library lay then: whoever loses
+    ///   the catalogue does not fall for an old one
+    ///
+    /// # Errors
+    /// [`StoreError::BadCatalog`], also for an older one; [`StoreError::Io`].
+    pub fn consider(
+        folder: &Path,
+        text: &str,
+        key: &[u8; 32],
+        seen: u64,
+    ) -> Result<Option<Self>, StoreError> {
         let update = Self::open(text, key)?;
-        if let Some(here) = Self::kept(folder, Some(*key))
-            && update.version <= here.version
-        {
-            let (theirs, ours) = (update.version, here.version);
-            let problem = format!("it is version {theirs}, and version {ours} is here");
+        let here = Self::kept(folder, Some(*key)).map(|here| here.version);
+        let ours = here.unwrap_or_default().max(seen);
+        if update.version < ours {
+            let theirs = update.version;
+            let problem = format!("it is version {theirs}, and version {ours} was here");
             return Err(StoreError::BadCatalog { problem });
+        }
+        if here == Some(update.version) {
+            return Ok(None);
         }
         let failed = |error| StoreError::io("write", folder, error);
         fs::create_dir_all(folder).map_err(failed)?;
         let mut next = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         next.write_all(text.as_bytes()).and_then(|()| next.as_file().sync_all()).map_err(failed)?;
         next.persist(path(folder)).map_err(|error| failed(error.error))?;
-        Ok(update)
+        Ok(Some(update))
     }
 }
 
@@ -177,6 +217,29 @@ mod tests {
         assert_eq!(kept.version, 4);
         assert!(SignedCatalog::kept(folder.path(), Some(key(&other))).is_none());
         assert!(SignedCatalog::kept(folder.path(), None).is_none());
+    }
+
+    #[test]
+    fn what_is_here_is_no_news_and_what_was_here_once_does_not_come_back() {
+        let (library, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let own = signer(1);
+        let same = |text: String| text;
+        let consider = |folder: &Path, version: u64, seen: u64| {
+            SignedCatalog::consider(folder, &edition(&own, version, same), &key(&own), seen)
+        };
+        let dated = edition(&own, 5, |text| {
+            text.replace("{\"version\"", "{\"issued_at_ms\":86400000,\"version\"")
+        });
+        let first = SignedCatalog::consider(library.path(), &dated, &key(&own), 0).unwrap();
+        assert_eq!(first.unwrap().issued_at_ms, Some(86_400_000));
+        assert_eq!(consider(library.path(), 5, 5).unwrap(), None);
+        let older = consider(library.path(), 4, 5).unwrap_err().to_string();
+        assert!(older.contains("version 4, and version 5 was here"), "{older}");
+        // In a library that began anew, an older one is refused, and the same one is taken again.
+        assert!(consider(other.path(), 4, 5).is_err());
+        assert!(SignedCatalog::kept(other.path(), Some(key(&own))).is_none());
+        assert_eq!(consider(other.path(), 5, 5).unwrap().unwrap().version, 5);
+        assert_eq!(consider(other.path(), 6, 5).unwrap().unwrap().version, 6);
     }
 
     #[test]

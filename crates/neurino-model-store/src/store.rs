@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     folder: RwLock<PathBuf>,
     /// The catalogue without the manifests of its folder; what is built in and signed if absent.
     given: Option<Catalog>,
+    /// Whose signed catalogues count.
+    catalogue_key: Option<[u8; 32]>,
     known: RwLock<Known>,
     free_space: Box<FreeSpace>,
     always_hashed_bytes_max: u64,
@@ -69,7 +71,17 @@ pub(crate) struct Inner {
 /// The catalogue, and what its folder looked like when it was read.
 struct Known {
     catalog: Arc<Catalog>,
+    edition: Option<Edition>,
     seen: Vec<Seen>,
+}
+
+/// The signed catalogue that is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edition {
+    /// Rises with every edition.
+    pub version: u64,
+    /// When it was made, if it says so, in milliseconds since the Unix epoch.
+    pub issued_at_ms: Option<i64>,
 }
 
 /// A file of the catalogue's folder: name, size, and when it was changed.
@@ -139,6 +151,19 @@ impl ModelStore {
         self
     }
 
+    /// The same library, whose signed catalogues are those of another key than the build's. Call it before
+    /// the store is cloned.
+    ///
+    /// # Panics
+    /// If the store was cloned.
+    #[must_use]
+    pub fn trusting(mut self, key: [u8; 32]) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("the store is not shared yet");
+        inner.catalogue_key = Some(key);
+        self.read_again();
+        self
+    }
+
     fn open_at(
         folder: &Path,
         given: Option<Catalog>,
@@ -155,10 +180,20 @@ impl ModelStore {
     }
 
     fn found_at(folder: &Path, given: Option<Catalog>, free_space: Box<FreeSpace>) -> Self {
-        let known = Known::read(folder, given.as_ref());
+        Self::found_with(folder, given, signed::build_key(), free_space)
+    }
+
+    fn found_with(
+        folder: &Path,
+        given: Option<Catalog>,
+        catalogue_key: Option<[u8; 32]>,
+        free_space: Box<FreeSpace>,
+    ) -> Self {
+        let known = Known::read(folder, given.as_ref(), catalogue_key);
         let inner = Inner {
             folder: RwLock::new(folder.to_owned()),
             given,
+            catalogue_key,
             known: RwLock::new(known),
             free_space,
             always_hashed_bytes_max: ALWAYS_HASHED_BYTES_MAX,
@@ -172,7 +207,8 @@ impl ModelStore {
 
     /// What would lie in `folder` if it were this catalogue's library.
     pub(crate) fn seen_in(&self, folder: &Path) -> Self {
-        Self::found_at(folder, self.inner.given.clone(), Box::new(|_| Ok(0)))
+        let (given, key) = (self.inner.given.clone(), self.inner.catalogue_key);
+        Self::found_with(folder, given, key, Box::new(|_| Ok(0)))
     }
 
     /// Whether the folder of the library is there.
@@ -192,6 +228,11 @@ impl ModelStore {
         Arc::clone(&known.catalog)
     }
 
+    /// The signed catalogue that is in force, if there is one.
+    pub fn edition(&self) -> Option<Edition> {
+        self.inner.known.read().unwrap_or_else(PoisonError::into_inner).edition
+    }
+
     /// Looks whether this or another program changed the catalogue's folder, and reads it again if so.
     /// Returns whether other models are known now, or known otherwise. Cheap where nothing changed: one
     /// look at a folder of few files.
@@ -207,9 +248,10 @@ impl ModelStore {
 
     /// Reads the catalogue again, whatever its folder looks like; returns whether it has changed.
     pub fn read_again(&self) -> bool {
-        let fresh = Known::read(&self.root(), self.inner.given.as_ref());
+        let inner = &self.inner;
+        let fresh = Known::read(&self.root(), inner.given.as_ref(), inner.catalogue_key);
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = *known.catalog != *fresh.catalog;
+        let changed = *known.catalog != *fresh.catalog || known.edition != fresh.edition;
         let before = std::mem::replace(&mut *known, fresh).catalog;
         drop(known);
         if changed {
@@ -508,14 +550,16 @@ fn open_plainly(path: &Path) -> io::Result<Box<dyn io::Read>> {
 }
 
 impl Known {
-    fn read(root: &Path, given: Option<&Catalog>) -> Self {
+    fn read(root: &Path, given: Option<&Catalog>, key: Option<[u8; 32]>) -> Self {
         let folder = root.join("catalog");
         // Looked at before it is read: what changes in between is read again at the next look.
         let seen = look(&folder);
-        let base = given.cloned().unwrap_or_else(|| {
-            Catalog::built_in().with_signed(SignedCatalog::kept(&folder, signed::build_key()))
-        });
-        Self { catalog: Arc::new(base.with_folder(&folder)), seen }
+        let signed = SignedCatalog::kept(&folder, key);
+        let edition = signed
+            .as_ref()
+            .map(|one| Edition { version: one.version, issued_at_ms: one.issued_at_ms });
+        let base = given.cloned().unwrap_or_else(Catalog::built_in).with_signed(signed);
+        Self { catalog: Arc::new(base.with_folder(&folder)), edition, seen }
     }
 }
 
@@ -627,8 +671,10 @@ mod tests {
         let inner = Inner {
             folder: RwLock::new(folder.to_owned()),
             given: None,
+            catalogue_key: None,
             known: RwLock::new(Known {
                 catalog: Arc::new(Catalog::of(vec![manifest])),
+                edition: None,
                 seen: Vec::new(),
             }),
             free_space: Box::new(|_| Ok(u64::MAX)),

@@ -1,8 +1,5 @@
 //! A notification of the desktop's own.
 
-/// The name under which the desktop lists the program.
-const NAME: &str = "Neurino";
-
 /// Why the desktop shows none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotifyError {
@@ -26,7 +23,7 @@ pub fn notify(title: &str, body: &str) -> Result<(), NotifyError> {
     return crate::windows_notify::notify(title, body);
     #[cfg(not(any(target_os = "linux", windows)))]
     {
-        let _ = (NAME, title, body);
+        let _ = (title, body);
         Err(NotifyError::NoService)
     }
 }
@@ -39,8 +36,10 @@ mod linux {
     use zbus::blocking::connection::Builder;
     use zbus::zvariant::Value;
 
-    use super::{NAME, NotifyError};
+    use super::NotifyError;
 
+    /// The name under which the desktop lists the program.
+    const NAME: &str = "Neurino";
     const ANSWER_LIMIT: Duration = Duration::from_secs(2);
     const SERVICE: &str = "org.freedesktop.Notifications";
 

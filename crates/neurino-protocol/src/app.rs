@@ -13,6 +13,7 @@ use ts_rs::TS;
 
 use crate::alerts::{AlertsCommand, AlertsView};
 use crate::cards::CardChoice;
+use crate::catalogue::{CatalogueCommand, CatalogueView};
 use crate::control::{ControlStatus, RulesView};
 use crate::data::DataPlace;
 use crate::earnings::{EarningsAnswer, EarningsAsk};
@@ -64,6 +65,8 @@ pub enum Command {
     Library(LibraryAction),
     /// A person's own model; [`OwnModelCommand::Look`] is answered with [`Reply::OwnModel`].
     OwnModel(OwnModelCommand),
+    /// The network's lists and the signed catalogue; answered with [`Reply::Catalogue`].
+    Catalogue(CatalogueCommand),
     /// Sends a conversation to the network; the answer follows as [`Event::Chat`].
     ChatSend {
         /// Chosen by the caller; names the answer's events.
@@ -226,6 +229,8 @@ pub enum Reply {
     Data(Vec<DataPlace>),
     /// Answer to [`OwnModelCommand::Look`].
     OwnModel(Box<OwnModelView>),
+    /// Answer to [`Command::Catalogue`].
+    Catalogue(Box<CatalogueView>),
     /// Answer to [`WindowAction::ChooseFile`] and [`WindowAction::ChooseFolder`].
     Chosen {
         /// The whole path; `None` if the person chose nothing.

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod app;
 pub mod cards;
+pub mod catalogue;
 pub mod control;
 pub mod data;
 pub mod demand;

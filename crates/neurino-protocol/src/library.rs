@@ -5,6 +5,7 @@ use neurino_core::ModelId;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::catalogue::CatalogueStatus;
 use crate::demand::{ModelDemand, PointsEstimate};
 use crate::error::ErrorBody;
 
@@ -38,6 +39,8 @@ pub struct LibraryStatus {
     pub outcome: Option<Outcome>,
     /// What would have to go to keep to the cap, those first that were not used for longest.
     pub clean_up: Vec<ModelId>,
+    /// The signed catalogue, which names the models.
+    pub catalogue: CatalogueStatus,
 }
 
 /// What is known of a model on this machine.
@@ -178,6 +181,8 @@ pub enum Task {
     Reuse,
     /// Taking in a model of the person's own.
     Add,
+    /// Reading the network's lists.
+    Lists,
 }
 
 /// A long task under way.
@@ -191,6 +196,17 @@ pub struct Activity {
     /// Bytes in all; 0 if unknown.
     #[ts(type = "number")]
     pub total_bytes: u64,
+    /// What a task has done that asks servers rather than reading a drive.
+    pub asked: Option<Asked>,
+}
+
+/// Servers that were asked for the size of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Asked {
+    /// Questions with an answer.
+    pub done: u32,
+    /// Questions in all.
+    pub total: u32,
 }
 
 /// How a long task ended.

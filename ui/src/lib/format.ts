@@ -176,6 +176,11 @@ export function day(ms: number): string {
   return new Date(ms).toLocaleDateString(locale(), { day: 'numeric', month: 'short' });
 }
 
+/** A whole date: `3 June 2026`. */
+export function date(ms: number): string {
+  return new Date(ms).toLocaleDateString(locale(), { dateStyle: 'long' });
+}
+
 /** An hour of the day: `14:00`. */
 export function hour(ms: number): string {
   return new Date(ms).toLocaleTimeString(locale(), { hour: '2-digit', minute: '2-digit' });

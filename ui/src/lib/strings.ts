@@ -6,6 +6,7 @@ import { help, income } from './words/earnings';
 import { alerts } from './words/alerts';
 import { cards } from './words/cards';
 import { demand } from './words/demand';
+import { catalogue } from './words/catalogue';
 import { own } from './words/own';
 import { data } from './words/data';
 import { power } from './words/power';
@@ -101,6 +102,7 @@ export const en = {
   },
   control,
   cards,
+  catalogue,
   own,
   data,
   demand,
@@ -405,12 +407,14 @@ export const en = {
       scrub: 'Checking all files',
       reuse: 'Looking for files',
       add: 'Adding your model',
+      lists: "Reading the network's lists",
     } satisfies Record<Task, string>,
     taskFailed: {
       move: 'The models were not moved',
       scrub: 'The files could not be checked',
       reuse: 'The files could not be used',
       add: 'Your model was not added',
+      lists: 'The lists were not read',
     } satisfies Record<Task, string>,
     queue: 'Downloads',
     queued: 'In the downloads',

@@ -140,7 +140,7 @@ describe('the drive', () => {
     await fireEvent.input(screen.getByTestId('folder-input'), { target: { value: ' /big/m ' } });
     await fireEvent.click(screen.getByTestId('folder-go'));
     expect(backend.sent('library')[0]?.payload).toEqual({ action: 'move', folder: '/big/m' });
-    const activity = { task: 'move' as const, done_bytes: GB, total_bytes: 4 * GB };
+    const activity = { task: 'move' as const, done_bytes: GB, total_bytes: 4 * GB, asked: null };
     emit({ event: 'snapshot', payload: withLibrary({ activity }) });
     await settle();
     expect(screen.getByTestId('library-task').textContent).toContain('1.0 GB of 4.0 GB');

@@ -48,7 +48,7 @@ describe('an own model', () => {
   });
 
   it('shows its progress above the models', async () => {
-    const activity = { task: 'add' as const, done_bytes: 2e9, total_bytes: 7e9 };
+    const activity = { task: 'add' as const, done_bytes: 2e9, total_bytes: 7e9, asked: null };
     await open(snapshot('stopped', { library: { ...library, activity } }), 'models');
     expect(screen.getAllByTestId('library-task')).toHaveLength(1);
     expect(screen.getByText('Adding your model')).toBeTruthy();

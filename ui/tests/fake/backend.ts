@@ -13,6 +13,7 @@ import type {
   Snapshot,
 } from '../../src/lib/api/types';
 import { alertsView } from './alerts';
+import { listsView } from './catalogue';
 import { answerWallet } from './answers';
 import { history, rulesView } from './control';
 import { answer, overview } from './ledger';
@@ -34,6 +35,7 @@ export class FakeBackend implements Backend {
   alerts = alertsView;
   update = updateView();
   notices = noticeSettings;
+  lists = listsView();
   filter: FilterView = { on: false, words: [] };
   hotkey: HotkeyView = { way: 'here', keys: null, problem: null };
   /** Errors for the next commands of a name. */
@@ -110,6 +112,8 @@ export class FakeBackend implements Backend {
       case 'own_model':
         if (command.payload.do === 'add') return { reply: 'ok' };
         return { reply: 'own_model', payload: ownModel(command.payload.path) };
+      case 'catalogue':
+        return { reply: 'catalogue', payload: this.lists };
       case 'window': {
         const { action } = command.payload;
         if (action === 'choose_file') return { reply: 'chosen', payload: { path: OWN_PATH } };

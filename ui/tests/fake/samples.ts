@@ -164,6 +164,13 @@ export const library: LibraryStatus = {
   activity: null,
   outcome: null,
   clean_up: [],
+  catalogue: {
+    edition: null,
+    looks: false,
+    looking: false,
+    checked_at_ms: null,
+    problem: null,
+  },
 };
 
 export const cpu: Device = {

@@ -17,6 +17,7 @@ import type { EarningsView } from '../../src/features/earnings/ledger.svelte';
 import { FakeBackend } from '../fake/backend';
 import { fullDisk, hot } from '../fake/alerts';
 import { rigs } from '../fake/cards';
+import { PLACES, listsView, readLists, report, signedCatalogue } from '../fake/catalogue';
 import { powers } from '../fake/power';
 import { byHand, installing, ready, takenBack, updateView } from '../fake/update';
 import { nothing, overview, troubled } from '../fake/ledger';
@@ -177,11 +178,56 @@ const special: Record<string, () => Snapshot> = {
         },
       },
     }),
+  lists: () => snapshot('stopped', { library: { ...library, catalogue: signedCatalogue } }),
+  'lists-read': () =>
+    snapshot('stopped', {
+      library: { ...library, catalogue: signedCatalogue, outcome: readLists },
+    }),
+  'lists-reading': () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        activity: {
+          task: 'lists',
+          done_bytes: 0,
+          total_bytes: 0,
+          asked: { done: 12, total: 40 },
+        },
+      },
+    }),
+  'lists-failed': () =>
+    snapshot('stopped', {
+      library: {
+        ...library,
+        catalogue: {
+          ...signedCatalogue,
+          problem: {
+            code: 'model_not_ready',
+            message: 'the catalogue is refused: it is version 2, and version 7 was here',
+          },
+        },
+        outcome: {
+          task: 'lists',
+          sentence: null,
+          problem: {
+            code: 'invalid_request',
+            message:
+              'the list of models cannot be used: it is not a list in JSON as the network has it: expected value at line 1 column 1',
+            hint: 'Check the address; or save the list with your browser, and choose that file.',
+          },
+        },
+      },
+    }),
   moving: () =>
     snapshot('stopped', {
       library: {
         ...library,
-        activity: { task: 'move', done_bytes: 21_300_000_000, total_bytes: 64_800_000_000 },
+        activity: {
+          task: 'move',
+          done_bytes: 21_300_000_000,
+          total_bytes: 64_800_000_000,
+          asked: null,
+        },
       },
     }),
   rich: () =>
@@ -226,6 +272,7 @@ backend.update = updateView({
   keeper: state === 'update-by-hand' ? 'person' : state === 'stopped' ? 'nobody' : 'itself',
   back_to: state === 'working' ? '0.0.9' : null,
 });
+if (state === 'lists-read') backend.lists = listsView({ places: PLACES, report });
 backend.overview = { empty: nothing, troubled }[asked.get('ledger') ?? state] ?? overview;
 if (asked.has('wallet')) backend.wallet = richWallet();
 if (asked.get('filter') === 'on') {

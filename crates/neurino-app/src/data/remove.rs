@@ -66,6 +66,7 @@ const RECORDS: &[&str] = &[
     "alerts.json",
     "notices.json",
     "updates.json",
+    "catalogue.json",
     "downloads.json",
     "scrubbed.json",
     "window.toml",
@@ -312,7 +313,7 @@ fn window_folders() -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    const OURS: [&str; 19] = [
+    const OURS: [&str; 20] = [
         "data/neurino.lock",
         "data/control.json",
         "data/control.json.damaged",
@@ -322,6 +323,7 @@ mod tests {
         "data/network-club-example/meter.bin",
         "data/machine/recorder.bin",
         "data/scrubbed.json",
+        "data/catalogue.json",
         "data/tuning/rtx-4090-0a1b2c3d_580_7.json.log",
         "data/outbox/practice/0193.json",
         "data/outbox/network-club-example/0194.json.damaged",

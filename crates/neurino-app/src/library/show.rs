@@ -28,6 +28,7 @@ impl App {
         let models = models.map(|manifest| self.library_model(manifest, &usage, devices)).collect();
         let queue = self.queue_items();
         let away = self.library_away();
+        let catalogue = self.catalogue_status();
         let state = lock(&self.library.state);
         let keep: Vec<ModelId> = self.kept_models();
         let clean_up = match state.settings.cap_bytes {
@@ -49,6 +50,7 @@ impl App {
             activity: state.task.as_ref().map(|running| running.activity.clone()),
             outcome: state.outcome.clone(),
             clean_up,
+            catalogue,
         }
     }
 

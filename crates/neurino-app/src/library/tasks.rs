@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use neurino_config::ConfigError;
 use neurino_engine::inspect::inspect;
+use neurino_model_store::lists::Places;
 use neurino_model_store::{MoveProgress, OwnModel, ScrubProgress, StoreError};
-use neurino_protocol::library::{Activity, Outcome, Task};
+use neurino_protocol::catalogue::ListPlaces;
+use neurino_protocol::library::{Activity, Asked, Outcome, Task};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use tokio_util::sync::CancellationToken;
 
@@ -141,6 +143,26 @@ impl App {
         })
     }
 
+    /// Reads the network's lists and adds what they vouch for.
+    pub(crate) fn read_lists(self: &Arc<Self>, places: ListPlaces) -> Result<(), ErrorBody> {
+        let app = Arc::clone(self);
+        self.begin(Task::Lists, move |stop: CancellationToken| async move {
+            let tell = {
+                let app = Arc::clone(&app);
+                move |done, total| app.advance_asked(done, total)
+            };
+            let ListPlaces { models, vae, lora } = places.clone();
+            let from = Places { models, vae, lora };
+            let taken = app.model_store().take_lists(&from, tell, stop).await?;
+            let (added, left) = (taken.added.len(), taken.left.len());
+            app.note_lists(places, taken);
+            if added > 0 {
+                app.models_changed().await;
+            }
+            Ok(format!("The lists were read. New models: {added}. Not to be used: {left}."))
+        })
+    }
+
     /// Stops the long task under way.
     pub(super) fn stop_task(&self) {
         if let Some(running) = &lock(&self.library.state).task {
@@ -164,7 +186,7 @@ impl App {
                 return Err(ErrorBody::new(ErrorCode::Overloaded, message)
                     .with_hint("wait for that to end, or stop it"));
             }
-            let activity = Activity { task, done_bytes: 0, total_bytes: 0 };
+            let activity = Activity { task, done_bytes: 0, total_bytes: 0, asked: None };
             state.task = Some(Running { task, activity, stop: stop.clone() });
             state.outcome = None;
         }
@@ -197,6 +219,14 @@ impl App {
         if let Some(running) = &mut lock(&self.library.state).task {
             running.activity.done_bytes = done_bytes;
             running.activity.total_bytes = total_bytes;
+        }
+        self.changed.notify_one();
+    }
+
+    fn advance_asked(&self, done: usize, total: usize) {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        if let Some(running) = &mut lock(&self.library.state).task {
+            running.activity.asked = Some(Asked { done: count(done), total: count(total) });
         }
         self.changed.notify_one();
     }

@@ -17,7 +17,7 @@ use crate::world::{PATIENCE, Viewer, WEIGHTS, World};
 
 /// A desktop that the test changes.
 #[derive(Clone, Default)]
-struct Desk(Arc<Mutex<View>>);
+pub(crate) struct Desk(Arc<Mutex<View>>);
 
 impl Surroundings for Desk {
     fn look(&mut self) -> View {
@@ -27,7 +27,7 @@ impl Surroundings for Desk {
 
 impl Desk {
     /// The person sits there; nothing else is going on.
-    fn quiet() -> Self {
+    pub(crate) fn quiet() -> Self {
         let desk = Self::default();
         desk.change(|view| {
             *view = View {
@@ -43,7 +43,7 @@ impl Desk {
         desk
     }
 
-    fn change(&self, how: impl FnOnce(&mut View)) {
+    pub(crate) fn change(&self, how: impl FnOnce(&mut View)) {
         how(&mut self.0.lock().unwrap());
     }
 

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod cards;
+mod catalogue;
 mod chat;
 mod door;
 mod downloads;

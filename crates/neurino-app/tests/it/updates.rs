@@ -75,6 +75,7 @@ impl Shelf {
             updater: Some(updater),
             first_look_after: Duration::from_millis(100),
             came_up_after: Duration::from_millis(100),
+            unseen_after: Duration::from_secs(2),
         };
         AppOptions { updates: Some(updates), ..world.options() }
     }
@@ -373,4 +374,27 @@ async fn after_its_end_the_data_folder_is_free_whoever_still_holds_the_applicati
     let next = Viewer::start(shelf.options(&world)).await.unwrap();
     next.app.shutdown().await;
     drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_nobody_has_in_front_holds_no_update_back_for_ever() {
+    let (world, shelf) = (World::answering("fine"), Shelf::new());
+    shelf.publish("0.2.0", &SEED);
+    let viewer = Viewer::start(shelf.options(&world)).await.unwrap();
+    viewer.app.watched(true);
+    viewer.until("ready", |s| ready(&s.update)).await;
+    let due = viewer.app.update_due();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!due.is_cancelled(), "somebody looks");
+    // A look at another window is none at all.
+    viewer.app.in_front(false);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    viewer.app.in_front(true);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!due.is_cancelled(), "it is in front again");
+    viewer.app.in_front(false);
+    let begin = std::time::Instant::now();
+    tokio::time::timeout(Duration::from_secs(10), due.cancelled()).await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
+    viewer.end().await;
 }

@@ -1,15 +1,15 @@
 //! `neurino models update` and `lists`: more models than those of the build.
 
-use std::fs;
-
 use anyhow::Context as _;
-use neurino_model_store::ModelStore;
-use neurino_model_store::lists::{self, Entry, Lists};
+use indicatif::{ProgressBar, ProgressStyle};
+use neurino_model_store::lists::{self, Places, Taken};
 use neurino_model_store::signed::{SignedCatalog, build_key};
+use neurino_model_store::{ListKind, ModelStore};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::Setting;
 use crate::output::{self, Format};
+use crate::{Setting, interrupted};
 
 /// Takes in a signed catalogue.
 pub(super) async fn update(
@@ -20,7 +20,7 @@ pub(super) async fn update(
     let key = build_key().context(
         "this build of Neurino carries no key for catalogue updates; a newer version brings newer models",
     )?;
-    let text = lists::text_from(place).await?;
+    let text = lists::text_of(ListKind::Signed, place).await?;
     let update = SignedCatalog::accept(&store.catalog_folder(), &text, &key)?;
     let count = update.models.len();
     match setting.format {
@@ -39,34 +39,33 @@ pub(super) async fn lists(
     store: &ModelStore,
     places: [&str; 3],
 ) -> anyhow::Result<()> {
-    let [models, vae, lora] = places;
-    let (models, vae, lora) = (
-        lists::text_from(models).await?,
-        lists::text_from(vae).await?,
-        lists::text_from(lora).await?,
-    );
-    let folder = store.catalog_folder();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let (mut added, mut left, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-    for entry in Lists::parse(&models, &vae, &lora)?.entries() {
-        match entry {
-            Entry::Left { name, reason } => left.push((name, reason)),
-            Entry::Usable { manifest, .. } if store.catalog().get(&manifest.id).is_some() => {}
-            Entry::Usable { manifest, changes } => {
-                let name = manifest.id.to_string();
-                match lists::with_sizes(*manifest).await {
-                    Ok(manifest) => {
-                        let (path, text) = lists::written(&folder, &manifest)?;
-                        fs::write(&path, text)
-                            .with_context(|| format!("cannot write {}", path.display()))?;
-                        changed.extend(changes.into_iter().map(|what| (name.clone(), what)));
-                        added.push(name);
-                    }
-                    Err(error) => left.push((name, error.to_string())),
-                }
-            }
+    let [models, vae, lora] = places.map(str::to_owned);
+    let bar = match setting.format {
+        Format::Json => ProgressBar::hidden(),
+        Format::Text => ProgressBar::new(0),
+    };
+    let style = "asking for sizes {bar:32} {pos}/{len}";
+    bar.set_style(ProgressStyle::with_template(style).context("the progress line's form")?);
+    let tell = |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let (cancel, places) = (CancellationToken::new(), Places { models, vae, lora });
+    let taking = store.take_lists(&places, tell, cancel.clone());
+    tokio::pin!(taking);
+    let taken = tokio::select! {
+        taken = &mut taking => taken,
+        () = interrupted() => {
+            cancel.cancel();
+            taking.await
         }
-    }
+    };
+    bar.finish_and_clear();
+    report(setting, &taken?)
+}
+
+fn report(setting: &Setting, taken: &Taken) -> anyhow::Result<()> {
+    let Taken { added, changed, left, known: _ } = taken;
     match setting.format {
         Format::Json => {
             let left: Vec<_> =
@@ -76,15 +75,15 @@ pub(super) async fn lists(
             output::json(&json!({ "added": added, "left_out": left, "changed": changed }))
         }
         Format::Text => {
-            for name in &added {
+            for name in added {
                 output::line(format!("added    {name}"));
             }
-            for (name, what) in &changed {
+            for (name, what) in changed {
                 output::line(format!(
                     "changed  {name}: {what}, which is all that a job may ask for"
                 ));
             }
-            for (name, reason) in &left {
+            for (name, reason) in left {
                 output::line(format!("left out {name}: {reason}"));
             }
             output::line("A Neurino that runs knows them in a few seconds.");

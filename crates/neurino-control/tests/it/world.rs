@@ -49,6 +49,7 @@ impl World {
         Facts {
             now_ms: self.now_ms,
             week_minute: self.week_minute(),
+            clock_change: None,
             device: self.device,
             mining: self.mining,
             idle_secs: self.idle_secs,

@@ -42,8 +42,43 @@ async fn a_missing_device_or_program_is_an_error_of_its_kind() {
     let mut wrong = config();
     wrong.program = "/nonexistent/program".into();
     let error = ProcessEngine::start(wrong).load(&model()).await.unwrap_err();
-    assert_eq!(error.code, EngineErrorCode::Crashed);
-    assert!(error.message.contains("could not be started"), "{error}");
+    assert_eq!(error.code, EngineErrorCode::NoProgram);
+    assert_eq!(error.message, "the engine's program is gone: /nonexistent/program");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_that_is_taken_away_while_it_runs_is_told_at_the_next_start() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("neurino");
+    symlink(CHILD, &program).unwrap();
+    let mut taken = config();
+    taken.program = program.clone();
+    let engine = ProcessEngine::start(taken);
+    engine.load(&model()).await.unwrap();
+    let id = engine.process_id().unwrap();
+    // What an antivirus program does: the file is gone, and then the process.
+    std::fs::remove_file(&program).unwrap();
+    let killed = std::process::Command::new("kill").args(["-9", &id.to_string()]).status();
+    assert!(killed.unwrap().success());
+    gone(id).await;
+    let error = engine.load(&model()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::NoProgram, "{error}");
+    // It tries no further by itself, and works again once the file is restored.
+    let idle = async {
+        while *engine.status().borrow() != EngineStatus::Idle {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.unwrap();
+    std::fs::write(&program, "nobody may start this").unwrap();
+    let error = engine.load(&model()).await.unwrap_err();
+    assert_eq!(error.code, EngineErrorCode::NoProgram, "{error}");
+    assert!(error.message.contains("lets nobody start"), "{error}");
+    std::fs::remove_file(&program).unwrap();
+    symlink(CHILD, &program).unwrap();
+    engine.load(&model()).await.unwrap();
 }
 
 #[tokio::test]

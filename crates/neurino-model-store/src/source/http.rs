@@ -117,10 +117,7 @@ pub(crate) async fn size_of(url: &str) -> Result<u64, SourceError> {
     let url = Url::parse(url).map_err(|_| SourceError::Redirect { host: url.to_owned() })?;
     let client = client(&url, Duration::from_secs(30))?;
     let request = client.head(url.clone()).header(ACCEPT_ENCODING, "identity");
-    let response = request
-        .send()
-        .await
-        .map_err(|error| SourceError::Connect { host: host(&url), source: error.without_url() })?;
+    let response = request.send().await.map_err(|error| unanswered(&url, error))?;
     let status = response.status();
     let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match length.and_then(|length| length.parse().ok()) {
@@ -132,17 +129,18 @@ pub(crate) async fn size_of(url: &str) -> Result<u64, SourceError> {
 /// Reads a small text, of at most `bytes_max`.
 pub(crate) async fn text_of(url: &str, bytes_max: usize) -> Result<String, SourceError> {
     let url = Url::parse(url).map_err(|_| SourceError::Redirect { host: url.to_owned() })?;
-    let broken = |error: reqwest::Error| SourceError::Connect {
-        host: host(&url),
-        source: error.without_url(),
-    };
     let client = client(&url, Duration::from_secs(30))?;
-    let mut response = client.get(url.clone()).send().await.map_err(broken)?;
+    let mut response =
+        client.get(url.clone()).send().await.map_err(|error| unanswered(&url, error))?;
     if !response.status().is_success() {
         let status = response.status().as_u16();
         return Err(SourceError::Status { host: host(&url), status });
     }
     let mut bytes = Vec::new();
+    let broken = |error: reqwest::Error| SourceError::CutOff {
+        host: host(&url),
+        source: error.without_url(),
+    };
     while let Some(piece) = response.chunk().await.map_err(broken)? {
         if bytes.len() + piece.len() > bytes_max {
             let found_bytes = (bytes.len() + piece.len()) as u64;
@@ -151,6 +149,15 @@ pub(crate) async fn text_of(url: &str, bytes_max: usize) -> Result<String, Sourc
         bytes.extend_from_slice(&piece);
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Why a server gave no answer.
+fn unanswered(url: &Url, error: reqwest::Error) -> SourceError {
+    let (host, source) = (host(url), error.without_url());
+    if source.is_redirect() {
+        return SourceError::Redirect { host };
+    }
+    SourceError::Connect { host, source }
 }
 
 fn client(url: &Url, stall_wait: Duration) -> Result<Client, SourceError> {

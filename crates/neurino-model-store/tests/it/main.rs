@@ -7,6 +7,7 @@ mod hostile;
 mod http;
 mod kill;
 mod library;
+mod lists;
 #[cfg(unix)]
 mod python;
 mod server;

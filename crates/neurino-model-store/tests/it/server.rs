@@ -93,6 +93,21 @@ impl Server {
         Self { url, requests, task }
     }
 
+    /// Answers by what is asked for: a method and a path, as in `HEAD /a.safetensors`.
+    pub(crate) async fn of_paths(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let Some(head) = head(&mut stream).await else { continue };
+                let asked = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1");
+                tokio::spawn(write(stream, answer(asked)));
+            }
+        });
+        Self { url, requests: Arc::default(), task }
+    }
+
     pub(crate) fn source(&self) -> Source {
         Source::Http { url: self.url.clone() }
     }
@@ -113,13 +128,18 @@ impl Drop for Server {
 }
 
 /// `None` if the client left before it had asked.
-async fn read(stream: &mut TcpStream) -> Option<Request> {
+async fn head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
+    Some(String::from_utf8(head).unwrap())
+}
+
+async fn read(stream: &mut TcpStream) -> Option<Request> {
+    let head = head(stream).await?;
     let mut request = Request::default();
-    for line in String::from_utf8(head).unwrap().lines() {
+    for line in head.lines() {
         let Some((name, value)) = line.split_once(": ") else { continue };
         if name.eq_ignore_ascii_case("range") {
             let (first, last) = value.strip_prefix("bytes=").unwrap().split_once('-').unwrap();

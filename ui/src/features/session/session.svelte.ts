@@ -3,6 +3,8 @@
 import { asErrorBody, expectReply, type Backend } from '../../lib/api/backend';
 import type {
   CardChoice,
+  CatalogueCommand,
+  CatalogueView,
   Check,
   Command,
   DataPlace,
@@ -228,6 +230,12 @@ export class Session {
     } catch (thrown) {
       return asErrorBody(thrown);
     }
+  }
+
+  /** The network's lists and the signed catalogue. Rejects where it is refused. */
+  async catalogue(command: CatalogueCommand): Promise<CatalogueView> {
+    const reply = await this.#backend.call({ cmd: 'catalogue', payload: command });
+    return expectReply(reply, 'catalogue').payload;
   }
 
   /** Downloads, the drive and the library as a whole. */

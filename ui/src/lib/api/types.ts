@@ -54,7 +54,11 @@ done_bytes: number,
 /**
  * Bytes in all; 0 if unknown.
  */
-total_bytes: number, };
+total_bytes: number,
+/**
+ * What a task has done that asks servers rather than reading a drive.
+ */
+asked: Asked | null, };
 
 /**
  * Something the person should know.
@@ -150,6 +154,19 @@ rules: AlertRules,
 past: Array<Alert>, };
 
 /**
+ * Servers that were asked for the size of a file.
+ */
+export type Asked = {
+/**
+ * Questions with an answer.
+ */
+done: number,
+/**
+ * Questions in all.
+ */
+total: number, };
+
+/**
  * Whether the computer is kept awake.
  */
 export type AwakeState = { "state": "released" } | { "state": "held" } | { "state": "failed",
@@ -239,6 +256,66 @@ name?: string, };
  * What a card is used for.
  */
 export type CardRole = "both" | "text" | "pictures";
+
+/**
+ * What the window asks for; each is answered with a [`CatalogueView`].
+ */
+export type CatalogueCommand = { "ask": "look" } | { "ask": "read_lists",
+/**
+ * Where they lie.
+ */
+places: ListPlaces, } | { "ask": "check" };
+
+/**
+ * An edition of the signed catalogue.
+ */
+export type CatalogueEdition = {
+/**
+ * Rises with every edition.
+ */
+version: number,
+/**
+ * When it was made, if it says so, in milliseconds since the Unix epoch.
+ */
+issued_at_ms: number | null, };
+
+/**
+ * The signed catalogue, as the Models page shows it.
+ */
+export type CatalogueStatus = {
+/**
+ * The one in force; `None` where the models are those of this version of the program.
+ */
+edition: CatalogueEdition | null,
+/**
+ * Whether this build looks for newer ones: it names a place and a key.
+ */
+looks: boolean,
+/**
+ * It looks just now.
+ */
+looking: boolean,
+/**
+ * When it last looked, in milliseconds since the Unix epoch.
+ */
+checked_at_ms: number | null,
+/**
+ * Why the last look came to nothing.
+ */
+problem: ErrorBody | null, };
+
+/**
+ * What is known of the network's lists.
+ */
+export type CatalogueView = {
+/**
+ * Where they were read from last.
+ */
+places: ListPlaces,
+/**
+ * What became of their entries, since this program started.
+ */
+report: ListsReport | null, };
 
 /**
  * What a rule saw.
@@ -460,7 +537,7 @@ rules: Rules, } } | { "cmd": "decisions" } | { "cmd": "model_fetch", "payload": 
 /**
  * The model.
  */
-model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "own_model", "payload": OwnModelCommand } | { "cmd": "chat_send", "payload": {
+model: ModelId, } } | { "cmd": "library", "payload": LibraryAction } | { "cmd": "own_model", "payload": OwnModelCommand } | { "cmd": "catalogue", "payload": CatalogueCommand } | { "cmd": "chat_send", "payload": {
 /**
  * Chosen by the caller; names the answer's events.
  */
@@ -1647,7 +1724,11 @@ outcome: Outcome | null,
 /**
  * What would have to go to keep to the cap, those first that were not used for longest.
  */
-clean_up: Array<ModelId>, };
+clean_up: Array<ModelId>,
+/**
+ * The signed catalogue, which names the models.
+ */
+catalogue: CatalogueStatus, };
 
 /**
  * A rule that the person's own choice sets aside.
@@ -1670,6 +1751,71 @@ export type LimitState = { "state": "own" } | { "state": "held" } | { "state": "
  * Why, in one sentence.
  */
 message: string, };
+
+/**
+ * Where the network's three lists lie: an https address, http on this machine, or the whole path of a file.
+ * An empty place is an empty list.
+ */
+export type ListPlaces = {
+/**
+ * The list of models.
+ */
+models: string,
+/**
+ * The list of autoencoders.
+ */
+vae: string,
+/**
+ * The list of LoRAs.
+ */
+lora: string, };
+
+/**
+ * A setting of a list that is beyond what a job may ask for.
+ */
+export type ListedChange = {
+/**
+ * The model.
+ */
+model: ModelId,
+/**
+ * What stands in its place, in words for people.
+ */
+what: string, };
+
+/**
+ * An entry that cannot be used.
+ */
+export type ListedLeft = {
+/**
+ * Its name in the list.
+ */
+name: string,
+/**
+ * Why, in words for people.
+ */
+reason: string, };
+
+/**
+ * What became of the entries of the network's lists.
+ */
+export type ListsReport = {
+/**
+ * Models that the catalogue has from then on.
+ */
+added: Array<ModelId>,
+/**
+ * Models that it had already, with the same files.
+ */
+known: Array<ModelId>,
+/**
+ * Settings of added models that no job may have.
+ */
+changed: Array<ListedChange>,
+/**
+ * Entries that cannot be used.
+ */
+left_out: Array<ListedLeft>, };
 
 /**
  * Which log lines.
@@ -2810,7 +2956,7 @@ export type Reply = { "reply": "ok" } | { "reply": "snapshot", "payload": Snapsh
 /**
  * Where it lies now.
  */
-path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings } | { "reply": "hotkey", "payload": HotkeyView } | { "reply": "filter", "payload": FilterView } | { "reply": "data", "payload": Array<DataPlace> } | { "reply": "own_model", "payload": OwnModelView } | { "reply": "chosen", "payload": {
+path: string, } } | { "reply": "rules", "payload": RulesView } | { "reply": "decisions", "payload": Array<Entry> } | { "reply": "receipts", "payload": Array<Receipt> } | { "reply": "earnings", "payload": EarningsAnswer } | { "reply": "doctor", "payload": Array<Check> } | { "reply": "preferences", "payload": Preferences } | { "reply": "wallet", "payload": WalletReply } | { "reply": "onboarding", "payload": OnboardingView } | { "reply": "power", "payload": PowerView } | { "reply": "alerts", "payload": AlertsView } | { "reply": "update", "payload": UpdateView } | { "reply": "notices", "payload": NoticeSettings } | { "reply": "hotkey", "payload": HotkeyView } | { "reply": "filter", "payload": FilterView } | { "reply": "data", "payload": Array<DataPlace> } | { "reply": "own_model", "payload": OwnModelView } | { "reply": "catalogue", "payload": CatalogueView } | { "reply": "chosen", "payload": {
 /**
  * The whole path; `None` if the person chose nothing.
  */
@@ -3258,7 +3404,7 @@ currency: string, };
 /**
  * A long task of the library.
  */
-export type Task = "move" | "scrub" | "reuse" | "add";
+export type Task = "move" | "scrub" | "reuse" | "add" | "lists";
 
 /**
  * What the sensors said at one time, or on average over a step.

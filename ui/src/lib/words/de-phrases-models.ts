@@ -317,6 +317,15 @@ export const phrases: readonly Phrase[] = [
     "the engine's process could not be started: {}",
     'die Recheneinheit ließ sich nicht starten: {0}',
   ],
+  ["the engine's program is gone: {}", 'das Programm der Recheneinheit ist weg: {0}'],
+  [
+    "the system lets nobody start the engine's program: {}",
+    'das System lässt niemanden das Programm der Recheneinheit starten: {0}',
+  ],
+  [
+    'an antivirus program may have taken it away: restore it from the quarantine and except the folder of Neurino, or install Neurino again; keys, points and models stay where they are',
+    'vielleicht hat es ein Antivirenprogramm entfernt: Hol es aus der Quarantäne zurück und nimm den Ordner von Neurino aus, oder installiere Neurino neu; Schlüssel, Punkte und Modelle bleiben, wo sie sind',
+  ],
   ["the engine's process has no pipes", 'die Recheneinheit ist nicht zu erreichen'],
   [
     "the engine's process speaks version {}, this program {}",

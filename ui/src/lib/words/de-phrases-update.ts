@@ -8,8 +8,8 @@ export const phrases: readonly Phrase[] = [
     'the list of versions cannot be trusted: {}',
     'der Liste der Versionen ist nicht zu trauen: {0}',
   ],
-  ["its signature is not the network's", 'ihre Unterschrift ist nicht die richtige'],
-  ['its signature is not hexadecimal', 'ihre Unterschrift ist unlesbar'],
+  ["its signature is not the network's", 'die Unterschrift ist nicht die richtige'],
+  ['its signature is not hexadecimal', 'die Unterschrift ist unlesbar'],
   [
     'the list of versions is out of date; a new one has to come from where it lies',
     'die Liste der Versionen ist abgelaufen; von dort, wo sie liegt, muss eine neue kommen',

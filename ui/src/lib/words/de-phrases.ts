@@ -3,6 +3,7 @@
 // program's sources and wants every sentence of theirs here (tests/unit/phrases.test.ts).
 
 import { phrases as cards } from './de-phrases-cards';
+import { phrases as catalogue } from './de-phrases-catalogue';
 import { phrases as hotkey } from './de-phrases-hotkey';
 import { phrases as own } from './de-phrases-own';
 import { phrases as models } from './de-phrases-models';
@@ -354,6 +355,7 @@ const machine: readonly Phrase[] = [
 export const phrases: readonly Phrase[] = [
   ...machine,
   ...cards,
+  ...catalogue,
   ...own,
   ...hotkey,
   ...models,

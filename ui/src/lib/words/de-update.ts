@@ -14,7 +14,8 @@ export const update: Catalogue['update'] = {
   looking: 'Sucht',
   fetching: (version, done, of) => `Lädt ${version}: ${done} von ${of}.`,
   ready: (version) => `Neurino ${version} ist bereit.`,
-  between: 'Es installiert sich zwischen zwei Jobs, sobald dieses Fenster zu ist.',
+  between:
+    'Es installiert sich zwischen zwei Jobs, sobald dieses Fenster zu ist oder zehn Minuten lang nicht vorn war.',
   put: (version, at) => `Neurino ${version} ist bereit und wartet bis ${at}.`,
   byHand: (version) => `Neurino ${version} ist da und geprüft. Dieser Befehl installiert es:`,
   copyCommand: 'Den Befehl kopieren',
@@ -28,10 +29,11 @@ export const update: Catalogue['update'] = {
   later: 'Später',
   whatsNew: 'Was ist neu?',
   checkAlways: 'Nach neueren Versionen suchen',
-  checkAlwaysHelp: 'Standard: an. Alle sechs Stunden; was sich findet, wird geladen und geprüft.',
+  checkAlwaysHelp:
+    'Standard: an. Alle sechs Stunden; was sich findet, wird geladen und geprüft. Nach dem Katalog der Modelle einmal am Tag.',
   byItself: 'Zwischen zwei Jobs installieren',
   byItselfHelp:
-    'Standard: an. Nur bei geschlossenem Fenster und wenn kein Job läuft; danach geht das Mining weiter. Eine Version, die nicht in Gang kommt, wird zurückgenommen.',
+    'Standard: an. Nur wenn kein Job läuft und das Fenster zu ist oder zehn Minuten lang nicht vorn war; danach geht das Mining weiter. Eine Version, die nicht in Gang kommt, wird zurückgenommen.',
   backTo: (version) => `Version ${version} ist aufgehoben.`,
   backHelp:
     'Laufende Jobs werden erst fertig. Zurückgehen startet Neurino neu; von selbst installiert wird danach nichts mehr.',
@@ -46,7 +48,7 @@ export const antivirus: Catalogue['antivirus'] = {
     'Virenschutzprogramme misstrauen allem, was im Hintergrund die Grafikkarte beschäftigt und mit einem Netzwerk spricht, denn unerwünschte Mining-Programme tun dasselbe. Neurino schürft keine Währung: Es berechnet Texte und Bilder und enthält kein fremdes Programm.',
     'Prüf, ob dein Download der echte ist: Neben jeder Ausgabe liegt SHA256SUMS. Unter Windows muss `Get-FileHash` mit dem Installationsprogramm dieselben Ziffern liefern; unter Linux prüft `sha256sum --check SHA256SUMS`. Weichen sie ab, lösch die Datei.',
     'Stimmen sie, hol die Datei aus der Quarantäne und nimm den Ordner aus, in dem Neurino installiert ist, nicht das ganze Laufwerk. Sag dann dem Hersteller, dass es ein Fehlalarm ist: Jeder hat dafür ein Formular, Windows Defender unter microsoft.com/wdsi/filesubmission.',
-    'Heißt es nach einer Prüfung, die Engine lasse sich nicht starten, wurde vermutlich die Programmdatei entfernt: Installier Neurino neu. Schlüssel, Punkte und Modelle bleiben, wo sie sind.',
+    'Ist das Programm weg, das rechnet, oder lässt dein System es niemanden starten, hält das Mining an und sagt es: Hol es aus der Quarantäne zurück oder installier Neurino neu. Schlüssel, Punkte und Modelle bleiben, wo sie sind.',
   ],
 };
 
@@ -61,7 +63,8 @@ export const notices: Catalogue['notices'] = {
   firstPoints: 'Die ersten Punkte des Tages',
   firstPointsHelp: 'Standard: aus.',
   weekly: 'Was die Woche gebracht hat',
-  weeklyHelp: 'Standard: aus. Am Montag oder beim ersten Start danach.',
+  weeklyHelp:
+    'Standard: aus. Wenn eine Woche des Netzwerks vorbei ist, am Donnerstag um 00:00 UTC, oder beim ersten Start danach.',
   update: 'Eine neuere Version ist bereit',
   updateHelp: 'Standard: aus.',
   model: 'Ein Modell ist bereit',

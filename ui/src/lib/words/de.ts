@@ -7,6 +7,7 @@ import { control } from './de-control';
 import { help, income } from './de-earnings';
 import { cards } from './de-cards';
 import { data } from './de-data';
+import { catalogue } from './de-catalogue';
 import { own } from './de-own';
 import { demand } from './de-demand';
 import { power } from './de-power';
@@ -65,6 +66,7 @@ export const de: Catalogue = {
   },
   control,
   cards,
+  catalogue,
   own,
   data,
   demand,
@@ -383,12 +385,14 @@ export const de: Catalogue = {
       scrub: 'Alle Dateien werden geprüft',
       reuse: 'Dateien werden gesucht',
       add: 'Dein Modell kommt hinzu',
+      lists: 'Die Listen des Netzwerks werden gelesen',
     },
     taskFailed: {
       move: 'Die Modelle wurden nicht verschoben',
       scrub: 'Die Dateien konnten nicht geprüft werden',
       reuse: 'Die Dateien konnten nicht genutzt werden',
       add: 'Dein Modell kam nicht hinzu',
+      lists: 'Die Listen wurden nicht gelesen',
     },
     queue: 'Downloads',
     queued: 'Bei den Downloads',

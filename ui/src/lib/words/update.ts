@@ -12,7 +12,8 @@ export const update = {
   looking: 'Looking',
   fetching: (version: string, done: string, of: string) => `Fetching ${version}: ${done} of ${of}.`,
   ready: (version: string) => `Neurino ${version} is ready.`,
-  between: 'It installs itself between jobs, once this window is closed.',
+  between:
+    'It installs itself between jobs, once this window is closed or has not been in front for ten minutes.',
   put: (version: string, at: string) => `Neurino ${version} is ready and waits until ${at}.`,
   byHand: (version: string) => `Neurino ${version} is here and checked. This command installs it:`,
   copyCommand: 'Copy the command',
@@ -26,10 +27,11 @@ export const update = {
   later: 'Later',
   whatsNew: "What's new",
   checkAlways: 'Look for newer versions',
-  checkAlwaysHelp: 'Default: on. Every six hours; what is found is fetched and checked.',
+  checkAlwaysHelp:
+    'Default: on. Every six hours; what is found is fetched and checked. The catalogue of models once a day.',
   byItself: 'Install them between jobs',
   byItselfHelp:
-    'Default: on. Only while the window is closed and no job runs; mining goes on afterwards. A version that does not come up is taken back.',
+    'Default: on. Only while no job runs and the window is closed, or has not been in front for ten minutes; mining goes on afterwards. A version that does not come up is taken back.',
   backTo: (version: string) => `Version ${version} is kept.`,
   backHelp:
     'Running jobs finish first. Going back starts Neurino again and installs nothing by itself any more.',
@@ -44,7 +46,7 @@ export const antivirus = {
     'Antivirus programs distrust what keeps a graphics card busy in the background and talks to a network, because unwanted mining programs do the same. Neurino mines no currency: it computes texts and pictures, and it holds no program of somebody else.',
     'Check that your download is the real one: beside every release lies SHA256SUMS. Under Windows, `Get-FileHash` with the installer must give the same digits; under Linux, `sha256sum --check SHA256SUMS` does. If they differ, delete the file.',
     'If they are the same, restore the file from quarantine and except the folder that Neurino is installed in, not your whole drive. Then tell the maker that it is a false alarm: every one of them has a form for it, and Windows Defender has one at microsoft.com/wdsi/filesubmission.',
-    'If mining says that the engine cannot be started after a scan, the program file was probably removed: install Neurino again. Keys, points and models stay where they are.',
+    'When the program that computes is gone, or your system lets nobody start it, mining stops and says so: restore it from quarantine, or install Neurino again. Keys, points and models stay where they are.',
   ],
 };
 
@@ -59,7 +61,8 @@ export const notices = {
   firstPoints: 'First points of the day',
   firstPointsHelp: 'Default: off.',
   weekly: 'What the week brought',
-  weeklyHelp: 'Default: off. On Monday, or at the first start after it.',
+  weeklyHelp:
+    'Default: off. When a week of the network is over, on Thursday at 00:00 UTC, or at the first start after it.',
   update: 'A newer version is ready',
   updateHelp: 'Default: off.',
   model: 'A model is ready',
