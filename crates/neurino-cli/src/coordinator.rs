@@ -23,8 +23,7 @@ use neurino_coordinator::books::{self, ledger_check};
 use neurino_coordinator::{
     Account, AccountBalance, Bucket, BucketKeys, BucketTrouble, Coordinator, CoordinatorConfig,
     CoordinatorError, Database, DecoderProcess, FabricConfig, FabricError, FabricKey,
-    check_listen_address,
-    in_the_name_of,
+    check_listen_address, in_the_name_of,
 };
 use neurino_core::{MicroPoints, RuleSets};
 use neurino_ledger::epoch::Address;
