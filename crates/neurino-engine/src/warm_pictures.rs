@@ -183,7 +183,9 @@ pub(crate) fn pictures(
     let sizes = || usual_sizes(family).iter().filter_map(|size| planned(*size, first.guided));
     sizes().for_each(&mut add);
     planned(first.size, false).into_iter().for_each(&mut add);
-    other_words(family).iter().for_each(|words| add(WarmPicture { words: *words, ..first }));
+    for words in other_words(family) {
+        add(WarmPicture { words: *words, ..first });
+    }
     if !all {
         return found;
     }

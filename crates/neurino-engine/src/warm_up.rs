@@ -91,7 +91,7 @@ impl WarmShapes {
 
     /// The shapes to run: those that are cold, and a few that each start runs. The largest in each respect
     /// show whether there is memory for them, and the first one that the model computes at all.
-    fn cold(&self, shapes: Vec<StepShape>) -> Vec<StepShape> {
+    fn cold(&self, shapes: &[StepShape]) -> Vec<StepShape> {
         let most = |of: fn(&StepShape) -> usize| {
             let largest = shapes.iter().map(of).max();
             move |shape: &StepShape| Some(of(shape)) == largest
@@ -122,7 +122,7 @@ pub(crate) fn warm_up(
 ) -> Result<bool, LlmError> {
     let shapes = match steps {
         Steps::AsTheyCome => vec![StepShape { rows: 1, table: 16, reads: false, scored: 1 }],
-        Steps::InShapes => warm.cold(StepShapes::new(limits, model.context_tokens()).warm_up()),
+        Steps::InShapes => warm.cold(&StepShapes::new(limits, model.context_tokens()).warm_up()),
     };
     let n_blocks = shapes.iter().map(StepShape::blocks).max().unwrap_or(0);
     let mut cache = model.new_cache(n_blocks.max(3));
@@ -142,7 +142,9 @@ pub(crate) fn warm_up(
     if steps == Steps::InShapes {
         // A card says only behind its steps whether it could compute them.
         model.settle()?;
-        shapes.iter().for_each(|shape| warm.warmed.add(&warm.mark(shape)));
+        for shape in &shapes {
+            warm.warmed.add(&warm.mark(shape));
+        }
     }
     if !go_on(all - 1, all) {
         return Ok(false);
@@ -171,11 +173,13 @@ mod tests {
         let shapes = vec![small, shape(2, 16, 1), wide, shape(16, 64, 0), long, scoring];
         let warmed = Warmed::default();
         let warm = WarmShapes::new(warmed.clone(), "a model");
-        assert_eq!(warm.cold(shapes.clone()), shapes);
-        shapes.iter().for_each(|shape| warmed.add(&warm.mark(shape)));
-        assert_eq!(warm.cold(shapes.clone()), [small, wide, long, scoring]);
+        assert_eq!(warm.cold(&shapes), shapes);
+        for shape in &shapes {
+            warmed.add(&warm.mark(shape));
+        }
+        assert_eq!(warm.cold(&shapes), [small, wide, long, scoring]);
         let another = WarmShapes::new(warmed, "another");
-        assert_eq!(another.cold(shapes.clone()), shapes);
+        assert_eq!(another.cold(&shapes), shapes);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u64, start_after: Duration)
     let mut miner = Miner {
         rng: StdRng::seed_from_u64(number),
         node,
-        paints: shared.paints && number % PAINTS == 0,
+        paints: shared.paints && number.is_multiple_of(PAINTS),
         results: HashMap::new(),
         working: HashMap::new(),
         shared,
@@ -236,7 +236,7 @@ impl Miner {
             let Some((lease, _, late)) = self.working.remove(&id) else { continue };
             let output = match &lease.spec {
                 JobSpec::Image(job) => pictures::picture_of(job),
-                _ => self.answer(),
+                JobSpec::Text(_) => self.answer(),
             };
             let statement = ResultStatement {
                 job: lease.job,

@@ -220,7 +220,7 @@ impl World {
         self.next_job += 1;
         let (http, key) = (self.http.clone(), self.keys[payer].clone());
         let url = self.urls[number as usize % self.urls.len()].clone();
-        let spec = if self.shared.paints && number % PAINTS == 0 {
+        let spec = if self.shared.paints && number.is_multiple_of(PAINTS) {
             JobSpec::Image(pictures::job(number))
         } else {
             client::text(&self.model, number)

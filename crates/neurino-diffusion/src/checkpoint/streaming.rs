@@ -228,7 +228,9 @@ impl Porter {
         let (tasks, received) = mpsc::sync_channel::<Task>(1);
         let work = move || {
             while let Ok(Task { bring, behind, to }) = received.recv() {
-                behind.into_iter().for_each(|end| end());
+                for end in behind {
+                    end();
+                }
                 // A lack of memory is a panic, which whoever waits has to hear.
                 let brought = catch_unwind(AssertUnwindSafe(|| bring()));
                 // Nobody waits if the pass was given up.

@@ -151,9 +151,7 @@ fn a_whole_picture_of_flux_in_4_bits() {
     let available = available_bytes();
     if available < 16 << 30 {
         let free = available >> 30;
-        println!(
-            "NOT RUN: a picture of Flux takes 16 GiB of memory, {free} GiB are free"
-        );
+        println!("NOT RUN: a picture of Flux takes 16 GiB of memory, {free} GiB are free");
         return;
     }
     // Its own side takes an hour on two cores; weights and prompt are of its own size.

@@ -250,7 +250,7 @@ fn a_job_of_a_cold_class_begins_behind_a_picture_that_warms_it_up() {
     assert_eq!(tried.iter().collect::<Vec<_>>(), expect);
     // Another start knows it, another model does not, and a processor has nothing to warm up.
     let mut again = on_card(&card, STAY, &warmed);
-    assert_eq!(draws(&mut again, &card, &[64]), [begun.clone()]);
+    assert_eq!(draws(&mut again, &card, &[64]), std::slice::from_ref(&begun));
     let mut cold = on_card(&card, STAY, &Warmed::default());
     assert_eq!(draws(&mut cold, &card, &[64]), [behind]);
     let mut processor = self::pictures(&card, STAY);
