@@ -77,6 +77,9 @@ pub struct Coordinator {
     /// The time that goes into the books.
     pub(crate) clock: Clock,
     last_settled_ms: AtomicI64,
+    /// Until when nodes of before may still be on their way, with models that they alone know; none in
+    /// books that were never worked with.
+    pub(crate) returning_until: Option<tokio::time::Instant>,
     /// Sessions that are open by long poll.
     pub(crate) polls: Arc<Polls>,
     /// How many read epochs at once.
@@ -176,7 +179,11 @@ impl Coordinator {
             pictures: config.image_models.clone(),
         }));
         let decoder = crate::decoder::of(config.decoder.as_ref());
+        let returning = Duration::from_millis(config.limits.reconnect_grace_ms);
+        let returning_until =
+            (last_settled_ms > 0).then(|| tokio::time::Instant::now() + returning);
         let coordinator = Arc::new(Self {
+            returning_until,
             own_models,
             decoder,
             config,

@@ -72,7 +72,9 @@ impl Coordinator {
         let spec = match (self.admissible(&spec), &key) {
             (Ok(()), _) => with_network_stops(spec),
             // After a change of coordinators the nodes that have the model may still be on their way.
-            (Err(error), Some(key)) if error.code == ErrorCode::UnknownModel => {
+            (Err(error), Some(key))
+                if matches!(error.code, ErrorCode::UnknownModel | ErrorCode::Unreachable) =>
+            {
                 return self.admitted_before(&payer, key, spec).await?.ok_or(error);
             }
             (Err(error), _) => return Err(error),
@@ -236,8 +238,14 @@ impl Coordinator {
             .with_hint(format!("send it to {hint}, or choose another model")))
     }
 
-    /// The error for a model the network does not know; lists what it has.
+    /// The error for a model the network does not know; lists what it has. Right after a start it may be one
+    /// whose nodes are still on their way: then it says to try again, and not that there is none.
     pub(crate) fn unknown_model(&self, asked: &str) -> ErrorBody {
+        if self.returning_until.is_some_and(|until| Instant::now() < until) {
+            let message = "the coordinator has just started, and not all nodes are back";
+            return ErrorBody::new(ErrorCode::Unreachable, message)
+                .with_hint("try again in a few seconds");
+        }
         let state = self.state();
         let mut served: Vec<String> = state.router.served().map(ToString::to_string).collect();
         served.sort();
