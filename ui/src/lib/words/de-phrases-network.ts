@@ -269,6 +269,10 @@ export const phrases: readonly Phrase[] = [
   ],
   ['the coordinator is shutting down', 'der Koordinator wird gerade beendet'],
   [
+    'the coordinator has just started, and not all nodes are back',
+    'der Koordinator ist gerade erst gestartet, und noch nicht alle Rechner sind zurück',
+  ],
+  [
     'the database {} is in use by another Neurino; close that one or choose another home',
     'die Datenbank {0} gehört gerade einem anderen Neurino; beende es oder wähle einen anderen Ordner',
   ],
