@@ -22,7 +22,7 @@ pub use gateway::{FabricArgs, GatewayArgs, TlsArgs};
 pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
 
 /// By which rules a network's epochs are made, unless it is told otherwise.
-pub const EPOCH_RULES: &str = "weekly1";
+pub const EPOCH_RULES: &str = "weekly";
 
 /// Turns an idle gaming GPU into AI compute.
 ///
@@ -319,7 +319,8 @@ pub struct CoordinatorArgs {
     /// Also serve miners of the original protocol, which signs little: among friends, not strangers.
     #[arg(long)]
     pub legacy: bool,
-    /// Rules that price the jobs; without them a new network begins with `club2`.
+    /// Rules that price the jobs: an edition such as `club2`, which holds until you name another one, or all of a
+    /// kind, such as `club`, each from its day. Without it a new network has `club`.
     #[arg(long, value_name = "NAME")]
     pub rules: Option<String>,
     /// Have nodes unload a model that nobody asked for during so many minutes; 0 is never. Its files stay.

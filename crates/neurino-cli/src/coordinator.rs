@@ -145,13 +145,14 @@ impl Charter {
     ///
     /// It is kept by [`Charter::keep`], once the books could be opened.
     fn of(folder: &Path, args: &CoordinatorArgs, of_books: Option<String>) -> anyhow::Result<Self> {
+        let now = jiff::Timestamp::now();
         let charter = if let Some(charter) = Self::read(folder)? {
             charter
         } else {
             let asked = || args.network.clone().unwrap_or_else(|| "club".into());
             let network = of_books.unwrap_or_else(asked);
-            let rules = args.rules.clone().unwrap_or_else(|| "club2".into());
-            RuleSets::built_in().named(&rules)?;
+            let rules = args.rules.clone().unwrap_or_else(|| "club".into());
+            RuleSets::built_in().at(&rules, now)?;
             Self { network, rules }
         };
         if let Some(network) = args.network.as_ref().filter(|n| **n != charter.network) {
@@ -162,7 +163,7 @@ impl Charter {
             );
         }
         if let Some(rules) = &args.rules {
-            RuleSets::built_in().named(rules)?;
+            RuleSets::built_in().at(rules, now)?;
             return Ok(Self { rules: rules.clone(), ..charter });
         }
         Ok(charter)

@@ -483,19 +483,43 @@ impl Coordinator {
         // A validator that was accused may answer for itself: its word is the one that counts.
         let own_word = only.as_ref().is_some_and(|only| only.contains(&audit.node));
         let owner = (!own_word).then(|| owner_of(&audit.node).to_owned());
-        let (model, not_owners) = (spec.model(), owner.into_iter().collect());
+        let not_owners: Vec<String> = owner.into_iter().collect();
         // Another engine's text could neither confirm nor refute one of ours.
         let own_engine = matches!(spec, JobSpec::Text(_));
         let any =
             Placement { not_owners, class: None, only, own_engine, scores: false, known: None };
         let state = self.state();
+        if !state.router.serves_placed(spec.model(), &any) {
+            return None;
+        }
+        // Keys cost nothing, and lines do: who has several keys has them on one line. Among friends in one
+        // house there may be nobody else, and an owner of another key is better than none.
+        let near = any.only.is_none().then(|| state.neighbours_of(&audit.node)).unwrap_or_default();
+        if !near.is_empty() {
+            let not_owners = any.not_owners.iter().cloned().chain(near).collect();
+            let far = Placement { not_owners, ..any.clone() };
+            if let Some(placed) = self.placed(&state, audit, spec.model(), far) {
+                return Some(placed);
+            }
+        }
+        self.placed(&state, audit, spec.model(), any)
+    }
+
+    /// The best of the ways to have an audited job computed again by some of the nodes that may.
+    fn placed(
+        &self,
+        state: &State,
+        audit: &StoredAudit,
+        model: &ModelId,
+        any: Placement,
+    ) -> Option<(Placement, bool)> {
         // What another engine's miner says of its machine is not signed: two that say the same may be one
         // cheat's, so a node of ours is asked first for a text.
-        let ours_first = own_engine && is_other_engine(&audit.class);
+        let ours_first = any.own_engine && is_other_engine(&audit.class);
         if ours_first && state.router.serves_placed(model, &any) {
             return Some((any, false));
         }
-        if !audit.class.is_empty() && self.is_known_class(&state, &audit.class) {
+        if !audit.class.is_empty() && self.is_known_class(state, &audit.class) {
             let class = Some(audit.class.clone());
             let alike = Placement { class, own_engine: false, ..any.clone() };
             if state.router.serves_placed(model, &alike) {

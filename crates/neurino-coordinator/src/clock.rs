@@ -89,6 +89,11 @@ impl Coordinator {
     pub(crate) fn time(&self) -> Reading {
         self.clock.read(now_ms(), Instant::now())
     }
+
+    /// The same, to ask which edition of the rules holds.
+    pub(crate) fn instant(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.time().ms).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
 }
 
 #[cfg(test)]

@@ -33,9 +33,9 @@ pub struct CoordinatorConfig {
     pub network: String,
     /// Whether it is the built-in practice network.
     pub practice: bool,
-    /// The rule set that prices new jobs.
+    /// The rule set that prices new jobs: an edition, or a family whose editions each hold from their day.
     pub rule_set: String,
-    /// The price list that prices new prepaid jobs.
+    /// The price list that prices new prepaid jobs, in the same way.
     pub price_list: String,
     /// How many free nodes are compared for one job.
     pub sample: Sample,
@@ -64,7 +64,8 @@ pub struct CoordinatorConfig {
     pub known_as: Vec<String>,
     /// How results are checked by computing them again.
     pub audits: AuditRules,
-    /// By which rules a week's points are shared; no epochs are made if absent.
+    /// By which rules a week's points are shared, an edition or a family as with prices: those that hold when
+    /// the week begins. No epochs are made if absent.
     pub epoch_rules: Option<String>,
     /// The program that reads strangers' pictures in processes of its own. Without one they are read in
     /// this process, which is for a network whose pictures are all this machine's.
@@ -85,7 +86,7 @@ impl CoordinatorConfig {
             network: "practice".into(),
             practice: true,
             rule_set: "practice3".into(),
-            price_list: "credits1".into(),
+            price_list: "credits".into(),
             sample: Sample::default(),
             model_memory_bytes: BTreeMap::new(),
             key,

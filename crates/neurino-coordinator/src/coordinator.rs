@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use neurino_core::{
-    ImageDefaults, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceLists, Receipt,
-    ResponseFormat, RuleSets, TextJob,
+    ImageDefaults, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceError, PriceList,
+    PriceLists, Receipt, ResponseFormat, RuleSet, RuleSets, TextJob,
 };
-use neurino_ledger::epoch::EpochRules;
+use neurino_ledger::epoch::EpochEditions;
 use neurino_protocol::app::PointsSummary;
 use neurino_protocol::node::CoordinatorMessage;
 use neurino_protocol::{ErrorBody, ErrorCode};
@@ -139,11 +140,12 @@ impl Coordinator {
         config: CoordinatorConfig,
     ) -> Result<Arc<Self>, CoordinatorError> {
         let rules = RuleSets::built_in();
-        rules.named(&config.rule_set)?;
+        let now = Timestamp::now();
+        rules.at(&config.rule_set, now)?;
         let prices = PriceLists::built_in();
-        prices.named(&config.price_list)?;
+        prices.at(&config.price_list, now)?;
         if let Some(rules) = &config.epoch_rules {
-            EpochRules::named(rules)?;
+            EpochEditions::named(rules)?;
         }
         let own = config.key.address();
         if let Some(bucket) = &config.bucket {
@@ -363,15 +365,25 @@ impl Coordinator {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The rule set that prices jobs now.
+    pub(crate) fn rules_now(&self) -> Result<&RuleSet, PriceError> {
+        self.rules.at(&self.config.rule_set, self.instant())
+    }
+
+    /// The price list that prices prepaid jobs now.
+    pub(crate) fn prices_now(&self) -> Result<&PriceList, PriceError> {
+        self.prices.at(&self.config.price_list, self.instant())
+    }
+
     /// What a unit of work on a model counts by the network's rule set; `None` if it has no price.
     pub fn factor(&self, model: &ModelId, kind: JobKind) -> Option<Multiplier> {
-        let rules = self.rules.named(&self.config.rule_set).ok()?;
+        let rules = self.rules_now().ok()?;
         rules.quote(model, kind, 1, Multiplier::ONE).ok().map(|quote| quote.factor)
     }
 
     /// Whether the network's rule set has a price for such work on a model.
     pub(crate) fn prices(&self, model: &ModelId, kind: JobKind) -> bool {
-        let rules = self.rules.named(&self.config.rule_set);
+        let rules = self.rules_now();
         rules.is_ok_and(|rules| match kind {
             JobKind::Text => rules.other_text.is_some() || rules.text.contains_key(model),
             JobKind::Image => rules.other_image.is_some() || rules.image.contains_key(model),
@@ -396,7 +408,7 @@ impl Coordinator {
     /// those any rule set lists, those of this machine, and those that a node serves or served
     /// lately.
     pub(crate) fn known_models(&self, state: &State) -> BTreeSet<ModelId> {
-        let Ok(rules) = self.rules.named(&self.config.rule_set) else { return BTreeSet::new() };
+        let Ok(rules) = self.rules_now() else { return BTreeSet::new() };
         let here = self.of_this_machine();
         let mut known: BTreeSet<&ModelId> = rules.text.keys().chain(rules.image.keys()).collect();
         if rules.other_text.is_some() {

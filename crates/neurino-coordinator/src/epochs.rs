@@ -10,7 +10,7 @@ pub(crate) mod make;
 use std::sync::Arc;
 
 use neurino_core::audit::AuditRules;
-use neurino_ledger::epoch::{Address, EpochError, EpochRules, Holder, Snapshot, canonical_json};
+use neurino_ledger::epoch::{Address, EpochEditions, EpochError, Holder, Snapshot, canonical_json};
 use neurino_wallet::IdentityKey;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -101,7 +101,7 @@ pub async fn make_beside(
     let network = books.network().await?;
     let maker = Maker {
         network: &network,
-        rules: EpochRules::named(rules)?,
+        rules: &EpochEditions::named(rules)?,
         key,
         escrow_ms: AuditRules::built_in().escrow_ms,
         sizes: Sizes::default(),
@@ -179,11 +179,11 @@ impl Coordinator {
     /// `EpochUnderWay`, `EpochMoved`, `Epoch`, `Store`.
     pub async fn make_epochs(self: &Arc<Self>, now_ms: i64) -> Result<Vec<i64>, CoordinatorError> {
         let Some(rules) = &self.config.epoch_rules else { return Ok(Vec::new()) };
-        let rules = EpochRules::named(rules)?;
+        let rules = EpochEditions::named(rules)?;
         let escrow_ms = self.config.audits.escrow_ms;
         let (key, network) = (Arc::clone(&self.config.key), self.config.network.clone());
         let sizes = Sizes::default();
-        let maker = Maker { network: &network, rules: rules.clone(), key: &key, escrow_ms, sizes };
+        let maker = Maker { network: &network, rules: &rules, key: &key, escrow_ms, sizes };
         let mut books = EpochBooks::Own(&self.store);
         let mut all = Vec::new();
         while let Some(mut week) = make::drafted(&mut books, &maker, now_ms, rand::random()).await?
@@ -191,7 +191,7 @@ impl Coordinator {
             let (key, network, rules) = (Arc::clone(&key), network.clone(), rules.clone());
             // Shares of a busy network take a while; other tasks go on meanwhile.
             let computed = tokio::task::spawn_blocking(move || {
-                let maker = Maker { network: &network, rules, key: &key, escrow_ms, sizes };
+                let maker = Maker { network: &network, rules: &rules, key: &key, escrow_ms, sizes };
                 make::made(&maker, &mut week, now_ms).map(|epoch| (week, epoch))
             });
             let computed = computed.await.map_err(|error| {
@@ -211,7 +211,10 @@ impl Coordinator {
 
     /// The epoch of a time that is the last one that may be made by then.
     pub(crate) fn epoch_over(&self, now_ms: i64) -> Option<i64> {
-        let rules = EpochRules::named(self.config.epoch_rules.as_deref()?).ok()?;
-        Some(make::over_at(now_ms, rules.settle_wait_ms, self.config.audits.escrow_ms) - 1)
+        let rules = EpochEditions::named(self.config.epoch_rules.as_deref()?).ok()?;
+        Some(
+            make::over_at(now_ms, rules.at(now_ms).settle_wait_ms, self.config.audits.escrow_ms)
+                - 1,
+        )
     }
 }

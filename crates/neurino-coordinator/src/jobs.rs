@@ -79,13 +79,19 @@ impl Coordinator {
             }
             (Err(error), _) => return Err(error),
         };
+        // The day of the request decides, however long the job waits.
+        let rules = self.rules_now().map_err(|error| {
+            tracing::error!("no job can be priced: {error}");
+            ErrorBody::new(ErrorCode::Internal, "no rules of this network are in force")
+        })?;
+        let rule_set = rules.name.clone();
         let id = JobId(fresh_id());
         let hold = terms.prepaid.as_ref().map(|prepaid| self.hold(id, &payer, &spec, prepaid));
         let job = NewJob {
             id,
             payer,
             key,
-            rule_set: self.config.rule_set.clone(),
+            rule_set,
             spec,
             no_node_wait_ms: terms.no_node_wait_ms.unwrap_or(self.config.limits.no_node_wait_ms),
             class: terms.class,

@@ -1,6 +1,7 @@
 //! A link as a pair of channels: the whole conversation with a node, from challenge to goodbye.
 //! The WebSocket and the in-process link both end here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,11 @@ pub(crate) const CHANNEL: usize = 64;
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 
 /// Challenges, opens the session, and carries messages both ways until either side ends.
+///
+/// - `from`: the network that the node comes from, where that can be known
 pub(crate) async fn serve<N, C>(
     coordinator: Arc<Coordinator>,
+    from: Option<IpAddr>,
     mut from_node: mpsc::Receiver<N>,
     to_node: mpsc::Sender<C>,
 ) where
@@ -27,7 +31,10 @@ pub(crate) async fn serve<N, C>(
     C: From<CoordinatorMessage>,
 {
     match open(&coordinator, &mut from_node, &to_node).await {
-        Ok((session, outbox)) => carry(session, outbox, from_node, to_node).await,
+        Ok((session, outbox)) => {
+            session.came_from(from);
+            carry(session, outbox, from_node, to_node).await;
+        }
         Err(error) => {
             // A node that is gone does not need the reason.
             let _ = to_node.send(CoordinatorMessage::Bye(error).into()).await;

@@ -32,7 +32,7 @@ impl neurino_client::Coordinator for LocalCoordinator {
     ) -> Result<Session, ClientError> {
         let (outbox, from_node) = mpsc::channel(link::CHANNEL);
         let (to_node, messages) = mpsc::channel(link::CHANNEL);
-        self.0.tasks.spawn(link::serve(Arc::clone(&self.0), from_node, to_node));
+        self.0.tasks.spawn(link::serve(Arc::clone(&self.0), None, from_node, to_node));
         // Nobody else is on this link, so the identity's key does for the device, too.
         let (device, origin) = (Device::new(key.copy()), LOCAL_ORIGIN);
         let who = Introduction { key, node, capabilities, device: &device, origin };

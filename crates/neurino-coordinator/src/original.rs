@@ -358,6 +358,7 @@ impl Coordinator {
         let device = poll.hardware.as_deref().unwrap_or("unknown");
         let agent = poll.version.as_deref().unwrap_or("original");
         let (session, outbox) = self.open_original_session(&poll.node, agent, device)?;
+        session.came_from(poll.from);
         let facts = Facts { polled: now, images, model: poll.model.clone() };
         let miner = Arc::new(Miner { session, outbox: outbox.into(), facts: facts.into() });
         let old = table.insert(poll.node.clone(), Arc::clone(&miner));

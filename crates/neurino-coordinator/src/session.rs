@@ -2,6 +2,7 @@
 //! the in-process link are three ways to feed one [`NodeSession`].
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Answered;
 use crate::coordinator::{Coordinator, now_ms};
+use crate::edge::neighbourhood_of;
 use crate::error::shutting_down;
 use crate::introduction::{check_meant_for, check_signatures, check_token};
 use crate::jobs::short;
@@ -279,6 +281,7 @@ impl Coordinator {
             shows_files: false,
             original: false,
             machine: None,
+            neighbourhood: None,
             end,
         };
         state.sessions.insert(node.clone(), session);
@@ -320,6 +323,14 @@ impl Coordinator {
 }
 
 impl NodeSession {
+    /// Keeps from which neighbourhood of the internet the node comes.
+    pub(crate) fn came_from(&self, from: Option<IpAddr>) {
+        let mut state = self.coordinator.state();
+        if let Some(session) = state.sessions.get_mut(&self.node).filter(|own| own.id == self.id) {
+            session.neighbourhood = from.map(neighbourhood_of);
+        }
+    }
+
     /// Handles one message; answers go out through the outbox.
     pub(crate) async fn handle(&self, message: NodeMessage) {
         if !self.seen() {

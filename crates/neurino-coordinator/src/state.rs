@@ -2,6 +2,7 @@
 //! what only lives as long as a link. Guarded by one mutex that is never held across an await.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::challenge::Challenges;
 use crate::hedge::Budget;
-use crate::router::{Announced, JobClass, Place, Placement, Router, Standing, Waiting};
+use crate::router::{Announced, JobClass, Place, Placement, Router, Standing, Waiting, owner_of};
 use crate::store::AttemptEnd;
 use crate::talk::Talk;
 use crate::terms::{Payment, cost_units};
@@ -187,9 +188,14 @@ pub(crate) struct Session {
     pub(crate) original: bool,
     /// Its program and device, as its hello named them, for what its units can be compared with.
     pub(crate) machine: Option<(String, Capabilities)>,
+    /// The neighbourhood of the internet that it comes from, where that is known: in memory alone.
+    pub(crate) neighbourhood: Option<IpAddr>,
     /// Ends the link's task.
     pub(crate) end: CancellationToken,
 }
+
+/// Most owners that are counted as neighbours of one node.
+const NEIGHBOURS_MAX: usize = 256;
 
 /// All of it.
 pub(crate) struct State {
@@ -219,6 +225,14 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The owners of other nodes that come from a node's neighbourhood of the internet.
+    pub(crate) fn neighbours_of(&self, node: &NodeId) -> BTreeSet<String> {
+        let of = |session: &Session| session.neighbourhood;
+        let Some(here) = self.sessions.get(node).and_then(of) else { return BTreeSet::new() };
+        let near = self.sessions.iter().filter(|(_, session)| of(session) == Some(here));
+        near.map(|(other, _)| owner_of(other)).take(NEIGHBOURS_MAX).map(str::to_owned).collect()
+    }
+
     /// Whether a node is connected that has not said yet what it takes.
     pub(crate) fn is_node_preparing(&self) -> bool {
         self.sessions.keys().any(|node| !self.router.knows(node))

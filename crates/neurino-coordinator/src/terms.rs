@@ -102,7 +102,7 @@ impl Coordinator {
     }
 
     fn priced(&self, spec: &JobSpec) -> Result<(&PriceList, MicroCredits), ErrorBody> {
-        let priced = self.prices.named(&self.config.price_list);
+        let priced = self.prices_now();
         let priced = priced.and_then(|list| Ok((list, list.price(spec, usage_bound(spec))?)));
         priced.map_err(|_| {
             let message = format!("`model` {} has no price in credits here", spec.model());

@@ -9,9 +9,10 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::editions::Edition;
 use crate::ids::ModelId;
 use crate::job::{JobKind, JobSpec, Usage};
-use crate::pricing::PriceError;
+use crate::pricing::{PriceError, edition_at};
 
 const BUILT_IN: &str = include_str!("../data/prices.toml");
 /// Pixels times steps of the picture that an image price is for.
@@ -160,6 +161,16 @@ pub struct PriceList {
     pub split: Split,
 }
 
+impl Edition for PriceList {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn from(&self) -> Timestamp {
+        self.from
+    }
+}
+
 impl PriceList {
     /// What finished work costs, rounded up. `usage` counts for text; what a picture costs is in its
     /// job.
@@ -248,6 +259,14 @@ impl PriceLists {
             name: name.into(),
             known: self.price_list.iter().map(|list| list.name.clone()).collect(),
         })
+    }
+
+    /// The edition that a name means at a time: see [`crate::editions`].
+    ///
+    /// # Errors
+    /// [`PriceError::UnknownRuleSet`].
+    pub fn at(&self, name: &str, at: Timestamp) -> Result<&PriceList, PriceError> {
+        edition_at(&self.price_list, name, at)
     }
 }
 

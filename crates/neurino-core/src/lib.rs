@@ -2,12 +2,13 @@
 //!
 //! Pure: no io, no async, no clock, no randomness. Time and ids arrive as parameters.
 //! Reading order: [`ids`], [`job`], [`lease`], [`points`], [`pricing`], [`credits`], [`receipt`],
-//! [`boost`], [`audit`], [`file_tree`], [`causes`].
+//! [`editions`], [`boost`], [`audit`], [`file_tree`], [`causes`].
 
 pub mod audit;
 pub mod boost;
 pub mod causes;
 pub mod credits;
+pub mod editions;
 pub mod file_tree;
 pub mod ids;
 pub mod job;
@@ -19,6 +20,7 @@ pub mod receipt;
 pub use boost::{BoostStep, BoostTable};
 pub use causes::told_with_causes;
 pub use credits::{MicroCredits, PriceList, PriceLists, Roles, Shares, Split, TextPrice};
+pub use editions::Edition;
 pub use ids::{EventId, FrontendId, IdempotencyKey, JobId, LeaseId, ModelId, NodeId, UnitId};
 pub use job::{
     ChatMessage, ClaimScore, FinishReason, ImageDefaults, ImageJob, ImageOutput, ImageStep,

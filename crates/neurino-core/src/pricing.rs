@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use crate::editions::{self, Edition};
 use crate::ids::ModelId;
 use crate::job::{JobKind, JobSpec, Usage};
 use crate::points::{MicroPoints, Multiplier, PointsKind};
@@ -33,6 +34,12 @@ pub enum PriceError {
         name: String,
         /// Those there are.
         known: Vec<String>,
+    },
+    /// The family has editions, but the last one has ended.
+    #[error("no rule set of `{name}` is in force any more; update Neurino, or name another one")]
+    Ended {
+        /// The name asked for.
+        name: String,
     },
     /// The amount does not fit 64 bits.
     #[error("the amount is too large")]
@@ -91,6 +98,20 @@ pub struct Quote {
     pub multiplier: Multiplier,
     /// base x factor x multiplier, rounded down once, at the end.
     pub amount_micro: MicroPoints,
+}
+
+impl Edition for RuleSet {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn from(&self) -> Timestamp {
+        self.from
+    }
+
+    fn until(&self) -> Option<Timestamp> {
+        self.until
+    }
 }
 
 impl RuleSet {
@@ -181,6 +202,35 @@ impl RuleSets {
             known: self.rule_set.iter().map(|rules| rules.name.clone()).collect(),
         })
     }
+
+    /// The edition that a name means at a time: see [`editions`].
+    ///
+    /// # Errors
+    /// [`PriceError::UnknownRuleSet`], [`PriceError::Ended`].
+    pub fn at(&self, name: &str, at: Timestamp) -> Result<&RuleSet, PriceError> {
+        edition_at(&self.rule_set, name, at)
+    }
+
+    /// The edition of a family that will take its place, if one is published.
+    pub fn next(&self, name: &str, at: Timestamp) -> Option<&RuleSet> {
+        editions::next(&self.rule_set, name, at)
+    }
+}
+
+/// The edition that a name means at a time, with an error that says which names there are.
+pub(crate) fn edition_at<'a, E: Edition>(
+    all: &'a [E],
+    name: &str,
+    at: Timestamp,
+) -> Result<&'a E, PriceError> {
+    editions::in_force(all, name, at).ok_or_else(|| {
+        let (name, known) = (name.to_owned(), editions::names(all));
+        if known.contains(&name) {
+            PriceError::Ended { name }
+        } else {
+            PriceError::UnknownRuleSet { name, known }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -229,6 +279,35 @@ mod tests {
         assert!(matches!(error, PriceError::UnknownRuleSet { .. }));
         let told = error.to_string();
         assert!(sets.rule_set.iter().all(|rules| told.contains(&rules.name)), "{told}");
+    }
+
+    #[test]
+    fn a_family_is_the_edition_of_the_day() {
+        let sets = RuleSets::built_in();
+        let at = |name: &str, day: &str| {
+            let time = format!("{day}T12:00:00Z").parse().expect("a time");
+            sets.at(name, time).map(|rules| rules.name.clone())
+        };
+        assert_eq!(at("season", "2024-07-18").as_deref(), Ok("season1"));
+        assert_eq!(at("season", "2024-07-19").as_deref(), Ok("season2"));
+        assert_eq!(at("club", "2026-11-21").as_deref(), Ok("club1"));
+        assert_eq!(at("club", "2026-11-23").as_deref(), Ok("club2"));
+        assert_eq!(at("club1", "2026-11-23").as_deref(), Ok("club1"), "held on to");
+        let Err(PriceError::UnknownRuleSet { known, .. }) = at("clubs", "2026-11-23") else {
+            panic!("there are no `clubs`");
+        };
+        assert!(known.contains(&"club".into()) && known.contains(&"club2".into()), "{known:?}");
+    }
+
+    #[test]
+    fn a_family_whose_last_edition_ended_prices_nothing() {
+        let ended = "[[rule_set]]\nname = \"trial1\"\nfrom = \"2024-01-01T00:00:00Z\"\n\
+                     until = \"2024-02-01T00:00:00Z\"\nnote = \"\"";
+        let sets = RuleSets::parse(ended).expect("it reads");
+        let at = |day: &str| sets.at("trial", day.parse().expect("a time"));
+        assert!(at("2024-01-31T23:59:59Z").is_ok());
+        let told = at("2024-02-01T00:00:00Z").expect_err("it ended");
+        assert_eq!(told, PriceError::Ended { name: "trial".into() });
     }
 
     fn picture(width: u32, height: u32, steps: u32) -> JobSpec {

@@ -27,7 +27,7 @@ pub use inputs::{
 };
 pub use merkle::{leaf, root_of};
 pub use organic::{PaidSums, Source, Weigher, Work, weigh};
-pub use rules::{EpochRules, PoolRules};
+pub use rules::{EpochEditions, EpochRules, PoolRules};
 pub use share::{AccountShare, EpochResult, NodeFactors, Part, PoolResult, compute};
 pub use values::{Address, Hash, Tokens};
 

@@ -10,7 +10,8 @@ use neurino_ledger::epoch::{Address, Hash};
 pub enum EpochAction {
     /// Make the epochs of this machine's network that are due; a running coordinator does so itself.
     Make {
-        /// The rules to make them by.
+        /// The rules to make them by: an edition, or a family of them, of which each week has the one that held
+        /// when it began.
         #[arg(long, value_name = "NAME", default_value = super::EPOCH_RULES)]
         rules: String,
     },

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use neurino_ledger::epoch::{EpochInputs, epoch_of};
+use neurino_ledger::epoch::{EpochEditions, EpochInputs, epoch_of};
 use neurino_protocol::{ErrorBody, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,9 +77,13 @@ pub(crate) async fn list(
     let epochs: Vec<Value> =
         listed.iter().filter_map(|summary| serde_json::from_str(summary).ok()).collect();
     let current = epoch_of(now_ms());
+    let bounds = EpochInputs::bounds(current);
+    let rules = coordinator.config.epoch_rules.as_deref();
+    let editions = rules.and_then(|rules| EpochEditions::named(rules).ok());
+    let rules = editions.as_ref().zip(bounds).map(|(all, bounds)| &all.at(bounds.0).name);
     Ok(Json(json!({
-        "rules": coordinator.config.epoch_rules,
-        "current": { "epoch": current, "ends_at_ms": EpochInputs::bounds(current).map(|b| b.1) },
+        "rules": rules,
+        "current": { "epoch": current, "ends_at_ms": bounds.map(|b| b.1) },
         "epochs": epochs,
     })))
 }

@@ -67,10 +67,7 @@ pub(crate) async fn model(
 }
 
 fn listed(coordinator: &Coordinator) -> Vec<Value> {
-    let created = coordinator
-        .rules
-        .named(&coordinator.config.rule_set)
-        .map_or(0, |rules| rules.from.as_second());
+    let created = coordinator.rules_now().map_or(0, |rules| rules.from.as_second());
     let overview = coordinator.jobs_overview();
     let state = coordinator.state();
     let entry = |(model, nodes)| {

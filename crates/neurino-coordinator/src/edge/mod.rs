@@ -44,7 +44,7 @@ pub(crate) use http::{
     with_request_id,
 };
 pub(crate) use limits::RateLimits;
-pub(crate) use newcomers::{Newcomers, Peer, address_of};
+pub(crate) use newcomers::{Newcomers, Peer, address_of, neighbourhood_of};
 pub(crate) use nodes::{Polls, SEND_WAIT, fits, malformed, prepared};
 pub(crate) use picture_link::LinkKey;
 pub(crate) use serve::serve;

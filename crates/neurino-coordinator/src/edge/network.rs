@@ -24,10 +24,14 @@ pub(crate) async fn show(State(coordinator): State<Edge>) -> Json<Value> {
         .iter()
         .map(|class| (class.as_str().to_owned(), json!(class.weight())))
         .collect();
-    let prices = coordinator.prices.named(&config.price_list).ok();
+    let prices = coordinator.prices_now().ok();
+    let rules = coordinator.rules_now().ok();
+    let next = coordinator.rules.next(&config.rule_set, coordinator.instant());
     Json(json!({
         "network": config.network,
-        "rules": config.rule_set,
+        "rules": rules.map(|rules| &rules.name),
+        "rule_set": rules,
+        "next_rule_set": next,
         "prices": prices,
         "routing": {
             "order": ["model loaded", "referred by the frontend", "few failures", "speed", "votes", "uptime"],

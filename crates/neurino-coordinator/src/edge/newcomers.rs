@@ -5,7 +5,7 @@
 //! all of them, unless it says in a header that whoever runs the network named whom it speaks for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -133,6 +133,15 @@ fn network_of(address: IpAddr) -> IpAddr {
 /// What an address of the internet is counted as; none for one of this machine or of its private network.
 pub(super) fn far_network(address: IpAddr) -> Option<IpAddr> {
     (!is_near(address)).then(|| network_of(address))
+}
+
+/// What machines of one line, one house or one rented rack have in common: the first 24 bits of an address,
+/// of a longer one 48.
+pub(crate) fn neighbourhood_of(network: IpAddr) -> IpAddr {
+    match network.to_canonical() {
+        IpAddr::V4(four) => IpAddr::V4(Ipv4Addr::from_bits(four.to_bits() & !0xff)),
+        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & !(u128::MAX >> 48))),
+    }
 }
 
 #[cfg(test)]

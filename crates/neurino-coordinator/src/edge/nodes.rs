@@ -1,6 +1,7 @@
 //! Where nodes connect: a WebSocket, or where that is blocked, long polls.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -48,15 +49,16 @@ const READ_BUFFER_BYTES: usize = 1 << 10;
 pub(crate) const SEND_WAIT: Duration = Duration::from_secs(10);
 
 impl Coordinator {
-    /// Counts a session that somebody opens from outside.
+    /// Counts a session that somebody opens from outside; returns from where, where that can be known.
     fn admit_from(
         &self,
         peer: Option<Extension<Peer>>,
         headers: &HeaderMap,
-    ) -> Result<(), ErrorBody> {
+    ) -> Result<Option<IpAddr>, ErrorBody> {
         let trusted = self.config.client_address_header.as_deref();
         let from = address_of(peer.map(|Extension(peer)| peer), headers, trusted);
-        self.newcomers.enter(from, self.config.limits.new_sessions_per_min)
+        self.newcomers.enter(from, self.config.limits.new_sessions_per_min)?;
+        Ok(from)
     }
 }
 
@@ -78,10 +80,10 @@ pub(crate) async fn link(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let prepared = prepared(&headers, upgrade)?;
-    coordinator.admit_from(peer, &headers).map_err(ApiError::plain)?;
-    Ok(prepared.on_upgrade(|socket| {
+    let from = coordinator.admit_from(peer, &headers).map_err(ApiError::plain)?;
+    Ok(prepared.on_upgrade(move |socket| {
         let tasks = coordinator.tasks.clone();
-        tasks.track_future(websocket(coordinator, socket))
+        tasks.track_future(websocket(coordinator, from, socket))
     }))
 }
 
@@ -101,7 +103,7 @@ pub(crate) fn prepared(
     Ok(upgrade.max_message_size(bytes_max).max_frame_size(bytes_max))
 }
 
-async fn websocket(coordinator: Arc<Coordinator>, socket: WebSocket) {
+async fn websocket(coordinator: Arc<Coordinator>, from: Option<IpAddr>, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let (to_link, from_node) = mpsc::channel(link::CHANNEL);
     let (to_node, from_link) = mpsc::channel(link::CHANNEL);
@@ -109,7 +111,7 @@ async fn websocket(coordinator: Arc<Coordinator>, socket: WebSocket) {
     let complain = to_node.downgrade();
     tokio::join!(
         receive(stream, to_link, complain, &closed),
-        link::serve(coordinator, from_node, to_node),
+        link::serve(coordinator, from, from_node, to_node),
         send(sink, from_link, &closed),
     );
 }
@@ -233,10 +235,11 @@ pub(crate) async fn session(
     request: Request,
 ) -> Result<Json<SessionOpened>, ApiError> {
     refuse_browsers(&headers)?;
-    coordinator.admit_from(peer, &headers).map_err(ApiError::plain)?;
+    let from = coordinator.admit_from(peer, &headers).map_err(ApiError::plain)?;
     let coordinator = &coordinator;
     let hello: Hello = read_json(coordinator, request, ApiError::plain).await?;
     let (session, outbox) = coordinator.open_session(&hello).map_err(ApiError::plain)?;
+    session.came_from(from);
     let token = hex::encode(rand::random::<[u8; 32]>());
     let end = session.end.clone();
     let poll = Poll { session, outbox: outbox.into(), handling: tokio::sync::Mutex::default() };

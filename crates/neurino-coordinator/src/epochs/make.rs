@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hmac::{Hmac, Mac};
 use neurino_core::{LeaseId, NodeId, PointsKind};
 use neurino_ledger::epoch::{
-    Address, Before, Entries, Entry, EntryLines, EpochError, EpochFile, EpochInputs, EpochRules,
-    EpochSums, Hash, Holder, Movement, PaidSums, PerKind, Source, Weigher, Work, canonical_json,
-    epoch_of,
+    Address, Before, Entries, Entry, EntryLines, EpochEditions, EpochError, EpochFile, EpochInputs,
+    EpochRules, EpochSums, Hash, Holder, Movement, PaidSums, PerKind, Source, Weigher, Work,
+    canonical_json, epoch_of,
 };
 use neurino_wallet::IdentityKey;
 use serde_json::json;
@@ -32,7 +32,7 @@ use crate::store::{
 /// Whose books an epoch is made of, and by which rules.
 pub(crate) struct Maker<'a> {
     pub(crate) network: &'a str,
-    pub(crate) rules: EpochRules,
+    pub(crate) rules: &'a EpochEditions,
     pub(crate) key: &'a IdentityKey,
     pub(crate) escrow_ms: i64,
     pub(crate) sizes: Sizes,
@@ -95,6 +95,8 @@ pub(crate) struct Week {
 #[derive(Debug)]
 struct About {
     epoch: i64,
+    /// Those that held when the week began.
+    rules: EpochRules,
     /// The first movement that is in no epoch yet is not before.
     first_ms: i64,
     until: Until,
@@ -135,17 +137,18 @@ async fn due(
     now_ms: i64,
     salt: [u8; 32],
 ) -> Result<Option<About>, CoordinatorError> {
-    let over = over_at(now_ms, maker.rules.settle_wait_ms, maker.escrow_ms);
+    let over = over_at(now_ms, maker.rules.at(now_ms).settle_wait_ms, maker.escrow_ms);
     let over_ms = EpochInputs::bounds(over).map_or(0, |(start_ms, _)| start_ms);
     let Some(first_ms) = asked!(books, first_unmarked(over_ms))? else { return Ok(None) };
     let previous = asked!(books, last_epoch())?.map(|body| read_file(&body)).transpose()?;
     let after = previous.as_ref().map_or(0, |file| file.inputs.epoch + 1);
     let epoch = epoch_of(first_ms).max(after);
-    let end_ms = EpochInputs::bounds(epoch).map(|(_, end_ms)| end_ms);
-    let Some(end_ms) = end_ms.filter(|end_ms| *end_ms <= over_ms) else { return Ok(None) };
+    let bounds = EpochInputs::bounds(epoch).filter(|(_, end_ms)| *end_ms <= over_ms);
+    let Some((start_ms, end_ms)) = bounds else { return Ok(None) };
     let holdings = asked!(books, holdings(end_ms))?;
     Ok(Some(About {
         epoch,
+        rules: maker.rules.at(start_ms).clone(),
         first_ms,
         until: Until { before_ms: end_ms, known_ms: now_ms },
         previous,
@@ -334,14 +337,14 @@ pub(crate) async fn surveyed(
         let entry = kinship.entry(&raw, &about.salt);
         seen.add(&entry, raw.organic_micro)?;
         if entry.movement == Movement::Reward {
-            paid.add(&maker.rules, &work(&entry));
+            paid.add(&about.rules, &work(&entry));
         } else if raw.organic_micro.is_none() {
             open.insert(entry.lease);
         }
     }
     let mut called_back = BTreeMap::new();
     if !open.is_empty() {
-        let mut weigher = paid.clone().weigher(&maker.rules);
+        let mut weigher = paid.clone().weigher(&about.rules);
         let mut movements = Movements::of(&about, maker.sizes);
         while let Some(raw) = movements.next(books).await? {
             if raw.movement == Movement::Reward {
@@ -385,7 +388,7 @@ pub(crate) async fn written(
     let Survey { about, paid, called_back, seen } = survey;
     let mut draft = Draft::begin(books, &about).await?;
     let kinship = Kinship::of(about.holdings.as_ref());
-    let mut weigher: Weigher = paid.weigher(&maker.rules);
+    let mut weigher: Weigher = paid.weigher(&about.rules);
     let mut sums = EpochSums::default();
     let mut lines = EntryLines::default();
     let mut seen_now = Seen::default();
@@ -506,7 +509,7 @@ pub(crate) fn made(
         end_ms,
         claimable_from_ms: end_ms.saturating_add(maker.escrow_ms),
         previous_sha256: previous.map(EpochFile::sha256).transpose()?,
-        rules: maker.rules.clone(),
+        rules: about.rules.clone(),
         audit_key: Some(Hash(key_of(&secret_of(maker.key, maker.network), about.epoch))),
         snapshot: about.holdings.as_ref().map(|held| held.snapshot),
         entries: *entries,

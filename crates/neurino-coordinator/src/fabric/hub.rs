@@ -1,6 +1,7 @@
 //! The coordinator's side: who the gateways are, what they say, and what they are told.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -333,7 +334,9 @@ impl Hub {
     fn take(self: &Arc<Self>, peer: &Arc<Peer>, circuit: u64, say: UpSay, bytes: &[u8]) {
         match say {
             UpSay::Begin | UpSay::Alive => {}
-            UpSay::Link { hello, again } => self.link(peer, circuit, hello, again),
+            UpSay::Link { hello, again, from } => {
+                self.link(peer, circuit, Greeted { hello, again, from });
+            }
             UpSay::Text { more } => self.text(peer, circuit, bytes, more),
             UpSay::Ask { ask, more } => {
                 let mut circuits = peer.circuits();
@@ -442,7 +445,7 @@ impl Hub {
         }
     }
 
-    fn link(self: &Arc<Self>, peer: &Arc<Peer>, circuit: u64, hello: Box<Hello>, again: bool) {
+    fn link(self: &Arc<Self>, peer: &Arc<Peer>, circuit: u64, greeted: Greeted) {
         let (to_session, from_node) = mpsc::channel(WAITING);
         let waiting = Arc::default();
         let known = Circuit::Link { to_session, part: Vec::new(), waiting };
@@ -465,7 +468,7 @@ impl Hub {
         }
         let (hub, peer) = (Arc::clone(self), Arc::clone(peer));
         self.coordinator.tasks.spawn(async move {
-            let bye = link(&hub, &peer, circuit, &hello, again, from_node).await;
+            let bye = link(&hub, &peer, circuit, greeted, from_node).await;
             peer.circuits().remove(&circuit);
             // A node's socket outlives its coordinator: whoever takes over is told of the node.
             if !hub.routes() || peer.end.is_cancelled() {
@@ -572,21 +575,31 @@ impl Peer {
     }
 }
 
+/// A node whose hello a gateway has checked.
+struct Greeted {
+    hello: Box<Hello>,
+    /// It has been welcomed.
+    again: bool,
+    /// The network that it comes from, where that can be known.
+    from: Option<IpAddr>,
+}
+
 /// Opens a node's session and carries its messages until either side ends; returns what is left to say.
 async fn link(
     hub: &Hub,
     peer: &Peer,
     circuit: u64,
-    hello: &Hello,
-    again: bool,
+    greeted: Greeted,
     from_node: mpsc::Receiver<Said>,
 ) -> Option<ErrorBody> {
-    let (session, outbox) = match hub.coordinator.open_vouched_session(hello) {
+    let Greeted { hello, again, from } = greeted;
+    let (session, outbox) = match hub.coordinator.open_vouched_session(&hello) {
         Ok(opened) => opened,
         Err(refused) => return Some(refused),
     };
+    session.came_from(from);
     if !again {
-        peer.tell(circuit, &hub.coordinator.welcome(hello)).await;
+        peer.tell(circuit, &hub.coordinator.welcome(&hello)).await;
     }
     carry(peer, circuit, &session, outbox, from_node).await
 }

@@ -52,7 +52,13 @@ pub(super) enum UpSay {
     /// The gateway is there.
     Alive,
     /// A node, by the signed hello that the gateway has checked; `again` if it has been welcomed.
-    Link { hello: Box<Hello>, again: bool },
+    Link {
+        hello: Box<Hello>,
+        again: bool,
+        /// The network that it comes from, where that can be known.
+        #[serde(default)]
+        from: Option<IpAddr>,
+    },
     /// A piece of a node's message; `more` if others follow.
     Text { more: bool },
     /// A request; its body is in this message and those that follow.

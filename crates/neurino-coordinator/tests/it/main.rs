@@ -31,6 +31,7 @@ mod jobs;
 mod leases;
 mod links;
 mod miners;
+mod neighbours;
 mod node;
 mod openai;
 mod original;

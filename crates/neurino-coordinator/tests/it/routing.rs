@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use neurino_client::{ClientError, Coordinator as _};
-use neurino_coordinator::{JobClass, JobTerms, Limits, PayerId};
+use neurino_coordinator::{CoordinatorConfig, JobClass, JobTerms, Limits, PayerId};
 use neurino_core::NodeId;
 use neurino_protocol::ErrorCode;
 use neurino_protocol::node::{CoordinatorMessage, SkipReason};
@@ -113,6 +113,21 @@ async fn the_networks_parameters_are_published() {
     assert_eq!(shown["routing"]["sample"], 3);
     assert_eq!(shown["routing"]["class_weights"]["batch"], 4);
     assert_eq!(shown["prices"]["name"], "credits1");
+    assert_eq!(shown["rules"], "practice3");
+    assert_eq!(shown["rule_set"]["other_text"], 1_000_000);
+    assert_eq!(shown["next_rule_set"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_family_of_rules_is_the_edition_of_the_day() {
+    let world = World::changed(short_limits(), |config| CoordinatorConfig {
+        rule_set: "season".into(),
+        ..config
+    })
+    .await;
+    let (_, shown) = world.send(Method::GET, "/v1/network", None, &[], "").await;
+    assert_eq!(shown["rules"], "season2");
+    assert_eq!(shown["rule_set"]["from"], "2024-07-19T00:00:00Z");
 }
 
 #[tokio::test]

@@ -224,7 +224,7 @@ fn config(
     key: &Arc<IdentityKey>,
 ) -> CoordinatorConfig {
     let practice = CoordinatorConfig::practice(database.clone(), Arc::clone(key));
-    let epoch_rules = Some("weekly1".into());
+    let epoch_rules = Some("weekly".into());
     CoordinatorConfig { limits: limits.clone(), original, epoch_rules, seed: Some(7), ..practice }
 }
 

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use neurino_core::PointsKind;
 use neurino_core::boost::BoostTable;
+use neurino_core::editions::{self, Edition};
 use serde::{Deserialize, Serialize};
 
 use super::{EpochError, PerKind, Tokens};
@@ -61,6 +62,52 @@ pub struct EpochRules {
     pub free_per_paid_ppm: u32,
     /// How long after its end an epoch is made, in milliseconds: what was being settled is in.
     pub settle_wait_ms: i64,
+}
+
+impl Edition for EpochRules {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn from(&self) -> Timestamp {
+        self.from
+    }
+}
+
+/// By which rules the epochs of a network are made: always the same, or the edition of the day on which
+/// each begins.
+#[derive(Debug, Clone)]
+pub struct EpochEditions {
+    all: Vec<EpochRules>,
+    name: String,
+}
+
+impl EpochEditions {
+    /// What a name means among the editions of this build: an edition, or a family of them.
+    ///
+    /// # Errors
+    /// `UnknownRules`.
+    pub fn named(name: &str) -> Result<Self, EpochError> {
+        Self::among(EpochRules::parse(BUILT_IN)?, name)
+    }
+
+    /// What a name means among some editions.
+    ///
+    /// # Errors
+    /// `UnknownRules`.
+    pub fn among(all: Vec<EpochRules>, name: &str) -> Result<Self, EpochError> {
+        if editions::in_force(&all, name, Timestamp::MAX).is_none() {
+            return Err(EpochError::UnknownRules(name.to_owned()));
+        }
+        Ok(Self { all, name: name.to_owned() })
+    }
+
+    /// The edition that holds at a time in milliseconds since the Unix epoch.
+    pub fn at(&self, ms: i64) -> &EpochRules {
+        let at = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
+        let found = editions::in_force(&self.all, &self.name, at);
+        found.expect("rules of epochs have no end, and the name was looked up")
+    }
 }
 
 impl EpochRules {

@@ -267,6 +267,7 @@ export const phrases: readonly Phrase[] = [
     'the coordinator cannot read or write its books',
     'der Koordinator kann seine Bücher nicht lesen oder schreiben',
   ],
+  ['no rules of this network are in force', 'keine Regeln dieses Netzwerks gelten derzeit'],
   ['the coordinator is shutting down', 'der Koordinator wird gerade beendet'],
   [
     'the coordinator has just started, and not all nodes are back',

@@ -1,6 +1,7 @@
 //! Nodes' WebSockets. A gateway makes the challenge and sees it answered; it introduces the node to
 //! whoever routes, by the hello that the node has signed, again whenever that changes. The socket stays.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(super) async fn link(
             let stop = gateway.stop.clone();
             let bye = tokio::select! {
                 () = stop.cancelled() => Some(crate::error::shutting_down()),
-                bye = hold(&gateway, &mut socket) => bye,
+                bye = hold(&gateway, from, &mut socket) => bye,
             };
             if let Some(error) = bye {
                 tell(&mut socket, &CoordinatorMessage::Bye(error)).await;
@@ -61,7 +62,11 @@ pub(super) async fn link(
 }
 
 /// Holds a node's socket until it ends; returns why, if the node is to be told.
-async fn hold(gateway: &Arc<Inner>, socket: &mut WebSocket) -> Option<ErrorBody> {
+async fn hold(
+    gateway: &Arc<Inner>,
+    from: Option<IpAddr>,
+    socket: &mut WebSocket,
+) -> Option<ErrorBody> {
     let hello = match tokio::time::timeout(HELLO_WAIT, greet(gateway, socket)).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(bye)) => return bye,
@@ -70,7 +75,7 @@ async fn hold(gateway: &Arc<Inner>, socket: &mut WebSocket) -> Option<ErrorBody>
             return Some(ErrorBody::new(ErrorCode::Unauthorized, message));
         }
     };
-    let mut node = Node { hello, welcomed: false, ready: None, part: Vec::new() };
+    let mut node = Node { hello, from, welcomed: false, ready: None, part: Vec::new() };
     loop {
         let Some(live) = gateway.session(ROUTER_WAIT).await else {
             let error = ErrorBody::new(ErrorCode::Unreachable, "no coordinator answers right now");
@@ -158,6 +163,7 @@ enum Ended {
 /// What of a node outlives a session with the router.
 struct Node {
     hello: Box<Hello>,
+    from: Option<IpAddr>,
     /// Whether the router's welcome has reached it.
     welcomed: bool,
     /// What it said last that it can take.
@@ -169,7 +175,7 @@ struct Node {
 impl Node {
     async fn carry(&mut self, circuit: &mut Circuit, socket: &mut WebSocket) -> Ended {
         self.part.clear();
-        let say = UpSay::Link { hello: self.hello.clone(), again: self.welcomed };
+        let say = UpSay::Link { hello: self.hello.clone(), again: self.welcomed, from: self.from };
         if circuit.say(say, &[]).await.is_err() {
             return Ended::Lost;
         }

@@ -1,6 +1,10 @@
 //! An epoch is made piece by piece, and is what it would be with all of the week at hand.
 
-use neurino_ledger::epoch::{Address, EPOCH_MS, EpochRules, Holder, Movement, Snapshot, Tokens};
+use std::sync::LazyLock;
+
+use neurino_ledger::epoch::{
+    Address, EPOCH_MS, EpochEditions, EpochFile, EpochRules, Holder, Movement, Snapshot, Tokens,
+};
 use neurino_wallet::IdentityKey;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -18,6 +22,7 @@ on_both! {
     books_that_change_meanwhile_are_read_anew
     one_of_two_makers_drafts
     pictures_are_looked_up_by_name
+    a_week_is_made_by_the_rules_of_its_first_day
 }
 
 /// The first week of these tests.
@@ -29,8 +34,9 @@ fn key() -> IdentityKey {
 }
 
 fn maker(key: &IdentityKey, page: u32, write: usize) -> Maker<'_> {
-    let rules = EpochRules::named("weekly1").expect("built in");
-    Maker { network: "test", rules, key, escrow_ms: EPOCH_MS, sizes: Sizes { page, write } }
+    static RULES: LazyLock<EpochEditions> =
+        LazyLock::new(|| EpochEditions::named("weekly1").expect("built in"));
+    Maker { network: "test", rules: &RULES, key, escrow_ms: EPOCH_MS, sizes: Sizes { page, write } }
 }
 
 /// A time at which so many weeks from the first on are due.
@@ -280,6 +286,34 @@ async fn a_draft_counts_for_nothing_and_is_begun_anew_after_a_crash(books: Books
     ] {
         assert!(beside.0.run(words).await.is_err(), "{words}");
     }
+}
+
+async fn a_week_is_made_by_the_rules_of_its_first_day(books: Books) {
+    let (store, key) = (books.open().await, key());
+    let mut c = books.connection().await;
+    for week in 0..3 {
+        let at_ms = (WEEK + week) * EPOCH_MS + 1;
+        pay(&store, &mut c, &plain(u128::try_from(week).expect("small"), at_ms)).await;
+    }
+    let weekly = EpochRules::named("weekly1").expect("built in");
+    let (name, from) = ("pools1".to_owned(), jiff::Timestamp::UNIX_EPOCH);
+    let first = EpochRules { name, from, ..weekly };
+    // It holds from a moment within the second week, and so from the third week on.
+    let from = jiff::Timestamp::from_millisecond((WEEK + 1) * EPOCH_MS + 1).expect("a time");
+    let second = EpochRules { name: "pools2".into(), from, ..first.clone() };
+    let rules = EpochEditions::among(vec![second, first], "pools").expect("there are two");
+    let maker = Maker { rules: &rules, ..maker(&key, 10, 10) };
+    let mut own = EpochBooks::Own(&store);
+    let mut names = Vec::new();
+    while let Some(mut week) =
+        make::drafted(&mut own, &maker, after_weeks(3), SALT).await.expect("drafts")
+    {
+        let epoch = make::made(&maker, &mut week, after_weeks(3)).expect("computes");
+        let file: EpochFile = serde_json::from_str(&epoch.body).expect("it reads");
+        names.push(file.inputs.rules.name);
+        assert!(week.publish(&mut own, epoch).await.expect("publishes"));
+    }
+    assert_eq!(names, ["pools1", "pools1", "pools2"]);
 }
 
 async fn payments_come_in_between(books: Books) {

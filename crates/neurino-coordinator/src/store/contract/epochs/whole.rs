@@ -27,7 +27,7 @@ pub(super) async fn made(
     now_ms: i64,
     salt: [u8; 32],
 ) -> Option<(Whole, Vec<String>)> {
-    let over = over_at(now_ms, maker.rules.settle_wait_ms, maker.escrow_ms);
+    let over = over_at(now_ms, maker.rules.at(now_ms).settle_wait_ms, maker.escrow_ms);
     let (over_ms, _) = EpochInputs::bounds(over).expect("it fits");
     let first_ms = beside.first_unmarked(over_ms).await.expect("reads")?;
     let previous: Option<EpochFile> = beside
@@ -41,6 +41,7 @@ pub(super) async fn made(
     if end_ms > over_ms {
         return None;
     }
+    let rules = maker.rules.at(start_ms);
     let holdings: Option<crate::epochs::Holdings> = beside
         .holdings(end_ms)
         .await
@@ -49,7 +50,7 @@ pub(super) async fn made(
     let votes = beside.votes_for_nodes().await.expect("reads");
     let kinship = Kinship::of(holdings.as_ref());
     let movements = unmarked(&mut beside.0, end_ms, now_ms).await;
-    let entries = entries_of(&movements, &maker.rules, &kinship, salt);
+    let entries = entries_of(&movements, rules, &kinship, salt);
     let about = |node: &NodeId| {
         let votes = votes.get(node).copied().unwrap_or(0);
         kinship.reward(node).map(|reward| (reward, votes))
@@ -67,7 +68,7 @@ pub(super) async fn made(
         end_ms,
         claimable_from_ms: end_ms + maker.escrow_ms,
         previous_sha256: previous.map(|file| file.sha256().expect("it fits")),
-        rules: maker.rules.clone(),
+        rules: rules.clone(),
         audit_key: Some(Hash(key_of(&secret_of(maker.key, maker.network), epoch))),
         snapshot: holdings.as_ref().map(|held| held.snapshot),
         entries: Entries::of(&entries).expect("it fits"),
