@@ -494,7 +494,8 @@ impl Coordinator {
         }
         // Keys cost nothing, and lines do: who has several keys has them on one line. Among friends in one
         // house there may be nobody else, and an owner of another key is better than none.
-        let near = any.only.is_none().then(|| state.neighbours_of(&audit.node)).unwrap_or_default();
+        let near =
+            if any.only.is_none() { state.neighbours_of(&audit.node) } else { BTreeSet::new() };
         if !near.is_empty() {
             let not_owners = any.not_owners.iter().cloned().chain(near).collect();
             let far = Placement { not_owners, ..any.clone() };

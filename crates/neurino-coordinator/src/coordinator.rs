@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use neurino_core::{
-    ImageDefaults, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceError, PriceList,
-    PriceLists, Receipt, ResponseFormat, RuleSet, RuleSets, TextJob,
+    ImageDefaults, JobId, JobKind, JobSpec, LeaseId, ModelId, Multiplier, NodeId, PriceError,
+    PriceList, PriceLists, Receipt, ResponseFormat, RuleSet, RuleSets, TextJob,
 };
 use neurino_ledger::epoch::EpochEditions;
 use neurino_protocol::app::PointsSummary;
@@ -471,6 +471,12 @@ pub(crate) fn fresh_id() -> Uuid {
         return id;
     }
     Uuid::now_v7()
+}
+
+/// When a job was accepted, in seconds since the Unix epoch, as its id tells: a repeat of a request says the same.
+pub(crate) fn accepted_s(job: JobId) -> i64 {
+    let told = job.0.get_timestamp().and_then(|at| i64::try_from(at.to_unix().0).ok());
+    told.unwrap_or_else(|| now_ms() / 1000)
 }
 
 /// Longest prompt, in tokens, that a job's messages can amount to: every token covers at least one

@@ -22,7 +22,7 @@ use super::http::{
 };
 use super::serve::Leaving;
 use super::stream::ChatStream;
-use crate::coordinator::{Coordinator, now_ms};
+use crate::coordinator::{Coordinator, accepted_s};
 use crate::fabric::Resume;
 use crate::keys::Scope;
 use crate::router::JobClass;
@@ -126,7 +126,7 @@ pub(crate) async fn chat_completions(
     let guard = CancelGuard::of(coordinator, job, repeatable);
     let watch = coordinator.watch_job(job).await.map_err(ApiError::openai)?;
     let mut watch = watch.until(leaving);
-    let answer = Answer { job, model, created: now_ms() / 1000, parallel_calls };
+    let answer = Answer { job, model, created: accepted_s(job), parallel_calls };
     let mut response = if stream {
         let stream = match resume {
             Some(had) => ChatStream::go_on(answer, include_usage, watch, guard, had).await?,

@@ -31,7 +31,7 @@ use super::http::{
     ApiError, REQUEST_ID, chance, count_work, idempotency_key, read_json, terms_of, working_caller,
 };
 use super::serve::Leaving;
-use crate::coordinator::{Coordinator, now_ms};
+use crate::coordinator::{Coordinator, accepted_s, now_ms};
 use crate::keys::{Caller, Scope};
 use crate::router::JobClass;
 use crate::state::Makes;
@@ -197,6 +197,7 @@ async fn together(
             };
         }
     }
+    let created = pictures.first().map_or_else(|| now_ms() / 1000, |first| accepted_s(first.id));
     let until_ms = now_ms().saturating_add_unsigned(coordinator.config.limits.picture_link_ms);
     let size = size_name(asked.jobs[0].width, asked.jobs[0].height);
     let (mut data, mut failed) = (Vec::with_capacity(ended.len()), Vec::new());
@@ -226,7 +227,7 @@ async fn together(
         });
     }
     let mut answer = json!({
-        "created": now_ms() / 1000,
+        "created": created,
         "data": data,
         "background": "opaque",
         "output_format": "png",

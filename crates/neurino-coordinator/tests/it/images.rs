@@ -139,11 +139,13 @@ async fn a_repeated_request_finds_its_picture_also_where_nobody_has_its_model_ye
     let ((status, answer), ()) = tokio::join!(ask(&world, |_| {}), serve);
     assert_eq!(status, StatusCode::OK, "{answer}");
     drop(node);
-    // Another coordinator, to which no node has come.
+    // Another coordinator, to which no node has come, and another second.
     world.restart().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     let (status, again) = ask(&world, |_| {}).await;
     assert_eq!(status, StatusCode::OK, "{again}");
     assert_eq!(again["data"][0]["b64_json"], answer["data"][0]["b64_json"]);
+    assert_eq!(again["created"], answer["created"]);
     let (status, other) = ask(&world, |body| body["prompt"] = json!("a harbour")).await;
     // Whoever has its model may be on the way.
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{other}");
