@@ -19,11 +19,12 @@ pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// # Errors
 /// When it says no number, and when there is no commit to ask.
 pub(crate) fn built_at() -> Result<u64> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Cargo says at run time where the project is; what was compiled in is where it once was.
+    let repository = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| ".".into());
     let told = std::env::var(EPOCH).ok();
     let text = match told {
         Some(text) => text,
-        None => Cmd::new(repository, "git")
+        None => Cmd::new(Path::new(&repository), "git")
             .args(["log", "-1", "--format=%ct"])
             .output()
             .with_context(|| format!("without a repository set {EPOCH}, in seconds"))?,
