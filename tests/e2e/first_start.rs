@@ -39,8 +39,7 @@ fn guides_to_the_first_points() {
             page.picture("machine").await;
 
             // The page is lost and comes back where it was.
-            page.script("location.reload()").await;
-            page.wait_for("guide", SOON).await;
+            page.reload("guide").await;
             until_step(&page, "machine").await;
             next(&page, "models").await;
             page.wait_for("first-model", SOON).await;
@@ -66,8 +65,7 @@ fn guides_to_the_first_points() {
             page.press("guide-next").await;
             page.wait_for("state-sentence", SOON).await;
             page.picture("over").await;
-            page.script("location.reload()").await;
-            page.wait_for("state-sentence", SOON).await;
+            page.reload("state-sentence").await;
             assert!(page.find("guide").await.is_none(), "the guide opens once");
         },
     );
@@ -100,8 +98,7 @@ fn takes_over_an_existing_miner() {
 
         page.press("guide-leave").await;
         page.wait_for("state-sentence", SOON).await;
-        page.script("location.reload()").await;
-        page.wait_for("state-sentence", SOON).await;
+        page.reload("state-sentence").await;
         assert!(page.find("guide").await.is_none(), "a guide that was skipped stays away");
     });
 }

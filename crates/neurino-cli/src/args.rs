@@ -23,6 +23,8 @@ pub use voucher::{EscrowArgs, VoucherAction, VouchersAction};
 
 /// By which rules a network's epochs are made, unless it is told otherwise.
 pub const EPOCH_RULES: &str = "weekly";
+/// What the payers of an epoch are held against, unless it is told otherwise.
+pub const BEHAVIOUR_LIMITS: &str = "behaviour";
 
 /// Turns an idle gaming GPU into AI compute.
 ///

@@ -1,5 +1,6 @@
 //! `neurino epoch`: what a week of a network came to: made, read, computed again.
 
+mod payers;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;
@@ -53,6 +54,11 @@ pub(crate) async fn run(setting: Setting, action: EpochAction) -> anyhow::Result
         EpochAction::Verify { file, entries, receipts, previous, coordinator } => {
             let beside = verify::Beside { entries, receipts, previous, coordinator };
             verify::run(format, &file, &beside)?;
+        }
+        EpochAction::Payers { entries, file, limits, names } => {
+            let books = if names { Some(books(&setting)?) } else { None };
+            let asked = payers::Asked { entries, file, limits };
+            payers::run(format, &asked, books.as_ref()).await?;
         }
         EpochAction::Proof { file, address } => {
             let file: EpochFile = read_json(&file)?;

@@ -94,8 +94,8 @@ pub async fn rotate_api_key(
 /// reference books nothing. Returns the balance.
 ///
 /// # Errors
-/// `Deposit` (nothing, more than there is, or another amount under the same reference), `NoBooks`,
-/// `Store`.
+/// `Deposit` (nothing, more than there is or the books can count, or another amount under the same
+/// reference), `NoBooks`, `Store`.
 pub async fn deposit(
     database: &Database,
     payer: &PayerId,
@@ -340,7 +340,12 @@ pub async fn set_file_roots(
     let roots: Vec<Value> =
         files.iter().map(|file| json!({ "file": file.file, "root": file.root })).collect();
     let about = json!({ "model": model, "files": roots, "before": before });
-    noted(&mut books, "file roots set", about, Ok(before)).await
+    let what = match (files.is_empty(), before) {
+        (false, _) => "file roots set",
+        (true, 0) => "no file roots to forget",
+        (true, _) => "file roots forgotten",
+    };
+    noted(&mut books, what, about, Ok(before)).await
 }
 
 /// Frees a reward address of the original protocol from the identity key that its first paid result bound it

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
+use neurino_core::audit::rank::TextRank;
 use neurino_core::audit::{AuditRules, Outcome, Record, TrustStage, draw};
 use neurino_core::{
     IdempotencyKey, JobId, JobOutput, JobSpec, JobState, MicroPoints, ModelId, NodeId, TextJob,
@@ -41,6 +42,8 @@ use crate::store::{
     StoredJob, TextMark,
 };
 use crate::terms::JobTerms;
+
+pub(crate) use claims::GREEDY_BELOW;
 
 /// Who asks for the jobs of audits.
 pub const AUDIT_PAYER: &str = "network.audits";
@@ -280,7 +283,8 @@ impl Audits {
     /// Whether a node's owner is past its first audits, or trusted by whoever runs the network.
     pub(crate) fn is_past_first(&self, node: &NodeId) -> bool {
         let record = self.record(node);
-        record.cleared || record.held >= self.rules.first || self.is_validator(node)
+        let is_trusted = record.cleared || record.held >= self.rules.first;
+        is_trusted && !record.apart || self.is_validator(node)
     }
 
     pub(crate) fn validators(&self) -> Vec<NodeId> {
@@ -405,6 +409,13 @@ impl Coordinator {
             tracing::info!(
                 job.id = %audit.job, state = to.as_str(),
                 "the audit of {}'s result ended: {}", short(&audit.node), to.as_str(),
+            );
+        }
+        for party in &written.apart {
+            tracing::warn!(
+                "{} draws its texts otherwise than the network's own engine: other weights, another \
+                 template or other settings",
+                short(party),
             );
         }
         for node in &written.convicted {
@@ -616,8 +627,13 @@ impl Coordinator {
                 }));
             }
         };
-        let rulings = outcome.map(|outcome| Ruling::new(audit.node.clone(), outcome));
-        let mut write = self.decided(audit, to, Some(finding), rulings.into_iter().collect());
+        let mut ruling = outcome.map(|outcome| Ruling::new(audit.node.clone(), outcome));
+        let mut finding = finding;
+        if let (Some(ruling), Finding::Unclear { figures }) = (&mut ruling, &mut finding) {
+            ruling.rank = self.rank_of_text(audit, id).await?;
+            figures.rank = ruling.rank.map(TextRank::share);
+        }
+        let mut write = self.decided(audit, to, Some(finding), ruling.into_iter().collect());
         if let AuditWrite::Decide { auditor: by, .. } = &mut write {
             *by = Some(auditor);
         }
@@ -765,7 +781,7 @@ impl Coordinator {
     }
 
     /// The result of a job; none if it is not there any more.
-    async fn output_of(&self, id: JobId) -> Result<Option<JobOutput>, StoreError> {
+    pub(crate) async fn output_of(&self, id: JobId) -> Result<Option<JobOutput>, StoreError> {
         let job = self.kept(id).await;
         job.map(|job| job.and_then(|job| job.output))
     }
@@ -866,6 +882,11 @@ impl Coordinator {
         let words = match stage {
             TrustStage::Convicted => {
                 "results of its owner did not hold; it gets no work".to_owned()
+            }
+            _ if record.apart => {
+                "watched: its texts are drawn otherwise than the network's own, as of other weights, \
+                 another template or other settings"
+                    .to_owned()
             }
             _ if alone => "no independent auditor: nobody else serves its models".to_owned(),
             TrustStage::New => format!("new: all results are checked until {to_hold} have held"),

@@ -122,6 +122,10 @@ pub struct Figures {
     /// Mean clipped margin by which the others lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Share of it and the network's own texts that are no more like the rest: small of an engine that draws
+    /// otherwise, anything above 0 of one that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<f64>,
 }
 
 /// What is known of a picture's pixels.

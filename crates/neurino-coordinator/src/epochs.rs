@@ -7,9 +7,12 @@
 
 pub(crate) mod make;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use neurino_core::JobId;
 use neurino_core::audit::AuditRules;
+use neurino_ledger::PayerId;
 use neurino_ledger::epoch::{Address, EpochEditions, EpochError, Holder, Snapshot, canonical_json};
 use neurino_wallet::IdentityKey;
 use serde::{Deserialize, Serialize};
@@ -145,6 +148,25 @@ pub async fn entries_beside(
     most: u32,
 ) -> Result<Vec<String>, CoordinatorError> {
     Ok(open(database).await?.epoch_lines(epoch, from, most).await?)
+}
+
+/// Who asked for jobs, of those that the books know: whoever runs the network learns who a payer of an
+/// epoch is.
+///
+/// # Errors
+/// `NoBooks`, `Store`.
+pub async fn payers_beside(
+    database: &Database,
+    jobs: &[JobId],
+) -> Result<BTreeMap<JobId, PayerId>, CoordinatorError> {
+    let mut books = open(database).await?;
+    let mut payers = BTreeMap::new();
+    for job in jobs {
+        if let Some(payer) = books.payer_of(*job).await? {
+            payers.insert(*job, payer);
+        }
+    }
+    Ok(payers)
 }
 
 /// Keeps what was held at a time, for the epochs that end after it. A repeat changes nothing.

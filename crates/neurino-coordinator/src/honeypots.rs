@@ -6,11 +6,15 @@
 //! The same node answers it first, as a job of the audits. A result of the honeypot is then an audit
 //! whose second run is done: it is compared at once, and goes the way of every audit from there.
 //!
+//! For a node of another engine, whose words nobody can repeat, the network's own engine answers several
+//! times ([`samples`]).
+//!
 //! What is asked stands in the job that has the known answer, sealed as every job, and is shredded with it:
 //! a honeypot is as old as payloads get. Whom it was given to stands in idempotency keys, so that no owner
 //! gets it twice, whatever happens to this program meanwhile. What is still being made is forgotten with
 //! the memory.
 
+mod samples;
 mod shape;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,7 +31,8 @@ use crate::audits::{AUDIT_PAYER, again, node_of};
 use crate::coordinator::{Coordinator, fresh_id, now_ms};
 use crate::error::StoreError;
 use crate::jobs::short;
-use crate::router::{JobClass, KnownAnswer, Placement, owner_of};
+use crate::router::{JobClass, KnownAnswer, Placement, is_other_engine, owner_of};
+use crate::state::State;
 use crate::store::NewAudit;
 use crate::terms::JobTerms;
 use shape::Shape;
@@ -79,13 +84,25 @@ struct Pot {
     /// How many it was given to.
     given: u32,
     made_at_ms: i64,
+    samples: Samples,
+}
+
+/// Whether another engine's answer can be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Samples {
+    /// One known answer is not enough, and there are no more.
+    None,
+    /// One known answer says as much as many: its words are not drawn, or it is a picture.
+    NotNeeded,
+    /// These jobs answer it once more.
+    Asked(Vec<JobId>),
 }
 
 /// How far it is.
 #[derive(Debug, Clone)]
 enum Stage {
     /// A node writes what it asks for.
-    Words { job: JobId, shape: Box<Shape>, not_owner: String },
+    Words { job: JobId, shape: Box<Shape>, not_owner: String, texts: u32 },
     /// A node answers it.
     Answer(JobId),
     /// This job has the answer.
@@ -124,6 +141,7 @@ impl Book {
     fn choose(&self, due: &Due, class: &str, owners_max: u32, since_ms: i64) -> Option<Uuid> {
         let fits = |pot: &&Pot| {
             matches!(pot.stage, Stage::Ready(_))
+                && !(is_other_engine(class) && pot.samples == Samples::None)
                 && pot.model == due.model
                 && pot.made_at_ms > since_ms
                 && pot.given < owners_max
@@ -136,10 +154,16 @@ impl Book {
     }
 
     /// Whether one is being made that the node may get.
-    fn is_coming(&self, due: &Due) -> bool {
+    fn is_coming(&self, due: &Due, class: &str) -> bool {
+        let other = is_other_engine(class);
         let coming = |pot: &Pot| match &pot.stage {
-            Stage::Words { not_owner, .. } => not_owner == owner_of(&due.node),
-            Stage::Answer(_) => !pot.owners.contains(owner_of(&due.node)),
+            Stage::Words { not_owner, texts, .. } => {
+                not_owner == owner_of(&due.node) && (*texts > 1 || !other)
+            }
+            Stage::Answer(_) => {
+                !pot.owners.contains(owner_of(&due.node))
+                    && (pot.samples != Samples::None || !other)
+            }
             Stage::Ready(_) => false,
         };
         self.pots.values().any(|pot| pot.model == due.model && coming(pot))
@@ -249,8 +273,11 @@ impl Coordinator {
             let class = Some(class).filter(|class| *class != "any").map(ToOwned::to_owned);
             pots.insert(id, Pot { class, owners: BTreeSet::from([owner]), ..pot });
         }
-        for (_, key) in &jobs {
+        for (job, key) in &jobs {
             let Some((id, what)) = read_key(key) else { continue };
+            if let Some(pot) = pots.get_mut(&id).filter(|_| what.starts_with(samples::KEY)) {
+                pot.samples.push(*job);
+            }
             if let (Some(owner), Some(pot)) = (what.strip_prefix("to:"), pots.get_mut(&id)) {
                 pot.owners.insert(owner.to_owned());
                 pot.given += 1;
@@ -281,6 +308,7 @@ impl Coordinator {
             owners: BTreeSet::new(),
             given: 0,
             made_at_ms: stored.created_at_ms,
+            samples: Samples::of(&spec),
         };
         Ok(says_enough.then(|| (pot, owner_of(&node).to_owned())))
     }
@@ -293,17 +321,28 @@ impl Coordinator {
         validators: &[NodeId],
     ) -> Result<(), StoreError> {
         let (Stage::Words { job, .. } | Stage::Answer(job) | Stage::Ready(job)) = &stage;
-        if self.state().jobs.contains_key(job) {
-            return Ok(());
+        let (class, samples) = {
+            let honeypots = self.audits.honeypots.book();
+            let Some(pot) = honeypots.pots.get(&id) else { return Ok(()) };
+            (pot.class.clone(), pot.samples.clone())
+        };
+        {
+            let state = self.state();
+            if state.jobs.contains_key(job)
+                || samples.jobs().any(|job| state.jobs.contains_key(job))
+            {
+                return Ok(());
+            }
         }
         let next = match &stage {
-            Stage::Words { job, shape, not_owner } => {
-                self.ask_for_answer(id, *job, shape, not_owner, validators).await?
+            Stage::Words { job, shape, not_owner, texts } => {
+                self.ask_for_answer(id, *job, shape, not_owner, *texts, validators).await?
             }
-            Stage::Answer(job) => self.answered(*job).await?.map(|(pot, owner)| {
-                let honeypots = self.audits.honeypots.book();
-                let class = honeypots.pots.get(&id).and_then(|pot| pot.class.clone());
-                Pot { class, owners: BTreeSet::from([owner]), ..pot }
+            Stage::Answer(job) => self.answered(*job).await?.map(|(pot, owner)| Pot {
+                class,
+                owners: BTreeSet::from([owner]),
+                samples,
+                ..pot
             }),
             Stage::Ready(_) => return Ok(()),
         };
@@ -323,6 +362,7 @@ impl Coordinator {
         words: JobId,
         shape: &Shape,
         not_owner: &str,
+        texts: u32,
         validators: &[NodeId],
     ) -> Result<Option<Pot>, StoreError> {
         let written = self.store.job(words).await?.and_then(|job| job.output);
@@ -338,11 +378,12 @@ impl Coordinator {
         let key = key_for(id, &format!("answer:{}", class.as_deref().unwrap_or("any")));
         // A picture's previews stay as they are: the honeypot is to have them if the customer had.
         let spec = if matches!(spec, JobSpec::Text(_)) { again(spec) } else { spec };
-        let Some(job) = self.ask_as_audit(key, spec, placement).await else {
+        let Some(job) = self.ask_as_audit(key, spec.clone(), placement.clone()).await else {
             return Ok(None);
         };
-        let (owners, made_at_ms) = (BTreeSet::new(), now_ms());
-        Ok(Some(Pot { model, stage: Stage::Answer(job), class, owners, given: 0, made_at_ms }))
+        let samples = self.ask_for_samples(id, spec, texts, &placement).await;
+        let (stage, owners, made_at_ms) = (Stage::Answer(job), BTreeSet::new(), now_ms());
+        Ok(Some(Pot { model, stage, class, owners, given: 0, made_at_ms, samples }))
     }
 
     /// Where a node whose word decides may answer for an owner's nodes to be compared: one of a class that
@@ -410,25 +451,25 @@ impl Coordinator {
             forget();
             return Ok(());
         }
-        let class = {
+        let class_now = {
             let state = self.state();
             // A job that waited for this node alone would be known by its age: its id tells when it was made.
             let free = state.router.class_free_for(&due.node, &due.model);
-            let Some(class) = free else { return Ok(()) };
+            let Some(class) = free.or_else(|| polling_class(&state, due)) else { return Ok(()) };
             class.to_owned()
         };
         let owners_max = self.audits.rules.honeypot_owners;
         let since_ms = self.oldest_honeypot_ms();
         let chosen = {
             let book = self.audits.honeypots.book();
-            book.choose(due, &class, owners_max, since_ms).and_then(|id| {
+            book.choose(due, &class_now, owners_max, since_ms).and_then(|id| {
                 let pot = book.pots.get(&id)?;
                 let Stage::Ready(job) = pot.stage else { return None };
                 Some((id, job, pot.class.clone()))
             })
         };
         let Some((id, job, class)) = chosen else {
-            self.make_honeypot(due, validators).await;
+            self.make_honeypot(due, &class_now, validators).await;
             return Ok(());
         };
         let known = self.store.spec(job).await?;
@@ -467,7 +508,7 @@ impl Coordinator {
     }
 
     /// Has a node whose word decides write what a honeypot asks for.
-    async fn make_honeypot(self: &Arc<Self>, due: &Due, validators: &[NodeId]) {
+    async fn make_honeypot(self: &Arc<Self>, due: &Due, class: &str, validators: &[NodeId]) {
         let not_owner = owner_of(&due.node).to_owned();
         // Nobody could answer it.
         if self.known_placement(&due.model, &not_owner, validators).is_none() {
@@ -477,7 +518,7 @@ impl Coordinator {
         let (roll, id) = (self.state().rng.random::<u64>(), fresh_id());
         let shape = {
             let mut book = self.audits.honeypots.book();
-            if book.pots.len() >= most || book.is_coming(due) {
+            if book.pots.len() >= most || book.is_coming(due, class) {
                 return;
             }
             let Some(shape) = book.shapes.draw(&due.model, roll) else { return };
@@ -492,13 +533,15 @@ impl Coordinator {
         let Some(job) = self.ask_as_audit(key_for(id, "words"), asks, placement).await else {
             return;
         };
+        let texts = if is_other_engine(class) { self.audits.rules.rank.texts } else { 1 };
         let pot = Pot {
             model: due.model.clone(),
-            stage: Stage::Words { job, shape: Box::new(shape), not_owner },
+            stage: Stage::Words { job, shape: Box::new(shape), not_owner, texts },
             class: None,
             owners: BTreeSet::new(),
             given: 0,
             made_at_ms: now_ms(),
+            samples: Samples::None,
         };
         self.audits.honeypots.book().pots.insert(id, pot);
     }
@@ -518,6 +561,15 @@ impl Coordinator {
         drop(state);
         Some((writer, placement))
     }
+}
+
+/// The class of a miner of the original protocol that has nothing to do. It is free for a moment only, when it
+/// polls, and what it is told of a job is its lease, which says nothing of how long the job waited.
+fn polling_class<'a>(state: &'a State, due: &Due) -> Option<&'a str> {
+    let session = state.sessions.get(&due.node).filter(|session| session.original)?;
+    let this = Placement { only: Some(vec![due.node.clone()]), ..Placement::default() };
+    let is_idle = state.busy(&due.node) == 0 && state.router.serves_placed(&due.model, &this);
+    is_idle.then_some(&*session.fingerprint)
 }
 
 /// The key that says after which results a honeypot is given; it can be checked with the week's.
@@ -549,6 +601,7 @@ mod tests {
             owners: BTreeSet::from([owner_of(&node(answered_by)).to_owned()]),
             given: 0,
             made_at_ms,
+            samples: Samples::None,
         }
     }
 
@@ -588,6 +641,29 @@ mod tests {
         book.pots.insert(id(2), pot(9, Some("fp_a"), 10));
         assert_eq!(book.choose(&due(1), "fp_a", 4, 0), Some(id(2)));
         assert_eq!(book.choose(&due(1), "fp_b", 4, 0), Some(id(1)));
+    }
+
+    #[test]
+    fn another_engine_gets_what_was_answered_several_times() {
+        let mut book = Book::default();
+        book.pots.insert(id(1), pot(9, None, 5));
+        assert_eq!(book.choose(&due(1), "og_a", 4, 0), None, "one answer says nothing of its own");
+        book.pots.insert(id(2), Pot { samples: Samples::NotNeeded, ..pot(9, None, 7) });
+        assert_eq!(book.choose(&due(1), "og_a", 4, 0), Some(id(2)));
+        let asked = Samples::Asked(vec![JobId(id(4))]);
+        book.pots.insert(id(3), Pot { samples: asked, ..pot(9, None, 6) });
+        assert_eq!(book.choose(&due(1), "og_a", 4, 0), Some(id(3)));
+        assert_eq!(book.choose(&due(1), "fp_a", 4, 0), Some(id(1)), "others take any");
+        let words = |texts| Stage::Words {
+            job: JobId(id(5)),
+            shape: Box::new(Shape::any()),
+            not_owner: owner_of(&node(1)).to_owned(),
+            texts,
+        };
+        book.pots = BTreeMap::from([(id(1), Pot { stage: words(1), ..pot(9, None, 5) })]);
+        assert!(book.is_coming(&due(1), "fp_a") && !book.is_coming(&due(1), "og_a"));
+        book.pots.insert(id(2), Pot { stage: words(8), ..pot(9, None, 5) });
+        assert!(book.is_coming(&due(1), "og_a"));
     }
 
     #[test]

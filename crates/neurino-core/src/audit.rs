@@ -5,12 +5,13 @@
 //! key is published; [`Record`] is what is known of a node: how closely it is watched, when its
 //! earnings are free, and the verdict of a sequential test over its audits. [`bounds`] says how much a
 //! measured error rate is worth, [`economics`] when cheating pays, [`margins`] what a scored text says,
-//! [`distribution`] whether two machines write alike.
+//! [`distribution`] whether two machines write alike, [`rank`] the same of one text after the other.
 
 pub mod bounds;
 pub mod distribution;
 pub mod economics;
 pub mod margins;
+pub mod rank;
 
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use ts_rs::TS;
 use crate::ids::JobId;
 use crate::job::SeedScore;
 use margins::{MarginRules, MarginVerdict, Margins};
+use rank::{Drawn, DrawnVerdict, RankRules, TextRank};
 
 /// Millionths in one.
 const MILLION: u64 = 1_000_000;
@@ -60,6 +62,8 @@ pub struct AuditRules {
     pub honeypots_kept: u32,
     /// What the scores of a claimed text are held against.
     pub margins: MarginRules,
+    /// How another engine's texts are compared with the network's own.
+    pub rank: RankRules,
 }
 
 /// Editions cannot be used.
@@ -112,7 +116,7 @@ impl AuditRules {
             ("honeypots_kept", !(1..=10_000).contains(&rules.honeypots_kept)),
         ];
         let own = senseless.iter().find(|(_, senseless)| *senseless).map(|(field, _)| *field);
-        match own.or_else(|| rules.margins.senseless()) {
+        match own.or_else(|| rules.margins.senseless()).or_else(|| rules.rank.senseless()) {
             Some(field) => Err(AuditRulesError::Senseless { name: rules.name, field }),
             None => Ok(rules),
         }
@@ -202,6 +206,12 @@ pub struct Record {
     /// Scores of texts that were too short to say anything alone.
     #[serde(default)]
     pub pooled: Margins,
+    /// Where texts of another engine stood among the network's own.
+    #[serde(default)]
+    pub drawn: Drawn,
+    /// Whether they were found to be of another distribution, and not since to be of one.
+    #[serde(default)]
+    pub apart: bool,
 }
 
 impl Record {
@@ -255,9 +265,26 @@ impl Record {
         (self, outcome)
     }
 
+    /// The record with where one more text of another engine stood among the network's own, and what that
+    /// comes to: an engine that draws otherwise is watched closely from there on until it does no more.
+    #[must_use]
+    pub fn stood(mut self, rank: TextRank, rules: &AuditRules) -> (Self, Outcome) {
+        let verdict;
+        (self.drawn, verdict) = self.drawn.with(rank, &rules.rank);
+        match verdict {
+            DrawnVerdict::Open => (self, Outcome::Unclear),
+            DrawnVerdict::Alike => (Self { apart: false, ..self }, Outcome::Held),
+            // No trust that was earned otherwise outlasts it.
+            DrawnVerdict::Apart => (Self { apart: true, held: 0, ..self }, Outcome::Unclear),
+        }
+    }
+
     /// Share of the node's results that are computed again, in millionths. Results that another
     /// machine can neither confirm nor refute earn no trust; they only stop being all computed again.
     pub fn rate_ppm(&self, rules: &AuditRules, probation: bool) -> u32 {
+        if self.apart {
+            return 1_000_000;
+        }
         let rate_ppm = rules.rate_ppm(self.held, probation);
         if self.held < rules.first && self.unclear >= rules.unclear {
             rules.unclear_floor_ppm
@@ -330,7 +357,10 @@ impl Record {
             TrustStage::Convicted
         } else if self.held < rules.first && self.unclear < rules.unclear {
             TrustStage::New
-        } else if self.held < rules.first || rules.rate_ppm(self.held, probation) > floor {
+        } else if self.apart
+            || self.held < rules.first
+            || rules.rate_ppm(self.held, probation) > floor
+        {
             TrustStage::Watched
         } else {
             TrustStage::Established
@@ -451,6 +481,40 @@ mod tests {
         let fallen = Record { held: 50, convicted: true, ..Record::default() };
         assert_eq!(fallen.stage(&rules, false), TrustStage::Convicted);
         assert_eq!(Record::pardoned().stage(&rules, false), New);
+    }
+
+    #[test]
+    fn an_engine_that_draws_otherwise_is_watched_until_it_does_no_more() {
+        let rules = AuditRules::built_in();
+        let [last, first] = [1, 9].map(|place| TextRank { place, of: 9 });
+        let trusted = Record { held: 400, unclear: 30, ..Record::default() };
+        assert_eq!(trusted.rate_ppm(&rules, false), 20_000);
+        let (mut record, mut prompts) = (trusted, 0);
+        while !record.apart {
+            let outcome;
+            (record, outcome) = record.stood(last, &rules);
+            assert_eq!(outcome, Outcome::Unclear, "it convicts nobody");
+            prompts += 1;
+        }
+        assert_eq!((prompts, record.held, record.drawn), (8, 0, Drawn::default()));
+        let watched =
+            |record: &Record| (record.rate_ppm(&rules, false), record.stage(&rules, false));
+        assert_eq!(watched(&record), (1_000_000, TrustStage::Watched));
+        // Other audits that hold say nothing of how it draws.
+        let held = (0..400).fold(record, |record, _| record.with(Outcome::Held, &rules));
+        assert_eq!(watched(&held), (1_000_000, TrustStage::Watched));
+        for n in 1..=rules.rank.prompts {
+            let outcome;
+            (record, outcome) = record.stood(first, &rules);
+            let done = n == rules.rank.prompts;
+            assert_eq!((record.apart, outcome == Outcome::Held), (!done, done), "{n}");
+        }
+        assert_eq!(record.with(Outcome::Held, &rules).held, 1);
+        let old: Record = serde_json::from_str(
+            r#"{"held":3,"test_held":3,"test_failed":0,"cleared":false,"convicted":false}"#,
+        )
+        .expect("it reads");
+        assert_eq!((old.drawn, old.apart), (Drawn::default(), false), "records of before");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! the file), `rules` (dated, from data), `organic` (which work counts for the dynamic pools),
 //! `entry` (one line for each payment of the week), `inputs` (what a week's entries come to), `share`
 //! (points to shares, in integers), `merkle` (what a contract checks), `file` (all of it, with proofs
-//! and the check of a file that somebody else made).
+//! and the check of a file that somebody else made). Beside them `behaviour` (what looks automatic in the
+//! entries; it moves no points).
 
+mod behaviour;
 mod canonical;
 mod entry;
 mod file;
@@ -18,6 +20,10 @@ mod share;
 mod tests;
 mod values;
 
+pub use behaviour::{
+    Alike, Behaviour, BehaviourError, BehaviourLimits, BehaviourPart, Figures, GroupBehaviour,
+    PayerBehaviour, Reason, Verdict, behaviour,
+};
 pub use canonical::canonical_json;
 pub use entry::{Entries, Entry, EntryFault, EntryLines, Movement, read_entries};
 pub use file::{EpochFile, FORMAT, Proof, check_against, check_entries};

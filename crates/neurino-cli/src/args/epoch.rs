@@ -53,6 +53,22 @@ pub enum EpochAction {
         #[arg(long, value_name = "ADDRESS", value_parser = Address::of_wallet)]
         coordinator: Option<Address>,
     },
+    /// Show how the payers of an epoch behave, and which look automatic: a rhythm, a flat day, equal jobs, many
+    /// names of one program. It is evidence, and moves no points.
+    Payers {
+        /// The entries, as `/v1/epochs/N/entries` serves them.
+        entries: PathBuf,
+        /// First hold them against the file of their epoch.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// The limits to hold them against: an edition, or a family of them, of which each week has the one that
+        /// held when it began.
+        #[arg(long, value_name = "NAME", default_value = super::BEHAVIOUR_LIMITS)]
+        limits: String,
+        /// Also say who the payers that look automatic are, by the books of this machine's network.
+        #[arg(long)]
+        names: bool,
+    },
     /// Write what an address hands to a contract to claim its share.
     Proof {
         /// The file of the epoch.

@@ -9,6 +9,7 @@ use neurino_ledger::epoch::{
 use neurino_wallet::IdentityKey;
 use serde_json::{Value, json};
 
+use super::payers::{self, Asked};
 use super::verify::{self, Beside};
 use super::*;
 
@@ -150,4 +151,85 @@ fn files_are_written_whole() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing beside it");
     assert!(write(Some(&folder.path().join("no/where")), "{}").is_err());
     assert!(read_json::<EpochFile>(&path).is_err());
+}
+
+/// Entries of a bot that asks every ten minutes under one name, and of a person who asked three times.
+fn week_of_a_bot() -> String {
+    let mut entries = Vec::new();
+    for n in 0..60_i64 {
+        entries.push((n * 600_000, "bot\u{1b}[2J", 2_000_000 + n));
+    }
+    for n in 0..3_i64 {
+        entries.push((n * 7_200_000 + 1, "ann", 5_000_000));
+    }
+    entries.sort_unstable();
+    let line = |(n, (at_ms, payer, points)): (usize, (i64, &str, i64))| {
+        let id = format!("00000000-0000-0000-0000-{n:012}");
+        let entry = json!({
+            "at_ms": WEEK * EPOCH_MS + at_ms, "lease": id, "movement": "reward", "job": id,
+            "node": node(), "model": "m", "points": "llama", "points_micro": points,
+            "organic_micro": points, "payer": payer, "source": "paid", "fee_micro": 800,
+        });
+        entry.to_string() + "\n"
+    };
+    entries.into_iter().enumerate().map(line).collect()
+}
+
+fn asked(entries: PathBuf) -> Asked {
+    Asked { entries, file: None, limits: crate::args::BEHAVIOUR_LIMITS.into() }
+}
+
+#[test]
+fn payers_are_shown_with_what_they_look_like_and_why() {
+    let published = published();
+    let path = published.put("entries.jsonl", &week_of_a_bot());
+    let found = payers::found(&asked(path)).unwrap();
+    let shown = payers::lines(&found, None);
+    assert_eq!(shown[0], "2 payers, 63 jobs, 135.001770 organic points.");
+    let told = "1 of them look automatic by the limits `behaviour1`: 60 jobs, 88.9 % of the organic \
+                points.";
+    assert_eq!(shown[1], told);
+    let row = "bot[2J                         60         120.001770  88.9 %  automatic   gaps vary by \
+               0.0 % (at most 20.0 %)";
+    assert_eq!(shown[4], row);
+    assert!(shown[5].starts_with("ann ") && shown[5].ends_with("says little"), "{}", shown[5]);
+    // Whoever has the books learns who it is.
+    let bot = &found.payers[0];
+    let names = [(bot.job, "key-7".parse().unwrap())].into();
+    let known = payers::lines(&found, Some(&names));
+    assert!(known.contains(&"bot[2J is key-7".into()), "{known:?}");
+    let rows = &payers::as_json(&found, Some(&names)).unwrap()["payers"];
+    assert_eq!((&rows[0]["known_as"], &rows[1]["known_as"]), (&json!("key-7"), &Value::Null));
+    assert_eq!(rows[0]["verdict"], "looks_automatic");
+    assert_eq!(rows[0]["reasons"][0]["signal"], "regular_gaps");
+    let known = payers::lines(&found, Some(&std::collections::BTreeMap::new()));
+    assert!(known.contains(&"bot[2J is not in these books".into()), "{known:?}");
+}
+
+#[tokio::test]
+async fn entries_that_say_nothing_of_payers_are_told_apart() {
+    let published = published();
+    let none = payers::found(&asked(published.put("none.jsonl", "\n"))).unwrap();
+    assert!(payers::lines(&none, None)[0].starts_with("Nobody asked for work"));
+    payers::run(Format::Json, &asked(published.put("none.jsonl", "")), None).await.unwrap();
+
+    let refused = |asked: &Asked| format!("{:#}", payers::found(asked).unwrap_err());
+    let week = week_of_a_bot();
+    let broken = published.put("broken.jsonl", &format!("{week}{{}}"));
+    let error = refused(&asked(broken));
+    assert!(error.contains("broken.jsonl") && error.contains("line 64"), "{error}");
+    let twice = asked(published.put("twice.jsonl", &format!("{week}{week}")));
+    let error = refused(&twice);
+    assert!(error.contains("twice.jsonl: entry 64 is older than"), "{error}");
+    assert!(refused(&asked(PathBuf::from("no/where"))).contains("read no/where"));
+    let path = published.put("entries.jsonl", &week);
+    let unknown = Asked { limits: "other".into(), ..asked(path.clone()) };
+    assert!(refused(&unknown).contains("`other` are unknown"), "{}", refused(&unknown));
+    // Those of another file.
+    let file = published.put("epoch.json", &published.file.canonical().unwrap());
+    let error = refused(&Asked { file: Some(file.clone()), ..asked(path) });
+    assert!(error.contains("are not all those of epoch 2968"), "{error}");
+    let own = published.put("own.jsonl", &canonical_json(&published.entry).unwrap());
+    let found = payers::found(&Asked { file: Some(file), ..asked(own) }).unwrap();
+    assert_eq!(found.all.jobs, 1);
 }

@@ -20,7 +20,7 @@ use crate::router::{Placement, owner_of};
 use crate::store::{AuditState, AuditWrite, StoredAudit};
 
 /// Below this a text is greedy and has no seed.
-const GREEDY_BELOW: f32 = 1e-5;
+pub(crate) const GREEDY_BELOW: f32 = 1e-5;
 
 impl Coordinator {
     /// The second run of an audit as a job that scores: its text was drawn, so that a seed can be told from

@@ -5,16 +5,19 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use neurino_core::{JobId, JobSpec};
+use neurino_core::{JobId, JobKind, JobSpec};
 use neurino_protocol::{ErrorBody, ErrorCode};
+use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Edge;
-use super::chat::{Refusal, check_stops};
+use super::chat::{Fields, Refusal, check_stops};
 use super::gateway::refused;
 use super::http::{
     ApiError, caller, count_work, idempotency_key, read_json, terms_of, working_caller,
 };
+use super::words::plain;
 use crate::keys::Scope;
 use crate::router::JobClass;
 use crate::terms::cost_units;
@@ -32,7 +35,8 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let tier = headers.get("neurino-service-tier").and_then(|tier| tier.to_str().ok());
     let terms = terms_of(&caller, &headers, tier, JobClass::Batch)?;
-    let spec: JobSpec = read_json(coordinator, request, ApiError::openai).await?;
+    let body: Value = read_json(coordinator, request, ApiError::openai).await?;
+    let spec = spec_of(body).map_err(refused)?;
     if let JobSpec::Text(job) = &spec {
         check_stops(&job.stop).map_err(refused)?;
     }
@@ -47,6 +51,45 @@ pub(crate) async fn submit(
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// The job of a body. Its kind is read first: a structure that is read whole can say where it is wrong.
+fn spec_of(body: Value) -> Result<JobSpec, Refusal> {
+    let Value::Object(mut fields) = body else {
+        let message = "the body must be a JSON object".into();
+        return Err(Refusal { param: None, message, code: "invalid_type" });
+    };
+    let kind = fields.remove("kind").ok_or_else(|| missing("kind"))?;
+    match JobKind::deserialize(kind).map_err(|error| unreadable("kind", &error))? {
+        JobKind::Text => job_of(fields).map(JobSpec::Text),
+        JobKind::Image => job_of(fields).map(JobSpec::Image),
+    }
+}
+
+/// A job of a known kind; the field at fault is named by its path.
+fn job_of<T: DeserializeOwned>(fields: Fields) -> Result<T, Refusal> {
+    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
+        let (path, error) = (error.path().to_string(), error.into_inner());
+        // The reader stops at what has the gap, not in it.
+        let text = error.to_string();
+        let gap = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+        match gap {
+            Some((field, _)) if path == "." => missing(field),
+            Some((field, _)) => missing(&format!("{path}.{field}")),
+            None => unreadable(&path, &error),
+        }
+    })
+}
+
+fn missing(path: &str) -> Refusal {
+    Refusal { code: "missing_required_parameter", ..Refusal::new(path, "is missing") }
+}
+
+fn unreadable(path: &str, error: &serde_json::Error) -> Refusal {
+    let text = error.to_string();
+    let is_type = text.starts_with("invalid type") || text.starts_with("invalid length");
+    let code = if is_type { "invalid_type" } else { "invalid_value" };
+    Refusal { code, ..Refusal::new(path, format!("cannot be used: {}", plain(error))) }
 }
 
 /// `GET /v1/jobs/{id}`: where a job stands; its output, receipt or error once it has ended. After

@@ -149,6 +149,13 @@ impl Shapes {
 }
 
 impl Shape {
+    /// Some request.
+    #[cfg(test)]
+    pub(super) fn any() -> Self {
+        let job = TextJob::new(ModelId::new("m").expect("valid"), Vec::new(), 64);
+        Self { job: JobSpec::Text(job), bytes: 40 }
+    }
+
     fn of(spec: &JobSpec, usual: Option<&ImageDefaults>) -> Option<Self> {
         match spec {
             JobSpec::Text(job) => {

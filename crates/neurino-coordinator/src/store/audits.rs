@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use neurino_core::audit::margins::Margins;
+use neurino_core::audit::rank::TextRank;
 use neurino_core::audit::{AuditRules, Outcome, Record};
 use neurino_core::{JobId, JobSpec, LeaseId, NodeId, Receipt};
 use neurino_ledger::PayerId;
@@ -110,11 +111,13 @@ pub(crate) struct Ruling {
     pub(crate) outcome: Outcome,
     /// Scores of a text that was too short to say anything alone.
     pub(crate) pooled: Option<Margins>,
+    /// Where a text of another engine stands among the network's own.
+    pub(crate) rank: Option<TextRank>,
 }
 
 impl Ruling {
     pub(crate) fn new(node: NodeId, outcome: Outcome) -> Self {
-        Self { node, outcome, pooled: None }
+        Self { node, outcome, pooled: None, rank: None }
     }
 }
 
@@ -154,6 +157,8 @@ pub(crate) struct AuditWritten {
     pub(crate) records: BTreeMap<NodeId, Record>,
     /// Nodes convicted by it.
     pub(crate) convicted: Vec<NodeId>,
+    /// Owners whose engine was found to draw otherwise by it.
+    pub(crate) apart: Vec<NodeId>,
 }
 
 /// A conviction, its appeal, and what was called back.
@@ -306,12 +311,19 @@ async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, 
     if written.changed != 1 {
         return Ok(written);
     }
-    for Ruling { node, outcome, pooled } in rulings {
+    for Ruling { node, outcome, pooled, rank } in rulings {
         let node = &party_of(node);
         let before = record_of(c, node).await?;
-        let (before, outcome) = match pooled {
-            Some(margins) => before.pool(*margins, rules),
-            None => (before, *outcome),
+        let (before, outcome) = match (pooled, rank) {
+            (Some(margins), _) => before.pool(*margins, rules),
+            (None, Some(rank)) => {
+                let (stood, outcome) = before.stood(*rank, rules);
+                if stood.apart && !before.apart {
+                    written.apart.push(node.clone());
+                }
+                (stood, outcome)
+            }
+            (None, None) => (before, *outcome),
         };
         let counts = outcome != Outcome::Failed || !was_pardoned_since(c, node, *job).await?;
         let after = if counts { before.with(outcome, rules) } else { before };
@@ -604,6 +616,21 @@ impl Store {
         .fetch_all(self.readers())
         .await?;
         rows.iter().map(stored).collect()
+    }
+
+    /// The idempotency key that a job of a payer was sent under, while it is kept.
+    pub(crate) async fn key_of_job(
+        &self,
+        payer: &PayerId,
+        job: JobId,
+    ) -> Result<Option<String>, StoreError> {
+        let key: Option<Option<String>> =
+            query("SELECT idempotency_key FROM job WHERE id = $1 AND payer = $2")
+                .bind(job.to_string())
+                .bind(payer.as_str())
+                .fetch_optional(self.readers())
+                .await?;
+        Ok(key.flatten())
     }
 
     /// Jobs that a payer sent under idempotency keys that begin so, oldest first, with their keys.

@@ -141,7 +141,15 @@ impl Beside {
             return Err(CoordinatorError::Deposit(OTHER_AMOUNT));
         }
         if known.is_none() {
-            if balance(booking, &account).await?.saturating_add(asked) < 0 {
+            let after = balance(booking, &account).await?.checked_add(asked);
+            // What everybody bought is one sum as well, and shown without its sign.
+            let issued = balance(booking, &Account::Issuance.to_string()).await?;
+            let issued = issued.checked_sub(asked).and_then(i64::checked_neg);
+            let (Some(after), Some(_)) = (after, issued) else {
+                let message = "the books cannot count so many credits; book a smaller amount";
+                return Err(CoordinatorError::Deposit(message));
+            };
+            if after < 0 {
                 return Err(CoordinatorError::Deposit("the payer has fewer credits than that"));
             }
             writer::post(booking, event, at_ms).await?;

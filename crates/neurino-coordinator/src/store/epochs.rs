@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use neurino_core::{MicroCredits, NodeId, Receipt};
+use neurino_core::{JobId, MicroCredits, NodeId, Receipt};
 use neurino_ledger::PayerId;
 use neurino_ledger::epoch::Movement;
 
@@ -300,6 +300,15 @@ impl Beside {
     pub(crate) async fn network(&mut self) -> Result<String, StoreError> {
         let name = self.opened_for().await?;
         name.ok_or(StoreError::Unreadable { what: "network" })
+    }
+
+    /// Whoever asked for a job.
+    pub(crate) async fn payer_of(&mut self, job: JobId) -> Result<Option<PayerId>, StoreError> {
+        let payer: Option<String> = query("SELECT payer FROM job WHERE id = $1")
+            .bind(job.to_string())
+            .fetch_optional(&mut self.0)
+            .await?;
+        payer.map(|payer| parse_id(&payer, "payer")).transpose()
     }
 
     /// Keeps what was held at a time; `false` if other holdings are kept of that very time.

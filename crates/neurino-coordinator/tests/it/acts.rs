@@ -1,13 +1,14 @@
 //! The log of what was done to a network: who, what, when, with what result, and that it holds together.
 
 use neurino_coordinator::{
-    Coordinator, CoordinatorConfig, Database, PayerId, admin, epochs, in_the_name_of,
+    Coordinator, CoordinatorConfig, Database, FileRoot, PayerId, admin, epochs, in_the_name_of,
     vouchers::{self, VoucherTerms},
 };
-use neurino_core::{MicroCredits, NodeId};
+use neurino_core::file_tree::{leaf_hashes, root_of};
+use neurino_core::{MicroCredits, ModelId, NodeId};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{MODEL, World};
 
 async fn lines(database: &Database) -> Vec<Value> {
     let lines = admin::log_lines(database, 0, 100).await.unwrap();
@@ -61,6 +62,27 @@ async fn who_did_what_is_written_down_without_secrets() {
     assert!(check.holds() && check.lines == 7, "{check:?}");
     assert_eq!(admin::log_lines(&database, 5, 1).await.unwrap().len(), 1, "in pages");
     world.assert_books_hold().await;
+}
+
+#[tokio::test]
+async fn files_that_were_never_asked_for_are_not_said_to_be_set() {
+    let world = World::new().await;
+    let database = world.config().database;
+    let model = ModelId::new(MODEL).unwrap();
+    let file = FileRoot {
+        model: model.clone(),
+        file: "weights.gguf".into(),
+        size_bytes: 1,
+        sha256: "ab".repeat(32),
+        root: root_of(&leaf_hashes(b"x")).unwrap(),
+    };
+    for (files, before) in [(&[][..], 0), (&[file][..], 0), (&[][..], 1), (&[][..], 0)] {
+        assert_eq!(admin::set_file_roots(&database, &model, files).await.unwrap(), before);
+    }
+    let told = lines(&database).await;
+    let told: Vec<&str> = told.iter().skip(1).map(|line| line["what"].as_str().unwrap()).collect();
+    let nothing = "no file roots to forget";
+    assert_eq!(told, [nothing, "file roots set", "file roots forgotten", nothing]);
 }
 
 #[tokio::test]

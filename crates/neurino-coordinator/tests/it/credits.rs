@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use axum::http::{Method, StatusCode};
 use futures::StreamExt as _;
 use neurino_coordinator::admin::{self, ROTATION_MS};
-use neurino_coordinator::{Account, JobTerms, KeyTerms, PayerId, Prepaid, Scope, Unit};
+use neurino_coordinator::{
+    Account, CoordinatorError, JobTerms, KeyTerms, PayerId, Prepaid, Scope, Unit,
+};
 use neurino_core::{FrontendId, Lease, MicroCredits, ModelId};
 use neurino_protocol::ErrorCode;
 use serde_json::{Value, json};
@@ -94,6 +96,29 @@ async fn a_prepaid_job_is_held_charged_and_shared_out() {
     world.assert_books_hold().await;
     let all = admin::credits(&database).await.unwrap();
     assert_eq!((all.issued.0, all.payers["lab"].balance.0), (1_000_000, 999_960));
+}
+
+#[tokio::test]
+async fn more_credits_than_the_books_can_count_are_refused_in_words() {
+    let world = World::new().await;
+    let database = world.config().database;
+    let other = PayerId::new("other").unwrap();
+    assert_eq!(buy(&world, i64::MAX, "all").await.0, i64::MAX);
+    // One more for the same payer, or for another: what was issued is one sum.
+    for payer in [lab(), other.clone()] {
+        let more = admin::deposit(&database, &payer, MicroCredits(1), "more").await;
+        let error = more.unwrap_err();
+        assert!(matches!(error, CoordinatorError::Deposit(_)), "{error:?}");
+        assert!(error.to_string().contains("book a smaller amount"), "{error}");
+    }
+    // The refused reference is free, and the books go on.
+    assert_eq!(buy(&world, -5, "back").await.0, i64::MAX - 5);
+    let more = admin::deposit(&database, &other, MicroCredits(5), "more").await;
+    assert_eq!(more.unwrap(), MicroCredits(5));
+    let least = admin::deposit(&database, &lab(), MicroCredits(i64::MIN), "least").await;
+    assert!(matches!(least, Err(CoordinatorError::Deposit(_))), "{least:?}");
+    assert_eq!(admin::credits(&database).await.unwrap().issued.0, i64::MAX);
+    world.assert_books_hold().await;
 }
 
 #[tokio::test]

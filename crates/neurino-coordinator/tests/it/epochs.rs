@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode};
 use neurino_coordinator::epochs::{self, Binding, Holdings, Owner};
 use neurino_coordinator::{CoordinatorError, Database, KeyTerms, PayerId, admin};
-use neurino_core::{MicroCredits, NodeId, PointsKind};
+use neurino_core::{JobId, MicroCredits, NodeId, PointsKind};
 use neurino_ledger::epoch::{
     Address, EPOCH_MS, Entry, EpochFile, Holder, Snapshot, Source, Tokens, check_against,
     check_entries, epoch_of, read_entries,
@@ -121,6 +121,13 @@ async fn a_week_of_work_becomes_a_file_that_anybody_computes_again() {
     file.proof(Address([5; 20])).unwrap().check().unwrap();
     let sources: Vec<Source> = entries(&world, epoch).await.iter().map(|e| e.source).collect();
     assert_eq!(sources, [Source::Paid, Source::Paid, Source::Free, Source::Own]);
+    // Whoever has the books finds there who a payer is; of another network's jobs they know nothing.
+    let jobs: Vec<JobId> = entries(&world, epoch).await.iter().map(|entry| entry.job).collect();
+    let stranger = JobId(uuid::Uuid::nil());
+    let asked = [jobs[0], jobs[2], stranger];
+    let who = epochs::payers_beside(&database, &asked).await.unwrap();
+    let name = |job: &JobId| who.get(job).map(PayerId::as_str);
+    assert_eq!(asked.each_ref().map(name), [Some("lab"), Some("guests"), None]);
     let page = text(&world, "/demand").await;
     assert!(page.contains("<td>4.000</td><td>2.000</td><td>1.000</td><td>1.000</td>"), "{page}");
     assert!(page.contains("<td>0.050</td><td>1.2 %</td>"), "raw and organic: {page}");

@@ -138,6 +138,52 @@ async fn numbers_out_of_bounds_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_field_of_a_job_that_cannot_be_read_is_named() {
+    let world = World::new().await;
+    let good = serde_json::to_value(crate::world::spec(MODEL, "hi")).unwrap();
+    let picture = json!({ "kind": "image", "model": MODEL, "prompt": "x", "width": 64,
+        "height": 64, "steps": 1, "guidance": 1.0, "seed": 1 });
+    let refused = async |good: &Value, at: &str, value: Option<Value>, param: &str, named: &str| {
+        let mut body = good.clone();
+        let place = body.pointer_mut(at.rsplit_once('/').unwrap().0).unwrap();
+        let field = at.rsplit_once('/').unwrap().1;
+        match value {
+            Some(value) => place[field] = value,
+            None => drop(place.as_object_mut().unwrap().remove(field)),
+        }
+        let (status, answer) = world.call(Method::POST, "/v1/jobs", body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{at}: {answer}");
+        assert_eq!((&answer["error"]["param"], code(&answer)), (&json!(param), named), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("`{param}` ")), "{message}");
+    };
+    for (at, value, param) in [
+        ("/max_tokens", json!("5"), "max_tokens"),
+        ("/model", json!(5), "model"),
+        ("/messages", json!("hi"), "messages"),
+        ("/messages", json!([{ "role": "user", "content": 5 }]), "messages[0].content"),
+        ("/sampling/temperature", json!("hot"), "sampling.temperature"),
+        ("/stop", json!([1]), "stop[0]"),
+        ("/kind", json!(1), "kind"),
+    ] {
+        refused(&good, at, Some(value), param, "invalid_type").await;
+    }
+    refused(&good, "/max_tokens", Some(json!(-1)), "max_tokens", "invalid_value").await;
+    refused(&good, "/kind", Some(json!("video")), "kind", "invalid_value").await;
+    refused(&good, "/model", None, "model", "missing_required_parameter").await;
+    let gap = "missing_required_parameter";
+    refused(&good, "/sampling/top_p", None, "sampling.top_p", gap).await;
+    refused(&good, "/kind", None, "kind", gap).await;
+    refused(&picture, "/width", Some(json!("64")), "width", "invalid_type").await;
+    for body in [json!([]), json!("text")] {
+        let (status, answer) = world.call(Method::POST, "/v1/jobs", body).await;
+        assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "invalid_type"), "{answer}");
+    }
+    let (status, answer) = world.call(Method::POST, "/v1/jobs", good).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+}
+
+#[tokio::test]
 async fn paths_lead_nowhere_else() {
     let world = World::original(short_limits()).await;
     let place = world.file();

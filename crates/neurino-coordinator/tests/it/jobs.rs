@@ -76,10 +76,10 @@ async fn bad_jobs_name_their_fault() {
         assert!(answer["error"]["message"].as_str().unwrap().contains(word), "{answer}");
     };
     check(&|b| b["max_tokens"] = json!(0), 400, "invalid_value", "max_tokens").await;
-    check(&|b| b["max_tokens"] = json!("x"), 400, "invalid_request", "a whole number").await;
-    check(&|b| b["kind"] = json!("video"), 400, "invalid_request", "video").await;
+    check(&|b| b["max_tokens"] = json!("x"), 400, "invalid_type", "a whole number").await;
+    check(&|b| b["kind"] = json!("video"), 400, "invalid_value", "video").await;
     check(&|b| b["messages"] = json!([]), 400, "invalid_value", "messages").await;
-    check(&|b| b["model"] = json!("../x y"), 400, "invalid_request", "model id").await;
+    check(&|b| b["model"] = json!("../x y"), 400, "invalid_value", "model id").await;
     let parameters: [(&str, &str, Value); 13] = [
         ("temperature", "temperature", json!(2.1)),
         ("top_p", "top_p", json!(0)),

@@ -38,6 +38,7 @@ mod original;
 mod payloads;
 mod pictures;
 mod random;
+mod ranks;
 mod restart;
 mod routing;
 mod s3_server;

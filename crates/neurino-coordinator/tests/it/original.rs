@@ -46,12 +46,17 @@ impl Miner {
         for n in jobs {
             world.submit(&format!("question {n}")).await;
             let job = self.job(world, MODEL, version).await;
-            let (status, body) = post(world, "/miner_submit", &self.text_result(&job, text)).await;
-            assert_eq!(status, StatusCode::OK, "{body}");
+            self.hands_in(world, &job, text).await;
         }
     }
 
-    async fn poll(&self, world: &World, model: &str, version: &str) -> Value {
+    /// Hands a text in as a job's result.
+    pub(crate) async fn hands_in(&self, world: &World, job: &Value, text: &str) {
+        let (status, body) = post(world, "/miner_submit", &self.text_result(job, text)).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    }
+
+    pub(crate) async fn poll(&self, world: &World, model: &str, version: &str) -> Value {
         let body = json!({
             "miner_id": self.id, "model_id": model, "min_deadline": 1,
             "hardware": "NVIDIA GeForce RTX 3090", "version": version,

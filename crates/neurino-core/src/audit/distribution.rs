@@ -85,7 +85,7 @@ impl Kernel {
         let mut alike = vec![1.0; count * count];
         for (at, a) in all.iter().enumerate() {
             for (other, b) in all.iter().enumerate().skip(at + 1) {
-                let same = hamming(a, b);
+                let same = likeness(a, b);
                 alike[at * count + other] = same;
                 alike[other * count + at] = same;
             }
@@ -107,7 +107,7 @@ impl Kernel {
 }
 
 /// Share of places at which two texts have the same symbol; a text that is over has none.
-fn hamming(a: &[u32], b: &[u32]) -> f64 {
+pub(super) fn likeness(a: &[u32], b: &[u32]) -> f64 {
     let (a, b) = (&a[..a.len().min(SYMBOLS_MAX)], &b[..b.len().min(SYMBOLS_MAX)]);
     let places = a.len().max(b.len());
     if places == 0 {
@@ -200,9 +200,9 @@ mod tests {
             (&[], &[], 1.0),
             (&[], &[1], 0.0),
         ] {
-            assert!((hamming(a, b) - expected).abs() < 1e-12, "{a:?} {b:?}");
+            assert!((likeness(a, b) - expected).abs() < 1e-12, "{a:?} {b:?}");
         }
         let long = vec![1; SYMBOLS_MAX + 500];
-        assert!((hamming(&long, &long[..SYMBOLS_MAX]) - 1.0).abs() < 1e-12);
+        assert!((likeness(&long, &long[..SYMBOLS_MAX]) - 1.0).abs() < 1e-12);
     }
 }
