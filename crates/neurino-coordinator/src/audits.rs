@@ -633,7 +633,12 @@ impl Coordinator {
             ruling.rank = self.rank_of_text(audit, id).await?;
             figures.rank = ruling.rank.map(TextRank::share);
         }
-        let mut write = self.decided(audit, to, Some(finding), ruling.into_iter().collect());
+        let mut rulings: Vec<Ruling> = ruling.into_iter().collect();
+        // Two that agree by guessing would have to guess the same.
+        if to == AuditState::Held && !self.audits.is_validator(&auditor) {
+            rulings.push(Ruling::of_word(auditor.clone(), Outcome::Held));
+        }
+        let mut write = self.decided(audit, to, Some(finding), rulings);
         if let AuditWrite::Decide { auditor: by, .. } = &mut write {
             *by = Some(auditor);
         }
@@ -751,11 +756,15 @@ impl Coordinator {
                 AuditState::Unresolved
             }
         };
-        // Whoever accused wrongly lost the third run, too.
-        if let Some(auditor) = audit.auditor.as_ref().filter(|auditor| **auditor != validator)
-            && false_alarm
-        {
-            rulings.push(Ruling::new(auditor.clone(), Outcome::Failed));
+        // Whoever accused wrongly lost the third run, too, and whoever did rightly told the truth.
+        if let Some(auditor) = audit.auditor.clone().filter(|auditor| *auditor != validator) {
+            if false_alarm {
+                rulings.push(Ruling::of_word(auditor, Outcome::Failed));
+            } else if matches!(finding, Finding::Differs { .. })
+                && !matches!(audit.finding, Some(Finding::Unclear { .. }))
+            {
+                rulings.push(Ruling::of_word(auditor, Outcome::Held));
+            }
         }
         let mut write = self.decided(audit, to, Some(finding), rulings);
         if let AuditWrite::Decide { validator: by, .. } = &mut write {

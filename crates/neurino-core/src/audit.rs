@@ -187,6 +187,42 @@ pub enum Outcome {
     NoIndependentAuditor,
 }
 
+/// Audits of a sequential test that has not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// That held.
+    pub held: u32,
+    /// That failed.
+    pub failed: u32,
+}
+
+impl Tally {
+    /// The test after one more audit; what says nothing changes nothing.
+    #[must_use]
+    fn with(self, outcome: Outcome) -> Self {
+        let Self { held, failed } = self;
+        match outcome {
+            Outcome::Held => Self { held: held.saturating_add(1), failed },
+            Outcome::Failed => Self { held, failed: failed.saturating_add(1) },
+            Outcome::Unclear | Outcome::NoIndependentAuditor => self,
+        }
+    }
+
+    /// Wald's sequential test.
+    fn verdict(self, rules: &AuditRules) -> Verdict {
+        let evidence = f64::from(self.held) * rules.evidence(true)
+            + f64::from(self.failed) * rules.evidence(false);
+        let (honest, cheating) = rules.bounds();
+        if evidence >= cheating {
+            Verdict::Cheating
+        } else if evidence <= honest {
+            Verdict::Honest
+        } else {
+            Verdict::Open
+        }
+    }
+}
+
 /// What is known of a node by its audits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -212,6 +248,9 @@ pub struct Record {
     /// Whether they were found to be of another distribution, and not since to be of one.
     #[serde(default)]
     pub apart: bool,
+    /// The running test of what it said of others' results, which its own results say nothing of.
+    #[serde(default)]
+    pub words: Tally,
 }
 
 impl Record {
@@ -304,16 +343,26 @@ impl Record {
 
     /// Wald's sequential test over the audits since it began.
     fn test(&self, rules: &AuditRules) -> Verdict {
-        let evidence = f64::from(self.test_held) * rules.evidence(true)
-            + f64::from(self.test_failed) * rules.evidence(false);
-        let (honest, cheating) = rules.bounds();
-        if evidence >= cheating {
-            Verdict::Cheating
-        } else if evidence <= honest {
-            Verdict::Honest
-        } else {
-            Verdict::Open
+        Tally { held: self.test_held, failed: self.test_failed }.verdict(rules)
+    }
+
+    /// The record after its word on another's result was held against a third one's. What it said of others
+    /// counts as its own results do, and is a test of its own besides: an owner whose results hold, which are
+    /// many, could guess of others', which are few, for ever.
+    #[must_use]
+    pub fn with_word(self, outcome: Outcome, rules: &AuditRules) -> Self {
+        let mut record = match outcome {
+            Outcome::Failed => self.with(outcome, rules),
+            // That somebody reads carefully does not show how it writes.
+            Outcome::Held | Outcome::Unclear | Outcome::NoIndependentAuditor => self,
+        };
+        record.words = record.words.with(outcome);
+        match record.words.verdict(rules) {
+            Verdict::Open => {}
+            Verdict::Honest => record.words = Tally::default(),
+            Verdict::Cheating => record.convicted = true,
         }
+        record
     }
 
     /// When earnings of a time can no longer be called back, in milliseconds since the Unix epoch:
@@ -461,6 +510,28 @@ mod tests {
     }
 
     #[test]
+    fn honest_work_does_not_cover_what_is_guessed_of_others() {
+        let rules = AuditRules::built_in();
+        let works = |record, audits| {
+            (0..audits).fold(record, |record: Record, _| record.with(Outcome::Held, &rules))
+        };
+        // Four of its words were wrong, with so much honest work between them that its own test forgot them.
+        let mut record = Record::default();
+        for n in 1..=4 {
+            assert!(!record.convicted, "{n}");
+            record = works(record, 60).with_word(Outcome::Failed, &rules);
+        }
+        assert!(record.convicted, "{record:?}");
+        // Words that hold earn no trust for what it writes, and clear what an unlucky one said.
+        let before = works(Record::default(), 3).with_word(Outcome::Failed, &rules);
+        let after = (0..100).fold(before, |record, _| record.with_word(Outcome::Held, &rules));
+        assert_eq!((after.held, after.test_failed, after.convicted), (0, 1, false));
+        assert_eq!(after.words.failed, 0);
+        let same = after.with_word(Outcome::Unclear, &rules);
+        assert_eq!(same, after);
+    }
+
+    #[test]
     fn the_first_are_all_watched_and_the_later_ones_less_and_less() {
         let rules = AuditRules::built_in();
         let rates: Vec<u32> = [0, 9, 10, 20, 49, 50, 1_000_000]
@@ -515,6 +586,7 @@ mod tests {
         )
         .expect("it reads");
         assert_eq!((old.drawn, old.apart), (Drawn::default(), false), "records of before");
+        assert_eq!(old.words, Tally::default());
     }
 
     #[test]

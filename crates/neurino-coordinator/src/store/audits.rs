@@ -113,11 +113,18 @@ pub(crate) struct Ruling {
     pub(crate) pooled: Option<Margins>,
     /// Where a text of another engine stands among the network's own.
     pub(crate) rank: Option<TextRank>,
+    /// Whether it is of what the node said of another's result.
+    pub(crate) of_word: bool,
 }
 
 impl Ruling {
     pub(crate) fn new(node: NodeId, outcome: Outcome) -> Self {
-        Self { node, outcome, pooled: None, rank: None }
+        Self { node, outcome, pooled: None, rank: None, of_word: false }
+    }
+
+    /// What an audit says of whoever computed the result again.
+    pub(crate) fn of_word(node: NodeId, outcome: Outcome) -> Self {
+        Self { of_word: true, ..Self::new(node, outcome) }
     }
 }
 
@@ -311,7 +318,7 @@ async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, 
     if written.changed != 1 {
         return Ok(written);
     }
-    for Ruling { node, outcome, pooled, rank } in rulings {
+    for Ruling { node, outcome, pooled, rank, of_word } in rulings {
         let node = &party_of(node);
         let before = record_of(c, node).await?;
         let (before, outcome) = match (pooled, rank) {
@@ -326,7 +333,11 @@ async fn decide(c: &mut Connection, write: &AuditWrite) -> Result<AuditWritten, 
             (None, None) => (before, *outcome),
         };
         let counts = outcome != Outcome::Failed || !was_pardoned_since(c, node, *job).await?;
-        let after = if counts { before.with(outcome, rules) } else { before };
+        let after = match (counts, of_word) {
+            (false, _) => before,
+            (true, false) => before.with(outcome, rules),
+            (true, true) => before.with_word(outcome, rules),
+        };
         set_record(c, node, &after).await?;
         if after.convicted && !before.convicted {
             convict(c, node, &after, rules, *at_ms).await?;
