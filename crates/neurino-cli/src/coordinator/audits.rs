@@ -89,7 +89,9 @@ fn node_line(node: &NodeId, about: &AuditedNode) -> String {
         .iter()
         .map(|(state, count)| format!("{count} {}", state.as_str().replace('_', " ")))
         .collect();
-    format!("{node}  {}: {}", about.stage.as_str(), audits.join(", "))
+    let apart =
+        if about.record.apart { "; draws its texts otherwise than the network" } else { "" };
+    format!("{node}  {}: {}{apart}", about.stage.as_str(), audits.join(", "))
 }
 
 fn time(at_ms: i64) -> String {

@@ -17,7 +17,7 @@ use crate::node::{Identity, output};
 use crate::world::{MODEL, PATIENCE, World, eventually};
 
 /// Only honeypots check anything, and one follows each result.
-fn rules() -> AuditRules {
+pub(crate) fn rules() -> AuditRules {
     AuditRules {
         // As of results that nobody could tell: hardly any is drawn for an ordinary audit.
         first: u32::MAX,

@@ -17,8 +17,7 @@ use crate::world::{MODEL, World, chat_body, code, short_limits};
 /// Everything that takes a body, and a body that it takes.
 fn endpoints() -> Vec<(&'static str, Value)> {
     let chat = chat_body(|_| {});
-    let job = json!({ "type": "text", "model": MODEL, "max_tokens": 5,
-        "messages": [{ "role": "user", "content": "hi" }] });
+    let job = json!(crate::world::spec(MODEL, "hi"));
     let poll = json!({ "miner_id": format!("0x{}", "ab".repeat(20)), "model_id": MODEL,
         "min_deadline": 1 });
     vec![

@@ -12,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::audits;
+use crate::honeypots;
 use crate::node::{Identity, Node, output};
 use crate::original::Miner;
 use crate::world::{MODEL, PATIENCE, World};
@@ -31,15 +32,11 @@ fn drawn(weights: &str, prompt: &str, seed: u64) -> String {
         .collect()
 }
 
-/// Each result is followed by a honeypot, and hardly any is drawn for an ordinary audit.
+/// Texts are ranked after a few.
 fn rules() -> AuditRules {
     AuditRules {
-        first: u32::MAX,
-        unclear: 0,
-        unclear_floor_ppm: 1,
-        honeypot_ppm: 1_000_000,
         rank: RankRules { texts: 8, prompts: 6, false_alarm_ppm: 1_000 },
-        ..AuditRules::built_in()
+        ..honeypots::rules()
     }
 }
 
